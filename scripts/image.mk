@@ -1,11 +1,11 @@
-# Images as targets of Make: `include image.mk`, and .images/NAME.stamp is made of NAME/Dockerfile.
+# Images as Make targets: `include image.mk`, and .images/NAME.stamp is built from NAME/Dockerfile.
 #
-# img-build says which files it has read, so that Make starts it only if one of them has changed. An image that another one
-# stands on is a line of yours: `.images/app.stamp: .images/base.stamp`.
+# img-build writes which files it read, so Make starts it only if one of them has changed. If an image is
+# based on another one, add a line: `.images/app.stamp: .images/base.stamp`.
 #
 #   IMG_BUILD         the command; img-build by default
 #   IMG_FLAGS         flags for all images
-#   IMG_FLAGS_NAME    flags for one
+#   IMG_FLAGS_NAME    flags for the image NAME
 
 IMG_BUILD ?= img-build
 

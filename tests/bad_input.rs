@@ -1,5 +1,5 @@
-//! What every tool does with input that it cannot work on: a one-line error that names the action and the object, the
-//! right exit status, nothing left behind and nothing lost.
+//! What every tool does with bad input: a one-line error that names the action and the object, the right exit
+//! status, nothing left behind and nothing lost.
 #![allow(clippy::unwrap_used)]
 
 mod stages;
@@ -11,12 +11,16 @@ use stages::{name, status, unwind, with_stages};
 use testkit::{Outcome, Sandbox};
 
 /// A filter with valid arguments, the member that it needs, and its error when that is missing.
-const FILTERS: [(&str, Option<(&str, &str)>); 13] = [
+const FILTERS: [(&str, Option<(&str, &str)>); 14] = [
     (
         "layer-apply",
-        Some(("image", "no `image`: run img-build, img-edit, img-pull, img-load or img-inspect first")),
+        Some((
+            "image",
+            "no `image`: run img-build, img-edit, img-convert, img-pull, img-load or img-inspect first",
+        )),
     ),
     ("union-mount", Some(("layers", "no `layers`: run layer-apply first"))),
+    ("union-snapshot", Some(("rootfs", "no `rootfs`: run union-mount first"))),
     ("cgroup-limit --pids 9", None),
     ("netns-add", None),
     ("netns-bridge", None),
@@ -30,8 +34,8 @@ const FILTERS: [(&str, Option<(&str, &str)>); 13] = [
     ("img-commit", Some(("rootfs", "no `rootfs`: run union-mount first"))),
 ];
 
-/// A tool that works on a container by its name, with valid arguments.
-const OF_A_CONTAINER: [&str; 12] = [
+/// A tool that works on a container by its id, with valid arguments.
+const OF_A_CONTAINER: [&str; 13] = [
     "container-attach nobody",
     "container-exec nobody true",
     "container-cp nobody:/x .",
@@ -43,6 +47,7 @@ const OF_A_CONTAINER: [&str; 12] = [
     "container-stats nobody",
     "container-stop nobody",
     "container-top nobody",
+    "container-update --pids 9 nobody",
     "container-wait nobody",
 ];
 
@@ -228,10 +233,10 @@ fn unknown_members_survive_every_tool() {
     for (command, _) in &stages {
         document = sandbox.sh_with(command, document.as_bytes()).ok();
         assert!(document.starts_with(r#"{"theirs":{"n":1e400},"#), "{command}: {document}");
-        // In a member that several tools write, too.
+        // The unknown member is also put into a member that several tools write.
         match name(command) {
             "netns-bridge" => {
-                // The member stands behind the steps, which keep what they added.
+                // The last occurrence is the member. The steps before it keep what they added.
                 let at = document.rfind(r#""mode":"bridge""#).unwrap();
                 document.insert_str(at, r#""mark":7,"#);
             }
@@ -250,7 +255,7 @@ fn a_broken_pipe_after_the_act_takes_it_back() {
     let mut document = stages[0].1.clone();
     for (command, _) in &stages {
         let before = sandbox.snapshot();
-        // The reader is gone before the tool can read anything, let alone write.
+        // The reader is gone before the tool reads or writes anything.
         let mut tool = sandbox.command("/bin/sh");
         tool.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut tool = tool.spawn().unwrap();

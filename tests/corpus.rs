@@ -1,4 +1,4 @@
-//! Runs the inputs that the fuzzers kept through the same functions (`tests/fuzz`).
+//! Runs the inputs that the fuzzers kept through the fuzzers' functions (`tests/fuzz`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 

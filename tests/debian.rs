@@ -1,6 +1,6 @@
-//! The main job on real input: Debian, apt-get in a Dockerfile, and a web server behind a published port.
+//! The main use on real input: Debian, apt-get in a Dockerfile, and a web server behind a published port.
 //!
-//! Packages come through the machine's own network, as for a user; everything else happens in a sandbox.
+//! Packages come through the machine's own network, as for a user. Everything else happens in a sandbox.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, process::Command, sync::OnceLock};
 
 use testkit::{HOST, Outcome, Sandbox};
 
-/// What people write first.
+/// A Dockerfile as people write it at first.
 const UNCHANGED: &str = "FROM debian
 RUN apt-get install emacs
 RUN apt-get install apache2

@@ -7,7 +7,7 @@ use testkit::Sandbox;
 
 const APPLY: &str = "layer-apply --format erofs";
 
-/// An image `web` of three layers on the image busybox; `web.json` is its document.
+/// An image `web` with three layers on top of the image busybox. `web.json` is its document.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     let dockerfile = "FROM busybox\nRUN echo one > /f && mkdir -p /d && echo d > /d/x && echo e > /d/y\n\
@@ -34,7 +34,7 @@ fn a_container_runs_writes_to_its_top_alone_and_leaves_nothing() {
     let upper = document["rootfs"]["upper"].as_str().unwrap();
     assert_eq!(sandbox.sh(&format!("cd {upper} && find . -type f | sort")).ok(), "./d/new\n./f\n");
     assert_eq!(sandbox.sh(images).ok(), sums);
-    // All on one file system, as with directories: `tar --one-file-system` sees every file.
+    // All files are on one file system, as with directories: `tar --one-file-system` sees every file.
     let rootfs = document["rootfs"]["path"].as_str().unwrap();
     assert_eq!(sandbox.sh(&format!("find {rootfs} -printf '%D\\n' | sort -u | wc -l")).ok(), "1\n");
     let mounted = "awk '$(NF-2) == \"erofs\"' /proc/self/mountinfo | wc -l";

@@ -1,12 +1,12 @@
-//! `--explain` names everything that the real run changes. Each tool runs under strace. Everything that the system
-//! calls in the trace changed must appear in the explanation.
+//! `--explain` names everything that the real run changes. Each tool runs under strace. Everything that the
+//! traced system calls changed must appear in the explanation.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 
 use testkit::Sandbox;
 
-/// System calls that change something that outlives the process, or that sets up the container.
+/// System calls that change something that outlives the process, or that set up the container.
 const CALLS: &str = "mkdir,mkdirat,mknod,mknodat,symlink,symlinkat,link,linkat,rename,renameat,renameat2,unlink,unlinkat,\
     rmdir,open,openat,openat2,creat,mount,umount2,move_mount,fsconfig,fsopen,mount_setattr,pivot_root,unshare,setns,clone,clone3,\
     sethostname,sendto,sendmsg,chown,lchown,fchownat,chmod,fchmodat,truncate,ftruncate,write";
@@ -20,13 +20,16 @@ struct Change {
     call: String,
 }
 
-/// The pipe's tools, with the arguments of the run.
-const PIPE: [&str; 7] = [
+/// The tools of the pipe, with their arguments.
+const PIPE: [&str; 10] = [
     "layer-apply --id web",
     "union-mount",
+    "union-snapshot",
+    "union-snapshot",
     "netns-bridge",
     "veth-pair",
     "bridge-attach back --subnet 10.55.0.0/24 --icc=false",
+    "bridge-attach far",
     "portmap -p 10080:80",
     "link-hosts --link db:base",
 ];
@@ -37,6 +40,14 @@ fn explanations_name_all_that_a_run_changes() {
     std::fs::write(sandbox.directory().join("busybox.tar"), testkit::busybox()).unwrap();
     let other = "img-load -q -t busybox busybox.tar | layer-apply --id db | union-mount | netns-bridge --bridge other0 --subnet 10.8.0.0/24 | veth-pair";
     sandbox.sh(&format!("{other} | ns-exec -d -- sleep 1000 > db.json && rm -r \"$STAVE_ROOT\"/layers")).ok();
+    // A network of several hosts, with one on another host, whose addresses the host answers for.
+    let network =
+        "--subnet 10.57.0.0/16 --ip-range 10.57.1.0/24 --gateway 10.57.1.1 --vxlan 7 --vxlan-local 192.0.2.1";
+    let routed = "--subnet6 2001:db8::5:0:0/112 --gateway-mode routed --ndp-proxy out0";
+    sandbox.sh(&format!("network-create far {network} {routed} && mkdir -p /run/stave/peers")).ok();
+    let peer = r#"{"network":"far","hosts":[{"name":"b","address":"192.0.2.2","stations":[
+        {"mac":"02:42:0a:39:02:02","addresses":["10.57.2.2"],"names":["db"]}]}]}"#;
+    sandbox.sh(&format!("echo '{peer}' > /run/stave/peers/far.json")).ok();
     // The layers are removed for this run, so that layer-apply has something to do.
     let mut document = sandbox.sh("img-load -q -t busybox busybox.tar").ok();
     for command in PIPE.into_iter().chain(["ns-exec -d -- sleep 0.1"]) {
@@ -53,7 +64,7 @@ fn explanations_of_images_in_one_file() {
     }
 }
 
-/// The tools of images change files below `$STAVE_ROOT` whose names are digests that are not known beforehand. The
+/// Image tools change files below `$STAVE_ROOT` whose names are digests that are not known in advance. So the
 /// explanation names the directories. `buildah run` stands for the mounts and namespaces of a step.
 #[test]
 fn explanations_of_image_tools_name_all_places() {
@@ -83,7 +94,7 @@ fn explanations_of_image_tools_name_all_places() {
             }
         }
         assert!(!places.is_empty(), "{command}: the trace shows no change, so it shows nothing:\n{trace}");
-        // With only a tag or a name, the store is Docker's own place for images: here it is `images`.
+        // With only a tag or a name, the store is Docker's own place for images. Here that place is `images`.
         let store = |place: &String| place == "images" && explanation.starts_with("docker ");
         let unnamed: Vec<_> =
             places.iter().filter(|place| !explanation.contains(*place) && !store(place)).collect();
@@ -95,11 +106,11 @@ fn explanations_of_image_tools_name_all_places() {
     }
 }
 
-/// The directory below `$STAVE_ROOT`, or the file in the current directory, of a call's last path; none for the
-/// surroundings of a step.
+/// The directory below `$STAVE_ROOT`, or the file in the current directory, of a call's last path. None for
+/// the mounts and namespaces of a step.
 fn place(sandbox: &Sandbox, arguments: &str) -> Option<String> {
     let path = quoted(arguments).pop()?;
-    // With the directory that a relative path starts from, as strace shows it: `3</root/images>`.
+    // A relative path is joined to its directory, which strace shows: `3</root/images>`.
     let from = arguments.split('<').nth(1).and_then(|rest| rest.split('>').next()).unwrap_or_default();
     let whole = if path.starts_with('/') { path } else { format!("{from}/{path}") };
     let root = sandbox.root().display().to_string();
@@ -137,6 +148,7 @@ fn to_explain_is_to_change_nothing() {
         ("img-history --explain busybox", ""),
         ("img-diff --explain busybox busybox", ""),
         ("img-edit --explain --flatten -t new busybox", ""),
+        ("img-convert --explain --format docker -t new busybox", ""),
         ("img-export --explain busybox", ""),
         ("img-index --explain all busybox", ""),
         ("img-inspect --explain busybox", ""),
@@ -156,17 +168,20 @@ fn to_explain_is_to_change_nothing() {
         ("container-stats --explain web", ""),
         ("container-stop --explain web", ""),
         ("container-top --explain web", ""),
+        ("container-update --explain --pids 9 web", ""),
         ("container-wait --explain web", ""),
         ("net-repair --explain --all", ""),
         ("net-guard --explain", ""),
+        ("net-peers --explain front --etcd http://192.0.2.1:2379 --host a", ""),
         ("layer-apply --explain --id new", "busybox.json"),
         ("netns-bridge --explain -n", ""),
+        ("union-fork --explain web@0", ""),
         ("unwind --explain", "web.json"),
         ("unwind --explain web", ""),
     ] {
         let input = if input.is_empty() { "/dev/null" } else { input };
         let outcome = sandbox.sh(&format!("{command} < {input}"));
-        // A file that is not an archive cannot be explained either.
+        // img-load cannot explain a file that is not an archive.
         assert!(outcome.status == 0 || command.starts_with("img-load"), "{command}: {}", outcome.stderr);
         assert!(!outcome.stdout.starts_with(['{', '[']), "{command}: {}", outcome.stdout);
         assert_eq!(sandbox.sh(everything).ok(), files, "{command}");
@@ -203,7 +218,8 @@ fn traced(sandbox: &Sandbox, command: &str, document: &str) -> Traced {
     Traced { explanation, after, trace }
 }
 
-/// Explains the command, runs it under strace, compares, and returns the document that it wrote.
+/// Explains the command, runs it under strace, compares both, and returns the document that the command
+/// wrote.
 #[track_caller]
 fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
     let Traced { explanation, after, trace } = traced(sandbox, command, document);
@@ -224,11 +240,11 @@ fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
     after
 }
 
-/// The changes of the calls in a trace, each once.
+/// The changes made by the calls in a trace, without duplicates.
 fn changes(trace: &str) -> Vec<Change> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    // A file system that was never attached is no change by itself; writing in it is.
+    // A file system that was never attached is no change by itself, but writing to it is.
     let attached = trace.contains("move_mount(");
     for call in joined(trace).into_iter().filter(|call| attached || !call.starts_with("fsopen(")) {
         for words in changed_by(&call).into_iter().filter(|words| !words.is_empty()) {
@@ -290,11 +306,12 @@ fn changed_by(call: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// The last path among the arguments, by its last component: the place that was made, removed or mounted on.
+/// The last component of the last path among the arguments: the thing that was made, removed or mounted on.
 fn file(arguments: &str) -> Vec<Vec<String>> {
     let Some(path) = quoted(arguments).pop() else { return Vec::new() };
     let whole = format!("{arguments} {path}");
-    // The record and the locks belong to the toolkit, and are the same for every tool. The layer names what is in it.
+    // The record and the locks belong to the toolkit, and are the same for every tool. The layer names its
+    // content.
     let of_the_toolkit =
         whole.contains("/locks") || path.contains(".json") || path.ends_with("/run/stave") || path == "stave";
     if of_the_toolkit || path == "." || path.is_empty() || whole.contains("/dev/null\"") {
@@ -304,7 +321,7 @@ fn file(arguments: &str) -> Vec<Vec<String>> {
         return vec![vec!["layers".to_owned()]];
     }
     let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    // Written under another name, and renamed.
+    // The file is written under another name and then renamed.
     let name = last.trim_start_matches('.');
     vec![vec![name.strip_suffix(".new").unwrap_or(name).to_owned()]]
 }
@@ -325,7 +342,8 @@ fn namespaces(arguments: &str) -> Vec<Vec<String>> {
     .collect()
 }
 
-/// Names and addresses in a message that makes or removes something; for nf_tables, the kind of object.
+/// Names and addresses in a netlink message that makes or removes something. For nf_tables, the kind of
+/// object.
 fn netlink(arguments: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (attribute, value) in arguments.split("nla_type=").skip(1).filter_map(|part| part.split_once('}')) {
@@ -350,7 +368,7 @@ fn netlink(arguments: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The strings among the arguments, without their quotes.
+/// The strings among the arguments, without quotes.
 fn quoted(arguments: &str) -> Vec<String> {
     arguments.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }

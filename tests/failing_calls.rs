@@ -1,5 +1,5 @@
-//! Every changing call of every tool fails once: one line says so, the status is right, nothing is left behind, and the store
-//! stays readable.
+//! Every changing call of every tool fails once: the tool prints one line and exits with the right status,
+//! nothing is left behind, and the store stays readable.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -9,7 +9,7 @@ mod pipe;
 
 use failing::{Container, Share, Store};
 
-/// Two tests of each: a sample, and everything.
+/// Two tests of each: with a sample of the calls, and with all.
 macro_rules! fails_at_every_call {
     ($($name:ident => $what:expr;)*) => { $(
         mod $name {
@@ -32,23 +32,29 @@ macro_rules! fails_at_every_call {
 fails_at_every_call! {
     layer_apply => Container::applied(0);
     union_mount => Container::applied(1);
-    netns_bridge => Container::applied(2);
-    veth_pair => Container::applied(3);
-    portmap => Container::applied(4);
-    link_hosts => Container::applied(5);
-    ns_exec => Container::applied(6);
+    union_snapshot => Container::applied(2);
+    netns_bridge => Container::applied(3);
+    veth_pair => Container::applied(4);
+    portmap => Container::applied(5);
+    link_hosts => Container::applied(6);
+    ns_exec => Container::applied(7);
     layer_apply_undo => Container::undone(0);
     union_mount_undo => Container::undone(1);
-    netns_bridge_undo => Container::undone(2);
-    veth_pair_undo => Container::undone(3);
-    portmap_undo => Container::undone(4);
-    link_hosts_undo => Container::undone(5);
-    ns_exec_undo => Container::undone(6);
+    union_snapshot_undo => Container::undone(2);
+    netns_bridge_undo => Container::undone(3);
+    veth_pair_undo => Container::undone(4);
+    portmap_undo => Container::undone(5);
+    link_hosts_undo => Container::undone(6);
+    ns_exec_undo => Container::undone(7);
     layer_apply_repair => Container::repaired(0, "rm -rf root/layers/*");
     union_mount_repair => Container::repaired(1, "umount root/containers/web/rootfs");
-    netns_bridge_repair => Container::repaired(2, "ip netns del web; sleep 0.1; ip link del stave0");
-    veth_pair_repair => Container::repaired(3, "ip -n web link del eth0");
-    portmap_repair => Container::repaired(4, "nft flush map inet stave published");
+    union_snapshot_repair => Container::repaired(
+        2,
+        "umount root/containers/web/rootfs; union-mount --repair < web.json > /dev/null"
+    );
+    netns_bridge_repair => Container::repaired(3, "ip netns del web; sleep 0.1; ip link del stave0");
+    veth_pair_repair => Container::repaired(4, "ip -n web link del eth0");
+    portmap_repair => Container::repaired(5, "nft flush map inet stave published");
     unwind => Container::unwound();
 
     img_load => Store::makes(

@@ -1,99 +1,18 @@
-//! Beside the host's own firewall: what it drops is let through, told and repaired, and goes with the last container. With real
-//! iptables in both of its forms, nftables, ufw, firewalld and Docker.
+//! Containers beside the host's own firewall: packets that it drops are let through, missing rules are
+//! reported and repaired, and the rules go with the last container. With real iptables in both forms,
+//! and nftables.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod barrier;
 
 use std::time::Duration;
 
-use testkit::{HOST, OUTSIDE, Sandbox, wait_for};
-
-/// A host whose neighbour outside knows the way to the containers; both have a server on port 80.
-fn host() -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox
-        .sh("echo 0 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables")
-        .ok();
-    sandbox.outside(&format!("ip route add 172.16.0.0/12 via {HOST}; {}", server("outside"))).ok();
-    sandbox
-}
-
-/// A server in this network namespace that answers `name`.
-fn server(name: &str) -> String {
-    format!(
-        "socat TCP4-LISTEN:80,fork,reuseaddr SYSTEM:'echo {name}' > /dev/null 2>&1 < /dev/null & \
-         until ss -Hlnt | grep -q ':80 '; do sleep 0.01; done"
-    )
-}
-
-/// Makes the containers a and b with these flags. The port 80 of a is published as 8080.
-fn containers(sandbox: &Sandbox, flags: &str) {
-    sandbox
-        .sh(&format!(
-            "netns-bridge -n --id a {flags} | veth-pair | portmap -p 8080:80 > a.json
-             netns-bridge -n --id b {flags} | veth-pair > b.json"
-        ))
-        .ok();
-    for id in ["a", "b"] {
-        sandbox.sh(&format!("ip netns exec {id} sh -c \"{}\"", server(id))).ok();
-    }
-}
-
-fn unwind(sandbox: &Sandbox, id: &str) {
-    sandbox.sh(&format!("unwind < {id}.json > /dev/null")).ok();
-}
-
-fn address(sandbox: &Sandbox, id: &str) -> String {
-    sandbox.sh(&format!("jq -j '.network.cni.ips[0].address | split(\"/\")[0]' {id}.json")).ok()
-}
-
-/// Who answers, in the order: a to a neighbour outside by its published port, the neighbour to b, a to its sibling b; and b to
-/// the neighbour, which must not reach it.
-fn answers(sandbox: &Sandbox) -> [String; 4] {
-    let ask = |to: &str, port: u16| {
-        format!("timeout 2 socat -T1 - TCP4:{to}:{port},connect-timeout=0.3 < /dev/null 2> /dev/null || true")
-    };
-    let (a, b) = (address(sandbox, "a"), address(sandbox, "b"));
-    let inside = |script: String| sandbox.sh(&format!("ip netns exec b {script}"));
-    let outcomes = [
-        sandbox.outside(&ask(HOST, 8080)),
-        inside(ask(OUTSIDE, 80)),
-        inside(ask(&a, 80)),
-        sandbox.outside(&ask(&b, 80)),
-    ];
-    outcomes.map(|outcome| outcome.ok().trim().to_owned())
-}
-
-const THROUGH: [&str; 4] = ["a", "outside", "a", ""];
-const DROPPED: [&str; 4] = ["", "", "", ""];
-
-/// What `netns-bridge --check` says of a, without its last line.
-fn check(sandbox: &Sandbox) -> String {
-    let checked = sandbox.sh("netns-bridge --check < a.json > /dev/null");
-    let summary = "netns-bridge: 1 of the things that the document lists is not as listed\n";
-    let said = checked.stderr.strip_suffix(summary).unwrap_or(&checked.stderr).to_owned();
-    assert_eq!(checked.status != 0, !said.is_empty(), "{}", checked.stderr);
-    said
-}
-
-fn repair(sandbox: &Sandbox) {
-    sandbox.sh("netns-bridge --repair < a.json > /dev/null").ok();
-}
-
-const IN_IPTABLES: &str = "netns-bridge: missing: a rule for bridge \"stave0\" in chain FORWARD of table ip filter, which drops its \
-    packets (--repair adds it)\n";
-const IN_LEGACY: &str = "netns-bridge: missing: a rule for bridge \"stave0\" in chain FORWARD of table filter of iptables-legacy, which \
-    drops its packets (--repair adds it)\n";
-
-/// The rules as `iptables-save` prints them, without times and counts.
-fn saved(sandbox: &Sandbox, program: &str) -> String {
-    sandbox.sh(&format!("{program}-save | sed '/^#/d; s/ \\[.*//'")).ok()
-}
-
-const RULES: &str = "-A FORWARD -i stave0 -m comment --comment \"stave stave0\" -j ACCEPT\n\
-    -A FORWARD -o stave0 -m comment --comment \"stave stave0\" -j ACCEPT\n";
+use barrier::*;
+use testkit::{Sandbox, wait_for};
 
 #[test]
 fn iptables_in_both_forms() {
-    // Chains with jumps, rules without a verdict, and rules behind ours.
+    // Chains with jumps, rules without a verdict, and rules after ours.
     let rules = "$P -N LOGS && $P -A LOGS -p tcp --dport 9 -j RETURN && $P -A FORWARD -j LOGS && $P -A FORWARD -m comment --comment on
         $P -A FORWARD -s 10.0.0.0/8 -g LOGS; $P -A INPUT -i lo -j LOGS; $P -A OUTPUT -p udp; $P -P FORWARD DROP";
     for program in ["iptables-nft", "iptables-legacy"] {
@@ -108,7 +27,7 @@ fn iptables_in_both_forms() {
         sandbox.sh(&format!("{program}-save | {program}-restore")).ok();
         assert_eq!(saved(&sandbox, program), with);
         assert_eq!(check(&sandbox), "");
-        // A rule in front of ours that drops all, as others end their chain; and one more chain behind it.
+        // A rule before ours that drops everything, as others end their chain, and another chain after it.
         sandbox
             .sh(&format!("{program} -I FORWARD -j REJECT; {program} -N MORE; {program} -A FORWARD -j MORE"))
             .ok();
@@ -152,11 +71,11 @@ fn a_policy_that_comes_later_is_told_and_repaired() {
     repair(&sandbox);
     assert_eq!(answers(&sandbox), THROUGH);
     assert_eq!(check(&sandbox), "");
-    // As a firewall does that loads its rules anew.
+    // Like a firewall that reloads its rules.
     sandbox.sh("iptables -F FORWARD").ok();
     assert_eq!(check(&sandbox), IN_IPTABLES);
     repair(&sandbox);
-    // The other form of iptables takes over, and the rules of the first one stay.
+    // The other form of iptables takes over, and the first form's rules stay.
     sandbox.sh("iptables-legacy -P FORWARD DROP").ok();
     assert_eq!(check(&sandbox), IN_LEGACY);
     repair(&sandbox);
@@ -166,7 +85,7 @@ fn a_policy_that_comes_later_is_told_and_repaired() {
     for program in ["iptables-nft", "iptables-legacy"] {
         assert!(!saved(&sandbox, program).contains("stave0"), "{program}");
     }
-    // Chain and table are gone before us.
+    // Chain and table are removed before our rules are.
     containers(&sandbox, "");
     sandbox.sh("nft delete table ip filter").ok();
     unwind(&sandbox, "a");
@@ -209,7 +128,7 @@ table ip6 fw {
             .map(|way| format!("\t\t{of}{way} \"stave0\" accept comment \"stave stave0\"\n"))
             .concat()
     };
-    // Nothing guards IPv6 of our bridges but this firewall.
+    // Only this firewall guards IPv6 on our bridges.
     assert!(with.contains(&format!("{}\t\tjump refuse", ours("meta nfproto ipv4 "))), "{with}");
     assert!(with.contains(&format!("accept\n{}\t}}", ours(""))), "{with}");
     assert_eq!(check(&sandbox), "");
@@ -223,7 +142,7 @@ table ip6 fw {
     );
     repair(&sandbox);
     assert_eq!(answers(&sandbox), THROUGH);
-    // As earlier versions wrote it: it goes as well.
+    // A rule as an earlier version wrote it is removed as well.
     let earlier = "oifname stave0 accept comment \\\"stave stave0\\\"";
     sandbox.sh(&format!("nft insert rule inet fw forward \"{earlier}\"")).ok();
     unwind(&sandbox, "a");
@@ -257,7 +176,7 @@ table ip fw {
     assert_eq!(sandbox.sh("nft -s list table ip fw").ok(), own);
 }
 
-/// What drops IPv6 is let through for a bridge that has it, and stays shut for one that has not.
+/// IPv6 is let through for a bridge that has it, and stays blocked for a bridge without it.
 #[test]
 fn ipv6_as_well() {
     let sandbox = host();
@@ -289,7 +208,7 @@ fn ipv6_as_well() {
         let out = sandbox.within("a", "timeout 2 socat -T1 - TCP6:[2001:db8::2]:81 < /dev/null").ok();
         (into.starts_with("a "), out.trim() == "outside")
     };
-    // A neighbour that has not answered the first question is asked again after a second.
+    // If a neighbour has not answered the first solicitation, the kernel asks again after a second.
     wait_for("both ways", Duration::from_secs(10), || passes() == (true, true));
     let with = sandbox.sh("nft -s list table inet fw; nft -s list table ip6 filter").ok();
     for (of, rules) in [("meta nfproto ipv6 ", 2), ("", 4)] {
@@ -329,7 +248,7 @@ fn a_firewall_is_chosen() {
     );
     let unknown = sandbox.sh("netns-bridge -n --id a --firewall ufw > /dev/null").exits(2);
     assert!(unknown.stderr.contains("auto, iptables, nftables, firewalld, none"), "{}", unknown.stderr);
-    // A certain one gets the rules before it drops anything.
+    // A firewall that is named gets the rules even before it drops anything.
     sandbox.sh("iptables -P FORWARD ACCEPT; netns-bridge -n --id z --firewall iptables > z.json").ok();
     sandbox.sh("iptables -P FORWARD DROP; unwind < z.json").ok();
     containers(&sandbox, "--firewall none");
@@ -394,7 +313,7 @@ fn net_repair_lets_the_bridges_through() {
     assert_eq!(repaired.pointer("/0/restored/0").unwrap(), rule, "{repaired}");
     assert_eq!(repaired.pointer("/1/restored").unwrap().as_array().unwrap().len(), 0, "{repaired}");
     assert_eq!(answers(&sandbox), THROUGH);
-    // The program that watches sees a firewall that is loaded anew.
+    // net-guard notices a firewall that reloads.
     sandbox.sh("(net-guard > guard.log 2>&1 & echo $! > guard.pid); sleep 0.3; iptables -F FORWARD").ok();
     sandbox
         .sh("for try in $(seq 50); do iptables -S | grep -q stave0 && exit; sleep 0.05; done; exit 1")
@@ -447,126 +366,4 @@ fn killed_at_any_change_it_leaves_nothing() {
         }
         sandbox.assert_as(&before);
     }
-}
-
-/// Gives the sandbox directories of its own in the place of these, with the same content.
-fn own(sandbox: &Sandbox, directories: &str) {
-    sandbox
-        .sh(&format!("for d in {directories}; do cp -a --parents $d /run/own/ 2>/dev/null || {{ mkdir -p /run/own; cp -a --parents $d /run/own/; }}; \
-             mount --bind /run/own$d $d; done"))
-        .ok();
-}
-
-#[test]
-fn ufw() {
-    let sandbox = host();
-    own(&sandbox, "/etc/ufw /etc/default");
-    containers(&sandbox, "");
-    sandbox.sh("ufw --force enable").ok();
-    assert_eq!(answers(&sandbox), DROPPED);
-    assert_eq!(check(&sandbox), IN_IPTABLES);
-    repair(&sandbox);
-    assert_eq!(answers(&sandbox), THROUGH);
-    sandbox.sh("ufw reload").ok();
-    assert_eq!(answers(&sandbox), THROUGH, "after a reload");
-    sandbox.sh("ufw --force disable && ufw --force enable").ok();
-    assert_eq!(answers(&sandbox), THROUGH, "after it was switched off and on");
-    let before = saved(&sandbox, "iptables").replace(RULES, "");
-    unwind(&sandbox, "a");
-    unwind(&sandbox, "b");
-    assert_eq!(saved(&sandbox, "iptables"), before);
-    containers(&sandbox, "");
-    assert_eq!(answers(&sandbox), THROUGH, "ufw first");
-}
-
-#[test]
-fn firewalld() {
-    let sandbox = host();
-    own(&sandbox, "/etc/firewalld");
-    sandbox
-        .sh("mkdir -p /run/dbus && (dbus-daemon --system --nofork --nopidfile > dbus.log 2>&1 &)
-             until [ -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
-             (firewalld --nofork --nopid > firewalld.log 2>&1 &)
-             for try in $(seq 100); do firewall-cmd --state > /dev/null 2>&1 && break; sleep 0.1; done; firewall-cmd --state")
-        .ok();
-    let zones = || sandbox.sh("firewall-cmd --get-active-zones").ok();
-    containers(&sandbox, "");
-    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
-    assert_eq!(answers(&sandbox), THROUGH);
-    assert_eq!(check(&sandbox), "");
-    sandbox.sh("firewall-cmd --reload").ok();
-    assert_eq!(
-        check(&sandbox),
-        "netns-bridge: missing: a rule for bridge \"stave0\" in firewalld, which drops its packets (--repair adds it)\n"
-    );
-    repair(&sandbox);
-    assert_eq!(answers(&sandbox), THROUGH);
-    unwind(&sandbox, "a");
-    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
-    unwind(&sandbox, "b");
-    assert_eq!(zones(), "");
-    // What the administrator configured stays, and a zone of his choice is not changed.
-    sandbox
-        .sh("firewall-cmd --permanent --zone=trusted --add-interface=stave0 && firewall-cmd --reload")
-        .ok();
-    sandbox.sh("netns-bridge -n --id c | unwind > /dev/null").ok();
-    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
-    // So does what somebody did before, until firewalld loads its rules anew.
-    sandbox
-        .sh("firewall-cmd --permanent --zone=trusted --remove-interface=stave0 && firewall-cmd --reload")
-        .ok();
-    sandbox.sh("firewall-cmd --zone=trusted --add-interface=stave0").ok();
-    containers(&sandbox, "");
-    unwind(&sandbox, "a");
-    unwind(&sandbox, "b");
-    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
-    sandbox.sh("firewall-cmd --zone=work --change-interface=stave0").ok();
-    let refused = sandbox.sh("netns-bridge -n --id c > /dev/null").exits(1);
-    assert_eq!(
-        refused.stderr,
-        "netns-bridge: add bridge \"stave0\" to zone trusted of firewalld: it is in zone work\n\
-         hint: firewall-cmd --zone=trusted --change-interface=stave0, or --firewall none\n"
-    );
-    assert_eq!(zones(), "work\n  interfaces: stave0\n");
-    // Another network namespace of the same machine, whose firewall this is not.
-    sandbox.sh("unshare --net netns-bridge -n --id d | unshare --net unwind > /dev/null").ok();
-    assert_eq!(zones(), "work\n  interfaces: stave0\n");
-}
-
-const DOCKERD: &str = "mkdir -p /run/docker-data && (dockerd --data-root /run/docker-data --exec-root /run/docker-exec --pidfile /run/d.pid \
-    -H unix:///run/d.sock --storage-driver vfs > dockerd.log 2>&1 &)
-    for try in $(seq 100); do docker -H unix:///run/d.sock version > /dev/null 2>&1 && break; sleep 0.1; done; iptables -S DOCKER-USER";
-
-#[test]
-fn docker_first() {
-    let sandbox = host();
-    sandbox.sh(DOCKERD).ok();
-    let before = saved(&sandbox, "iptables");
-    assert!(before.contains(":FORWARD DROP"), "{before}");
-    containers(&sandbox, "");
-    assert_eq!(answers(&sandbox), THROUGH);
-    // A network that Docker adds later comes before our rules, and starting Docker anew changes nothing.
-    sandbox.sh("docker -H unix:///run/d.sock network create later").ok();
-    sandbox
-        .sh(&format!("kill $(cat /run/d.pid); while [ -e /run/d.pid ]; do sleep 0.05; done; {DOCKERD}"))
-        .ok();
-    assert_eq!(answers(&sandbox), THROUGH);
-    assert_eq!(check(&sandbox), "");
-    sandbox.sh("docker -H unix:///run/d.sock network rm later").ok();
-    unwind(&sandbox, "a");
-    unwind(&sandbox, "b");
-    assert_eq!(saved(&sandbox, "iptables"), before);
-}
-
-#[test]
-fn docker_second() {
-    let sandbox = host();
-    containers(&sandbox, "");
-    sandbox.sh(DOCKERD).ok();
-    // Some versions set this policy only where they switched ip_forward on.
-    sandbox.sh("iptables -P FORWARD DROP").ok();
-    assert_eq!(answers(&sandbox), DROPPED);
-    assert_eq!(check(&sandbox), IN_IPTABLES);
-    repair(&sandbox);
-    assert_eq!(answers(&sandbox), THROUGH);
 }

@@ -1,5 +1,5 @@
-//! The line `hint:` of each kind of refusal. The operation that failed gives it, so it names the place that was really
-//! written to.
+//! The line `hint:` for each kind of failure. The operation that failed gives it, so it names the place that
+//! was really written to.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod stages;
@@ -10,7 +10,7 @@ use testkit::{Outcome, Sandbox, binaries};
 const NO_SPACE: &str = "No space left on device";
 const READ_ONLY: &str = "Read-only file system";
 
-/// One line that ends with the reason, and this hint.
+/// Checks for one line that ends with the reason, and for this hint.
 #[track_caller]
 fn says(outcome: &Outcome, status: i32, line: &str, hint: &str) {
     assert_eq!(outcome.stderr, format!("{line}\nhint: {hint}\n"));
@@ -104,7 +104,8 @@ fn a_user_who_is_not_root() {
     let namespace =
         "this needs root, or a user namespace: run the pipe in `unshare --user --map-root-user --mount`";
     sandbox.sh("mkdir -m 755 /run/bin").ok();
-    for (command, document) in &stages[1..] {
+    // union-snapshot works on the files of its own container only.
+    for (command, document) in stages[1..].iter().filter(|(command, _)| name(command) != "union-snapshot") {
         let mut value: serde_json::Value = serde_json::from_str(document).unwrap();
         for member in ["id", "steps"] {
             value.as_object_mut().unwrap().remove(member);
@@ -115,13 +116,13 @@ fn a_user_who_is_not_root() {
             "mkdir -m 777 /run/mine; {user} /run/bin/{command} > /dev/null; s=$?; rm -r /run/mine; exit $s"
         );
         let outcome = sandbox.sh_with(&script, value.to_string().as_bytes());
-        // What the container of ns-exec stands on is root's.
+        // For ns-exec a user namespace is not enough: the container's root file system belongs to root.
         let hint = if name(command) == "union-mount" { namespace } else { root };
         let line = outcome.stderr.lines().next().unwrap_or_default().to_owned();
         assert!(line.starts_with(&format!("{}: ", name(command))), "{line}");
         says(&outcome, status(command, 1), &line, hint);
     }
-    // On a root file system of the user's own, a namespace is all that is missing.
+    // On a root file system of the user's own, only a namespace is missing.
     let own = r#"{"stave":1,"rootfs":{"path":"/run/mine/rootfs","lower":[]}}"#;
     let script = "mkdir -m 777 /run/mine; mkdir /run/mine/rootfs; setpriv --reuid 1234 --regid 1234 --clear-groups \
                   env STAVE_RUN=/run/mine/x STAVE_ROOT=/run/mine/y /run/bin/ns-exec --network none -- /x; \
@@ -133,7 +134,7 @@ fn a_user_who_is_not_root() {
     unwind(&sandbox);
 }
 
-/// What the command itself lacks is not for root to give.
+/// Root would not help with a command that cannot be executed.
 #[test]
 fn a_command_that_cannot_be_executed_has_no_hint() {
     let sandbox = Sandbox::with_busybox();

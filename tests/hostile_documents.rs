@@ -1,4 +1,5 @@
-//! Documents made by hand, given to `--undo`, `--repair` and `unwind` as root: only what the record says is undone or made again.
+//! Gives forged documents to `--undo`, `--repair` and `unwind` as root: only what the record says is undone
+//! or made again.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -21,7 +22,7 @@ const TOOLS: [&str; 11] = [
     "ns-exec",
 ];
 
-/// A container with everything.
+/// A pipe with all kinds of steps.
 fn pipe(id: &str, port: u16) -> String {
     format!(
         "layer-apply --id {id} < busybox.json | union-mount | cgroup-limit --pids 100 | netns-bridge | veth-pair | \
@@ -30,8 +31,8 @@ fn pipe(id: &str, port: u16) -> String {
     )
 }
 
-/// A host with things of its own, and with a container `other` that has made a link in its files. `web.json` is the document of a
-/// container that is gone.
+/// A host with its own files, mounts and links, and with a container `other` that has made a link in its
+/// files. `web.json` is the document of a container that is gone.
 struct Host {
     sandbox: Sandbox,
     before: Snapshot,
@@ -66,17 +67,18 @@ impl Host {
     }
 }
 
-/// What the snapshot leaves out: images and unpacked layers. (The note of a layer changes when the layer has reached the disk.)
+/// What the snapshot leaves out: images and unpacked layers. (A layer's note changes when the layer has
+/// reached the disk.)
 fn store(sandbox: &Sandbox) -> String {
     sandbox.sh("find root/images root/layers root/mount-points -printf '%p %m\\n' | sort; cat root/images/index.json").ok()
 }
 
-/// The disk of a top at a path.
+/// An operation with the disk of a top, at this path.
 fn disk(operation: &str, path: &std::path::Path) -> Value {
     json!({"op": operation, "image": path, "target": path, "size": 1 << 20, "durable": false, "mode": 493, "owner": [0, 0]})
 }
 
-/// Operations that point at what is not the container's, each with the tool that would follow them.
+/// Operations on things that do not belong to the container, each with the tool that would carry it out.
 fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
     let (root, run) = (host.sandbox.root(), "/run/stave");
     let link = root.join("containers/other/upper/l");
@@ -146,7 +148,7 @@ fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
     all
 }
 
-/// Every command that undoes or makes again what a document says.
+/// Every command that undoes or repairs what a document says.
 fn commands(tool: &str) -> [String; 3] {
     ["unwind".to_owned(), format!("{tool} --undo"), format!("{tool} --repair")]
 }
@@ -169,7 +171,7 @@ fn a_document_without_record_undoes_and_makes_nothing() {
 fn what_a_document_adds_to_the_steps_of_a_living_container_is_not_believed() {
     let host = Host::new();
     for (n, (tool, operation)) in attacks(&host).into_iter().enumerate() {
-        // By turns: the commands find their operations in the same way, whatever these are.
+        // In turn, because all commands find their operations in the same way.
         let command = &commands(tool)[n % 3];
         host.sandbox.sh(&pipe("web", 10_080)).ok();
         let mut document = host.sandbox.sh("cat web.json").json();
@@ -201,7 +203,7 @@ impl Draw {
     }
 }
 
-/// The paths of all values in a document.
+/// The JSON pointers of all values in a document.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     let mut below = |name: &str, value: &Value| {
         let pointer = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
@@ -215,11 +217,12 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Changes one thing of a document: removed, retyped, doubled, moved, or pointed elsewhere.
+/// Changes one thing in a document: removes it, changes its type, doubles it, moves it, or points it
+/// elsewhere.
 fn change(document: &mut Value, host: &Host, draw: &mut Draw) {
     let mut all = Vec::new();
     pointers(document, "", &mut all);
-    // With another id, or without an instance, it would rightly be another container's document.
+    // With another id, or without an instance, it would legitimately be another container's document.
     all.retain(|pointer| !["/id", "/instance", "/stave"].contains(&pointer.as_str()));
     let in_steps: Vec<_> = all.iter().filter(|pointer| pointer.starts_with("/steps/")).cloned().collect();
     let Some(pointer) =
@@ -282,10 +285,10 @@ fn change(document: &mut Value, host: &Host, draw: &mut Draw) {
     }
 }
 
-/// Documents derived from `from`, each changed in up to four places.
+/// A document derived from `from`, with up to four changes.
 fn derived(from: &Value, host: &Host, draw: &mut Draw) -> Value {
     let mut document = from.clone();
-    // An operation of the other container among our own.
+    // Sometimes with an operation of the other container among the container's own.
     if draw.below(3) == 0 {
         let (_, operation) = draw.one(&attacks(host)).clone();
         let at = draw.below(document["steps"].as_array().unwrap().len());
@@ -297,13 +300,13 @@ fn derived(from: &Value, host: &Host, draw: &mut Draw) -> Value {
     document
 }
 
-/// All commands that could be asked to undo or to make again.
+/// All commands that can be asked to undo or to repair.
 fn every_command() -> Vec<String> {
     let of = |tool: &&str| [format!("{tool} --undo"), format!("{tool} --repair")];
     TOOLS.iter().flat_map(of).chain(["unwind".to_owned()]).collect()
 }
 
-/// Gives documents of a container that is gone to `commands` for each of them.
+/// Gives random documents of a container that is gone to the `commands` of each round.
 fn random_documents_of_a_container_that_is_gone(count: usize, commands: impl Fn(usize) -> Vec<String>) {
     let host = Host::new();
     let mut draw = Draw(20_261_129);
@@ -324,7 +327,7 @@ fn random_documents_of_a_container_that_is_gone(count: usize, commands: impl Fn(
                     .unwrap();
             }
         }
-        // All of it is too long for one argument.
+        // The whole script is too long for one argument.
         std::fs::write(host.sandbox.directory().join("round.sh"), script).unwrap();
         let said = host.sandbox.sh(". ./round.sh").stdout;
         assert_eq!(said, "", "round {round}, in {:?}", host.sandbox.directory());

@@ -1,10 +1,11 @@
-//! The whole pipe in a container of Docker's: which of its flags are needed, and what is less contained then.
+//! The whole pipe inside a Docker container: which flags of `docker run` it needs, and what is less contained
+//! there.
 #![allow(clippy::unwrap_used)]
 
 use testkit::{Outcome, Sandbox, binaries};
 
-/// Starts dockerd in the sandbox. The image `look` has busybox; its containers have the tools, and the same root file system as
-/// an archive, in `/stave`.
+/// Starts dockerd in the sandbox. The image `look` has busybox. Its containers have the tools, and the same
+/// root file system as an archive, in `/stave`.
 const DOCKERD: &str = "mkdir -p /run/docker-data && (dockerd --data-root /run/docker-data --exec-root /run/docker-exec --pidfile /run/d.pid \
     -H unix:///run/d.sock --bridge none --iptables=false --storage-driver vfs > dockerd.log 2>&1 &)
     for try in $(seq 100); do docker -H unix:///run/d.sock version > /dev/null 2>&1 && break; sleep 0.2; done
@@ -37,7 +38,7 @@ fn nested(sandbox: &Sandbox, flags: &str, in_user_namespace: bool, script: &str)
 
 const UNCONFINED: &str = "--security-opt seccomp=unconfined";
 
-/// What is the container's own, and what of the kernel it can change.
+/// Shows what belongs to the container, and what it can change of the kernel.
 const LOOK: &str = "id -u; cat /proc/self/comm; test $$ = 1 && echo own pids; (echo x > /proc/sys/kernel/core_pattern) 2>&1; \
     cat /proc/sys/net/ipv4/ip_unprivileged_port_start";
 
@@ -47,7 +48,8 @@ const READ_ONLY: &str = "sh: can't create /proc/sys/kernel/core_pattern: Read-on
 fn the_pipe_runs_where_system_calls_are_not_confined() {
     let sandbox = sandbox();
     let cgroup = "ns-exec: warning: the container has no cgroup of its own: ";
-    // In a user namespace, without any capability. The kernel refuses a procfs beside one with masked paths.
+    // In a user namespace, without any capability. The kernel refuses to mount a procfs where masked paths
+    // hide parts of one.
     let seen = nested(&sandbox, UNCONFINED, true, LOOK).exits(0);
     assert_eq!(seen.stdout, format!("0\ncat\nown pids\n{READ_ONLY}1024\n"));
     let mut warnings = seen.stderr.lines();
@@ -60,12 +62,13 @@ fn the_pipe_runs_where_system_calls_are_not_confined() {
             "ns-exec: warning: mount sysfs: the kernel refuses it, as in a container; /sys stays as it is in the image",
         ]
     );
-    // Without masked paths it has a procfs of its own, and sees its own processes alone.
+    // Without masked paths the inner container has its own procfs, and sees only its own processes.
     let open = format!("{UNCONFINED} --security-opt systempaths=unconfined");
     let seen = nested(&sandbox, &open, true, &format!("{LOOK}; ls -d /proc/[0-9]* | head -n 1")).exits(0);
     assert_eq!(seen.stdout, format!("0\ncat\nown pids\n{READ_ONLY}0\n/proc/1\n"));
     assert!(seen.stderr.starts_with(cgroup) && seen.stderr.lines().count() == 1, "{}", seen.stderr);
-    // As root with two capabilities: /proc/sys of the container around it is read-only, and its own is not.
+    // As root with two capabilities: the outer container's /proc/sys is read-only, and the inner one's is
+    // not.
     let root = format!("{UNCONFINED} --cap-add SYS_ADMIN --cap-add NET_ADMIN");
     let seen = nested(&sandbox, &root, false, &format!("{LOOK}; ls -d /proc/[0-9]* | head -n 1")).exits(0);
     assert_eq!(seen.stdout, format!("0\ncat\nown pids\n{READ_ONLY}0\n/proc/1\n"), "{}", seen.stderr);

@@ -19,37 +19,54 @@ use pipe::{PIPE, pipe, ready};
 use serde_json::Value;
 use testkit::Sandbox;
 
-/// Kills the tool at this place of the pipe just before its first, second, … call of each system call; then its
-/// `--undo` in the same way.
+/// Runs `script` once in peace, and then again and again. Each time its tool is killed just before another change.
+/// `ready` comes before each run, and `after` after it, with what was run in words. Returns the number of changes.
+fn killed(sandbox: &Sandbox, ready: &str, script: &dyn Fn(&str) -> String, after: &dyn Fn(&str)) -> usize {
+    killed_as_in(sandbox, ready, script, script, after)
+}
+
+/// Like [`killed`], but the run in peace is another script: strace stays until the last process of it has ended.
+fn killed_as_in(
+    sandbox: &Sandbox,
+    ready: &str,
+    in_peace: &dyn Fn(&str) -> String,
+    script: &dyn Fn(&str) -> String,
+    after: &dyn Fn(&str),
+) -> usize {
+    sandbox.sh(ready).ok();
+    let moments = killing::moments(sandbox, in_peace);
+    after(&format!("{} in peace", script("")));
+    // Even a layer-apply that finds its work done makes its claim.
+    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
+    let count = moments.len();
+    for moment in killing::some(moments) {
+        sandbox.sh(ready).ok();
+        sandbox.sh(&script(&killing::at(&moment)));
+        after(&format!("{} killed at {moment:?}", script("")));
+    }
+    count
+}
+
+/// Unwinds containers, after which everything is as it is now.
+fn unwound(sandbox: &Sandbox, ids: &str) -> impl Fn(&str) {
+    let before = sandbox.snapshot();
+    move |context| {
+        let unwound = sandbox.sh(&format!("unwind {ids}"));
+        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
+        assert_as(sandbox, &before, context);
+    }
+}
+
+/// Kills the tool at this place of the pipe just before its first, second, … call of each system call. Then
+/// kills its `--undo` in the same way.
 fn killed_at_every_change(at: usize) {
     let sandbox = ready();
-    let before = sandbox.snapshot();
-    let tool = PIPE[at].0;
-    let unwound = |context: &str| {
-        let unwound = sandbox.sh("unwind web");
-        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
-        assert_as(&sandbox, &before, context);
-    };
-    // strace stays until the last of the processes has ended.
-    let moments = killing::moments(&sandbox, |strace| pipe(at, strace).replace("sleep 1000", "sleep 0.1"));
-    unwound("once in peace");
-    // layer-apply finds its work done, and only makes its claim; link-hosts makes none at all.
-    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
-    for moment in killing::some(moments) {
-        sandbox.sh(&pipe(at, &killing::at(&moment)));
-        unwound(&format!("{tool} killed at {moment:?}"));
-    }
-
-    let undo = |before: &str| format!("{before} {tool} --undo < web.json > /dev/null");
-    sandbox.sh(&pipe(at, "")).ok();
-    let moments = killing::moments(&sandbox, undo);
-    unwound("undone once in peace");
-    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
-    for moment in killing::some(moments) {
-        sandbox.sh(&pipe(at, "")).ok();
-        sandbox.sh(&undo(&killing::at(&moment)));
-        unwound(&format!("{tool} --undo killed at {moment:?}"));
-    }
+    let unwound = unwound(&sandbox, "web");
+    let made = |before: &str| pipe(at, before);
+    let short = |before: &str| made(before).replace("sleep 1000", "sleep 0.1");
+    killed_as_in(&sandbox, "", &short, &made, &unwound);
+    let undo = |before: &str| format!("{before} {} --undo < web.json > /dev/null", PIPE[at].0);
+    killed(&sandbox, &made(""), &undo, &unwound);
 }
 
 #[test]
@@ -63,99 +80,137 @@ fn union_mount_is_killed_at_every_change() {
 }
 
 #[test]
-fn netns_bridge_is_killed_at_every_change() {
+fn union_snapshot_is_killed_at_every_change() {
     killed_at_every_change(2);
 }
 
 #[test]
-fn veth_pair_is_killed_at_every_change() {
+fn union_fork_and_the_undo_of_two_snapshots_are_killed_at_every_change() {
+    let sandbox = ready();
+    let two =
+        "layer-apply --id web < busybox.json | union-mount | union-snapshot | union-snapshot > web.json";
+    let fork = |before: &str| format!("{before} union-fork web@1 --id try > try.json");
+    let undo = |before: &str| format!("{before} union-snapshot --undo --steps 2 web > /dev/null");
+    let unwound = unwound(&sandbox, "try web");
+    killed(&sandbox, two, &fork, &unwound);
+    killed(&sandbox, two, &undo, &unwound);
+    let forked = format!("{two}; {}", fork(""));
+    let undo = |before: &str| format!("{before} union-fork --undo < try.json > /dev/null");
+    killed(&sandbox, &forked, &undo, &unwound);
+}
+
+/// By its id a tool finds what one before it has left half done. Volumes are mounted again, too, wherever it was cut off.
+#[test]
+fn a_snapshot_that_was_cut_off_is_taken_back_and_nothing_that_was_written_before_is_lost() {
+    let sandbox = ready();
+    let made = "mkdir -p data/below; echo own > data/file; echo deep > data/below/file
+        layer-apply --id web < busybox.json | union-mount -v $PWD/data:/data -v $PWD/data/below:/data/deep > web.json
+        echo one > $STAVE_ROOT/containers/web/rootfs/file";
+    sandbox.sh(made).ok();
+    let snapshot = |before: &str| format!("{before} union-snapshot web > /dev/null");
+    let roll_back = |before: &str| format!("{before} union-snapshot --undo web > /dev/null");
+    let look = "cd $STAVE_ROOT/containers/web/rootfs && cat file data/file data/deep/file";
+    let back_again = |context: &str| {
+        let undone = sandbox.sh(&format!("{}; {look}", roll_back("")));
+        assert_eq!((undone.stdout.as_str(), undone.stderr.as_str()), ("one\nown\ndeep\n", ""), "{context}");
+        assert_eq!(sandbox.sh("jq '.steps | length' /run/stave/web.json").ok(), "3\n", "{context}");
+    };
+    killed(&sandbox, "", &snapshot, &back_again);
+    killed(&sandbox, &snapshot(""), &roll_back, &back_again);
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn netns_bridge_is_killed_at_every_change() {
     killed_at_every_change(3);
 }
 
 #[test]
-fn portmap_is_killed_at_every_change() {
+fn veth_pair_is_killed_at_every_change() {
     killed_at_every_change(4);
 }
 
 #[test]
-fn link_hosts_is_killed_at_every_change() {
+fn portmap_is_killed_at_every_change() {
     killed_at_every_change(5);
 }
 
 #[test]
-fn ns_exec_is_killed_at_every_change() {
+fn link_hosts_is_killed_at_every_change() {
     killed_at_every_change(6);
 }
 
-/// Steps of one tool are undone by one call, which writes the record once, at its end.
+#[test]
+fn ns_exec_is_killed_at_every_change() {
+    killed_at_every_change(7);
+}
+
+/// A bridge with a port that leads to other hosts, with entries for them, and an address that the host answers for on its wire.
+#[test]
+fn a_network_of_several_hosts_is_killed_at_every_change() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip address add 2001:db8::1/64 dev out0 nodad").ok();
+    let network =
+        "--subnet 10.57.0.0/16 --ip-range 10.57.1.0/24 --gateway 10.57.1.1 --vxlan 7 --vxlan-local 192.0.2.1";
+    let routed = "--subnet6 2001:db8::5:0:0/112 --gateway-mode routed --ndp-proxy out0";
+    sandbox.sh(&format!("network-create far {network} {routed}")).ok();
+    let peer = r#"{"network":"far","hosts":[{"name":"b","address":"192.0.2.2","stations":[
+        {"mac":"02:42:0a:39:02:02","addresses":["10.57.2.2","2001:db8::5:0:2"],"names":["db"]}]}]}"#;
+    sandbox.sh(&format!("mkdir -p /run/stave/peers; echo '{peer}' > /run/stave/peers/far.json")).ok();
+    let pipe = |before: &str| format!("netns-add -n --id web | {before} bridge-attach far > web.json");
+    let undo = |before: &str| format!("{before} bridge-attach --undo < web.json > /dev/null");
+    sandbox.sh("netns-add -n --id web | unwind > /dev/null").ok();
+    let unwound = unwound(&sandbox, "web");
+    sandbox.sh(&pipe("")).ok();
+    sandbox.sh("bridge-attach --check < web.json > /dev/null; bridge fdb | grep 02:42:0a:39:02:02; ip -6 neighbour show proxy | grep out0").ok();
+    unwound("made in peace");
+    killed(&sandbox, "", &pipe, &unwound);
+    killed(&sandbox, &pipe(""), &undo, &unwound);
+}
+
+/// One call undoes several steps of one tool, and writes the record once, at its end.
 #[test]
 fn the_undo_of_several_steps_is_killed_at_every_change() {
     let sandbox = Sandbox::new();
-    let before = sandbox.snapshot();
+    let unwound = unwound(&sandbox, "web");
     let ports = "portmap -p 8080:80 | portmap -p 8081:81 | portmap -p 8082:82";
     let pipe = format!("netns-bridge -n --id web | veth-pair | {ports} > web.json");
     let undo = |before: &str| format!("{before} portmap --undo --steps 3 < web.json > after.json");
-    sandbox.sh(&pipe).ok();
-    let moments = killing::moments(&sandbox, undo);
+    sandbox.sh(&format!("{pipe}; {}", undo(""))).ok();
     assert_eq!(
         sandbox.sh("jq -c '[.steps[].tool], .ports' after.json").ok(),
         "[\"netns-bridge\",\"veth-pair\"]\nnull\n"
     );
-    let unwound = |context: &str| {
-        let unwound = sandbox.sh("unwind web");
-        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
-        assert_as(&sandbox, &before, context);
-    };
-    unwound("undone once in peace");
-    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
-    for moment in killing::some(moments) {
-        sandbox.sh(&pipe).ok();
-        sandbox.sh(&undo(&killing::at(&moment)));
-        unwound(&format!("portmap --undo --steps 3 killed at {moment:?}"));
-    }
+    unwound("undone in peace");
+    killed(&sandbox, &pipe, &undo, &unwound);
 }
 
-/// Ports that a process holds, because portmap may load no program.
+/// A process holds the ports, because portmap may not load a program.
 #[test]
 fn portmap_that_starts_a_process_is_killed_at_every_change() {
     let sandbox = Sandbox::new();
-    let before = sandbox.snapshot();
+    let unwound = unwound(&sandbox, "web");
     let portmap = |before: &str| {
         let portmap = "setpriv --bounding-set -sys_admin,-bpf portmap -p 8080:80 -p 40000:81/udp";
         format!("netns-bridge -n --id web | veth-pair | {before} {portmap} > web.json")
     };
     let undo = |before: &str| format!("{before} portmap --undo < web.json > /dev/null");
-    let unwound = |context: &str| {
-        let unwound = sandbox.sh("unwind web");
-        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
-        assert_as(&sandbox, &before, context);
-    };
     // strace stays as long as the process.
-    let ended = |script: String| format!("{{ {script}; }} & sleep 1; pkill -KILL port-hold; wait");
-    let moments = killing::moments(&sandbox, |strace| ended(portmap(strace)));
-    unwound("once in peace");
-    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
-    for moment in killing::some(moments) {
-        sandbox.sh(&portmap(&killing::at(&moment)));
-        unwound(&format!("portmap killed at {moment:?}"));
-    }
-    sandbox.sh(&portmap("")).ok();
-    let moments = killing::moments(&sandbox, undo);
-    unwound("undone once in peace");
-    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
-    for moment in killing::some(moments) {
-        sandbox.sh(&portmap("")).ok();
-        sandbox.sh(&undo(&killing::at(&moment)));
-        unwound(&format!("portmap --undo killed at {moment:?}"));
-    }
+    let ended = |before: &str| format!("{{ {}; }} & sleep 1; pkill -KILL port-hold; wait", portmap(before));
+    killed_as_in(&sandbox, "", &ended, &portmap, &unwound);
+    killed(&sandbox, &portmap(""), &undo, &unwound);
 }
 
-/// All sandboxes share the machine's cgroups, so this container has an id of its own.
+/// All sandboxes share the machine's cgroups, so this container has a unique id.
 #[test]
 fn cgroup_limit_and_ns_exec_are_killed_and_no_cgroup_is_left() {
     let sandbox = ready();
-    let before = sandbox.snapshot();
-    let left = || sandbox.sh("find /sys/fs/cgroup -type d -path '*/stave/cut.*' 2> /dev/null").stdout;
+    let unwound = unwound(&sandbox, "cut");
+    let gone = |context: &str| {
+        unwound(context);
+        let left = sandbox.sh("find /sys/fs/cgroup -type d -path '*/stave/cut.*' 2> /dev/null").stdout;
+        assert_eq!(left, "", "{context}");
+    };
     let limit =
         |before: &str| format!("{before} cgroup-limit -n --id cut --pids 50 --memory 64M > limited.json");
     let undo = |before: &str| format!("{before} cgroup-limit --undo < limited.json > /dev/null");
@@ -164,26 +219,9 @@ fn cgroup_limit_and_ns_exec_are_killed_and_no_cgroup_is_left() {
             "layer-apply --id cut < busybox.json | union-mount | cgroup-limit --pids 50 | {before} ns-exec -d -- sleep 0.1 > cut.json"
         )
     };
-    let mut found = 0;
-    for (script, first) in [(&limit as &dyn Fn(&str) -> String, ""), (&undo, &*limit("")), (&start, "")] {
-        if !first.is_empty() {
-            sandbox.sh(first).ok();
-        }
-        let moments = killing::moments(&sandbox, script);
-        found += moments.len();
-        sandbox.sh("unwind cut").ok();
-        for moment in killing::some(moments) {
-            sandbox.sh(&format!(
-                "{}; {}",
-                if first.is_empty() { "true" } else { first },
-                script(&killing::at(&moment))
-            ));
-            let unwound = sandbox.sh("unwind cut");
-            assert_eq!(unwound.status, 0, "{moment:?}: {}", unwound.stderr);
-            assert_as(&sandbox, &before, &format!("{moment:?}"));
-            assert_eq!(left(), "", "{moment:?} of {}", script(""));
-        }
-    }
+    let found = killed(&sandbox, "", &limit, &gone)
+        + killed(&sandbox, &limit(""), &undo, &gone)
+        + killed(&sandbox, "", &start, &gone);
     assert!(found > 50, "only {found} moments");
 }
 
@@ -199,8 +237,8 @@ impl Draw {
     }
 }
 
-/// Starts a script in its own process group, and kills the whole group after a while, as a power cut would. When this
-/// returns, none of its processes does anything any more.
+/// Starts a script in its own process group, and kills the whole group after a while, as a power cut would.
+/// When this returns, all its processes have stopped.
 fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
     let mut command = sandbox.command("/bin/sh");
     command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -212,12 +250,12 @@ fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
         .status()
         .unwrap();
     child.wait().unwrap();
-    // The pipe closes when the last process that holds it has ended, and has left the system call in which the signal
-    // met it.
+    // The pipe closes when the last process that holds it has ended, and has left the system call in which
+    // the signal arrived.
     io::copy(&mut child.stderr.take().unwrap(), &mut io::sink()).unwrap();
 }
 
-/// How long the whole pipe takes here, in microseconds. What it made is undone.
+/// How long the whole pipe takes here, in microseconds. The pipe is undone.
 fn time_of_a_pipe(sandbox: &Sandbox) -> u64 {
     let begin = Instant::now();
     sandbox.sh(&pipe(PIPE.len() - 1, "")).ok();
@@ -237,7 +275,7 @@ fn two_hundred_pipes_are_cut_off_at_random_moments() {
         cut_off(&sandbox, &pipe(PIPE.len() - 1, ""), after);
         let context = format!("run {run}, cut off after {after:?}");
         if run % 4 == 0 {
-            // The power fails again during undo.
+            // The power fails again during the undo.
             cut_off(&sandbox, "unwind web", Duration::from_micros(draw.below(whole / 3)));
         }
         let unwound = sandbox.sh("unwind web");
@@ -333,7 +371,7 @@ fn of_twenty_who_want_one_port_one_gets_it() {
     sandbox.assert_as(&before);
 }
 
-/// Twenty pipes, each in its own process group, each killed at its own moment while the others continue.
+/// Twenty pipes, each in its own process group, each killed at its own moment while the others go on.
 #[test]
 fn twenty_pipes_at_once_are_cut_off_at_random_moments() {
     let sandbox = ready();

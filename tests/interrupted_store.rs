@@ -1,4 +1,5 @@
-//! Tools that fill the store, killed at every change: the store is as before or complete, and keeps working.
+//! Tools that write to the store are killed at every change: the store is as before or complete, and keeps
+//! working.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -8,14 +9,13 @@ use std::collections::BTreeSet;
 
 use testkit::{Sandbox, directory, file, rootfs};
 
-/// With these times of files and images, every run makes the same bytes.
+/// With fixed times of files and images, every run makes the same bytes.
 const EPOCH: &str = "export SOURCE_DATE_EPOCH=1000000000;";
 
-/// Every file of the store, except its lists, which contain times, and the content of the store's locks.
-const FILES: &str =
-    "cd root && find . -not -name '*lock' -not -path './images/.recent.json' -printf '%y %m %p\\n'";
+/// Every file of the store, except its lists, which contain times, and its locks.
+const FILES: &str = "cd root && find . -not -name '*lock' -not -path './images/.recent.json' -not -path './cache/files*' -printf '%y %m %p\\n'";
 
-/// Each unpacked layer that counts as complete, with a fingerprint of its content.
+/// Each unpacked layer that counts as complete, with a hash of its content.
 const LAYERS: &str = "cd root/layers 2> /dev/null || exit 0; for note in *.json; do test -e $note || exit 0; \
     layer=${note%.json}; echo $layer $(cd $layer && find . -printf '%p %y %m %U %s %l\\n' | sort | sha256sum); done";
 
@@ -27,14 +27,14 @@ fn lines(sandbox: &Sandbox, script: &str) -> BTreeSet<String> {
     sandbox.sh(script).ok().lines().map(str::to_owned).collect()
 }
 
-/// The image `new` in the list of images; empty if it is missing.
+/// The digest of the image `new` in the list of images. Empty if it is missing.
 fn listed(sandbox: &Sandbox) -> String {
     let new = r#"select(.references | any(endswith("new:latest")))"#;
     sandbox.sh(&format!("img-ls | jq -r '.images[] | {new} | .digest'")).ok()
 }
 
-/// Runs `tool`, which makes an image whose name ends with `new`, once without a kill. Then it runs it again and again
-/// from the same start, and kills it just before its first, second, … call of each system call.
+/// Runs `tool`, which makes an image whose name ends with `new`, once without a kill. Then runs it again and
+/// again from the same start, and kills it just before its first, second, … call of each system call.
 fn killed_at_every_change(sandbox: &Sandbox, tool: &str) {
     let script = |before: &str| format!("{EPOCH} {before} {tool} > document");
     let start = "rm -rf root && cp -a start root";
@@ -62,9 +62,10 @@ fn killed_at_every_change(sandbox: &Sandbox, tool: &str) {
         assert!(half.is_empty(), "{context}: {half:?}");
         sandbox.sh("img-gc -q --grace 0s > /dev/null").ok();
         let mut left: Vec<_> = lines(sandbox, FILES).difference(&files).cloned().collect();
-        // The next tool that unpacks half a layer of an image removes it first.
+        // The next tool that unpacks an image first removes its half-unpacked layers.
         left.retain(|line| !line.contains(" ./layers/."));
-        // An unfinished store is not swept. The next tool that makes it writes the same files again.
+        // img-gc does not sweep an unfinished store. The next tool that makes the store writes the same files
+        // again.
         let is_store = sandbox.root().join("images/oci-layout").exists();
         left.retain(|line| is_store || !line.ends_with(".new"));
         assert!(left.is_empty(), "{context}: left after img-gc: {left:?}");
@@ -89,7 +90,7 @@ fn killed_at_every_change(sandbox: &Sandbox, tool: &str) {
 #[test]
 fn img_build_is_killed_at_every_change() {
     let sandbox = Sandbox::with_busybox();
-    // The base layer exists, so that its four hundred links are not among the changes.
+    // The base layer is already unpacked, so that its four hundred links are not among the changes.
     sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
     let dockerfile = "FROM busybox\nRUN echo one > /one\nCOPY file /two\nENV three=3\nCMD [\"/bin/sh\"]\n";
     std::fs::create_dir(sandbox.directory().join("context")).unwrap();
@@ -117,7 +118,7 @@ fn img_commit_is_killed_at_every_change() {
     let run =
         "ns-exec --network none --document web.json -- /bin/sh -c 'echo x > /added; rm -r /www; mkdir /www'";
     sandbox.sh(&format!("layer-apply --id web < busybox.json | union-mount | {run}")).ok();
-    // What it wrote is kept, without the mount, so that the store can be copied.
+    // The container's changes are kept without the mount, so that the store can be copied.
     sandbox.sh("umount root/containers/web/rootfs").ok();
     killed_at_every_change(&sandbox, "img-commit -q -t new < web.json");
 }
@@ -142,8 +143,8 @@ fn img_pull_is_killed_at_every_change() {
     killed_at_every_change(&sandbox, "img-pull -q --apply localhost:5000/new");
 }
 
-/// Runs `tool`, which removes something from the store, once without a kill; then again and again, killed as above.
-/// What should stay is complete, and the next tool removes what is half removed.
+/// Runs `tool`, which removes something from the store, once without a kill. Then again and again, killed as
+/// above. What should stay is complete, and the next tool removes what is half removed.
 fn removal_is_killed_at_every_change(tool: &str) {
     let sandbox = Sandbox::with_busybox();
     let gone = rootfs(|tree| file(tree, "gone", 0o644, b"x"));

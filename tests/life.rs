@@ -1,24 +1,10 @@
 //! A container's life: it ends, starts again, is stopped, and loses its monitor. Needs root.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
+mod container;
+
+use container::{MONITOR, start, until};
 use testkit::Sandbox;
-
-/// The monitor of the container `web`.
-const MONITOR: &str = "awk '/PPid/ {print $2}' /proc/$(container-ls --format '{pid}' web)/status";
-
-/// Waits until the container `web` is as this says, in the words of container-ls.
-#[track_caller]
-fn until(sandbox: &Sandbox, format: &str, words: &str) {
-    let found =
-        format!("until [ \"$(container-ls --format '{format}' web)\" = '{words}' ]; do sleep 0.01; done");
-    sandbox.sh(&format!("timeout 20 sh -c '{}'", found.replace('\'', "'\\''"))).ok();
-}
-
-fn start(sandbox: &Sandbox, pipe: &str, flags: &str) {
-    sandbox
-        .sh(&format!("layer-apply --id web < busybox.json | union-mount {pipe} | ns-exec {flags} > web.json"))
-        .ok();
-}
 
 #[test]
 fn it_ends_and_starts_again_and_an_old_document_still_fits() {
@@ -34,7 +20,7 @@ fn it_ends_and_starts_again_and_an_old_document_still_fits() {
     );
     sandbox.sh("until [ $(container-logs web | wc -l) = 2 ]; do sleep 0.02; done").ok();
     assert_eq!(sandbox.sh("container-logs --tail 1 web").ok(), "run\n");
-    // The document is from before: its process is another one, its steps are the same.
+    // The document is older than the restart: the process is another one, but the steps are the same.
     sandbox.sh("unwind < web.json > /dev/null").ok();
     sandbox.assert_as(&before);
 }
@@ -53,14 +39,14 @@ fn policies_start_it_again_and_a_stop_ends_that() {
     );
     sandbox.sh("unwind web > /dev/null").ok();
     start(&sandbox, "", "-d --restart always -- false");
-    // It stays so: there is no monitor any more that would start it.
+    // It stays ended: no monitor is left that would start it.
     sandbox.sh("container-stop web; until flock -n /run/stave/web.monitor true; do sleep 0.01; done").ok();
     assert_eq!(sandbox.sh("container-ls --format '{state}' web").ok(), "exited\n");
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
 }
 
-/// A start that fails is one of those that are counted.
+/// A failed start counts as an attempt.
 #[test]
 fn one_that_cannot_be_started_again_is_given_up() {
     let sandbox = Sandbox::with_busybox();
@@ -74,7 +60,7 @@ fn one_that_cannot_be_started_again_is_given_up() {
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
-/// A pipe that nobody writes to any more is ready to be read for ever.
+/// A pipe that nobody writes to any more is always ready to be read.
 #[test]
 fn a_health_check_that_closes_its_output_keeps_no_monitor_busy() {
     let sandbox = Sandbox::with_busybox();
@@ -95,14 +81,14 @@ fn a_killed_monitor_is_replaced_and_nothing_is_left() {
     let before = sandbox.snapshot();
     start(&sandbox, "", "-d -- sh -c 'echo one; until test -e /go; do sleep 0.01; done; echo two; exit 9'");
     sandbox.sh("until container-logs web | grep -q one; do sleep 0.02; done").ok();
-    // It is there until it has ended.
+    // Wait until the monitor has ended.
     let gone = "while grep -qs '^State:[^Z]*$' /proc/$monitor/status; do sleep 0.01; done";
     sandbox.sh(&format!("monitor=$({MONITOR}); kill -9 $monitor; {gone}")).ok();
     sandbox.sh("container-start --all > /dev/null").ok();
     sandbox.sh("container-exec web touch /go; container-wait web > /dev/null").ok();
     assert_eq!(sandbox.sh("container-logs web").ok(), "one\ntwo\n");
     sandbox.sh("unwind web > /dev/null").ok();
-    // Without another one, unwind takes it all the same.
+    // unwind works without a new monitor.
     start(&sandbox, "", "-d -- sleep 1000");
     sandbox.sh(&format!("kill -9 $({MONITOR}); unwind web > /dev/null")).ok();
     sandbox.assert_as(&before);
@@ -142,7 +128,7 @@ fn one_who_attaches_and_reads_slowly_misses_nothing() {
     sandbox.assert_as(&before);
 }
 
-/// It may happen to one that waits to be started again, too.
+/// A container that waits to be restarted may lose its monitor, too.
 #[test]
 fn one_that_waits_and_has_lost_its_monitor_is_started() {
     let sandbox = Sandbox::with_busybox();
@@ -156,13 +142,13 @@ fn one_that_waits_and_has_lost_its_monitor_is_started() {
     sandbox.sh("until [ \"$(container-ls --format '{restarts}' web)\" -ge 3 ]; do sleep 0.02; done").ok();
     let monitor = sandbox.sh(&format!("until {MONITOR} 2> /dev/null; do sleep 0.01; done")).ok();
     let monitor = monitor.trim();
-    // It must not start the container while we look, nor hold the record's lock.
+    // The monitor must not restart the container during the check, nor hold the record's lock.
     let waits = "[ \"$(container-ls --format '{state}' web)\" = restarting ] && flock -n /run/stave/locks/web.container true";
     let stop = format!("until kill -STOP {monitor}; {waits}; do kill -CONT {monitor}; sleep 0.01; done");
     sandbox.sh(&stop).ok();
     let refused = sandbox.sh("container-start web").exits(1);
     assert!(refused.stderr.contains("it is about to be started again by itself"), "{}", refused.stderr);
-    // That is no fault: nothing is to be done.
+    // This is no error: there is nothing to do.
     sandbox.sh("container-start --all > /dev/null").ok();
     let gone = format!(
         "kill -9 {monitor}; while grep -q '^State:[^Z]*$' /proc/{monitor}/status; do sleep 0.01; done"
@@ -179,7 +165,7 @@ fn ports_of_one_that_does_not_start_or_is_called_off() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
     let network = "| netns-bridge | veth-pair | portmap -p 10080:80";
-    // It has its ports since it was made, and keeps them.
+    // The container has had its ports since it was made, and keeps them.
     start(&sandbox, network, "--create -- /missing");
     sandbox.sh("container-start web").exits(1);
     assert!(sandbox.sh("nft list ruleset").ok().contains("10080"));
@@ -209,7 +195,7 @@ fn ports_are_free_when_it_has_ended() {
     sandbox.assert_as(&before);
 }
 
-/// Whoever has seen the end may be gone as well.
+/// The monitor that saw the end may be gone as well.
 #[test]
 fn an_end_that_nobody_has_seen_is_put_on_record_and_frees_the_ports() {
     let sandbox = Sandbox::with_busybox();
@@ -223,11 +209,11 @@ fn an_end_that_nobody_has_seen_is_put_on_record_and_frees_the_ports() {
     assert!(!sandbox.sh("nft list ruleset").ok().contains("10080"));
     sandbox.sh("container-start web > /dev/null").ok();
     assert!(sandbox.sh("nft list ruleset").ok().contains("10080"));
-    // One that is to run again is started by --all, whoever has looked at it before.
+    // --all restarts a container that should run.
     sandbox.sh("unwind web > /dev/null").ok();
     start(&sandbox, "", "-d --restart always -- sleep 1000");
     sandbox.sh(&kill_both).ok();
-    sandbox.sh("container-wait web > /dev/null; container-start --all > /dev/null").ok();
+    sandbox.sh("container-start --all > /dev/null").ok();
     assert_eq!(sandbox.sh("container-ls --format '{state}' web").ok(), "running\n");
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
@@ -237,7 +223,7 @@ fn an_end_that_nobody_has_seen_is_put_on_record_and_frees_the_ports() {
 fn an_end_that_cannot_be_written_for_a_while_is_not_lost() {
     let sandbox = Sandbox::with_busybox();
     start(&sandbox, "", "-d -- sleep 1000");
-    // When the process is gone, its monitor has its status.
+    // The process is gone, and its monitor has its status.
     let kill = "pid=$(container-ls --format '{pid}' web); kill -9 $pid; while test -e /proc/$pid; do sleep 0.01; done";
     sandbox.sh(&format!("mount -o remount,ro /run; {kill}")).ok();
     assert_eq!(sandbox.sh("jq .process.finished /run/stave/web.json").ok(), "null\n");
@@ -246,7 +232,7 @@ fn an_end_that_cannot_be_written_for_a_while_is_not_lost() {
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
-/// The monitor and container-start want the record at the same time.
+/// The monitor and container-start want to write the record at the same time.
 #[test]
 fn one_that_has_just_ended_is_started_at_once() {
     let sandbox = Sandbox::with_busybox();
@@ -314,7 +300,7 @@ fn a_command_that_was_not_found_can_be_tried_again() {
     sandbox.assert_as(&before);
 }
 
-/// The machine is restarted: all processes end, and what was in the kernel and in /run is gone.
+/// A restart of the machine: all processes end, and everything in the kernel and in /run is gone.
 const REBOOT: &str = r#"
 kill -9 -1
 until [ "$(ps -e -o pid= | wc -l)" -le 6 ]; do sleep 0.01; done
@@ -348,6 +334,10 @@ fn after_a_restart_of_the_machine_what_should_run_is_made_again() {
     sandbox.sh("until container-exec web test -s /runs; do sleep 0.01; done").ok();
     let address = sandbox.sh("container-ls --format '{ip}' web").ok();
     sandbox.sh(REBOOT).ok();
+    // Those that nobody has started again are listed.
+    let all = "web exited\nweb-beside exited\nweb-lost exited\nweb-never exited\nweb-stopped exited\n";
+    assert_eq!(sandbox.sh("container-ls --format '{id} {state}'").ok(), all);
+    assert_eq!(sandbox.sh("container-ls --records web-never | jq -r '.[].id'").ok(), "web-never\n");
     let outcome = sandbox.sh("container-start --all --format '{id}'").exits(1);
     assert_eq!(outcome.stdout.lines().next(), Some("web"), "{}", outcome.stderr);
     assert!(
@@ -364,7 +354,7 @@ fn after_a_restart_of_the_machine_what_should_run_is_made_again() {
     for tool in ["union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "ns-exec"] {
         sandbox.sh(&format!("{tool} --check < /run/stave/web.json > /dev/null")).ok();
     }
-    // The process whose network it had is another one by now, or none.
+    // The process whose network it used is another one now, or gone.
     let outcome = sandbox.sh("container-start web-beside").exits(1);
     assert!(
         outcome
@@ -373,12 +363,30 @@ fn after_a_restart_of_the_machine_what_should_run_is_made_again() {
         "{}",
         outcome.stderr
     );
-    // Those that should not run do when they are asked to.
+    // Containers that should not run are started on request.
     sandbox.sh("container-start web-never web-stopped > /dev/null").ok();
     assert_eq!(sandbox.sh("container-ls --running --format '{id}'").ok(), "web\nweb-never\nweb-stopped\n");
     sandbox
         .sh("unwind web web-never web-stopped web-lost web-beside > /dev/null; umount /proc/sys/kernel/random/boot_id")
         .ok();
+    sandbox.assert_as(&before);
+}
+
+/// As `stave rm` does it: by a document that names the container and tells it from a later one.
+#[test]
+fn after_a_restart_of_the_machine_a_container_is_removed_by_its_instance() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let made = r#"sed 's/}$/,"instance":"07"}/' busybox.json | layer-apply --id web | union-mount | ns-exec -d -- sleep 1000 > web.json"#;
+    sandbox.sh(made).ok();
+    sandbox.sh(REBOOT).ok();
+    for (instance, left) in [("08", "web\n"), ("07", "")] {
+        sandbox.sh(&format!(
+            "echo '{{\"stave\":1,\"id\":\"web\",\"instance\":\"{instance}\"}}' | unwind > /dev/null"
+        ));
+        assert_eq!(sandbox.sh("container-ls --format '{id}'").ok(), left);
+    }
+    sandbox.sh("umount /proc/sys/kernel/random/boot_id").ok();
     sandbox.assert_as(&before);
 }
 

@@ -1,5 +1,5 @@
-//! A member is the sum of what the steps add to it: undoing any step leaves a true document, and a true record. Documents of
-//! 0.1.0, whose steps do not tell what they add, are undone as before.
+//! A member is the sum of what the steps add to it: undoing any step leaves a true document, and a true
+//! record. Documents of 0.1.0, whose steps do not list what they add, are undone as before.
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ fn record(sandbox: &Sandbox) -> Value {
     sandbox.sh("cat /run/stave/web.json").json()
 }
 
-/// A document's ports on the host.
+/// The host ports in a document.
 fn ports(document: &Value) -> Vec<u64> {
     document["ports"].as_array().into_iter().flatten().filter_map(|port| port["hostPort"].as_u64()).collect()
 }
@@ -27,7 +27,7 @@ fn each_portmap_takes_back_its_own_ports() {
     let one = sandbox.sh("portmap --undo < both.json | tee one.json").json();
     assert_eq!(ports(&one), [8080]);
     assert_eq!(record(&sandbox), one);
-    // A later step sees the same, and can be added and taken back.
+    // A later step sees the same, and can be added and undone.
     let again = sandbox.sh("portmap -p 8444:443 < one.json | tee again.json").json();
     assert_eq!(ports(&again), [8080, 8444]);
     let none = sandbox.sh("portmap --undo < again.json | portmap --undo | tee none.json").json();
@@ -36,7 +36,7 @@ fn each_portmap_takes_back_its_own_ports() {
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
-/// Each call reads and writes the whole document and the whole record.
+/// One call is enough, because each call reads and writes the whole document and the whole record.
 #[test]
 fn unwind_undoes_steps_of_one_tool_by_one_call() {
     let sandbox = Sandbox::new();
@@ -58,7 +58,7 @@ fn unwind_undoes_steps_of_one_tool_by_one_call() {
             "netns-bridge --undo"
         ]
     );
-    // A step that cannot be undone keeps none of the others.
+    // A step that cannot be undone does not keep the others.
     sandbox.sh("cp /run/stave/web.json whole").ok();
     sandbox.sh("jq -c '.steps[3].operations = [{\"op\": \"theirs\"}]' whole > /run/stave/web.json").ok();
     let undone = sandbox.sh("unwind web > left.json").exits(1);
@@ -109,7 +109,7 @@ fn steps_that_share_a_member_go_in_any_order() {
             .iter()
             .all(|variable| { variable.as_str().unwrap().starts_with("ONE_") })
     );
-    // The lower step first: what is left tells of the upper one alone.
+    // The lower step first: what is left describes only the upper step.
     let undone = sandbox.sh("netns-bridge --undo < one.json | tee two.json").json();
     assert_eq!(undone["network"], json!({"cni": document["network"]["cni"]}));
     assert_eq!(undone["networks"], document["networks"]);
@@ -153,7 +153,7 @@ fn layers_are_added_once_and_a_process_is_one() {
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
-/// A document of 0.1.0 from a whole pipe, as it was printed, and its record.
+/// A document of 0.1.0 from a whole pipe, as 0.1.0 printed it, and its record.
 #[test]
 fn documents_of_0_1_0_are_read_and_undone() {
     let sandbox = Sandbox::new();
@@ -163,7 +163,7 @@ fn documents_of_0_1_0_are_read_and_undone() {
     sandbox.sh("cp 0.json /run/stave/web.json").ok();
     let listed = sandbox.sh("container-ls").json();
     assert_eq!(listed[0]["ports"], json!(["0.0.0.0:10080->80/tcp", "0.0.0.0:10443->443/tcp"]));
-    // Undo of 0.1.0, tool by tool: which member goes with which step, and how `network` shrinks.
+    // Undo of 0.1.0, tool by tool: which member is removed with which step, and how `network` shrinks.
     let tools = ["ns-exec", "link-hosts", "link-hosts", "portmap", "portmap", "veth-pair", "netns-bridge"];
     let tools = tools.into_iter().chain(["union-mount", "layer-apply", "img-build"]);
     for (number, tool) in tools.enumerate() {
@@ -195,12 +195,12 @@ fn documents_of_0_1_0_are_read_and_undone() {
     }
 }
 
-/// Steps of 0.1.0 and of now in one document.
+/// Steps of 0.1.0 and of this version in one document.
 #[test]
 fn an_old_document_goes_on() {
     let sandbox = Sandbox::new();
     sandbox.sh("netns-bridge -n --id web | veth-pair | portmap -p 8080:80 > new.json").ok();
-    // As 0.1.0 has written it.
+    // As 0.1.0 wrote it.
     sandbox.sh("jq -c 'del(.steps[].adds)' new.json > old.json; cp old.json /run/stave/web.json").ok();
     let both = sandbox.sh("portmap -p 8443:443 < old.json | tee both.json").json();
     assert_eq!(ports(&both), [8080, 8443]);
@@ -212,7 +212,7 @@ fn an_old_document_goes_on() {
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
-/// What the tools of 0.2 wrote before there was a list of attachments.
+/// A document that the tools of 0.2 wrote before there was a list of attachments.
 #[test]
 fn a_document_with_one_network_goes_on() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,5 @@
-//! Networks of containers that others took apart: net-repair puts them back, and net-guard does so by itself.
+//! Containers' networks that others damaged: net-repair restores them on request, and net-guard
+//! automatically.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-/// Published ports, neighbours, and the way out.
+/// Asserts that published ports, neighbours, and the route out work.
 #[track_caller]
 fn assert_works(sandbox: &Sandbox, after: &str) {
     for (from, to, answer) in [
@@ -29,14 +30,14 @@ fn assert_works(sandbox: &Sandbox, after: &str) {
         ("db", "172.17.0.2:80".into(), "web 172.17.0.3"),
         ("web", "192.0.2.2:99".into(), "outside 192.0.2.1"),
     ] {
-        // The kernel notices after up to a second that a link is up again.
+        // The kernel notices only after up to a second that a link is up again.
         let ask = || sandbox.ask(from, &format!("TCP4:{to}"));
         let said = (0..3).map(|_| ask()).find(|said| said == answer).unwrap_or_else(ask);
         assert_eq!(said, answer, "{from} asks {to} after: {after}");
     }
 }
 
-/// What others do, and what is said to be restored first.
+/// Damages by other programs, and what is reported as restored first.
 const DAMAGES: [(&str, &str); 14] = [
     ("nft flush ruleset", "db: restored: table inet stave"),
     ("nft delete table inet stave", "db: restored: table inet stave"),
@@ -103,7 +104,7 @@ fn what_others_took_apart_works_again() {
     );
 }
 
-/// Links that were made again have other indices. All the rest is as it was.
+/// New links have other indexes. Everything else is as before.
 #[track_caller]
 fn assert_same(before: &Snapshot, after: &Snapshot) {
     for kind in ["nftables", "route", "sysctl", "mount", "file in /run"] {
@@ -117,7 +118,7 @@ fn one_that_cannot_be_repaired_does_not_keep_the_others_from_it() {
     sandbox
         .sh("netns-bridge -n --id gone | veth-pair > gone.json; umount /run/netns/gone; nft flush ruleset")
         .ok();
-    // Somebody else's link in the place of one of ours.
+    // Another program's link has the name of one of ours.
     sandbox.sh("netns-bridge -n --id other | veth-pair > other.json").ok();
     let theirs = sandbox.sh("jq -r '.network.cni.interfaces[1].name' other.json").ok();
     sandbox.sh(&format!("ip link del {0}; ip link add {0} type bridge", theirs.trim())).ok();
@@ -154,7 +155,7 @@ fn one_that_cannot_be_repaired_does_not_keep_the_others_from_it() {
     sandbox.sh("net-repair --all web").exits(2);
 }
 
-/// What a killed tool has begun is undone and not repaired; what is being unwound is gone soon.
+/// What a killed tool has begun is undone and not repaired. What is being unwound will soon be gone.
 #[test]
 fn a_container_that_is_being_made_or_taken_back_is_left_alone() {
     let sandbox = sandbox();
@@ -186,12 +187,12 @@ fn to_explain_a_repair_is_to_change_nothing() {
     }
     assert_eq!(sandbox.sh("net-guard --explain").ok(), explained);
     sandbox.assert_as(&before);
-    // Two bridges, each with its own subnet, are both put back.
+    // Both bridges, each with its own subnet, are restored.
     sandbox.sh("net-repair -q --all > /dev/null").ok();
     assert_works(&sandbox, "explaining");
 }
 
-/// Starts net-guard, and waits until it says that it watches.
+/// Starts net-guard, and waits until it reports that it is watching.
 fn guard(sandbox: &Sandbox) {
     let ready = "socat -u UNIX-RECV:/run/notify CREATE:ready > /dev/null 2>&1 < /dev/null & s=$!; until [ -S /run/notify ]; do sleep 0.01; done
         NOTIFY_SOCKET=/run/notify net-guard > guard.out 2> guard.log < /dev/null & echo $! > guard.pid
@@ -199,7 +200,7 @@ fn guard(sandbox: &Sandbox) {
     sandbox.sh(ready).ok();
 }
 
-/// The lines that the guard has said since this was asked the last time.
+/// The lines that the guard has printed since the last call.
 fn said(sandbox: &Sandbox) -> String {
     sandbox.sh("cat guard.log; : > guard.log").ok().replace('\0', "")
 }
@@ -229,7 +230,7 @@ fn the_guard_puts_back_what_others_take_away() {
             "{damage}"
         );
     }
-    // A firewall that begins to drop, and one whose chain was there.
+    // A firewall that begins to drop packets, and one whose chain existed before.
     let firewall = [
         (
             "nft 'add table ip fw; add chain ip fw f { type filter hook forward priority 0; policy drop; }'",
@@ -249,7 +250,7 @@ fn the_guard_puts_back_what_others_take_away() {
     }
     std::thread::sleep(Duration::from_secs(1));
     said(&sandbox);
-    // It does nothing while nothing happens, and not because of itself.
+    // While nothing happens, it uses no processor time; its own repairs do not wake it.
     let idle = processor_time(&sandbox);
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(processor_time(&sandbox), idle);
@@ -262,7 +263,7 @@ fn the_guard_puts_back_what_others_take_away() {
     assert_same(&before, &sandbox.snapshot());
 }
 
-/// What a container did in its own namespace is its own affair: a VPN in it takes the default route.
+/// Changes that a container makes in its own namespace stay, such as a VPN that takes the default route.
 #[test]
 fn the_guard_leaves_a_containers_own_namespace_alone() {
     let sandbox = sandbox();
@@ -274,13 +275,14 @@ fn the_guard_leaves_a_containers_own_namespace_alone() {
     assert!(sandbox.sh("net-repair db").ok().contains("route 0.0.0.0/0 by 172.17.0.1 in /run/netns/db"));
 }
 
-/// Containers come and go while the guard watches: it neither disturbs them nor holds what is theirs, and what is gone stays so.
+/// Containers come and go while the guard watches. It does not disturb them, keeps nothing of theirs alive,
+/// and restores nothing that was removed.
 #[test]
 fn containers_come_and_go_beside_the_guard() {
     let sandbox = Sandbox::new();
     let before = sandbox.snapshot();
     guard(&sandbox);
-    // A flush in the middle of a step makes that step fail, which leaves nothing behind.
+    // A flush in the middle of a step makes the step fail, which leaves nothing behind.
     let each = "for n in 1 2 3 4 5; do netns-bridge -n --id c$0-$n | veth-pair | portmap -p 80 > c$0-$n.json 2> why; nft flush ruleset; unwind c$0-$n > /dev/null || exit 1; done";
     sandbox.sh(&format!("for m in 1 2 3; do sh -c '{each}' $m & all=\"$all $!\"; done; for one in $all; do wait $one || exit 1; done")).ok();
     std::thread::sleep(Duration::from_millis(200));

@@ -1,4 +1,4 @@
-//! What a failing call in the network's tools, and what others do beside them, leaves behind.
+//! What failing calls in the network tools, and changes by other programs, leave behind.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -7,12 +7,12 @@ use testkit::Sandbox;
 const PIPE: &str = "netns-bridge -n --id web | veth-pair > web.json";
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// strace's words for: this call fails once, the `at`th time.
+/// The strace command that makes a call fail once, the `at`th time.
 fn failing(calls: &str, error: &str, at: usize) -> String {
     format!("strace -f -qq -o trace -e trace={calls} -e inject={calls}:error={error}:when={at}")
 }
 
-/// Takes `web` back in peace, and holds the host against what it was.
+/// Unwinds `web` without faults, and compares the host with `before`.
 fn assert_gone(sandbox: &Sandbox, before: &testkit::Snapshot, what: &str) {
     let outcome = sandbox.sh("unwind web > /dev/null");
     assert_eq!(outcome.status, 0, "{what}: {outcome:?}");
@@ -24,12 +24,13 @@ fn assert_gone(sandbox: &Sandbox, before: &testkit::Snapshot, what: &str) {
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.sh(&format!("echo 0 > {FORWARD}")).ok();
-    // Directories that stay once they were made.
+    // Make the directories that stay once they exist.
     sandbox.sh("netns-bridge -n --id first | veth-pair | unwind > /dev/null").ok();
     sandbox
 }
 
-/// Every netlink call of each tool and of its undo fails once. What fails says so, and whatever it left goes with `unwind`.
+/// Every netlink call of each tool and of its undo fails once. A failure is reported, and `unwind` removes
+/// whatever is left.
 #[test]
 fn no_failing_netlink_call_leaves_what_no_record_knows() {
     let sandbox = sandbox();
@@ -61,7 +62,7 @@ fn no_failing_netlink_call_leaves_what_no_record_knows() {
     assert!(failed > 20, "only {failed} calls failed");
 }
 
-/// Without descriptors nothing can be looked at: that is no proof that there is nothing.
+/// Without descriptors nothing can be examined, which does not prove that nothing exists.
 #[test]
 fn unwind_that_ran_out_of_descriptors_is_brought_to_its_end_by_the_next() {
     let sandbox = sandbox();
@@ -73,7 +74,7 @@ fn unwind_that_ran_out_of_descriptors_is_brought_to_its_end_by_the_next() {
     }
 }
 
-/// The container's port could not be taken back; the bridge does not stay for its sake.
+/// The container's port could not be undone, but the bridge is still removed.
 #[test]
 fn a_step_that_could_not_be_undone_does_not_keep_the_one_below_it() {
     let sandbox = sandbox();
@@ -126,7 +127,7 @@ fn two_run_directories_on_one_host_share_what_the_network_namespace_has() {
     sandbox.assert_as(&before);
 }
 
-/// What a version recorded that had its claims below the run directory alone.
+/// A record of a version whose claims were only below the run directory.
 #[test]
 fn a_record_of_the_version_before_is_undone() {
     let sandbox = sandbox();

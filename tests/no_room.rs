@@ -1,12 +1,12 @@
-//! The tools of the store on a store that cannot be written, and on a full disk: one line that names the action and the
-//! object, another that says what to do, nothing left behind and nothing lost.
+//! The tools of the store with a store that cannot be written, and with a full disk: one line names the
+//! action and the object, another says what to do, nothing is left behind and nothing is lost.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::json;
 use testkit::{Outcome, Sandbox, file, rootfs};
 
-/// Everything that writes to the store, or elsewhere with `img-save`. Each works when there is room.
+/// Every command that writes to the store, or elsewhere with `img-save`. Each works if there is room.
 const COMMANDS: [&str; 10] = [
     "img-build -q --network none -t new context",
     "img-load -q -t new new.tar",
@@ -24,7 +24,7 @@ const COMMANDS: [&str; 10] = [
 fn ready() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     let write = |name: &str, content: &[u8]| std::fs::write(sandbox.directory().join(name), content).unwrap();
-    // More than the free room in the tests, also when compressed.
+    // More than the free space in the tests, even when compressed.
     let noise: Vec<u8> =
         (0_u32..100_000).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n).to_le_bytes()).collect();
     let image = rootfs(|tree| file(tree, "noise", 0o644, &noise));
@@ -47,11 +47,11 @@ fn ready() -> Sandbox {
     sandbox
 }
 
-/// The whole content of a store, without locks, which are empty, and without the directory that builds work in.
+/// The whole content of a store, without locks, which are empty, and without the directory where builds work.
 fn store(sandbox: &Sandbox, root: &str) -> String {
     let files = format!(
-        "cd {root} && find . -xdev -not -name '*lock' -not -path ./build -not -path './containers/*' -printf '%y %m %p %l\\n' | sort && \
-         find . -xdev -type f -not -path './containers/*' -not -name filler -exec sha256sum {{}} + | sort"
+        "cd {root} && find . -xdev -not -name '*lock' -not -path ./build -not -path ./cache -not -path './cache/files*' -not -path './containers/*' -printf '%y %m %p %l\\n' | sort && \
+         find . -xdev -type f -not -path './cache/files/*' -not -path './containers/*' -not -name filler -exec sha256sum {{}} + | sort"
     );
     sandbox.sh(&files).ok()
 }
@@ -75,7 +75,7 @@ fn says(context: &str, command: &str, outcome: &Outcome, reason: &str, hints: [&
     assert_eq!(lines[1], hints[usize::from(tool == "img-save")], "{context}: {command}");
 }
 
-/// Read-only, and full: in the store, and at a file that the user named.
+/// The hints for a read-only and a full disk, for the store and for a file that the user named.
 const READ_ONLY: [&str; 2] = [
     "hint: choose a place that can be written to: --root DIR (STAVE_ROOT)",
     "hint: choose a place that can be written to",
@@ -118,12 +118,12 @@ fn a_full_disk() {
             let script = format!("export STAVE_ROOT=$PWD/full; {command} > document");
             let outcome = sandbox.sh(&script);
             if command.starts_with("img-gc") {
-                // This is the remedy.
+                // img-gc is the remedy.
                 outcome.ok();
                 assert!(store(&sandbox, "full").len() < files.len(), "{context}");
                 continue;
             }
-            // A list of names is small, and replaces a file that only helps.
+            // A list of names is small, and may replace the copy of the list.
             if ["img-tag", "img-rm"].iter().any(|tool| command.starts_with(tool)) {
                 outcome.ok();
                 continue;
@@ -145,7 +145,7 @@ fn a_full_disk() {
     }
 }
 
-/// The run directory is small, and `fill` fills it except for some pages.
+/// A sandbox with a small run directory, which `fill` fills except for some pages.
 fn small_run_directory() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh("mount -t tmpfs -o size=256k tmpfs $STAVE_RUN; layer-apply --id first < busybox.json | unwind > /dev/null").ok();
@@ -163,7 +163,7 @@ fn fill(sandbox: &Sandbox, free: usize) {
 const CONTAINER: &str = "layer-apply --id web < busybox.json | union-mount | netns-bridge | veth-pair | portmap -p 10080:80 | \
     ns-exec -d -- sleep 1000 > web.json";
 
-/// A record that becomes shorter has its room.
+/// A record that becomes shorter has room.
 #[test]
 fn a_full_run_directory_keeps_no_container_from_its_end() {
     let sandbox = small_run_directory();
@@ -181,7 +181,7 @@ fn a_full_run_directory_keeps_no_container_from_its_end() {
     }
 }
 
-/// The run directory becomes full while the container is made, or after.
+/// The run directory becomes full while the container is made, or afterwards.
 #[test]
 fn what_a_full_run_directory_stopped_is_taken_back_in_it() {
     let sandbox = small_run_directory();

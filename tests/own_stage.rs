@@ -1,4 +1,5 @@
-//! Stages that others wrote: step-begin and step-done keep document and record for them, also after a SIGKILL.
+//! Foreign stages: step-begin and step-done write document and record for them. They can be undone even after
+//! a SIGKILL.
 #![allow(clippy::unwrap_used)]
 
 use testkit::Sandbox;

@@ -35,7 +35,8 @@ fn a_published_port_answers_from_everywhere_and_unwind_leaves_nothing() {
         document["network"]["cni"]["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
     assert_eq!(sandbox.fetch(&format!("http://{address}/")), page);
 
-    // The container reaches the outside with the host's address, and itself by its published port (hairpin).
+    // The container reaches the outside with the host's address, and reaches itself by its published port
+    // (hairpin).
     sandbox.outside("mkdir -p www && echo outside > www/index.html && busybox httpd -p 8080 -h www").ok();
     let inside = |url: &str| sandbox.sh(&format!("nsenter --net=/run/netns/web curl -s -m 3 {url}")).ok();
     assert_eq!(inside(&format!("http://{OUTSIDE}:8080/")), "outside\n");
@@ -136,7 +137,7 @@ fn networks_reach_each_other_by_published_ports_alone() {
         }
     };
     apart("as made");
-    // Packets that leave through neither of them are not checked.
+    // Packets that leave through neither bridge are not checked.
     let server = "busybox httpd -f -p 8080 -h www > /dev/null 2>&1 & echo $! > httpd.pid; \
         until ss -Hlnt | grep -q ':8080 '; do sleep 0.01; done";
     sandbox.outside(&format!("mkdir -p www && echo outside > www/index.html; {server}")).ok();
@@ -281,7 +282,7 @@ fn a_document_takes_back_no_other_container_of_its_id() {
         assert_eq!(sandbox.sh(line).exits(1).stderr, says(tool));
     }
     sandbox.sh("union-mount --check < new.json && test -e root/containers/web/rootfs/mine").ok();
-    // An older document of the same container, and one of which a part was already undone.
+    // Undo with an older document of the same container, and with one that is already partly undone.
     sandbox.sh("union-mount --undo < new.json > /dev/null; unwind < new.json > /dev/null").ok();
     sandbox.assert_as(&before);
 }
@@ -301,7 +302,7 @@ fn what_is_left_goes_once() {
         .ok();
 }
 
-/// `--repair` is recorded: the record names what was made again, and still everything else.
+/// `--repair` is recorded: the record lists what was made again, and still everything else.
 #[test]
 fn repair_loses_nothing_of_the_record() {
     let sandbox = Sandbox::with_busybox();
@@ -310,11 +311,11 @@ fn repair_loses_nothing_of_the_record() {
     sandbox.sh(pipe).ok();
     let record = sandbox.run().join("stave/web.json");
     let recorded = std::fs::read(&record).unwrap();
-    // A document from before the network was made.
+    // A document that is older than the network.
     let repair = "umount root/containers/web/rootfs; union-mount --repair < mounted.json > /dev/null";
     sandbox.sh(repair).ok();
     assert_eq!(std::fs::read_to_string(&record).unwrap(), String::from_utf8(recorded.clone()).unwrap());
-    // A document of another container with the name.
+    // A document of another container with the same name.
     sandbox.sh("jq -c '.steps[-1].version = \"0\"' mounted.json > other.json").ok();
     let refused = sandbox.sh("union-mount --repair < other.json").exits(1).stderr;
     assert!(
@@ -339,7 +340,7 @@ fn repair_loses_nothing_of_the_record() {
     sandbox.assert_as(&before);
 }
 
-/// The namespace that it made is not the one that the record knows by its inode.
+/// The new namespace has another inode than the one that the record knows.
 #[test]
 fn a_repair_that_was_killed_is_taken_back() {
     let sandbox = Sandbox::with_busybox();
@@ -352,7 +353,7 @@ fn a_repair_that_was_killed_is_taken_back() {
     sandbox.sh("grep -q rename trace && mountpoint /run/netns/web").ok();
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
-    // Before the namespace stands on its file, with a link of the container in it before.
+    // Killed before the namespace is mounted on its file, while a link of the container is already in it.
     sandbox.sh("layer-apply --id web < busybox.json | netns-bridge | veth-pair > web.json").ok();
     sandbox.sh("ip netns del web; sleep 0.1; ip link del stave0").ok();
     let killed = "strace -f -o trace -e trace=mount -e inject=mount:signal=KILL netns-bridge --repair";
@@ -373,7 +374,7 @@ fn a_lost_record_is_made_up_for_by_the_second_one() {
         sandbox.sh(&format!("{pipe}; {lost}; {undo} > /dev/null")).ok();
         sandbox.assert_as(&before);
     }
-    // As after a restart: nothing is mounted or in the network, and the boot is another one.
+    // As after a restart: nothing is mounted, the network is empty, and the boot id is another one.
     let restart = r#"umount root/containers/web/rootfs; ip link del stave0; umount /run/netns/web; rm -r /run/netns /run/stave/*
         nft delete table inet stave; echo 0 > /proc/sys/net/ipv4/ip_forward
         sed -i 's/"boot":"[^"]*"/"boot":"another"/g' root/containers/web/record.json web.json"#;
@@ -384,7 +385,7 @@ fn a_lost_record_is_made_up_for_by_the_second_one() {
              portmap --check < web.json > /dev/null && test -e root/containers/web/rootfs/mine && unwind web > /dev/null")
         .ok();
     sandbox.assert_as(&before);
-    // What was not made to survive is lost, and goes with `unwind`. A restart would free the ports that are held, too.
+    // What was not made durable is lost, and removed with `unwind`. A restart would also free the held ports.
     let pipe = pipe.replace("| portmap -p 80:80", "");
     sandbox.sh(&format!("{pipe}; {restart}")).ok();
     let refused = sandbox.sh("img-commit -t x < web.json > /dev/null").exits(1).stderr;
@@ -400,7 +401,7 @@ fn what_a_restart_of_the_machine_left_goes_by_its_name() {
     let before = sandbox.snapshot();
     let made = "export STAVE_RUN=/run/others; layer-apply --id web < busybox.json | union-mount > web.json";
     sandbox.sh(&format!("mkdir /run/others; {made}; touch root/containers/web/upper/mine")).ok();
-    // A container of somebody who keeps records elsewhere.
+    // A container of somebody who keeps the records elsewhere.
     let directory = sandbox.root().join("containers/web");
     for line in ["unwind web", "unwind < web.json > /dev/null", "union-mount --undo < web.json > /dev/null"] {
         let refused = sandbox.sh(line).exits(1);

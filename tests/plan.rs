@@ -4,24 +4,24 @@
 use serde_json::Value;
 use testkit::Sandbox;
 
-/// The pipe behind the image; `{dry}` is the first tool's flag.
+/// The pipe after the image. `{dry}` is the first tool's flag.
 const PIPE: &str = "layer-apply {dry} --id web < busybox.json | union-mount -v /srv:/data | cgroup-limit --pids 99 | netns-bridge | veth-pair | \
     portmap -p 10080:80 -p 10443:443 | link-hosts --link db:base | ns-exec -d -u 7:7 --hostname web -- sleep 1000";
 
 const TOOLS: [&str; 7] =
     ["layer-apply", "union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "ns-exec"];
 
-/// What `--explain` prints for the operations in the record, tool by tool.
+/// The operations in the record, tool by tool.
 fn operations(record: &Value) -> Vec<String> {
     let steps = record["steps"].as_array().unwrap().iter();
     let instance = record["instance"].as_str().unwrap();
     let operations = steps.flat_map(|step| step["operations"].as_array().unwrap().clone()).map(plain);
-    // Drawn in each of the two.
+    // The instance is random, and differs between the two runs.
     let same = |operation: Value| operation.to_string().replace(instance, "INSTANCE");
     operations.map(same).collect()
 }
 
-/// Without what only the kernel decides.
+/// The operation without the values that only the kernel decides.
 fn plain(mut operation: Value) -> Value {
     if let Some(operation) = operation.as_object_mut() {
         for decided in ["pid", "startTime", "inode"] {
@@ -34,7 +34,7 @@ fn plain(mut operation: Value) -> Value {
 #[test]
 fn a_planned_pipe_is_the_real_one() {
     let sandbox = Sandbox::with_busybox();
-    // Whatever the database's pipe has made shared would be there in one of the two and not in the other.
+    // The database's pipe makes everything shared, so that it exists in both runs.
     let other = "layer-apply --id db < busybox.json | union-mount | netns-bridge | veth-pair > db.json";
     sandbox.sh(&format!("mkdir -p /srv; {other}")).ok();
     let before = sandbox.snapshot();
@@ -56,7 +56,7 @@ fn a_planned_pipe_is_the_real_one() {
     for member in ["layers", "rootfs", "network", "ports", "hosts"] {
         assert_eq!(document[member], record[member], "{member}");
     }
-    // What it printed is what each tool explains, in order.
+    // The output is the explanation of each tool, in order.
     let mut printed = planned.stderr.lines();
     for (tool, words) in [
         ("union-mount", "overlay"),
@@ -70,7 +70,7 @@ fn a_planned_pipe_is_the_real_one() {
     sandbox.sh("unwind web db > /dev/null").ok();
 }
 
-/// Neither layers nor a bridge are there yet.
+/// A plan works if neither the layers nor the bridge exist yet.
 #[test]
 fn a_plan_needs_nothing_of_what_it_plans() {
     let sandbox = Sandbox::with_busybox();

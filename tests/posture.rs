@@ -1,4 +1,4 @@
-//! The table of docs/security.md: what a default container looks like from inside, beside the peers.
+//! The table of docs/security.md: what a default container looks like from inside, compared with the peers.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -38,7 +38,7 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-/// What a column shows, aspect by aspect.
+/// The cells of a column, by aspect.
 fn look(sandbox: &Sandbox, command: &str) -> BTreeMap<String, String> {
     let host = "HOST_NS=$(for kind in cgroup ipc mnt net pid user uts; do echo $kind=$(readlink /proc/self/ns/$kind); done
         for limit in n u c l; do echo $limit=$(busybox sh -c \"ulimit -$limit\"); done)

@@ -1,8 +1,8 @@
-//! The power is cut while the store is written: what was reported to be done is there afterwards, and what was not has
-//! changed nothing that was there before (docs/store.md).
+//! The power is cut while the store is written. Afterwards, everything that was reported as done is there,
+//! and what was not reported has changed nothing that existed before (docs/store.md).
 //!
-//! The store stands on a file system in a file, and that file on btrfs. A clone of the file, taken in one instant, is what
-//! the disk holds at that moment: what is in the kernel's memory alone is not in it.
+//! The store is on a file system in a file, and that file is on btrfs. An instant clone of the file is what
+//! the disk holds at that moment: data that are only in the kernel's memory are not in it.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -17,13 +17,13 @@ use std::{
 
 use testkit::{Sandbox, directory, file, rootfs};
 
-/// Something that writes the store, or a file that the user names.
+/// A command that writes to the store, or to a file that the user names.
 struct Writer {
     /// The command line, in `sh`.
     command: &'static str,
     /// A condition in `sh` that holds once the command has reported success, and whenever it runs again.
     done: &'static str,
-    /// One that holds at any time.
+    /// A condition that holds at any time.
     always: &'static str,
 }
 
@@ -60,13 +60,13 @@ const WRITERS: [Writer; 11] = [
     },
 ];
 
-/// What the conditions are made of.
+/// Functions for the conditions.
 const CONDITIONS: &str = r#"
 named() { img-ls | jq -r '.images[].references[]' | grep -qx "$1"; }
 whole() { rm -rf copy && skopeo copy -q "oci:$STAVE_ROOT/images:$1" dir:copy && img-verify "$1" > /dev/null; }
 "#;
 
-/// What holds after each cut: all that was there before is, and whatever has a name is whole.
+/// The condition after each cut: everything from before is there, and every name leads to a complete image.
 const KEPT: &str = "whole docker.io/library/one:latest && whole docker.io/library/two:latest &&
     img-verify $(img-ls | jq -r '.images[].references[]') > /dev/null";
 
@@ -89,7 +89,7 @@ umount m
 mv pool/disk.img pool/start.img
 "#;
 
-/// The disk is as it was after a cut, and the machine has started anew.
+/// The disk is as after a cut, and the machine has been restarted.
 const START: &str = r#"
 set -e
 cat /proc/sys/kernel/random/uuid > boot
@@ -101,7 +101,7 @@ cp --reflink=always pool/$1 pool/disk.img
 mount -o loop pool/disk.img m
 "#;
 
-/// A machine with the store on a disk of its own.
+/// A machine with the store on its own disk.
 struct Machine {
     sandbox: Sandbox,
     random: u64,
@@ -136,7 +136,7 @@ impl Machine {
         machine
     }
 
-    /// A path in the sandbox, from here.
+    /// A path in the sandbox, as seen by the test.
     fn path(&self, name: &str) -> PathBuf {
         let directory = self.sandbox.directory().display().to_string();
         PathBuf::from(format!("/proc/{}/root{directory}/{name}", self.sandbox.pid()))
@@ -159,7 +159,7 @@ impl Machine {
 
     fn run(&self, command: &str) -> Child {
         let mut shell = self.sandbox.command("/bin/sh");
-        // In the shell's place there is the tool, so that it ends when the tool does.
+        // The tool replaces the shell, so that the process ends when the tool does.
         shell.args(["-c", &self.script(&format!("exec {command} > document 2> errors"))]);
         shell.stdin(Stdio::null()).spawn().unwrap()
     }
@@ -172,22 +172,22 @@ impl Machine {
         self.random % end.max(1)
     }
 
-    /// What the disk holds now, as `pool/cut.img`.
+    /// Saves what the disk holds now as `pool/cut.img`.
     fn cut(&self) {
         let _ = fs::remove_file(self.path("pool/cut.img"));
         let cut = File::create(self.path("pool/cut.img")).unwrap();
         rustix::fs::ioctl_ficlone(cut, File::open(self.path("pool/disk.img")).unwrap()).unwrap();
     }
 
-    /// Somebody else syncs a file of his own: the names of all files that were made until then reach the disk, their content
-    /// does not.
+    /// Another program syncs its own file: the names of all files made so far reach the disk, but not their
+    /// content.
     fn disturb(&self) {
         let mut scratch = File::options().append(true).open(self.path("m/scratch")).unwrap();
         scratch.write_all(b"x").unwrap();
         scratch.sync_all().unwrap();
     }
 
-    /// Runs a writer once in peace, and then cuts the power in each of `cuts` runs.
+    /// Runs a writer once without a cut, and then cuts the power in each of `cuts` runs.
     fn cut_while_it_runs(&mut self, writer: &Writer, cuts: usize) {
         self.start("start.img");
         let begin = Instant::now();
@@ -198,7 +198,7 @@ impl Machine {
             .sh(&self.script(&format!("{KEPT} && {{ {}; }} && {{ {}; }}", writer.done, writer.always)));
         assert_eq!(holds.status, 0, "{}: {}", writer.command, holds.stderr);
         for cut in 0..cuts {
-            // The last one always comes after the end.
+            // The last cut always comes after the end.
             let limit = if cut + 1 == cuts { 4 * time } else { time * 6 / 5 };
             self.one_cut(writer, limit, cut + 1 == cuts);
         }
@@ -260,7 +260,7 @@ fn every_writer_on_btrfs() {
     cut_all("btrfs", 1);
 }
 
-/// However much a command writes, it waits for the disk once, and not at all where nothing changed.
+/// However much a command writes, it syncs once, and not at all if nothing changed.
 #[test]
 fn a_command_syncs_once() {
     let sandbox = Sandbox::with_busybox();
@@ -287,7 +287,7 @@ fn a_command_syncs_once() {
         ("img-build -q -t built -t again context", 0, 0),
         ("img-commit -q -t one -t other web", 1, 1),
         ("layer-diff -o diff.tar root/containers/web/upper", 0, 2),
-        // A blob that no image has yet is written again, since nobody knows whether it has reached the disk.
+        // A blob without an image is written again, because it may not have reached the disk.
         ("layer-diff --compression none root/containers/web/upper", 1, 0),
         ("layer-diff --compression none root/containers/web/upper", 1, 0),
         ("img-gc -q", 0, 0),
@@ -299,12 +299,12 @@ fn a_command_syncs_once() {
     }
 }
 
-/// A cut that takes nothing is none: without syncs, names are lost.
+/// Proves that a cut loses something: without syncs, names are lost.
 #[test]
 fn a_store_that_is_not_synced_loses_a_name() {
     let machine = Machine::new("ext4");
     for command in ["img-tag --no-sync one new", "env STAVE_SYNC=no img-tag one new"] {
-        // Somebody may sync all there is on the machine meanwhile.
+        // Another program may sync the whole machine in the meantime.
         let lost = (0..5).any(|_| {
             machine.start("start.img");
             assert!(machine.run(command).wait().unwrap().success());

@@ -1,5 +1,5 @@
-//! Limits on a machine with cgroup version 2 alone: Debian 12's Linux 6.1, booted in an emulator. Most machines are like
-//! that; those of the other tests may have hierarchies of version 1 beside it.
+//! Limits on a machine with only cgroup version 2: Debian 12's Linux 6.1, booted in an emulator. Most
+//! machines are like that. The machines of the other tests may also have hierarchies of version 1.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use testkit::{Machine, busybox};
 
-/// What every part uses. The cgroups are laid out as systemd does: no process but the kernel's at the top.
+/// The beginning of every part. The cgroups are laid out as by systemd: only the kernel's processes are at
+/// the top.
 const BEGIN: &str = r#"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /run /mnt /sys/fs/cgroup/init.scope /sys/fs/cgroup/system.slice
@@ -67,8 +68,8 @@ sleep 1; echo "running: $(cat /sys/fs/cgroup/stave/ended.*/pids.current)"
 unwind ended > /dev/null; echo "ended: $? $(list /sys/fs/cgroup/stave) $(pidof sleep)"
 "#;
 
-/// In a cgroup namespace whose first cgroup has processes, as in a container of another engine, and where they were moved
-/// below it.
+/// In a cgroup namespace whose topmost cgroup has processes, as in a container of another engine, and after
+/// moving these processes below it.
 const INSIDE: &str = r#"
 mkdir /sys/fs/cgroup/box
 sh -c 'echo $$ > /sys/fs/cgroup/box/cgroup.procs; exec /tools/unshare --cgroup --mount sh /inside'
@@ -85,7 +86,7 @@ mounted inner | cgroup-limit --pids 9 | ns-exec --document /dev/null -- cat /sys
 unwind inner > /dev/null; echo "inner: $? $(list /mnt/stave)"
 "#;
 
-/// A user with a cgroup that is his, as systemd delegates it.
+/// A user with an own cgroup, as systemd delegates it.
 const USER: &str = r#"
 mkdir -p /sys/fs/cgroup/user/self /user; chown 65534:65534 /user
 cd /sys/fs/cgroup; chown 65534:65534 user user/self user/*.procs user/*/*.procs user/cgroup.subtree_control
@@ -104,7 +105,7 @@ layer-apply --id mine < /user/image.json | union-mount | cgroup-limit --pids 9 -
 unwind mine > /dev/null; echo "user-unwound: $? $(list /mnt/stave)"
 "#;
 
-/// What was said, by the tag before it.
+/// The lines of the output, by the tag before them.
 fn by_tag(said: &str) -> BTreeMap<&str, Vec<&str>> {
     let mut lines: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (tag, line) in said.lines().filter_map(|line| line.split_once(": ")) {

@@ -1,4 +1,4 @@
-//! The pipe of an ordinary user, who is root only in a user namespace.
+//! The pipe for an ordinary user, who is root only in a user namespace.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
@@ -50,7 +50,8 @@ impl Home {
 
     /// Runs a script as the user, root of a new user namespace.
     fn namespace(&self, ids: Ids, script: &str) -> Output {
-        // Only root may be able to enter the directory of the tools, so it is mounted in a place for the user.
+        // Only root may be able to enter the directory of the tools, so it is mounted where the user can
+        // reach it.
         let start = "mount --bind \"$BINARIES\" bin && exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", start, "start"]);
@@ -91,7 +92,8 @@ impl Home {
         child.wait_with_output().unwrap()
     }
 
-    /// The same. It must succeed and print nothing on standard error. Returns its standard output.
+    /// Like [`Home::namespace`], but the script must succeed and print nothing on standard error. Returns its
+    /// standard output.
     #[track_caller]
     fn says(&self, ids: Ids, script: &str) -> String {
         let output = self.namespace(ids, script);
@@ -141,7 +143,7 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Two layers: files and directories, and removals of some of them. Root owns everything.
+/// Two layers: one with files and directories, and one that removes some of them. Root owns everything.
 fn plain() -> Vec<Vec<u8>> {
     let root = (0, 0);
     let below = archive(&[
@@ -212,7 +214,7 @@ fn a_container_outlives_its_shell_and_goes_from_outside() {
     let pid = home.says(Ids::Own, &script);
     let process = Path::new("/proc").join(pid.trim());
     assert_eq!(fs::metadata(&process).unwrap().uid(), USER);
-    // Not in the namespace: its mounts disappear with its last process.
+    // Outside the namespace, because its mounts disappear with its last process.
     home.says(Ids::Outside, "unwind web > /dev/null");
     assert!(!process.exists());
     assert!(!home.path("root/containers").exists());
@@ -259,12 +261,12 @@ fn owners_without_a_mapping_and_devices() {
         let found = fs::symlink_metadata(directory.join(name)).unwrap();
         (found.mode(), found.uid(), found.gid())
     };
-    // A program gets only the rights that the layer gives it.
+    // A program gets only the privileges that the layer gives it.
     assert_eq!(look("suid"), (0o100755, USER, USER));
     assert_eq!(look("shadow"), (0o100640, USER, USER));
     assert_eq!(look("home"), (0o040750, USER, USER));
     assert_eq!(look("home/null"), (0o100666, USER, USER));
-    // A layer that is only close to the original is not used without `--rootless`.
+    // A layer that was unpacked with `--rootless` is not used without it.
     let failed = home.namespace(Ids::Own, "layer-apply < image.json > /dev/null");
     assert_eq!(failed.status.code(), Some(1));
     assert_eq!(PathBuf::from(home.says(Ids::Own, apply).trim()), directory);
@@ -352,7 +354,7 @@ fn a_build_is_the_same_as_that_of_root() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8(by_root.stdout).unwrap(), own);
-    // Everything is there: nothing is built or unpacked twice.
+    // Everything exists: nothing is built or unpacked twice.
     let before = home.layers();
     let run = format!("{build} | layer-apply | union-mount | ns-exec");
     assert_eq!(home.says(Ids::Own, &run), "/b:\n\n/d:\ny\n0\n");
@@ -379,7 +381,7 @@ fn a_build_on_owners_without_a_mapping() {
     );
     let seen = "layer-apply --rootless | jq -r '.layers[-1].directory' | sed 's,$,/seen,' | xargs cat";
     assert_eq!(home.says(Ids::Own, &format!("{build} --rootless | {seen}")), "0:0:755\n0:0:640\n");
-    // The step of a build that sees the right owners is a different one.
+    // A build step that sees the right owners is a different step.
     let apply = seen.replace(" --rootless", "");
     let failed = home.namespace(Ids::Own, &format!("{build} | {apply}"));
     assert!(String::from_utf8(failed.stderr).unwrap().contains("has no mapping"), "not from the cache");
@@ -396,7 +398,7 @@ fn a_build_outside_of_a_namespace_says_what_to_do() {
     assert!(failed.status.code() == Some(1) && stderr.ends_with(hint), "{stderr}");
 }
 
-/// The registry's own tests have a server like this; here it only has to serve one image.
+/// The server of the registry tests. Here it only has to serve one image.
 #[path = "../tools/img-pull/tests/server/mod.rs"]
 mod server;
 
@@ -422,12 +424,12 @@ fn pulled_and_unpacked_at_once() {
     let near = home.says(Ids::Own, &format!("{pull} --rootless > image.json; ls root/layers/*/shadow"));
     let shadow = fs::metadata(home.path(near.trim())).unwrap();
     assert_eq!((shadow.mode(), shadow.uid(), shadow.gid()), (0o100640, USER, USER));
-    // layer-apply with the same flag unpacks the same, and finds it: nothing is unpacked twice.
+    // layer-apply with the same flag unpacks the same layer and finds it: nothing is unpacked twice.
     let before = home.layers();
     let script = "layer-apply --rootless --id web < image.json | union-mount | ns-exec -- stat -c %u:%g:%a /suid /shadow";
     assert_eq!(home.says(Ids::Own, script), "0:0:755\n0:0:640\n");
     assert_eq!(home.layers(), before);
-    // Devices are rejected if that was asked for; otherwise because the namespace cannot have them.
+    // Devices are rejected on request, or because the namespace cannot have them.
     for (flag, expected) in
         [("--no-devices", "device nodes are not allowed"), ("", "a user namespace has no device nodes")]
     {

@@ -1,4 +1,4 @@
-//! `scripts/stave run` and `exec` with the flags that people who know Docker try first.
+//! `scripts/stave run` and `exec` with the flags that Docker users try first.
 #![allow(clippy::unwrap_used)]
 
 mod host;
@@ -16,6 +16,10 @@ fn flags_of_run_and_exec() {
         ("run --rm -w /made --user 33:34 busybox sh -c 'pwd; id -u; id -g'", "/made\n33\n34"),
         ("run --rm -h one busybox hostname", "one"),
         ("run --rm --hostname=two --entrypoint /bin/hostname busybox", "two"),
+        (
+            "run --rm -h -x --entrypoint= -m 64m --ulimit nofile=50 busybox sh -c 'hostname; ulimit -n'",
+            "-x\n50",
+        ),
         ("run --rm --net none busybox ls /sys/class/net", "lo"),
         (
             "run --rm --cap-drop ALL --cap-add=NET_RAW busybox grep CapEff /proc/self/status",
@@ -52,14 +56,18 @@ fn flags_of_run_and_exec() {
         host.0.sh("./stave exec web cat /www/index.html").ok().trim()
     );
     host.prints("exec -e A=b -w /tmp -u 33 web sh -c 'echo $A; pwd; id -u'", "b\n/tmp\n33");
+    host.0.sh("echo FROM=file > variables").ok();
+    host.prints("exec --env-file variables --privileged web sh -c 'echo $FROM; grep ^Seccomp: /proc/self/status | cut -f 2'", "file\n0");
+    host.prints("update --restart on-failure --pids-limit 77 web", "web");
+    host.prints("inspect -f '{limits}' web", "{\"pids\":{\"limit\":77}}");
     host.prints("exec -d web sh -c 'sleep 0.2; touch /tmp/done; sleep 1000'", "");
     host.0.sh("until ./stave exec web test -e /tmp/done; do sleep 0.05; done").ok();
     host.prints("ps -q", "web");
-    host.prints("rm -f web", "web");
+    host.prints("rm -fv web", "web");
     host.0.assert_as(&before);
 }
 
-/// Limits and file systems that are no volumes, with Docker's flags.
+/// Limits, and file systems that are not volumes, with Docker's flags.
 #[test]
 fn flags_of_the_process_reach_it() {
     let host = Host::new();
@@ -70,7 +78,41 @@ fn flags_of_the_process_reach_it() {
     host.prints(&format!("run --rm {flags} busybox sh -c {look:?}"), expected);
 }
 
-/// What `docker run --link` of version 20.10 sets, to the letter.
+/// A shell drops variables whose names are not its own, so `stave` reads them elsewhere.
+#[test]
+fn variables_with_names_that_are_none_of_a_shell() {
+    let host = Host::new();
+    host.0.sh("printf 'A.B\r\n# c.d\nFILE=1\nnone.such\n1X' > list").ok();
+    let run = |flags: &str, set: &str| {
+        let environment = "env 'a.b=1 2' 'A-C=x\ny' 'A.B=file' '1X=one' axb=no";
+        host.0.sh(&format!("{environment} ./stave run --rm {flags} busybox env | grep -c -xE {set}")).ok()
+    };
+    assert_eq!(run("-e a.b -e A-C -e no.ne", "'a.b=1 2|A-C=x|y'"), "3\n");
+    assert_eq!(run("--env-file list", "'A.B=file|FILE=1|1X=one'"), "3\n");
+    assert_eq!(run("-e A.B=mine --env-file list", "'A.B=mine|FILE=1'"), "2\n");
+}
+
+/// Tools of two builds may not understand each other, and a build may be half done.
+#[test]
+fn all_tools_come_from_one_build() {
+    let host = Host::new();
+    host.0
+        .sh("tools=$(dirname \"$(command -v unwind)\")
+            mkdir -p tree/scripts tree/target/t/dist own && ln -s \"$tools\" tree/target/t/debug
+            cp \"$(readlink stave)\" tree/scripts/stave
+            for tool in \"$tools\"/*; do [ -d \"$tool\" ] || ln -s \"$tool\" own/; done; rm own/container-ls
+            for place in own tree/target/t/dist; do
+                printf '#!/bin/sh\necho %s\n' $place > $place/container-ls && chmod +x $place/container-ls
+            done")
+        .ok();
+    let list = |path: &str| {
+        host.0.sh(&format!("PATH={path}/usr/sbin:/usr/bin:/sbin:/bin tree/scripts/stave ps -q")).ok()
+    };
+    assert_eq!(list(""), "", "the half build is passed over");
+    assert_eq!(list("$PWD/own:"), "own\n", "the caller's PATH has all tools");
+}
+
+/// Exactly the variables that `docker run --link` of version 20.10 sets.
 #[test]
 fn links_set_the_variables_of_dockers_links() {
     let host = Host::new();
@@ -101,7 +143,7 @@ DATA_BASE_PORT_80_TCP_PROTO=tcp
     host.prints("rm -f db far", "db\nfar");
 }
 
-/// The other container is made anew, and has another address.
+/// The other container is recreated, and has another address.
 #[test]
 fn a_link_follows_the_name() {
     let host = Host::new();
@@ -120,7 +162,7 @@ fn a_link_follows_the_name() {
     let address = address_of_db();
     assert_ne!(address, "172.17.0.2");
     host.prints("exec web tail -n 3 /etc/hosts", &hosts(&address));
-    // One that the container has changed is its own.
+    // A file that the container itself has changed is left alone.
     host.prints("exec web sh -c 'sed s/database/mine/ /etc/hosts > /tmp/new; cat /tmp/new > /etc/hosts'", "");
     host.prints("rm -f db", "db");
     host.prints("run -d --name db busybox sleep 1000", "db");
@@ -144,7 +186,7 @@ fn an_interrupt_is_for_the_command() {
         // lets background commands ignore them. The output of the previous round must not count for this one.
         let outcome = host.0.sh(&format!(
             "rm -f out; env --default-signal=INT setsid -w sh -c 'exec ./stave {command} {image} sh -c \"$1\"' sh '{script}' > out & \
-             until grep -q begun out; do sleep 0.02; done; kill -INT -$(ps -o pgid= -p $(pgrep -n ns-exec) | tr -d ' '); wait $!"
+             until grep -q begun out; do sleep 0.02; done; kill -INT -$(ps -o pgid= -p $(pgrep -n '(ns|container)-exec') | tr -d ' '); wait $!"
         ));
         assert_eq!(outcome.status, 3, "{command}: {}", outcome.stderr);
         assert_eq!(host.0.sh("cat out").ok(), "begun\nended\n", "{command}");
@@ -167,7 +209,8 @@ fn a_signal_is_passed_on() {
     host.0.assert_as(&before);
 }
 
-/// As from a terminal, to everything that `stave` has started: whatever these processes were doing, nothing is left.
+/// Signals as from a terminal, to everything that `stave` has started: nothing is left, whatever these
+/// processes were doing.
 #[test]
 fn signals_at_any_moment_leave_nothing() {
     let host = Host::new();
@@ -180,7 +223,7 @@ fn signals_at_any_moment_leave_nothing() {
                     "env --default-signal=INT setsid -w sh -c '{run}' > out 2> errors & \
                      sleep 0.0{after:02}; kill -{signal} -$(pgrep -of 'stave run') 2> /dev/null; wait $!"
                 ));
-                // With -d, the container may have been left running before the signal came.
+                // With -d, the container may have been started before the signal came.
                 if flag == "-d" && host.0.sh("cat out").ok() == "web\n" {
                     host.prints("rm -f web", "web");
                 }
@@ -205,7 +248,7 @@ fn in_the_background_it_holds_nobody_up() {
     host.0.assert_as(&before);
 }
 
-/// A container that runs, and one that replaces it.
+/// A running container, and the commands that replace it.
 const WEB: &str = "run -d --network none --name web busybox sleep 1000";
 const ANOTHER: &str =
     "(./stave rm -f web; ./stave run -d --network none --name web busybox sleep 1000) > /dev/null";
@@ -238,7 +281,7 @@ fn at_its_end_a_container_in_the_background_is_removed_and_no_other() {
     let host = Host::new();
     let before = host.0.snapshot();
     host.prints(&WEB.replace("-d", "-d --rm"), "web");
-    // The brackets keep it from finding this shell.
+    // The brackets keep pgrep from finding this shell.
     host.0.sh("until pgrep -f 'stave [r]emove-at-end'; do sleep 0.02; done").ok();
     host.0.sh(ANOTHER).ok();
     host.0.sh("while pgrep -f 'stave [r]emove-at-end'; do sleep 0.02; done").ok();
@@ -268,20 +311,25 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         ("run -e", "stave: flag needs a value: -e"),
         ("run --rm", "stave: run takes an IMAGE"),
         ("exec web", "stave: exec takes a NAME and a COMMAND"),
-        ("exec --rm web true", "stave: exec takes no flag of run but -d, -i, -t, -e, -w and -u"),
+        (
+            "exec --rm web true",
+            "stave: exec takes no flag of run but -d, -i, -t, -e, --env-file, -w, -u, --privileged and --detach-keys",
+        ),
         ("logs --details web", "stave: unknown flag: --details"),
         ("logs", "stave: logs takes a NAME"),
         ("stop", "stave: stop takes a NAME"),
         ("stop -x web", "stave: unknown flag: -x"),
         ("stop web -t 1", "stave: flags come before the names: -t"),
         ("run --tty=maybe busybox", "stave: unknown flag: --tty"),
+        ("run --detach-keys x busybox", "stave: unknown flag: --detach-keys"),
+        ("run --sig-proxy=false busybox", "stave: unknown flag: --sig-proxy"),
         ("run --env-file nowhere busybox", "stave: cannot read --env-file nowhere"),
         ("rm", "stave: rm takes a NAME"),
-        ("ps --filter x", "stave: unknown flag: --filter"),
+        ("ps --size", "stave: unknown flag: --size"),
         ("rename web", "stave: unknown command: rename"),
         ("start", "stave: start takes a NAME"),
     ] {
-        // As with Docker: 2 may be the command's own.
+        // As with Docker, because 2 may be the command's own status.
         let of_command = ["run", "exec"].contains(&arguments.split(' ').next().unwrap_or_default());
         host.fails(arguments, if of_command { 125 } else { 2 }, line);
     }
@@ -301,14 +349,18 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         (
             "exec -d nobody true",
             125,
-            "ns-exec: container \"nobody\" has no record \"/run/stave/nobody.json\"",
+            "container-exec: container \"nobody\" has no record \"/run/stave/nobody.json\"",
         ),
         (
             "run -p '80; touch made' busybox true",
             125,
             "portmap: invalid value '80; touch made' for '--publish <SPEC>': \"80; touch made\" is not a port: 1 to 65535",
         ),
-        ("exec nobody true", 125, "ns-exec: container \"nobody\" has no record \"/run/stave/nobody.json\""),
+        (
+            "exec nobody true",
+            125,
+            "container-exec: container \"nobody\" has no record \"/run/stave/nobody.json\"",
+        ),
     ] {
         host.fails(arguments, status, line);
         host.0.assert_as(&before);
@@ -324,21 +376,33 @@ fn names_that_are_none_and_names_in_use() {
     host.fails("run --name a busybox true", 125, "stave: there is a container \"a\"");
     for name in ["a/b", "..", "-x", "a b"] {
         let line = format!(
-            "stave: a container's name has letters, digits, _, . and -, a letter or digit first: {name}"
+            "stave: --name: a container's name has letters, digits, _, . and -, a letter or digit first: {name}"
         );
         host.fails(&format!("run --name '{name}' busybox true"), 125, &line);
     }
-    host.fails("run -e =x busybox true", 125, "stave: a variable has no name: -e =x");
+    let long = "x".repeat(65);
+    let line = format!("stave: --name: a container's name has at most 64 characters: {long}");
+    host.fails(&format!("run --name {long} busybox true"), 125, &line);
+    host.fails("run -e =x busybox true", 125, "stave: a variable has no name: -e '=x'");
+    host.fails("run -e '' busybox true", 125, "stave: a variable has no name: -e ''");
     host.fails("run --cidfile none/id busybox true", 125, "stave: cannot write --cidfile none/id");
-    for flag in ["--cidfile id", "--pull missing", "--platform linux/amd64", "-m 1G", "--restart always"] {
-        let line = "stave: exec takes no flag of run but -d, -i, -t, -e, -w and -u";
+    for flag in [
+        "--cidfile id",
+        "--pull missing",
+        "--platform linux/amd64",
+        "-m 1G",
+        "--restart always",
+        "--cap-add ALL",
+        "-q",
+    ] {
+        let line = "stave: exec takes no flag of run but -d, -i, -t, -e, --env-file, -w, -u, --privileged and --detach-keys";
         host.fails(&format!("exec {flag} web true"), 125, line);
     }
     host.fails("run --no-such busybox true", 125, "stave: unknown flag: --no-such");
     host.prints("rm -f a", "a");
 }
 
-/// Whoever waits for its end must not take a pause for it.
+/// The process that waits for the container's end must not take a pause for the end.
 #[test]
 fn one_that_is_paused_is_not_removed() {
     let host = Host::new();

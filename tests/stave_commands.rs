@@ -1,4 +1,4 @@
-//! The commands of `scripts/stave` beside `run` and `exec`, as people who know Docker try them.
+//! The commands of `scripts/stave` other than `run` and `exec`, as Docker users try them.
 #![allow(clippy::unwrap_used)]
 
 mod host;
@@ -34,6 +34,17 @@ fn stop_and_rm_of_several() {
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().next()), ("a\nb\n", Some(line)));
     let outcome = host.stave("rm -f nobody").exits(0);
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().next()), ("", Some(line)));
+    // What cannot be read is not gone, and hides no other.
+    host.prints("run -d --name c busybox sleep 1000", "c");
+    host.prints("run -d --name d busybox sleep 1000", "d");
+    host.0.sh("cp /run/stave/c.json kept.json && echo '{' > /run/stave/c.json").ok();
+    let outcome = host.stave("ps -aq").exits(1);
+    let bad = "container-ls: read record \"/run/stave/c.json\": it is not a document: EOF while parsing";
+    assert!(outcome.stdout == "d\n" && outcome.stderr.starts_with(bad), "{}", outcome.stderr);
+    let outcome = host.stave("rm -f c d").exits(1);
+    assert!(outcome.stdout == "d\n" && outcome.stderr.starts_with(bad), "{}", outcome.stderr);
+    host.0.sh("cp kept.json /run/stave/c.json").ok();
+    host.prints("rm -f c", "c");
     host.0.assert_as(&before);
 }
 
@@ -82,13 +93,17 @@ fn networks_with_names() {
         "exec db ip -o -4 address show scope global | tr -s ' ' | cut -d' ' -f2,4",
         "eth1 10.5.0.9/24",
     );
+    host.prints(
+        "run --rm --network front --network-alias store busybox nslookup store | grep -A 1 store | grep -c 10.5.0",
+        "1",
+    );
     host.fails("network connect none db", 1, "network-ls: no network \"none\"");
     host.fails("network connect front none", 1, "stave: no container \"none\" in /run/stave");
     host.fails("run --network none-such busybox true", 125, "network-ls: no network \"none-such\"");
     host.fails(
         "run --ip 10.5.0.9 busybox true",
         125,
-        "stave: --ip, --ip6 and --mac-address need a network with a name: --network NAME",
+        "stave: --ip, --ip6, --mac-address and --network-alias need a network with a name: --network NAME",
     );
     host.prints("rm -f db web", "db\nweb");
     host.prints("network rm front back", "front\nback");
@@ -122,7 +137,7 @@ fn a_terminal_shows_tables_and_lines() {
     {
         assert_eq!(shown(command), all, "{command}");
     }
-    // The message says it all.
+    // The message is enough.
     let missing = sandbox.sh("script -qec 'img-inspect missing' /dev/null < /dev/null").exits(1);
     assert_eq!(missing.stdout.matches("missing").count(), 1, "{}", missing.stdout);
     assert!(!missing.stdout.contains("\"stave\""), "{}", missing.stdout);
@@ -136,14 +151,19 @@ fn commands_of_images() {
     assert!(host.stave("images").ok().starts_with("REPOSITORY   TAG "));
     assert!(host.stave("history busybox").ok().starts_with("IMAGE"));
     host.prints("save -o other.tar other:2", "");
-    host.prints("rmi other:2", "");
+    host.prints("image rm other:2", "");
     let loaded = host.stave("load -i other.tar");
     assert_eq!((loaded.stderr.as_str(), loaded.status), ("Loaded image: other:2\n", 0));
     host.fails("imges", 2, "stave: unknown command: imges (did you mean images?)");
     host.fails("zzz", 2, "stave: unknown command: zzz");
+    assert_eq!(host.stave("image ls").ok(), host.stave("images").ok());
+    host.prints("image inspect busybox | jq -r '.[0].image.reference'", "busybox:latest");
+    host.fails("image run", 2, "stave: unknown command: image run");
+    host.fails("container pull x", 2, "stave: unknown command: container pull");
+    assert!(host.stave("version").ok().starts_with("stave "));
 }
 
-/// As `docker run` does it.
+/// As with `docker run`.
 #[test]
 fn an_image_that_is_missing_comes_from_its_registry() {
     let host = Host::new();
@@ -196,12 +216,186 @@ fn what_is_in_a_container_is_copied_listed_and_kept() {
     host.prints("run --rm --network none changed cat /etc/y", "x");
     host.prints("inspect -f '{id} {state}' web", "web running");
     host.prints("inspect web web | jq -c '[.[].id]'", "[\"web\",\"web\"]");
-    host.fails("inspect -f '{{.Id}}' web", 2, "stave: --format takes no template: {id}, {state}, {ip} and other members of container-ls are replaced");
+    host.prints(
+        "inspect -f '{{.Id}} {{.Name}} {{.State.Running}} {{.Config.Image}}' web",
+        "web /web true busybox:latest",
+    );
     let outcome = host.stave("inspect nobody").exits(1);
     assert_eq!(outcome.stdout, "[]\n");
+    assert_eq!(outcome.stderr, "stave: there is no container and no image \"nobody\"\n");
+    host.prints(
+        "inspect web busybox | jq -c '[.[0].id, .[1].image.reference]'",
+        "[\"web\",\"busybox:latest\"]",
+    );
+    host.prints("ps --no-trunc --format '{id} {state}'", "web running");
+    host.prints("container ls -q", "web");
+    host.prints("container inspect web | jq -r '.[0].id'", "web");
+    host.prints("ps --format '{{.ID}}'", "web");
     let events = host.stave("events --since 1h --until 0s -f event=start").ok();
     assert!(events.trim_end().ends_with(" container start web (image=busybox:latest)"), "{events}");
     host.prints("rm -f web", "web");
     host.0.sh("img-rm -q changed").ok();
+    host.0.assert_as(&before);
+}
+
+/// Formats and filters as in scripts for docker.
+#[test]
+fn templates_and_filters_of_docker() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    host.0.sh("mkdir web && printf 'FROM busybox\\nLABEL tier=front\\nENV A=b\\n' > web/Dockerfile").ok();
+    host.0.sh("SOURCE_DATE_EPOCH=1000 ./stave build -q -t web:1 web").ok();
+    host.prints("run -d --name web -p 8080:80 -v /usr:/data:ro -m 64m web:1 sleep 1000", "web");
+    host.stave("run --name once --network none busybox sh -c 'exit 3'").exits(3);
+    for (command, printed) in [
+        (
+            "ps --format '{{.Names}}|{{.Image}}|{{.Command}}|{{.State}}|{{.Ports}}'",
+            "web|web:1|\"sleep 1000\"|running|0.0.0.0:8080->80/tcp",
+        ),
+        (
+            "ps -a --format 'table {{.Names}}\\t{{.State}}' | tr -s ' '",
+            "NAMES STATE\nonce exited\nweb running",
+        ),
+        ("ps -a --format '{{json .}}' | jq -r .Names", "once\nweb"),
+        ("ps -a --format json | jq -r .Names", "once\nweb"),
+        ("ps --format '{{.Label \"tier\"}} {{.Labels}}'", "front tier=front"),
+        ("ps -q -f label=tier=front", "web"),
+        ("ps -aq --filter exited=3", "once"),
+        ("ps -q --filter status=exited", "once"),
+        ("ps -aq --filter name=^on --filter name=^we", "once\nweb"),
+        ("ps -aq -f ancestor=busybox", "once"),
+        ("ps -aq -f publish=8080", "web"),
+        ("container ls -aq -f since=web", "once"),
+        (
+            "inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.HostConfig.Memory}}' web once",
+            "running 0 67108864\nexited 3 0",
+        ),
+        ("inspect -f '{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}' web", "8080"),
+        (
+            "inspect -f '{{range .Mounts}}{{.Type}} {{.Source}} {{.Destination}} {{.RW}}{{end}}' web",
+            "bind /usr /data false",
+        ),
+        ("inspect -f '{{.Config.Cmd}} {{index .Config.Labels \"tier\"}}' web", "[sleep 1000] front"),
+        ("inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}' web", "none"),
+        ("inspect -f '{{json .Config.Env}}' web:1 | grep -o A=b", "A=b"),
+        ("inspect -f '{{.RepoTags}} {{.Os}} {{len .RootFS.Layers}}' busybox", "[busybox:latest] linux 1"),
+        ("images --format '{{.Repository}}:{{.Tag}}' | sort", "busybox:latest\nweb:1"),
+        ("images --format '{repository}' web", "web"),
+        ("images -q | sort > a; ./stave images --format '{{.ID}}' | sort | cmp - a", ""),
+        ("images --filter reference='we*' --format '{{.Tag}}'", "1"),
+        ("images -f label=tier --format '{{.Repository}}'", "web"),
+        ("images -f dangling=true -q", ""),
+        ("images -f before=busybox --format '{{.Repository}}'", "web"),
+        ("images -f since=web:1 --format '{{.Repository}}'", "busybox"),
+    ] {
+        host.prints(command, printed);
+    }
+    let address =
+        host.stave("inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' web").ok();
+    assert_eq!(host.stave("inspect -f '{{.NetworkSettings.IPAddress}}' web").ok(), address);
+    assert_eq!(host.0.sh("container-ls --format '{ip}' web").ok(), address);
+    let image = host.stave("inspect -f '{{.Image}}' web").ok();
+    assert_eq!(host.stave("inspect -f '{{.Id}}' web:1").ok(), image);
+    host.stave("network create front --subnet 10.9.0.0/24").ok();
+    host.prints("network ls --format '{{.Name}} {{.Driver}}'", "front bridge");
+    host.prints("network ls -q -f name=fro", "front");
+    host.prints("network ls -q -f dangling=false", "");
+    host.prints("network rm front", "front");
+    host.prints("ps -q -f volume=/data", "web");
+    host.fails("ps -f isolation=x", 1, "container-ls: unknown filter \"isolation\"");
+    let unknown = host.stave("ps --format '{{.Size}}'").exits(1);
+    let line = "container-ls: template, character 3: no field .Size; there are ID, Names,";
+    assert!(unknown.stderr.starts_with(line) && unknown.stdout.is_empty(), "{}", unknown.stderr);
+    let broken = host.stave("ps --format '{{.ID'").exits(2);
+    assert!(broken.stderr.contains("template, character 1: the action has no }}"), "{}", broken.stderr);
+    host.prints("rm -f web once", "web\nonce");
+    host.0.sh("img-rm -q web:1").ok();
+    host.0.assert_as(&before);
+}
+
+/// What a container has, and who stands on it.
+#[test]
+fn a_tree_of_containers() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    host.prints("run -d --name web -p 8080:80 -v /var:/data:ro busybox sleep 1000", "web");
+    host.0
+        .sh("img-inspect busybox | layer-apply --id agent | union-mount | union-snapshot > agent.json")
+        .ok();
+    host.0.sh("union-fork agent@1 --id try > try.json").ok();
+    let tree = host.0.sh("container-ls --tree").ok();
+    let web = host.0.sh("container-ls --format '{pid} {ip}' web").ok();
+    let (pid, ip) = web.trim_end().split_once(' ').unwrap();
+    let bridge = host.0.sh("jq -r '.networks[0].bridge.name' /run/stave/web.json").ok();
+    let bridge = bridge.trim_end();
+    for line in [
+        "web  Up ".to_owned(),
+        "agent  Created  busybox:latest\n├─ layers\n│  └─ /".to_owned(),
+        "├─ mounts\n│  └─ /data from /var, read-only\n".to_owned(),
+        format!("├─ networks\n│  └─ {bridge}: eth0 on bridge {bridge}, {ip}\n"),
+        "├─ ports\n│  └─ 0.0.0.0:8080->80/tcp\n".to_owned(),
+        format!("└─ process\n   └─ {pid}: sleep 1000\n"),
+        "└─ snapshots\n   └─ agent@1\n      └─ try  Created  busybox:latest\n         ├─ layers\n".to_owned(),
+    ] {
+        assert!(tree.contains(&line), "{line}\n{tree}");
+    }
+    let picture = host.0.sh("container-ls --svg").ok();
+    assert!(picture.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" "), "{picture}");
+    assert_eq!(picture.matches("<text ").count(), tree.lines().count(), "{picture}");
+    // A fork whose container is not drawn is drawn alone.
+    assert!(host.0.sh("container-ls --tree try").ok().starts_with("try  Created"));
+    assert!(host.0.sh("container-ls --tree nobody try").exits(1).stdout.starts_with("try  Created"));
+    host.0.sh("unwind -q try agent").ok();
+    host.prints("rm -f web", "web");
+    host.0.assert_as(&before);
+}
+
+/// Only what does not run, and what nothing uses. A pipe that is not complete keeps its container.
+#[test]
+fn prune_of_each_kind() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    host.0.sh("mkdir web && printf 'FROM busybox\\nLABEL tier=front\\n' > web/Dockerfile").ok();
+    host.stave("build -q -t web web").ok();
+    host.0
+        .sh("img-tag -q web other && img-inspect busybox | layer-apply --id half | union-mount > half.json")
+        .ok();
+    host.prints("run -d --name up web sleep 1000", "up");
+    host.stave("run --name ended --network none busybox true").ok();
+    host.stave("create --name made --network none web true").ok();
+    host.stave("network create front --subnet 10.9.0.0/24").ok();
+    host.stave("network create used --subnet 10.10.0.0/24").ok();
+    host.prints("run -d --name on --network used busybox sleep 1000", "on");
+    host.fails("container prune --filter until=1h", 2, "stave: prune filters by label only: until=1h");
+    host.fails("container prune -a", 2, "stave: unknown flag: -a");
+    host.fails("system df", 2, "stave: system takes prune");
+    let asked = host.stave("container prune < /dev/null").exits(0);
+    assert_eq!(
+        (asked.stdout.as_str(), asked.stderr.as_str()),
+        ("", "This removes all containers that do not run. Continue? [y/N] ")
+    );
+    host.prints("container prune --dry-run", "ended\nmade");
+    host.prints("container prune -f --filter label=tier=front", "made");
+    host.prints("ps -aq", "ended\nhalf\non\nup");
+    assert_eq!(host.0.sh("echo y | ./stave container prune").ok(), "ended\n");
+    host.prints("network prune --dry-run", "front");
+    host.prints("network prune -f", "front");
+    host.prints("network ls -q", "used");
+    host.prints("image prune -f", "");
+    host.prints("image prune -af", "");
+    host.prints("rm -f up", "up");
+    let id = host.0.sh("img-ls --format '{id}' web").ok();
+    assert_eq!(host.stave("image prune -a --dry-run 2> /dev/null").ok(), id);
+    host.prints("images -q web | wc -l", "1");
+    assert_eq!(host.stave("image prune -af --filter label=tier").ok(), id);
+    host.prints("images --format '{{.Repository}}'", "busybox");
+    // An image of a container that cannot be read may be any.
+    host.0.sh("unwind -q half; echo { > /run/stave/bad.json").ok();
+    let kept = host.stave("image prune -af").exits(1);
+    assert!(kept.stdout.is_empty() && kept.stderr.contains("bad.json"), "{}", kept.stderr);
+    host.0.sh("rm /run/stave/bad.json").ok();
+    host.prints("rm -f on", "on");
+    host.prints("system prune -f", "used");
+    host.prints("images --format '{{.Repository}}'", "busybox");
     host.0.assert_as(&before);
 }

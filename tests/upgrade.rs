@@ -1,12 +1,13 @@
-//! The tools are replaced while containers of 0.1.0 run, and with its store. `golden/0.1.0/host.tar.gz` holds `/run/root` and
-//! `/run/stave` as the tools of 0.1.0 left them: an image of one program that waits, in both forms of a layer; the containers
-//! `base` and `web`, which run it in a network, and `fs`, which is mounted only. `state.sh` makes what they have in the kernel.
+//! The tools are replaced while containers of 0.1.0 run, and keep using its store. `golden/0.1.0/host.tar.gz`
+//! holds `/run/root` and `/run/stave` as the tools of 0.1.0 left them: an image of one program that waits, in
+//! both forms of a layer; the containers `base` and `web`, which run it in a network; and `fs`, which is only
+//! mounted. `state.sh` makes their state in the kernel.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::{Value, json};
 use testkit::{Sandbox, repository};
 
-/// The process of a container, which 0.1.0's record then names.
+/// Starts the process of a container, and puts it into 0.1.0's record.
 const PROCESS: &str = r#"
 nsenter --net=/run/netns/$id unshare --pid --mount --ipc --uts --fork --kill-child sh -c '
     cd /run/root/containers/'$id'/rootfs && mount --bind . . && cd "$PWD" && mount --move . / && exec chroot . /bin/pause
@@ -17,7 +18,7 @@ pid=$((pid)) start=$(cut -d' ' -f22 /proc/$((pid))/stat)
 sed -E -i "s/\"pid\":[0-9]+/\"pid\":$pid/g; s/\"startTime\":[0-9]+/\"startTime\":$start/g" /run/stave/$id.json
 "#;
 
-/// The machine was not started anew in between.
+/// Pretends that the machine was not restarted in between.
 const BOOT: &str = r#"sed -E -i 's/("boot(ID)?": ?")[^"]*/\1'$(cat /proc/sys/kernel/random/boot_id)/ /run/stave/*.json /run/root/layers/*.json"#;
 
 struct Host(Sandbox);
@@ -42,7 +43,7 @@ impl Host {
         self.0.sh(&format!("export STAVE_ROOT=/run/root; {script}")).ok()
     }
 
-    /// Each container with its state, as `container-ls` tells it.
+    /// Each container's state, from `container-ls`.
     #[track_caller]
     fn states(&self) -> Value {
         let list: Value = serde_json::from_str(&self.sh("container-ls")).unwrap();
@@ -84,7 +85,7 @@ fn containers_of_0_1_0_are_unwound() {
 fn containers_of_0_1_0_go_on() {
     let host = Host::new();
     host.sh("cp /run/stave/web.json web.json; cp /run/stave/fs.json fs.json");
-    // What later versions have besides is made, and then everything is as listed.
+    // Make what only later versions have. Then everything is as listed.
     host.sh(
         "for tool in netns-bridge veth-pair portmap; do $tool --repair < web.json > /dev/null || exit; done",
     );
@@ -93,10 +94,10 @@ fn containers_of_0_1_0_go_on() {
     {
         host.sh(&format!("{tool} --check < web.json > /dev/null"));
     }
-    // A process joins, and lives until it is ended.
+    // A process joins, and runs until it is killed.
     assert_eq!(host.sh("timeout 0.5 ns-exec --join web -- /bin/pause || echo $?"), "124\n");
     host.sh("img-commit -q -t committed < web.json > /dev/null");
-    // It is stopped, and started anew.
+    // The container is stopped and started again.
     host.sh("ns-exec --undo < web.json | ns-exec -d -- /bin/pause > again.json");
     assert_eq!(host.states()["web"], "running");
     host.sh("ns-exec -d -- /bin/pause < fs.json > fs-runs.json");
@@ -111,7 +112,7 @@ fn a_store_of_0_1_0_is_used() {
     let damaged: Value = serde_json::from_str(&host.sh("img-verify")).unwrap();
     assert_eq!((&damaged["damaged"], &damaged["lost"]), (&json!([]), &json!([])));
     assert!(host.sh("img-ls").contains("tiny"));
-    // Neither form is unpacked again, beside containers that use them.
+    // Layers of both forms are not unpacked again while containers use them.
     host.sh("ls -i --time-style=+ /run/root/layers > before");
     for (id, form) in [("one", "directory"), ("other", "erofs")] {
         let pipe = format!(

@@ -1,4 +1,4 @@
-//! Tools of the pipe that apply, undo, repair and unwind.
+//! Tools of the pipe that apply, undo, repair or unwind.
 
 use std::ops::ControlFlow;
 
@@ -7,7 +7,7 @@ use testkit::{Sandbox, Snapshot};
 use super::{Run, Share, Trial, fails};
 use crate::pipe::{PIPE, pipe, ready};
 
-/// One way to run one tool of the pipe.
+/// One mode of one tool of the pipe.
 pub(crate) struct Container {
     at: usize,
     way: Way,
@@ -16,7 +16,7 @@ pub(crate) struct Container {
 enum Way {
     Apply,
     Undo,
-    /// After this was done to the container.
+    /// Repair, after this damage to the container.
     Repair(&'static str),
     Unwind,
 }
@@ -38,12 +38,12 @@ impl Container {
         Self { at: PIPE.len() - 1, way: Way::Unwind }
     }
 
-    /// Every call fails, and then the container is unwound in peace.
+    /// Makes every call fail, and then unwinds the container without faults.
     pub(crate) fn fails(&self, share: Share) {
         fails(self, share);
     }
 
-    /// What is wrong with the result of a run that says it succeeded.
+    /// What is wrong with the result of a run that reports success.
     fn wrong_result(&self, sandbox: &Sandbox) -> String {
         let tool = self.tool();
         let check = |file: &str| match tool {
@@ -96,7 +96,7 @@ impl Trial for Container {
     fn script(&self, prefix: &str) -> String {
         let tool = self.tool();
         match self.way {
-            // strace stays until the last of the processes has ended.
+            // strace stays until the last process has ended.
             Way::Apply => pipe(self.at, prefix).replace("sleep 1000", "sleep 0.1"),
             Way::Undo => format!("{prefix} {tool} --undo < web.json > after.json"),
             Way::Repair(_) => format!("{prefix} {tool} --repair < web.json > after.json"),
@@ -104,7 +104,7 @@ impl Trial for Container {
         }
     }
 
-    /// Where no program may hold the ports, a process that stays does, and strace would wait for it.
+    /// If no program may hold the ports, a process does, and strace would wait for it.
     fn is_skipped(&self, error: &str) -> bool {
         self.tool() == "portmap" && error == "EPERM"
     }

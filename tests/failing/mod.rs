@@ -1,4 +1,4 @@
-//! Lets one system call of a tool fail, and judges what the tool makes of it.
+//! Makes one system call of a tool fail, and judges how the tool handles it.
 
 mod container;
 mod store;
@@ -12,14 +12,14 @@ use crate::killing::{self, Moment};
 pub(crate) use container::Container;
 pub(crate) use store::Store;
 
-/// The calls that fail: those that change something, and those that find out what there is.
+/// The calls that fail: those that change something, and those that examine the state.
 const CALLS: &str = "mkdir,mkdirat,mknod,mknodat,rmdir,unlink,unlinkat,rename,renameat,renameat2,symlink,symlinkat,link,\
     linkat,ftruncate,fallocate,write,pwrite64,writev,copy_file_range,sendfile,fchmod,fchmodat,fchown,fchownat,utimensat,\
     setxattr,lsetxattr,fsetxattr,fsync,fdatasync,syncfs,mount,umount2,fsopen,fsconfig,fsmount,move_mount,open_tree,\
     mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,socket,sendto,sendmsg,recvfrom,recvmsg,execve,kill,\
     pidfd_open,pidfd_send_signal,flock,open,openat,openat2,getdents64";
 
-/// The errors, and the words for each in the C library and in the tools.
+/// The errors, with their texts in the C library and in the tools.
 const ERRORS: [(&str, [&str; 2]); 5] = [
     ("EIO", ["Input/output error", "I/O error"]),
     ("ENOSPC", ["No space left on device", "No space left on device"]),
@@ -28,7 +28,7 @@ const ERRORS: [(&str, [&str; 2]); 5] = [
     ("EMFILE", ["Too many open files", "Too many open files"]),
 ];
 
-/// How much of it is done.
+/// How many of the faults are tried.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Share {
     /// A few calls, always the same ones.
@@ -37,18 +37,18 @@ pub(crate) enum Share {
     All,
 }
 
-/// A call that fails, and with what.
+/// A call that fails, and its error.
 struct Fault {
     call: Moment,
-    /// Whether each of the runs in peace came to it. Answers of the kernel and the work of threads do not come in the same number
-    /// each time.
+    /// Whether each of the runs without faults made this call. The number of the kernel's answers and of the
+    /// threads' calls varies.
     always: bool,
     error: &'static str,
     words: [&'static str; 2],
 }
 
 impl Fault {
-    /// The prefix that makes it fail, and writes down that it did.
+    /// The prefix that makes the call fail, and records that it did.
     fn prefix(&self) -> String {
         let (call, when) = &self.call;
         format!(
@@ -57,8 +57,9 @@ impl Fault {
         )
     }
 
-    /// Who has another reason to give: the C library's resolver does not tell why it found no address, and its threads do not tell
-    /// a lack of memory from one of threads; the command of a RUN says for itself what it could not do.
+    /// Whether the line gives the fault's reason, or an accepted other reason. The C library's resolver does
+    /// not say why it found no address, and its threads do not distinguish a lack of memory from a lack of
+    /// threads. The command of a RUN prints its own errors.
     fn is_told_by(&self, line: &str) -> bool {
         let others = ["the host has no address", "start a thread: Try again"];
         self.words.iter().any(|words| line.contains(words))
@@ -67,14 +68,14 @@ impl Fault {
     }
 }
 
-/// What a run with a fault came to.
+/// The result of a run with a fault.
 struct Run {
     outcome: Outcome,
     /// How often the call failed, in all processes together.
     injected: usize,
-    /// Whether it was the document that could not be written.
+    /// Whether the document could not be written.
     of_output: bool,
-    /// Whether it was also the line about it: a call is counted in each thread for itself.
+    /// Whether the error message could not be written either: calls are counted for each thread separately.
     is_mute: bool,
 }
 
@@ -82,34 +83,34 @@ struct Run {
 trait Trial {
     /// The tool.
     fn tool(&self) -> &'static str;
-    /// How it is run, for messages.
+    /// The description of the run, for messages.
     fn name(&self) -> String;
     fn sandbox(&self) -> Sandbox;
-    /// Comes before each run.
+    /// Prepares each run.
     fn ready(&self, sandbox: &Sandbox);
-    /// Runs the tool behind this prefix.
+    /// The script that runs the tool with this prefix.
     fn script(&self, prefix: &str) -> String;
-    /// Whether the tool is not run with this error.
+    /// Whether this error is not tried with the tool.
     fn is_skipped(&self, _error: &str) -> bool {
         false
     }
-    /// The status of a failure.
+    /// The exit status of a failure.
     fn failed(&self) -> i32 {
         1
     }
-    /// Takes back what a run made in peace.
+    /// Undoes what a run without faults made.
     fn clean(&self, sandbox: &Sandbox);
-    /// What is wrong after a run with a fault; a break when the sandbox can be used no more.
+    /// What is wrong after a run with a fault. A break if the sandbox cannot be used any more.
     fn judge(&self, sandbox: &Sandbox, before: &Snapshot, run: &Run) -> ControlFlow<String, String>;
 }
 
-/// What is wrong with how a tool says that it failed; empty if nothing is.
+/// What is wrong with the tool's error message. Empty if nothing is.
 fn wrongly_told(fault: &Fault, run: &Run, trial: &impl Trial) -> String {
     let (Run { outcome, injected, .. }, tool) = (run, trial.tool());
     if run.is_mute {
         return String::new();
     }
-    // img-build shows the instruction, and what its command says.
+    // img-build shows the instruction, and the output of its command.
     let own =
         |line: &&str| tool != "img-build" || line.starts_with("img-build: ") || line.starts_with("hint: ");
     let (hints, lines): (Vec<_>, Vec<_>) =
@@ -130,14 +131,14 @@ fn wrongly_told(fault: &Fault, run: &Run, trial: &impl Trial) -> String {
     format!("{complaint}, status {}:\n{}", outcome.status, outcome.stderr)
 }
 
-/// How often a fault is tried that every run should come to.
+/// How often a fault is tried if every run should reach it.
 const TRIES: usize = 5;
 
-/// Lets calls of the tool fail, one after the other.
+/// Makes calls of the tool fail, one after the other.
 fn fails(trial: &impl Trial, share: Share) {
     let mut sandbox = trial.sandbox();
     let mut before = sandbox.snapshot();
-    // What the first run makes once and for all is no more among the calls.
+    // Things that the first run makes once are no longer among the calls.
     trial.ready(&sandbox);
     sandbox.sh(&trial.script("")).ok();
     trial.clean(&sandbox);
@@ -181,7 +182,7 @@ fn fails(trial: &impl Trial, share: Share) {
     assert!(absent.len() < faults.len(), "none of {} calls failed", faults.len());
 }
 
-/// `STAVE_PART=2/10` does the second of ten parts of everything, each with a share of every tool's calls.
+/// `STAVE_PART=2/10` runs the second of ten parts of all faults. Each part has a share of every tool's calls.
 fn part() -> Option<(usize, usize)> {
     let text = std::env::var("STAVE_PART").ok()?;
     let part = text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
@@ -189,7 +190,7 @@ fn part() -> Option<(usize, usize)> {
     Some(part.unwrap_or_else(|| panic!("STAVE_PART is like 2/10, not {text:?}")))
 }
 
-/// Runs the tool with a fault: again, where the run did not come to the call and should have.
+/// Runs the tool with a fault. Tries again if the run did not reach the call although every run should.
 fn run(trial: &impl Trial, sandbox: &Sandbox, fault: &Fault) -> Run {
     let mut tries = 0;
     loop {
@@ -209,7 +210,7 @@ fn run(trial: &impl Trial, sandbox: &Sandbox, fault: &Fault) -> Run {
     }
 }
 
-/// The calls of the tool that can fail, each with its errors. A sample has only those that every run makes.
+/// The calls of the tool that can fail, each with its errors. A sample has only calls that every run makes.
 fn faults(share: Share, trial: &impl Trial, sandbox: &Sandbox) -> Vec<Fault> {
     let recorded: [BTreeSet<Moment>; 3] = std::array::from_fn(|_| {
         trial.ready(sandbox);
@@ -240,9 +241,9 @@ fn faults(share: Share, trial: &impl Trial, sandbox: &Sandbox) -> Vec<Fault> {
         .collect()
 }
 
-/// The calls of a run at which a fault can be seen.
+/// The calls of a run at which a fault can be observed.
 fn moments(calls: &[(Moment, String)]) -> BTreeSet<Moment> {
-    // strace makes the first execve itself. What cannot be said cannot be looked at.
+    // strace itself makes the first execve. If the error message cannot be written, it cannot be checked.
     let cannot = |(name, when): &Moment, arguments: &str| {
         name == "execve" && *when == 1 || name == "write" && arguments.starts_with("2,")
     };
@@ -254,5 +255,5 @@ fn moments(calls: &[(Moment, String)]) -> BTreeSet<Moment> {
     calls.iter().map(|(moment, _)| moment).filter(|moment| !mute.contains(moment)).cloned().collect()
 }
 
-/// How many calls of a tool fail in the sample.
+/// How many calls of a tool fail in a sample.
 const SAMPLE: usize = 4;

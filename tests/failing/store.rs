@@ -1,4 +1,4 @@
-//! Tools that write to the store, or an archive.
+//! Tools that write to the store, or to an archive.
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
@@ -6,18 +6,18 @@ use testkit::{Sandbox, Snapshot};
 
 use super::{Run, Share, Trial, fails};
 
-/// With these times of files and images, every run makes the same bytes.
+/// With fixed times of files and images, every run makes the same bytes.
 const EPOCH: &str = "export SOURCE_DATE_EPOCH=1000000000;";
 
-/// Every file of the store, except its lists, which contain times, and the content of the store's locks; and what lies beside.
-const FILES: &str = "find . -path ./root/containers -prune -o -not -name '*lock' -not -path './root/images/.recent.json' \
+/// Every file of the store and beside it, except the store's lists, which contain times, and its locks.
+const FILES: &str = "find . -path ./root/containers -prune -o -not -name '*lock' -not -path './root/images/.recent.json' -not -path './root/cache/files*' \
     -not -path './data/*' -not -path ./trace -not -path ./document -not -path ./saved.tar -printf '%y %m %p\\n'";
 
 /// Blobs whose content does not match their name.
 const FALSE_BLOBS: &str = "cd root/images/blobs/sha256 2> /dev/null && sha256sum * 2> /dev/null | \
     while read -r sum name; do test $sum = $name || echo $name; done";
 
-/// A tool that makes an image whose name ends with `new`, or one that leaves `busybox` as it is.
+/// A tool that makes an image whose name ends with `new`, or one that leaves `busybox` unchanged.
 pub(crate) struct Store {
     setup: &'static str,
     tool: &'static str,
@@ -33,17 +33,17 @@ impl Store {
         Self { setup, tool, makes: false }
     }
 
-    /// Every call fails; then the same tool does its work in peace.
+    /// Makes every call fail. Then the same tool runs without faults.
     pub(crate) fn fails(&self, share: Share) {
         fails(self, share);
     }
 
-    /// Whether the tool writes a file elsewhere, and nothing into the store.
+    /// Whether the tool writes a file elsewhere, and nothing to the store.
     fn is_export(&self) -> bool {
         self.tool.contains(" -o ")
     }
 
-    /// What is wrong with the store, whatever the run came to.
+    /// What is wrong with the store, whatever the result of the run.
     fn wrong_store(&self, sandbox: &Sandbox) -> String {
         let mut complaint = String::new();
         let false_blobs = sandbox.sh(FALSE_BLOBS).stdout;
@@ -64,20 +64,20 @@ impl Store {
         complaint
     }
 
-    /// What is wrong with the archive, whatever the run came to.
+    /// What is wrong with the archive, whatever the result of the run.
     fn wrong_archive(&self, sandbox: &Sandbox, run: &Run) -> String {
         let exists = sandbox.directory().join("saved.tar").exists();
         let is_whole = sandbox.sh("tar -tf saved.tar > /dev/null").status == 0;
         match (run.outcome.status, exists) {
             (0, true) | (_, false) if exists == is_whole => String::new(),
-            // Written and synced, but not told: nothing but the last line failed.
+            // Written and synced, but not reported: only the last line failed.
             (_, true) if is_whole => String::new(),
             _ => format!("the archive exists: {exists}, and is whole: {is_whole}\n"),
         }
     }
 }
 
-/// The image that is made, in the list of images; empty if it is missing.
+/// The digest of the new image in the list of images. Empty if it is missing.
 fn listed(sandbox: &Sandbox) -> String {
     let new = r#"select(.references | any(endswith("new:latest")))"#;
     sandbox
@@ -145,7 +145,7 @@ impl Trial for Store {
         sandbox.sh("img-gc -q --grace 0s > /dev/null").ok();
         let whole = lines(sandbox);
         let mut left: Vec<_> = after.difference(&whole).collect();
-        // The next tool that unpacks half a layer removes it first.
+        // The next tool that unpacks a half-unpacked layer first removes it.
         left.retain(|line| !line.contains("/layers/."));
         if !left.is_empty() {
             complaint += &format!("left after img-gc: {left:?}\n");

@@ -1,6 +1,6 @@
-//! What the fuzzers run, each on bytes of any kind; `tests/corpus.rs` runs the same on the inputs that are kept.
+//! The functions that the fuzzers run on arbitrary bytes. `tests/corpus.rs` runs them on the kept inputs.
 //!
-//! A target fails by a panic: of the code that it calls, or of what it asserts.
+//! A target fails by a panic, in the code that it calls or in its own assertions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,10 +26,10 @@ use oci::{
 };
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-/// More of anything finds nothing new.
+/// The largest input in bytes. Larger ones find nothing new.
 const LONGEST: usize = 1 << 20;
 
-/// The archive of a layer: read to its end, written again, and read as the same.
+/// The archive of a layer is read to its end and written again. The result must be read as the same.
 pub(crate) fn tar(data: &[u8]) {
     let repaired = repair(data);
     let mut reader = Reader::new(&repaired[..]);
@@ -46,7 +46,7 @@ pub(crate) fn tar(data: &[u8]) {
             reader.consume(length);
         }
         assert!(content.len() as u64 <= entry.stored);
-        // A name with a slash at its end means a directory to every reader.
+        // For every reader, a name with a slash at its end means a directory.
         let file_as_directory = entry.kind == Kind::File && entry.path.ends_with(b"/");
         if content.len() as u64 == entry.stored && entry.sparse.is_none() && !file_as_directory {
             writer.entry(&entry).unwrap();
@@ -70,7 +70,7 @@ pub(crate) fn tar(data: &[u8]) {
     assert_eq!(reader.next().unwrap(), None);
 }
 
-/// What img-load reads: an archive of images, or the tar of a root file system. Nothing of it is taken over.
+/// The input of img-load: an archive of images, or the tar of a root file system. Nothing is stored.
 pub(crate) fn archive(data: &[u8]) {
     let repaired = repair(data);
     if let Ok(input) = Input::stream("input".to_owned(), io::Cursor::new(repaired))
@@ -80,8 +80,8 @@ pub(crate) fn archive(data: &[u8]) {
     }
 }
 
-/// An image's configuration, manifest and index, with a NUL between them; `@DIGEST@` and `@SIZE@` in one are those of the
-/// one before. Then what is left, as the layout's own index.
+/// An image's configuration, manifest and index, with a NUL between them. `@DIGEST@` and `@SIZE@` in one of
+/// them are those of the previous one. The rest is the layout's own index.
 pub(crate) fn manifest(data: &[u8]) {
     let Scratch { layout, directory } = scratch();
     let mut parts = data.splitn(4, |&byte| byte == 0);
@@ -117,7 +117,7 @@ pub(crate) fn manifest(data: &[u8]) {
     }
 }
 
-/// A reference, a digest, a platform: each means the same when it is read again as it is shown.
+/// A reference, a digest, a platform: each printed form means the same when it is parsed again.
 pub(crate) fn reference(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(reference) = text.parse::<Reference>() {
@@ -125,7 +125,7 @@ pub(crate) fn reference(data: &[u8]) {
             assert_eq!(shown.parse::<Reference>().unwrap(), reference, "{shown}");
         }
         assert!(reference.name().len() <= 255);
-        // They become parts of URLs and of paths.
+        // References become parts of URLs and of paths.
         let safe =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
         assert!(safe(&reference.canonical()));
@@ -141,7 +141,8 @@ pub(crate) fn reference(data: &[u8]) {
     }
 }
 
-/// A Dockerfile: parsed, planned and checked. Each instruction is within the file, and what ONBUILD keeps can be read again.
+/// A Dockerfile is parsed, planned and checked. Each instruction is within the file, and the text that
+/// ONBUILD keeps can be parsed again.
 pub(crate) fn dockerfile(data: &[u8]) {
     let data = &data[..data.len().min(LONGEST)];
     let Ok(file) = builder::dockerfile::parse(data) else { return };
@@ -162,7 +163,8 @@ pub(crate) fn dockerfile(data: &[u8]) {
     }
 }
 
-/// Variables, `NAME=value` on each line, and behind a NUL a word with them: it is expanded, within limits.
+/// Variables as lines `NAME=value`, and after a NUL a word that uses them. The word is expanded within
+/// limits.
 pub(crate) fn expansion(data: &[u8]) {
     let text = String::from_utf8_lossy(&data[..data.len().min(LONGEST)]).into_owned();
     let (variables, word) = text.split_once('\0').unwrap_or(("", &text));
@@ -187,9 +189,10 @@ pub(crate) fn expansion(data: &[u8]) {
     }
 }
 
-/// Layers as lines, lowest first, `--` between them: `name/` a directory, `name` an empty file, `name -> target` a
-/// symbolic link, `name => target` a hard link, `name |` a fifo, `name *` a whiteout's own device. `@` is a directory
-/// outside. They are unpacked one after the other; nothing outside changes, and no whiteout is left as a name.
+/// Layers as lines, lowest first, with `--` between them: `name/` is a directory, `name` an empty file, `name
+/// -> target` a symbolic link, `name => target` a hard link, `name |` a FIFO, `name *` a whiteout device. `@`
+/// is a directory outside. The layers are unpacked one after the other. Nothing outside changes, and no
+/// whiteout is left as a name.
 pub(crate) fn whiteout(data: &[u8]) {
     if data.len() > 4096 {
         return;
@@ -239,7 +242,7 @@ fn entry(line: &[u8]) -> Entry {
     Entry { mode, ..Entry::new(kind, name) }
 }
 
-/// What an unpacked layer may hold.
+/// Checks what an unpacked layer may contain.
 fn inspect(directory: &Path) {
     for found in fs::read_dir(directory).unwrap() {
         let found = found.unwrap();
@@ -253,10 +256,10 @@ fn inspect(directory: &Path) {
     }
 }
 
-/// Inode, links, mode, and the nanoseconds of both times.
+/// Inode, number of links, mode, and the nanoseconds of both times.
 type Facts = (u64, u64, u32, i64, i64);
 
-/// Everything that can be seen of a directory and its one file.
+/// The visible state of a directory and its one file.
 fn state(outside: &Path) -> (BTreeSet<PathBuf>, Vec<Facts>) {
     let names = fs::read_dir(outside).unwrap().map(|entry| entry.unwrap().path()).collect();
     let facts = [outside, &outside.join("secret")].map(|path| {
@@ -266,7 +269,7 @@ fn state(outside: &Path) -> (BTreeSet<PathBuf>, Vec<Facts>) {
     (names, facts.to_vec())
 }
 
-/// Where the targets work: in memory, once for each process.
+/// The working directory of the targets, in memory, once for each process.
 struct Scratch {
     directory: PathBuf,
     layout: Layout,
@@ -284,12 +287,12 @@ fn scratch() -> &'static Scratch {
     })
 }
 
-/// Removes what the targets of this process made.
+/// Removes what the targets made in this process.
 pub(crate) fn clean() {
     let _ = fs::remove_dir_all(&scratch().directory);
 }
 
-/// Gives headers the checksums that they should have: no fuzzer finds them by chance.
+/// Gives headers their right checksums, because no fuzzer finds these by chance.
 fn repair(data: &[u8]) -> Vec<u8> {
     let mut data = data[..data.len().min(LONGEST)].to_vec();
     for block in data.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {

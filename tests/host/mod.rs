@@ -1,4 +1,4 @@
-//! A host on which `stave` is tried.
+//! A host on which `stave` is tested.
 
 #![allow(dead_code)] // Each test uses a part of it.
 
@@ -10,7 +10,7 @@ pub(crate) struct Host(pub(crate) Sandbox);
 impl Host {
     pub(crate) fn new() -> Self {
         let sandbox = Sandbox::with_busybox();
-        // Through a link, so that it does not find the tools of another build next to itself.
+        // Through a link, so that `stave` does not find the tools of another build beside itself.
         sandbox.sh(&format!("ln -s {}/scripts/stave stave", repository().display())).ok();
         Self(sandbox)
     }
@@ -25,22 +25,23 @@ impl Host {
         assert_eq!(self.stave(arguments).ok().trim_end(), expected, "{arguments}");
     }
 
-    /// Replaces the next call of a tool with this script. In it, the tool's name means the tool.
+    /// Replaces the next call of a tool by this script. In the script, the tool's name means the tool itself.
     #[track_caller]
     pub(crate) fn instead_of(&self, tool: &str, script: &str) {
-        // `stave` finds it first, because it is in the same directory.
+        // `stave` finds the script first, because it is in the same directory.
         let script = format!("printf '#!/bin/sh\\nrm {tool}\\n%s\\n' '{script}' > {tool}; chmod +x {tool}");
         self.0.sh(&script).ok();
     }
 
-    /// Asserts that the container's process runs, and that its file system exists.
+    /// Asserts that the container's process runs, and that the container's file system exists.
     #[track_caller]
     pub(crate) fn runs(&self, name: &str) {
         self.prints("ps -q", name);
         self.prints(&format!("exec {name} echo hi"), "hi");
     }
 
-    /// Asserts that it exits with this status, with this first line, and prints nothing.
+    /// Asserts that `stave` exits with this status, with this first line on standard error, and with nothing on
+    /// standard output.
     #[track_caller]
     pub(crate) fn fails(&self, arguments: &str, status: i32, line: &str) {
         let outcome = self.stave(arguments).exits(status);

@@ -1,4 +1,4 @@
-//! Kills a tool just before it changes something: strace counts and injects.
+//! Kills a tool just before it changes something. strace counts the calls and injects the kill.
 
 #![allow(dead_code)] // Each test uses a part of it.
 
@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use testkit::{Sandbox, Snapshot};
 
-/// The system calls by which a tool changes something that outlives it. Opening a file counts if it creates the file.
+/// The system calls by which a tool changes something that outlives it. Opening a file counts if it creates
+/// the file.
 const CHANGES: &str = "mkdir,mkdirat,mknod,mknodat,rmdir,unlink,unlinkat,rename,renameat,renameat2,symlink,symlinkat,\
     link,linkat,ftruncate,write,pwrite64,writev,mount,umount2,fsopen,fsconfig,fsmount,move_mount,open_tree,\
     mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,sendto,sendmsg,execve,kill,flock,bpf,open,openat,openat2";
 
-/// A system call at which a tool is killed: its name, and its number among the calls with that name in its process.
+/// The system call at which a tool is killed: its name, and its number among the calls with that name in its
+/// process.
 pub(crate) type Moment = (String, usize);
 
-/// The moments just before a tool changes something, in all its processes. `script` puts strace in front of the tool.
+/// The moments just before a tool changes something, in all its processes. `script` puts strace before the
+/// tool.
 pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTreeSet<Moment> {
     calls(sandbox, CHANGES, script)
         .into_iter()
@@ -25,17 +28,17 @@ pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTr
         .collect()
 }
 
-/// Those of these moments at which the tool is killed: each third, and all of them with `scripts/test --all`.
+/// The moments at which the tool is killed: each third, or all with `scripts/test --all`.
 pub(crate) fn some(moments: BTreeSet<Moment>) -> impl Iterator<Item = Moment> {
     moments.into_iter().step_by(if takes_all() { 1 } else { 3 })
 }
 
-/// Whether it is killed at all of them.
+/// Whether the tool is killed at all moments.
 pub(crate) fn takes_all() -> bool {
     std::env::var_os("STAVE_TEST_ALL").is_some()
 }
 
-/// Every call with one of these names that a tool makes, in all its processes, with its arguments.
+/// Every call with one of these names that the tool makes in all its processes, with its arguments.
 pub(crate) fn calls(
     sandbox: &Sandbox,
     names: &str,
@@ -58,13 +61,13 @@ pub(crate) fn calls(
     calls
 }
 
-/// A prefix that kills a tool at this moment. If something keeps running, such as a container, strace leaves it after a
-/// moment.
+/// A prefix that kills a tool at this moment. If something keeps running, such as a container, strace leaves
+/// it after a second.
 pub(crate) fn at((call, when): &Moment) -> String {
     format!("timeout 1 strace -I 2 -f -qq -o /dev/null -e inject={call}:signal=SIGKILL:when={when}")
 }
 
-/// As [`Sandbox::assert_as`], with the moment in the message.
+/// Like [`Sandbox::assert_as`], with the moment in the message.
 #[track_caller]
 pub(crate) fn assert_as(sandbox: &Sandbox, before: &Snapshot, context: &str) {
     let difference = sandbox.difference(before);

@@ -1,11 +1,12 @@
-//! The pipe of a container with everything, for tests in which one of its tools is killed or has a call that fails.
+//! A pipe with all kinds of steps, for tests in which one of its tools is killed or has a failing call.
 
 use testkit::Sandbox;
 
 /// The tools of the pipe, with their arguments.
-pub(crate) const PIPE: [(&str, &str); 7] = [
+pub(crate) const PIPE: [(&str, &str); 8] = [
     ("layer-apply", "--id web"),
     ("union-mount", "--size 8m"),
+    ("union-snapshot", ""),
     ("netns-bridge", ""),
     ("veth-pair", ""),
     ("portmap", "-p 10080:80"),
@@ -13,7 +14,7 @@ pub(crate) const PIPE: [(&str, &str); 7] = [
     ("ns-exec", "-d -- sleep 1000"),
 ];
 
-/// The pipe up to the tool at this place, with `before` put in front of that tool.
+/// The pipe up to the tool at this place, with `before` in front of that tool.
 pub(crate) fn pipe(last: usize, before: &str) -> String {
     let tool = |(place, (tool, arguments)): (usize, &(&str, &str))| {
         let before = if place == last { before } else { "" };
@@ -23,8 +24,8 @@ pub(crate) fn pipe(last: usize, before: &str) -> String {
     PIPE.iter().take(last + 1).enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
 }
 
-/// The record of the container that link-hosts links to. Nothing of that container exists, so that the bridge is made
-/// and removed with the container that is killed.
+/// The record of the container to which link-hosts links. Nothing of that container exists, so that the
+/// bridge is made and removed with the container under test.
 const LINKED: &str = r#"{"stave":1,"id":"db","steps":[],"network":{"mode":"bridge","namespace":"/run/netns/db",
     "bridge":{"name":"stave0","subnet":"172.17.0.0/16","gateway":"172.17.0.1"},
     "cni":{"cniVersion":"1.1.0","interfaces":[],"ips":[{"address":"172.17.0.99/16"}],"routes":[],"dns":{}}}}"#;

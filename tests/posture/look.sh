@@ -1,4 +1,4 @@
-# Looks at a container from inside, with busybox. One line for each aspect: `name: value`.
+# Examines a container from inside, with busybox. Prints one line for each aspect: `name: value`.
 # $HOST_NS lists the host's namespaces, as `kind=inode`, and the caller's limits, as `letter=number`.
 status() { sed -n "s/^$1:[[:space:]]*//p" /proc/self/status | sed 's/^0*\([0-9a-f]\)/\1/'; }
 # Target, options and type of each mount (proc_pid_mountinfo(5): a dash ends the optional fields).
@@ -35,7 +35,7 @@ rm -f /tmp/disk
 grep -q '^0::/$' /proc/self/cgroup && echo 'cgroup: its own root' || echo "cgroup: the path is shown"
 mkdir /sys/fs/cgroup/x 2>/dev/null && [ -e /sys/fs/cgroup/x/cgroup.procs ] && echo 'cgroups can be made: yes' || echo 'cgroups can be made: no'
 rmdir /sys/fs/cgroup/x 2>/dev/null
-# ls opens the directory, which is one of them.
+# ls opens the directory, which is one of the descriptors.
 echo "descriptors beyond the standard ones: $(($(ls /proc/self/fd | wc -l) - 4))"
 limits=''
 for limit in n u c l; do

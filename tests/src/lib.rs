@@ -1,1 +1,1 @@
-//! Tests of the whole workspace; see the files next to this folder.
+//! Tests of the whole workspace: see the files beside this directory.

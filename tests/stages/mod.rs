@@ -7,14 +7,21 @@ pub(crate) fn name(command: &str) -> &str {
     command.split(' ').next().unwrap()
 }
 
-/// The status of a tool with bad input; ns-exec has its own status.
+/// The exit status of a tool with bad input. ns-exec has its own status.
 pub(crate) fn status(command: &str, status: i32) -> i32 {
     if name(command) == "ns-exec" { 125 } else { status }
 }
 
 /// The commands of the pipe, each with a valid document.
 fn stages(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
-    let pipe = ["layer-apply --id web", "union-mount", "netns-bridge", "veth-pair", "portmap -p 10080:80"];
+    let pipe = [
+        "layer-apply --id web",
+        "union-mount",
+        "union-snapshot",
+        "netns-bridge",
+        "veth-pair",
+        "portmap -p 10080:80",
+    ];
     let mut document = sandbox.sh("img-ls > /dev/null; img-load -q -t busybox2 busybox.tar").ok();
     let mut stages = Vec::new();
     for command in pipe {
@@ -25,7 +32,7 @@ fn stages(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
     stages
 }
 
-/// A sandbox in which the pipe ran up to its last stage, as `web`, and its stages.
+/// A sandbox in which the pipe has run up to its last stage as `web`, and the stages.
 pub(crate) fn with_stages() -> (Sandbox, Vec<(&'static str, String)>) {
     let sandbox = Sandbox::with_busybox();
     std::fs::write(sandbox.directory().join("busybox.tar"), testkit::busybox()).unwrap();

@@ -10,21 +10,22 @@ use operation::Error;
 
 use crate::{Container, container::FIRST, unfit::Unfit};
 
-/// Where an address comes from.
+/// The subnet and bridge that an address is leased for.
 pub(crate) struct Source<'a> {
     pub(crate) container: &'a Container<'a>,
     pub(crate) on: &'a members::Bridge,
-    /// The subnet, the part of it that is leased, and the gateway.
+    /// The subnet. `range` is the part of it to lease from, `gateway` the bridge's address.
     pub(crate) subnet: IpNet,
     pub(crate) range: Option<IpNet>,
     pub(crate) gateway: IpAddr,
     pub(crate) connection: &'a Connection,
-    /// The bridge as it stands. One that is planned has no index, and no address yet.
+    /// The bridge. A planned one has index 0 and no address yet.
     pub(crate) bridge: &'a Link,
 }
 
 impl Source<'_> {
-    /// The lease of `wanted`, or of the next free address. The bridge's own addresses, such as the gateway, are left out.
+    /// Plans the lease of `wanted`, or of the next free address. The bridge's own addresses, such
+    /// as the gateway, are never leased.
     pub(crate) fn lease(&self, wanted: Option<IpAddr>) -> Result<Lease, Error> {
         let subnet = self.subnet;
         let range = self.range.unwrap_or(subnet);
@@ -62,7 +63,7 @@ impl Source<'_> {
         Ok(addresses.iter().map(|address| address.address.addr()).chain([self.gateway]).collect())
     }
 
-    /// The lease of this one address.
+    /// Plans the lease of this one address.
     fn exactly(&self, address: IpAddr, reserved: &[IpAddr]) -> Result<Lease, Error> {
         let subnet = self.subnet;
         if !subnet.contains(&address) {
@@ -70,6 +71,10 @@ impl Source<'_> {
         }
         if !lease::has_room(subnet, IpNet::from(address), subnet.network()) {
             return Err(Unfit::NotOfAHost { address, subnet }.into());
+        }
+        if let (Some(_), Some(range)) = (&self.on.vxlan, self.range.filter(|range| !range.contains(&address)))
+        {
+            return Err(Unfit::OtherHosts { address, range }.into());
         }
         let taken = |by: String| Error::from(Unfit::AddressTaken { address, by });
         if reserved.contains(&address) {
@@ -90,7 +95,7 @@ impl Source<'_> {
         }
     }
 
-    /// Whether the container may still use its address. If in doubt, it is in use.
+    /// Whether the container may still use its address. True if in doubt.
     fn in_use(&self, id: &str) -> bool {
         let record = self.container.scope.run_dir.join(format!("{id}.json"));
         let namespace = Path::new("/run/netns").join(id);
@@ -99,13 +104,13 @@ impl Source<'_> {
         !(gone(&record) && gone(&namespace) && no_link())
     }
 
-    /// Who has the address, whatever the leases of this run directory say.
+    /// The container that has the address, even if this run directory has no lease of it.
     fn taken(&self, lease: &Lease) -> Result<Option<String>, Error> {
         let address = lease.address;
         let is_foreign = self.bridge.index != 0 && !self.bridge.is_our_bridge();
-        // Another run directory has leases of its own: what it gave stands in the table.
+        // Another run directory has leases of its own. Their addresses are in the nf_tables table.
         Ok(match nat::address_holder(address)? {
-            // On a bridge of others, somebody whom we do not know may have it.
+            // On another program's bridge, an unknown station may have it.
             None if is_foreign && self.answers(address)? => {
                 Some(format!("a station on bridge {:?}", self.on.name))
             }
@@ -116,7 +121,7 @@ impl Source<'_> {
         })
     }
 
-    /// Whether somebody on the bridge has the address.
+    /// Whether a station on the bridge has the address.
     fn answers(&self, address: IpAddr) -> Result<bool, Error> {
         Ok(match address {
             IpAddr::V4(address) => arp::is_in_use(self.bridge, address)?,

@@ -1,4 +1,4 @@
-//! What users write: names, subnets, routes.
+//! Parses arguments: names, subnets, routes.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -7,10 +7,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The name of an interface, by the kernel's rules (net/core/dev.c, `dev_valid_name`).
+/// Parses an interface name by the kernel's rules (net/core/dev.c, `dev_valid_name`).
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the name is invalid.
 pub fn parse_name(name: &str) -> Result<String, String> {
     let forbidden = |c: char| c == '/' || c == ':' || c == '"' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(forbidden) {
@@ -21,10 +21,10 @@ pub fn parse_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// A subnet: the network's own address, with room for a gateway and a container.
+/// Parses an IPv4 subnet: a network address, with room for a gateway and a container.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the subnet is invalid.
 pub fn parse_subnet(text: &str) -> Result<Ipv4Net, String> {
     let subnet: Ipv4Net = text.parse().map_err(|_| "a subnet is written like 172.17.0.0/16".to_owned())?;
     if subnet.prefix_len() > 30 {
@@ -36,10 +36,10 @@ pub fn parse_subnet(text: &str) -> Result<Ipv4Net, String> {
     Ok(subnet)
 }
 
-/// A part of a subnet, of any size.
+/// Parses a part of an IPv4 subnet, of any size.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the range is invalid.
 pub fn parse_range(text: &str) -> Result<Ipv4Net, String> {
     let range: Ipv4Net = text.parse().map_err(|_| "a range is written like 172.17.5.0/24".to_owned())?;
     match range.trunc() == range {
@@ -48,10 +48,10 @@ pub fn parse_range(text: &str) -> Result<Ipv4Net, String> {
     }
 }
 
-/// A subnet of IPv6, with room for addresses that nobody counts.
+/// Parses an IPv6 subnet. It must be large enough that its addresses need not be counted.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the subnet is invalid.
 pub fn parse_subnet6(text: &str) -> Result<Ipv6Net, String> {
     let subnet = parse_range6(text)?;
     match subnet.prefix_len() {
@@ -60,10 +60,10 @@ pub fn parse_subnet6(text: &str) -> Result<Ipv6Net, String> {
     }
 }
 
-/// A part of a subnet of IPv6, of any size.
+/// Parses a part of an IPv6 subnet, of any size.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the range is invalid.
 pub fn parse_range6(text: &str) -> Result<Ipv6Net, String> {
     let range: Ipv6Net =
         text.parse().map_err(|_| "a subnet of IPv6 is written like fd01:2345:6789::/64".to_owned())?;
@@ -73,7 +73,7 @@ pub fn parse_range6(text: &str) -> Result<Ipv6Net, String> {
     }
 }
 
-/// The addresses of a bridge that are given, at most one of each version of IP.
+/// The given addresses of a bridge, at most one for each IP version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // The names say it.
 pub struct Gateways {
@@ -82,10 +82,10 @@ pub struct Gateways {
 }
 
 impl Gateways {
-    /// Sorts them by their versions.
+    /// Sorts the addresses by IP version.
     ///
     /// # Errors
-    /// When two are of one version.
+    /// When two have the same version.
     pub fn of(given: &[IpAddr]) -> Result<Self, String> {
         let mut gateways = Self::default();
         for address in given {
@@ -101,10 +101,11 @@ impl Gateways {
     }
 }
 
-/// A route in the container: `10.8.0.0/16 via 172.17.0.9`; without `via` by the bridge's address.
+/// A route in the container: `10.8.0.0/16 via 172.17.0.9`. Without `via`, the gateway is the
+/// bridge's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads.
+    /// The destination network.
     pub destination: IpNet,
     /// The next hop.
     pub gateway: Option<IpAddr>,
@@ -121,7 +122,7 @@ impl FromStr for Route {
             [destination, "via", gateway] => (destination, Some(gateway)),
             _ => return Err(wrong()),
         };
-        // As with `ip`: an address alone is one host.
+        // As with `ip`, an address without a prefix length is a single host.
         let destination = destination
             .parse::<IpNet>()
             .or_else(|_| destination.parse::<IpAddr>().map(IpNet::from))

@@ -1,4 +1,4 @@
-//! Chooses the bridge and its subnet, and plans what to do for them.
+//! Chooses a bridge and its subnet, and plans the operations for them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,46 +10,59 @@ use netlink::{Connection, IPV6_CLAIMS, Link, LinkOperation, Mac, PROTOCOL, Sysct
 use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
-use crate::{Container, prefix, unfit::Unfit};
+use crate::{
+    Container, draw,
+    overlay::{self, Overlay},
+    prefix,
+    unfit::Unfit,
+};
 
-/// What is asked of a network: how its bridge is to be.
+/// The wanted properties of a network and its bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// The bridge's name.
     pub bridge: String,
-    /// Its subnet; none for that of a bridge that is there, or the first free one.
+    /// The IPv4 subnet. None means the existing bridge's, or the first free one.
     pub subnet: Option<Ipv4Net>,
-    /// The part of the subnet whose addresses are leased.
+    /// The part of the IPv4 subnet to lease addresses from.
     pub range: Option<Ipv4Net>,
-    /// Its address of IPv4, which is the gateway of its containers; none for that of a bridge that is there, or the subnet's first.
+    /// The bridge's IPv4 address, which is the containers' gateway. None means the existing
+    /// bridge's, or the first of the subnet.
     pub gateway: Option<Ipv4Addr>,
-    /// Whether it is to have IPv6 as well. A bridge that is there and has it has it anyway.
+    /// Whether it has IPv6 as well. An existing bridge with IPv6 keeps it anyway.
     pub ipv6: bool,
-    /// Its subnet of IPv6; none for that of a bridge that is there, or a random one.
+    /// The IPv6 subnet. None means the existing bridge's, or a random one.
     pub subnet6: Option<Ipv6Net>,
-    /// The part of that subnet whose addresses are leased.
+    /// The part of the IPv6 subnet to lease addresses from.
     pub range6: Option<Ipv6Net>,
-    /// Its address of IPv6, likewise.
+    /// The bridge's IPv6 address, chosen like the IPv4 address.
     pub gateway6: Option<Ipv6Addr>,
-    /// How its containers are reached from outside.
+    /// How its containers can be reached from outside.
     pub gateway_mode: GatewayMode,
-    /// Whether no way leads out of it or into it, except for the host's own.
+    /// Whether only this host and the containers reach each other.
     pub internal: bool,
-    /// Whether its containers do not reach each other, except by published ports.
+    /// Whether its containers cannot reach each other, except by published ports.
     pub isolated: bool,
+    /// The VXLAN that connects the network to other hosts.
+    pub vxlan: Option<members::Vxlan>,
+    /// The host's link on which the host answers for the containers' IPv6 addresses.
+    pub ndp_proxy: Option<String>,
 }
 
-/// A network as it is to be.
+/// A planned network.
 #[derive(Debug)]
 pub struct Planned {
-    /// What the document says of it.
+    /// The bridge in the document.
     pub bridge: members::Bridge,
-    /// What makes sure of it.
+    /// The bridge's hardware address. None if it is another program's bridge and the kernel did not
+    /// report one.
+    pub mac: Option<Mac>,
+    /// The operations that make the network.
     pub operations: Vec<NetworkOperation>,
 }
 
 impl Wanted {
-    /// A network on this bridge of which nothing else is asked.
+    /// A network on this bridge, with defaults for everything else.
     pub fn new(bridge: String) -> Self {
         Self {
             bridge,
@@ -63,6 +76,8 @@ impl Wanted {
             gateway_mode: GatewayMode::Nat,
             internal: false,
             isolated: false,
+            vxlan: None,
+            ndp_proxy: None,
         }
     }
 
@@ -72,14 +87,17 @@ impl Wanted {
     }
 }
 
-/// Plans what makes sure of the bridge for this container, with all that it needs on the host. `firewall` is that of the host
-/// which lets it through; `recorded` lists what the records of all containers say of it.
+/// Plans the bridge for this container, with everything that it needs on the host. `firewall` is
+/// the host's firewall that has to accept its packets. `recorded` lists the firewall operations in
+/// the records of all containers.
 ///
-/// What is shared stands behind the claims on it, below the run directory and in the table. `ip_forward` comes last, so that the
-/// kernel, which is busy for a while with taking a bridge apart, is asked for nothing that has to wait for it.
+/// The operations on shared objects follow the claims on them, below the run directory and in the
+/// nf_tables table. `ip_forward` comes late, so it is undone before the bridge: the kernel is busy
+/// for a while after a bridge was removed, and no other request should have to wait for that.
 ///
 /// # Errors
-/// When something of others is in the way, or the bridge is not as it is wanted; those of `recorded`.
+/// When something of another program is in the way, or the existing bridge differs from the wanted
+/// one; the errors of `recorded`.
 pub fn network<E: From<Error>>(
     container: &Container<'_>,
     wanted: &Wanted,
@@ -95,9 +113,8 @@ pub fn network<E: From<Error>>(
     if let (Some(range), Some((subnet, gateway))) = (wanted.range6, chosen.v6) {
         refuse_range(range.into(), subnet, gateway)?;
     }
-    let claim = Claim::new(scope, &format!("bridge-{name}"), container.id);
-    let user =
-        User { holder: container.id.to_owned(), link: container.link(), claims: claim.directory.clone() };
+    let claim = claim(container, name);
+    let user = user(container, name);
     let plan = |variable| Sysctl::plan(scope, variable).map_err(Error::from);
     let route_localnet = plan(Variable::RouteLocalnet { link: name.clone() })?;
     let forward = plan(Variable::IpForward { bridge: name.clone() })?;
@@ -115,8 +132,12 @@ pub fn network<E: From<Error>>(
         mode: wanted.mode(),
     };
     // The rules that protect 127.0.0.0/8 before route_localnet, which opens it.
+    if wanted.ndp_proxy.is_some() && (chosen.v6.is_none() || wanted.gateway_mode != GatewayMode::Routed) {
+        return Err(Error::from(Unfit::NothingToProxy).into());
+    }
     let mut operations: Vec<NetworkOperation> = vec![claim.clone().into(), nat.into()];
-    // A bridge of others has containers without IPv6 as well: what is of IPv6 goes with the last that has it.
+    // Another program's bridge has containers without IPv6 too. Its IPv6 objects are removed with
+    // the last container that has IPv6.
     let apart = chosen.subnet6().filter(|_| chosen.of_others);
     let claim6 = Claim::new(scope, &format!("bridge6-{name}"), container.id);
     operations.extend(apart.map(|_| claim6.clone().into()));
@@ -127,35 +148,61 @@ pub fn network<E: From<Error>>(
             _ => Shared::new(&claim, used(link)).into(),
         });
     }
+    if let Some(Overlay { filter, links, entries }) = chosen.overlay.clone() {
+        operations.push(Shared::new(&claim, Used::new(&user, Some(name), filter)).into());
+        for link in links {
+            operations.push(Shared::new(&claim, Used::new(&user, Some(name), link)).into());
+        }
+        operations.push(entries.into());
+    }
     operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
-    // For all bridges.
+    if wanted.isolated {
+        for variable in
+            [Variable::ProxyDelay { link: name.clone() }, Variable::ProxyArp { link: name.clone() }]
+        {
+            operations.push(Shared::new(&claim, Used::new(&user, Some(name), plan(variable)?)).into());
+        }
+    }
+    // Shared by all bridges.
     operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
-    operations.extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, forward)));
-    // Undone before ip_forward, which stays where there are rules for forwarded packets.
-    // With `none` as well: the last container takes the rules that an earlier one needed.
+    operations.extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, &user, forward)));
+    // Undone before ip_forward, which stays set while there are rules for forwarded packets.
+    // Planned for `none` too: the last container removes rules that an earlier one needed.
     let through = FirewallOperation::plan(name, chosen.v6.is_some(), firewall, recorded)?;
     operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
     let bridge = chosen.member(wanted);
-    Ok(Planned { bridge, operations })
+    Ok(Planned { bridge, mac: chosen.mac, operations })
 }
 
-/// What forwards IPv6, for all networks that have it. There is a claim for each attachment; no id has a colon.
-fn for_ipv6(container: &Container<'_>, forward: Sysctl) -> [NetworkOperation; 2] {
-    let holder = format!("{}:{}", container.id, container.interface);
-    let claim = Claim::new(container.scope, IPV6_CLAIMS, &holder);
-    let shared = Shared::new(&claim, forward);
+/// The container's claim on a bridge.
+fn claim(container: &Container<'_>, bridge: &str) -> Claim {
+    Claim::new(container.scope, &format!("bridge-{bridge}"), container.id)
+}
+
+/// The container as a user of a bridge.
+pub(crate) fn user(container: &Container<'_>, bridge: &str) -> User {
+    let claims = claim(container, bridge).directory;
+    User { holder: container.id.to_owned(), link: container.link(), claims }
+}
+
+/// The operations that forward IPv6, for all networks that have it. Each attachment has a claim, and
+/// containers of other run directories count by their IPv6 addresses.
+fn for_ipv6(container: &Container<'_>, user: &User, forward: Sysctl) -> [NetworkOperation; 2] {
+    let claim = Claim::new(container.scope, IPV6_CLAIMS, &container.holder());
+    let shared = Shared::new(&claim, Used::new(user, None, forward).by_subnet(Ipv6Net::default()));
     [claim.into(), shared.into()]
 }
 
-/// The subnets to choose from, as Docker does (default-address-pools): 172.17.0.0/16 to 172.31.0.0/16, then parts of
-/// 192.168.0.0/16 with twelve bits for hosts.
+/// The subnets to choose from, as in Docker (default-address-pools): 172.17.0.0/16 to
+/// 172.31.0.0/16, then 192.168.0.0/16 in subnets with twelve host bits.
 fn candidates() -> impl Iterator<Item = Ipv4Net> {
     let larger = (17..32).map(|second| Ipv4Net::new_assert(Ipv4Addr::new(172, second, 0, 0), 16));
     let smaller = (0..16).map(|third| Ipv4Net::new_assert(Ipv4Addr::new(192, 168, third * 16, 0), 20));
     larger.chain(smaller)
 }
 
-/// All containers on a bridge are reached in one way, and reach each other or not.
+/// Refuses a mode that differs from the bridge's current one. All containers on a bridge share its
+/// mode.
 fn refuse_other_mode(bridge: &str, wanted: &Wanted) -> Result<(), Error> {
     let (Some(standing), mode) = (nat::mode(bridge)?, wanted.mode()) else { return Ok(()) };
     let bridge = bridge.to_owned();
@@ -181,15 +228,19 @@ fn refuse_other_mode(bridge: &str, wanted: &Wanted) -> Result<(), Error> {
     }
 }
 
-/// The choice.
+/// The chosen subnet and addresses.
 struct Chosen {
     subnet: Ipv4Net,
     gateway: IpAddr,
-    /// The same of IPv6.
+    /// The IPv6 subnet and gateway.
     v6: Option<(IpNet, IpAddr)>,
-    /// Whether the bridge is none of ours.
+    /// Whether it is another program's bridge.
     of_others: bool,
+    /// The bridge's hardware address.
+    mac: Option<Mac>,
     operations: Vec<LinkOperation>,
+    /// The operations for the VXLAN.
+    overlay: Option<Overlay>,
 }
 
 impl Chosen {
@@ -200,7 +251,7 @@ impl Chosen {
         }
     }
 
-    /// What the document says of it.
+    /// The bridge for the document.
     fn member(&self, wanted: &Wanted) -> members::Bridge {
         let ipv6 =
             |(subnet, gateway)| members::Ipv6 { subnet, gateway, ip_range: wanted.range6.map(Into::into) };
@@ -213,12 +264,14 @@ impl Chosen {
             ipv6: self.v6.map(ipv6),
             internal: wanted.internal,
             isolated: wanted.isolated,
+            vxlan: wanted.vxlan.clone(),
+            ndp_proxy: wanted.ndp_proxy.clone(),
             other: Default::default(),
         }
     }
 }
 
-/// Refuses a range from which no address can be leased.
+/// Refuses a range without an address to lease.
 pub(crate) fn refuse_range(range: IpNet, subnet: IpNet, gateway: IpAddr) -> Result<(), Error> {
     if !subnet.contains(&range) {
         return Err(Unfit::RangeOutside { range, subnet }.into());
@@ -229,7 +282,7 @@ pub(crate) fn refuse_range(range: IpNet, subnet: IpNet, gateway: IpAddr) -> Resu
     }
 }
 
-/// Looks at the system and chooses.
+/// Reads the system's state and chooses.
 fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let name = wanted.bridge.as_str();
     let connection = Connection::open(None)?;
@@ -248,15 +301,15 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
         (Some((net, _)), _) => net.trunc(),
         (None, Some(subnet)) => subnet,
         (None, None) if own.is_empty() => first_free(&connection, &[])?,
-        // Its address is of another family or kind; told below.
+        // The address has another family or kind; reported below.
         (None, None) => candidates().next().unwrap_or_default(),
     };
     if let (None, Some(other)) = (present, own.first()) {
         let (bridge, address) = (name.to_owned(), other.address);
         return Err(Unfit::OtherAddress { bridge, address, subnet: subnet.into() }.into());
     }
-    // If the address exists, this was checked when it was added. Looking at all addresses takes longer when more
-    // containers run.
+    // If the address exists, this was checked when it was added. Reading all addresses takes longer
+    // the more containers run.
     if present.is_none() && wanted.subnet.is_some() {
         refuse_collision(&connection, subnet)?;
     }
@@ -270,13 +323,24 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
     let addresses = [(address, present.map(|(_, protocol)| protocol))];
     let addresses = addresses.into_iter().chain(v6.map(|chosen| (chosen.address, chosen.present)));
-    let operations = make(container, name, standing.as_ref(), addresses.collect())?;
+    let mac = match standing.as_ref() {
+        Some(link) => link.mac,
+        None => Some(Mac::draw(name, draw()?)),
+    };
+    let operations = make(container, name, mac, standing.as_ref(), addresses.collect())?;
+    if let Some(link) = &standing {
+        overlay::refuse_other(&connection, link, wanted.vxlan.as_ref())?;
+    }
+    let overlay = wanted.vxlan.as_ref();
+    let kind = (wanted.isolated, v6.is_some());
+    let overlay =
+        overlay.map(|vxlan| overlay::make(&connection, container.scope, name, vxlan, kind)).transpose()?;
     let v6 = v6.map(|v6| (v6.address.trunc(), v6.address.addr()));
     let of_others = standing.is_some_and(|link| !link.is_our_bridge());
-    Ok(Chosen { subnet, gateway, v6, of_others, operations })
+    Ok(Chosen { subnet, gateway, v6, of_others, mac, operations, overlay })
 }
 
-/// The bridge's address in the subnet: the one that stands, otherwise the wanted one or the first.
+/// The bridge's address in the subnet: the existing one, otherwise the wanted one or the first.
 pub(crate) fn gateway(
     bridge: &str,
     subnet: IpNet,
@@ -295,7 +359,7 @@ pub(crate) fn gateway(
     }
 }
 
-/// Refuses an address that no host of the subnet can have.
+/// Refuses an address that cannot be a host of the subnet.
 pub(crate) fn refuse_gateway(subnet: IpNet, gateway: IpAddr) -> Result<(), Error> {
     if !subnet.contains(&gateway) {
         return Err(Unfit::AddressOutside { address: gateway, subnet }.into());
@@ -306,10 +370,12 @@ pub(crate) fn refuse_gateway(subnet: IpNet, gateway: IpAddr) -> Result<(), Error
     }
 }
 
-/// What makes sure of the bridge and its addresses. Of each is told who put it there, where it stands.
+/// The operations that make the bridge and its addresses. For an existing address, `present` has
+/// its origin.
 fn make(
     container: &Container<'_>,
     name: &str,
+    mac: Option<Mac>,
     standing: Option<&Link>,
     addresses: Vec<(IpNet, Option<Option<u8>>)>,
 ) -> Result<Vec<LinkOperation>, Error> {
@@ -320,17 +386,17 @@ fn make(
         address,
         protocol: Some(PROTOCOL),
     };
-    let mac = Mac::derive("", name);
     let link = || name.to_owned();
     let has_ipv6 = addresses.iter().any(|(address, _)| address.addr().is_ipv6());
     let loopback = |mac| has_ipv6.then(|| LinkOperation::LoopbackIpv6 { link: name.to_owned(), mac });
     if let Some(others) = standing.filter(|link| !link.is_our_bridge()) {
         refuse_unusable(others)?;
-        // An address that the bridge had before must not be removed by us.
+        // We must not remove an address that the bridge had before.
         let is_ours = |present: &Option<Option<u8>>| present.is_none_or(|by| by == Some(PROTOCOL));
         let ours = addresses.into_iter().filter(|(_, present)| is_ours(present));
         return Ok(ours.map(|(address, _)| add(None, address)).chain(loopback(None)).collect());
     }
+    let mac = mac.ok_or_else(|| Unfit::NoBridge(name.to_owned()))?;
     let ipv6 = match has_ipv6 {
         true => LinkOperation::Ipv6On { namespace: None, link: link(), mac },
         false => LinkOperation::Ipv6Off { link: link(), mac },
@@ -344,7 +410,7 @@ fn make(
     Ok(made.into_iter().chain(addresses).chain(loopback(Some(mac))).collect())
 }
 
-/// Whether it is there for IPv6 alone.
+/// Whether the operation is needed for IPv6 only.
 fn is_of_ipv6(operation: &LinkOperation) -> bool {
     match operation {
         LinkOperation::AddressAdd { address, .. } => address.addr().is_ipv6(),
@@ -357,7 +423,7 @@ fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
-/// The IPv4 addresses of all interfaces, with the index of each.
+/// The IPv4 addresses of all interfaces, each with the interface's index.
 fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>, Error> {
     let nets = connection.addresses(None)?.into_iter().filter_map(|found| match found.address {
         IpNet::V4(net) => Some((found.link, net)),
@@ -366,8 +432,8 @@ fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>, Error> {
     Ok(nets.collect())
 }
 
-/// The first subnet that is not `taken`, in which no interface has an address, and to which no route leads: a VPN, or the network behind a router,
-/// would be out of reach.
+/// The first subnet that is not `taken`, in which no interface has an address, and to which no
+/// route leads. Otherwise a VPN, or the network behind a router, could become unreachable.
 pub(crate) fn first_free(connection: &Connection, taken: &[Ipv4Net]) -> Result<Ipv4Net, Error> {
     let addresses = addresses(connection)?.into_iter().map(|(_, net)| net.trunc());
     let routes = connection.routes(None)?.into_iter().filter_map(|route| match route.destination {
@@ -380,11 +446,12 @@ pub(crate) fn first_free(connection: &Connection, taken: &[Ipv4Net]) -> Result<I
     free.ok_or_else(|| Unfit::NoSubnet.into())
 }
 
-/// Networks whose addresses mean this host, one link or several hosts (RFC 6890; RFC 4291, 2.4).
+/// Networks whose addresses do not belong to a single host beyond one link: this host, loopback, IPv4-mapped,
+/// link-local and multicast (RFC 6890; RFC 4291, 2.4).
 const SPECIAL: [&str; 7] =
     ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8"];
 
-/// Refuses a subnet in which no host can have an address.
+/// Refuses a subnet whose addresses cannot belong to hosts.
 pub(crate) fn refuse_special(subnet: IpNet) -> Result<(), Error> {
     let overlaps = |special: &IpNet| special.contains(&subnet) || subnet.contains(special);
     match SPECIAL.iter().filter_map(|special| special.parse().ok()).find(overlaps) {
@@ -393,8 +460,10 @@ pub(crate) fn refuse_special(subnet: IpNet) -> Result<(), Error> {
     }
 }
 
-/// An address of another interface inside or around the subnet would make one of the two unreachable; so would a route to
-/// the subnet or a part of it. A wider route may stay: it leads to the rest of what it is for.
+/// Refuses a subnet that overlaps another interface's, or to which a route leads. If another
+/// interface has an address inside or around the subnet, or there is a route to it or a part of it,
+/// one of the two would be unreachable. A wider route is allowed: it still leads to the rest of its
+/// destination.
 pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<(), Error> {
     refuse_special(subnet.into())?;
     let collides = |what: String, link: Option<u32>| -> Result<(), Error> {

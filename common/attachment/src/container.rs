@@ -1,4 +1,4 @@
-//! The container that is attached.
+//! The container to attach.
 
 use std::path::{Path, PathBuf};
 
@@ -18,15 +18,15 @@ pub(crate) const FIRST: &str = "eth0";
 /// A container, and the interface that it gets.
 #[derive(Debug, Clone)]
 pub struct Container<'a> {
-    /// Where stores and records are.
+    /// The directories of stores and records.
     pub scope: &'a Scope,
     /// Its id.
     pub id: &'a str,
-    /// Its instance, where it has one already.
+    /// Its instance, if it has one already.
     pub instance: Option<String>,
-    /// The interface's name in its namespace.
+    /// The name of the interface in the container's namespace.
     pub interface: String,
-    /// Whether nothing is made: what it relies on may be planned as well.
+    /// Whether this is only a plan, so that the objects it needs may not exist yet.
     pub planned: bool,
 }
 
@@ -40,21 +40,27 @@ impl<'a> Container<'a> {
         Ok(Self { scope, id, instance, interface: FIRST.to_owned(), planned: document.is_planned()? })
     }
 
-    /// The mark of what is made for it.
+    /// The mark of the container's objects.
     pub(crate) fn mark(&self) -> Mark {
         Mark::new(self.id, self.instance.as_deref())
     }
 
-    /// The name of the host's side of its link.
+    /// The holder of this attachment's claims. It is unique, because no id contains a colon.
+    pub(crate) fn holder(&self) -> String {
+        format!("{}:{}", self.id, self.interface)
+    }
+
+    /// The name of the host's side of the link.
     pub(crate) fn link(&self) -> String {
         veth_name(self.id, &self.interface)
     }
 
-    /// Chooses the interface: `wanted`, or the first of eth0, eth1 and so on that no attachment has. `network` is that of the
-    /// document: its bridge, where nothing is joined to it yet, keeps the first one for veth-pair.
+    /// Chooses the interface: `wanted`, or the first of eth0, eth1 and so on that no attachment
+    /// has. `network` is the document's network. If nothing is attached to its bridge yet, the
+    /// first interface is left for veth-pair.
     ///
     /// # Errors
-    /// When another attachment has it, or is on this `bridge`.
+    /// When another attachment has the interface, or is on this `bridge`.
     pub fn choose(
         &mut self,
         wanted: Option<&str>,
@@ -92,7 +98,7 @@ impl<'a> Container<'a> {
 /// Plans the namespace of the container: `/run/netns/<id>`, with `lo` up in it.
 ///
 /// # Errors
-/// When it is there already.
+/// When the namespace exists already.
 pub fn namespace(id: &str) -> Result<(Namespace, NetnsOperation), Error> {
     let namespace: PathBuf = Path::new("/run/netns").join(id);
     if namespace.symlink_metadata().is_ok() {

@@ -1,13 +1,17 @@
-//! What attaches a container to a network: the plans of netns-add, netns-bridge, veth-pair and bridge-attach.
+//! Plans how a container is attached to a network, for netns-add, netns-bridge, veth-pair and
+//! bridge-attach.
 //!
-//! [`namespace`] plans the container's namespace, [`network`] the bridge with all that it needs on the host, [`pair`] the link
-//! between both. Each returns operations, and what the document says of them. A tool that does several of these joins the lists.
+//! [`namespace`] plans the container's namespace, [`network`] the bridge with everything that it
+//! needs on the host, and [`pair`] the link between both. Each returns operations and the members
+//! for the document. A tool that does several of these joins the lists.
 
 mod address;
 mod argument;
 mod bridge;
 mod container;
+mod link;
 pub mod named;
+mod overlay;
 mod pair;
 mod prefix;
 mod published;
@@ -20,6 +24,7 @@ use operation::Error;
 pub use argument::{Gateways, Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6};
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
+pub use link::{End, complete as complete_links, open as open_link, ports};
 pub use pair::{Asked, pair, priority};
 pub use published::refuse_published;
 pub use repair::NetworkOperation;

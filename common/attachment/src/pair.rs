@@ -1,45 +1,48 @@
-//! The link between a container's namespace and a bridge: what makes it, and what is told of it.
+//! The veth pair between a container's namespace and a bridge: its operations, and its members in
+//! the document.
 
 use std::{net::IpAddr, path::Path};
 
 use document::members::{self, Attachment};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nat::NatOperation;
-use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL, Peer};
-use operation::Error;
+use nat::{NatOperation, Used};
+use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL, Peer, Sysctl, Variable};
+use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
-use crate::{Container, Route, address::Source, unfit::Unfit};
+use crate::{Container, Route, address::Source, bridge, overlay, unfit::Unfit};
 
-/// What the kernel gives a new bridge, in bytes.
+/// The kernel's default MTU of a new bridge, in bytes.
 const MTU: u32 = 1500;
 
-/// What is asked of the container's side.
+/// The wanted properties of the container's side.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
-    /// The network's name; that of the bridge if there is none.
+    /// The network's name. None means the bridge's name.
     pub name: Option<String>,
-    /// The MTU of the interface in bytes; by default that of the way out, on a bridge of others that of the bridge.
+    /// The MTU of the interface in bytes. None means that of the default route's interface, or on
+    /// another program's bridge, that of the bridge.
     pub mtu: Option<u32>,
-    /// Its address; none for the next free one.
+    /// The IPv4 address. None means the next free one.
     pub address: Option<IpAddr>,
-    /// Its address of IPv6, on a network that has it; none for a free one.
+    /// The IPv6 address on a network with IPv6. None means a free one.
     pub address6: Option<IpAddr>,
-    /// Its hardware address; by default it follows from the address.
+    /// The hardware address. None means that it is derived from the address.
     pub mac: Option<Mac>,
-    /// How far its default route goes before those of other attachments, and its place among those of this priority. None for a
-    /// route that comes before all of them.
+    /// The priority of its default route among those of the attachments, and the number of
+    /// attachments before it with the same priority. None means that it comes before all of them.
     pub priority: Option<(i32, usize)>,
     /// Further routes.
     pub routes: Vec<Route>,
-    /// Whether the bridge may be missing: it is made by the same step.
-    pub makes_bridge: bool,
+    /// The hardware address of a bridge that may not exist yet, because the same step makes it.
+    pub makes_bridge: Option<Mac>,
 }
 
-/// Plans the pair of links between the container's `namespace` and the bridge `on`, with a lease of its address.
+/// Plans the veth pair between the container's `namespace` and the bridge `on`, with a lease of its
+/// address.
 ///
 /// # Errors
-/// When there is no bridge, no free address, or a route that leads nowhere.
+/// When there is no bridge or no free address, or a route's gateway is not reachable.
 pub fn pair(
     container: &Container<'_>,
     namespace: &Path,
@@ -49,7 +52,9 @@ pub fn pair(
     let connection = Connection::open(None)?;
     let bridge = match connection.link(&on.name)? {
         Some(bridge) => bridge,
-        None if container.planned || asked.makes_bridge => planned_bridge(&on.name),
+        None if container.planned || asked.makes_bridge.is_some() => {
+            planned_bridge(&on.name, asked.makes_bridge)
+        }
         None => return Err(Unfit::BridgeGone(on.name.clone()).into()),
     };
     let source = |subnet, range, gateway| Source {
@@ -74,21 +79,22 @@ pub fn pair(
         (None, Some(_)) => return Err(Unfit::NoIpv6(on.name.clone()).into()),
         (None, None) => {}
     }
-    let guards = bridge.is_our_bridge();
+    let guards = bridge.index == 0 || bridge.is_our_bridge();
     let pair = Pair {
         container,
         namespace,
         on,
         here: (container.link(), Mac::derive(container.id, "host")),
         inside: asked.mac.unwrap_or_else(|| Mac::from(leased)),
-        mtu: match asked.mtu {
-            Some(mtu) => mtu,
-            // A bridge of ours takes the lowest of its ports'.
-            None if guards => {
+        mtu: match (asked.mtu, &on.vxlan) {
+            (Some(mtu), _) => mtu,
+            (None, Some(vxlan)) => overlay::mtu(&connection, vxlan.local)?,
+            // A bridge of ours has the lowest MTU of its ports.
+            (None, None) if guards => {
                 let from = (bridge.index != 0).then_some((bridge.index, leased));
                 connection.mtu_of_the_way_out(from)?.unwrap_or(bridge.mtu)
             }
-            None => bridge.mtu,
+            (None, None) => bridge.mtu,
         },
         addresses: leases
             .iter()
@@ -104,6 +110,7 @@ pub fn pair(
         operations.extend([lease.into(), claimed.into()]);
     }
     operations.extend(pair.operations().map(NetworkOperation::from));
+    operations.extend(proxies(container, on, &pair.addresses)?);
     let attachment = Attachment {
         name: asked.name.clone().unwrap_or_else(|| on.name.clone()),
         interface: container.interface.clone(),
@@ -114,20 +121,21 @@ pub fn pair(
     Ok((attachment, operations))
 }
 
-/// Default routes with priority 0 have this metric; a hundred numbers lie between two priorities, in which the first attachment
-/// comes first.
+/// The metric of default routes with priority 0. Each priority has a hundred metrics, in the order
+/// of attachment.
 const METRIC: i64 = 100_000;
 
-/// The priority of the attachment that comes after these.
+/// The priority of the next attachment, with its position after these.
 ///
 /// # Errors
-/// When it is to come before a default route that comes before all.
+/// When it would have to come before a default route that comes before all.
 pub fn priority(number: i32, attachments: &[Attachment]) -> Result<(i32, usize), Error> {
     let is_first = |route: &members::CniRoute| route.dst.prefix_len() == 0 && route.priority.is_none();
     match attachments.iter().find(|one| one.cni.routes.iter().any(is_first)) {
         Some(first) if number > 0 => Err(Unfit::NoPriority(first.interface.clone()).into()),
         _ => {
-            // Behind all of its priority: one between them may have been taken back.
+            // It goes behind all of the same priority, because one in between may have been
+            // removed.
             let taken: Vec<u64> = attachments.iter().map(Attachment::metric).collect();
             let last = (0..=99).rev().find(|at| taken.contains(&metric((number, *at)).into()));
             Ok((number, last.map_or(0, |at| at + 1)))
@@ -142,7 +150,7 @@ fn metric((priority, before): (i32, usize)) -> u32 {
     u32::try_from(METRIC - priority * 100 + before).unwrap_or_default()
 }
 
-/// The routes of the interface. No way leads out of an internal network.
+/// The routes of the interface. An internal network has no default route.
 fn routes(on: &members::Bridge, asked: &Asked) -> Result<Vec<members::CniRoute>, Error> {
     let mut routes = Vec::new();
     match asked.priority {
@@ -170,41 +178,61 @@ fn routes(on: &members::Bridge, asked: &Asked) -> Result<Vec<members::CniRoute>,
     Ok(routes)
 }
 
-/// The bridge as it is going to be made.
-fn planned_bridge(name: &str) -> Link {
+/// The operations that make the host answer for the IPv6 addresses on one of its links.
+fn proxies(
+    container: &Container<'_>,
+    on: &members::Bridge,
+    addresses: &[(IpNet, IpAddr)],
+) -> Result<Vec<NetworkOperation>, Error> {
+    let Some(link) = &on.ndp_proxy else { return Ok(Vec::new()) };
+    let claim = Claim::new(container.scope, &format!("ndp-{link}"), &container.holder());
+    let user = bridge::user(container, &on.name);
+    let variable = Sysctl::plan(container.scope, Variable::ProxyNdp { link: link.clone() })?;
+    let mut operations: Vec<NetworkOperation> =
+        vec![claim.clone().into(), Shared::new(&claim, Used::new(&user, Some(&on.name), variable)).into()];
+    operations.extend(addresses.iter().filter_map(|(address, _)| match address {
+        IpNet::V6(net) => Some(LinkOperation::NdpProxy { link: link.clone(), address: net.addr() }.into()),
+        IpNet::V4(_) => None,
+    }));
+    Ok(operations)
+}
+
+/// The bridge as it will be made.
+fn planned_bridge(name: &str, mac: Option<Mac>) -> Link {
     Link {
         index: 0,
         name: name.to_owned(),
-        mac: Some(Mac::derive("", name)),
+        mac,
         mtu: MTU,
         up: true,
         master: None,
         hairpin: false,
         isolated: false,
         bridge: true,
+        under: None,
         alias: None,
     }
 }
 
-/// The pair that is to be made.
+/// The planned pair.
 struct Pair<'a> {
     container: &'a Container<'a>,
     namespace: &'a Path,
     on: &'a members::Bridge,
-    /// The name and the hardware address of the side that stays here.
+    /// The name and the hardware address of the host's side.
     here: (String, Mac),
-    /// The hardware address of the other side.
+    /// The hardware address of the container's side.
     inside: Mac,
     mtu: u32,
-    /// Each with its gateway.
+    /// The addresses, each with its gateway.
     addresses: Vec<(IpNet, IpAddr)>,
     routes: Vec<members::CniRoute>,
-    /// Whether the bridge is ours: then its ports guard the host's loopback.
+    /// Whether the bridge is ours. Then its ports protect the host's loopback.
     guards: bool,
 }
 
 impl Pair<'_> {
-    /// What makes it.
+    /// The operations that make the pair.
     fn operations(&self) -> impl Iterator<Item = LinkOperation> {
         let (name, mac) = self.here.clone();
         let there = self.inside;

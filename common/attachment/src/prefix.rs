@@ -1,4 +1,4 @@
-//! The subnet of IPv6 of a bridge.
+//! The IPv6 subnet of a bridge.
 
 use std::net::Ipv6Addr;
 
@@ -13,16 +13,17 @@ use crate::{
     unfit::Unfit,
 };
 
-/// The bridge's address of IPv6.
+/// The bridge's IPv6 address.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chosen {
-    /// With its prefix.
+    /// The address with its prefix length.
     pub(crate) address: IpNet,
-    /// Who put it there (IFA_PROTO), where it stands.
+    /// Its origin (IFA_PROTO), if the address exists.
     pub(crate) present: Option<Option<u8>>,
 }
 
-/// The subnet that stands on the bridge, otherwise the wanted one or a new one; none for a bridge without IPv6.
+/// Chooses the subnet: the bridge's existing one, otherwise the wanted one or a new one. None for a
+/// bridge without IPv6.
 pub(crate) fn choose(
     connection: &Connection,
     standing: Option<&Link>,
@@ -32,7 +33,7 @@ pub(crate) fn choose(
         Some(link) => connection.addresses6(Some(link.index))?,
         None => Vec::new(),
     };
-    // What an interface gives itself is of no use beyond its link.
+    // A link-local address cannot be used beyond its link.
     let mut lasting = own.iter().filter(|one| !is_of_link(one.address)).peekable();
     let first = lasting.peek().map(|address| address.address);
     let is_it = |net: IpNet| wanted.subnet6.is_none_or(|subnet| net.trunc() == IpNet::from(subnet));
@@ -41,7 +42,7 @@ pub(crate) fn choose(
     let wanted_gateway = wanted.gateway6.map(Into::into);
     if let Some(found) = lasting.find(|found| is_it(found.address)) {
         bridge::gateway(&wanted.bridge, found.address.trunc(), wanted_gateway, Some(found.address.addr()))?;
-        // A bridge of others may have it for itself.
+        // Another program's bridge may have IPv6 for its own use.
         let is_used = is_ours || wanted.ipv6 || wanted.subnet6.is_some();
         return Ok(is_used.then_some(Chosen { address: found.address, present: Some(found.protocol) }));
     }
@@ -57,7 +58,7 @@ pub(crate) fn choose(
     }
     let subnet = match wanted.subnet6 {
         Some(subnet) => {
-            refuse_collision(connection, subnet)?;
+            refuse_collision(connection, subnet, wanted.ndp_proxy.as_deref())?;
             subnet
         }
         None => random()?,
@@ -67,18 +68,31 @@ pub(crate) fn choose(
     Ok(Some(Chosen { address, present: None }))
 }
 
-/// fe80::/10
+/// Whether the address is link-local (fe80::/10).
 fn is_of_link(address: IpNet) -> bool {
     matches!(address, IpNet::V6(net) if net.addr().segments()[0] & 0xffc0 == 0xfe80)
 }
 
-/// An address of another interface inside or around the subnet would make one of the two unreachable, and so would a route to a part
-/// of it.
-pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv6Net) -> Result<(), Error> {
+/// Refuses a subnet that overlaps another interface's, or to a part of which a route leads: one of
+/// the two would be unreachable. If the host answers for it on a link, it may be a part of that
+/// link's subnet.
+pub(crate) fn refuse_collision(
+    connection: &Connection,
+    subnet: Ipv6Net,
+    on: Option<&str>,
+) -> Result<(), Error> {
+    let on = match on {
+        Some(name) => Some(connection.link(name)?.ok_or_else(|| Unfit::NoLink(name.to_owned()))?.index),
+        None => None,
+    };
     let wanted = IpNet::from(subnet);
     refuse_special(wanted)?;
     let overlaps = |net: IpNet| wanted.contains(&net) || net.contains(&wanted);
-    let address = connection.addresses6(None)?.into_iter().map(|one| one.address.trunc());
+    let is_part = |one: &netlink::Address| {
+        on == Some(one.link) && one.address.trunc().contains(&wanted) && !wanted.contains(&one.address.addr())
+    };
+    let others = connection.addresses6(None)?.into_iter().filter(|one| !is_part(one));
+    let address = others.map(|one| one.address.trunc());
     let routes = connection.routes6(None)?.into_iter().map(|route| route.destination);
     let route = routes.filter(|to| wanted.contains(to)).map(|to| format!("the route to {to}"));
     let collision = address.filter(|net| overlaps(*net)).map(|net| net.to_string()).chain(route).next();
@@ -88,7 +102,7 @@ pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv6Net) -> Resu
     }
 }
 
-/// A prefix that hardly anybody else has: a random one of those that everybody may use (RFC 4193, 3.2).
+/// A random unique local prefix, which hardly any other network has (RFC 4193, 3.2).
 pub(crate) fn random() -> Result<Ipv6Net, Error> {
     let mut bytes = [0; 16];
     bytes[0] = 0xfd;

@@ -1,4 +1,4 @@
-//! Ports that lead to the address of an attachment.
+//! Published ports of an attachment's address.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,8 @@ use operation::Error;
 use repair::NetworkOperation;
 use serde::Deserialize;
 
-/// Refuses to undo a step whose address ports of the container lead to, by its record: whoever gets the address next would get
-/// what comes to these ports.
+/// Refuses to undo an attachment while published ports of the container lead to its address, by its
+/// record: the next container with the address would get their packets.
 ///
 /// # Errors
 /// The first such port; when the record cannot be read.
@@ -38,7 +38,7 @@ fn operations(step: &Step) -> impl Iterator<Item = NetworkOperation> {
     step.operations.iter().filter_map(|operation| NetworkOperation::deserialize(operation).ok())
 }
 
-/// The ports of an operation, in words, and where they lead.
+/// The ports of an operation, in words, and the address that they lead to.
 fn leads(operation: NetworkOperation) -> Vec<(String, IpAddr)> {
     let NetworkOperation::Nat(operation) = operation else { return Vec::new() };
     match operation {

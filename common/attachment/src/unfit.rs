@@ -1,11 +1,11 @@
-//! Why a container cannot be attached, with what the user can do about it.
+//! Why a container cannot be attached, with a hint for the user.
 
 use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use operation::Error;
 
-/// Something that does not fit what is there.
+/// A requested property that does not fit the existing state.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts say it.
 pub(crate) enum Unfit {
@@ -45,6 +45,18 @@ pub(crate) enum Unfit {
     FarGateway { gateway: IpAddr, destination: IpNet, subnet: IpNet },
     #[error("interface {interface:?} is taken by network {by:?}")]
     InterfaceTaken { interface: String, by: String },
+    #[error("{0} is no address of this host")]
+    NotOfThisHost(IpAddr),
+    #[error("address {address} is for another host: this one has {range}")]
+    OtherHosts { address: IpAddr, range: IpNet },
+    #[error("no interface {0:?}")]
+    NoLink(String),
+    #[error("only a routed network with IPv6 has addresses to answer for (--ndp-proxy)")]
+    NothingToProxy,
+    #[error("bridge {0:?} does not lead to other hosts")]
+    NoVxlan(String),
+    #[error("bridge {0:?} leads to other hosts")]
+    HasVxlan(String),
     #[error("bridge {0:?} has no IPv6")]
     NoIpv6(String),
     #[error("the container is on bridge {0:?} already")]
@@ -56,7 +68,7 @@ pub(crate) enum Unfit {
 }
 
 impl Unfit {
-    /// What the user can do; nothing where the text says it.
+    /// What the user can do. None if the message says it.
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NamespaceExists(path) => {
@@ -80,12 +92,20 @@ impl Unfit {
             Self::BridgeGone(_) => "make it again with netns-bridge --repair".to_owned(),
             Self::AddressTaken { .. } => "choose another with --ip, or leave it out".to_owned(),
             Self::InterfaceTaken { .. } => "choose another with --interface, or leave it out".to_owned(),
+            Self::NotOfThisHost(_) => {
+                "the network's file says by which address other hosts reach this one".into()
+            }
+            Self::OtherHosts { .. } => "choose another with --ip, or leave it out".to_owned(),
+            Self::NothingToProxy => "add --gateway-mode routed and --subnet6".to_owned(),
+            Self::NoVxlan(_) => "unwind the containers that are on it, or use another bridge".to_owned(),
+            Self::HasVxlan(_) => "name its network instead of the bridge".to_owned(),
             Self::NoIpv6(_) => "bridge-attach --ipv6 makes a bridge that has it".to_owned(),
             Self::NoPriority(_) => {
                 "use netns-add and bridge-attach instead of netns-bridge and veth-pair".to_owned()
             }
             Self::NoRoom { .. }
             | Self::NoBridge(_)
+            | Self::NoLink(_)
             | Self::AddressOutside { .. }
             | Self::NotOfAHost { .. }
             | Self::FarGateway { .. }

@@ -1,4 +1,4 @@
-//! ARG: values from outside the build, and where they are visible.
+//! Build arguments (ARG): their values, and the instructions that can see them.
 
 use std::{cell::RefCell, collections::BTreeMap, collections::BTreeSet};
 
@@ -14,9 +14,24 @@ use crate::{
     },
 };
 
-/// Arguments that a RUN sees without an ARG, and that are neither in the history nor in the cache (reference,
+/// Arguments that a RUN sees without an ARG. They are neither in the history nor in the cache key (reference,
 /// "Predefined ARGs").
 const PREDEFINED: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+// The build arguments for the builder itself (reference, "BuildKit built-in build args").
+
+/// The namespace of cache mounts.
+pub(crate) const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
+/// The host name of RUN.
+pub(crate) const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+/// Whether the image contains the results of its steps, as with `--cache-to type=inline`.
+pub const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
+/// Whether `.git` stays in a git context.
+pub(crate) const KEEP_GIT: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+/// The checks, instead of `# check=` of the Dockerfile.
+pub(crate) const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
+/// All that are carried out.
+const BUILT_IN: [&str; 5] = [CACHE_NAMESPACE, HOSTNAME, INLINE_CACHE, KEEP_GIT, CHECK];
 
 /// The values of `--build-arg`, and the ARGs before the first FROM.
 #[derive(Debug, Default)]
@@ -29,10 +44,10 @@ pub struct Global {
 }
 
 impl Global {
-    /// From the given values, `--platform`, and a file's global ARGs.
+    /// Evaluates a file's global ARGs with the given values and `--platform`.
     ///
     /// # Errors
-    /// When a default cannot be expanded: the line, and the cause.
+    /// When a default cannot be expanded: the number of its line, and the cause.
     pub fn new(
         given: BTreeMap<String, String>,
         target_platform: Option<&Platform>,
@@ -49,7 +64,7 @@ impl Global {
             platform.insert(format!("{side}ARCH"), own.architecture.clone());
             platform.insert(format!("{side}VARIANT"), own.variant.clone().unwrap_or_default());
         }
-        // Those that are given count, also in FROM.
+        // Given values override the predefined ones, also in FROM.
         let mut used = BTreeSet::new();
         for (name, value) in &mut platform {
             if let Some(own) = given.get(name) {
@@ -83,7 +98,7 @@ impl Global {
         Some(value.clone())
     }
 
-    /// The same, as if no value was given.
+    /// As [`Global::new`], but without the values of `--build-arg`.
     ///
     /// # Errors
     /// As [`Global::new`].
@@ -96,37 +111,37 @@ impl Global {
         Self::new(BTreeMap::new(), self.target.as_ref(), statements, escape, target)
     }
 
-    /// The names of variables in FROM.
+    /// The names of the variables that FROM can use.
     pub fn names(&self) -> impl Iterator<Item = String> {
         self.declared.keys().chain(self.platform.keys()).cloned()
     }
 
-    /// A given value, which does not count as used.
+    /// A value of `--build-arg`. This does not count as a use.
     pub fn given_value(&self, name: &str) -> Option<String> {
         self.given.get(name).cloned()
     }
 
-    /// The platform to build for, if one was named.
+    /// The platform to build for, if `--platform` names one.
     pub fn target(&self) -> Option<&Platform> {
         self.target.as_ref()
     }
 
-    /// A variable in FROM.
+    /// The value of a variable in FROM.
     pub fn variable(&self, name: &str) -> Option<String> {
         self.declared.get(name).or_else(|| self.platform.get(name)).cloned()
     }
 
-    /// Given values that an ARG used.
+    /// The names of given values that an ARG used.
     pub fn used(&self) -> Vec<String> {
         self.used.borrow().iter().cloned().collect()
     }
 
-    /// Notes that given values were used.
+    /// Marks given values as used.
     pub fn mark(&self, names: &[String]) {
         self.used.borrow_mut().extend(names.iter().cloned());
     }
 
-    /// Given values that no ARG used.
+    /// The names of given values that no ARG used.
     pub fn unused(&self) -> Vec<&str> {
         let used = self.used.borrow();
         self.given
@@ -136,12 +151,12 @@ impl Global {
                 !used.contains(*name)
                     && !is_predefined(name)
                     && *name != "SOURCE_DATE_EPOCH"
-                    && !name.starts_with("BUILDKIT_")
+                    && !BUILT_IN.contains(name)
             })
             .collect()
     }
 
-    /// The given proxies, each in both spellings.
+    /// The given proxies, each with its name in upper and in lower case.
     pub fn proxies(&self) -> Vec<(String, String)> {
         let given = self.given.iter().filter(|(name, _)| is_predefined(name));
         given
@@ -156,14 +171,14 @@ fn is_predefined(name: &str) -> bool {
     PREDEFINED.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// The ARGs of one stage so far.
+/// The ARGs of one stage, up to the current instruction.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Local {
     values: Vec<(String, String)>,
 }
 
 impl Local {
-    /// Follows an ARG instruction. Returns its text for the history.
+    /// Evaluates an ARG instruction. Returns its text for the history.
     ///
     /// # Errors
     /// When a default cannot be expanded.
@@ -194,19 +209,19 @@ impl Local {
         Ok(text)
     }
 
-    /// Follows an ENV: from there on it overrides the ARG with its name (reference, "Using ARG variables"). A later ARG
-    /// overrides it again.
+    /// Records an ENV. From here on it overrides an ARG of the same name (reference, "Using ARG variables").
+    /// A later ARG overrides the ENV again.
     pub fn hide(&mut self, name: &str) {
         self.values.retain(|(own, _)| own != name);
     }
 
-    /// A variable for instructions: the later one of ENV and ARG.
+    /// The value of a variable for instructions. Of an ENV and an ARG, the later one counts.
     pub fn variable(&self, name: &str, config: &Config) -> Option<String> {
         let own = self.values.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
         own.or_else(|| config.variable(name).map(str::to_owned))
     }
 
-    /// The variables of a RUN beyond the image's environment, sorted.
+    /// The variables that a RUN sees besides the image's environment, sorted.
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut seen = self.values.clone();
         seen.sort();
@@ -247,7 +262,13 @@ mod tests {
             parse(b"ARG V=1\nARG W=${V}2\nARG N\nFROM a\nARG V\nARG L=$V-x\nARG W=own\nARG N\nARG E=arg\n")
                 .unwrap();
         let global = Global::new(
-            given(&[("W", "given"), ("http_proxy", "p"), ("Z", "z")]),
+            given(&[
+                ("W", "given"),
+                ("http_proxy", "p"),
+                ("Z", "z"),
+                (HOSTNAME, "h"),
+                ("BUILDKIT_SYNTAX", "s"),
+            ]),
             None,
             &file.arguments,
             '\\',
@@ -280,7 +301,7 @@ mod tests {
         local.hide("E");
         assert_eq!(local.variable("E", &config).as_deref(), Some("env"), "an ENV after it");
         assert_eq!(environment(&local), ["L=1-x", "V=1", "W=given"]);
-        assert_eq!(global.unused(), ["Z"]);
+        assert_eq!(global.unused(), ["BUILDKIT_SYNTAX", "Z"]);
         assert_eq!(global.proxies(), [("HTTP_PROXY".into(), "p".into()), ("http_proxy".into(), "p".into())]);
     }
 }

@@ -1,7 +1,8 @@
-//! The step cache: the results of steps, by a key of everything that they depend on.
+//! The step cache. It finds the result of a step by a key, which covers everything that the step depends on.
 //!
-//! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`, written under another name and renamed. It names the
-//! step's layer. An entry is not used if the layer's blob is not in the store. Its time of access is that of its last use.
+//! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`. It is written under another name and renamed.
+//! It names the step's layer, and is only used if the store has the layer's blob. The file's times tell when
+//! the entry was last used.
 
 mod list;
 mod prune;
@@ -21,13 +22,16 @@ use serde::{Deserialize, Serialize};
 pub use list::{Row, list};
 pub use prune::{prune, shrink};
 
+/// Where the cache has the digests of contexts' files.
+pub(crate) const FILES: &str = "files";
+
 /// A layer in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Layer {
-    /// Its blob.
+    /// The layer's blob.
     pub descriptor: Descriptor,
-    /// The digest of its uncompressed tar.
+    /// The digest of the uncompressed tar.
     #[serde(rename = "diffID")]
     pub diff_id: Digest,
 }
@@ -35,9 +39,9 @@ pub struct Layer {
 /// The result of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// When, RFC 3339.
+    /// When the step ran (RFC 3339).
     pub created: String,
-    /// Its layer; none for a step that changed no file.
+    /// The step's layer. `None` for a step that changed no file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Layer>,
 }
@@ -56,30 +60,30 @@ pub enum Step {
 }
 
 impl Step {
-    /// Its name in keys, and a version. The version goes up when such a step makes something else of the same input.
-    /// The results of older versions of the tool are then not found.
+    /// The name of the step in keys, and a version. The version must be raised when the step makes a
+    /// different result of the same input. Results of older versions of the tool are then not found.
     fn version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Run => ("run", "3"),
-            Self::Copy => ("copy", "4"),
+            Self::Run => ("run", "4"),
+            Self::Copy => ("copy", "6"),
             Self::Workdir => ("workdir", "3"),
             Self::Configuration => ("configuration", "3"),
         }
     }
 }
 
-/// Everything that a step depends on.
+/// A key: everything that a step depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Key(Vec<u8>);
 
 impl Key {
-    /// A key of steps of a kind. Changes with the form of the entries.
+    /// The beginning of a key for this kind of step. It changes with the form of the entries.
     pub fn new(step: Step) -> Self {
         let (name, version) = step.version();
         Self::default().with("stave-1").with(name).with(version)
     }
 
-    /// With one more field, of any bytes.
+    /// Adds a field of any bytes.
     pub fn with(mut self, field: impl AsRef<[u8]>) -> Self {
         let field = field.as_ref();
         self.0.extend_from_slice(&(field.len() as u64).to_le_bytes());
@@ -87,7 +91,7 @@ impl Key {
         self
     }
 
-    /// With a list, of any length.
+    /// Adds a list of fields, of any length.
     pub fn with_all<T: AsRef<[u8]>>(self, fields: impl IntoIterator<Item = T>) -> Self {
         let list = fields.into_iter().fold(Self::default(), Self::with);
         self.with(list.0)
@@ -98,7 +102,7 @@ impl Key {
     }
 }
 
-/// The chain of layers below a step, as one digest (OCI image-spec, config.md, "Layer ChainID").
+/// The ChainID of the layers below a step, as text (OCI image-spec, config.md, "Layer ChainID").
 pub fn chain_id(layers: &[Layer]) -> String {
     let mut chain = String::new();
     for layer in layers {
@@ -110,13 +114,14 @@ pub fn chain_id(layers: &[Layer]) -> String {
     chain
 }
 
-/// A result as it is in its file.
+/// An entry, in the form of its file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
-    /// How often it was used, in [`DIGITS`] digits: it comes first, and is overwritten in place.
+    /// The number of uses, in [`DIGITS`] digits. It comes first in the file, so that it can be overwritten in
+    /// place.
     #[serde(default)]
     uses: String,
-    /// The step's text.
+    /// The text of the step.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     step: String,
     #[serde(flatten)]
@@ -124,7 +129,7 @@ struct Kept {
 }
 
 const DIGITS: usize = 10;
-/// What stands before the number.
+/// The bytes of the file before the number of uses.
 const BEFORE_USES: &str = "{\"uses\":\"";
 
 fn digits(uses: u64) -> String {
@@ -137,27 +142,27 @@ pub struct Cache {
     directory: PathBuf,
     read: bool,
     apart: Option<&'static str>,
-    /// What was found or kept since it was opened.
+    /// The entries that were found or kept since the cache was opened.
     used: RefCell<Vec<Used>>,
 }
 
-/// A result, with the file that it is in.
+/// An entry with its key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Used {
     /// The key, as hexadecimal digits.
     pub key: String,
-    /// The result.
+    /// The entry.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
 impl Cache {
-    /// The results that were found or kept so far, each once.
+    /// The entries that were found or kept so far, each once.
     pub fn used(&self) -> Vec<Used> {
         self.used.borrow().clone()
     }
 
-    /// Notes results that were found or kept elsewhere.
+    /// Records entries that another cache object found or kept.
     pub fn note(&self, used: Vec<Used>) {
         for one in used {
             let mut all = self.used.borrow_mut();
@@ -166,10 +171,11 @@ impl Cache {
         }
     }
 
-    /// Takes a result from elsewhere, unless there is one for its key.
+    /// Adds an entry from elsewhere, unless there is one for its key. The file is written in the directory
+    /// `beside` and renamed.
     ///
     /// # Errors
-    /// When it cannot be written: the path, and the cause.
+    /// When the entry cannot be written: the path and the cause.
     pub fn take(&self, used: &Used, beside: &Path) -> Result<(), (PathBuf, io::Error)> {
         let is_key = used.key.len() == 64 && used.key.bytes().all(|byte| byte.is_ascii_hexdigit());
         let path = self.directory.join(format!("{}.json", used.key));
@@ -179,22 +185,22 @@ impl Cache {
         write(&beside.join("entry.json"), &path, &used.entry, "").map_err(|error| (path, error))
     }
 
-    /// The cache in `directory`. If `read` is false, nothing is found in it (`--no-cache`), but results are kept.
+    /// The cache in `directory`. If `read` is false, no entry is found (`--no-cache`), but results are kept.
     pub fn new(directory: PathBuf, read: bool) -> Self {
         Self { directory, read, apart: None, used: RefCell::default() }
     }
 
-    /// The same cache with separate keys: for steps that see something else in the same layers.
+    /// The same cache with separate keys, for steps that see other files in the same layers.
     pub fn apart(self, name: &'static str) -> Self {
         Self { apart: Some(name), ..self }
     }
 
-    /// The directory of caches for `RUN --mount=type=cache`.
+    /// The directory of cache mounts (`RUN --mount=type=cache`).
     pub fn mounts(&self) -> PathBuf {
         self.directory.join("mounts")
     }
 
-    /// A key as hexadecimal digits: the name of its file.
+    /// A key as hexadecimal digits. They are the name of the entry's file.
     pub fn name(&self, key: &Key) -> String {
         match self.apart {
             Some(name) => key.clone().with(name).hex(),
@@ -206,7 +212,7 @@ impl Cache {
         self.directory.join(format!("{}.json", self.name(key)))
     }
 
-    /// The result for this key. An unreadable entry counts as none.
+    /// The entry for this key. An unreadable entry counts as missing.
     pub fn get(&self, key: &Key) -> Option<Entry> {
         if !self.read {
             return None;
@@ -216,19 +222,19 @@ impl Cache {
         Some(entry)
     }
 
-    /// Notes that the entry for this key was used.
+    /// Records a use of the entry for this key.
     pub fn touch(&self, key: &Key) {
         let path = self.path(key);
-        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        set_times(&path, &Timestamps { last_access: now, last_modification: now });
-        // A use that is not counted does no harm.
+        touch_all(&path);
+        // If a use is not counted, that does no harm.
         let _ = count(&path);
     }
 
-    /// Keeps the result of a step with this text. The file is written in the directory `beside`, on the same file system, and renamed.
+    /// Keeps the result of a step. `step` is the step's text. The file is written in the directory `beside`,
+    /// which must be on the same file system, and renamed.
     ///
     /// # Errors
-    /// When it cannot be written: the path, and the cause.
+    /// When the entry cannot be written: the path and the cause.
     pub fn put(
         &self,
         key: &Key,
@@ -242,21 +248,27 @@ impl Cache {
     }
 }
 
-/// Notes that a cache of a mount was used, and leaves the time that a command sees.
-pub(crate) fn touch(path: &Path) {
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-    };
-    set_times(path, &times);
+/// The present time, for utimensat(2).
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+
+/// Records a use of a file of the cache, in all its times.
+pub(crate) fn touch_all(path: &Path) {
+    set_times(path, &Timestamps { last_access: NOW, last_modification: NOW });
 }
 
-/// What does not know that it was used is removed sooner, and made again.
+/// Records a use of a cache mount. Does not change the modification time, which commands can see.
+pub(crate) fn touch(path: &Path) {
+    let kept = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    set_times(path, &Timestamps { last_access: NOW, last_modification: kept });
+}
+
+/// Sets times, and ignores errors: an entry whose use is not recorded is only removed sooner, and made again.
 fn set_times(path: &Path, times: &Timestamps) {
     let _ = utimensat(CWD, path, times, AtFlags::empty());
 }
 
-/// Counts a use of the entry in this file, in place: a build that is killed leaves it whole.
+/// Counts a use of the entry in this file, in place. A build that is killed meanwhile leaves the file
+/// complete.
 fn count(path: &Path) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     let mut start = [0; BEFORE_USES.len() + DIGITS];
@@ -267,7 +279,7 @@ fn count(path: &Path) -> io::Result<()> {
         Some(uses) if uses < 10_u64.pow(DIGITS as u32) - 1 => {
             file.write_all_at(digits(uses + 1).as_bytes(), BEFORE_USES.len() as u64)
         }
-        // One of an older version has no number.
+        // An entry of an older version has no number.
         _ => Ok(()),
     }
 }

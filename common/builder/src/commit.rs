@@ -1,4 +1,5 @@
-//! A container's changes as a new image: one layer on its own image, and one entry in the history.
+//! Makes an image of a container's changes: one more layer on the container's image, and one more entry in
+//! the history.
 
 use std::{
     collections::BTreeSet,
@@ -24,32 +25,33 @@ use crate::{
     moment::Moment,
 };
 
-/// The source of an image, and its settings.
+/// The container to commit, and the settings of the new image.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
     /// `$STAVE_ROOT`, absolute.
     pub root: PathBuf,
-    /// The container's upper directory.
-    pub upper: PathBuf,
+    /// The container's upper directories, lowest first.
+    pub uppers: Vec<PathBuf>,
     /// The lower directories, lowest first.
     pub lower: Vec<PathBuf>,
-    /// Mount points in the container.
+    /// The mount points in the container.
     pub mounted: Vec<PathBuf>,
-    /// The names of the image.
+    /// The names of the new image.
     pub tags: Vec<Reference>,
     /// The author.
     pub author: Option<String>,
     /// A description of the change.
     pub message: Option<String>,
-    /// The container's settings instead of the image's: `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal`.
+    /// Settings that replace those of the image: `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`,
+    /// `StopSignal`.
     pub run_with: Option<Config>,
-    /// Further instructions of a Dockerfile that change the configuration.
+    /// Dockerfile instructions that change the configuration.
     pub changes: Vec<String>,
-    /// The command of the container.
+    /// The container's command, for the history.
     pub created_by: String,
     /// The compression of the layer.
     pub compression: Compression,
-    /// Do not wait until the image is on the disk.
+    /// Whether not to wait until the image is on the disk.
     pub no_sync: bool,
 }
 
@@ -57,16 +59,16 @@ pub struct Commit {
 const CHANGES: &str =
     "CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR";
 
-/// Makes the image on that of `base`, a manifest in the store.
+/// Makes the image. `base` is the manifest of the container's image in the store.
 ///
-/// A running container is not stopped. A file that it is writing is taken as it is.
+/// A running container is not stopped. A file that the container is writing is taken as it is at the moment.
 ///
 /// # Errors
-/// [`Cause`]; no name is given then.
+/// [`Cause`]. The new image gets no name then.
 pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     let layout = Layout::open(commit.root.join("images"))?.with_sync(!commit.no_sync);
     let found = layout.image(base, None)?;
-    // An image that misses a layer cannot be run.
+    // An image with a missing layer could not be run.
     for layer in found.manifest.layers() {
         if !layout.has_blob(layer)? {
             let digest = oci::Digest::try_from(layer.digest()).map_err(oci::layout::Error::from)?;
@@ -76,13 +78,13 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     let mut image: Image = serde_json::from_value(found.raw_configuration)?;
     if let Some(Config { entrypoint, cmd, env, working_dir, user, stop_signal, .. }) = commit.run_with.clone()
     {
-        // Before 0.2.0 there was no signal among them.
+        // Before 0.2.0, `run_with` had no stop signal.
         let stop_signal = stop_signal.or(image.config.stop_signal);
         image.config = Config { entrypoint, cmd, env, working_dir, user, stop_signal, ..image.config };
     }
     change(&mut image, &commit.changes)?;
     let mut layers: Vec<Descriptor> = found.manifest.layers().to_vec();
-    let moment = Moment::of(oci::timestamp::source_date_epoch(), image.created.as_deref());
+    let moment = Moment::of(oci::timestamp::source_date_epoch()?, image.created.as_deref());
     let layer = write_layer(commit, &layout, moment)?;
     let created = moment.text();
     image.created = Some(created.clone());
@@ -112,22 +114,24 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     Ok(Built { descriptor, configuration, id, tree: None, read: Vec::new() })
 }
 
-/// The container's changes as a layer; none if there are none.
+/// Writes the container's changes as a layer. `None` if there are none.
 fn write_layer(commit: &Commit, layout: &Layout, moment: Moment) -> Result<Option<Layer>, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let upper = rustix::fs::open(&commit.upper, flags, Mode::empty())
-        .map_err(Cause::system("open", &commit.upper))?;
+    let open =
+        |path: &PathBuf| rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path));
+    let opened = commit.uppers.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let uppers: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
     let without: BTreeSet<Vec<u8>> =
-        diff::stubs(upper.as_fd(), &commit.lower, &commit.mounted).map_err(Cause::Diff)?;
+        diff::stubs(&uppers, &commit.lower, &commit.mounted).map_err(Cause::Diff)?;
     let options = diff::Options {
         compression: commit.compression,
-        below: commit.lower.last().cloned(),
+        lower: commit.lower.clone(),
         without,
         newest: moment.newest(),
         all: moment.all(),
     };
     let mut writer = layout.writer()?;
-    let summary = diff::upper(upper.as_fd(), &mut writer, &options).map_err(Cause::Diff)?;
+    let summary = diff::uppers(&uppers, &mut writer, &options).map_err(Cause::Diff)?;
     if summary.entries == 0 {
         return Ok(None);
     }
@@ -135,7 +139,8 @@ fn write_layer(commit: &Commit, layout: &Layout, moment: Moment) -> Result<Optio
     Ok(Some(Layer { descriptor, diff_id: summary.diff_id }))
 }
 
-/// Follows the instructions. An ENTRYPOINT drops the image's own CMD, unless an earlier one of them has set another.
+/// Applies the instructions. An ENTRYPOINT removes the CMD of the image, but not the CMD of an earlier
+/// instruction in `changes`.
 pub(crate) fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause> {
     let mut command_is_set = false;
     for text in changes {

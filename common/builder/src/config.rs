@@ -1,28 +1,28 @@
-//! The image configuration during a build: the OCI's (image-spec, config.md), with Docker's additions. Unknown members
-//! are kept.
+//! The image configuration during a build: that of OCI (image-spec, config.md) with Docker's additions.
+//! Unknown members are kept.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// `{}`, the value of sets in Go's JSON.
+/// `{}`: the value of each element of a set in Go's JSON.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
 /// An image configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Image {
-    /// When the last layer was made, RFC 3339.
+    /// When the last layer was made (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// MAINTAINER.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
-    /// `amd64` and so on.
+    /// The processor architecture, `amd64` for example.
     #[serde(default)]
     pub architecture: String,
-    /// `linux`.
+    /// The operating system, `linux`.
     #[serde(default)]
     pub os: String,
     /// The settings of a container.
@@ -34,7 +34,7 @@ pub struct Image {
     /// One entry for each instruction.
     #[serde(default, deserialize_with = "or_default")]
     pub history: Vec<History>,
-    /// Anything else.
+    /// Other members.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -79,7 +79,7 @@ pub struct Config {
     /// SHELL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,
-    /// Anything else.
+    /// Other members.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -90,7 +90,7 @@ pub struct RootFs {
     /// `layers`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Lowest first.
+    /// The DiffIDs, lowest layer first.
     #[serde(default, deserialize_with = "or_default")]
     pub diff_ids: Vec<String>,
 }
@@ -101,31 +101,31 @@ impl Default for RootFs {
     }
 }
 
-/// One instruction.
+/// The entry of one instruction in the history.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// When, RFC 3339.
+    /// When the instruction ran (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// The instruction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
-    /// Whether it made no layer.
+    /// Whether the instruction made no layer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
-    /// Anything else.
+    /// Other members.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// Go writes empty values as `null`.
+/// Reads `null`, which Go writes for empty values, as the default.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Docker's PATH for an image without one.
+/// Docker's PATH for an image that sets none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Image {
@@ -161,7 +161,7 @@ impl Config {
             .map(|(_, value)| value)
     }
 
-    /// Sets an environment variable, at its place in the list if it exists.
+    /// Sets an environment variable. An existing variable keeps its position in the list.
     pub fn set_variable(&mut self, name: &str, value: &str) {
         let pair = format!("{name}={value}");
         match self.env.iter_mut().find(|own| own.split_once('=').is_some_and(|(own, _)| own == name)) {
@@ -177,7 +177,7 @@ impl Config {
         }
     }
 
-    /// The shell for a command line in shell form.
+    /// The shell for commands in shell form.
     pub fn shell(&self) -> Vec<String> {
         match &self.shell {
             Some(shell) if !shell.is_empty() => shell.clone(),

@@ -1,4 +1,5 @@
-//! A container of what a failed RUN left. Stave's own tools make it, and `unwind` removes it.
+//! Makes a container of what a failed RUN left. Stave's own tools make the container, and `unwind` removes
+//! it.
 
 use std::{
     fs::File,
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use crate::{error::Cause, executor::Left, network::tool};
 
-/// Where the mounts of the machine are: a build may have gone into a mount namespace of its own.
+/// The machine's mount namespace. A build may have moved to a mount namespace of its own.
 #[derive(Debug)]
 pub struct Outside(File);
 
@@ -19,13 +20,13 @@ impl Outside {
     /// The mount namespace of this process, as it is now.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When the namespace cannot be opened.
     pub fn here() -> Result<Self, Cause> {
         let path = Path::new("/proc/self/ns/mnt");
         File::open(path).map(Self).map_err(Cause::system("open", path))
     }
 
-    /// Goes back to it, and to its root directory. This process has one thread.
+    /// Returns to the namespace, and to its root directory. The process must have only one thread.
     fn enter(&self) -> Result<(), Cause> {
         let failed = |errno: nix::errno::Errno| io::Error::from(errno);
         nix::sched::setns(&self.0, nix::sched::CloneFlags::CLONE_NEWNS)
@@ -34,11 +35,12 @@ impl Outside {
     }
 }
 
-/// Makes the container, outside of the build. Returns its document. From then on signals wait: who has the document can remove the
-/// container, and the process that is to write it ends soon.
+/// Makes the container, outside of the build's mount namespace, and returns its document. From then on
+/// signals are blocked, because the document must be written: it is needed to remove the container, and the
+/// process ends soon anyway.
 ///
 /// # Errors
-/// When a tool is missing or fails; that says why itself.
+/// When a tool is missing or fails. A tool that fails prints the reason itself.
 pub fn of_failed(left: &Left, outside: &Outside, root: &Path, run_dir: &Path) -> Result<Vec<u8>, Cause> {
     outside.enter()?;
     operation::interrupt::block()
@@ -52,17 +54,17 @@ pub fn of_failed(left: &Left, outside: &Outside, root: &Path, run_dir: &Path) ->
     let document = pass("layer-apply", rootless, document.as_bytes(), root, run_dir)?;
     let volumes: Vec<&str> = left.volumes.iter().flat_map(|volume| ["--volume", volume]).collect();
     pass("union-mount", &volumes, &document, root, run_dir).inspect_err(|_| {
-        // It has a step, and nobody will have its document.
+        // The document has a step, and nobody else will have the document.
         remove(&document, root, run_dir);
     })
 }
 
-/// Removes a container whose document nobody will have. Where that fails, `unwind` says why.
+/// Removes a container whose document nobody else has. If that fails, `unwind` prints the reason.
 pub fn remove(document: &[u8], root: &Path, run_dir: &Path) {
     let _ = pass("unwind", &["--quiet"], document, root, run_dir);
 }
 
-/// Runs one tool on a document, and returns what it makes of it.
+/// Runs a tool with `document` on standard input, and returns its output.
 fn pass(
     name: &'static str,
     arguments: &[&str],
@@ -74,7 +76,7 @@ fn pass(
     let mut command = tool(name, root, run_dir)?;
     let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
-    // It reads its input to the end before it writes anything.
+    // The tool reads its input to the end before it writes anything.
     let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(document));
     let output = child.wait_with_output().map_err(failed)?;
     match output.status.success() {

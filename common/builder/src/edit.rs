@@ -1,4 +1,5 @@
-//! An image of the store as another one: with other settings, more layers, one layer, or on another base. Nothing runs.
+//! Makes a new image of an image in the store: with other settings, more layers, one layer, or another base.
+//! Runs nothing.
 
 use std::{
     fs::File,
@@ -24,39 +25,39 @@ use crate::{
     manifest,
 };
 
-/// What is changed, in this order.
+/// The changes, in the order in which they are applied.
 #[derive(Debug, Clone, Default)]
 pub struct Edit {
     /// `$STAVE_ROOT`, absolute.
     pub root: PathBuf,
-    /// The platform of an image of several.
+    /// The platform to choose from an image for several platforms.
     pub platform: Option<Platform>,
-    /// The base that the image stands on, and the one that it is to stand on.
+    /// The old base of the image, and the new base.
     pub rebase: Option<(Descriptor, Descriptor)>,
-    /// Archives that become layers, in this order.
+    /// Archives to append as layers, in this order.
     pub append: Vec<PathBuf>,
-    /// One layer for all.
+    /// Whether to merge all layers into one.
     pub flatten: bool,
-    /// Instructions of a Dockerfile that change the configuration.
+    /// Dockerfile instructions that change the configuration.
     pub changes: Vec<String>,
     /// Labels to set.
     pub labels: Vec<(String, String)>,
     /// Labels to remove.
     pub without_labels: Vec<String>,
-    /// Annotations of the manifest to set.
+    /// Annotations to set in the manifest.
     pub annotations: Vec<(String, String)>,
     /// The names of the new image.
     pub tags: Vec<Reference>,
-    /// Do not wait until the image is on the disk.
+    /// Whether not to wait until the image is on the disk.
     pub no_sync: bool,
 }
 
-/// Makes the image from that of `image`, a manifest or an index in the store.
+/// Makes the new image. `image` is a manifest or an index in the store.
 ///
 /// # Errors
-/// [`Cause`]; no name is given then.
+/// [`Cause`]. The new image gets no name then.
 pub fn edit(edit: &Edit, image: &Descriptor) -> Result<Built, Cause> {
-    // As in a build: layers that are unpacked here have their own modes.
+    // As in a build: the caller's umask must not change the modes of unpacked layers.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let layout = Layout::open(edit.root.join("images"))?.with_sync(!edit.no_sync);
     let found = layout.image(image, edit.platform.as_ref())?;
@@ -104,7 +105,7 @@ pub fn edit(edit: &Edit, image: &Descriptor) -> Result<Built, Cause> {
     Ok(Built { descriptor, configuration, id, tree: None, read: Vec::new() })
 }
 
-/// Puts what the image has above one base on another. Its settings stay.
+/// Moves what the image has above its old base to a new base. The image's settings stay.
 fn rebase(
     layout: &Layout,
     edit: &Edit,
@@ -132,17 +133,19 @@ fn rebase(
     Ok(())
 }
 
-/// How many entries of a history, the first ones, are about the base below it, which has this one and so many layers.
+/// How many of the first entries of `history` belong to the image's base. `base` is the base's own history,
+/// and `layers` the number of its layers.
 fn of_base(history: &[History], base: &[History], layers: usize) -> usize {
     let with_layer = |entries: &[History]| entries.iter().filter(|entry| !entry.empty_layer).count();
     if history.starts_with(base) && with_layer(base) == layers {
         return base.len();
     }
-    // A builder has written it anew, or left it out: its layers tell.
+    // A builder has rewritten the base's history, or left it out. Count layers instead.
     (0..=history.len()).find(|end| with_layer(&history[..*end]) == layers).unwrap_or(history.len())
 }
 
-/// Takes an archive into the store, as it is. It is read to its end there: what is no archive is no layer.
+/// Stores an archive as a layer, unchanged. Reads it to its end, because a file that is not an archive is not
+/// a layer.
 fn take(layout: &Layout, path: &Path) -> Result<Layer, Cause> {
     let failed = |source: io::Error| Cause::system("append layer", path)(source);
     let (start, mut file) = peek(File::open(path).map_err(failed)?, Compression::LOOK).map_err(failed)?;
@@ -180,9 +183,9 @@ mod tests {
             ..History::default()
         };
         let own = [entry("a", false), entry("b", true), entry("c", false), entry("d", true)];
-        // The same entries, with settings behind the last layer.
+        // The base's history is unchanged, and has entries without a layer after the last layer.
         assert_eq!(of_base(&own, &own[..2], 1), 2);
-        // Others, and none.
+        // The base's history was rewritten, or left out.
         assert_eq!(of_base(&own, &[entry("x", false), entry("y", false)], 2), 3);
         assert_eq!(of_base(&own, &[], 1), 1);
         assert_eq!(of_base(&own, &[], 0), 0);

@@ -14,53 +14,53 @@ use crate::{
     plan::PlanError,
 };
 
-/// Why a build failed, and where in the Dockerfile.
+/// Why a build failed, and on which line of the Dockerfile.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The Dockerfile is not one.
+    /// The Dockerfile has a syntax error.
     #[error("{file}:{source}")]
     Syntax {
         /// The Dockerfile.
         file: String,
-        /// Line and reason.
+        /// The line and the cause.
         source: dockerfile::Error,
     },
-    /// A step.
+    /// A step failed.
     #[error("{file}:{line}: step {step}/{steps}: {source}")]
     Step {
         /// The Dockerfile.
         file: String,
         /// The line of the instruction.
         line: usize,
-        /// The step's number.
+        /// The number of the step.
         step: usize,
-        /// Of how many.
+        /// The number of all steps.
         steps: usize,
-        /// The reason.
+        /// The cause.
         source: Box<Cause>,
     },
-    /// Stages that do not fit together.
+    /// The stages do not fit together.
     #[error("{file}:{line}: {source}")]
     Plan {
         /// The Dockerfile.
         file: String,
         /// The line.
         line: usize,
-        /// The reason.
+        /// The cause.
         source: PlanError,
     },
-    /// `--target`.
+    /// The value of `--target` names no stage.
     #[error(transparent)]
     Target(PlanError),
-    /// A stage that another process built.
+    /// A stage failed that another process built.
     #[error("{}", .0.message)]
     Worker(Failure),
-    /// Anything that is about no line.
+    /// An error that no line of the Dockerfile is responsible for.
     #[error(transparent)]
     Other(#[from] Cause),
 }
 
-/// An error on its way from one process to another.
+/// An error in a form that can be sent to another process.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     message: String,
@@ -78,69 +78,69 @@ impl From<Error> for Failure {
     }
 }
 
-/// Why something did not go.
+/// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The system refused something.
+    /// A system call failed.
     #[error("{verb} {path:?}: {source}")]
     System {
         /// What was tried.
         verb: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// The context's `.dockerignore`.
+    /// The `.dockerignore` of the context is invalid.
     #[error("{path:?}: {source}")]
     Ignore {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: IgnoreError,
     },
-    /// FROM, COPY --from or RUN --mount of an image that is not in the store.
+    /// FROM, COPY --from or RUN --mount names an image that is not in the store.
     #[error("no image \"{0}\" in the store")]
     NoImage(String),
-    /// The same, where a registry was asked.
+    /// The image is not in the store, and it could not be pulled.
     #[error("no image \"{name}\" in the store, and it was not pulled: {source}")]
     Pull {
-        /// Its name.
+        /// The name of the image.
         name: String,
-        /// Why not.
+        /// The cause.
         source: Box<registry::Error>,
     },
-    /// `--cache-to` of a registry, or `--output` with `push=true`.
+    /// The image or the cache cannot be pushed: `--cache-to` of a registry, or `--output` with `push=true`.
     #[error("push {name}: {source}")]
     Push {
-        /// Its name.
+        /// The name in the registry.
         name: String,
-        /// Why not.
+        /// The cause.
         source: Box<registry::Error>,
     },
-    /// `--build-context NAME=oci-layout://…`.
+    /// The image cannot be read from an OCI layout: `--build-context NAME=oci-layout://…`.
     #[error("take image out of {path:?}: {source}")]
     Layout {
         /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: oci::load::Error,
     },
-    /// A layout without the image that is meant.
+    /// The OCI layout does not have the image.
     #[error("there is no image {which:?} in {path:?}")]
     NotInLayout {
         /// The directory.
         path: PathBuf,
-        /// A tag or a digest.
+        /// The tag or digest that was asked for.
         which: String,
     },
-    /// `--from` in an ONBUILD, of a stage that nothing in the Dockerfile itself needs.
+    /// `--from` in an ONBUILD names a stage that nothing in the Dockerfile itself needs.
     #[error("stage {0:?} is not built: nothing else needs it")]
     NotBuilt(String),
-    /// The store.
+    /// The image store failed.
     #[error(transparent)]
     Store(#[from] oci::layout::Error),
-    /// Unpacking a layer.
+    /// A layer cannot be unpacked.
     #[error("unpack layer {diff_id}: {source}")]
     Unpack {
         /// The layer.
@@ -148,13 +148,13 @@ pub enum Cause {
         /// The cause.
         source: Box<layer::apply::Error>,
     },
-    /// The unpacked layers.
+    /// The unpacked layers cannot be opened or changed.
     #[error(transparent)]
     Layers(layer::apply::Error),
-    /// Making a layer of what a step wrote.
+    /// The changes of a step cannot be written as a layer.
     #[error("make layer: {0}")]
     Diff(#[source] layer::diff::Error),
-    /// Mounting.
+    /// A file system cannot be mounted or unmounted.
     #[error("{0}")]
     Mount(#[from] mount::Error),
     /// The process of a RUN could not be started.
@@ -168,7 +168,7 @@ pub enum Cause {
         /// The cause.
         source: io::Error,
     },
-    /// A tool that makes a container of a failed step failed.
+    /// A tool that makes a container of a failed step could not be started, or failed.
     #[error("{tool}: {source}")]
     Tool {
         /// The tool.
@@ -176,30 +176,30 @@ pub enum Cause {
         /// The cause.
         source: io::Error,
     },
-    /// A tool that makes the network of a build failed, and said so.
+    /// A tool that makes the network of a build failed. It printed the reason itself.
     #[error("the tools that make it failed")]
     NoNetwork,
-    /// The process of a RUN failed.
+    /// The command of a RUN failed.
     #[error("The command '{command}' returned a non-zero code: {status}")]
     Failed {
         /// The command line.
         command: String,
-        /// Its exit status; 128 and more for a signal.
+        /// The exit status of the command; 128 + N if signal N ended it.
         status: i32,
-        /// Whether it had no network and looked for one.
+        /// Whether the command had no network and tried to use one.
         offline: bool,
-        /// What it left, if that is kept.
+        /// What the command left, if it is kept.
         left: Option<Box<Left>>,
     },
-    /// COPY or ADD.
+    /// COPY or ADD failed.
     #[error("{instruction} failed: {source}")]
     Copy {
-        /// Which.
+        /// `COPY` or `ADD`.
         instruction: &'static str,
         /// The cause.
         source: CopyError,
     },
-    /// WORKDIR.
+    /// The directory of WORKDIR cannot be made.
     #[error("create working directory {path:?}: {source}")]
     Workdir {
         /// The directory.
@@ -207,54 +207,54 @@ pub enum Cause {
         /// The cause.
         source: CopyError,
     },
-    /// A context at an address.
+    /// The context cannot be downloaded.
     #[error("get build context: {0}")]
     Context(Box<registry::Error>),
-    /// A repository of git.
+    /// A git repository cannot be fetched.
     #[error(transparent)]
     Git(#[from] git::Error),
-    /// An address that means a repository of git, with something wrong in it.
+    /// The address of a git repository is invalid.
     #[error("address {0:?}: {1}")]
     GitAddress(String, git::AddressError),
-    /// `--keep-git-dir`, and an address that says otherwise.
+    /// `--keep-git-dir` contradicts the address.
     #[error("inconsistent keep-git-dir configuration")]
     KeepGit,
-    /// COPY of something that is not in a context.
+    /// COPY cannot copy a source that is not in a context.
     #[error("source can't be {0} for COPY")]
     NoCopy(&'static str),
-    /// `--ssh` of something that is no agent.
+    /// The value of `--ssh` names no agent.
     #[error("SSH agent {0:?}: {1}")]
     Agent(String, String),
-    /// The processes that build stages.
+    /// The processes that build stages failed.
     #[error("build stages side by side: {0}")]
     Workers(#[source] io::Error),
-    /// More than a Dockerfile may have.
+    /// A file or the number of instructions exceeds a limit.
     #[error("{0:?} has more than {1}")]
     TooLarge(String, &'static str),
-    /// `# check=`.
+    /// The value of `# check=` is invalid.
     #[error("failed to parse check options: {0}")]
     Checks(#[from] crate::lint::BadChecks),
-    /// Findings, where a build is to fail for them.
+    /// The checks found something, and findings are errors.
     #[error("lint violation found for rules: {0}")]
     Lint(String),
-    /// A name that is near to others.
+    /// An error with a suggestion: a name that is similar to a known one.
     #[error("{0}{1}")]
     Near(Box<Cause>, String),
-    /// A context that is no archive.
+    /// The context is a Dockerfile, and not an archive.
     #[error("{0} is a Dockerfile, and no archive: there is no {1:?} in it")]
     NoArchive(String, PathBuf),
-    /// A context in an archive.
+    /// The archive of the context cannot be unpacked.
     #[error("read build context from {object}: {source}")]
     Input {
-        /// Where it came from.
+        /// Where the context came from.
         object: String,
         /// The cause.
         source: CopyError,
     },
-    /// Collecting the files of the image.
+    /// The files of the image cannot be collected.
     #[error("collect the files of the image: {0}")]
     Tree(#[source] layer::diff::Error),
-    /// Writing them into a directory.
+    /// The files of the image cannot be written to a directory.
     #[error("write the files of the image to {path:?}: {source}")]
     Output {
         /// The directory.
@@ -262,43 +262,43 @@ pub enum Cause {
         /// The cause.
         source: CopyError,
     },
-    /// ADD of something on a web server.
+    /// ADD cannot download a file.
     #[error("ADD failed: {0}")]
     Fetch(Box<registry::Error>),
-    /// What came is not what was meant.
+    /// A downloaded file does not have the digest of `--checksum`.
     #[error("ADD of {address:?}: its digest is {found}, and not {wanted}")]
     Checksum {
-        /// Its address.
+        /// The address of the file.
         address: String,
-        /// `--checksum`.
+        /// The digest of `--checksum`.
         wanted: oci::Digest,
-        /// What came.
+        /// The digest of the file.
         found: oci::Digest,
     },
-    /// `--checksum` that says nothing.
+    /// The value of `--checksum` is invalid.
     #[error("checksum {0:?}: {1}")]
     NoChecksum(String, &'static str),
-    /// A variable.
+    /// A variable cannot be expanded.
     #[error(transparent)]
     Expand(#[from] ExpandError),
-    /// An instruction that changes the configuration.
+    /// An instruction that changes the configuration failed.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    /// `--from`.
+    /// The value of `--from` is invalid.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A user or group.
+    /// A user or group is unknown.
     #[error(transparent)]
     Owner(#[from] OwnerError),
-    /// `RUN --mount`.
+    /// The value of `RUN --mount` is invalid.
     #[error("mount {text:?}: {message}")]
     RunMount {
         /// The mount.
         text: String,
-        /// What is wrong with it.
+        /// What is wrong.
         message: String,
     },
-    /// A secret that a RUN cannot do without.
+    /// A RUN needs a secret that was not given.
     #[error("mount {text:?}: secret {id:?} is required, and was not given")]
     NoSecret {
         /// The mount.
@@ -306,47 +306,54 @@ pub enum Cause {
         /// The secret's id.
         id: String,
     },
-    /// `ARG SOURCE_DATE_EPOCH` of the Dockerfile that is no time.
-    #[error("SOURCE_DATE_EPOCH {0:?} is not a number of seconds since 1970")]
-    Epoch(String),
-    /// A secret in a variable that is not set.
+    /// `SOURCE_DATE_EPOCH`, of the environment or as an ARG of the Dockerfile, is not a time.
+    #[error(transparent)]
+    Epoch(#[from] oci::timestamp::InvalidEpoch),
+    /// The variable of a secret is not set.
     #[error("read secret: the variable {0:?} is not set")]
     NoVariable(String),
-    /// ONBUILD in the base image.
+    /// An ONBUILD instruction of the base image is invalid.
     #[error("ONBUILD {text:?} of the base image: {source}")]
     Trigger {
         /// The instruction.
         text: String,
-        /// What is wrong with it.
+        /// The cause.
         source: dockerfile::Error,
     },
-    /// A rebase from a base that the image does not stand on.
+    /// A rebase names an old base that the image is not based on.
     #[error("the image does not stand on the old base: its lowest layers are others")]
     NoBase,
-    /// A rebase to a base of another platform.
+    /// Docker's manifests name no media type for a layer with zstd.
+    #[error("write manifest: Docker's form has no media type for layer {0}, which is compressed with zstd")]
+    NoDockerType(String),
+    /// A layer has another DiffID than its image says.
+    #[error("compress layer {0}: its content is {1}: the store is damaged")]
+    OtherContent(oci::Digest, oci::Digest),
+    /// A rebase names a new base for another platform.
     #[error("the new base is for another platform: {0}")]
     OtherPlatform(String),
-    /// `--change` of a commit.
+    /// An instruction of `--change` is invalid.
     #[error("change {text:?}: {problem}")]
     Change {
         /// The instruction.
         text: String,
-        /// What is wrong with it.
+        /// What is wrong.
         problem: String,
     },
-    /// A configuration that is not one, or cannot be written.
+    /// The image configuration cannot be read or written.
     #[error("image configuration: {0}")]
     Configuration(#[from] serde_json::Error),
 }
 
 impl Cause {
-    /// For `map_err`: names the object of a call that failed.
+    /// For `map_err`: makes the error of `verb` on the file at `path`.
     pub fn system<E: Into<io::Error>>(verb: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |source| Self::System { verb, path, source: source.into() }
     }
 
-    /// Whether the system or the store is the cause (a full disk, say), and no other Dockerfile would help.
+    /// Whether the system or the store is at fault (a full disk, for example), so that no change of the
+    /// Dockerfile would help.
     fn is_of_system(&self) -> bool {
         match self {
             Self::System { .. }
@@ -365,7 +372,7 @@ impl Cause {
         }
     }
 
-    /// The word that is wrong, where it is about one.
+    /// The wrong word of the instruction, if the error is about one.
     fn word(&self) -> Option<String> {
         match self {
             Self::Near(cause, _) => cause.word(),
@@ -415,7 +422,7 @@ impl From<Cause> for operation::Error {
 }
 
 impl From<Error> for operation::Error {
-    /// With what a person can do about it. All that a build writes lies below `--root`.
+    /// Adds a hint, if there is one. Everything that a build writes is below `--root`.
     fn from(error: Error) -> Self {
         let hint = error.hint();
         let error = Self::caused_by(error).of(operation::Place::Store);
@@ -427,7 +434,7 @@ impl From<Error> for operation::Error {
 }
 
 impl Error {
-    /// The line of the Dockerfile that has to be mended.
+    /// The line of the Dockerfile to correct, if there is one.
     pub(crate) fn line(&self) -> Option<usize> {
         let line = match self {
             Self::Syntax { source, .. } => source.line,
@@ -439,7 +446,7 @@ impl Error {
         Some(line).filter(|line| *line > 0)
     }
 
-    /// The word of the instruction that is wrong, where it is about one.
+    /// The wrong word of the instruction, if the error is about one.
     pub(crate) fn word(&self) -> Option<String> {
         match self {
             Self::Syntax { source, .. } => dockerfile::word_of(&source.message).map(str::to_owned),
@@ -450,7 +457,7 @@ impl Error {
         }
     }
 
-    /// What a RUN left that failed, if that was kept.
+    /// What a failed RUN left, if it is kept.
     pub fn left(&self) -> Option<&Left> {
         match self {
             Self::Step { source, .. } => match source.as_ref() {
@@ -462,7 +469,7 @@ impl Error {
         }
     }
 
-    /// What to do about it, where that can be said.
+    /// What the user can do, if it is known.
     fn hint(&self) -> Option<String> {
         match self {
             Self::Step { source, .. } => source.hint(),

@@ -1,16 +1,16 @@
-//! The part of a Dockerfile that an error is about, as BuildKit shows it.
+//! Shows the part of a Dockerfile that an error is about, in BuildKit's form.
 
 use crate::dockerfile;
 
-/// Lines shown before and behind the instruction.
+/// The number of lines to show before and after the instruction.
 const AROUND: usize = 2;
-/// An instruction of more lines is cut.
+/// The largest number of lines of an instruction that are shown.
 const MOST: usize = 20;
-/// Longer lines are cut.
+/// The largest number of characters of a line that are shown.
 const WIDTH: usize = 160;
 
-/// The instruction on the line `first`, marked, with its surroundings, and a mark under `word` where that stands in it. Nothing where
-/// there is no such line.
+/// Marks the instruction on the line `first`, shows the lines around it, and marks `word` if the line has it.
+/// Empty if there is no such line.
 pub(crate) fn excerpt(name: &str, text: &[u8], first: usize, word: Option<&str>) -> String {
     let last = dockerfile::last_line(text, first).min(first + MOST);
     let text = String::from_utf8_lossy(text);
@@ -41,7 +41,7 @@ pub(crate) fn excerpt(name: &str, text: &[u8], first: usize, word: Option<&str>)
     shown + &rule + "\n"
 }
 
-/// Where a word stands in a line, in characters: as a whole word if it does so anywhere.
+/// The position of a word in a line, in characters. Prefers a position where it is a whole word.
 fn find(line: &str, word: &str) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     let is_whole =

@@ -1,7 +1,7 @@
-//! Patterns for paths, of Docker's two kinds: Go's `filepath.Match` for sources of COPY and ADD, and those of
-//! `.dockerignore`, which also have `**`.
+//! The two kinds of path patterns in Docker: Go's `filepath.Match` for sources of COPY and ADD, and the
+//! patterns of `.dockerignore`, which also have `**`.
 
-/// An invalid pattern: a `[` without its `]`, a backslash at the end.
+/// The pattern is invalid: a `[` without `]`, or a backslash at the end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("syntax error in pattern {0:?}")]
 pub struct BadPattern(String);
@@ -9,9 +9,11 @@ pub struct BadPattern(String);
 /// Whether `**` crosses directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DoubleStar {
-    /// `**` is the same as `*`: sources of COPY.
+    /// `**` is the same as `*`. Used for sources of COPY and ADD.
     Plain,
-    /// `**/` is any number of directories, `**` at the end everything: `.dockerignore`, `--exclude`, `--parents`.
+    /// `**/` matches any number of directories, and `**` at the end everything. `**.log`, where nothing else is
+    /// special, matches every path that ends with `.log`. Used for `.dockerignore`, `--exclude` and `--parents`
+    /// (moby/patternmatcher).
     Deep,
 }
 
@@ -24,7 +26,7 @@ enum Part {
     Many,
     /// `**/`: nothing, or anything that ends with a slash.
     Directories,
-    /// `**` at the end.
+    /// `**` at the end, and at the begin of `**.log`.
     All,
     Class {
         negated: bool,
@@ -33,7 +35,7 @@ enum Part {
 }
 
 impl Part {
-    /// Whether a class contains a character.
+    /// Whether the class contains a character.
     fn holds(&self, c: char) -> bool {
         let Self::Class { negated, ranges } = self else { return false };
         ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
@@ -44,7 +46,7 @@ impl Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(Vec<Part>);
 
-/// Whether anything in `text` is special in a pattern.
+/// Whether `text` contains special characters of a pattern.
 pub fn has_wildcards(text: &str) -> bool {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -57,7 +59,7 @@ pub fn has_wildcards(text: &str) -> bool {
     false
 }
 
-/// `text` without the backslashes that make characters literal.
+/// Removes the backslashes that make characters literal.
 pub fn unescape(text: &str) -> String {
     let mut chars = text.chars();
     let mut out = String::new();
@@ -67,7 +69,7 @@ pub fn unescape(text: &str) -> String {
     out
 }
 
-/// `text` as a pattern that matches only itself.
+/// A pattern that matches only `text`.
 pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -92,8 +94,14 @@ impl Glob {
             parts.push(match c {
                 '*' if stars == DoubleStar::Deep && chars.peek() == Some(&'*') => {
                     chars.next();
-                    chars.next_if_eq(&'/');
-                    if chars.peek().is_none() { Part::All } else { Part::Directories }
+                    let is_first = parts.is_empty();
+                    let is_whole_part = chars.next_if_eq(&'/').is_some();
+                    match chars.clone().any(|c| matches!(c, '*' | '?' | '[' | ']' | '\\')) {
+                        _ if chars.peek().is_none() => Part::All,
+                        // What ends so, as with a `*` that crosses directories.
+                        false if is_first && !is_whole_part => Part::All,
+                        _ => Part::Directories,
+                    }
                 }
                 '*' => Part::Many,
                 '?' => Part::Any,
@@ -105,8 +113,8 @@ impl Glob {
         Ok(Self(parts))
     }
 
-    /// Whether the whole of `path` matches. It follows all positions in the pattern at once, so its time is at most the
-    /// product of both lengths.
+    /// Whether the pattern matches the whole of `path`. All positions in the pattern are followed at once, so
+    /// the time is at most proportional to the product of both lengths.
     pub fn matches(&self, path: &str) -> bool {
         let mut at = vec![false; self.0.len() + 1];
         self.enter(&mut at, 0);
@@ -133,7 +141,7 @@ impl Glob {
         at[self.0.len()]
     }
 
-    /// Marks a position, and the following ones that are reached without a character.
+    /// Marks a position, and the positions after it that are reachable without a character.
     fn enter(&self, at: &mut [bool], mut position: usize) {
         loop {
             at[position] = true;
@@ -145,7 +153,7 @@ impl Glob {
     }
 }
 
-/// A character class after its `[`.
+/// Parses a character class, after the `[`.
 fn class(chars: &mut std::iter::Peekable<std::str::Chars>) -> Option<Part> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
@@ -202,6 +210,14 @@ mod tests {
             ("a/**/c", Deep, "ac", false),
             ("**/*.go", Deep, "a/b.go", true),
             ("a**/b", Deep, "axx/b", true),
+            ("**.log", Deep, "app.log", true),
+            ("**.log", Deep, "a/b.log", true),
+            ("**.log", Deep, "a/b.log/c", false),
+            ("**foo", Deep, "xfoo", true),
+            ("**foo", Deep, "a/foo", true),
+            ("**foo/bar", Deep, "a/xfoo/bar", true),
+            ("**.lo?", Deep, "app.log", false),
+            ("**.lo?", Deep, "a/.log", true),
         ] {
             assert_eq!(Glob::parse(pattern, stars).unwrap().matches(path), expected, "{pattern} {path}");
         }

@@ -1,20 +1,20 @@
-//! `.dockerignore`: the part of the context that a build does not see.
+//! `.dockerignore`: which files of the context a build does not see.
 
 use crate::{
-    copy::parts,
+    copy::cleaned,
     glob::{BadPattern, DoubleStar, Glob},
 };
 
 /// The name of the file.
 pub const IGNORE_FILE: &str = ".dockerignore";
 
-/// A list of patterns; the last match decides.
+/// A list of patterns. The last pattern that matches decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ignore {
     rules: Vec<Rule>,
-    /// Whether any rule includes files again. Only then must ignored directories be searched.
+    /// Whether a rule includes files again. Only then must excluded directories be searched.
     exceptions: bool,
-    /// Whether a rule takes out all that is in the context.
+    /// Whether a rule excludes the whole context.
     everything: bool,
 }
 
@@ -24,19 +24,19 @@ struct Rule {
     exception: bool,
 }
 
-/// A line that is not a pattern.
+/// Why a line is not a valid pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IgnoreError {
-    /// A `!` alone.
+    /// The line has only a `!`.
     #[error("illegal exclusion pattern: \"!\"")]
     BareException,
-    /// An invalid pattern.
+    /// The pattern is invalid.
     #[error(transparent)]
     Pattern(#[from] BadPattern),
 }
 
 impl Ignore {
-    /// Parses the file.
+    /// Parses a `.dockerignore`.
     ///
     /// # Errors
     /// [`IgnoreError`].
@@ -46,7 +46,7 @@ impl Ignore {
         Self::new(text.lines().filter(|line| !line.starts_with('#')))
     }
 
-    /// A list of patterns from `--exclude`.
+    /// Parses the patterns of `--exclude`.
     ///
     /// # Errors
     /// [`IgnoreError`].
@@ -59,10 +59,12 @@ impl Ignore {
                 Some(rest) => (true, rest.trim()),
                 None => (false, pattern),
             };
-            // Go's `filepath.Clean`, from the context's root.
-            let pattern = parts(pattern).join("/");
+            // Docker cleans a pattern, and then removes one slash at its beginning. So `../a` stays what it is,
+            // and fits nothing in the context.
+            let pattern = if pattern.is_empty() { String::new() } else { cleaned(pattern) };
+            let pattern = pattern.strip_prefix('/').unwrap_or(&pattern).to_owned();
             // "." is the context itself, which is never ignored.
-            if pattern.is_empty() {
+            if matches!(pattern.as_str(), "" | ".") {
                 continue;
             }
             everything |= !exception && matches!(pattern.as_str(), "*" | "**" | "**/*");
@@ -77,17 +79,18 @@ impl Ignore {
         self.rules.is_empty()
     }
 
-    /// Whether something below an ignored directory may still be included.
+    /// Whether something in an excluded directory may be included again.
     pub fn has_exceptions(&self) -> bool {
         self.exceptions
     }
 
-    /// Whether nothing of the context is left.
+    /// Whether the whole context is excluded.
     pub fn takes_all(&self) -> bool {
         self.everything
     }
 
-    /// Whether `path` (relative, without `.` and `..`) is ignored: itself, or by a parent directory.
+    /// Whether `path` (relative, without `.` and `..`) is excluded, by itself or because of a parent
+    /// directory.
     pub fn ignores(&self, path: &str) -> bool {
         let above = || path.match_indices('/').map(|(end, _)| &path[..end]);
         let fits =
@@ -109,6 +112,12 @@ mod tests {
             ("/a/", "a", true),
             ("./a", "a", true),
             ("x/../a", "a", true),
+            ("/../a", "a", true),
+            ("../a", "a", false),
+            ("../*", "a", false),
+            ("x/../../*", "a", false),
+            ("..", "a", false),
+            ("*\n!../a", "a", true),
             ("**/a", "b/a", true),
             ("*/a", "b/a", true),
             ("*/a", "b/b/a", false),

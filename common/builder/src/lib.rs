@@ -1,13 +1,15 @@
-//! Building images from Dockerfiles.
+//! Builds images from Dockerfiles.
 //!
-//! [`dockerfile`] is the language, [`copy`] does COPY and ADD, [`executor`] builds. [`commit`] makes an image of a
-//! container's changes.
+//! [`dockerfile`] parses the language, [`copy`] carries out COPY and ADD, and [`executor`] builds. [`commit`]
+//! makes an image of a container's changes. [`edit`] changes an image without a build, and
+//! [`convert`] its compression and the form of its manifest.
 
 pub mod arguments;
 pub mod cache;
 pub mod commit;
 pub mod config;
 pub mod container;
+pub mod convert;
 pub mod copy;
 pub mod dockerfile;
 pub mod edit;
@@ -31,4 +33,5 @@ pub use executor::{
     Built, CacheFrom, CacheTo, Context, Named, Network, Options, Pull, Secret, Surroundings, build,
     write_tree,
 };
+pub use manifest::Format;
 pub use progress::Form as ProgressForm;

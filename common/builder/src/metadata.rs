@@ -1,4 +1,4 @@
-//! Instructions that change an image's configuration and no file.
+//! Instructions that change an image's configuration and no files.
 
 use crate::{
     config::{Config, Empty, Image},
@@ -9,30 +9,30 @@ use crate::{
     },
 };
 
-/// Why such an instruction failed.
+/// Why an instruction that changes the configuration failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
-    /// A variable in it.
+    /// A variable cannot be expanded.
     #[error(transparent)]
     Expand(#[from] ExpandError),
-    /// EXPOSE of something other than a port.
+    /// EXPOSE names something other than a port.
     #[error("invalid containerPort: {0}")]
     Port(String),
-    /// EXPOSE with another protocol.
+    /// EXPOSE names an unknown protocol.
     #[error("invalid proto: {0}")]
     Protocol(String),
-    /// STOPSIGNAL of something other than a signal.
+    /// STOPSIGNAL names something other than a signal.
     #[error("invalid signal: {0}")]
     Signal(String),
-    /// An empty name.
+    /// A name is empty.
     #[error("{0} names can not be blank")]
     Blank(&'static str),
-    /// VOLUME of an empty variable.
+    /// The path of a VOLUME is empty.
     #[error("VOLUME specified can not be an empty string")]
     Volume,
 }
 
-/// A list of words in the form of the history: `["/bin/bash" "-c"]`.
+/// A list of words in the form of the history, `["/bin/bash" "-c"]`.
 fn quoted(words: &[String]) -> String {
     format!("[{}]", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" "))
 }
@@ -48,17 +48,18 @@ fn words_of(command: &CommandLine, config: &Config) -> Vec<String> {
     }
 }
 
-/// The change of a configuration by an instruction, with variables expanded.
+/// The effect of an instruction on a configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// The instruction in the form of the history.
+    /// The text of the instruction for the history.
     pub text: String,
-    /// The new configuration, without an entry in the history.
+    /// The new configuration. The history is not changed.
     pub image: Image,
 }
 
-/// Follows an instruction. `command_is_set` says whether this stage had a CMD before: an ENTRYPOINT drops an inherited
-/// CMD. None for instructions that do more than change the configuration.
+/// Applies an instruction to a configuration. `command_is_set` says whether this stage has had a CMD, because
+/// an ENTRYPOINT removes an inherited CMD only. Returns `None` for instructions that do more than change the
+/// configuration.
 ///
 /// # Errors
 /// [`MetadataError`].
@@ -132,7 +133,7 @@ pub fn change(
     Ok(Some(Change { text, image }))
 }
 
-/// Expands names and values with the variables that were set before the instruction.
+/// Expands names and values. All of them see the variables as they were before the instruction.
 fn expanded(
     pairs: &[Pair],
     expander: &Expander,
@@ -175,7 +176,7 @@ fn expose(ports: &[String], config: &mut Config, expander: &Expander) -> Result<
     Ok(format!("EXPOSE [{}]", exposed.join(" ")))
 }
 
-/// `80`, `53/udp`, `8000-8010/tcp`; of `8080:80`, the last part is the container's port.
+/// Parses `80`, `53/udp` or `8000-8010/tcp`. Of `8080:80`, the last part is the container's port.
 fn port_range(word: &str) -> Result<Vec<String>, MetadataError> {
     let (ports, protocol) = word.split_once('/').unwrap_or((word, ""));
     let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_ascii_lowercase() };
@@ -211,7 +212,7 @@ fn healthcheck(check: &Healthcheck, config: &mut Config) -> String {
     text
 }
 
-/// A signal, by number or by name, with or without `SIG`.
+/// Whether the text is a signal: a number, or a name with or without `SIG`.
 fn is_signal(text: &str) -> bool {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=64).contains(&number);

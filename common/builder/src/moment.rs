@@ -1,4 +1,4 @@
-//! The time of everything in an image: the same sources give the same image, whenever it is built.
+//! The time of everything in an image. It makes the same image of the same sources, whenever it is built.
 
 use std::{fs, path::Path};
 
@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Cause;
 
-/// The time where no base image has one: 1 January 1980, the first that every format of archives knows.
+/// The time if the base image has none: 1 January 1980, the earliest that every archive format can store.
 const FIRST: i64 = 315_532_800;
 
 /// The time of what a stage makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moment {
     seconds: i64,
-    /// Whether it was given (`SOURCE_DATE_EPOCH`): then what is older keeps its own (reproducible-builds.org).
+    /// Whether the time was given (`SOURCE_DATE_EPOCH`). If so, older files keep their times
+    /// (reproducible-builds.org).
     given: bool,
 }
 
@@ -25,44 +26,44 @@ impl Default for Moment {
 }
 
 impl Moment {
-    /// The given time, or else that of the base image.
+    /// The given time, or else the base image's.
     pub(crate) fn of(given: Option<i64>, base: Option<&str>) -> Self {
         let own = base.and_then(oci::timestamp::parse).filter(|seconds| *seconds > 0);
         Self { seconds: given.or(own).unwrap_or(FIRST), given: given.is_some() }
     }
 
-    /// No time: everything keeps its own.
+    /// A value with which every file keeps its time.
     pub(crate) fn untouched() -> Self {
         Self { seconds: i64::MAX, given: true }
     }
 
-    /// As RFC 3339 has it.
+    /// The time in the form of RFC 3339.
     pub(crate) fn text(self) -> String {
         oci::timestamp::format(self.seconds)
     }
 
-    /// What files that a build makes by itself get.
+    /// The time of files that a build makes by itself.
     pub(crate) fn time(self) -> Timespec {
         Timespec { tv_sec: self.seconds, tv_nsec: 0 }
     }
 
-    /// Newer files get this time.
+    /// The time that newer files get, if only they are changed.
     pub(crate) fn newest(self) -> Option<i64> {
         self.given.then_some(self.seconds)
     }
 
-    /// All files get this time.
+    /// The time that all files get, if all are changed.
     pub(crate) fn all(self) -> Option<i64> {
         (!self.given).then_some(self.seconds)
     }
 
-    /// As a part of keys.
+    /// The time as a part of a cache key.
     pub(crate) fn key(self) -> String {
         format!("{} {}", self.seconds, self.given)
     }
 
-    /// Gives all files below a directory, and itself, their time. With `since`, only directories that changed since then get it: what was
-    /// copied has its own.
+    /// Sets the time of a directory and everything below. With `since`, only changes directories that were
+    /// modified since then, because copied files have their own times.
     pub(crate) fn settle(self, directory: &Path, since: Option<i64>) -> Result<(), Cause> {
         use std::os::unix::fs::MetadataExt;
         let time = self.time();

@@ -1,5 +1,6 @@
-//! The network of RUN: a namespace of the build's own, with a way out. Stave's own tools make it, and record it as that of a
-//! container `build-…`, so that it can be found and removed after a build that was killed.
+//! The network of RUN: a network namespace of the build, with access to other networks. Stave's own tools
+//! make it and record it as a container `build-…`. So it can be found and removed after a build that was
+//! killed.
 
 use std::{
     fs::{self, File},
@@ -14,17 +15,18 @@ use rustix::fs::FlockOperation;
 
 use crate::error::Cause;
 
-/// A network that ends with the build, however that ends.
+/// A network of a build. It is removed when the build ends in any way.
 #[derive(Debug)]
 pub(crate) struct Own {
     /// The namespace.
     pub(crate) path: PathBuf,
-    /// The host's address, as RUN reaches it.
+    /// The address at which RUN reaches the host.
     pub(crate) gateway: Option<IpAddr>,
     _removal: Removal,
 }
 
-/// `unwind`, which has been told what to remove, and waits until its input ends. The kernel ends it when the build dies.
+/// A waiting `unwind`. It knows what to remove, and starts when its input ends. The kernel closes the input
+/// when the build ends.
 #[derive(Debug)]
 struct Removal {
     unwind: Child,
@@ -33,10 +35,10 @@ struct Removal {
 }
 
 impl Own {
-    /// Makes it. Those of killed builds are removed first.
+    /// Makes a network. First removes the networks of killed builds.
     ///
     /// # Errors
-    /// When a tool is missing. A tool that fails says why itself.
+    /// When a tool is missing or fails. A tool that fails prints the reason itself.
     pub(crate) fn make(root: &Path, run_dir: &Path) -> Result<Self, Cause> {
         collect(root, run_dir)?;
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -52,7 +54,7 @@ impl Own {
         let mut pair = tool("veth-pair", root, run_dir)?;
         let pair = pair.stdin(document).stderr(Stdio::piped()).output().map_err(failed("veth-pair"))?;
         if !bridge.wait().map_err(failed("netns-bridge"))?.success() {
-            // It has said why, and veth-pair had nothing to do.
+            // The tool has printed the reason, and veth-pair did nothing.
             return Err(Cause::NoNetwork);
         }
         let _ = io::stderr().write_all(&pair.stderr);
@@ -69,15 +71,15 @@ impl Own {
 }
 
 impl Removal {
-    /// Starts `unwind`, and holds the lock from then on.
+    /// Starts `unwind`, and takes the lock.
     fn prepare(root: &Path, run_dir: &Path, id: &str) -> Result<Self, Cause> {
         let mut unwind = tool("unwind", root, run_dir)?;
-        // A signal from the terminal ends the build, and not this.
+        // A signal from the terminal must end the build and not `unwind`.
         let unwind = unwind.arg("--quiet").process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
         let failed = |source| Cause::Network { tool: "unwind", source };
         let mut unwind = unwind.spawn().map_err(failed)?;
         let written = match &mut unwind.stdin {
-            // What was made stands in the record.
+            // `unwind` finds everything else in the record.
             Some(input) => writeln!(input, "{}", serde_json::json!({"stave": 1, "id": id})),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         };
@@ -91,14 +93,14 @@ impl Removal {
 impl Drop for Removal {
     fn drop(&mut self) {
         drop(self.unwind.stdin.take());
-        // Where something is left, the lock stays, and the next build or img-gc tries again.
+        // If something is left, the lock's file stays, and the next build or img-gc tries again.
         if self.unwind.wait().is_ok_and(|status| status.success()) {
             let _ = fs::remove_file(&self.lock);
         }
     }
 }
 
-/// A tool of Stave's beside this one.
+/// The command of another tool of Stave, in the directory of this program.
 pub(crate) fn tool(name: &'static str, root: &Path, run_dir: &Path) -> Result<Command, Cause> {
     let own = std::env::current_exe().map_err(|source| Cause::Network { tool: name, source })?;
     let mut command = Command::new(own.with_file_name(name));
@@ -106,12 +108,12 @@ pub(crate) fn tool(name: &'static str, root: &Path, run_dir: &Path) -> Result<Co
     Ok(command)
 }
 
-/// The lock that a build holds as long as it has its network.
+/// The path of the lock that a build holds while it has a network.
 fn lock_of(run_dir: &Path, id: &str) -> PathBuf {
     run_dir.join("locks").join(format!("{id}.build"))
 }
 
-/// Makes the lock's file, which nobody sees before it is locked.
+/// Makes the lock's file. Nobody can see it before it is locked.
 fn hold_lock(run_dir: &Path, id: &str) -> Result<(PathBuf, File), Cause> {
     let lock = lock_of(run_dir, id);
     let locks = run_dir.join("locks");
@@ -125,13 +127,13 @@ fn hold_lock(run_dir: &Path, id: &str) -> Result<(PathBuf, File), Cause> {
     Ok((lock, locked))
 }
 
-/// Removes the networks of killed builds. Returns the ids of these.
+/// Removes the networks of killed builds. Returns their ids.
 ///
 /// # Errors
-/// When they cannot be looked for.
+/// When the directory of locks cannot be read.
 pub fn collect(root: &Path, run_dir: &Path) -> Result<Vec<String>, Cause> {
     let mut removed = Vec::new();
-    // Each lock is held until its network is removed: another process that collects passes it over.
+    // Each lock is held until its network is removed, so that another process skips it.
     for (id, _held) in left(&run_dir.join("locks"))? {
         let mut unwind = tool("unwind", root, run_dir)?;
         let unwind = unwind.arg("--quiet").arg(&id).stdin(Stdio::null()).stdout(Stdio::null());
@@ -140,7 +142,7 @@ pub fn collect(root: &Path, run_dir: &Path) -> Result<Vec<String>, Cause> {
                 let _ = fs::remove_file(lock_of(run_dir, &id));
                 removed.push(id);
             }
-            // It has said why. The next one tries again.
+            // The tool has printed the reason. The next build or img-gc tries again.
             Ok(_) => {}
             Err(error) => operation::note(&format!("remove the network of {id}: start unwind: {error}")),
         }
@@ -148,15 +150,15 @@ pub fn collect(root: &Path, run_dir: &Path) -> Result<Vec<String>, Cause> {
     Ok(removed)
 }
 
-/// The ids of the networks of killed builds.
+/// The ids of networks of killed builds.
 ///
 /// # Errors
-/// When they cannot be looked for.
+/// When the directory of locks cannot be read.
 pub fn forsaken(run_dir: &Path) -> Result<Vec<String>, Cause> {
     Ok(left(&run_dir.join("locks"))?.into_iter().map(|(id, _)| id).collect())
 }
 
-/// The ids of builds that hold their lock no more, each with its lock.
+/// The ids of builds that no longer hold their locks, each with its lock.
 fn left(locks: &Path) -> Result<Vec<(String, File)>, Cause> {
     let mut ids = Vec::new();
     let entries = match fs::read_dir(locks) {

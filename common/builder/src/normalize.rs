@@ -1,5 +1,5 @@
-//! `--normalize`: what commands write that is other each time, and that nobody needs. Logs become empty; caches of the linker and of
-//! apt, and bytecode of Python, go: programs make them anew.
+//! `--normalize`: removes what commands write differently each time and nobody needs. Logs are emptied.
+//! Caches of the linker and of apt, and Python's bytecode, are removed; programs make them again.
 
 use std::{
     ffi::OsStr,
@@ -15,18 +15,21 @@ use rustix::{
 
 use crate::error::Cause;
 
-/// Below it, files keep their names and nothing else.
+/// The directory of logs. Files below it are emptied.
 const LOGS: &str = "var/log";
-/// Each is made again when it is missing (ldconfig(8), apt.conf(5)).
+/// Cache files that are made again when they are missing (ldconfig(8), apt.conf(5)).
 const CACHES: [&str; 3] =
     ["var/cache/ldconfig/aux-cache", "var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin"];
-/// Where Python keeps the bytecode of sources beside it (PEP 3147). Elsewhere, bytecode may be all there is of a program.
+/// The directory of Python's bytecode beside its source (PEP 3147). Elsewhere, the bytecode may be all there
+/// is of a program.
 const BYTECODE: &str = "__pycache__";
 
-/// Works on what a step has written: `upper` tells what that is, and it is changed in `merged`, where a file that goes does not let one of a
-/// lower layer appear. Nothing else writes there. No link on the way to a file is followed: it may lead to files of the host.
+/// Normalizes the files that a step has written. `upper` tells which files those are. The changes are made in
+/// `merged`, where removing a file does not let the file of a lower layer appear. Nobody else writes there
+/// meanwhile. Links on the way to a file are not followed, because they may lead to files of the host.
 ///
 /// # Errors
+/// When a file cannot be changed.
 /// When a file cannot be changed.
 pub(crate) fn normalize(upper: &Path, merged: &Path) -> Result<(), Cause> {
     let open = |path: &Path| {
@@ -56,14 +59,15 @@ pub(crate) fn normalize(upper: &Path, merged: &Path) -> Result<(), Cause> {
             }
         }
         if is_bytecode && let Some((above, name)) = place(&step.merged, &directory) {
-            // Something else may be in it.
+            // The directory may have other files.
             let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
         }
     }
     Ok(())
 }
 
-/// The directory that holds a file below `root`, and the name of the file there. None where a link leads to it, or nothing does.
+/// Opens the parent directory of a file below `root`. Returns it with the name of the file. `None` if it is
+/// missing or behind a link.
 fn place<'a>(root: &OwnedFd, path: &'a Path) -> Option<(OwnedFd, &'a OsStr)> {
     let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -72,16 +76,16 @@ fn place<'a>(root: &OwnedFd, path: &'a Path) -> Option<(OwnedFd, &'a OsStr)> {
     Some((above, path.file_name()?))
 }
 
-/// The files of a step.
+/// The files that a step has written.
 struct Step<'a> {
     upper: OwnedFd,
     merged: OwnedFd,
-    /// That of `merged`, for messages.
+    /// The path of `merged`, for messages.
     path: &'a Path,
 }
 
 impl Step<'_> {
-    /// What is known of a regular file that the step has written.
+    /// The metadata of a regular file that the step has written.
     fn written(&self, path: &Path) -> Option<Stat> {
         let (above, name) = place(&self.upper, path)?;
         let stat = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
@@ -106,7 +110,7 @@ impl Step<'_> {
                 let file = rustix::fs::openat(&above, name, flags, Mode::empty())?;
                 return if written.st_size > 0 { rustix::fs::ftruncate(file, 0) } else { Ok(()) };
             }
-            // Its other names are no logs, as far as anybody knows.
+            // The file has other names, which may not be logs. So make a new file.
             rustix::fs::unlinkat(&above, name, AtFlags::empty())?;
             let flags = flags | OFlags::CREATE | OFlags::EXCL;
             let file = rustix::fs::openat(&above, name, flags, Mode::RUSR | Mode::WUSR)?;

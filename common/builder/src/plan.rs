@@ -1,4 +1,4 @@
-//! The stages that a build needs, in order.
+//! Finds the stages that a build needs, and their order.
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,27 @@ use crate::{
     dockerfile::{
         Dockerfile, Instruction, Stage, Statement,
         expand::{ExpandError, Expander},
-        mount, parse_trigger,
+        mount::{self, MountFields},
+        parse_trigger,
         suggest::suggest,
     },
 };
 
-/// The base of a stage, or the source of a copy.
+/// What a stage is based on, or what a copy reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nothing.
+    /// `scratch`: nothing.
     Scratch,
     /// An earlier stage, by its index.
     Stage(usize),
-    /// An image, by its name, and for which platform: by default for this machine's.
+    /// An image, by its name, for a platform. By default, for this machine's platform.
     Image(String, Option<Platform>),
-    /// Files that have a name of their own (`--build-context`).
+    /// The files of a named context (`--build-context`).
     Files(String),
 }
 
 impl Plan {
-    /// How many steps there are before a stage.
+    /// The number of steps before a stage.
     pub(crate) fn first_step(&self, file: &Dockerfile, at: usize) -> usize {
         let before = self.stages.iter().take_while(|stage| **stage != at);
         file.arguments.len() + steps_of(file, &self.replaced, before)
@@ -36,39 +37,41 @@ impl Plan {
 }
 
 impl PlanError {
-    /// The word that is wrong, where it is about one.
+    /// The wrong word of the instruction, if the error is about one.
     pub(crate) fn word(&self) -> Option<String> {
         match self {
             Self::BlankBase(word) | Self::Circular(word) | Self::OutOfBounds(word) | Self::Later(word) => {
                 Some(word.clone())
             }
-            Self::NoTarget(..) | Self::Expand(_) | Self::Platform(_) => None,
+            Self::NoTarget(..) | Self::NoStage(..) | Self::Expand(_) | Self::Platform(_) | Self::Mount(_) => {
+                None
+            }
         }
     }
 }
 
-/// What a name stands for that was given from outside (`--build-context`).
+/// What a name of `--build-context` stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alias {
-    /// Nothing.
+    /// `scratch`: nothing.
     Scratch,
     /// An image, by its name.
     Image(String),
-    /// Files.
+    /// The files of a context.
     Files,
 }
 
-/// Names that were given from outside. They go before images of the same names, and before whole stages.
+/// The names of `--build-context`. They take precedence over images and stages of the same names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Aliases(BTreeMap<String, Alias>);
 
 impl Aliases {
-    /// From names and their meanings.
+    /// Makes the list of names and what they stand for.
     pub fn new(names: impl IntoIterator<Item = (String, Alias)>) -> Self {
         Self(names.into_iter().collect())
     }
 
-    /// What a name stands for, written in any of the ways that mean the same image.
+    /// What a name stands for. Different spellings of the same image name are equal.
     fn find(&self, name: &str, platform: Option<&Platform>) -> Option<Origin> {
         let canonical =
             |name: &str| name.parse::<Reference>().ok().map(|reference| reference.pinned().canonical());
@@ -87,47 +90,54 @@ impl Aliases {
 /// The stages that a target needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Indexes of stages, in the file's order; the target is the last.
+    /// The indexes of the stages, in the order of the file. The target is the last.
     pub stages: Vec<usize>,
-    /// For each stage of the file, its base.
+    /// The base of each stage in the file.
     pub bases: Vec<Origin>,
-    /// For each stage of the file, the stages that must be built before it.
+    /// For each stage in the file, the stages that must be built first.
     pub needs: Vec<Vec<usize>>,
-    /// Whether a stage of the file is replaced as a whole by what has its name outside.
+    /// For each stage in the file, whether a name of `--build-context` replaces it.
     pub replaced: Vec<bool>,
-    /// The names from outside.
+    /// The names of `--build-context`.
     pub aliases: Aliases,
-    /// How many steps there are.
+    /// The number of steps.
     pub steps: usize,
 }
 
-/// Why there is no plan, with the line (0 if there is none).
+/// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// `--target` names no stage.
+    /// `--target` does not name a stage.
     #[error("target stage {0:?} could not be found{1}")]
     NoTarget(String, String),
-    /// A variable in FROM.
+    /// `--no-cache-filter` does not name a stage.
+    #[error("no stage {0:?}, whose steps would not use the cache{1}")]
+    NoStage(String, String),
+    /// A variable in FROM cannot be expanded.
     #[error(transparent)]
     Expand(#[from] ExpandError),
-    /// An empty FROM.
+    /// The base of a FROM is empty.
     #[error("base name ({0}) should not be blank")]
     BlankBase(String),
-    /// A stage that copies from itself.
+    /// A stage copies from itself.
     #[error("circular dependency detected on stage: {0}")]
     Circular(String),
-    /// `--from=7` without such a stage.
+    /// `--from=7`, and there is no such stage.
     #[error("invalid from flag value {0}: stage index out of bounds")]
     OutOfBounds(String),
-    /// A stage that copies from a later one.
+    /// A stage copies from a later one.
     #[error("cannot copy from stage {0:?}, it needs to be defined before the current stage")]
     Later(String),
-    /// A `--platform` that is none.
+    /// The value of `--platform` is invalid.
     #[error(transparent)]
     Platform(#[from] InvalidPlatform),
+    /// The value of `--mount` is invalid.
+    #[error("{0}")]
+    Mount(String),
 }
 
-/// A number counts from the first stage; a name means the nearest stage before `at`, or an image for this platform.
+/// What `name` means in the stage `at`. A number is the index of a stage. A name means the nearest earlier
+/// stage, `scratch`, or an image for this platform.
 pub fn origin(
     stages: &[Stage],
     at: usize,
@@ -154,11 +164,14 @@ pub fn origin(
     if named(stages, name).is_some() {
         return Err(PlanError::Later(name.to_owned()));
     }
-    let image = || Origin::Image(name.to_owned(), platform.cloned());
-    Ok(aliases.find(name, platform).unwrap_or_else(image))
+    let other = || match name {
+        "scratch" => Origin::Scratch,
+        name => Origin::Image(name.to_owned(), platform.cloned()),
+    };
+    Ok(aliases.find(name, platform).unwrap_or_else(other))
 }
 
-fn is_named(stage: &Stage, name: &str) -> bool {
+pub(crate) fn is_named(stage: &Stage, name: &str) -> bool {
     stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name))
 }
 
@@ -166,7 +179,7 @@ fn named(stages: &[Stage], name: &str) -> Option<usize> {
     stages.iter().rposition(|stage| is_named(stage, name))
 }
 
-/// The target's index: by name or number; the last stage by default.
+/// The index of the target, by name or number. By default, the last stage.
 pub fn target(file: &Dockerfile, target: Option<&str>) -> Result<usize, PlanError> {
     let Some(name) = target.filter(|name| !name.is_empty()) else {
         return Ok(file.stages.len().saturating_sub(1));
@@ -176,7 +189,15 @@ pub fn target(file: &Dockerfile, target: Option<&str>) -> Result<usize, PlanErro
         .ok_or_else(|| PlanError::NoTarget(name.to_owned(), suggest(name, &names(&file.stages))))
 }
 
-/// The names of stages.
+/// Checks that each of these names is that of a stage.
+pub(crate) fn know_all(stages: &[Stage], wanted: &[String]) -> Result<(), PlanError> {
+    match wanted.iter().find(|name| named(stages, name).is_none()) {
+        Some(name) => Err(PlanError::NoStage(name.clone(), suggest(name, &names(stages)))),
+        None => Ok(()),
+    }
+}
+
+/// The names of the stages that have one.
 pub(crate) fn names(stages: &[Stage]) -> Vec<&str> {
     stages.iter().filter_map(|stage| stage.name.as_deref()).collect()
 }
@@ -184,10 +205,11 @@ pub(crate) fn names(stages: &[Stage]) -> Vec<&str> {
 /// Returns the ONBUILD instructions of an image, for a platform.
 pub type Triggers<'a> = dyn Fn(&str, Option<&Platform>) -> Vec<String> + 'a;
 
-/// Finds the stages that `target` needs, including those for ONBUILD of its base; `triggers` returns an image's. Stages
-/// that nothing needs are not built.
+/// Finds the stages that `target` needs. `triggers` returns the ONBUILD instructions of an image, which may
+/// need stages too. Stages that nothing needs are not built.
 ///
 /// # Errors
+/// [`PlanError`], with the line number; 0 if it is not about a line.
 /// [`PlanError`], with the number of the line.
 pub fn plan(
     file: &Dockerfile,
@@ -220,6 +242,7 @@ pub fn plan(
         let left = left_by(file, &bases[at], triggers);
         let own = stage.statements.iter().map(|statement| (statement.line, &statement.instruction));
         for (line, instruction) in left.iter().map(|left| (stage.line, left)).chain(own) {
+            known_mounts(instruction).map_err(|error| (line, error))?;
             for from in sources(instruction) {
                 origins.push(
                     origin(&file.stages, at, &from, global.target(), aliases)
@@ -241,7 +264,7 @@ pub fn plan(
     Ok(Plan { stages, bases, needs, replaced, aliases: aliases.clone(), steps })
 }
 
-/// How many steps these stages have. A stage that is replaced as a whole has one.
+/// The number of steps in these stages. A stage that is replaced has one.
 fn steps_of<'a>(file: &Dockerfile, replaced: &[bool], stages: impl IntoIterator<Item = &'a usize>) -> usize {
     let of_stage = |at: &usize| if replaced[*at] { 1 } else { file.stages[*at].statements.len() + 1 };
     stages.into_iter().map(of_stage).sum()
@@ -270,7 +293,7 @@ fn base(
     }
 }
 
-/// What a stage is for: the platform of its FROM, or else that of the build.
+/// The platform of a stage: that of its FROM, or else that of the build.
 pub(crate) fn platform(
     file: &Dockerfile,
     stage: &Stage,
@@ -283,7 +306,7 @@ pub(crate) fn platform(
     }
 }
 
-/// The ONBUILD instructions of a base for the stage on it. Invalid ones are reported when it is their turn.
+/// The ONBUILD instructions that a base has for the stage on it. Invalid ones are reported when they are run.
 fn left_by(file: &Dockerfile, base: &Origin, triggers: &Triggers<'_>) -> Vec<Instruction> {
     let texts = match base {
         Origin::Scratch | Origin::Files(_) => Vec::new(),
@@ -300,7 +323,16 @@ fn left_by(file: &Dockerfile, base: &Origin, triggers: &Triggers<'_>) -> Vec<Ins
     texts.iter().filter_map(|text| Some(parse_trigger(text).ok()?.instruction)).collect()
 }
 
-/// The names in `--from` and `--mount=from=`.
+/// Checks the mounts of a RUN that no variable decides.
+fn known_mounts(instruction: &Instruction) -> Result<(), PlanError> {
+    let Instruction::Run(run) = instruction else { return Ok(()) };
+    for text in run.mounts.iter().filter(|text| !text.contains('$')) {
+        mount::parse(MountFields::of(text)).map_err(PlanError::Mount)?;
+    }
+    Ok(())
+}
+
+/// The names in `--from` and in `from=` of `--mount`.
 fn sources(instruction: &Instruction) -> Vec<String> {
     match instruction {
         Instruction::Copy(copy) => copy.from.iter().cloned().collect(),
@@ -369,14 +401,47 @@ mod tests {
             ("FROM a AS b\nCOPY --from=b / /", None, (2, "circular dependency detected on stage: b")),
             ("FROM a\nCOPY --from=1 / /", None, (2, "invalid from flag value 1: stage index out of bounds")),
             ("FROM a\nCOPY --from=0 / /", None, (2, "circular dependency detected on stage: 0")),
+            ("FROM a\nRUN --mount=type=foo,target=/x a", None, (2, "unsupported mount type \"foo\"")),
+            (
+                "FROM a\nRUN --mount=type=bind,target=/x,mode=1 a",
+                None,
+                (2, "mode not allowed for \"bind\" type mounts"),
+            ),
+            ("FROM a\nRUN --mount=foo a", None, (2, "invalid field 'foo' must be a key=value pair")),
+            (
+                "FROM a\nRUN --mount=type=cache,required a",
+                None,
+                (2, "unexpected key 'required' for mount type 'cache'"),
+            ),
+            ("FROM a\nRUN --mount=env=A a", None, (2, "unexpected key 'env' for mount type 'bind'")),
+            (
+                "FROM a\nRUN --mount=type=secret a",
+                None,
+                (2, "invalid secret mount. one of source, target required"),
+            ),
+            ("FROM a\nRUN --mount=type=secret,source=a,id=b a", None, (2, "both source and id can't be set")),
+            (
+                "FROM a\nRUN --mount=type=secret,id=a,from=b a",
+                None,
+                (2, "secret mount should not have a from"),
+            ),
         ] {
             let (line, error) = plan_of(text, name).unwrap_err();
             assert_eq!((line, error.to_string().as_str()), expected, "{text}");
         }
-        assert!(plan_of("FROM --platform=linux a", None).is_err());
-        for (platform, wanted) in
-            [("linux/s390x", "linux/s390x".parse().unwrap()), ("$BUILDPLATFORM", Platform::host())]
-        {
+        let unused = "FROM a\nRUN --mount=type=foo,target=/x a\nFROM a";
+        assert_eq!(
+            plan_of(unused, None).unwrap().stages,
+            [1],
+            "nothing is said about a stage that is not built"
+        );
+        assert!(plan_of("FROM --platform=none a", None).is_err());
+        for (platform, wanted) in [
+            ("linux/s390x", "linux/s390x".parse().unwrap()),
+            ("linux", Platform::host()),
+            ("s390x", "linux/s390x".parse().unwrap()),
+            ("$BUILDPLATFORM", Platform::host()),
+        ] {
             let plan = plan_of(&format!("FROM --platform={platform} a"), None).unwrap();
             assert_eq!(plan.bases, [Origin::Image("a".into(), Some(wanted))]);
         }

@@ -1,4 +1,5 @@
-//! The output of a build on standard error: lines in Docker's form, a line for each step on a terminal, or JSON.
+//! The messages of a build on standard error: lines in Docker's form, one line for each step on a terminal,
+//! or JSON.
 
 use std::{
     cell::RefCell,
@@ -8,24 +9,24 @@ use std::{
 
 use serde_json::json;
 
-/// How much of what a command prints is taken at a time, in bytes.
+/// How many bytes of a command's output are read at a time.
 const PART: usize = 16 << 10;
 
-/// How it is printed.
+/// The form of the messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Form {
-    /// Lines, with what commands print.
+    /// Lines, including the output of commands.
     #[default]
     Plain,
-    /// A line for each step, with the time that it took. What commands print is shown if they fail.
+    /// A line for each step, with its time. The output of a command is shown if it fails.
     Terminal,
     /// A JSON object on each line.
     Json,
-    /// Nothing but errors.
+    /// Errors only.
     Quiet,
 }
 
-/// A step that was announced.
+/// A step that has begun.
 #[derive(Debug)]
 struct Step {
     head: String,
@@ -34,32 +35,32 @@ struct Step {
     cached: bool,
 }
 
-/// Prints the steps.
+/// Prints the messages of a build.
 #[derive(Debug)]
 pub struct Progress {
     form: Form,
     step: RefCell<Option<Step>>,
-    /// The stage that this process builds, if others build others.
+    /// The stage that this process builds, if stages are built in parallel.
     stage: RefCell<Option<String>>,
 }
 
 impl Progress {
-    /// In one of the forms.
+    /// Prints messages in this form.
     pub fn new(form: Form) -> Self {
         Self { form, step: RefCell::default(), stage: RefCell::default() }
     }
 
-    /// How it is printed.
+    /// The form of the messages.
     pub fn form(&self) -> Form {
         self.form
     }
 
     fn print(&self, text: &str) {
-        // If standard error is closed, the build goes on.
+        // If standard error is closed, the build continues.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 
-    /// From now on, events are of this stage.
+    /// Sets the stage that is named in later events.
     pub fn set_stage(&self, name: String) {
         *self.stage.borrow_mut() = Some(name);
     }
@@ -82,7 +83,7 @@ impl Progress {
         }
     }
 
-    /// `Step 2/4 : RUN make`; the joined lines of an instruction.
+    /// Begins a step, and prints `Step 2/4 : RUN make`. `text` is the instruction with its lines joined.
     pub fn step(&self, number: usize, of: usize, text: &str) {
         self.end();
         let head = format!("[{number}/{of}] {text}");
@@ -95,7 +96,7 @@ impl Progress {
         *self.step.borrow_mut() = Some(Step { head, number, begin: Instant::now(), cached: false });
     }
 
-    /// The line of the step that runs, as wide as the terminal. Nothing where there is none.
+    /// Shows the line of the current step, as wide as the terminal. Does nothing without a terminal.
     fn show(&self, left: &str, right: &str) {
         let stderr = std::io::stderr();
         if !stderr.is_terminal() {
@@ -114,7 +115,7 @@ impl Progress {
         self.print(&format!("\r\x1b[K{left}{gap}{right}"));
     }
 
-    /// Ends the step that was announced last.
+    /// Ends the current step.
     pub fn end(&self) {
         let Some(Step { head, number, begin, cached }) = self.step.borrow_mut().take() else { return };
         let seconds = begin.elapsed().as_secs_f64();
@@ -127,7 +128,7 @@ impl Progress {
                         self.show(&format!("{mark}{head}"), &time);
                         self.print("\n");
                     }
-                    // Of a stage beside others, whose process prints into a pipe.
+                    // A stage that is built in parallel: its process writes to a pipe.
                     false => {
                         self.print(&format!("{mark}{} {time}\n", head.lines().next().unwrap_or_default()))
                     }
@@ -143,7 +144,7 @@ impl Progress {
         }
     }
 
-    /// The image after a step: the first twelve digits of its id.
+    /// Prints the id of the image after a step: its first twelve digits.
     pub fn id(&self, id: &oci::Digest) {
         if self.form == Form::Plain {
             self.line(&format!(" ---> {}", id.short()));
@@ -155,7 +156,7 @@ impl Progress {
         self.form == Form::Plain
     }
 
-    /// A step from the cache.
+    /// Marks the current step as cached.
     pub fn cached(&self) {
         match &mut *self.step.borrow_mut() {
             Some(step) if self.form != Form::Plain => step.cached = true,
@@ -163,15 +164,16 @@ impl Progress {
         }
     }
 
-    /// What a command has printed, where that is not printed at once. It is read in parts: nobody knows how long it is.
+    /// Prints the output of a command, if it was not printed directly. Reads the output in parts, because it
+    /// may be very long.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the output cannot be read.
     pub fn output(&self, text: &mut dyn Read, failed: bool) -> io::Result<()> {
         if !matches!((self.form, failed), (Form::Json, _) | (Form::Terminal | Form::Quiet, true)) {
             return Ok(());
         }
-        // Below the line of the step.
+        // Start on a new line, below the line of the step.
         if self.form == Form::Terminal {
             self.print("\n");
         }
@@ -182,7 +184,7 @@ impl Progress {
             if part.is_empty() {
                 return Ok(());
             }
-            // Whole lines, where there are any: then no character is cut.
+            // Print whole lines if there are any, so that no character is cut.
             let end = part.iter().rposition(|byte| *byte == b'\n').map_or(part.len(), |at| at + 1);
             let end = if (count as u64) < room { part.len() } else { end };
             let now = String::from_utf8_lossy(&part[..end]).into_owned();
@@ -194,7 +196,7 @@ impl Progress {
         }
     }
 
-    /// A warning.
+    /// Prints a warning.
     pub fn warning(&self, text: &str) {
         match self.form {
             Form::Json => self.event(&json!({"event": "warning", "text": text})),

@@ -1,5 +1,5 @@
-//! Where a build works: `$STAVE_ROOT/build/<pid>-<time>/`, removed at its end. A killed build leaves its directory. The
-//! next build, or img-gc, finds that its lock is free, and removes it.
+//! The working directory of a build: `$STAVE_ROOT/build/<pid>-<time>/`. It is removed at the end. A killed
+//! build leaves its directory. The next build, or img-gc, finds that its lock is free and removes it.
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::{
@@ -13,11 +13,11 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-/// The directory of one build.
+/// The working directory of one build.
 #[derive(Debug)]
 pub struct Workspace {
     path: PathBuf,
-    /// Held until the end.
+    /// The lock. It is held until the end.
     lock: File,
     next: Cell<u32>,
 }
@@ -25,9 +25,9 @@ pub struct Workspace {
 /// The directories of one step.
 #[derive(Debug)]
 pub struct StepDirectories {
-    /// What the step writes.
+    /// The changes of the step: overlayfs's upper directory.
     pub upper: PathBuf,
-    /// overlayfs's own directory.
+    /// overlayfs's work directory.
     pub work: PathBuf,
     /// The mount point.
     pub rootfs: PathBuf,
@@ -36,10 +36,10 @@ pub struct StepDirectories {
 }
 
 impl Workspace {
-    /// Makes a directory below `root` (`$STAVE_ROOT`), and removes those of killed builds.
+    /// Makes a working directory below `root` (`$STAVE_ROOT`). Removes those of killed builds.
     ///
     /// # Errors
-    /// When it cannot be made: the path, and why.
+    /// When the directory cannot be made: the path and the cause.
     pub fn new(root: &Path) -> Result<Self, (PathBuf, io::Error)> {
         let all = root.join("build");
         let at = |path: &Path| {
@@ -47,7 +47,7 @@ impl Workspace {
             move |error| (path, error)
         };
         fs::create_dir_all(&all).map_err(at(&all))?;
-        // What is built may be a set-user-id program. Nobody else may reach it.
+        // A build may contain set-user-id programs. Nobody else may reach them.
         fs::set_permissions(&all, fs::Permissions::from_mode(0o700)).map_err(at(&all))?;
         let gate = gate(&all).map_err(at(&all))?;
         for name in left(&all) {
@@ -62,10 +62,10 @@ impl Workspace {
         Ok(Self { path, lock: own, next: Cell::new(0) })
     }
 
-    /// Makes a directory of its own in another one.
+    /// Makes a working directory in the directory `above`.
     ///
     /// # Errors
-    /// When it cannot be made: the path, and why.
+    /// When the directory cannot be made: the path and the cause.
     pub fn aside(above: &Path) -> Result<Self, (PathBuf, io::Error)> {
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let path = above.join(format!("img-build-{}-{:x}", std::process::id(), time.as_nanos()));
@@ -75,10 +75,10 @@ impl Workspace {
         Ok(Self { lock: own, next: Cell::new(0), path })
     }
 
-    /// New directories for a step.
+    /// Makes the directories for a step.
     ///
     /// # Errors
-    /// When they cannot be made: the path, and why.
+    /// When a directory cannot be made: the path and the cause.
     pub fn step(&self) -> Result<StepDirectories, (PathBuf, io::Error)> {
         let number = self.next.replace(self.next.get() + 1);
         let step = self.path.join(number.to_string());
@@ -95,7 +95,7 @@ impl Workspace {
         })
     }
 
-    /// The directory.
+    /// The path of the working directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -110,15 +110,15 @@ fn lock(file: &File, operation: FlockOperation) -> io::Result<()> {
     }
 }
 
-/// Opens the directory of all builds. While it is open, other builds do not look for remains, so that a new directory
-/// can be locked.
+/// Opens and locks the directory of all builds. While it is held, other builds do not look for leftovers. So
+/// a new directory can be made and locked.
 fn gate(all: &Path) -> io::Result<File> {
     let gate = File::open(all)?;
     lock(&gate, FlockOperation::LockExclusive)?;
     Ok(gate)
 }
 
-/// The names of killed builds: their locks are free.
+/// The names of directories that killed builds left. Their locks are free.
 fn left(all: &Path) -> Vec<OsString> {
     let is_left = |path: PathBuf| {
         File::open(path).is_ok_and(|left| lock(&left, FlockOperation::NonBlockingLockExclusive).is_ok())
@@ -127,17 +127,18 @@ fn left(all: &Path) -> Vec<OsString> {
     entries.filter(|entry| is_left(entry.path())).map(|entry| entry.file_name()).collect()
 }
 
-/// No build runs, and none starts while this is held.
+/// While this is held, no build runs and none starts.
 #[derive(Debug)]
 pub struct Pause {
     _gate: Option<File>,
 }
 
-/// Keeps new builds below `root` (`$STAVE_ROOT`) from starting while the result is held; none if one is running. Whoever exports or
-/// flattens an image counts as a build. Where none ever ran, there is nothing to hold.
+/// Keeps new builds below `root` (`$STAVE_ROOT`) from starting while the result is held. Returns `None` if a
+/// build is running. A tool that exports or flattens an image counts as a build. If there never was a build,
+/// there is nothing to hold.
 ///
 /// # Errors
-/// When that cannot be found out: the path, and why.
+/// When the directory cannot be locked or read: the path and the cause.
 pub fn pause(root: &Path) -> Result<Option<Pause>, (PathBuf, io::Error)> {
     let all = root.join("build");
     let at = |error| (all.clone(), error);
@@ -149,11 +150,11 @@ pub fn pause(root: &Path) -> Result<Option<Pause>, (PathBuf, io::Error)> {
     Ok((builds == left(&all).len()).then_some(Pause { _gate: Some(gate) }))
 }
 
-/// Removes the remains of killed builds below `root` (`$STAVE_ROOT`); with `dry_run` only lists them. Returns the
-/// directories.
+/// Removes the directories of killed builds below `root` (`$STAVE_ROOT`). With `dry_run`, only lists them.
+/// Returns the directories.
 ///
 /// # Errors
-/// When one cannot be removed: the path, and why.
+/// When a directory cannot be removed: the path and the cause.
 pub fn collect(root: &Path, dry_run: bool) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     let all = root.join("build");
     let gate = match gate(&all) {

@@ -1,4 +1,5 @@
-//! Tools that are started for a moment, from the directory of this program: the network is theirs.
+//! Runs tools of Stave that work on the network for a moment. They are started from the directory of this
+//! program.
 
 use std::{
     path::Path,
@@ -13,12 +14,13 @@ use crate::Result;
 /// The tool that publishes ports.
 pub(crate) const PORTMAP: &str = "portmap";
 
-/// What it is told to let go of a container's ports, and to take them again.
+/// The flag by which portmap releases the ports of a container.
 pub const PORTS_RELEASE: &str = "--release";
-/// As [`PORTS_RELEASE`].
+/// The flag by which portmap takes the ports of a container again.
 pub const PORTS_TAKE: &str = "--take";
 
-/// Runs a tool for a container, whose record the caller has locked. It reads nothing and prints nothing but errors.
+/// Runs a tool for a container whose record the caller has locked. The tool reads nothing and prints nothing
+/// but errors.
 pub(crate) fn run(tool: &str, flag: &str, scope: &Scope, id: &Id) -> Result<()> {
     let failed = |cause: std::io::Error| Error::new("run", tool, cause);
     let own = std::env::current_exe().map_err(failed)?;

@@ -14,46 +14,46 @@ use serde::Deserialize;
 
 use crate::{Restart, Result, unread};
 
-/// The tool whose step starts a container's process.
+/// The tool whose step starts the container's process.
 const TOOL: &str = "ns-exec";
 
 /// Seconds since boot (proc(5)).
 const UPTIME: &str = "/proc/uptime";
 
-/// A container that has a process, or had one, or is to get one.
+/// A container that has a process, had one, or will get one.
 #[derive(Debug)]
 pub struct Container {
-    /// Its id.
+    /// The container's id.
     pub id: Id,
-    /// Its record.
+    /// The document in the container's record.
     pub document: Document,
     /// The member `process`.
     pub process: Process,
-    /// The step that starts the process, and where it is on the stack.
+    /// The step that starts the process, with its index in the stack.
     step: (usize, Step),
-    /// Where the operation is in the step.
+    /// The index of the operation in the step.
     at: usize,
-    /// The operation.
+    /// The operation that starts the process.
     pub operation: ProcessOperation,
 }
 
-/// What a container does.
+/// The state of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Its process was not started yet.
+    /// The process has not been started yet.
     Created,
-    /// Its process runs.
+    /// The process runs.
     Running,
-    /// Its processes are stopped by their cgroup.
+    /// The cgroup of the container is frozen.
     Paused,
-    /// Its process has ended, and is about to be started again.
+    /// The process has ended, and the restart policy is about to restart it.
     Restarting,
-    /// Its process has ended.
+    /// The process has ended.
     Exited,
 }
 
 impl State {
-    /// Its name, as with Docker.
+    /// Docker's name for the state.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -66,10 +66,10 @@ impl State {
 }
 
 impl Container {
-    /// The container of a record; none if it has no process.
+    /// The container of a record. `None` if it has no process.
     ///
     /// # Errors
-    /// When the record is not as it should be.
+    /// When the record is malformed.
     pub fn of(id: &Id, document: Document) -> Result<Option<Self>> {
         let Some(process) = document.get::<Process>().map_err(unread)? else { return Ok(None) };
         let Some(step) = document.last_step_of(TOOL).map_err(unread)? else { return Ok(None) };
@@ -79,19 +79,17 @@ impl Container {
         Ok(found.map(|(at, operation)| Self { id: id.clone(), document, process, step, at, operation }))
     }
 
-    /// All containers that have a record and a process, by their ids.
+    /// All containers that have a record and a process, sorted by id, and an error for each record that cannot be
+    /// read.
     ///
     /// # Errors
-    /// When the records cannot be listed or read.
-    pub fn all(scope: &Scope) -> Result<Vec<Self>> {
-        let mut all = Vec::new();
-        for id in record::list(&scope.run_dir)? {
-            all.extend(Self::find(scope, &id)?);
-        }
-        Ok(all)
+    /// When the records cannot be listed.
+    pub fn all(scope: &Scope) -> Result<Vec<Result<Self>>> {
+        let ids = record::list(&scope.run_dir)?;
+        Ok(ids.iter().filter_map(|id| Self::find(scope, id).transpose()).collect())
     }
 
-    /// The container `id`, as its record is now; none if it has no record, or no process.
+    /// The container `id`, as its record is now. `None` if it has no record or no process.
     ///
     /// # Errors
     /// When the record cannot be read.
@@ -103,16 +101,16 @@ impl Container {
     /// The container `id`, as its record is now.
     ///
     /// # Errors
-    /// When it has no record, or no process.
+    /// When the container has no record or no process, or the record cannot be read.
     pub fn read(scope: &Scope, id: &Id) -> Result<Self> {
         let none = || said(format!("container \"{id}\" has no process")).with_hint("ns-exec starts one");
         Self::of(id, recorded(scope, id)?)?.ok_or_else(none)
     }
 
-    /// The same, if its process runs.
+    /// The container `id`, if its process runs.
     ///
     /// # Errors
-    /// When it does not.
+    /// When the process does not run, or the record cannot be read.
     pub fn running(scope: &Scope, id: &Id) -> Result<Self> {
         if let Some(container) = Self::of(id, recorded(scope, id)?)?
             && container.is_running()?
@@ -123,37 +121,38 @@ impl Container {
             .with_hint("start it first: container-start does"))
     }
 
-    /// Its first process: the one that undoing ends.
+    /// The container's first process, which an undo of the step ends.
     pub fn identity(&self) -> Identity {
         self.operation.identity
     }
 
-    /// Whether its first process runs. One whose end is on record does not: after a restart of the machine, another process may have
-    /// its pid and its start time.
+    /// Whether the first process runs. A process whose end is on record does not, even if the pid exists:
+    /// after a restart of the machine, another process may have the same pid and start time.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When `/proc` does not tell.
     pub fn is_running(&self) -> Result<bool> {
         Ok(self.process.finished.is_none() && self.identity().pid > 0 && self.identity().is_alive()?)
     }
 
-    /// Whether its process has ended, and nobody has written that to its record.
+    /// Whether the process has ended and nobody has written that to the record.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When `/proc` does not tell.
     pub fn has_ended_unseen(&self) -> Result<bool> {
         Ok(self.process.pid > 0 && self.process.finished.is_none() && !self.is_running()?)
     }
 
-    /// Whether what it stood on went with an earlier boot of the machine, and was not made again since ([`crate::restore`]).
+    /// Whether a restart of the machine removed the container's mounts and namespaces, and nobody has made
+    /// them again since ([`crate::restore`]).
     pub fn has_lost_its_ground(&self) -> bool {
         self.process.pid > 0 && self.operation.identity.pid == 0
     }
 
-    /// What it does.
+    /// The state of the container.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When `/proc` or the cgroup does not tell.
     pub fn state(&self) -> Result<State> {
         Ok(match self.is_running()? {
             true if self.is_paused()? => State::Paused,
@@ -164,61 +163,70 @@ impl Container {
         })
     }
 
-    /// Whether its processes are stopped by their cgroup.
+    /// Whether the container's cgroup is frozen.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When the cgroup cannot be read.
     pub fn is_paused(&self) -> Result<bool> {
         self.cgroup().map_or(Ok(false), cgroup::is_frozen)
     }
 
-    /// The path of its own cgroup, if it has one.
+    /// The path of the container's own cgroup, if it has one.
     pub fn cgroup(&self) -> Option<&std::path::Path> {
         self.operation.spec.linux().as_ref()?.cgroups_path().as_deref()
     }
 
-    /// The limits of its cgroup.
+    /// The limits of the container's cgroup.
     pub fn limits(&self) -> Option<&LinuxResources> {
         self.operation.spec.linux().as_ref()?.resources().as_ref()
     }
 
-    /// When its process is started again by itself.
+    /// Writes other limits into the step.
+    pub(crate) fn limit(&mut self, resources: LinuxResources) -> Result<()> {
+        if let Some(linux) = self.operation.spec.linux_mut() {
+            linux.set_resources(Some(resources));
+        }
+        self.identify(self.operation.identity)
+    }
+
+    /// The restart policy of the container.
     pub fn policy(&self) -> Restart {
         self.process.restart.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 
-    /// Whether it runs after a restart of the machine. One that was only made does not.
+    /// Whether the restart policy starts the container after a restart of the machine. A container that was
+    /// only created is not started.
     pub fn outlives_machine(&self) -> bool {
         let process = &self.process;
         let ran = process.finished.is_none() || process.restarting;
         process.pid > 0 && self.policy().outlives_machine(ran, process.stopped)
     }
 
-    /// Where its output goes.
+    /// The log of the container's output, if it has one.
     pub fn log(&self) -> Option<Log> {
         Log::of(&self.operation)
     }
 
-    /// A connection to its monitor; none if it has none.
+    /// Connects to the container's monitor. `None` if it has none.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When it is not known whether there is a monitor.
     pub fn monitor(&self, scope: &Scope) -> Result<Option<Connection>> {
         Connection::open(&Place::open(&scope.run_dir, self.id.as_str())?)
     }
 
-    /// Whether it has a monitor, also one that is stopped.
+    /// Whether the container has a monitor, even one that is stopped by a signal.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When it is not known whether there is a monitor.
     pub fn has_monitor(&self, scope: &Scope) -> Result<bool> {
         Connection::has_peer(&Place::open(&scope.run_dir, self.id.as_str())?)
     }
 
-    /// When its process was started, since 1970.
+    /// When the process was started, as the time since 1970.
     ///
     /// # Errors
-    /// When the system does not tell when it was started.
+    /// When `/proc/uptime` cannot be read.
     pub fn started(&self) -> Result<Duration> {
         let since_boot = self.identity().since_boot();
         let failed = |cause: &dyn std::fmt::Display| Error::new("read", UPTIME, cause.to_string());
@@ -230,7 +238,7 @@ impl Container {
         Ok((now + since_boot).saturating_sub(uptime))
     }
 
-    /// Puts another process into the step.
+    /// Writes another process into the step.
     fn identify(&mut self, identity: Identity) -> Result<()> {
         self.operation.identity = identity;
         let (at, step) = &mut self.step;
@@ -238,10 +246,11 @@ impl Container {
         self.document.replace_step(*at, step).map_err(unread)
     }
 
-    /// Puts an end on record that came with a restart of the machine. `wanted`: the container is to be started again.
+    /// Writes into the document that a restart of the machine ended the process. `wanted`: whether the
+    /// container is to be started again.
     ///
     /// # Errors
-    /// When the record is not as it should be.
+    /// When the document is malformed.
     pub(crate) fn end_with_machine(&mut self, wanted: bool) -> Result<()> {
         runtime::spec::forget_owners(&mut self.operation.spec);
         self.identify(Identity { pid: 0, start_time: 0 })?;
@@ -258,13 +267,14 @@ impl Container {
         })
     }
 
-    /// Puts another process in place of the one on record, as started.
+    /// Writes into the document that another process was started. `count`: whether this is a restart by the
+    /// restart policy.
     ///
     /// # Errors
-    /// When the record is not as it should be.
+    /// When the document is malformed.
     pub(crate) fn begin(&mut self, identity: Identity, count: bool) -> Result<()> {
         self.identify(identity)?;
-        // What cannot be told now is told at its end.
+        // If the counter cannot be read now, all kills count as this process's at its end.
         let usage = self.cgroup().and_then(|path| Usage::of(path, self.limits()).ok());
         let oom_kills = usage.map(|usage| usage.oom_kills).filter(|kills| *kills > 0);
         let restarts = self.process.restarts.unwrap_or_default() + u32::from(count);
@@ -300,7 +310,7 @@ impl Container {
         Ok(())
     }
 
-    /// Whether a step of this tool is on its stack.
+    /// Whether the document has a step of this tool.
     pub(crate) fn has_step_of(&self, tool: &str) -> bool {
         self.document.tools().is_ok_and(|tools| tools.iter().any(|name| name == tool))
     }
@@ -316,7 +326,7 @@ fn recorded(scope: &Scope, id: &Id) -> Result<Document> {
     record::read(&scope.run_dir, id)?.ok_or_else(missing)
 }
 
-/// An error that is all in its words.
+/// An error that consists of these words only.
 fn said(words: String) -> Error {
     Error::new("", "", words)
 }

@@ -11,24 +11,24 @@ use runtime::{
 
 use crate::{Container, Result};
 
-/// Another command in a container: `docker exec`.
+/// Another command in a running container, as `docker exec` starts it.
 #[derive(Debug, Clone, Default)]
 pub struct Exec {
     /// The command and its arguments.
     pub command: Vec<String>,
-    /// `NAME=value`: they override those of the container's process.
+    /// Variables as `NAME=value`. They override those of the container's process.
     pub variables: Vec<String>,
-    /// Replaces the user of the container's process, in the form of [`user::resolve`].
+    /// The user, in the form of [`user::resolve`]. `None` for the user of the container's process.
     pub user: Option<String>,
-    /// Replaces its working directory.
+    /// The working directory, as an absolute path. `None` for that of the container's process.
     pub workdir: Option<String>,
-    /// With a terminal.
+    /// Whether the command has a terminal.
     pub terminal: bool,
-    /// Columns and rows of the terminal.
+    /// The size of the terminal: columns and rows.
     pub size: Option<(u16, u16)>,
-    /// All capabilities, and no policy for system calls.
+    /// Whether the command has all capabilities and no seccomp policy.
     pub privileged: bool,
-    /// Programs gain no privileges by being executed.
+    /// Whether executed programs gain no privileges (`no_new_privs`).
     pub no_new_privileges: bool,
 }
 
@@ -37,11 +37,11 @@ fn invalid(error: OciSpecError) -> Error {
 }
 
 impl Exec {
-    /// Starts it in a running container. With `stdin` it has the caller's standard input; in the background it has neither that
-    /// nor standard output and standard error.
+    /// Starts the command in a running container. With `stdin`, it gets the caller's standard input. With
+    /// `in_background`, it gets no standard stream of the caller.
     ///
     /// # Errors
-    /// As [`Exec::process`], and [`runtime::join`].
+    /// When the container is paused; the errors of [`Exec::process`] and [`runtime::join`].
     pub fn start(&self, container: &Container, stdin: bool, in_background: bool) -> Result<Running> {
         if container.is_paused()? {
             let error = Error::new(
@@ -58,10 +58,10 @@ impl Exec {
         Ok(runtime::join(&spec, container.identity(), &process, streams)?.release()?)
     }
 
-    /// What [`runtime::join`] takes: the container's specification, and the process.
+    /// The arguments for [`runtime::join`]: the container's specification and the process.
     ///
     /// # Errors
-    /// When there is no command, or the user is unknown.
+    /// When there is no command, the user is unknown, or the working directory is not absolute.
     pub fn process(&self, container: &Container) -> Result<(Spec, Process)> {
         let mut spec = (*container.operation.spec).clone();
         let recorded = spec.process().clone();
@@ -85,7 +85,7 @@ impl Exec {
         }
         set_variables(&mut env, &self.variables);
         process.set_env(Some(env));
-        if let Some(directory) = &self.workdir {
+        if let Some(directory) = self.workdir.as_ref().filter(|directory| !directory.is_empty()) {
             if !directory.starts_with('/') {
                 return Err(Error::new(
                     "",

@@ -1,4 +1,4 @@
-//! Docker's health checks: the image's `Healthcheck`, and flags in its place.
+//! Docker's health checks: `Healthcheck` of the image, and flags that replace parts of it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use monitor::{Outcome, Probe};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How a container's health is checked, as in an image's configuration. Times are in nanoseconds; 0 is the default.
+/// A health check, in the form of an image's configuration. Times are in nanoseconds; 0 means the default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Check {
@@ -29,29 +29,29 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What replaces parts of the image's health check.
+/// Flags that replace parts of the image's health check.
 #[derive(Debug, Clone, Default)]
 pub struct CheckFlags {
-    /// No check.
+    /// Whether there is no check.
     pub none: bool,
-    /// The command, for a shell.
+    /// The command, for `/bin/sh -c`.
     pub command: Option<String>,
-    /// Between two checks.
+    /// The time between two checks.
     pub interval: Option<Duration>,
-    /// How long one may take.
+    /// The longest time that a check may take.
     pub timeout: Option<Duration>,
-    /// How long the container is starting, so that failures do not count.
+    /// How long the container counts as starting. Failures do not count meanwhile.
     pub start_period: Option<Duration>,
-    /// Between two checks meanwhile.
+    /// The time between two checks while the container is starting.
     pub start_interval: Option<Duration>,
-    /// How many failures make it unhealthy.
+    /// The number of consecutive failures that make the container unhealthy.
     pub retries: Option<u64>,
 }
 
-/// The check of an image's configuration with these flags; none if there is none.
+/// The health check of an image's configuration, with the flags applied. `None` if there is no check.
 ///
 /// # Errors
-/// When the image's is not as Docker has it.
+/// When the image's `Healthcheck` does not have Docker's form.
 pub fn of_image(configuration: Option<&Value>, flags: &CheckFlags) -> Result<Option<Value>, String> {
     let own = configuration.map(|whole| &whole["config"]["Healthcheck"]).filter(|value| !value.is_null());
     let mut check: Check = own
@@ -88,7 +88,7 @@ impl Check {
         Self::deserialize(value?).ok()
     }
 
-    /// The command; none if there is nothing to check.
+    /// The command of the check. `None` if there is no check.
     pub(crate) fn command(&self) -> Option<Vec<String>> {
         match self.test.split_first() {
             Some((kind, words)) if kind == "CMD" && !words.is_empty() => Some(words.to_vec()),
@@ -99,7 +99,7 @@ impl Check {
         }
     }
 
-    /// Its times, with Docker's defaults.
+    /// The times of the check, with Docker's defaults.
     pub(crate) fn probe(&self) -> Probe {
         let or = |nanoseconds: u64, seconds: u64| match nanoseconds {
             0 => Duration::from_secs(seconds),
@@ -114,7 +114,7 @@ impl Check {
         }
     }
 
-    /// What is known after another check.
+    /// The health after another check, whose outcome is `outcome`.
     pub(crate) fn after(&self, before: &Health, outcome: &Outcome) -> Health {
         let retries = if self.retries == 0 { 3 } else { self.retries };
         let (exit_status, output) = (outcome.status, outcome.output.clone());

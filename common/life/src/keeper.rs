@@ -1,4 +1,4 @@
-//! What a monitor knows: the container's record, read again each time.
+//! What a monitor needs to know: the container's record, which is read again each time.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -15,26 +15,26 @@ use serde_json::json;
 
 use crate::{Container, Result, beside, health::Check, policy, unread};
 
-/// The record of one container, for its monitor.
+/// The record of one container, as its monitor uses it.
 #[derive(Debug, Clone)]
 pub struct Recorded {
     scope: Scope,
     id: Id,
-    /// Another container may get the id.
+    /// The container's instance, because another container may get the id.
     instance: Option<Instance>,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct End {
-    /// The process.
+    /// The process that ended.
     pub identity: Identity,
-    /// Its exit status, as a shell counts it, if it is known.
+    /// The exit status as a shell counts it, if it is known.
     pub status: Option<i32>,
 }
 
 impl Recorded {
-    /// That of the container `id`, which has this document.
+    /// The record of the container `id`, whose document is `document`.
     ///
     /// # Errors
     /// When the document's `instance` is malformed.
@@ -43,7 +43,8 @@ impl Recorded {
         Ok(Self { scope: scope.clone(), id: id.clone(), instance })
     }
 
-    /// The record, locked, and the container; none if it is gone, or another container's by now.
+    /// Locks the record, and reads the container. `None` if the record is gone or belongs to another
+    /// container by now.
     fn lock(&self) -> Result<Option<(Record, Container)>> {
         let Some(record) = Record::lock_existing(&self.scope.run_dir, &self.id)? else { return Ok(None) };
         let found = record.read()?.map(|document| Container::of(&self.id, document)).transpose()?.flatten();
@@ -80,7 +81,7 @@ impl Recorded {
         let started = match runtime::start(&container.operation.spec, streams) {
             Ok(started) => started,
             Err(error) => {
-                // Nothing else counts this one.
+                // No other code counts this attempt.
                 let restarts = container.process.restarts.unwrap_or_default().saturating_add(1);
                 container.edit(|process| drop(process.insert("restarts".into(), restarts.into())))?;
                 return self.not_started(&record, container, &error).map(Err);
@@ -102,36 +103,38 @@ impl Recorded {
     }
 }
 
-/// Writes both records. The second one is for after a restart of the machine: what fails there is no reason to fail here.
+/// Writes both records. The second record only matters after a restart of the machine, so its errors are
+/// ignored.
 pub(crate) fn put(scope: &Scope, record: &Record, container: &Container) -> Result<()> {
     record.write(&container.document)?;
     let _ = kept::write(scope, &container.id, &container.document);
     Ok(())
 }
 
-/// Puts an end on record. If nothing comes after it, others can have the ports from now on.
+/// Writes an end to the record. If the container will not be restarted, releases its published ports.
 pub(crate) fn settle(scope: &Scope, record: &Record, container: &Container, next: Next) -> Result<()> {
     put(scope, record, container)?;
     if next == Next::Leave && container.has_step_of(beside::PORTMAP) {
-        // What is left of them is undone with the container.
+        // Unwind undoes what cannot be released now.
         let _ = beside::run(beside::PORTMAP, beside::PORTS_RELEASE, scope, &container.id);
     }
     Ok(())
 }
 
-/// Whether a container whose process has ended is to be started again by itself.
+/// Whether the restart policy is about to restart the container.
 fn is_wanted(container: &Container) -> bool {
     container.process.restarting && !container.process.stopped
 }
 
-/// How long a process has run that ends now.
+/// How long the process has run, up to now.
 fn ran(container: &Container) -> Result<Duration> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(now.saturating_sub(container.started()?))
 }
 
-/// Notes the end of a process that ran so long. Says what comes next; none if the record is about another process. `restarts`: somebody
-/// is there to start it again.
+/// Writes the end of a process that ran for the time `ran` into the document. Returns what comes next. `None`
+/// if the document is about another process. `restarts`: whether there is a monitor that can restart the
+/// container.
 fn close(container: &mut Container, end: End, restarts: bool, ran: Duration) -> Result<Option<Next>> {
     if container.identity() != end.identity {
         return Ok(None);
@@ -147,9 +150,9 @@ fn close(container: &mut Container, end: End, restarts: bool, ran: Duration) -> 
     Ok(Some(if again { Next::Again(pause) } else { Next::Leave }))
 }
 
-/// Writes the end into the member `process`.
+/// Writes an end into the member `process`. `again`: the pause before a restart.
 fn note(container: &mut Container, end: End, again: Option<Duration>) -> Result<()> {
-    // What was used is told where it can be; the end itself always.
+    // The usage is written if it can be read. The end itself is always written.
     let usage = container.cgroup().and_then(|path| Usage::of(path, container.limits()).ok());
     let finished = jiff::Timestamp::now().to_string();
     let kills_before = container.process.oom_kills_before.unwrap_or_default();
@@ -175,8 +178,8 @@ fn note(container: &mut Container, end: End, again: Option<Duration>) -> Result<
     })
 }
 
-/// Writes the end of a process that has no monitor into its container's record, if the record is still about that process, and
-/// into `document`.
+/// Writes the end of a process without a monitor into `document`, and into its container's record if that is
+/// still about this process.
 ///
 /// # Errors
 /// When the record cannot be read or written.
@@ -196,9 +199,9 @@ pub fn end(scope: &Scope, id: &Id, end: End, document: &mut Document) -> Result<
     Ok(())
 }
 
-/// Puts an end on record that nobody has seen: the process and its monitor, or who waited for it, were killed. `status` as it is
-/// known. A container that is to be started again by itself is about to be: `container-start --all` does it. Returns the status on
-/// record.
+/// Writes an end to the record that nobody has seen, because the monitor, or the tool that waited, was
+/// killed. `status`: the exit status, if it is known. If the restart policy wants the container, it is marked
+/// as restarting, and `container-start --all` starts it. Returns the exit status on record.
 ///
 /// # Errors
 /// When the record cannot be read or written.
@@ -216,18 +219,18 @@ pub(crate) fn unseen(scope: &Scope, container: &Container, status: Option<i32>) 
     Ok(status)
 }
 
-/// How long it is tried to write an end that cannot be written: a disk is full, or a file system read-only.
+/// How long to try to write an end to the record: the disk may be full or the file system read-only.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The pause before the next attempt.
+/// The pause before the next attempt to write.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The same for a process that is to be started again and cannot be put on record.
+/// The pause before the next attempt to restart a process that cannot be put on record.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
 
 impl Keeper for Recorded {
     fn ended(&mut self, identity: Identity, status: Option<i32>) -> Next {
-        // Nobody is left to read an error, and nobody else knows the status.
+        // Nobody would read an error here, and nobody else knows the exit status.
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.tell_end(End { identity, status }) {

@@ -1,10 +1,12 @@
-//! A container's life, by its record: it runs, ends, is started again, is stopped.
+//! The life of a container: it is started, runs, ends, is restarted, is stopped.
 //!
-//! All that is known of it is in its record ([`Container`]). Who changes it holds the record's lock for that moment: the tools,
-//! and the monitor beside the container, by way of [`Recorded`].
+//! All that is known about a container is in its record ([`Container`]). The tools, and the monitor of the
+//! container through [`Recorded`], hold the record's lock while they change it.
 
+mod attend;
 mod beside;
 mod container;
+pub mod environment;
 mod exec;
 mod health;
 mod keeper;
@@ -13,8 +15,10 @@ mod policy;
 mod restore;
 mod start;
 mod stop;
+mod update;
 mod wait;
 
+pub use attend::{adopt, attended, running};
 pub use beside::{PORTS_RELEASE, PORTS_TAKE};
 pub use container::{Container, State};
 pub use exec::Exec;
@@ -22,9 +26,10 @@ pub use health::{CheckFlags, of_image as health_of_image};
 pub use keeper::{End, Recorded, end};
 pub use point::Point;
 pub use policy::Restart;
-pub use restore::restore;
-pub use start::{adopt, start};
-pub use stop::{kill, stop};
+pub use restore::{every, known, restore};
+pub use start::start;
+pub use stop::{explain_kill, kill, stop};
+pub use update::{explain_update, update};
 pub use wait::wait;
 
 use operation::{Cause, Error};
@@ -32,7 +37,7 @@ use operation::{Cause, Error};
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The error of a record that does not read as it should.
+/// The error of a record that is malformed.
 pub(crate) fn unread(error: document::Error) -> Error {
     Error::new("read", "the record", Cause::Source(Box::new(error)))
 }

@@ -1,16 +1,17 @@
 use std::{fmt, str::FromStr, time::Duration};
 
-/// When a container's process is started again by itself, in Docker's words.
+/// The restart policy of a container, in Docker's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Restart {
-    /// Never.
+    /// Never restart.
     #[default]
     No,
-    /// When it failed, at most so often if that is told.
+    /// Restart after a failure. The number limits the restarts.
     OnFailure(Option<u32>),
-    /// Whenever it has ended, unless somebody stopped it; and after a restart of the machine in any case.
+    /// Restart whenever the process has ended, unless somebody stopped it. Always start after a restart of
+    /// the machine.
     Always,
-    /// The same, but not after a restart of the machine if it was stopped before.
+    /// As `Always`, but not after a restart of the machine if somebody stopped the container before.
     UnlessStopped,
 }
 
@@ -46,18 +47,18 @@ impl fmt::Display for Restart {
     }
 }
 
-/// The first pause before a process is started again; each one is twice as long as the one before.
+/// The first pause before a restart. Each pause is twice as long as the one before.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A process that ran so long begins with the shortest pause again.
+/// After a process that ran this long, the pause is the shortest again.
 const STEADY: Duration = Duration::from_secs(10);
 
 impl Restart {
-    /// Whether a process that nobody stopped is started again, after it has ended with this status, if that is known, and was
-    /// started again so often before.
+    /// Whether to restart a process that nobody stopped. `status`: its exit status, if it is known.
+    /// `restarts`: how often it was restarted before.
     pub(crate) fn wants(self, status: Option<i32>, restarts: u32) -> bool {
         match self {
             Self::No => false,
@@ -66,7 +67,8 @@ impl Restart {
         }
     }
 
-    /// Whether a container runs after a restart of the machine, which was running before or not, and was stopped or not.
+    /// Whether to start a container after a restart of the machine. `ran`: whether it was running. `stopped`:
+    /// whether somebody stopped it.
     pub(crate) fn outlives_machine(self, ran: bool, stopped: bool) -> bool {
         match self {
             Self::Always => true,
@@ -77,7 +79,7 @@ impl Restart {
     }
 }
 
-/// The next pause, after a process that ran so long, and the pause before it.
+/// The pause before the next restart. `ran`: how long the process ran. `before`: the pause before it.
 pub(crate) fn pause(ran: Duration, before: Option<Duration>) -> Duration {
     match before {
         Some(before) if ran < STEADY => (before * 2).min(LONGEST),

@@ -1,4 +1,4 @@
-//! Starting a container whose process has ended, or was never started.
+//! Starts a container whose process has ended or was never started.
 
 use document::{Id, kept, record::Record};
 use monitor::Place;
@@ -6,16 +6,16 @@ use operation::{Error, Operation, Scope};
 
 use crate::{Container, Recorded, Result, State, beside, keeper, wait};
 
-/// Starts the container's process once more, in the background, and its monitor. Returns what failed without being important
-/// enough to stop; none if the container runs already.
+/// Starts the container's process in the background, together with a monitor. Returns what failed but was not
+/// important enough to stop. Returns `None` if the container runs already.
 ///
 /// # Errors
-/// When it is being made or unwound, or cannot be started; it is as before then.
+/// When the container is being made or unwound, or cannot be started. Its record is then as before.
 pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
-    // It says what is missing before there is a lock.
+    // Reports what is missing before it takes a lock, which would leave a file.
     let found = Container::read(scope, id)?;
     if found.has_ended_unseen()? {
-        // Who has seen it writes it now, and needs the lock for that.
+        // The process that saw the end writes it now, and needs the lock for that.
         wait(scope, id, found.identity())?;
     }
     let refused = |why: &'static str| Error::new("start", format_args!("container \"{id}\""), why);
@@ -36,17 +36,17 @@ pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
         State::Paused => {
             return Err(refused("it is paused").with_hint("`container-pause --resume` lets it go on"));
         }
-        // One that waits for a monitor which is gone waits in vain.
+        // `Restarting` without a monitor: nobody would start the container.
         State::Created | State::Exited | State::Restarting => {}
     }
-    // One that was only made has its ports.
+    // A container that was only created still has its ports.
     let takes_ports = state != State::Created && container.has_step_of(beside::PORTMAP);
     if takes_ports {
         beside::run(beside::PORTMAP, beside::PORTS_TAKE, scope, id)?;
     }
     let started = run(scope, &record, &mut container);
     if started.is_err() {
-        // If its monitor was killed at the wrong moment, it may run.
+        // The process may run if its monitor was killed at the wrong moment.
         let _ = container.operation.undo(scope);
         let _ = record.write(&document).map(|()| kept::write(scope, id, &document));
         if takes_ports {
@@ -65,25 +65,4 @@ fn run(scope: &Scope, record: &Record, container: &mut Container) -> Result<Vec<
     container.begin(supervised.identity(), false)?;
     keeper::put(scope, record, container)?;
     Ok(supervised.release()?)
-}
-
-/// Makes a monitor for a container that runs in the background and has lost its own. Whether one was made. If it has ended
-/// meanwhile, that is put on record.
-///
-/// # Errors
-/// When the container cannot be looked at, or the monitor cannot be made.
-pub fn adopt(scope: &Scope, container: &Container) -> Result<bool> {
-    if container.operation.log.is_none() || container.has_monitor(scope)? {
-        return Ok(false);
-    }
-    if !container.is_running()? {
-        if container.has_ended_unseen()? {
-            keeper::unseen(scope, container, None)?;
-        }
-        return Ok(false);
-    }
-    let mut recorded = Recorded::new(scope, &container.id, &container.document)?;
-    let place = Place::open(&scope.run_dir, container.id.as_str())?;
-    let stdin = container.operation.interactive;
-    monitor::take_over(place, container.identity(), container.log(), stdin, &mut recorded)
 }

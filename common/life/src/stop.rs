@@ -1,4 +1,4 @@
-//! Signals, and stopping.
+//! Sends signals to containers, and stops them.
 
 use std::time::Duration;
 
@@ -11,24 +11,31 @@ use rustix::{
     process::{Signal, pidfd_send_signal},
 };
 
-use crate::{Container, Result, keeper, wait};
+use crate::{Container, Result, adopt, keeper, running, wait};
 
 /// Sends a signal to the container's first process.
 ///
 /// # Errors
-/// When the container does not run.
+/// When the container does not run, or the signal cannot be sent.
 pub fn kill(scope: &Scope, id: &Id, signal: StopSignal) -> Result<()> {
-    let mut container = Container::running(scope, id)?;
+    let mut container = running(scope, id)?;
     if signal == StopSignal::KILL || signal == asks(&container) {
-        // It may have been started again meanwhile. From now on it is not.
+        // The container may have been restarted meanwhile. After the mark it is not.
         container = mark(scope, id)?.unwrap_or(container);
     }
     send(&container, signal)?;
-    // One that is stopped gets no other signal before it goes on.
+    // A frozen process gets SIGKILL only after it is thawed. Other signals wait until somebody resumes the
+    // container.
     if signal == StopSignal::KILL { go_on(&container) } else { Ok(()) }
 }
 
-/// Lets a paused container go on.
+/// The command line that a person would type for [`kill`].
+pub fn explain_kill(id: &Id, signal: StopSignal) -> String {
+    let name = signal.to_string();
+    format!("kill -{} $(container-ls --format {{pid}} {id})", name.trim_start_matches("SIG"))
+}
+
+/// Resumes a paused container.
 fn go_on(container: &Container) -> Result<()> {
     match container.cgroup() {
         Some(path) if container.is_paused()? => cgroup::freeze(path, false),
@@ -36,7 +43,7 @@ fn go_on(container: &Container) -> Result<()> {
     }
 }
 
-/// The signal that asks this container to stop.
+/// The signal that asks this container to stop: its stop signal, or SIGTERM.
 fn asks(container: &Container) -> StopSignal {
     container.process.stop_signal.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
@@ -51,8 +58,8 @@ fn send(container: &Container, signal: StopSignal) -> Result<()> {
     }
 }
 
-/// Notes that the container is not to be started again by itself. Who waits to do so is told. Returns it as it is then, if it is
-/// still there.
+/// Writes to the record that the restart policy must not restart the container, and wakes a monitor that
+/// waits to do so. Returns the container as it is then, or `None` if it is gone.
 fn mark(scope: &Scope, id: &Id) -> Result<Option<Container>> {
     let Some(record) = Record::lock_existing(&scope.run_dir, id)? else { return Ok(None) };
     let Some(document) = record.read()? else { return Ok(None) };
@@ -66,7 +73,7 @@ fn mark(scope: &Scope, id: &Id) -> Result<Option<Container>> {
         keeper::put(scope, &record, &container)?;
         return Ok(Some(container));
     }
-    // That is its end.
+    // The container was waiting for a restart, so this is its end.
     keeper::settle(scope, &record, &container, Next::Leave)?;
     drop(record);
     if let Some(monitor) = container.monitor(scope)? {
@@ -75,9 +82,9 @@ fn mark(scope: &Scope, id: &Id) -> Result<Option<Container>> {
     Ok(Some(container))
 }
 
-/// Asks the container's process to end, by `signal` or its own stop signal, and ends it by SIGKILL after `grace` (for ever without
-/// one). Returns when its end is on record, with its exit status if that is known. A container that does not run is only kept
-/// from being started again.
+/// Asks the container's process to end, by `signal` or by its own stop signal. After `grace`, kills it by
+/// SIGKILL; without `grace`, waits for ever. Returns when the end is on record, with the exit status if it is
+/// known. If the process does not run, only prevents a restart.
 ///
 /// # Errors
 /// When there is no such container, or it cannot be stopped.
@@ -88,8 +95,10 @@ pub fn stop(
     grace: Option<Duration>,
 ) -> Result<Option<i32>> {
     let container = Container::read(scope, id)?;
-    // Once it is marked, nobody starts another process.
+    // After the mark, nobody starts another process.
     let container = mark(scope, id)?.unwrap_or(container);
+    // If nobody reads what the process writes, it may never get to its end.
+    let _ = adopt(scope, &container);
     let Some(process) = container.identity().open()?.filter(|_| container.process.pid > 0) else {
         return Ok(container.process.exit_status);
     };

@@ -1,5 +1,5 @@
-//! Containers of other runtimes. Each network of theirs is a container here, with a document and a record of its own, and an id that
-//! follows from what the runtime calls it.
+//! Containers of other runtimes. Each network of such a container is a container here: it has its own
+//! document, record and id. The id is derived from the names that the runtime uses.
 
 use std::path::Path;
 
@@ -7,17 +7,18 @@ use document::{Document, Error, Id, InvalidId};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// The id for what the runtime calls it: the parts of a name, in a form that an id may have. `kind` stands in front.
+/// The id for something that the runtime names: `kind`, a hyphen, and a hash of the name's parts.
 ///
 /// # Errors
-/// When `kind` is too long for an id.
+/// When `kind` is not valid as the beginning of an id, or too long.
 pub fn id(kind: &str, parts: &[&str]) -> Result<Id, InvalidId> {
     let digits: String =
         Sha256::digest(parts.join("\0")).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     format!("{kind}-{digits}").parse()
 }
 
-/// A document of a container in this network namespace. Its member `kind` holds `about`, what the runtime calls it.
+/// A new document for a container in this network namespace. `about` says what the runtime calls the
+/// container; it becomes the member `kind`.
 ///
 /// # Errors
 /// [`Error`], when the document cannot be made.
@@ -26,12 +27,12 @@ pub fn document(kind: &str, id: &Id, namespace: &Path, about: &Value) -> Result<
     Document::parse(json!({"stave": 1, "id": id, "network": network, kind: about}).to_string().as_bytes())
 }
 
-/// What the runtime calls the container of a document; none, if the document is not of this `kind`.
+/// What the runtime calls the container of a document. `None` if the document has no member `kind`.
 pub fn about(kind: &str, document: &Document) -> Option<Value> {
     serde_json::from_str(document.raw(kind)?.get()).ok()
 }
 
-/// The arguments by which a tool takes back all that it did for a container; none, if it did nothing.
+/// The arguments by which a tool undoes all its steps in a document. `None` if it has none.
 ///
 /// # Errors
 /// [`Error`], when the document's steps cannot be read.
@@ -40,8 +41,8 @@ pub fn undo(tool: &str, document: &Document) -> Result<Option<[String; 3]>, Erro
     Ok((count > 0).then(|| ["--undo".to_owned(), "--steps".to_owned(), count.to_string()]))
 }
 
-/// A published port as `portmap -p` takes it. `host` and `container` are ports or ranges. Without an address, or with 0.0.0.0, it is
-/// published on all of them.
+/// A published port in the form of `portmap -p`. `host` and `container` are ports or ranges. Without an
+/// address, or with 0.0.0.0, the port is published on all addresses.
 pub fn port(address: &str, host: &str, container: &str, protocol: &str) -> String {
     let address = match address {
         "" | "0.0.0.0" => String::new(),

@@ -1,8 +1,11 @@
-//! A filter as a CNI plugin: what ADD, DEL, CHECK, GC, STATUS and VERSION mean for a tool that reads and writes the document.
+//! Runs a filter as a CNI plugin: carries out ADD, DEL, CHECK, GC, STATUS and VERSION with a tool that reads
+//! and writes the document.
 //!
-//! Each attachment (network, container id, interface) has a document and a record of its own, with an id that follows from the
-//! three. The plugins of a chain add their steps to it, so `unwind`, `net-repair` and `net-guard` know it like any other.
-//! The tool itself does the work: the plugin starts it again, with flags and the document.
+//! Each attachment (network, container id, interface) has its own document and record. Its id is derived from
+//! these three. The plugins of a chain add their steps to the same document, so `unwind`, `net-repair` and
+//! `net-guard` work on it as usual.
+//!
+//! The tool does the work: the plugin starts its own program again, with flags and the document.
 
 pub mod foreign;
 mod operate;
@@ -18,29 +21,31 @@ use cni::{Configuration, Environment, Error};
 use document::Document;
 use serde_json::Value;
 
-/// A filter that is a plugin as well.
+/// A filter that is also a CNI plugin.
 #[derive(Debug)]
 pub struct Plugin {
-    /// The tool's name: `bridge-attach`.
+    /// The name of the tool: `bridge-attach`.
     pub tool: &'static str,
-    /// Whether it may be the first of a chain. Others add to what an earlier one of Stave's began.
+    /// Whether the plugin may be the first of a chain. Other plugins add to the document of an earlier one.
     pub begins: bool,
-    /// The tool's arguments for ADD; none, if there is nothing to do.
+    /// The arguments of the tool for ADD. `None` if there is nothing to do.
     pub arguments: fn(&Request) -> Result<Option<Vec<String>>, Error>,
-    /// What the tool has added to a document, as a CNI result of version 1.1.0; none, if that has no place in a result.
+    /// What the tool added to a document, as a CNI result of version 1.1.0. `None` if results have no place
+    /// for it.
     pub result: fn(&Request, &Document) -> Result<Option<Value>, Error>,
 }
 
-/// What the runtime asks.
+/// A request of the runtime.
 #[derive(Debug)]
 pub struct Request {
-    /// Its variables.
+    /// The runtime's environment variables (`CNI_…`).
     pub environment: Environment,
-    /// The network.
+    /// The network configuration, from standard input.
     pub configuration: Configuration,
 }
 
-/// Runs the tool as a plugin, if a runtime asks for that: `CNI_COMMAND` is set, and there are no arguments. None otherwise.
+/// Runs the tool as a plugin if a runtime asks for it: `CNI_COMMAND` is set and there are no arguments.
+/// Otherwise returns `None`.
 #[must_use]
 pub fn run(plugin: &Plugin) -> Option<ExitCode> {
     if env::args_os().len() > 1 {
@@ -58,20 +63,20 @@ pub fn run(plugin: &Plugin) -> Option<ExitCode> {
         Ok(Some(result)) => (format!("{result}\n"), ExitCode::SUCCESS),
         Err(error) => (format!("{}\n", error.to_json(&version)), ExitCode::FAILURE),
     };
-    // A runtime that has gone reads nothing.
+    // The runtime may be gone. Then nobody reads the answer.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     Some(exit)
 }
 
-/// The priority of an interface's default route. Each network of a container has a document of its own here, so none knows the routes of
-/// the others: eth0 comes first, then eth1, and so on.
+/// The priority of the default route of `interface`: eth0 comes first, then eth1, and so on. Each network of
+/// a container has its own document here, so none knows the routes of the others.
 #[must_use]
 pub fn priority(interface: &str) -> i32 {
     let number: String = interface.chars().skip_while(|c| !c.is_ascii_digit()).collect();
     -number.parse().unwrap_or(0).clamp(0, 900)
 }
 
-/// The version to answer in, and the answer.
+/// The version of the answer, and the answer.
 fn answer(plugin: &Plugin, environment: Environment) -> (String, Result<Option<Value>, Error>) {
     match Configuration::read(io::stdin().lock()) {
         Ok(configuration) => {

@@ -1,4 +1,4 @@
-//! The commands.
+//! Carries out the commands of CNI.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::{Plugin, Request, foreign, tool};
 
-/// What stands in front of the ids of attachments, and the member of the document that tells which attachment it is of.
+/// The prefix of the ids of attachments, and the name of the member that says which attachment a document is
+/// of.
 const KIND: &str = "cni";
 
-/// Does what is asked. Returns what is printed.
+/// Carries out the request. Returns what to print on standard output.
 pub(crate) fn carry_out(plugin: &Plugin, request: &Request) -> Result<Option<Value>, Error> {
     let command = request.environment.command;
     if command == Command::Version {
@@ -46,7 +47,7 @@ pub(crate) fn carry_out(plugin: &Plugin, request: &Request) -> Result<Option<Val
     }
 }
 
-/// The id of an attachment's document: the primary key of SPEC.md, "Parameters", in a form that an id may have.
+/// The id of an attachment's document, derived from the attachment's primary key (SPEC.md, "Parameters").
 fn id_of(network: &str, attachment: &Attachment) -> Result<Id, Error> {
     foreign::id(KIND, &[network, &attachment.container, &attachment.interface]).map_err(failed)
 }
@@ -81,7 +82,7 @@ fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> R
     let own = match (plugin.result)(request, &document) {
         Ok(own) => own,
         Err(error) => {
-            // What has no result was not made.
+            // An attachment without a result counts as not made.
             let _ = again(plugin, &["--undo".to_owned()], &document);
             return Err(error);
         }
@@ -94,7 +95,7 @@ fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> R
     Ok(result::to_version(&whole, version))
 }
 
-/// What is left of an attachment to another namespace is not added to.
+/// Refuses to add to what is left of an attachment in another namespace.
 fn hold_namespace(document: &Document, request: &Request) -> Result<(), Error> {
     let wanted = request.environment.namespace()?;
     let standing = document.get::<Network>().map_err(failed)?.map(|network| network.namespace);
@@ -108,8 +109,8 @@ fn hold_namespace(document: &Document, request: &Request) -> Result<(), Error> {
     }
 }
 
-/// Takes the tool's steps of an attachment back. One that is not on record needs nothing (SPEC.md: "Plugins should generally complete
-/// a DEL action without error even if some resources are missing").
+/// Undoes the tool's steps of an attachment. An attachment without a record needs nothing (SPEC.md: "Plugins
+/// should generally complete a DEL action without error even if some resources are missing").
 fn take_back(plugin: &Plugin, scope: &Scope, id: &Id) -> Result<(), Error> {
     let Some(document) = record::read(&scope.run_dir, id).map_err(failed)? else { return Ok(()) };
     let Some(arguments) = foreign::undo(plugin.tool, &document).map_err(failed)? else { return Ok(()) };
@@ -117,10 +118,11 @@ fn take_back(plugin: &Plugin, scope: &Scope, id: &Id) -> Result<(), Error> {
     again(plugin, &arguments, &document).map(drop)
 }
 
-/// The tools that are plugins behind the first one of a chain, by both of their names.
+/// Tools that are plugins behind the first one of a chain: the tool's name and the plugin's name.
 const ABOVE: [(&str, &str); 2] = [("egress-allow", "stave-egress"), ("portmap", "stave-portmap")];
 
-/// Takes back what other plugins built on what this one made. With DEL a runtime asks them before; with GC it may ask in any order.
+/// Undoes what other plugins built on this plugin's work. For DEL the runtime calls them first; for GC it may
+/// call in any order.
 fn take_back_above(plugin: &Plugin, mut document: Document) -> Result<Document, Error> {
     let others = ABOVE.iter().filter(|(tool, _)| plugin.begins && *tool != plugin.tool);
     for (tool, name) in others {
@@ -164,7 +166,8 @@ fn check(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error>
     again(plugin, &["--check".to_owned()], &document).map(drop)
 }
 
-/// Takes back what is on record for this network, and not among those that the runtime still knows. Tries all of them.
+/// GC: undoes the attachments on record for this network that are not among the runtime's valid ones. Tries
+/// all of them.
 fn collect(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error> {
     let valid = request.configuration.valid_attachments()?;
     let network = request.configuration.name()?;
@@ -192,20 +195,20 @@ fn collect(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Erro
     first.map_or(Ok(()), Err)
 }
 
-/// Whether ADD would work, as far as that can be told without a container.
+/// STATUS: whether ADD would work, as far as that is known without a container.
 fn status(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error> {
     let unavailable = |problem: String| Error::new(Code::Unavailable, problem);
     (plugin.arguments)(request)?;
     if !rustix::process::geteuid().is_root() {
         return Err(unavailable("it does not run as root".to_owned()));
     }
-    // The first ADD makes the directory, with the mode that the tools give it.
+    // The first ADD makes the directory, with the mode that the tools use.
     let there = scope.run_dir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     rustix::fs::access(there, rustix::fs::Access::WRITE_OK)
         .map_err(|error| unavailable(format!("write to directory {there:?}: {error}")))
 }
 
-/// Starts the tool once more, without the runtime's variables.
+/// Starts the tool again, without the runtime's variables.
 fn again(plugin: &Plugin, arguments: &[String], document: &Document) -> Result<Document, Error> {
     tool::run(Path::new("/proc/self/exe"), plugin.tool, arguments, document)
 }

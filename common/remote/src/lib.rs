@@ -1,13 +1,13 @@
-//! The arguments of the tools that talk to a registry, and what becomes of them: a client, and errors with a hint.
+//! The flags of tools that talk to a registry. Turns them into a client, and adds hints to its errors.
 //!
-//! The command line is the toolkit's, registries are an image crate's. This crate is the one that knows both.
+//! The toolkit knows the command line and the crate `registry` knows registries. This crate connects them.
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Error;
 use registry::{Client, Options, Pace};
 
-/// How to reach a registry, and who asks. The flags are skopeo's.
+/// How to reach a registry, and the user's credentials. The flags are the same as skopeo's.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Reach {
     /// Allow plain HTTP, and accept any certificate
@@ -19,7 +19,7 @@ pub struct Reach {
     /// Also trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
     pub cacert: Option<PathBuf>,
-    /// Also trust the *.crt of this directory, and show a *.cert with its *.key to servers that ask
+    /// Also trust the *.crt in this directory, and use its *.cert and *.key as client certificates
     #[arg(long, value_name = "DIRECTORY")]
     pub cert_dir: Option<PathBuf>,
     /// Read credentials from this file
@@ -33,16 +33,17 @@ pub struct Reach {
     pub retries: u32,
 }
 
-/// How to reach a registry, and when to abort a transfer. `TIMEOUT` is the default of `--timeout`, in seconds.
+/// How to reach a registry, and when to abort a transfer. `TIMEOUT` is the default of `--timeout`, in
+/// seconds.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Transfer<const TIMEOUT: u64> {
-    /// How to reach it.
+    /// How to reach the registry.
     #[command(flatten)]
     pub reach: Reach,
-    /// Abort a connection when the server sends nothing for this many seconds
+    /// Abort a connection if the server sends nothing for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=DAY))]
     pub timeout: u64,
-    /// Abort and retry a connection slower than this many bytes a second; 0 for no limit
+    /// Abort and retry a connection slower than this many bytes per second; 0 for no limit
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
     pub speed_limit: u64,
     /// Measure the speed over this many seconds
@@ -53,7 +54,7 @@ pub struct Transfer<const TIMEOUT: u64> {
     pub jobs: u8,
 }
 
-/// In seconds.
+/// The number of seconds in a day.
 const DAY: u64 = 86_400;
 
 impl Reach {
@@ -77,7 +78,7 @@ impl Reach {
 }
 
 impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
-    /// A client that transfers images, and asks `mirrors` first when it pulls.
+    /// A client that transfers images. A pull tries `mirrors` first.
     pub fn client(&self, mirrors: &[String]) -> Client {
         Client::new(Options {
             timeout: Duration::from_secs(self.timeout),
@@ -90,7 +91,8 @@ impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
 }
 
 impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
-    /// The same towards one side of a copy, with what is said of that side alone.
+    /// The options for one side of a copy. `creds` and `tls_verify` are the flags for this side only; they
+    /// take precedence.
     #[must_use]
     pub fn towards(&self, creds: Option<&registry::Login>, tls_verify: Option<bool>) -> Self {
         let mut own = self.clone();
@@ -101,7 +103,7 @@ impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
     }
 }
 
-/// Adds what the user can do about an error of `registry`, a host.
+/// Adds to an error what the user can do about it. `registry` is the requested host.
 pub fn hinted(error: registry::Error, registry: &str) -> Error {
     match error.hint(registry) {
         Some(what) => toolkit::hint(error, what),
@@ -109,10 +111,10 @@ pub fn hinted(error: registry::Error, registry: &str) -> Error {
     }
 }
 
-/// `NAME:PASSWORD`; the password may have colons.
+/// Parses `NAME:PASSWORD`. The password may contain colons.
 ///
 /// # Errors
-/// When it has no name.
+/// When there is no colon, or the name is empty.
 pub fn login(text: &str) -> Result<registry::Login, String> {
     match text.split_once(':') {
         Some((name, password)) if !name.is_empty() => {
@@ -122,10 +124,10 @@ pub fn login(text: &str) -> Result<registry::Login, String> {
     }
 }
 
-/// A registry's host, with its port. As for `docker login`, it may be written as an address.
+/// Parses the host of a registry, with an optional port. As with `docker login`, it may be written as a URL.
 ///
 /// # Errors
-/// When it is none.
+/// When the text is not a host and port.
 pub fn registry(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
     let host = bare.trim_end_matches('/');

@@ -1,8 +1,9 @@
 //! For tests only: a private machine to run the tools on, and snapshots of it to compare.
 //!
-//! A [`Sandbox`] is a "host" (with its own network, mount and pid namespace, its own `/run` and `STAVE_ROOT`),
-//! connected by a cable to an "outside world". Programs in it never touch the machine's own network, and end with it. A
-//! [`Snapshot`] contains everything that a tool could leave behind there.
+//! A [`Sandbox`] is a "host" (with its own network, mount and pid namespaces, its own `/run` and
+//! `STAVE_ROOT`), connected by a veth pair to an "outside world". Programs in it never touch the machine's
+//! own network, and end with the sandbox. A [`Snapshot`] contains everything that a tool could leave behind
+//! there.
 //!
 //! Tests need root, and panic without it: a test that cannot run never passes by doing nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
@@ -13,6 +14,7 @@ mod name_server;
 mod peers;
 mod sandbox;
 mod snapshot;
+mod thread;
 mod traffic;
 mod wait;
 
@@ -22,4 +24,5 @@ pub use name_server::{Answer, Has, NameServer};
 pub use peers::PODMAN_RUN;
 pub use sandbox::{HOST, OUTSIDE, Outcome, Sandbox, binaries, repository, require_root};
 pub use snapshot::Snapshot;
+pub use thread::{apart, sh};
 pub use wait::wait_for;

@@ -1,4 +1,4 @@
-//! A machine in an emulator, for what depends on the kernel.
+//! A machine in an emulator, for tests that depend on the kernel.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
@@ -25,14 +25,25 @@ done
 for library in $(ldd root/tools/* | grep -o '/lib[^ ]*' | sort -u); do
     mkdir -p "root${library%/*}"; cp -L "$library" "root$library"
 done
-mke2fs -q -t ext4 -d root start/root.img 192m
+if [ -e modules ]; then
+    # What networks are made of, with what loads it.
+    version=$(ls kernel/lib/modules)
+    for part in net drivers/net crypto arch lib; do
+        mkdir -p "root/lib/modules/$version/kernel/$part"
+        cp -r "kernel/lib/modules/$version/kernel/$part/." "root/lib/modules/$version/kernel/$part"
+    done
+    cp kernel/lib/modules/*/modules.builtin* kernel/lib/modules/*/modules.order "root/lib/modules/$version"
+    depmod -b root "$version"
+    mkdir root/sbin && ln -s /bin/busybox root/sbin/modprobe
+fi
+mke2fs -q -t ext4 -d root start/root.img "$([ -e modules ] && echo 400m || echo 192m)"
 find kernel/lib/modules \( -name overlay.ko -o -name loop.ko \) -exec cp {} start \;
 cp start.sh start/init
 cd start && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 > ../initrd
 "#;
 
-/// Enters a file system on a disk: the root that a kernel starts with cannot be pivoted away, and no tmpfs of this age
-/// has `user.*` attributes.
+/// Enters a file system on a disk: pivot_root cannot replace the root that a kernel starts with, and a tmpfs
+/// of this kernel has no `user.*` attributes.
 const START: &str = "#!/bin/busybox sh
 busybox mount -t devtmpfs dev /dev
 busybox insmod /overlay.ko; busybox insmod /loop.ko
@@ -41,7 +52,7 @@ busybox mount -t ext4 /dev/loop0 /root
 exec busybox switch_root /root /init
 ";
 
-/// What every machine begins with.
+/// The beginning of every machine's init.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/tools:/bin
@@ -53,13 +64,13 @@ echo end
 poweroff -f
 ";
 
-/// A machine with Linux 6.1 of Debian 12, two processors, busybox and tools, but without network. Nothing is mounted but
-/// `/proc`, `/sys` and `/dev`.
+/// A machine with Linux 6.1 of Debian 12, two processors, busybox and tools, but without a network. Only
+/// `/proc`, `/sys` and `/dev` are mounted.
 #[derive(Debug)]
 pub struct Machine(TempDir);
 
 impl Machine {
-    /// An empty one.
+    /// Makes a machine without further files.
     ///
     /// # Panics
     /// Without root.
@@ -71,17 +82,29 @@ impl Machine {
         machine
     }
 
-    /// Adds a file at the top of its file system.
+    /// Adds a file at the top of the machine's file system.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.0.path().join("root").join(name);
         fs::write(&path, content).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Boots it with `tools` in `/tools` (names of tools, or paths of other programs), lets a shell read `script`, and returns what was said.
+    /// Gives it the kernel's modules for networks. They are loaded when they are needed, and by `modprobe`.
     ///
     /// # Panics
-    /// If the emulator, the kernel's package or `strip` is missing; when the script has not ended after five minutes.
+    /// When the disk is full.
+    #[must_use]
+    pub fn with_network(self) -> Self {
+        fs::write(self.0.path().join("modules"), "").unwrap();
+        self
+    }
+
+    /// Boots the machine with `tools` in `/tools` (names of tools, or paths of other programs), runs `script`
+    /// with a shell, and returns the output.
+    ///
+    /// # Panics
+    /// If the emulator, the kernel's package or `strip` is missing, or if the script has not ended after five
+    /// minutes.
     pub fn boot(&self, tools: &[&str], script: &str) -> String {
         self.file("init", INIT);
         self.file("script", script);
@@ -111,7 +134,7 @@ impl Machine {
     }
 }
 
-/// Where the kernel's package is kept: beside the tests' programs.
+/// The directory that keeps the kernel's package, beside the tests' programs.
 fn cache() -> PathBuf {
     let place = binaries().join("machine");
     fs::create_dir_all(&place).unwrap();

@@ -1,4 +1,4 @@
-//! A name server in the outside world, with all the faults that one may have.
+//! A name server in the outside world, which can also fail in all known ways.
 
 use std::{
     io::{self, Read, Write},
@@ -19,14 +19,14 @@ use domain::{
 
 use crate::{OUTSIDE, Sandbox};
 
-/// What a name has, or how the server fails at it.
+/// The data of a name, or how the server fails for it.
 #[derive(Debug, Clone)]
 pub enum Has {
-    /// Addresses, for so many seconds.
+    /// Addresses, with their lifetime in seconds.
     Addresses(Vec<IpAddr>, u32),
-    /// Another name.
+    /// An alias for another name.
     Alias(&'static str),
-    /// So many addresses that no datagram takes them: by UDP, the answer is cut off.
+    /// This number of addresses, more than fit into a datagram: over UDP, the answer is truncated.
     Many(u8),
     /// A long text.
     Text,
@@ -34,11 +34,11 @@ pub enum Has {
     Silence,
     /// SERVFAIL.
     Failure,
-    /// Answers with another id, and another question; then, after a while, the true one.
+    /// First answers with another id and with another question; after a while, the right answer.
     Forged(IpAddr, IpAddr),
     /// An answer whose name points to itself.
     Ring,
-    /// An answer whose records say that there is more of them than there is.
+    /// An answer whose counts announce more records than it has.
     Cut,
     /// Addresses of another name.
     Foreign(IpAddr),
@@ -53,10 +53,10 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Starts one that has these names, and makes it the sandbox's own.
+    /// Starts a name server with these names, and makes it the sandbox's name server.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If the server does not start.
     #[track_caller]
     pub fn start(sandbox: &Sandbox, zone: &[(&'static str, Has)]) -> Self {
         let outside = std::fs::File::open(sandbox.run().join("outside")).unwrap();
@@ -64,7 +64,7 @@ impl NameServer {
         let (server, zone) = (Self { asked }, zone.to_vec());
         let own = server.clone();
         let (ready, wait) = std::sync::mpsc::channel();
-        // The thread has the namespace for itself.
+        // The thread has this namespace to itself.
         thread::spawn(move || {
             nix::sched::setns(outside, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             let address: SocketAddr = format!("{OUTSIDE}:53").parse().unwrap();
@@ -82,10 +82,10 @@ impl NameServer {
         server
     }
 
-    /// The questions so far: `A deb.example`, with `tcp` before it if they came by TCP.
+    /// The queries so far, such as `A deb.example`, with `tcp` in front if they came over TCP.
     ///
     /// # Panics
-    /// When a thread of the server has.
+    /// If a thread of the server has panicked.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -116,7 +116,7 @@ impl NameServer {
         }
     }
 
-    /// The answers, and after which time each of them comes.
+    /// The answers, each with the time after which it is sent.
     fn answer(&self, query: &[u8], zone: &Zone, datagram: bool) -> Vec<(Vec<u8>, Duration)> {
         let query = Message::from_octets(query.to_vec()).unwrap();
         let question = query.sole_question().unwrap();
@@ -151,7 +151,7 @@ impl NameServer {
                     .push((name_of(&name), Class::IN, Ttl::from_secs(60), Cname::new(name_of(&name))))
                     .unwrap();
                 let mut bytes = answer.finish();
-                // The name of the record is a pointer to itself.
+                // Make the record's name a pointer to itself.
                 let at = 12 + usize::from(query.as_slice().len() >= 12) * (name.len() + 2 + 4);
                 let pointer = 0xc000 | u16::try_from(at).unwrap();
                 bytes[at..at + 2].copy_from_slice(&pointer.to_be_bytes());
@@ -187,7 +187,7 @@ fn soa() -> SoaRecord {
     (name(), Class::IN, time, Soa::new(name(), name(), 1.into(), time, time, time, time))
 }
 
-/// What the name has, and the names that it leads to.
+/// Adds the records of a name, and of the names to which it leads.
 fn fill(answer: &mut AnswerBuilder<Vec<u8>>, zone: &Zone, name: &str, kind: Rtype) {
     match zone.iter().find(|(known, _)| *known == name) {
         Some((_, Has::Addresses(addresses, ttl))) => {
@@ -210,7 +210,7 @@ fn push(answer: &mut AnswerBuilder<Vec<u8>>, name: &str, kind: Rtype, address: I
     }
 }
 
-/// Two answers that are none, and the true one later.
+/// Two forged answers, and the right one later.
 fn forge(
     query: &Message<Vec<u8>>,
     name: &str,
@@ -231,25 +231,26 @@ fn forge(
     vec![(wrong_id, Duration::ZERO), (wrong_question, Duration::ZERO), (answer(address), later)]
 }
 
-/// What a name server answered.
+/// The answer of a name server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// `NOERROR`, `NXDOMAIN`, …; empty if the system said that nobody listens there, `silence` if nothing came in six seconds.
+    /// `NOERROR`, `NXDOMAIN`, …; empty if the system said that nobody listens there; `silence` if nothing
+    /// came in six seconds.
     pub rcode: String,
-    /// The addresses in it, with the seconds for which they count.
+    /// The addresses in the answer, with their lifetimes in seconds.
     pub addresses: Vec<(IpAddr, u32)>,
-    /// How many records it has.
+    /// The number of records.
     pub records: u16,
-    /// Whether it is cut off.
+    /// Whether the answer is truncated.
     pub truncated: bool,
 }
 
 impl Sandbox {
-    /// Asks the name server at 127.0.0.11 in the network namespace `id` for a name's `A`, `AAAA`, `TXT` or `HTTPS`; with `tcp` before
-    /// that by TCP, with `edns` as a client that takes 1232 bytes.
+    /// Queries the name server at 127.0.0.11 in the network namespace `id` for a name's `A`, `AAAA`, `TXT` or
+    /// `HTTPS` records. `how` is this type, with `tcp` in front to use TCP, or `edns` to accept 1232 bytes.
     ///
     /// # Panics
-    /// When the question cannot be sent.
+    /// If the query cannot be sent.
     #[track_caller]
     pub fn resolve(&self, id: &str, name: &str, how: &str) -> Answer {
         let mut words: Vec<&str> = how.split(' ').collect();
@@ -307,7 +308,7 @@ fn exchange(query: &[u8], by_tcp: bool) -> io::Result<Vec<u8>> {
         let mut stream = std::net::TcpStream::connect(server)?;
         stream.set_read_timeout(patience).unwrap();
         let length = u16::try_from(query.len()).unwrap().to_be_bytes();
-        // In two pieces, as some clients send it.
+        // Sent in two pieces, as some clients do.
         stream.write_all(&length).unwrap();
         stream.write_all(query).unwrap();
         let mut length = [0; 2];

@@ -1,4 +1,4 @@
-//! Others' programs on the host of a [`Sandbox`]: Debian's docker-registry, and podman.
+//! Foreign programs on the host of a [`Sandbox`]: Debian's docker-registry, and podman.
 
 use std::fs;
 
@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 
 use crate::{Outcome, Sandbox};
 
-/// What `podman run` needs on a machine where hard limits cannot be raised.
+/// The command for `podman run`, with limits that work where hard limits cannot be raised.
 pub const PODMAN_RUN: &str = "podman --runtime runc run --ulimit nofile=1024:1024 --ulimit nproc=1024:1024";
 
 impl Sandbox {
-    /// Starts a registry on this port of 127.0.0.1, and waits until it listens. It keeps its repositories in the directory `data`;
-    /// `configuration` is what it needs besides (docker-registry's config.yml).
+    /// Starts a registry on this port of 127.0.0.1, and waits until it listens. It keeps its repositories in
+    /// the directory `data`. `configuration` is added to its configuration (docker-registry's config.yml).
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If the registry cannot be started.
     #[track_caller]
     pub fn start_registry(&self, port: u16, data: &str, mut configuration: Value) {
         configuration["version"] = json!(0.1);
@@ -31,11 +31,12 @@ impl Sandbox {
         .ok();
     }
 
-    /// Prepares podman, with a directory `rootfs` for a container that has sh, ip and nc. `network` and `engine` are lines for these
-    /// tables of containers.conf(5); `$PWD` in them is the directory of the sandbox.
+    /// Prepares podman, with a directory `rootfs` for a container that has sh, ip and nc. `network` and
+    /// `engine` are lines for these tables of containers.conf(5). `$PWD` in them is the directory of the
+    /// sandbox.
     ///
     /// # Panics
-    /// When something of it cannot be made.
+    /// If something cannot be made.
     #[track_caller]
     pub fn prepare_podman(&self, network: &str, engine: &str) {
         self.sh(&format!(
@@ -55,12 +56,12 @@ X"
         .ok();
     }
 
-    /// Runs a script in which podman finds what [`Sandbox::prepare_podman`] made.
+    /// Runs a script with podman as [`Sandbox::prepare_podman`] has set it up.
     pub fn podman(&self, script: &str) -> Outcome {
         self.sh(&format!("export CONTAINERS_CONF=$PWD/containers.conf\n{script}"))
     }
 
-    /// Removes the parent of cgroups that podman leaves: cgroups are the machine's.
+    /// Removes the parent cgroup that podman leaves. Cgroups belong to the machine, not to the sandbox.
     pub fn remove_podmans_cgroups(&self) {
         let remove = "for try in $(seq 100); do
                 find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2> /dev/null && break

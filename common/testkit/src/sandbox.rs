@@ -15,13 +15,13 @@ use tempfile::TempDir;
 
 use crate::{Snapshot, fixture};
 
-/// The host's own address on the cable to the outside world.
+/// The host's own address on the link to the outside world.
 pub const HOST: &str = "192.0.2.1";
 /// The address of the client outside.
 pub const OUTSIDE: &str = "192.0.2.2";
 
-/// The program of the sandbox's pid 1: it lays the cable, reports that, and reaps processes until its input closes.
-/// That happens at the latest when the test's process ends.
+/// The program of the sandbox's pid 1: it connects the two worlds, reports that, and reaps processes until
+/// its input closes. That happens at the latest when the test's process ends.
 const INIT: &str = r#"
 set -e
 mount --make-rprivate /
@@ -64,7 +64,7 @@ pub fn require_root() {
     );
 }
 
-/// The directory with the tools: that of the profile that the test itself was built in.
+/// The directory with the tools of the profile that the test was built in.
 pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(2).expect("a test is in target/<profile>/deps").to_owned()
@@ -80,7 +80,7 @@ pub fn repository() -> PathBuf {
 pub struct Outcome {
     /// The script, for messages.
     pub script: String,
-    /// Exit status; 128 + N when a signal ended it.
+    /// Exit status; 128 + N if a signal killed the script.
     pub status: i32,
     /// Standard output.
     pub stdout: String,
@@ -111,7 +111,7 @@ impl Outcome {
     /// The outcome itself, of a command that must exit with this status.
     ///
     /// # Panics
-    /// When it exited with another one.
+    /// If it exited with another status.
     #[track_caller]
     pub fn exits(self, status: i32) -> Self {
         let Self { script, stdout, stderr, .. } = &self;
@@ -138,10 +138,10 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A fresh sandbox without images.
+    /// A new sandbox without images.
     ///
     /// # Panics
-    /// Without root, or when the namespaces cannot be made.
+    /// Without root, or if the namespaces cannot be made.
     #[track_caller]
     pub fn new() -> Self {
         require_root();
@@ -160,10 +160,10 @@ impl Sandbox {
         sandbox
     }
 
-    /// A fresh sandbox with the image `busybox` (see [`fixture::busybox`]).
+    /// A new sandbox with the image `busybox` (see [`fixture::busybox`]).
     ///
     /// # Panics
-    /// As [`Sandbox::new`]; or when `img-load` fails.
+    /// As [`Sandbox::new`], or if `img-load` fails.
     #[track_caller]
     pub fn with_busybox() -> Self {
         let sandbox = Self::new();
@@ -191,12 +191,12 @@ impl Sandbox {
         self.directory().join("root")
     }
 
-    /// `/run` of the sandbox, as the test's own process sees it.
+    /// The sandbox's `/run`, as a path for the test's process.
     pub fn run(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root/run", self.pid()))
     }
 
-    /// The pid of the sandbox's pid 1, as the test's own process sees it.
+    /// The pid of the sandbox's pid 1 outside of the sandbox.
     pub fn pid(&self) -> u32 {
         // `unshare --fork` has one child: pid 1 of the sandbox.
         let unshare = self.init.id();
@@ -204,7 +204,7 @@ impl Sandbox {
         children.trim().parse().expect("the sandbox's pid 1 is gone")
     }
 
-    /// A command for `program` on the host of the sandbox. Its arguments follow.
+    /// A command for `program` on the host of the sandbox. The caller adds arguments.
     pub fn command(&self, program: &str) -> Command {
         self.enter(&["--net", "--mount", "--pid"], program)
     }
@@ -229,7 +229,7 @@ impl Sandbox {
         self.sh_with(script, b"")
     }
 
-    /// As [`Sandbox::sh`], with this standard input.
+    /// Like [`Sandbox::sh`], with this standard input.
     #[track_caller]
     pub fn sh_with(&self, script: &str, input: &[u8]) -> Outcome {
         self.feed(self.command("/bin/sh").args(["-c", script]), script, input)
@@ -260,28 +260,28 @@ impl Sandbox {
         Outcome::new(script, output.unwrap())
     }
 
-    /// Runs a script with `/bin/sh` in the sandbox's mounts and directories, but in the network of the machine: for
-    /// fetching packages. It must not make links or rules.
+    /// Runs a script with `/bin/sh` in the sandbox's mounts and directories, but in the machine's network, to
+    /// fetch packages. The script must not make links or rules.
     #[track_caller]
     pub fn sh_connected(&self, script: &str) -> Outcome {
         let mut command = self.enter(&["--mount", "--pid"], "/bin/sh");
         self.feed(command.args(["-c", script]), script, b"")
     }
 
-    /// The body of a page, fetched on the host of the sandbox. It tries for three seconds, because a new server may not
-    /// listen yet.
+    /// Fetches the body of a page on the host of the sandbox. Tries for three seconds, because a new server
+    /// may not listen yet.
     ///
     /// # Panics
-    /// When there is no answer in that time.
+    /// If there is no answer in that time.
     #[track_caller]
     pub fn fetch(&self, url: &str) -> String {
         patient(|| self.sh(&format!("curl --silent --show-error --fail --max-time 2 {url}")))
     }
 
-    /// The same, fetched by the client outside.
+    /// Fetches a page like [`Sandbox::fetch`], but as the client outside.
     ///
     /// # Panics
-    /// When there is no answer in that time.
+    /// If there is no answer in three seconds.
     #[track_caller]
     pub fn fetch_outside(&self, url: &str) -> String {
         patient(|| self.outside(&format!("curl --silent --show-error --fail --max-time 2 {url}")))
@@ -290,15 +290,15 @@ impl Sandbox {
     /// Asserts that the sandbox is as before.
     ///
     /// # Panics
-    /// When it is not, with what was left behind or lost.
+    /// If it is not, with the things that were left behind or lost.
     #[track_caller]
     pub fn assert_as(&self, before: &Snapshot) {
         let difference = self.difference(before);
         assert!(difference.is_empty(), "left behind (+) or lost (-):\n{difference}");
     }
 
-    /// What was left behind (`+`) or lost (`-`). Waits for up to ten seconds until there is nothing, because the kernel removes
-    /// processes and network namespaces with a delay.
+    /// What was left behind (`+`) or lost (`-`). Waits for up to ten seconds until the difference is empty,
+    /// because the kernel removes processes and network namespaces with a delay.
     pub fn difference(&self, before: &Snapshot) -> String {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
@@ -326,7 +326,8 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         self.release_ports();
         let cgroups = self.cgroups();
-        // `--kill-child` ends pid 1, and that ends everything in its pid namespace; then the mounts disappear too.
+        // `--kill-child` kills pid 1. That ends everything in its pid namespace, and then the mounts
+        // disappear.
         drop(self.init.stdin.take());
         let _ = self.init.kill();
         let _ = self.init.wait();
@@ -335,16 +336,18 @@ impl Drop for Sandbox {
 }
 
 impl Sandbox {
-    /// Takes back containers with published ports that a test did not remove. What holds the ports is outside of the sandbox.
+    /// Unwinds containers with published ports that a test did not remove, because the ports are held outside
+    /// of the sandbox.
     fn release_ports(&self) {
         for record in self.records().iter().filter(|record| record.to_string().contains("\"port-hold\"")) {
             let id = record["id"].as_str().unwrap_or_default();
-            // A tool that a failed test left behind may have the lock.
+            // A tool that a failed test left may hold the lock.
             let _ = self.command("timeout").args(["5", "unwind", id]).output();
         }
     }
 
-    /// The cgroups of containers that a test did not remove. Cgroups are in no namespace of the sandbox.
+    /// The cgroups of containers that a test did not remove. Cgroups belong to the machine, not to the
+    /// sandbox.
     fn cgroups(&self) -> Vec<PathBuf> {
         let records = self.records();
         let names = records.iter().filter_map(|record| {
@@ -359,20 +362,20 @@ impl Sandbox {
 }
 
 impl Sandbox {
-    /// The records of the containers that are there; none if the test has ended the sandbox.
+    /// The records of existing containers. Empty if the test has ended the sandbox.
     fn records(&self) -> Vec<Value> {
         let unshare = self.init.id();
         let children =
             fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
         let run = format!("/proc/{}/root/run/stave", children.trim());
         let records = fs::read_dir(run).into_iter().flatten().flatten();
-        // To open a FIFO would wait for its other side.
+        // Only regular files: to open a FIFO would wait for its other side.
         let records = records.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
         records.filter_map(|record| serde_json::from_slice(&fs::read(record.path()).ok()?).ok()).collect()
     }
 }
 
-/// Its processes are about to end.
+/// Removes a cgroup. Waits for up to two seconds, because its processes are about to end.
 fn remove_cgroup(path: &Path) {
     let end = Instant::now() + Duration::from_secs(2);
     while fs::remove_dir(path).is_err() && path.is_dir() && Instant::now() < end {

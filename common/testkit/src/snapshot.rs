@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fmt, fs, os::unix::fs::MetadataExt, path::Path,
 
 use crate::Sandbox;
 
-/// The state of a sandbox, sorted by kind; each line describes one thing. Equal when nothing was left behind or lost.
+/// The state of a sandbox, sorted by kind. Each line describes one thing. Two snapshots are equal if nothing
+/// was left behind or lost.
 ///
-/// Not in it: images, unpacked layers (including the lowest, `mount-points`) and the build cache, which outlive a
-/// container by contract; locks, which are empty files without meaning; counters and times.
+/// Not included: images, unpacked layers (with the lowest, `mount-points`) and the build cache, which outlive
+/// a container by contract; locks, which are empty files without meaning; counters and times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     kinds: BTreeMap<&'static str, Vec<String>>,
@@ -34,7 +35,7 @@ impl Snapshot {
         kinds.insert("file in /run", files);
         let mut files = Vec::new();
         list(&sandbox.root(), "", &["images", "layers", "cache", "mount-points"], &mut files);
-        // Where builds work. Anything in it would be left behind.
+        // Builds work in this directory. Anything in it counts as left behind.
         files.retain(|line| !line.starts_with("build (mode 40700,"));
         kinds.insert("file in STAVE_ROOT", files);
         for lines in kinds.values_mut() {
@@ -49,7 +50,8 @@ impl Snapshot {
         self.kinds.get(kind).map_or(&[], Vec::as_slice)
     }
 
-    /// The difference: lines only in `later` (`+`), and lines only in this one (`-`). Empty when both are equal.
+    /// The difference: lines only in `later` (`+`), and lines only in this snapshot (`-`). Empty if both are
+    /// equal.
     pub fn difference(&self, later: &Self) -> String {
         let mut difference = String::new();
         for (kind, before) in &self.kinds {
@@ -72,7 +74,7 @@ impl fmt::Display for Snapshot {
     }
 }
 
-/// The lines of `these` that are missing in `those`, or are there less often.
+/// The lines of `these` that are missing in `those`, or occur less often there.
 fn surplus<'a>(these: &'a [String], those: &[String]) -> Vec<&'a String> {
     let mut those: Vec<_> = those.iter().collect();
     let mut rest = Vec::new();
@@ -85,8 +87,8 @@ fn surplus<'a>(these: &'a [String], those: &[String]) -> Vec<&'a String> {
     rest
 }
 
-/// The lines that a command prints in the sandbox's network. The command runs outside its pid namespace, so that it
-/// does not appear in the snapshot.
+/// The lines that a command prints in the sandbox's network. The command runs outside the sandbox's pid
+/// namespace, so that it does not appear in the snapshot.
 fn network(sandbox: &Sandbox, command: &str) -> Vec<String> {
     let output = Command::new("nsenter")
         .args(["--target", &sandbox.pid().to_string(), "--net", "--mount", "/bin/sh", "-c", command])
@@ -96,7 +98,8 @@ fn network(sandbox: &Sandbox, command: &str) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// The keys for this network namespace in the maps of ports that are held (the crate `hold`). They are outside of the sandbox.
+/// The keys for this network namespace in the maps of held ports (the crate `hold`), which are outside of the
+/// sandbox.
 fn held_ports(pid: u32) -> Vec<String> {
     let namespace = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
     let enter = move || {
@@ -111,7 +114,7 @@ fn held_ports(pid: u32) -> Vec<String> {
     let top = fs::File::open(top).unwrap();
     let mut held = Vec::new();
     for (_, maps) in bpf::Program::attached(&top, bpf::Attachment::Bind4, "stave_hold").unwrap() {
-        // Another test's, that has gone meanwhile.
+        // The map of another test, which has been removed in the meantime.
         let Ok(map) = bpf::Map::<16, 8>::by_id(maps[0]) else { continue };
         let keys = map.keys().unwrap();
         held.extend(
@@ -121,8 +124,8 @@ fn held_ports(pid: u32) -> Vec<String> {
     held
 }
 
-/// Without what the kernel changes by itself: the carrier, which depends on the ports of a bridge, the bridge's timers,
-/// and the limits that it takes from its ports.
+/// Removes what the kernel changes by itself: the carrier, which depends on the ports of a bridge, the
+/// bridge's timers, and the limits that a bridge takes from its ports.
 fn settled(line: &str) -> String {
     let mut kept = Vec::new();
     let mut words = line.split_whitespace();
@@ -141,13 +144,13 @@ fn settled(line: &str) -> String {
     kept.join(" ")
 }
 
-/// Without routes of link-local addresses, see [`addresses`].
+/// Removes routes of link-local addresses, see [`addresses`].
 fn routes(lines: &[String]) -> Vec<String> {
     let by_itself = |line: &&String| line.contains("fe80:") || line.contains("multicast ff00::/8");
     lines.iter().filter(|line| !by_itself(line)).map(|line| settled(line)).collect()
 }
 
-/// Without lifetimes, and without the link-local addresses that the kernel adds some time after a link is up.
+/// Removes lifetimes, and the link-local addresses that the kernel adds some time after a link is up.
 fn addresses(lines: &[String]) -> Vec<String> {
     let lines = lines.iter().filter(|line| !line.contains(" inet6 fe80:"));
     lines.map(|line| line.split('\\').next().unwrap_or_default().trim_end().to_owned()).collect()
@@ -156,7 +159,9 @@ fn addresses(lines: &[String]) -> Vec<String> {
 fn mounts(pid: u32) -> Vec<String> {
     let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     // Without the ids, which differ each time: root, mount point, options, then the file system after the dash.
-    table.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
+    let rest = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned();
+    // An overlay has an id of its own in the file system when it is mounted for the first time, and none when it is mounted again.
+    table.lines().map(|line| rest(line).replace(",uuid=on", "")).collect()
 }
 
 /// The command lines of all processes in the sandbox, except zombies, which their parents have yet to reap.
@@ -167,7 +172,7 @@ fn processes(pid: u32) -> Vec<String> {
         if !path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit)) {
             continue;
         }
-        // A process that ends meanwhile counts as gone.
+        // A process that ends in the meantime counts as gone.
         let (Ok(stat), Ok(arguments)) =
             (fs::read_to_string(path.join("stat")), fs::read(path.join("cmdline")))
         else {

@@ -1,4 +1,5 @@
-//! Traffic between the host, containers on it, and the outside world. A container is only a namespace with a server in it.
+//! Traffic between the host, containers on it, and the outside world. A container here is only a namespace
+//! with a server.
 
 use crate::{Outcome, Sandbox};
 
@@ -13,10 +14,11 @@ impl Sandbox {
         }
     }
 
-    /// Starts a server in the network namespace `id` that answers `text`, and the client's address. `listen` is an address of
-    /// socat: `TCP4-LISTEN:80`.
+    /// Starts a server in the network namespace `id` that answers with `text` and the client's address.
+    /// `listen` is an address for socat, such as `TCP4-LISTEN:80`.
     ///
     /// # Panics
+    /// If the server does not start.
     /// When it does not start.
     #[track_caller]
     pub fn serve(&self, id: &str, listen: &str, text: &str) {
@@ -30,10 +32,11 @@ impl Sandbox {
         self.sh(&script).ok();
     }
 
-    /// The answer to a request to `to`, an address of socat (`TCP4:192.0.2.1:80`), from where [`Sandbox::within`] runs; empty
-    /// if there is none.
+    /// The answer to a request to `to`, an address for socat (`TCP4:192.0.2.1:80`), sent from where
+    /// [`Sandbox::within`] runs. Empty if there is no answer.
     ///
     /// # Panics
+    /// If the request cannot be made.
     /// When the request cannot be made.
     #[track_caller]
     pub fn ask(&self, from: &str, to: &str) -> String {

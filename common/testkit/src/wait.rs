@@ -6,7 +6,7 @@ use std::{
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// When it does not hold within `limit`; the message contains `what`.
+/// If it does not hold within `limit`. The message contains `what`.
 #[track_caller]
 pub fn wait_for(what: &str, limit: Duration, condition: impl Fn() -> bool) {
     let end = Instant::now() + limit;

@@ -1,5 +1,6 @@
-# What 0.1.0 has in the kernel for the containers of host.tar.gz: the lines of its tools' --explain, each once, but those that
-# make files. Links have no alias, addresses and routes no protocol, and the table lacks what later versions put there.
+# The kernel state of 0.1.0 for the containers of host.tar.gz: the lines of its tools' --explain without
+# duplicates, and without lines that make files. Links have no alias, addresses and routes no protocol, and
+# the table lacks what later versions add.
 mount -t overlay stave:base -o lowerdir=/run/root/layers/1757870d98910ce5e859205b541ec1d651a99ed4eefcfe3ab5938462014af910:/run/root/mount-points,upperdir=/run/root/containers/base/upper,workdir=/run/root/containers/base/work,redirect_dir=off,index=off,metacopy=off,volatile,nodev /run/root/containers/base/rootfs
 mkdir -p /run/netns
 ip netns add base

@@ -19,73 +19,78 @@ use toolkit::{Common, hint};
 #[derive(Parser)]
 #[command(name = "bridge-attach", version)]
 pub(crate) struct BridgeAttach {
-    /// The network: one that network-create made, or else the name of a bridge; by default stave0. A bridge that Stave did not make
-    /// is used as it is, and never removed
+    /// A network of network-create, or a bridge; default: stave0. A bridge that Stave did not make is used as
+    /// it is, and never removed
     #[arg(value_name = "NAME", value_parser = target)]
     name: Option<String>,
-    /// The interface's name in the container; by default the first free one of eth0, eth1 and so on
+    /// Name of the interface in the container; default: the first free one of eth0, eth1, …
     #[arg(long, value_name = "NAME", value_parser = attachment::parse_name)]
     pub(crate) interface: Option<String>,
-    /// The container's address; by default the next free one
+    /// IPv4 address of the container; default: the next free one
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<Ipv4Addr>,
-    /// The container's address of IPv6, on a network that has it
+    /// IPv6 address of the container, on a network with IPv6
     #[arg(long, value_name = "ADDRESS")]
     ip6: Option<Ipv6Addr>,
-    /// The interface's hardware address; by default it follows from the address
+    /// Hardware address of the interface; default: derived from the address
     #[arg(long, value_name = "MAC", value_parser = unicast)]
     mac_address: Option<Mac>,
-    /// Of several networks, that with the highest number (-900 to 900) has the way out; among equals, the first
+    /// The network with the highest priority (-900 to 900) has the default route; among equals, the first
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-900..=900))]
     gateway_priority: i32,
-    /// A further route, such as "10.8.0.0/16 via 172.17.0.9"; repeatable. Without `via`, through the bridge
+    /// Add a route, such as "10.8.0.0/16 via 172.17.0.9"; default gateway: the bridge; repeatable
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
-    /// The MTU of the interface in bytes; by default that of the way out, on a bridge of others that of the bridge
+    /// MTU of the interface in bytes; default: that of the default route; on a bridge that Stave did not make,
+    /// the bridge's
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
     mtu: Option<u32>,
-    /// The subnet of the bridge; by default that of an existing bridge, otherwise the first of 172.17.0.0/16,
-    /// 172.18.0.0/16 and so on that no interface and no route uses
+    /// Subnet of the bridge; default: the existing one, or the first free one of 172.17.0.0/16,
+    /// 172.18.0.0/16, …
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet)]
     subnet: Option<Ipv4Net>,
-    /// Lease addresses of this part of the subnet only
+    /// Lease addresses only from this part of the subnet
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
     ip_range: Option<Ipv4Net>,
-    /// The bridge's address, which is the gateway of its containers; by default that of an existing bridge, otherwise the first of the
-    /// subnet. One for each version of IP
+    /// Address of the bridge, the containers' gateway; default: the existing one, or the first of the subnet.
+    /// One for each IP version
     #[arg(long = "gateway", value_name = "ADDRESS")]
     gateways: Vec<IpAddr>,
-    /// IPv6 as well: a random subnet of those that everybody may use (fd00::/8)
+    /// Enable IPv6, with a random subnet of fd00::/8
     #[arg(long)]
     ipv6: bool,
-    /// The bridge's subnet of IPv6
+    /// IPv6 subnet of the bridge
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet6)]
     subnet6: Option<Ipv6Net>,
-    /// Lease addresses of this part of the subnet of IPv6 only
+    /// Lease IPv6 addresses only from this part of the subnet
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range6)]
     ip6_range: Option<Ipv6Net>,
-    /// How containers on the bridge are reached from outside, as with netns-bridge
+    /// How containers can be reached from outside, as with netns-bridge
     #[arg(long, value_name = "MODE", value_parser = toolkit::one_of::<GatewayMode>(GatewayMode::NAMES))]
     gateway_mode: Option<GatewayMode>,
-    /// No way leads out of the network, or into it: its containers reach each other and this host
+    /// Answer on this link of the host for the containers' IPv6 addresses (NDP proxy); needs a routed
+    /// network
+    #[arg(long, value_name = "LINK", value_parser = attachment::parse_name)]
+    ndp_proxy: Option<String>,
+    /// Isolate the network from all others: its containers reach only each other and this host
     #[arg(long)]
     internal: bool,
-    /// With `false`, containers on the bridge do not reach each other, except by published ports
+    /// With `false`, containers on the bridge reach each other only by published ports, and by link-hosts
     #[arg(long, value_name = "BOOL")]
     icc: Option<bool>,
-    /// Which firewall of the host lets the bridge through, as with netns-bridge
+    /// The host's firewall that has to accept the bridge's packets, as with netns-bridge
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = toolkit::one_of::<Firewall>(Firewall::NAMES))]
     pub(crate) firewall: Firewall,
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
-/// The name of a network, or of a bridge.
+/// Parses the name of a network or a bridge.
 fn target(name: &str) -> Result<String, String> {
     attachment::parse_name(name).or_else(|_| named::parse_network(name))
 }
 
-/// A hardware address that one interface can have.
+/// Parses a hardware address, which must be unicast.
 fn unicast(text: &str) -> Result<Mac, String> {
     let mac: Mac = text.parse().map_err(|error: netlink::InvalidMac| error.to_string())?;
     match mac.0[0] & 1 == 0 && mac.0 != [0; 6] {
@@ -95,12 +100,12 @@ fn unicast(text: &str) -> Result<Mac, String> {
 }
 
 impl BridgeAttach {
-    /// Whether an attachment to this network is meant.
+    /// Whether the arguments mean an attachment to this network.
     pub(crate) fn is_meant(&self, network: &str) -> bool {
         self.name.as_ref().is_none_or(|name| name == network)
     }
 
-    /// The network of this name, if there is one.
+    /// Reads the file of the network, if it has one.
     pub(crate) fn named(&self, scope: &Scope) -> Result<Option<Named>> {
         let Some(name) = &self.name else { return Ok(None) };
         let found = Named::find(&scope.root, name)?;
@@ -116,6 +121,7 @@ impl BridgeAttach {
             self.subnet6.map(|_| "--subnet6"),
             self.ip6_range.map(|_| "--ip6-range"),
             self.gateway_mode.map(|_| "--gateway-mode"),
+            self.ndp_proxy.as_ref().map(|_| "--ndp-proxy"),
             self.internal.then_some("--internal"),
             self.icc.map(|_| "--icc"),
         ];
@@ -128,7 +134,7 @@ impl BridgeAttach {
         }
     }
 
-    /// What is asked of the network.
+    /// The wanted properties of the network.
     pub(crate) fn wanted(&self, named: Option<&Named>) -> Result<Wanted> {
         let gateways = Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
         Ok(match named {
@@ -145,11 +151,13 @@ impl BridgeAttach {
                 gateway_mode: self.gateway_mode.unwrap_or(GatewayMode::Nat),
                 internal: self.internal,
                 isolated: self.icc == Some(false),
+                vxlan: None,
+                ndp_proxy: self.ndp_proxy.clone(),
             },
         })
     }
 
-    /// What is asked of the container's side, after these attachments.
+    /// The wanted properties of the container's side, after these attachments.
     pub(crate) fn asked(&self, named: Option<&Named>, attachments: &[Attachment]) -> Result<Asked> {
         let routes = named.iter().flat_map(|named| &named.routes).chain(&self.routes);
         Ok(Asked {
@@ -160,7 +168,7 @@ impl BridgeAttach {
             mac: self.mac_address,
             priority: Some(attachment::priority(self.gateway_priority, attachments)?),
             routes: routes.cloned().collect(),
-            makes_bridge: true,
+            makes_bridge: None,
         })
     }
 }

@@ -1,18 +1,21 @@
 //! Attaches a container to a network.
 //!
 //! # Does
-//! Makes sure of the network's bridge, with all that it needs on the host, as netns-bridge does. Leases an address of its subnet.
-//! Makes a veth pair: one side is a port of the bridge, the other an interface in the container's namespace, with the address,
-//! a default route through the bridge, and further routes. Several attachments make several interfaces: eth0, eth1 and so on.
-//! Containers on different bridges reach each other by published ports only. Where CNI_COMMAND is set, it is the CNI plugin
+//! Makes sure that the network's bridge exists, with everything that it needs on the host, as netns-bridge
+//! does. Leases an address of its subnet. Makes a veth pair: one side is a port of the bridge, the other an
+//! interface in the container's namespace, with the address, a default route through the bridge, and
+//! further routes. Several attachments make several interfaces: eth0, eth1 and so on. Containers on
+//! different bridges reach each other only by published ports. If CNI_COMMAND is set, it is the CNI plugin
 //! `stave-bridge` (docs/cni.md).
 //! # Reads
-//! `network`, `networks`; `$STAVE_ROOT/networks/NAME.json` or `NAME.conflist`; the leases below `$STAVE_RUN/leases`.
+//! `network`, `networks`; `$STAVE_ROOT/networks/NAME.json` or `NAME.conflist`; the leases below
+//! `$STAVE_RUN/leases`.
 //! # Adds
-//! An element of `networks`; for versions before 0.2 also `network.bridge` and `network.cni`, where it is the first.
+//! An element of `networks`; for versions before 0.2 also `network.bridge` and `network.cni`, if it is the
+//! first.
 //! # Undoes
-//! The veth pair and the lease, of the last attachment or of that to NAME; with the last container on the bridge also the bridge, its masquerade, `ip_forward` and its rules
-//! in the host's firewall.
+//! The veth pair and the lease of the last attachment, or of the one to NAME. With the last container on
+//! the bridge also the bridge, its masquerade, `ip_forward`, and its rules in the host's firewall.
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); the namespace that netns-add makes.
 
@@ -23,7 +26,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use arguments::BridgeAttach;
-use attachment::{Container, NetworkOperation};
+use attachment::{Asked, Container, NetworkOperation};
 use document::{Document, Member, Step, members};
 use operation::Scope;
 use toolkit::{Common, Context, Filter, Plan, hint};
@@ -57,25 +60,26 @@ impl Filter for BridgeAttach {
         container.choose(self.interface.as_deref(), &wanted.bridge, &network, &attachments)?;
         let recorded = || toolkit::recorded(&context.scope);
         let mut planned = attachment::network(&container, &wanted, self.firewall, recorded)?;
-        let asked = self.asked(named.as_ref(), &attachments)?;
+        let asked = Asked { makes_bridge: planned.mac, ..self.asked(named.as_ref(), &attachments)? };
         let (attachment, pair) = attachment::pair(&container, &network.namespace, &planned.bridge, &asked)?;
         planned.operations.extend(pair);
+        planned.operations.extend(attachment::complete_links(&container, document, &attachment)?);
         Ok(Plan { adds: members::Attached::new(&network, attachment), operations: planned.operations })
     }
 
     fn is_meant(&self, step: &Step) -> bool {
         let list = step.adds.get(members::Networks::NAME).and_then(|list| list.as_array());
         let mut names = list.into_iter().flatten().filter_map(|one| one["name"].as_str());
-        // One that was not done says nothing.
+        // An attachment that was not completed has no members.
         list.is_none() || names.any(|name| self.is_meant(name))
     }
 
-    fn refuse_undo(recorded: &Document, step: &Step) -> Result<()> {
+    fn refuse_undo(_: &Scope, recorded: &Document, step: &Step) -> Result<()> {
         attachment::refuse_published(recorded, step)
     }
 
     fn forget(_: &mut Document) -> Result<()> {
-        // What was not done has added nothing.
+        // An attachment that was not completed has added nothing.
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! `stave-bridge`: bridge-attach as a CNI plugin. Its configuration is that of the plugin `bridge`, as far as it makes sense here.
+//! `stave-bridge`: bridge-attach as a CNI plugin. It takes the configuration of the plugin `bridge`, as far
+//! as that applies here.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 pub(crate) const PLUGIN: Plugin = Plugin { tool: "bridge-attach", begins: true, arguments, result };
 
-/// Members that every plugin has, and those that `arguments` reads.
+/// The members that every plugin has, and those that `arguments` reads.
 const KNOWN: [&str; 20] = [
     "args",
     "bridge",
@@ -36,7 +37,7 @@ const KNOWN: [&str; 20] = [
 
 fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     let Request { environment, configuration } = request;
-    // `false`, 0 and empty texts are what Go writes for nothing.
+    // Go writes unset members as `false`, 0 and empty strings.
     let is_set = |value: &Value| {
         !matches!(value, Value::Null | Value::Bool(false))
             && *value != json!(0)
@@ -73,7 +74,7 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     if configuration.flag("portIsolation")? == Some(true) {
         add("--icc", "false".to_owned());
     }
-    // Here a network has a gateway, and its addresses are hidden, unless the configuration says otherwise.
+    // By default a network has a gateway and masquerades, unless the configuration says otherwise.
     let is_default = configuration.flag("isDefaultGateway")?;
     let is_gateway =
         is_default == Some(true) || configuration.flag("isGateway")?.or(is_default) != Some(false);
@@ -85,10 +86,11 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     Ok(Some(arguments))
 }
 
-/// What `ipam` and the runtime say of addresses. They are leased here: of `ipam`, what host-local and static are told is read.
+/// The addresses in `ipam` and from the runtime. bridge-attach leases them itself; of `ipam`, the settings
+/// of host-local and static are read.
 #[derive(Default)]
 struct Addresses {
-    /// One of each version of IP.
+    /// At most one for each IP version.
     subnets: Vec<Subnet>,
     wanted: Vec<IpAddr>,
     routes: Vec<String>,
@@ -118,10 +120,10 @@ impl Addresses {
             .capability("ips")
             .or(configuration.get("args").and_then(|args| args["cni"].get("ips")));
         let asked = asked.map(|ips| strings("ips", ips)).transpose()?.unwrap_or_default();
-        // Several are separated by commas there (CNI plugins, ipam/host-local).
+        // Several addresses are separated by commas (CNI plugins, ipam/host-local).
         let argument = environment.argument("IP").into_iter().flat_map(|list| list.split(','));
         let asked = if asked.is_empty() { argument.collect() } else { asked };
-        // Those of a runtime stand in for the addresses of `static` (CNI plugins, ipam/static).
+        // Addresses from the runtime replace those of `static` (CNI plugins, ipam/static).
         if !asked.is_empty() {
             addresses.wanted.clear();
         }
@@ -129,7 +131,7 @@ impl Addresses {
             let bare = text.split('/').next().unwrap_or_default();
             addresses.want(parse("ips", bare, "an address")?)?;
         }
-        // It would get a random subnet of IPv4 as well.
+        // It would get a random IPv4 subnet as well.
         let mut versions = addresses.subnets.iter().map(|subnet| subnet.subnet.addr().is_ipv6());
         if !addresses.subnets.is_empty() && versions.all(|is_ipv6| is_ipv6) {
             return Err(Error::new(Code::UnsupportedField, "a network without IPv4 is not supported"));
@@ -137,7 +139,7 @@ impl Addresses {
         Ok(addresses)
     }
 
-    /// The flags of bridge-attach.
+    /// The equivalent flags of bridge-attach.
     fn flags(self) -> Vec<(&'static str, String)> {
         let mut flags = Vec::new();
         for Subnet { subnet, range, gateway } in self.subnets {
@@ -153,7 +155,7 @@ impl Addresses {
         flags
     }
 
-    /// Takes an address, one of each version of IP.
+    /// Takes over an address, at most one for each IP version.
     fn want(&mut self, address: IpAddr) -> Result<(), Error> {
         if self.wanted.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
             return Err(Error::unsupported("ips", &json!(address.to_string())));
@@ -162,7 +164,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Takes a subnet, one of each version of IP.
+    /// Takes over a subnet, at most one for each IP version.
     fn add(&mut self, key: &str, subnet: Subnet) -> Result<(), Error> {
         if self.subnets.iter().any(|other| other.subnet.addr().is_ipv4() == subnet.subnet.addr().is_ipv4()) {
             return Err(Error::unsupported(key, &json!(subnet.subnet.to_string())));
@@ -217,7 +219,7 @@ impl Addresses {
     fn route(&mut self, route: &Value) -> Result<(), Error> {
         let destination = route["dst"].as_str().unwrap_or_default();
         match (destination, route["gw"].as_str()) {
-            // The way out is there already.
+            // The network has a default route anyway.
             ("0.0.0.0/0" | "::/0", _) => {}
             ("", _) => return Err(Error::invalid("routes", route, "dst")),
             (destination, Some(gateway)) => self.routes.push(format!("{destination} via {gateway}")),
@@ -227,7 +229,8 @@ impl Addresses {
     }
 }
 
-/// From one address to another. Leases are limited to a part of the subnet that has a prefix of its own.
+/// The prefix of the range from `start` to `end`. Leases are limited to a prefix, so other ranges are
+/// refused.
 fn part_of(subnet: IpNet, start: Option<&str>, end: Option<&str>) -> Result<IpNet, Error> {
     let bound = |text: Option<&str>, default: IpAddr| match text {
         Some(text) => parse::<IpAddr>("range", text, "an address"),
@@ -244,7 +247,7 @@ fn parse<T: std::str::FromStr>(key: &str, text: &str, wanted: &str) -> Result<T,
     text.parse().map_err(|_| Error::invalid(key, &json!(text), wanted))
 }
 
-/// The attachment's own result, with the name servers of the configuration.
+/// The result of the attachment, with the name servers of the configuration.
 fn result(request: &Request, document: &Document) -> Result<Option<Value>, Error> {
     let wrong = |error: &dyn std::fmt::Display| Error::new(Code::Failed, error.to_string());
     document.require::<Network>().map_err(|error| wrong(&error))?;
@@ -253,7 +256,7 @@ fn result(request: &Request, document: &Document) -> Result<Option<Value>, Error
     let mut result = serde_json::to_value(attachment.cni).map_err(|error| wrong(&error))?;
     let Request { configuration, .. } = request;
     let dns = configuration.capability("dns").or(configuration.get("dns")).cloned().unwrap_or(json!({}));
-    // As a capability the keys are `servers` and `searches` (CNI CONVENTIONS.md).
+    // As a capability, the keys are `servers` and `searches` (CNI CONVENTIONS.md).
     for (key, other) in
         [("nameservers", "servers"), ("domain", "domain"), ("search", "searches"), ("options", "options")]
     {

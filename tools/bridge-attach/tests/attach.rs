@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 use testkit::{HOST, Sandbox, Snapshot};
 
-/// A host without forwarding, like a fresh machine, to which the world outside routes all subnets of the tests.
+/// A host without forwarding, like a new machine. The outside routes all subnets of the tests to
+/// it.
 fn sandbox() -> (Sandbox, Snapshot) {
     let sandbox = Sandbox::new();
     sandbox.sh("echo 0 > /proc/sys/net/ipv4/ip_forward").ok();
@@ -20,19 +21,19 @@ fn sandbox() -> (Sandbox, Snapshot) {
 const FRONT: &str = "bridge-attach front --subnet 10.5.0.0/24";
 const BACK: &str = "bridge-attach back --subnet 10.6.0.0/24";
 
-/// Attaches the container `id` by these commands.
+/// Attaches the container `id` with these commands.
 #[track_caller]
 fn start(sandbox: &Sandbox, id: &str, attach: &str) {
     sandbox.sh(&format!("netns-add -n --id {id} | {attach} > {id}.json")).ok();
     sandbox.serve(id, "TCP4-LISTEN:80", id);
 }
 
-/// What is asked, by whom, and the answer.
+/// Checks a table of requests: who asks, whom, and the answer.
 #[track_caller]
 fn traffic(sandbox: &Sandbox, when: &str, table: &[(&str, &str, &str)]) {
     for (from, to, answer) in table {
         let told = match *answer {
-            // Who gets no answer waits for it, and need not wait long.
+            // Without an answer the client waits, but need not wait long.
             "" => {
                 let ask = format!("echo ? | timeout 0.3 socat -t1 - TCP4:{to} 2>/dev/null || true");
                 sandbox.within(from, &ask).ok().trim().to_owned()
@@ -67,7 +68,7 @@ fn a_container_on_two_networks() {
     start(&sandbox, "back1", BACK);
     let both = read(&sandbox, "both");
     assert_eq!(list(&both), [("eth0", "front"), ("eth1", "back")]);
-    // Tools of before look for the first one in `network`.
+    // Earlier tools look for the first attachment in `network`.
     assert_eq!(both["network"]["cni"], both["networks"][0]["cni"]);
     assert_eq!(
         (&both["network"]["bridge"]["name"], &both["network"]["mode"]),
@@ -78,7 +79,7 @@ fn a_container_on_two_networks() {
         ("both", "10.6.0.3:80", "back1 10.6.0.2"),
         ("front1", "10.5.0.2:80", "both 10.5.0.3"),
         ("back1", "10.6.0.2:80", "both 10.6.0.3"),
-        // Two networks of ours are strangers to each other.
+        // Our networks are isolated from each other.
         ("front1", "10.6.0.3:80", ""),
         ("back1", "10.5.0.2:80", ""),
         ("host", "10.6.0.2:80", "both 10.6.0.1"),
@@ -92,7 +93,7 @@ fn a_container_on_two_networks() {
     for tool in ["netns-add", "bridge-attach"] {
         sandbox.sh(&format!("{tool} --check < both.json > /dev/null")).ok();
     }
-    // Undo takes exactly the last one out, also of a running container; the other one goes on.
+    // Undo removes exactly the last attachment, even of a running container. The other one stays.
     sandbox.sh("bridge-attach --undo < both.json > less.json").ok();
     let less = read(&sandbox, "less");
     assert_eq!(list(&less), [("eth0", "front")]);
@@ -110,7 +111,7 @@ fn a_container_on_two_networks() {
     sandbox.assert_as(&before);
 }
 
-/// The address of the attachment at this place.
+/// The address of the attachment at this index.
 fn address(document: &Value, at: usize) -> String {
     let cidr = document["networks"][at]["cni"]["ips"][0]["address"].as_str().unwrap();
     cidr.split('/').next().unwrap().to_owned()
@@ -126,10 +127,10 @@ fn the_highest_priority_has_the_way_out() {
     assert!(way("b").contains("dev wan"), "{}", way("b"));
     start(&sandbox, "c", &format!("{FRONT} --gateway-priority -1 | {BACK}"));
     assert!(way("c").contains("dev eth1"), "{}", way("c"));
-    // Ports lead to the one with the way out.
+    // Ports lead to the attachment with the default route.
     sandbox.sh("portmap -p 8080:80 < b.json > ports.json").ok();
     traffic(&sandbox, "", &[("outside", "192.0.2.1:8080", "b 192.0.2.2")]);
-    // Nobody gets the address while ports lead to it.
+    // No container gets the address while ports lead to it.
     let published = sandbox.sh("bridge-attach --undo < ports.json > refused.json").exits(1);
     assert_eq!(
         published.stderr,
@@ -138,7 +139,7 @@ fn the_highest_priority_has_the_way_out() {
     );
     traffic(&sandbox, "after a refusal", &[("outside", "192.0.2.1:8080", "b 192.0.2.2")]);
     sandbox.sh("bridge-attach --check < ports.json | portmap --check > /dev/null").ok();
-    // Without that one, the other has it.
+    // Without that attachment, the other one has the default route.
     sandbox.sh("portmap --undo < ports.json | bridge-attach --undo > less.json").ok();
     assert!(way("b").contains("dev eth0"), "{}", way("b"));
     sandbox.sh("netns-bridge -n --id d | veth-pair > d.json").ok();
@@ -163,7 +164,7 @@ fn an_internal_network_has_no_way_out_and_no_way_in() {
     start(&sandbox, "b", &internal);
     start(&sandbox, "c", BACK);
     assert_eq!(sandbox.within("a", "ip route show default").ok(), "");
-    // Who makes himself a route gets no further.
+    // A container that adds a route gets no further.
     sandbox.within("a", "ip route add default via 10.5.0.1").ok();
     let table = [
         ("a", "10.5.0.3:80", "b 10.5.0.2"),
@@ -185,7 +186,7 @@ fn an_internal_network_has_no_way_out_and_no_way_in() {
         other.stderr,
         "bridge-attach: bridge \"front\" is internal\nhint: use it with --internal, or another bridge\n"
     );
-    // With another network, the container has a way out, and ports.
+    // With another network, the container has a default route, and ports.
     sandbox.within("a", "ip route del default").ok();
     sandbox.sh(&format!("{BACK} < a.json | portmap -p 8080:80 > more.json")).ok();
     traffic(&sandbox, "with another", &[("outside", "192.0.2.1:8080", "a 192.0.2.2")]);
@@ -199,20 +200,21 @@ fn containers_that_are_kept_from_each_other() {
     let apart = format!("{FRONT} --icc=false");
     start(&sandbox, "a", &apart);
     start(&sandbox, "b", &format!("{apart} | portmap -p 8080:80"));
-    // br_netfilter makes the bridge hand on a packet that was translated, and the bridge keeps the ports apart.
+    // br_netfilter makes the bridge forward a translated packet, and the bridge keeps the ports
+    // apart.
     let filtered = sandbox.sh("cat /proc/sys/net/bridge/bridge-nf-call-iptables 2> /dev/null || echo 0").ok();
     let published = if filtered == "1\n" { "" } else { "b 10.5.0.1" };
     let table = [
         ("a", "10.5.0.3:80", ""),
         ("b", "10.5.0.2:80", ""),
-        // By published ports they do, and the host and the way out are there.
+        // They reach each other by published ports, and the host and the outside are reachable.
         ("a", "192.0.2.1:8080", published),
         ("host", "10.5.0.3:80", "b 10.5.0.1"),
         ("outside", "192.0.2.1:8080", "b 192.0.2.2"),
         ("a", "192.0.2.2:99", "outside 192.0.2.1"),
     ];
     traffic(&sandbox, "at the start", &table);
-    // Nor does the host forward what one sends it for the other.
+    // The host does not forward packets from one to the other either.
     sandbox.within("a", "ip route add 10.5.0.3 via 10.5.0.1").ok();
     sandbox.within("b", "ip route add 10.5.0.2 via 10.5.0.1").ok();
     traffic(&sandbox, "by the host", &table);
@@ -267,7 +269,7 @@ fn addresses_and_routes_are_as_they_are_asked_for() {
     sandbox.assert_as(&before);
 }
 
-/// netns-bridge keeps the first interface for veth-pair, and both are one attachment.
+/// netns-bridge leaves the first interface to veth-pair. Together they make one attachment.
 #[test]
 fn the_older_tools_beside() {
     let (sandbox, before) = sandbox();
@@ -282,5 +284,23 @@ fn the_older_tools_beside() {
     assert_eq!(read(&sandbox, "c").get("networks"), None);
     sandbox.sh("netns-add -n --id b | veth-pair > /dev/null").exits(1);
     end(&sandbox, "b");
+    sandbox.assert_as(&before);
+}
+
+/// They share a network namespace, and so the bridge and its addresses.
+#[test]
+fn run_directories_that_start_at_once_draw_different_addresses() {
+    let sandbox = Sandbox::new();
+    // Each keeps the value from before itself.
+    sandbox.sh("echo 1 > /proc/sys/net/ipv4/ip_forward").ok();
+    let before = sandbox.snapshot();
+    let pipe = "netns-add -n --id c$i | bridge-attach front --subnet 10.5.0.0/24 | jq -r '.networks[0].cni.ips[0].address'";
+    let all = format!(
+        "for i in $(seq 12); do (export STAVE_RUN=/run/r$i; {pipe} > address.$i 2>> errors) & done; wait; cat errors"
+    );
+    assert_eq!(sandbox.sh(&all).ok(), "");
+    let addresses = sandbox.sh("cat address.* | sort -u | grep -c 10.5.0").ok();
+    assert_eq!(addresses, "12\n");
+    sandbox.sh("for i in $(seq 12); do (STAVE_RUN=/run/r$i unwind c$i > /dev/null && rm -r /run/r$i) & done; wait").ok();
     sandbox.assert_as(&before);
 }

@@ -1,4 +1,5 @@
-//! bridge-attach and portmap as CNI plugins: by hand in every version, and with podman and containerd as the runtimes.
+//! bridge-attach and portmap as CNI plugins: called directly in every version, and with podman and
+//! containerd as runtimes.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -53,7 +54,7 @@ fn with(configuration: &Value, more: Value) -> Value {
     configuration
 }
 
-/// Adds a container by both plugins, and returns the result.
+/// Adds a container with both plugins, and returns the result.
 #[track_caller]
 fn add(sandbox: &Sandbox, version: &str, container: &str, ports: Value) -> Value {
     let (status, first) = plugin(sandbox, "stave-bridge", "ADD", container, &network(version));
@@ -120,7 +121,7 @@ fn both_versions_of_ip_and_a_gateway_somewhere() {
     let address = result["ips"][1]["address"].as_str().unwrap();
     assert!(address.starts_with("fd01:5::1") && address.ends_with("/64"), "{address}");
     sandbox.serve("one", "TCP6-LISTEN:80", "one");
-    // A neighbour that has not answered the first question is asked again after a second.
+    // A neighbour that has not answered the first solicitation is asked again after a second.
     let from_the_gateway = "one [fd01:0005:0000:0000:0000:0000:0000:00ff]";
     wait_for("an answer", std::time::Duration::from_secs(10), || {
         sandbox
@@ -207,12 +208,12 @@ fn traffic_and_what_breaks_it() {
         let (status, error) = plugin(&sandbox, name, "CHECK", "one", &check);
         assert_eq!((status, &error["code"]), (1, &json!(100)), "{name}: {error}");
     }
-    // What is on record is known to our other tools.
+    // Our other tools know what is in the records.
     sandbox.sh("net-repair --all > /dev/null").ok();
     assert_eq!(plugin(&sandbox, "stave-portmap", "CHECK", "one", &check), (0, Value::Null));
     assert_eq!(plugin(&sandbox, "stave-bridge", "STATUS", "", &network("1.1.0")), (0, Value::Null));
 
-    // The runtime has lost `one`; and `two` lost its namespace before DEL.
+    // The runtime no longer knows `one`, and `two` lost its namespace before DEL.
     sandbox.sh("ip netns add two").ok();
     add(&sandbox, "1.1.0", "two", json!([]));
     let left = json!({"cni.dev/valid-attachments": [{"containerID": "two", "ifname": "eth0"}]});

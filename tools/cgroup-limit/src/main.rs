@@ -1,29 +1,28 @@
 //! Makes a container's cgroup with limits.
 //!
 //! # Does
-//! Makes the cgroup `/stave/<id>.<instance>` in the hierarchy of version 2, and in each hierarchy of version 1 that has a
-//! controller of a limit. ns-exec starts the process in it. Without this tool ns-exec makes a cgroup without limits.
+//! Makes the cgroup `/stave/<id>.<instance>` in the hierarchy of version 2, and in each hierarchy of version
+//! 1 with a controller that a limit needs. ns-exec starts the process in it. Without this tool, ns-exec makes
+//! a cgroup without limits.
 //! # Reads
 //! Nothing.
 //! # Adds
 //! `cgroup`.
 //! # Undoes
-//! Ends every process in the cgroup, and removes it.
+//! Kills every process in the cgroup, and removes the cgroup.
 //! # Needs
 //! Root; Linux 5.12 with cgroups, and the controller of each limit.
 
-mod limits;
-
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use document::{Instance, Member, members::Cgroup};
 use limits::Limits;
 use toolkit::prelude::*;
 
 /// Make a container's cgroup with limits
 #[derive(Debug, Parser)]
-#[command(name = "cgroup-limit", version, mut_arg("verbose", |verbose| verbose.short(None)))]
+#[command(name = "cgroup-limit", version, mut_arg("verbose", |verbose| verbose.short(None)), group = ArgGroup::new("limit").multiple(true).required(true))]
 struct CgroupLimit {
     #[command(flatten)]
     limits: Limits,

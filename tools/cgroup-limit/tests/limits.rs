@@ -1,10 +1,10 @@
-//! Limits as a container meets them.
+//! Limits, as a container sees them.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use testkit::Sandbox;
 
-/// Runs `command` in a container with these limits; returns what the document says of the process at its end.
+/// Runs `command` in a container with these limits. Returns the document's member `process` at the end.
 fn run(sandbox: &Sandbox, limits: &str, command: &str) -> serde_json::Value {
     let pipe = format!(
         "layer-apply --id web < busybox.json | union-mount | cgroup-limit {limits} > limited.json &&
@@ -13,7 +13,7 @@ fn run(sandbox: &Sandbox, limits: &str, command: &str) -> serde_json::Value {
     sandbox.sh(&pipe).json()
 }
 
-/// What the kernel says of the container's cgroup, whatever version a controller is on.
+/// The setting of the container's cgroup in the kernel, on whatever version the controller is.
 fn setting(sandbox: &Sandbox, unified: &str, separate: &str) -> String {
     let path = sandbox.sh("jq -r .cgroup.path limited.json").ok();
     let path = path.trim();

@@ -1,57 +1,56 @@
 //! Attaches the terminal to a container that runs in the background.
 //!
 //! # Does
-//! Prints what the container's process prints from now on, and passes what is typed on to its input, if that stays open (`ns-exec
-//! -d -i` or `-t`). Signals go to the process. Ends as the process does, or with the detach keys.
+//! Prints the output of the container's process from now on, and passes input on to the process, if its input
+//! stays open (`ns-exec -d -i` or `-t`). Passes signals on to the process. Ends when the process ends, or
+//! with the detach keys.
 //! # Reads
-//! No document; the record.
+//! No document. Reads the record.
 //! # Adds
 //! Nothing.
 //! # Undoes
 //! Nothing.
 //! # Needs
-//! The monitor of the container; a new one is made where it is gone.
+//! The monitor of the container. If it is gone, a new one is started.
 
-mod keys;
 mod session;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use document::Id;
-use keys::Keys;
-use life::Container;
+use runtime::Keys;
 use serde_json::Value;
 use session::Outcome;
 use toolkit::prelude::*;
 
-/// Attach to a container in the background: see its output, and type
+/// Attach to a container in the background: print its output, and pass on input
 #[derive(Parser)]
 #[command(name = "container-attach", version)]
 struct ContainerAttach {
-    /// The container
+    /// The container's id
     #[arg(value_name = "ID")]
     container: Id,
-    /// These keys leave the container as it is: ctrl-X or letters, separated by commas; empty for none
+    /// Keys that detach from the container: ctrl-X or letters, separated by commas; empty for none
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     detach_keys: Keys,
     /// Pass nothing on to the container's input
     #[arg(long)]
     no_stdin: bool,
-    /// Do not pass signals on to the container's process; true by default
+    /// Whether to pass signals on to the container's process; true by default
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     sig_proxy: bool,
     #[command(flatten)]
     common: Common,
 }
 
-/// The exit status when nobody knows the container's, as with ns-exec.
+/// The exit status if the container's is unknown, as with ns-exec.
 const UNKNOWN: u8 = 125;
 
 impl ContainerAttach {
     fn run(&self, context: &Context) -> Result<u8> {
         let scope = &context.scope;
-        let container = Container::running(scope, &self.container)?;
+        let container = life::running(scope, &self.container)?;
         life::adopt(scope, &container)?;
         let Some(connection) = container.monitor(scope)? else {
             let error = anyhow!("container \"{}\" has no monitor", self.container);

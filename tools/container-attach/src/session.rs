@@ -1,10 +1,10 @@
-//! Between the terminal and the monitor.
+//! Connects the terminal and the monitor.
 
 use std::io::{self, Write};
 
 use life::Container;
 use monitor::{Connection, Event, Source};
-use runtime::{Foreground, RawTerminal, Terminal};
+use runtime::{Foreground, KeyWatch, RawTerminal, Terminal};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -12,9 +12,9 @@ use rustix::{
 };
 use toolkit::prelude::*;
 
-use crate::{ContainerAttach, keys::Watch};
+use crate::ContainerAttach;
 
-/// How it ended.
+/// How the session ended.
 pub(crate) enum Outcome {
     /// The container's process has ended, with this status if it is known.
     Ended(Option<i32>),
@@ -23,7 +23,7 @@ pub(crate) enum Outcome {
     Lost,
 }
 
-/// Until the container ends, the monitor does, or the keys are typed.
+/// Runs until the container ends, the monitor ends, or the detach keys are typed.
 pub(crate) fn run(connection: &Connection, container: &Container, tool: &ContainerAttach) -> Result<Outcome> {
     let signals = Foreground::new()?;
     connection.attach(!tool.no_stdin)?;
@@ -41,7 +41,7 @@ pub(crate) fn run(connection: &Connection, container: &Container, tool: &Contain
         container,
         tool,
         raw,
-        watch: Watch::new(&tool.detach_keys),
+        watch: KeyWatch::new(&tool.detach_keys),
         types: !tool.no_stdin,
         is_resized: false,
         typed: Vec::new(),
@@ -67,14 +67,14 @@ pub(crate) fn run(connection: &Connection, container: &Container, tool: &Contain
     }
 }
 
-/// What there is to do.
+/// What is ready after waiting.
 #[derive(Default)]
 struct Ready {
-    /// Standard input has more, or has ended.
+    /// Standard input has data, or has ended.
     typed: bool,
-    /// The monitor has said something.
+    /// The monitor has sent something.
     told: bool,
-    /// It takes more input.
+    /// The monitor can take more input.
     has_room: bool,
     signalled: bool,
 }
@@ -84,12 +84,12 @@ struct Session<'a> {
     container: &'a Container,
     tool: &'a ContainerAttach,
     raw: Option<RawTerminal>,
-    watch: Watch<'a>,
-    /// Standard input has more.
+    watch: KeyWatch<'a>,
+    /// Standard input has not ended.
     types: bool,
-    /// The monitor has still to be told the size of the terminal.
+    /// The monitor does not know the terminal's size yet.
     is_resized: bool,
-    /// What was read of it and is not passed on yet: the process may be busy.
+    /// Input that was read and not passed on yet, because the process may be busy.
     typed: Vec<u8>,
 }
 
@@ -101,7 +101,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Waits. While the process has no room for what was typed, nothing more is read.
+    /// Waits. While there is input that the process has no room for, no more input is read.
     fn wait(&self, signals: &Foreground) -> Result<Ready> {
         let stdin = io::stdin();
         let out = if self.typed.is_empty() && !self.is_resized { PollFlags::empty() } else { PollFlags::OUT };
@@ -123,7 +123,7 @@ impl Session<'_> {
         })
     }
 
-    /// Passes signals on, or ends as by one of them.
+    /// Passes signals on. With `--sig-proxy=false`, ends as if killed by the signal.
     fn signals(&mut self, signals: &Foreground) -> Result<Option<Outcome>> {
         while let Some(signal) = signals.next() {
             if signal == Signal::WINCH {
@@ -131,14 +131,14 @@ impl Session<'_> {
             } else if !self.tool.sig_proxy {
                 return Ok(Some(Outcome::Ended(Some(128 + signal.as_raw()))));
             } else if let Some(process) = self.container.identity().open()? {
-                // It may have ended just now.
+                // The process may have just ended.
                 let _ = pidfd_send_signal(process, signal);
             }
         }
         Ok(None)
     }
 
-    /// Prints what came; how it ended, if it did.
+    /// Prints the next output. Returns the outcome if the session has ended.
     fn output(&self) -> Result<Option<Outcome>> {
         let written = match self.connection.next()? {
             Event::Output(Source::Stdout, bytes) => {
@@ -153,7 +153,7 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// Reads what was typed, and passes it on. Whether the keys were.
+    /// Reads input and passes it on. Returns whether the detach keys were typed.
     fn input(&mut self) -> Result<bool> {
         let mut typed = [0_u8; 4096];
         match rustix::io::read(io::stdin(), &mut typed) {
@@ -170,7 +170,7 @@ impl Session<'_> {
         Ok(false)
     }
 
-    /// A monitor that does not take it has said before why it ended.
+    /// Passes input on. If the monitor takes none, it has ended, and its last message says why.
     fn pass_on(&mut self) {
         match self.connection.input(&self.typed) {
             Ok(passed) => drop(self.typed.drain(..passed)),

@@ -1,11 +1,11 @@
-//! Owners: what they are called inside of a container, and what they are called for us.
+//! Translates owners between the ids in a container and the ids on the host.
 
 use userns::{Mapping, Namespace};
 
-/// The owner that the kernel shows for one who has no number (`/proc/sys/kernel/overflowuid`).
+/// The owner that the kernel shows for an unmapped id (`/proc/sys/kernel/overflowuid`).
 const NOBODY: u32 = 65534;
 
-/// The ids of a container, if it has others than the host.
+/// The user namespace of a container, if it is not the host's.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ids(Option<Namespace>);
 
@@ -14,12 +14,12 @@ impl Ids {
         Self(namespace)
     }
 
-    /// Its root as the host calls it, if that is somebody else than the host's.
+    /// The host's user and group for the container's root, if the container has its own user namespace.
     pub(crate) fn root(&self) -> Option<(u32, u32)> {
         self.0.as_ref().and_then(Namespace::root)
     }
 
-    /// User and group as the container calls them.
+    /// Translates user and group of the host to those in the container.
     pub(crate) fn inside(&self, (uid, gid): (u32, u32)) -> (u32, u32) {
         match &self.0 {
             None => (uid, gid),
@@ -27,7 +27,7 @@ impl Ids {
         }
     }
 
-    /// User and group as the host calls them.
+    /// Translates user and group of the container to those on the host.
     pub(crate) fn outside(&self, (uid, gid): (u32, u32)) -> (u32, u32) {
         match &self.0 {
             None => (uid, gid),

@@ -1,17 +1,17 @@
 //! Copies files between a container and the host.
 //!
 //! # Does
-//! Copies a file or a directory with all that is in it, by Docker's rules for names. Of a container that runs it sees what the
-//! container sees; of one that has ended, its root file system and its volumes. Every path in a container is resolved inside of it,
-//! and no link that is copied is followed.
+//! Copies a file, or a directory with its content, by Docker's rules for names. For a running container it
+//! sees what the container sees; for an ended one, its root file system and its volumes. Every path in a
+//! container is resolved inside the container, and symbolic links are copied as links.
 //! # Reads
-//! No document: the record. A tar from standard input, where the source is `-`.
+//! No document. Reads the record, and a tar from standard input if the source is `-`.
 //! # Adds
-//! Nothing. A tar goes to standard output, where the destination is `-`.
+//! Nothing. If the destination is `-`, a tar goes to standard output.
 //! # Undoes
 //! Nothing.
 //! # Needs
-//! Root, or whoever started the container.
+//! Root, or the user who started the container.
 
 mod ids;
 mod pack;
@@ -35,20 +35,20 @@ use target::Target;
 use toolkit::prelude::*;
 use unpack::Unpacker;
 
-/// Copy files out of a container, into it, or between two
+/// Copy files out of a container, into it, or between two containers
 #[derive(Parser)]
 #[command(name = "container-cp", version)]
 struct ContainerCp {
-    /// What is copied. `DIR/.` is the content of a directory; - is a tar on standard input
+    /// The source; DIR/. is the content of a directory; - is a tar on standard input
     #[arg(value_name = "[ID:]SOURCE|-")]
     source: Side,
-    /// Where it is copied to: a directory that exists gets it under its own name; - is standard output, as a tar
+    /// The destination; in an existing directory the copy keeps its name; - is a tar on standard output
     #[arg(value_name = "[ID:]DESTINATION|-")]
     destination: Side,
-    /// Keep owners; otherwise the files are root's in a container, and yours on the host
+    /// Keep owners; by default the files belong to root in a container, and to you on the host
     #[arg(short, long)]
     archive: bool,
-    /// Copy what SOURCE leads to, if it is a symbolic link
+    /// If SOURCE is a symbolic link, copy its target
     #[arg(short = 'L', long)]
     follow_link: bool,
     #[arg(help = "Leave out what is mounted in the container: read its root file system alone", long)]
@@ -114,7 +114,7 @@ impl ContainerCp {
                     let unpacked = self.unpacker(to, &target, destination).run(input);
                     let packed =
                         packed.join().unwrap_or_else(|_| Err(anyhow!("the reading thread panicked")));
-                    // Whoever ends first breaks the pipe for the other.
+                    // The side that fails first breaks the pipe for the other. Its error is the cause.
                     match (unpacked, packed) {
                         (Err(error), Err(why)) if unpack::is_end(&error) => Err(why),
                         (Err(error), _) | (Ok(()), Err(error)) => Err(error),

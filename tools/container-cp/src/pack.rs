@@ -1,4 +1,4 @@
-//! A file, or a directory with all that is in it, as a tar.
+//! Writes a file, or a directory with its content, as a tar.
 
 use std::{
     collections::HashMap,
@@ -21,19 +21,23 @@ use toolkit::prelude::*;
 
 use crate::root::{Root, kind};
 
-/// What is copied.
+/// How many bytes a file may have that tells no size.
+const MOST_UNSIZED: u64 = 16 << 20;
+
+/// The source of a copy.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// The directory that it is in, and its name there.
+    /// The directory of the source, and the name in it.
     above: OwnedFd,
     name_there: OsString,
-    /// What it is called in the copy, if nobody says otherwise: empty for the content of a directory alone.
+    /// The default name of the copy. Empty if only the content of a directory is copied.
     pub(crate) name: OsString,
     stat: Stat,
 }
 
 impl Source {
-    /// Finds it. A symbolic link is copied as such, unless `follow` is set or the path ends with a slash.
+    /// Finds the source. A symbolic link is copied as a link, unless `follow` is set or the path ends with a
+    /// slash.
     pub(crate) fn find(root: &Root, path: &Path, follow: bool) -> Result<Self> {
         let failed = |errno: Errno| {
             anyhow::Error::from(operation::Error::new("open", format_args!("{path:?}"), errno))
@@ -55,7 +59,7 @@ impl Source {
         if needs_directory && kind(&stat) != FileType::Directory {
             return Err(failed(Errno::NOTDIR));
         }
-        // A link keeps its own name in the copy, as with Docker.
+        // The copy of a followed link has the link's name, as with Docker.
         let name = if is_content { OsString::new() } else { path.file_name().unwrap_or_default().to_owned() };
         Ok(Self { above, name_there, name, stat })
     }
@@ -65,7 +69,6 @@ impl Source {
     }
 }
 
-/// Writes a tar.
 pub(crate) struct Packer<'a, W: Write> {
     root: &'a Root,
     writer: Writer<W>,
@@ -88,7 +91,7 @@ impl<'a, W: Write> Packer<'a, W> {
         Self { root, writer: Writer::new(out), links: HashMap::new() }
     }
 
-    /// Writes all of the source, under this name; the content of a directory for an empty one.
+    /// Writes the whole source under the name `name`. An empty name writes the content of a directory.
     pub(crate) fn run(mut self, source: &Source, name: &OsStr) -> Result<()> {
         self.pack(&source.above, source.name_there.as_bytes(), name.as_bytes().to_vec(), &source.stat)?;
         self.writer.finish().context("write the tar")?;
@@ -115,7 +118,7 @@ impl<'a, W: Write> Packer<'a, W> {
         for name in names(&directory).map_err(on("read", &path))? {
             let path = join(&path, &name);
             match statat(&directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
-                // It was removed meanwhile.
+                // The file was removed in the meantime.
                 Err(Errno::NOENT) => {}
                 found => {
                     let found = found.map_err(on("look at", &path))?;
@@ -158,7 +161,7 @@ impl<'a, W: Write> Packer<'a, W> {
     }
 
     fn content(&mut self, above: &OwnedFd, name: &[u8], path: &[u8]) -> Result<()> {
-        // Opening it must not block, whatever is there now.
+        // Opening must not block, even if the file was replaced, for example by a FIFO.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat(above, name, flags, Mode::empty()).map_err(on("open", path))?;
         let stat = fstat(&file).map_err(on("look at", path))?;
@@ -166,10 +169,14 @@ impl<'a, W: Write> Packer<'a, W> {
             return Err(on("read", path)("it changed while it was read".to_owned()));
         }
         let mut entry = self.plain(Kind::File, path.to_vec(), &stat);
+        let file = File::from(file);
+        if stat.st_size == 0 {
+            return self.unsized_content(file, entry);
+        }
         entry.size = stat.st_size.unsigned_abs();
         entry.stored = entry.size;
         self.put(&entry)?;
-        let mut file = File::from(file).take(entry.size);
+        let mut file = file.take(entry.size);
         let copied = io::copy(&mut file, self.writer.get_mut()).map_err(on("copy", path))?;
         let missing = entry.size - copied;
         if missing > 0 {
@@ -180,6 +187,28 @@ impl<'a, W: Write> Packer<'a, W> {
             io::copy(&mut io::repeat(0).take(missing), self.writer.get_mut()).map_err(on("copy", path))?;
         }
         Ok(())
+    }
+
+    /// The kernel tells no size of its own files, such as those of procfs: they are read to know it. What cannot be
+    /// read is copied as an empty file, with a warning.
+    fn unsized_content(&mut self, file: File, mut entry: Entry) -> Result<()> {
+        let mut content = Vec::new();
+        let read = file.take(MOST_UNSIZED + 1).read_to_end(&mut content);
+        let cause = match read {
+            Ok(length) if length as u64 > MOST_UNSIZED => {
+                Some(format!("it tells no size, and has more than {MOST_UNSIZED} bytes"))
+            }
+            read => read.err().map(|error| error.to_string()),
+        };
+        if let Some(cause) = cause {
+            let name = Shown::new(&entry.path);
+            operation::tell!("container-cp: warning: the copy of {name} is empty: {cause}");
+            content.clear();
+        }
+        entry.size = content.len() as u64;
+        entry.stored = entry.size;
+        self.put(&entry)?;
+        self.writer.get_mut().write_all(&content).map_err(on("copy", &entry.path))
     }
 
     fn put(&mut self, entry: &Entry) -> Result<()> {

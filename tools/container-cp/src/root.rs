@@ -1,4 +1,4 @@
-//! The root directory that paths begin at: the host's, or that of a container.
+//! The root directory at which paths begin: the host's, or a container's.
 
 use std::{
     ffi::OsString,
@@ -25,15 +25,15 @@ use userns::Namespace;
 
 use crate::ids::Ids;
 
-/// A root directory, and who owns files in it.
+/// A root directory, and the ids of the owners of its files.
 #[derive(Debug)]
 pub(crate) struct Root {
-    /// None for the host's: there, links in paths are followed as usual.
+    /// None for the host's root directory, where symbolic links in paths are followed as usual.
     inside: Option<OwnedFd>,
     pub(crate) ids: Ids,
 }
 
-/// The most links in one path, as in the kernel.
+/// The maximum number of symbolic links in one path, as in the kernel.
 const MOST_LINKS: usize = 40;
 
 fn open_root(path: &Path) -> Result<OwnedFd> {
@@ -42,17 +42,18 @@ fn open_root(path: &Path) -> Result<OwnedFd> {
 }
 
 impl Root {
-    /// The host's.
+    /// The host's root directory.
     pub(crate) fn host() -> Result<Self> {
         Ok(Self { inside: None, ids: Ids::default() })
     }
 
-    /// What a container sees; of one that does not run, its root file system and its volumes.
+    /// The root directory that a running container sees. For one that does not run, its root file system with
+    /// its volumes.
     pub(crate) fn of(scope: &Scope, id: &Id) -> Result<Self> {
         let container = Container::read(scope, id)?;
         if container.is_running()? {
             let inside = open_root(format!("/proc/{}/root", container.identity().pid).as_ref())?;
-            // Only now is it sure that the pid was this process's all the time.
+            // The process still runs, so the pid was not reused before its root directory was opened.
             if container.is_running()? {
                 let ids = Ids::new(runtime::spec::userns(&container.operation.spec));
                 return Ok(Self { inside: Some(inside), ids });
@@ -62,7 +63,7 @@ impl Root {
         Self::file_system(scope, id)?.with_volumes(&container)
     }
 
-    /// The root file system alone.
+    /// Only the root file system, without volumes.
     pub(crate) fn file_system(scope: &Scope, id: &Id) -> Result<Self> {
         let container = Container::read(scope, id)?;
         let spec = &container.operation.spec;
@@ -71,13 +72,14 @@ impl Root {
             let error = anyhow!("the files of container \"{id}\" are not mounted");
             return Err(hint(error, "container-start makes it again after a restart of the machine"));
         }
-        // What an idmapped mount shows the container, stands here with the container's own numbers.
+        // On the host, files behind an idmapped mount have the container's own ids, so no translation is
+        // needed.
         let ids = runtime::spec::userns(spec).filter(|_| !runtime::spec::maps_root_owners(spec));
         Ok(Self { inside: Some(open_root(&path)?), ids: Ids::new(ids) })
     }
 
-    /// The same with the container's volumes, all with the rights and owners that they have for its process. They are mounted where
-    /// this process alone sees them.
+    /// Mounts the container's volumes on its root file system, with the permissions and owners that the
+    /// container's process sees. No other process sees these mounts.
     fn with_volumes(self, container: &Container) -> Result<Self> {
         let Some(place) = self.inside else { return Ok(self) };
         let spec = &container.operation.spec;
@@ -119,7 +121,7 @@ impl Root {
         Ok(Self { inside: Some(root.into()), ids: Ids::new(owners) })
     }
 
-    /// Opens a path. Flags are those of open(2).
+    /// Opens a path. The flags are those of open(2).
     pub(crate) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         match &self.inside {
             Some(root) => resolve::open_in(root, path, flags),
@@ -127,7 +129,8 @@ impl Root {
         }
     }
 
-    /// The directory and the name that a path leads to in the end, whether something is there or not.
+    /// Follows symbolic links and returns the directory and name where a path finally leads, whether a file
+    /// exists there or not.
     pub(crate) fn last(&self, path: &Path) -> Result<(PathBuf, PathBuf, OwnedFd), Errno> {
         let mut path = path.to_owned();
         for _ in 0..MOST_LINKS {
@@ -150,12 +153,13 @@ impl Root {
     }
 }
 
-/// What kind of file it is.
+/// The type of the file.
 pub(crate) fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Whether the root file system of a container is there. A directory that its user named always is.
+/// Whether the root file system of a container is mounted. A directory given with `--rootfs` always counts as
+/// mounted.
 fn is_mounted(container: &Container, path: &Path) -> Result<bool> {
     let Some(rootfs) = container.document.get::<Rootfs>()? else { return Ok(true) };
     if rootfs.path != path && rootfs.path.canonicalize().ok().as_deref() != Some(path) {
@@ -164,7 +168,7 @@ fn is_mounted(container: &Container, path: &Path) -> Result<bool> {
     Ok(mount::table::read()?.iter().any(|entry| entry.target == path))
 }
 
-/// A directory or a file of the host that the container has in a place of its own.
+/// A bind mount: a directory or file of the host at a path in the container.
 struct Volume<'a> {
     source: &'a Path,
     target: &'a Path,
@@ -172,7 +176,7 @@ struct Volume<'a> {
 }
 
 impl Volume<'_> {
-    /// Whether the container's user namespace tells whose its files are.
+    /// Whether the volume is mounted with the owners of the container's user namespace (`idmap`).
     fn is_mapped(&self) -> bool {
         self.options.data.iter().any(|option| option == IDMAP)
     }
@@ -180,7 +184,7 @@ impl Volume<'_> {
 
 fn volumes(container: &Container) -> Vec<Volume<'_>> {
     let all = container.operation.spec.mounts().iter().flatten();
-    // What is the container's own as long as it runs, Docker shows neither.
+    // Mounts below these directories belong to the running container. Docker does not show them either.
     let is_shown = |target: &Path| !["/dev", "/proc", "/sys"].iter().any(|top| target.starts_with(top));
     all.filter(|mount| is_shown(mount.destination()))
         .filter_map(|mount| {
@@ -199,9 +203,9 @@ fn on<E: Into<operation::Cause>>(verb: &'static str, path: &Path) -> impl FnOnce
     move |cause| operation::Error::new(verb, format_args!("{path:?}"), cause).into()
 }
 
-/// From now on, what is mounted is seen by this process alone.
+/// Moves this process into its own mount namespace, so that no other process sees its mounts.
 fn leave_mounts() -> Result<()> {
-    // Once: what is mounted would go with the namespace before.
+    // Only once: mounts of the earlier namespace would be lost.
     static LEFT: AtomicBool = AtomicBool::new(false);
     if LEFT.swap(true, Ordering::Relaxed) {
         return Ok(());
@@ -210,7 +214,7 @@ fn leave_mounts() -> Result<()> {
     Ok(mount::propagate(Path::new("/"), MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }
 
-/// The path of a file of a container, for a person on the host.
+/// The path of a file in a container, as seen from the host.
 pub(crate) fn shown(scope: &Scope, id: &Id, path: &Path) -> Result<String> {
     let container = Container::read(scope, id)?;
     let below = path.strip_prefix("/").unwrap_or(path);

@@ -1,4 +1,4 @@
-//! `ID:PATH`, a path of the host, or `-`.
+//! `ID:PATH`, a path on the host, or `-`.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,12 +7,12 @@ use std::{
 
 use document::Id;
 
-/// Where files come from, or go.
+/// One side of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// A path in a container. One that is not absolute begins at its root.
+    /// A path in a container. A relative path begins at the container's root directory.
     Container { id: Id, path: PathBuf },
-    /// A path of the host.
+    /// A path on the host.
     Host(PathBuf),
     /// A tar on standard input or standard output.
     Stream,
@@ -21,7 +21,8 @@ pub(crate) enum Side {
 impl FromStr for Side {
     type Err = String;
 
-    /// As with Docker: what begins with a slash or a dot is the host's, whatever colons it has.
+    /// Parses a side as Docker does: a text that begins with a slash or a dot is a path on the host, even if
+    /// it has colons.
     fn from_str(text: &str) -> Result<Self, String> {
         let host = || Self::Host(text.into());
         match text.split_once(':') {
@@ -39,7 +40,7 @@ impl FromStr for Side {
 }
 
 impl Side {
-    /// The path; empty for a stream.
+    /// The path. Empty for a stream.
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Container { path, .. } | Self::Host(path) => path,

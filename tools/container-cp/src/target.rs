@@ -1,4 +1,4 @@
-//! Where a copy goes, and what it is called there: Docker's rules.
+//! The directory and the name of a copy, by Docker's rules.
 
 use std::{
     ffi::OsString,
@@ -20,10 +20,10 @@ use crate::{
 /// A directory, and the name of the copy in it.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The directory's path in its root.
+    /// The directory's path below its root.
     pub(crate) path: PathBuf,
     pub(crate) directory: OwnedFd,
-    /// The name; empty where the content of a directory goes into this one.
+    /// The name. Empty if the content of a directory is copied into this directory.
     pub(crate) name: OsString,
 }
 
@@ -32,20 +32,20 @@ fn failed(path: &Path, errno: Errno) -> anyhow::Error {
 }
 
 impl Target {
-    /// A directory that exists, for what a tar has.
+    /// An existing directory, for the entries of a tar.
     pub(crate) fn directory(root: &Root, path: &Path) -> Result<Self> {
         let directory =
             root.open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| failed(path, errno))?;
         Ok(Self { path: path.to_owned(), directory, name: OsString::new() })
     }
 
-    /// For this source.
+    /// The target for this source.
     pub(crate) fn find(root: &Root, path: &Path, source: &Source) -> Result<Self> {
         let failed = |errno| failed(path, errno);
         let says_directory = path.as_os_str().as_bytes().ends_with(b"/");
         let found = match root.open(path, OFlags::PATH) {
             Ok(found) => Some(kind(&fstat(found).map_err(failed)?)),
-            // With a slash at its end, a file is none.
+            // With a slash at the end, the path of a file is an error.
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(failed(errno)),
         };

@@ -1,4 +1,4 @@
-//! A tar, as files in a directory.
+//! Writes the entries of a tar as files in a directory.
 
 use std::{
     collections::HashSet,
@@ -30,32 +30,32 @@ use crate::{
     target::Target,
 };
 
-/// Makes files of a tar.
+/// Unpacks a tar.
 pub(crate) struct Unpacker<'a> {
     root: &'a Root,
     target: &'a Target,
-    /// The host: there, no link below the target is followed, and nothing is made that gives somebody rights.
+    /// On the host, no symbolic link below the target is followed, and no file gets set-user-ID or
+    /// set-group-ID.
     is_host: bool,
-    /// Owners are kept.
+    /// Whether owners are kept.
     keeps_owners: bool,
-    /// New directories, whose modes and times are set at the end.
+    /// New directories. Their modes and times are set at the end.
     made: Vec<Made>,
-    /// Devices that are not made: what else they are called is not made either.
+    /// Devices that were left out. Hard links to them are left out as well.
     left_out: HashSet<PathBuf>,
 }
 
-/// A new directory.
 #[derive(Debug)]
 struct Made {
     path: PathBuf,
     entry: Entry,
-    /// By the time that it gets its mode, another one may have its name.
+    /// Identifies the directory, because its name may belong to another one when its mode is set.
     identity: Identity,
 }
 
-/// Tells a directory from others: by its device, and when it was made. Its inode tells it only where there is no such time: in an
-/// overlay of several file systems it is another one when the kernel has forgotten the directory (Linux, overlayfs.rst, Inode
-/// properties).
+/// Identifies a directory by its device and creation time. The inode is used only if there is no creation
+/// time: in an overlay of several file systems the inode changes when the kernel has dropped the directory
+/// from its cache (Linux, overlayfs.rst, Inode properties).
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     device: (u32, u32),
@@ -82,12 +82,12 @@ fn on<E: Into<operation::Cause>>(verb: &'static str, entry: &Entry) -> impl FnOn
     move |cause| operation::Error::new(verb, name, cause).into()
 }
 
-/// Whether a tar ended before its end: whoever wrote it has failed.
+/// Whether the tar was truncated, because its writer failed.
 pub(crate) fn is_end(error: &anyhow::Error) -> bool {
     let truncated = |cause: &(dyn error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(archive::Error::Truncated))
     };
-    // An error of reading is no cause of the error that it is wrapped in, but is that error.
+    // `source()` of an `io::Error` skips the error that it wraps.
     let wrapped = |cause: &(dyn error::Error + 'static)| {
         let inner = cause.downcast_ref().and_then(io::Error::get_ref);
         inner.is_some_and(|inner| truncated(inner))
@@ -95,7 +95,7 @@ pub(crate) fn is_end(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| truncated(cause) || wrapped(cause))
 }
 
-/// A new file in this directory, and its name until it is whole, which is nobody else's.
+/// Creates a new file in this directory under a unique name, which it keeps until it is complete.
 fn part(above: &OwnedFd) -> Result<(OsString, File), Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     loop {
@@ -107,8 +107,8 @@ fn part(above: &OwnedFd) -> Result<(OsString, File), Errno> {
     }
 }
 
-/// Whether something is mounted on a name in a directory. In the mount namespace of a container, replacing the file would take the
-/// mount away: the kernel refuses that with EBUSY in the caller's own namespace alone.
+/// Whether something is mounted on a name in a directory. In another mount namespace, replacing the file
+/// would remove the mount: the kernel refuses that with EBUSY only in the caller's own namespace.
 fn is_mounted(above: &OwnedFd, name: &OsStr) -> Result<bool, Errno> {
     let mount = |name, flags| statx(above, name, flags, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id);
     match mount(name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -122,16 +122,16 @@ impl<'a> Unpacker<'a> {
         Self { root, target, is_host, keeps_owners, made: Vec::new(), left_out: HashSet::new() }
     }
 
-    /// Makes all that the tar has.
+    /// Unpacks all entries of the tar.
     pub(crate) fn run(mut self, input: impl BufRead) -> Result<()> {
         if let Some((user, group)) = self.root.ids.root().filter(|_| rustix::process::geteuid().is_root()) {
-            // Where a mount maps owners, the host's root can make nothing.
+            // On a mount with mapped owners, the host's root cannot create files.
             mount::act_for(user, group).context("act for the container's root")?;
         }
         let mut reader = Reader::new(input);
         while let Some(entry) = reader.next().context("read the tar")? {
             let path = plain(&entry)?;
-            // The directory itself stays as it is.
+            // The target directory itself is not changed.
             let Some(name) = path.file_name() else { continue };
             let above = self.above(path.parent().unwrap_or(Path::new("")), &entry)?;
             match entry.kind {
@@ -143,7 +143,7 @@ impl<'a> Unpacker<'a> {
         self.finish()
     }
 
-    /// The directory of a path below the target. Missing ones are made, as tar does.
+    /// Opens the directory of a path below the target. Creates missing directories, as tar does.
     fn above(&self, path: &Path, entry: &Entry) -> Result<OwnedFd> {
         let at = || self.open(path);
         match at() {
@@ -176,12 +176,12 @@ impl<'a> Unpacker<'a> {
                 let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
                 openat2(&self.target.directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
             }
-            // In a container, a link leads nowhere but into the container.
+            // In a container, links are resolved inside the container.
             false => self.root.open(&self.target.path.join(path), flags),
         }
     }
 
-    /// The owner that it gets.
+    /// The owner of the new file.
     fn owner(&self, entry: &Entry) -> (u32, u32) {
         match (self.keeps_owners, self.is_host) {
             (true, _) => self.root.ids.outside((entry.uid, entry.gid)),
@@ -199,7 +199,8 @@ impl<'a> Unpacker<'a> {
         chownat(above, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Its mode. On the host, a program of somebody else's does not get the rights of another owner.
+    /// The mode of the new file. On the host, set-user-ID and set-group-ID are removed, unless owners are
+    /// kept.
     fn mode(&self, entry: &Entry) -> Mode {
         let all = if self.is_host && !self.keeps_owners { 0o1777 } else { 0o7777 };
         Mode::from_raw_mode(entry.mode & all)
@@ -228,11 +229,11 @@ impl<'a> Unpacker<'a> {
         done.map(drop)
     }
 
-    /// Owner, mode and times of an open file.
+    /// Sets owner, mode and times of an open file.
     fn dress(&self, file: impl AsFd, entry: &Entry) -> Result<(), Errno> {
         let (uid, gid) = self.owner(entry);
         match fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
-            // An ordinary user owns what he makes.
+            // Files that an ordinary user makes belong to that user.
             Err(Errno::PERM) if !rustix::process::geteuid().is_root() => {}
             done => done?,
         }
@@ -250,7 +251,7 @@ impl<'a> Unpacker<'a> {
             }
             Err(Errno::EXIST) => {
                 let found = statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(on("look at", &entry))?;
-                // One that is there keeps its owner and its mode.
+                // An existing directory keeps its owner and mode.
                 if kind(&found) != FileType::Directory {
                     return Err(on("create", &entry)("a file is there, and no directory".to_owned()));
                 }
@@ -315,7 +316,7 @@ impl<'a> Unpacker<'a> {
         linkat(from, first, above, name, AtFlags::empty()).map_err(on("create", entry))
     }
 
-    /// Refuses to put something else in the place of a directory. Whether something is mounted there.
+    /// Refuses to replace a directory. Returns whether something is mounted on the name.
     fn admit(&self, above: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<bool> {
         match statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) if kind(&found) == FileType::Directory => {
@@ -344,8 +345,8 @@ impl<'a> Unpacker<'a> {
     }
 }
 
-/// Writes to a file on which something is mounted: it cannot be replaced. It keeps its owner and its mode. False: `whole` is still
-/// there under its own name.
+/// Writes the content to a file on which something is mounted, because such a file cannot be replaced. The
+/// file keeps its owner and mode. Returns false: `whole` still exists under its temporary name.
 fn rewrite(above: &OwnedFd, name: &OsStr, mut whole: &File, entry: &Entry) -> Result<bool> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mut file = File::from(openat(above, name, flags, Mode::empty()).map_err(on("open", entry))?);
@@ -370,7 +371,7 @@ fn plain(entry: &Entry) -> Result<PathBuf> {
     below(&entry.path, entry)
 }
 
-/// The path of the file that an entry is another name of.
+/// The path of the first name that a hard link refers to.
 fn first_name(entry: &Entry) -> Result<PathBuf> {
     below(&entry.link, entry)
 }

@@ -1,4 +1,4 @@
-//! Files in and out of containers, by Docker's rules. Needs root.
+//! Copies files into and out of containers, by Docker's rules. Needs root.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
 
 use testkit::Sandbox;
 
-/// A host with the container `web`, which has a volume, and files to copy.
+/// A host with the container `web`, which has a volume, and with files to copy.
 fn host() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     let here = sandbox.directory();
@@ -31,7 +31,7 @@ fn names_are_as_with_docker() {
     let inside =
         |path: &str| sandbox.sh(&format!("container-exec web find {path} | sort | tr '\n' ' '")).ok();
     let copy = |arguments: &str| sandbox.sh(&format!("container-cp {arguments}"));
-    // A file: onto a name, over a file, into a directory.
+    // A file: to a name, over a file, into a directory.
     copy("file web:/one").ok();
     copy("tree/deep/file web:one").ok();
     copy("file web:/dir").ok();
@@ -43,7 +43,7 @@ fn names_are_as_with_docker() {
         "container-cp: there is no directory \"/none/\"\nhint: without the slash, it is the name of the copy\n"
     );
     copy("file web:/none/name").exits(1);
-    // A directory: onto a name, into a directory, its content.
+    // A directory: to a name, into a directory, and only its content.
     copy("tree web:/new").ok();
     assert_eq!(inside("/new"), "/new /new/deep /new/deep/file ");
     copy("tree web:/new/").ok();
@@ -54,12 +54,12 @@ fn names_are_as_with_docker() {
     assert_eq!(refused.stderr, "container-cp: a directory cannot be copied to \"/one\": that is a file\n");
     let refused = copy("file/ web:/x").exits(1);
     assert_eq!(refused.stderr, "container-cp: open \"file/\": Not a directory\n");
-    // The other way, and between two.
+    // Out of a container, and between two.
     copy("web:/dir out").ok();
     assert_eq!(fs::read_to_string(sandbox.directory().join("out/inside")).unwrap(), "inside\n");
     copy("web:/dir/inside web:/copied").ok();
     assert_eq!(sandbox.sh("container-exec web cat /copied").ok(), "inside\n");
-    // Links are copied as such, unless it is asked for; where they lead is in the container.
+    // Links are copied as links, except with -L. In a container, they are resolved inside the container.
     copy("link web:/link").ok();
     copy("-L link web:/followed").ok();
     assert_eq!(sandbox.sh("container-exec web readlink /link").ok(), "file\n");
@@ -81,21 +81,21 @@ fn no_link_leads_out_of_the_container_and_none_is_followed_on_the_host() {
     sandbox.sh("container-cp file web:/secret").ok();
     assert_eq!(sandbox.sh("cat /run/secret").ok(), "host\n");
     assert_eq!(sandbox.sh("container-exec web cat /run/secret").ok(), "content");
-    // A tar may say anything.
+    // A tar may contain any names.
     sandbox.sh("mkdir -p evil/a && echo x > evil/a/b && tar -C evil -cf evil.tar --transform 's#^a/b#../../escaped#' a").ok();
     let refused = sandbox.sh("container-cp - web:/dir < evil.tar").exits(1);
     assert_eq!(refused.stderr, "container-cp: create \"../../escaped\": its path leads upwards\n");
-    // On the host a link in the place of a directory is none.
+    // On the host, a link in the place of a directory is not followed.
     sandbox.sh("mkdir target && ln -s /run target/deep").ok();
     let refused = sandbox.sh("container-cp tree/. web:/t && container-cp web:/t/. target").exits(1);
     assert_eq!(refused.stderr, "container-cp: create \"deep/\": a file is there, and no directory\n");
-    // No rights come out of a container with a file.
+    // A file that comes out of a container has no set-user-ID or set-group-ID bit.
     sandbox.sh("container-exec web sh -c 'echo > /s; chown 1:1 /s; chmod 6755 /s; mknod /n c 1 3'; container-cp web:/s s").ok();
     let found = sandbox.directory().join("s").metadata().unwrap();
     assert_eq!((found.mode() & 0o7777, found.uid()), (0o755, 0));
     let left_out = sandbox.sh("container-cp web:/n n; test ! -e n");
     assert_eq!(left_out.stderr, "container-cp: warning: device \"n\" is left out\n");
-    // One with two names is left out under both.
+    // A device with two names is left out under both.
     sandbox.sh("container-exec web sh -c 'mkdir /pair; mknod /pair/a c 1 3; ln /pair/a /pair/b'").ok();
     sandbox.sh("container-cp web:/pair pair && test -z \"$(ls pair)\"").ok();
     sandbox.sh("unwind web > /dev/null").ok();
@@ -111,11 +111,11 @@ fn owners_modes_and_what_is_mounted() {
     assert_eq!(sandbox.sh(stat).ok(), "0:0 4751\n33:34 4751\n");
     sandbox.sh("container-cp -a web:/kept back && container-cp web:/kept mine").ok();
     assert_eq!(sandbox.sh("stat -c '%u:%g %a' back mine").ok(), "33:34 4751\n0:0 751\n");
-    // A file that is mounted cannot be replaced, and is written to.
+    // A file with a mount on it cannot be replaced, so it is overwritten.
     sandbox.sh("container-cp file web:/etc/hostname").ok();
     assert_eq!(sandbox.sh("container-exec web cat /etc/hostname").ok(), "content");
     assert_eq!(sandbox.sh("container-exec web find /etc -name '.container-cp*'").ok(), "");
-    // A container that has ended has its volumes all the same, and nobody else sees them mounted.
+    // An ended container still has its volumes. No other process sees these mounts.
     sandbox.sh("container-cp file web:/data/one; container-stop -t 0 web > /dev/null").ok();
     sandbox.sh("container-cp file web:/data/two && container-cp web:/data/one out && cmp file out").ok();
     assert_eq!(sandbox.sh("ls volume").ok(), "one\ntwo\n");
@@ -127,7 +127,7 @@ fn owners_modes_and_what_is_mounted() {
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
-/// What one sees of a container that has ended is what its process saw, not what the host does.
+/// An ended container looks as its process saw it, not as the host sees it.
 #[test]
 fn volumes_of_one_that_has_ended_have_the_rights_that_they_had() {
     let sandbox = host();
@@ -151,11 +151,11 @@ fn volumes_of_one_that_has_ended_have_the_rights_that_they_had() {
     assert_eq!(refused.stderr, "container-cp: create \"file\": Read-only file system\n");
     sandbox.sh("container-cp file mapped:/mapped && container-cp -a mapped:/mapped/file back").ok();
     assert_eq!(sandbox.sh("stat -c %u mapped/file back").ok(), "0\n0\n");
-    // Between two of them, and within one.
+    // Between two of these containers, and within one.
     sandbox.sh("container-cp mapped:/mapped/file sealed:/data/two && cmp file volume/two").ok();
     sandbox.sh("container-cp web:/data/two mapped:/mapped/three && cmp file mapped/three").ok();
     sandbox.sh("container-cp mapped:/mapped/three mapped:/mapped/four && cmp file mapped/four").ok();
-    // A root file system that shows its owners by the container's ids.
+    // A root file system that shows its owners with the container's ids.
     sandbox.sh("mkdir -p tree && cp -a $(jq -r .rootfs.path sealed.json)/bin tree/").ok();
     sandbox.sh("ns-exec -n -d --id tree --rootfs $PWD/tree --userns auto -- sleep 1000 > tree.json").ok();
     sandbox
@@ -166,7 +166,7 @@ fn volumes_of_one_that_has_ended_have_the_rights_that_they_had() {
     sandbox.sh("unwind web mapped sealed tree > /dev/null").ok();
 }
 
-/// Replacing a file takes away what is mounted on it in the mount namespace of another process.
+/// Replacing a file would remove what is mounted on it in another process's mount namespace.
 #[test]
 fn what_is_mounted_in_a_container_that_runs_stays_mounted() {
     let sandbox = Sandbox::with_busybox();
@@ -186,9 +186,17 @@ fn what_is_mounted_in_a_container_that_runs_stays_mounted() {
         assert_eq!(refused.stderr, "container-cp: replace \"conf\": something is mounted there\n");
         is_mounted();
     }
-    // A name that looks like one of ours is a file like any other.
+    // A file whose name looks like a temporary name is an ordinary file.
     sandbox.sh("container-cp file web:/dir").ok();
     assert_eq!(sandbox.sh("container-exec web cat /dir/.container-cp.part /dir/file").ok(), "own\nnew\n");
     assert_eq!(sandbox.sh("container-exec web find / -xdev -name '.container-cp.?????*'").ok(), "");
     sandbox.sh("unwind web > /dev/null").ok();
+}
+
+/// Files of procfs have the size 0 and a content: the copy was empty.
+#[test]
+fn a_file_that_tells_no_size_is_read_to_its_end() {
+    let sandbox = host();
+    sandbox.sh("container-cp web:/proc/version version && test -s version && cmp version /proc/version").ok();
+    sandbox.sh("container-exec web touch /empty && container-cp web:/empty . && test -f empty && ! test -s empty").ok();
 }

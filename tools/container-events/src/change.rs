@@ -1,4 +1,4 @@
-//! What has changed between two looks at a record.
+//! The changes between two reads of a record.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -7,10 +7,11 @@ use document::{
     members::{Image, Process},
 };
 use life::{Container, Point, State};
+use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// What is known of a container.
+/// The known state of a container.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     instance: Option<Instance>,
@@ -18,7 +19,9 @@ pub(crate) struct Known {
     process: Process,
     state: State,
     started: Option<Point>,
-    /// Its own cgroup, as a path in its hierarchy.
+    /// The limits of the container.
+    limits: Option<LinuxResources>,
+    /// The container's cgroup, as a path in its hierarchy.
     pub(crate) cgroup: Option<PathBuf>,
 }
 
@@ -34,6 +37,7 @@ impl Known {
             process: container.process.clone(),
             state: container.state()?,
             started: has_started.then(|| container.started()).transpose()?.map(Point::from),
+            limits: container.limits().cloned(),
             cgroup: container.cgroup().map(Into::into),
         })
     }
@@ -54,7 +58,7 @@ impl Known {
         self.process.finished.as_deref()?.parse().ok()
     }
 
-    /// The events of its end.
+    /// The events of the end of the process.
     fn end(&self, id: &Id, time: Point) -> Vec<(Point, Value)> {
         let mut events = Vec::new();
         if self.process.oom_killed == Some(true) {
@@ -69,11 +73,16 @@ impl Known {
         events.into_iter().map(|event| (time, event)).collect()
     }
 
-    /// What its record tells of the past, with times.
+    /// The past events that the record still shows, with their times.
     pub(crate) fn past(&self, id: &Id) -> Vec<(Point, Value)> {
         let start = self.started.map(|time| (time, self.event(id, time, "start")));
         let end = self.finished().map(|time| self.end(id, time)).unwrap_or_default();
         start.into_iter().chain(end).collect()
+    }
+
+    /// Whether the limits or the restart policy were changed.
+    fn is_updated(&self, before: &Self) -> bool {
+        before.limits != self.limits || before.process.restart != self.process.restart
     }
 
     fn is_same_process(&self, other: &Self) -> bool {
@@ -81,24 +90,25 @@ impl Known {
     }
 }
 
-/// The events between two looks at a container; none stands for one that is not there.
+/// The events between two reads of a container's record. None stands for a container that does not exist.
 pub(crate) fn changes(id: &Id, before: Option<&Known>, now: Option<&Known>) -> Vec<Value> {
     let time = Point::now();
     let mut events = Vec::new();
     let before = match (before, now) {
         (Some(old), Some(new)) if old.instance == new.instance => Some(old),
         (old, new) => {
-            // It is gone, or another one by now.
+            // The container is gone, or another container has its id.
             events.extend(old.map(|old| old.event(id, time, "destroy")));
             events.extend(new.map(|new| new.event(id, time, "create")));
             None
         }
     };
     let Some(now) = now else { return events };
+    events.extend(before.filter(|old| now.is_updated(old)).map(|_| now.event(id, time, "update")));
     let is_same = before.is_some_and(|before| before.is_same_process(now));
     if !is_same && now.process.pid > 0 {
         if let Some(old) = before.filter(|old| old.process.pid > 0 && old.process.finished.is_none()) {
-            // Nobody saw how it ended.
+            // The end of the earlier process was not observed.
             events.push(old.event(id, time, "die"));
         }
         let begun = now.started.unwrap_or(time);
@@ -125,7 +135,7 @@ pub(crate) fn changes(id: &Id, before: Option<&Known>, now: Option<&Known>) -> V
     events
 }
 
-/// What is asked for.
+/// One `--filter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
     key: &'static str,
@@ -141,22 +151,24 @@ impl FromStr for Filter {
             "container" => "id",
             "event" => "event",
             "image" => "image",
-            _ => return Err("it is container=ID, event=NAME or image=NAME".to_owned()),
+            "type" if value == "container" => "type",
+            "type" => return Err("there are only events of the type container".to_owned()),
+            _ => return Err("it is container=ID, event=NAME, image=NAME or type=container".to_owned()),
         };
         Ok(Self { key, value: value.to_owned() })
     }
 }
 
-/// Whether an event is asked for.
+/// Whether all filters let an event pass. Of several filters with the same key, one is enough.
 pub(crate) fn admits(filters: &[Filter], event: &Value) -> bool {
     let holds = |filter: &Filter| {
         let found = event[filter.key].as_str().unwrap_or_default();
-        // An image may be named without its tag, as with Docker.
+        // An image matches without its tag, as with Docker.
         let is_untagged = || {
             filter.key == "image"
                 && found.strip_prefix(filter.value.as_str()).is_some_and(|tag| tag.starts_with(':'))
         };
-        found == filter.value || is_untagged()
+        filter.key == "type" || found == filter.value || is_untagged()
     };
     filters.iter().all(|filter| filters.iter().any(|other| other.key == filter.key && holds(other)))
 }
@@ -174,6 +186,7 @@ mod tests {
             process: serde_json::from_value(whole).unwrap(),
             state,
             started: None,
+            limits: None,
             cgroup: None,
         }
     }
@@ -192,6 +205,8 @@ mod tests {
         let over = json!({"pid": 7, "startTime": 1, "finished": "2026-01-01T00:00:00Z", "exitStatus": 137, "oomKilled": true, "stopped": true});
         let over = known("0707070707070707", over, State::Exited);
         let again = known("0707070707070707", json!({"pid": 8, "startTime": 2}), State::Running);
+        let always =
+            known("0808080808080808", json!({"pid": 9, "startTime": 2, "restart": "always"}), State::Running);
         let another = known("0808080808080808", json!({"pid": 9, "startTime": 2}), State::Running);
         for (before, now, expected) in [
             (None, Some(&made), &["create"][..]),
@@ -207,6 +222,12 @@ mod tests {
             (Some(&runs), Some(&again), &["die", "start"]),
             (Some(&made), Some(&over), &["start", "oom", "die", "stop"]),
             (Some(&again), Some(&another), &["destroy", "create", "start"]),
+            (Some(&another), Some(&always), &["update"]),
+            (
+                Some(&Known { limits: Some(LinuxResources::default()), ..always.clone() }),
+                Some(&always),
+                &["update"],
+            ),
             (Some(&over), None, &["destroy"]),
         ] {
             let events = changes(&id, before, now);
@@ -231,9 +252,10 @@ mod tests {
             (&["container=web", "event=start"], false),
             (&["image=busybox", "event=start", "event=die"], true),
             (&["image=busy"], false),
+            (&["type=container", "container=web"], true),
         ] {
             assert_eq!(admits(&filters(texts), &event), expected, "{texts:?}");
         }
-        assert!("label=x".parse::<Filter>().is_err());
+        assert!("label=x".parse::<Filter>().is_err() && "type=image".parse::<Filter>().is_err());
     }
 }

@@ -1,11 +1,12 @@
-//! Prints what happens to containers, as it happens.
+//! Prints events of containers as they happen.
 //!
 //! # Does
-//! Watches the records, and prints a line for each change of a container: `create`, `start`, `die`, `oom`, `stop`, `health_status`,
-//! `pause`, `unpause`, `destroy`. With `--since` it prints first what the records still tell: when each container was started last, and
-//! when it ended. Two changes at almost the same time may be seen as one.
+//! Watches the records, and prints a line for each change of a container: `create`, `start`, `die`, `oom`,
+//! `stop`, `health_status`, `pause`, `unpause`, `update`, `destroy`. With `--since` it first prints what the records
+//! still show: the last start of each container, and its end. Two changes at almost the same time may be seen
+//! as one.
 //! # Reads
-//! No document: the records.
+//! No document. Reads the records.
 //! # Adds
 //! Nothing; prints a JSON object a line, or with `--format` text.
 //! # Undoes
@@ -27,37 +28,40 @@ use serde_json::Value;
 use toolkit::{prelude::*, rows};
 use watch::Watch;
 
-/// Print what happens to containers, as it happens
+/// Print events of containers as they happen
 #[derive(Parser)]
 #[command(name = "container-events", version)]
 struct ContainerEvents {
-    /// Begin with what the records tell of the time after this: 2026-01-02T15:04:05Z, seconds since 1970, or 10m ago
+    /// First print past events since this time: 2026-01-02T15:04:05Z, 2026-01-02 in the local time zone, seconds
+    /// since 1970, or 10m ago
     #[arg(long, value_name = "TIME")]
     since: Option<Point>,
-    /// End at this time, which may have passed
+    /// End at this time, which may be in the past
     #[arg(long, value_name = "TIME")]
     until: Option<Point>,
-    /// Print only events where this holds: container=ID, event=NAME or image=NAME. Of one kind, one is enough; repeatable
+    /// Print only matching events: container=ID, event=NAME, image=NAME or type=container; repeatable, one match
+    /// for each KEY
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
-    /// Print TEXT for each event, one line each. {time}, {event}, {id}, {image}, {exitStatus}, {health} in it are replaced
+    /// Print TEXT for each event, one a line, with {time}, {event}, {id}, {image}, {exitStatus}, {health}
+    /// replaced
     #[arg(long, value_name = "TEXT")]
     format: Option<String>,
     #[command(flatten)]
     common: Common,
 }
 
-/// What is known of each container.
+/// The known state of each container.
 type All = BTreeMap<Id, Known>;
 
 fn look(scope: &Scope, id: &Id) -> Option<Known> {
-    // One that cannot be read now is being written by somebody who does it in another way.
+    // A record that cannot be read now is being written by another program, not by rename.
     let container = Container::find(scope, id).ok()??;
     Known::of(&container).ok()
 }
 
 impl ContainerEvents {
-    /// Prints those that are asked for. False if nobody reads them any more.
+    /// Prints the events that pass the filters. Returns false if the reader has closed the pipe.
     fn print(&self, events: &[Value]) -> Result<bool> {
         let mut out = std::io::stdout().lock();
         for event in events.iter().filter(|event| change::admits(&self.filter, event)) {
@@ -73,7 +77,7 @@ impl ContainerEvents {
         Ok(true)
     }
 
-    /// What the records tell of the past.
+    /// The past events since `--since` that the records show, in order of time.
     fn past(&self, all: &All) -> Vec<Value> {
         let Some(since) = self.since else { return Vec::new() };
         let mut events: Vec<(Point, Value)> = all.iter().flat_map(|(id, known)| known.past(id)).collect();
@@ -83,7 +87,7 @@ impl ContainerEvents {
     }
 
     fn run(&self, scope: &Scope) -> Result<()> {
-        // First it is watched, then looked at: nothing happens between the two.
+        // First the watch is set up, then the records are read, so that no change is missed.
         let mut watch = Watch::new(scope)?;
         let mut all = All::new();
         for id in record::list(&scope.run_dir)? {

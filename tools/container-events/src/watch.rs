@@ -1,4 +1,4 @@
-//! Watches the records, and the cgroups of containers, which tell of pauses (inotify(7)).
+//! Watches the records, and the cgroups of containers for pauses (inotify(7)).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,21 +19,21 @@ use toolkit::prelude::*;
 
 use crate::change::Known;
 
-/// What is watched.
+/// An inotify instance, and what it watches.
 #[derive(Debug)]
 pub(crate) struct Watch {
     inotify: OwnedFd,
     records: i32,
-    /// The end has come: what had happened by then was told.
+    /// The time `until` has come, and the events before it were returned.
     is_over: bool,
-    /// The files that tell of pauses: which container's they are.
+    /// The container of each watched cgroup file, by watch descriptor.
     cgroups: HashMap<i32, Id>,
-    /// The same, by containers.
+    /// The watched file and its watch descriptor, by container.
     watched: BTreeMap<Id, (PathBuf, i32)>,
 }
 
 impl Watch {
-    /// Watches the records. Makes their directory where there is none yet.
+    /// Watches the records. Creates their directory if necessary.
     pub(crate) fn new(scope: &Scope) -> Result<Self> {
         let failed = || format!("watch {:?}", scope.run_dir);
         std::fs::create_dir_all(&scope.run_dir).with_context(failed)?;
@@ -45,7 +45,7 @@ impl Watch {
         Ok(Self { inotify, records, is_over: false, cgroups: HashMap::new(), watched: BTreeMap::new() })
     }
 
-    /// Watches the cgroup of a container too. One that is gone is not watched.
+    /// Also watches the cgroup of a container. A cgroup that is gone is not watched.
     pub(crate) fn container(&mut self, id: &Id, known: &Known) {
         let place = mount::cgroup::visible_place().zip(known.cgroup.as_deref());
         let Some((top, path)) = place else { return };
@@ -60,20 +60,21 @@ impl Watch {
         }
     }
 
-    /// Ends that.
+    /// Stops watching the cgroup of a container.
     pub(crate) fn forget(&mut self, id: &Id) {
         if let Some((_, number)) = self.watched.remove(id) {
             self.cgroups.remove(&number);
-            // The kernel does it by itself when the cgroup is gone.
+            // If the cgroup is gone, the kernel has already removed the watch.
             let _ = inotify::remove_watch(&self.inotify, number);
         }
     }
 
-    /// The containers that have changed; waits until one has. None at the time `until`, or when the directory of the records is gone.
+    /// Waits for a change, and returns the containers that have changed. None at the time `until`, or if the
+    /// directory of the records is gone.
     pub(crate) fn next(&mut self, until: Option<Point>) -> Result<Option<BTreeSet<Id>>> {
         loop {
             let left = until.map(Point::from_now);
-            // Events may come without end.
+            // Without this check, a stream of events could last for ever.
             if left.is_some_and(|left| left.is_zero()) && std::mem::replace(&mut self.is_over, true) {
                 return Ok(None);
             }

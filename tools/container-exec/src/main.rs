@@ -1,23 +1,25 @@
 //! Runs another command in a running container.
 //!
 //! # Does
-//! Starts the command in all namespaces and in the cgroup of the container, with the user, variables and policies of its process.
-//! Waits until it ends, or with `-d` leaves it.
+//! Starts the command in all namespaces and in the cgroup of the container, with the user, variables and
+//! policies of the container's process. Waits until the command ends, or with `-d` leaves it in the
+//! background.
 //! # Reads
-//! No document; the record.
+//! No document. Reads the record.
 //! # Adds
 //! Nothing. Standard streams belong to the command.
 //! # Undoes
 //! Nothing: the command ends with the container.
 //! # Needs
-//! Root, or whoever started the container. It exits as the command does, and with 125 if the command did not start.
+//! Root, or the user who started the container. Exits with the status of the command, or with 125 if the
+//! command did not start.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use document::Id;
-use life::{Container, Exec};
-use runtime::{Foreground, Terminal};
+use life::{Container, Exec, environment};
+use runtime::{Foreground, Keys, Terminal, Waited};
 use serde_json::Value;
 use toolkit::prelude::*;
 
@@ -25,7 +27,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "container-exec", version, mut_arg("verbose", |verbose| verbose.short(None)))]
 struct ContainerExec {
-    /// The container
+    /// The container's id
     #[arg(value_name = "ID")]
     container: Id,
     /// Leave the command in the background; its output is discarded
@@ -37,10 +39,14 @@ struct ContainerExec {
     /// Keep standard input open for the command
     #[arg(short, long)]
     interactive: bool,
-    /// Set an environment variable; without VALUE, to the value of NAME here; repeatable
+    /// Set an environment variable; without VALUE, use the caller's; repeatable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// Set variables from a file of NAME=VALUE, each ended by a NUL, as in /proc/PID/environ
+    /// Set variables from a file with one NAME=VALUE or NAME per line, as with Docker; -e overrides it;
+    /// repeatable
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Set variables from a file of NUL-terminated NAME=VALUE entries, as in /proc/PID/environ
     #[arg(long, value_name = "FILE")]
     env_list: Option<PathBuf>,
     /// Run in this working directory
@@ -49,32 +55,34 @@ struct ContainerExec {
     /// Run as this user and group
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// Keys that leave the command in the background, with -t: ctrl-X or letters, separated by commas; empty
+    /// for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: Keys,
     /// Give the command all capabilities and system calls
     #[arg(long)]
     privileged: bool,
     #[command(flatten)]
     common: Common,
-    /// The command
+    /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
-/// The exit status when the command did not start.
+/// The exit status if the command did not start.
 const NOT_STARTED: u8 = 125;
 
 impl ContainerExec {
     fn exec(&self, size: Option<(u16, u16)>) -> Result<Exec> {
         let own = |name: &str| std::env::var(name).ok();
         let mut variables = Vec::new();
-        if let Some(path) = &self.env_list {
-            let text = std::fs::read(path).with_context(|| format!("read {path:?}"))?;
-            let entries = text.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
-            variables.extend(entries.map(|entry| String::from_utf8_lossy(entry).into_owned()));
+        for path in &self.env_file {
+            variables.extend(environment::of_file(path, own)?);
         }
-        variables.extend(self.env.iter().filter_map(|variable| match variable.contains('=') {
-            true => Some(variable.clone()),
-            false => own(variable).map(|value| format!("{variable}={value}")),
-        }));
+        if let Some(path) = &self.env_list {
+            variables.extend(environment::of_list(path)?);
+        }
+        variables.extend(self.env.iter().filter_map(|variable| environment::with_value(variable, own)));
         Ok(Exec {
             command: self.command.clone(),
             variables,
@@ -88,7 +96,7 @@ impl ContainerExec {
     }
 
     fn run(&self, context: &Context) -> Result<i32> {
-        let container = Container::running(&context.scope, &self.container)?;
+        let container = life::running(&context.scope, &self.container)?;
         let terminal = (self.tty && !self.detach).then(|| Terminal::open(self.interactive)).transpose();
         let terminal = terminal
             .map_err(|error| hint(error, "leave -t out, and the command reads from a pipe or a file"))?;
@@ -102,7 +110,17 @@ impl ContainerExec {
             return Ok(0);
         }
         let raw = terminal.map(Terminal::into_raw).transpose()?;
-        Ok(runtime::foreground(running, &signals, raw.as_ref(), Vec::new())?)
+        let Some(raw) = raw else {
+            return Ok(runtime::foreground(running, &signals, None, Vec::new())?);
+        };
+        match runtime::foreground_or_detached(running, &signals, Some(&raw), &self.detach_keys)? {
+            Waited::Ended(status) => Ok(status),
+            Waited::Detached => {
+                drop(raw);
+                operation::tell!("container-exec: detached from the command in \"{}\"", self.container);
+                Ok(0)
+            }
+        }
     }
 }
 

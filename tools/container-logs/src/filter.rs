@@ -1,4 +1,4 @@
-//! What of a log is printed, and how.
+//! Selects and formats the lines of a log.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use life::Point;
 use monitor::Source;
 
-/// How many lines at the end; none for all.
+/// The number of lines at the end to print. None for all lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tail(Option<usize>);
 
@@ -20,14 +20,14 @@ impl FromStr for Tail {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(lines) => Ok(Self(Some(lines))),
-            // As with Docker, a negative number is all.
+            // As with Docker, a negative number means all lines.
             Err(_) if text == "all" || text.parse::<i64>().is_ok() => Ok(Self(None)),
             Err(_) => Err("it is a number of lines, or all".to_owned()),
         }
     }
 }
 
-/// What is printed.
+/// Which lines to print, and how.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Filter {
     pub(crate) since: Option<Point>,
@@ -46,13 +46,13 @@ impl Filter {
         self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time < until)
     }
 
-    /// Whether nothing comes any more.
+    /// Whether `until` has passed.
     pub(crate) fn is_over(&self) -> bool {
         self.until.is_some_and(|until| until < Point::now())
     }
 }
 
-/// A line, or the beginning of one.
+/// A line, or the beginning of a line.
 #[derive(Debug)]
 struct Line {
     source: Source,
@@ -60,13 +60,13 @@ struct Line {
     text: Vec<u8>,
 }
 
-/// Cuts pieces of output into lines, and prints them.
+/// Splits pieces of output into lines, and prints them.
 #[derive(Debug)]
 pub(crate) struct Printer {
     filter: Filter,
-    /// What is not yet a line, of each stream.
+    /// The unfinished line of each stream.
     open: [Option<Line>; 2],
-    /// The last lines, until it is known that they are.
+    /// The last lines so far. They are printed once the end of the log is reached.
     kept: Option<VecDeque<Line>>,
 }
 
@@ -75,7 +75,7 @@ impl Printer {
         Self { filter, open: [None, None], kept: filter.tail.0.map(|_| VecDeque::new()) }
     }
 
-    /// The next piece.
+    /// Takes the next piece of output.
     pub(crate) fn take(&mut self, source: Source, time: Option<i128>, bytes: &[u8]) -> io::Result<()> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let slot = &mut self.open[usize::from(source == Source::Stderr)];
@@ -119,8 +119,8 @@ impl Printer {
         }
     }
 
-    /// All that was there is read: the last lines are known, and what comes is printed as it comes. What is not yet a line is
-    /// printed too, unless `-t` begins each.
+    /// The end of the log was reached. Prints the last lines; later lines are printed at once. Also prints
+    /// unfinished lines, unless `-t` puts a time before each line.
     pub(crate) fn settle(&mut self, is_end: bool) -> io::Result<()> {
         if is_end || !self.filter.timestamps {
             for slot in 0..2 {

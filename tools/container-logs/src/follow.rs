@@ -1,4 +1,4 @@
-//! Reads a log to its end, and on.
+//! Reads a log to its end, and follows it.
 
 use std::{
     fs::{File, Metadata},
@@ -16,10 +16,10 @@ use toolkit::prelude::*;
 
 use crate::filter::{Filter, Printer};
 
-/// How often a log that is followed is looked at.
+/// How often a followed log is checked for more.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A half of a log that is being read.
+/// One of the two files of a log, and its index.
 struct Half {
     file: File,
     entries: Entries,
@@ -34,7 +34,7 @@ impl Half {
         }
     }
 
-    /// Whether it is the file with this name.
+    /// Whether the open file still has the name `path`.
     fn is_at(&self, path: &Path) -> bool {
         path.metadata().is_ok_and(|found| self.is(&found))
     }
@@ -43,7 +43,7 @@ impl Half {
         self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
     }
 
-    /// Prints what there is. `is_whole`: nobody writes to it any more.
+    /// Prints what was not printed yet. `is_whole` means that nobody writes to the file any more.
     fn print(&mut self, printer: &mut Printer, is_whole: bool) -> io::Result<()> {
         let length = self.file.metadata()?.len();
         while let Some(Chunk { time, source, from, to }) = self.entries.next(length, is_whole)? {
@@ -64,7 +64,7 @@ impl Half {
     }
 }
 
-/// Prints the log. With `follow` until the container has ended.
+/// Prints the log. With `follow`, until the container has ended.
 pub(crate) fn print(
     scope: &Scope,
     container: &Container,
@@ -88,10 +88,11 @@ pub(crate) fn print(
 fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: bool) -> Result<()> {
     let mut printer = Printer::new(filter);
     let failed = || format!("read {:?}", log.path);
-    // The newer half first: the older one may go meanwhile, and nothing is printed twice.
+    // The newer file is opened first. The older one may be removed in the meantime, and nothing is printed
+    // twice.
     let mut newer = Half::open(&log.path)?;
     let older = Half::open(&Log::older(&log.path))?;
-    // It may have become the older one just now.
+    // The newer file may just have become the older one.
     let is_other = |older: &Half| match &newer {
         Some(newer) => !older.file.metadata().is_ok_and(|found| newer.is(&found)),
         None => true,
@@ -101,7 +102,8 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
     }
     let mut goes_on = follow;
     loop {
-        // Whether it runs is asked first: what it wrote before its end is read after that.
+        // First checks whether the container runs, then reads: so everything that it wrote before its end is
+        // read.
         goes_on = goes_on && !filter.is_over() && runs(scope, container)?;
         if let Some(half) = &mut newer {
             let is_whole = !goes_on && !runs(scope, container).unwrap_or_default();
@@ -122,7 +124,8 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
     }
 }
 
-/// Whether there may be more: the container runs, is about to run again, or its end is not on record yet.
+/// Whether more output is possible: the container runs, is about to be restarted, or its end is not recorded
+/// yet.
 fn runs(scope: &Scope, container: &Container) -> Result<bool> {
     let Ok(now) = Container::read(scope, &container.id) else { return Ok(false) };
     let has_monitor = || now.has_monitor(scope).unwrap_or_default();

@@ -1,10 +1,11 @@
-//! Prints what a container has printed.
+//! Prints the output of a container.
 //!
 //! # Does
-//! Reads the container's log and its older half. What its process wrote to standard output goes to standard output, and what it
-//! wrote to standard error to standard error. With `-f` it goes on until the container ends.
+//! Reads the container's log, the older part first. What its process wrote to standard output goes to
+//! standard output, and what it wrote to standard error goes to standard error. With `-f` it follows the log
+//! until the container ends.
 //! # Reads
-//! No document; the record, the log, and its index.
+//! No document. Reads the record, the log, and its index.
 //! # Adds
 //! Nothing.
 //! # Undoes
@@ -24,26 +25,34 @@ use life::{Container, Point};
 use serde_json::Value;
 use toolkit::prelude::*;
 
-/// Print the output of a container, also of one that has ended
+/// Print the output of a container, even if it has ended
 #[derive(Parser)]
 #[command(name = "container-logs", version)]
 struct ContainerLogs {
-    /// The container
+    /// The container's id
     #[arg(value_name = "ID")]
     container: Id,
-    /// Go on until the container ends
+    /// Follow the log until the container ends
     #[arg(short, long)]
     follow: bool,
-    /// Print only what came after this: a time (2026-01-02T15:04:05Z), seconds since 1970, or how long ago (10m)
+    /// Print only output after this time: 2026-01-02T15:04:05Z, 2026-01-02 in the local time zone, seconds since
+    /// 1970, or a time ago such as 10m
     #[arg(long, value_name = "TIME")]
     since: Option<Point>,
-    /// Print only what came before this
+    /// Print only output before this time
     #[arg(long, value_name = "TIME")]
     until: Option<Point>,
-    /// Print only so many lines at the end, or all
-    #[arg(short = 'l', long, value_name = "N|all", default_value = "all", hide_default_value = true)]
+    /// Print only this number of lines at the end, or all
+    #[arg(
+        short = 'l',
+        long,
+        value_name = "N|all",
+        default_value = "all",
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
     tail: Tail,
-    /// Begin each line with its time
+    /// Print the time before each line
     #[arg(short, long)]
     timestamps: bool,
     #[command(flatten)]
@@ -63,7 +72,7 @@ impl Report for ContainerLogs {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let container = Container::read(&context.scope, &self.container)?;
+        let container = life::attended(&context.scope, &self.container)?;
         let Some(log) = container.log() else {
             let error = anyhow!("container \"{}\" has no log", self.container);
             return Err(hint(error, "its output went to the one who started it in the foreground"));

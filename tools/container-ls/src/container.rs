@@ -1,6 +1,9 @@
-//! A container in the listing.
+//! A container in the list.
 
-use std::time::UNIX_EPOCH;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use document::{
     Document, Id, Instance,
@@ -13,32 +16,40 @@ use serde::Serialize;
 use serde_json::Value;
 use toolkit::{prelude::Result, rows};
 
-/// One row of the listing.
+use crate::mounted::{self, Mounted};
+
+/// One row of the list.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Container {
     id: Id,
-    /// Tells it from a later container with its id.
-    instance: Option<Instance>,
+    /// Distinguishes the container from a later one with the same id.
+    pub(crate) instance: Option<Instance>,
     image: Option<String>,
-    command: Vec<String>,
-    /// When it was made, in seconds since 1970.
+    pub(crate) command: Vec<String>,
+    /// When the container was made, in seconds since 1970.
     created: Option<u64>,
     state: &'static str,
     /// The state in Docker's words: `Up 5 minutes (healthy)`.
-    status: String,
+    pub(crate) status: String,
     /// `starting`, `healthy` or `unhealthy`.
     health: Option<String>,
-    /// How often it was started again by itself.
+    /// How often the container was restarted by its restart policy.
     restarts: u32,
-    /// Its limits, as OCI runtime-spec has them.
+    /// The limits, in the form of OCI runtime-spec.
     limits: Option<LinuxResources>,
     exit_status: Option<i32>,
-    pid: Option<i32>,
+    pub(crate) pid: Option<i32>,
     ip: Option<String>,
-    ports: Vec<String>,
+    pub(crate) ports: Vec<String>,
     log: Option<String>,
     stop_signal: String,
+    /// The image's labels.
+    labels: BTreeMap<String, String>,
+    /// The names of the networks that it is attached to.
+    networks: Vec<String>,
+    /// What is mounted besides the file systems of every container.
+    pub(crate) mounts: Vec<Mounted>,
 }
 
 impl Container {
@@ -62,9 +73,12 @@ impl Container {
             id: id.clone(),
             instance: record.get()?,
             stop_signal: stop_signal(process.as_ref(), image.as_ref()),
+            labels: image.as_ref().map(labels).unwrap_or_default(),
+            networks: attachments.iter().map(|one| one.name.clone()).collect(),
+            mounts: container.as_ref().map(|one| mounted::of(scope, one)).unwrap_or_default(),
             image: image.map(reference),
             command: process.iter().flat_map(|process| arguments(&process.spec)).collect(),
-            created: created(scope, id),
+            created: created(scope, id).map(|since| since.as_secs()),
             state: state.name(),
             status: status(state, container.as_ref())?,
             health: process.as_ref().and_then(|process| process.health.clone()).map(|health| health.status),
@@ -72,24 +86,30 @@ impl Container {
             limits: limits.filter(|limits| *limits != LinuxResources::default()),
             exit_status: process.as_ref().and_then(|process| process.exit_status),
             pid: process.as_ref().map(|process| process.pid).filter(|_| runs),
-            // One that has ended answers nowhere.
+            // An ended container answers at no address.
             ip: addresses.next().map(|address| address.to_string()).filter(|_| state != State::Exited),
             ports: if record.has_ended() { Vec::new() } else { ports.iter().map(published).collect() },
             log: process.and_then(|process| process.log).map(|path| path.to_string_lossy().into_owned()),
         })
     }
 
-    /// Whether its process is running.
+    /// Whether the container's process is running.
     pub(crate) fn is_running(&self) -> bool {
         self.pid.is_some()
     }
 }
 
-/// When it was made: since then it has its lock, or its directory.
-fn created(scope: &Scope, id: &Id) -> Option<u64> {
+/// The labels of an image, sorted by name.
+fn labels(image: &Image) -> BTreeMap<String, String> {
+    let config = image.configuration.config().as_ref();
+    config.and_then(|config| config.labels().clone()).unwrap_or_default().into_iter().collect()
+}
+
+/// When the container was made, since 1970: its lock or its directory is made first.
+pub(crate) fn created(scope: &Scope, id: &Id) -> Option<Duration> {
     let places = [scope.container(id.as_str()), scope.run_dir.join("locks").join(format!("{id}.container"))];
     let born = places.iter().filter_map(|place| place.metadata().ok()?.created().ok());
-    born.min()?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+    born.min()?.duration_since(UNIX_EPOCH).ok()
 }
 
 /// The state in Docker's words.
@@ -116,14 +136,14 @@ fn status(state: State, container: Option<&life::Container>) -> Result<String> {
     })
 }
 
-fn ago(then: i64) -> String {
+pub(crate) fn ago(then: i64) -> String {
     oci::timestamp::ago(then, jiff::Timestamp::now().as_second())
 }
 
-/// The signal that asks its process to end, as `kill -SIGNAL` takes it: a name without SIG, or a number.
+/// The signal that asks the process to end, in the form of `kill -SIGNAL`: a name without SIG, or a number.
 fn stop_signal(process: Option<&Process>, image: Option<&Image>) -> String {
     let own = process.and_then(|process| process.stop_signal.as_deref());
-    // A process of ns-exec 0.1.0 has none.
+    // Processes of ns-exec 0.1.0 have no stop signal of their own.
     let config = image.and_then(|image| image.configuration.config().as_ref());
     let signal = own.or_else(|| config?.stop_signal().as_deref()).unwrap_or("TERM");
     signal.strip_prefix("SIG").unwrap_or(signal).to_owned()
@@ -148,12 +168,13 @@ fn published(port: &document::members::PortMapping) -> String {
     format!("{address}:{}->{}/{}", run(port.host_port), run(port.container_port), port.protocol)
 }
 
-/// The rows under headings, in columns as wide as their content.
-pub(crate) fn table(rows: &Value) -> String {
+/// The rows as a table with headings.
+pub(crate) fn table(rows: &Value, no_trunc: bool) -> String {
     let mut lines =
         vec![["CONTAINER", "IMAGE", "COMMAND", "CREATED", "STATUS", "IP", "PORTS"].map(str::to_owned)];
-    lines.extend(rows.as_array().into_iter().flatten().map(|row| {
-        let command = rows::word(&row["command"]).chars().take(30).collect();
+    lines.extend(rows::good(rows).map(|row| {
+        let shown = if no_trunc { usize::MAX } else { 30 };
+        let command = rows::word(&row["command"]).chars().take(shown).collect();
         let created = row["created"].as_i64().map(ago).unwrap_or_default();
         let cell = |name: &str| rows::word(&row[name]);
         [cell("id"), cell("image"), command, created, cell("status"), cell("ip"), cell("ports")]
@@ -173,7 +194,7 @@ mod tests {
         serde_json::to_value(Container::new(&scope, &id, &document).unwrap()).unwrap()
     }
 
-    /// A container whose record has this process.
+    /// A container with this process in its record.
     fn with(process: Value) -> Value {
         let operation = json!({"op": "process-start", "spec": {"ociVersion": "1.2.0"}, "pid": process["pid"], "startTime": process["startTime"]});
         let step = json!({"tool": "ns-exec", "version": "1", "state": "done", "operations": [operation]});
@@ -216,6 +237,6 @@ mod tests {
         assert_eq!(rows::fill("{id} {command}|{pid}|{instance}|{no} {", &row), "web ||07|{no} {");
         let text = "CONTAINER   IMAGE   COMMAND   CREATED   STATUS    IP   PORTS\n\
                     web                                     Created        0.0.0.0:10080->80/tcp\n";
-        assert_eq!(table(&json!([row])), text);
+        assert_eq!(table(&json!([row]), false), text);
     }
 }

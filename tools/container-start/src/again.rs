@@ -1,7 +1,6 @@
-//! After a restart of the machine: what should run, and making it again from the records on disk.
+//! Restarts containers after a restart of the machine, from the records on disk.
 
 use std::{
-    fs,
     io::Write,
     path::Path,
     process::{Command, Stdio},
@@ -9,19 +8,19 @@ use std::{
 
 use document::{Document, Id, kept, record, table};
 use life::Container;
-use operation::{Scope, unless_gone};
+use operation::Scope;
 use toolkit::{prelude::*, session};
 
-/// Those that do not run and should. One that cannot be looked at is among them: the attempt to start it says why.
+/// The containers that should run and do not. If a container's state cannot be read, it is included: the
+/// attempt to start it reports why.
 pub(crate) fn wanted(scope: &Scope) -> Result<Vec<Id>> {
-    let mut ids = record::list(&scope.run_dir)?;
-    ids.extend(kept_alone(scope, &ids)?);
-    ids.sort();
+    // Some have only the second record, because a restart of the machine emptied `$STAVE_RUN`.
+    let mut ids = life::every(scope)?;
     ids.retain(|id| is_wanted(scope, id).unwrap_or(true));
     Ok(ids)
 }
 
-/// One that was only made, is being unwound or runs is left as it is.
+/// Whether a container should be started. Not if it was never started, is being unwound, or runs.
 fn is_wanted(scope: &Scope, id: &Id) -> Result<bool> {
     let recorded = Container::find(scope, id)?;
     let has_record = recorded.is_some() || record::read(&scope.run_dir, id)?.is_some();
@@ -37,32 +36,21 @@ fn is_wanted(scope: &Scope, id: &Id) -> Result<bool> {
     if !has_record {
         return Ok(container.outlives_machine() && !(is_of_this_boot(scope, id)? && container.is_running()?));
     }
-    // Nobody is there who starts it, or nobody was there to see its end. One whose end is known has ended for good.
+    // A restart is due and no monitor will do it, or nobody saw the end of the process. If its end is known,
+    // the container stays ended.
     match container.process.restarting {
         true => Ok(!container.has_monitor(scope)?),
         false => Ok(container.has_ended_unseen()? && container.outlives_machine()),
     }
 }
 
-/// A process of another boot is another one, whatever its pid and its start time.
+/// Whether the second record is of this boot. A process of another boot cannot be this container's, whatever
+/// its pid and start time.
 fn is_of_this_boot(scope: &Scope, id: &Id) -> Result<bool> {
     Ok(kept::read(scope, id)?.is_some_and(|kept| kept.is_of_this_boot))
 }
 
-/// The containers whose record a restart of the machine took from `$STAVE_RUN`.
-fn kept_alone(scope: &Scope, recorded: &[Id]) -> Result<Vec<Id>> {
-    let directory = scope.root.join("containers");
-    let failed = || format!("list {directory:?}");
-    let mut ids = Vec::new();
-    for entry in unless_gone(fs::read_dir(&directory)).with_context(failed)?.into_iter().flatten() {
-        let name = entry.with_context(failed)?.file_name();
-        ids.extend(name.to_str().and_then(|name| name.parse().ok()));
-    }
-    ids.retain(|id| !recorded.contains(id));
-    Ok(ids)
-}
-
-/// Makes a monitor for each container that has lost its own.
+/// Starts a monitor for each container that has lost its own.
 pub(crate) fn adopt_all(scope: &Scope) -> Result<()> {
     for id in record::list(&scope.run_dir)? {
         let adopted = Container::find(scope, &id).and_then(|container| match container {
@@ -76,8 +64,8 @@ pub(crate) fn adopt_all(scope: &Scope) -> Result<()> {
     Ok(())
 }
 
-/// Makes what a container stands on once more, if a restart of the machine took it: each tool repairs its own steps, in their order.
-/// What an attempt has made that was cut short is found by the next one.
+/// After a restart of the machine, makes again what the container needs: each tool repairs its own steps, in
+/// their order. If an attempt is interrupted, the next one continues with what it has made.
 pub(crate) fn rebuild(scope: &Scope, id: &Id) -> Result<()> {
     let mut is_down = false;
     if record::read(&scope.run_dir, id)?.is_none() {
@@ -114,7 +102,7 @@ fn repair(beside: &Path, tool: &str, scope: &Scope, document: &Document) -> Resu
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().with_context(|| format!("run {tool} --repair"))?;
     if let Some(mut input) = child.stdin.take() {
-        // A tool that failed says so itself.
+        // If the tool fails, it prints its own error.
         let _ = input.write_all(document.to_line().as_bytes());
     }
     match child.wait().with_context(|| format!("run {tool} --repair"))?.success() {

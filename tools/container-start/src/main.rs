@@ -1,47 +1,62 @@
-//! Starts containers that have ended, or were made by `ns-exec --create`.
+//! Starts containers that have ended, or that `ns-exec --create` made.
 //!
 //! # Does
-//! Starts the process that the record describes, in the background, with a monitor. Takes the container's ports again. With `--all`
-//! it starts what should run by its restart policy, and makes a monitor for each container that has lost its own; after a restart of
-//! the machine it makes root file systems and networks again first. A container that runs already is left alone.
+//! Starts the process that the record describes, in the background with a monitor. Publishes the container's
+//! ports again. With `--all` it starts all containers that should run by their restart policies, and starts a
+//! monitor for each container that has lost its own. After a restart of the machine it first makes root file
+//! systems and networks again. A running container is left alone.
 //! # Reads
-//! No document: the records, and after a restart of the machine the second records in `$STAVE_ROOT`.
+//! No document. Reads the records, and after a restart of the machine the second records in `$STAVE_ROOT`.
 //! # Adds
-//! Nothing; changes `process` in the record, and prints a JSON array with `id` of each, or with `--format` text.
+//! Nothing; changes `process` in the record, and prints a JSON array with `id` of each, or text with
+//! `--format`.
 //! # Undoes
 //! Nothing: container-stop stops the container, and unwind removes it.
 //! # Needs
-//! What made the container.
+//! The same rights as the tools that made the container.
 
 mod again;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use document::Id;
 use serde_json::{Value, json};
-use toolkit::{prelude::*, rows};
+use toolkit::{Each, prelude::*};
 
-/// Start containers again, or for the first time
+/// Start containers, for the first time or again
 #[derive(Parser)]
-#[command(name = "container-start", version)]
+#[command(name = "container-start", version, group = ArgGroup::new("what").args(["ids", "all"]).required(true))]
 struct ContainerStart {
-    /// The containers
-    #[arg(value_name = "ID", required_unless_present = "all")]
+    /// The ids of the containers
+    #[arg(value_name = "ID")]
     ids: Vec<Id>,
-    /// Start all that should run by their restart policies, as after a restart of the machine
+    /// Start all containers that should run by their restart policies, as after a restart of the machine
     #[arg(long, conflicts_with = "ids")]
     all: bool,
-    /// Print TEXT for each container, one line each. {id} in it is replaced
+    /// Print TEXT for each container, one a line, with {id} replaced
     #[arg(long, value_name = "TEXT")]
     format: Option<String>,
     #[command(flatten)]
     common: Common,
 }
 
-impl Report for ContainerStart {
+impl Each for ContainerStart {
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn ids(&self, context: &Context) -> Result<Vec<Id>> {
+        if !self.all {
+            return Ok(self.ids.clone());
+        }
+        let wanted = again::wanted(&context.scope)?;
+        again::adopt_all(&context.scope)?;
+        Ok(wanted)
+    }
+
+    fn format(&self) -> Option<&str> {
+        self.format.as_deref()
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
@@ -49,31 +64,13 @@ impl Report for ContainerStart {
         Ok(ids.iter().map(|id| format!("container-start {id}")).collect())
     }
 
-    fn report(&self, context: &Context) -> Result<Value> {
+    fn one(&self, context: &Context, id: &Id) -> Result<Value> {
         let scope = &context.scope;
-        let ids = if self.all { again::wanted(scope)? } else { self.ids.clone() };
-        if self.all {
-            again::adopt_all(scope)?;
+        again::rebuild(scope, id)?;
+        for warning in life::start(scope, id)?.unwrap_or_default() {
+            operation::tell!("container-start: warning: {warning}");
         }
-        Ok(rows::each("container-start", &ids, |id| {
-            again::rebuild(scope, id)?;
-            for warning in life::start(scope, id)?.unwrap_or_default() {
-                operation::tell!("container-start: warning: {warning}");
-            }
-            Ok(json!({"id": id}))
-        }))
-    }
-
-    fn verdict(&self, report: &Value) -> Result<()> {
-        rows::verdict(report)
-    }
-
-    fn text(&self, report: &Value) -> Option<String> {
-        self.format.as_ref().map(|format| rows::lines(format, report))
-    }
-
-    fn shown(&self, report: &Value) -> Option<String> {
-        Some(rows::lines("{id}", report))
+        Ok(json!({"id": id}))
     }
 }
 

@@ -1,11 +1,12 @@
-//! Shows what containers use.
+//! Shows the resource usage of containers.
 //!
 //! # Does
-//! Reads the counters of each container's cgroup and network twice, a moment apart, and what they say now.
+//! Reads the counters of each container's cgroup and network twice, and shows usage since the first reading.
 //! # Reads
-//! No document; the records.
+//! No document. Reads the records.
 //! # Adds
-//! Nothing; prints a JSON array, or with `--table` and `--format` text. With `--stream` again and again, one JSON line each time.
+//! Nothing; prints a JSON array, or with `--table` and `--format` text. With `--stream` it repeats this, one
+//! JSON line each time.
 //! # Undoes
 //! Nothing.
 //! # Needs
@@ -22,24 +23,24 @@ use sample::Sample;
 use serde_json::Value;
 use toolkit::{prelude::*, rows};
 
-/// Show the processor time, memory, network and processes of containers
+/// Show processor time, memory, network traffic and processes of containers
 #[derive(Parser)]
 #[command(name = "container-stats", version)]
 struct ContainerStats {
-    /// The containers; all that run by default
+    /// The ids of the containers; by default all that run
     #[arg(value_name = "ID")]
     ids: Vec<Id>,
-    /// Go on until interrupted
+    /// Repeat until interrupted
     #[arg(long)]
     stream: bool,
-    /// The time between two looks
+    /// The time between two readings
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     interval: u64,
     /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
-    /// Print TEXT for each container, one line each. {id}, {cpuPercent}, {cpuTime}, {memory}, {memoryLimit}, {memoryPercent},
-    /// {received}, {sent}, {pids} in it are replaced
+    /// Print TEXT for each container, one a line, with {id}, {cpuPercent}, {cpuTime}, {memory},
+    /// {memoryLimit}, {memoryPercent}, {received}, {sent}, {pids} replaced
     #[arg(long, value_name = "TEXT", conflicts_with = "table")]
     format: Option<String>,
     #[command(flatten)]
@@ -52,18 +53,20 @@ impl ContainerStats {
         let mut samples = Vec::new();
         if self.ids.is_empty() {
             for container in Container::all(scope)? {
-                if container.is_running()? {
-                    samples.push(Sample::of(&container)?);
+                match container {
+                    Ok(container) if container.is_running()? => samples.push(Sample::of(&container)?),
+                    Ok(_) => {}
+                    Err(error) => toolkit::print_error("container-stats", &error.into()),
                 }
             }
         }
         for id in &self.ids {
-            samples.push(Sample::of(&Container::running(scope, id)?)?);
+            samples.push(Sample::of(&life::running(scope, id)?)?);
         }
         Ok(samples)
     }
 
-    /// The rows for the time since `before`, and what it is now.
+    /// The rows for the time since `before`, and the new samples.
     fn look(&self, context: &Context, before: &[Sample]) -> Result<(Value, Vec<Sample>)> {
         sleep(Duration::from_millis(self.interval));
         let now = self.samples(context)?;

@@ -1,4 +1,4 @@
-//! What a container uses at one moment.
+//! A container's counters at one moment.
 
 use std::{fs, time::Instant};
 
@@ -8,13 +8,13 @@ use life::Container;
 use serde_json::{Value, json};
 use toolkit::{prelude::*, rows};
 
-/// One look at a container.
+/// One reading of a container's counters.
 #[derive(Debug)]
 pub(crate) struct Sample {
     pub(crate) id: Id,
     when: Instant,
     used: Current,
-    /// Bytes that it received and sent.
+    /// Bytes received and bytes sent.
     network: Option<(u64, u64)>,
 }
 
@@ -26,7 +26,7 @@ impl Sample {
         Ok(Self { id: container.id.clone(), when: Instant::now(), used, network })
     }
 
-    /// The row. How much of a processor it used is known by an earlier look.
+    /// The row. The processor usage needs an earlier sample.
     pub(crate) fn row(&self, before: Option<&Self>) -> Value {
         let percent = before.and_then(|before| {
             let used = self.used.cpu_time?.checked_sub(before.used.cpu_time?)? as f64;
@@ -57,14 +57,14 @@ fn rounded(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-/// The machine's memory in bytes.
+/// The machine's memory, in bytes.
 fn machine_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|size| size << 10)
 }
 
-/// Bytes received and sent by all interfaces of a process's network but `lo` (proc_pid_net(5)).
+/// Bytes received and sent by all interfaces except `lo` of a process's network namespace (proc_pid_net(5)).
 fn network(pid: i32) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
     let mut sum = (0, 0);
@@ -77,7 +77,7 @@ fn network(pid: i32) -> Option<(u64, u64)> {
     Some(sum)
 }
 
-/// A number of bytes as people read it.
+/// A number of bytes with a unit.
 fn size(value: &Value) -> String {
     let Some(bytes) = value.as_u64() else { return "-".to_owned() };
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -90,7 +90,7 @@ fn size(value: &Value) -> String {
     if unit == 0 { format!("{bytes}B") } else { format!("{scaled:.1}{}", units[unit]) }
 }
 
-/// The rows under headings.
+/// The rows as a table with headings.
 pub(crate) fn table(rows: &Value) -> String {
     let headings = ["CONTAINER", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"].map(str::to_owned);
     let mut lines = vec![headings];

@@ -3,7 +3,7 @@
 //! # Does
 //! Looks up the processes of the container's cgroup in `/proc`.
 //! # Reads
-//! No document; the record.
+//! No document. Reads the record.
 //! # Adds
 //! Nothing; prints a JSON array, or with `--table` and `--format` text.
 //! # Undoes
@@ -17,7 +17,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use document::Id;
-use life::Container;
 use serde_json::Value;
 use toolkit::{prelude::*, rows};
 
@@ -25,14 +24,14 @@ use toolkit::{prelude::*, rows};
 #[derive(Parser)]
 #[command(name = "container-top", version)]
 struct ContainerTop {
-    /// The container
+    /// The container's id
     #[arg(value_name = "ID")]
     container: Id,
     /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
-    /// Print TEXT for each process, one line each. {pid}, {inside}, {parent}, {uid}, {state}, {time}, {memory}, {command} in it
-    /// are replaced
+    /// Print TEXT for each process, one a line, with {pid}, {inside}, {parent}, {uid}, {state}, {time},
+    /// {memory}, {command} replaced
     #[arg(long, value_name = "TEXT", conflicts_with = "table")]
     format: Option<String>,
     #[command(flatten)]
@@ -49,7 +48,7 @@ impl Report for ContainerTop {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let container = Container::running(&context.scope, &self.container)?;
+        let container = life::running(&context.scope, &self.container)?;
         let Some(path) = container.cgroup() else {
             bail!(
                 "container \"{}\" has no cgroup of its own, which tells its processes from others",
@@ -58,7 +57,7 @@ impl Report for ContainerTop {
         };
         let mut pids = cgroup::processes(path)?;
         pids.sort_unstable();
-        // One that ended meanwhile is left out.
+        // Processes that have ended in the meantime are left out.
         Ok(pids.into_iter().filter_map(process::row).collect())
     }
 

@@ -1,4 +1,4 @@
-//! A process, as `/proc` has it (proc(5)).
+//! A process as `/proc` shows it (proc(5)).
 
 use std::{fs, os::unix::fs::MetadataExt};
 
@@ -6,7 +6,7 @@ use runtime::Stat;
 use serde_json::{Value, json};
 use toolkit::rows;
 
-/// What is known of a process; none if it is gone.
+/// The row of a process. None if the process is gone.
 pub(crate) fn row(pid: i32) -> Option<Value> {
     let place = format!("/proc/{pid}");
     let stat = Stat::of(pid).ok()??;
@@ -32,7 +32,7 @@ pub(crate) fn row(pid: i32) -> Option<Value> {
     }))
 }
 
-/// The rows under headings.
+/// The rows as a table with headings.
 pub(crate) fn table(rows: &Value) -> String {
     let mut lines = vec![["UID", "PID", "INSIDE", "PPID", "STATE", "TIME", "RSS", "CMD"].map(str::to_owned)];
     for row in rows.as_array().into_iter().flatten() {

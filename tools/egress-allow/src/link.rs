@@ -1,11 +1,11 @@
-//! The host's sides of a container's links.
+//! The host's side of a container's links.
 
 use document::members::Attachment;
 use egress::Link;
 use ipnet::IpNet;
 use toolkit::prelude::*;
 
-/// The host's side of each attachment, as its CNI result lists it.
+/// The host's side of each attachment's link, from its CNI result.
 pub(crate) fn of(attachments: &[Attachment]) -> Result<Vec<Link>> {
     attachments.iter().map(side).collect()
 }
@@ -27,7 +27,7 @@ fn side(attachment: &Attachment) -> Result<Link> {
     Ok(Link { name: outside.name.clone(), mac, addresses })
 }
 
-/// The networks that the container's neighbours are in.
+/// The networks of the container's neighbours.
 pub(crate) fn networks(attachments: &[Attachment]) -> Vec<IpNet> {
     let of = |one: &Attachment| {
         let own = one.cni.ips.iter().map(|ip| ip.address.trunc());
@@ -39,7 +39,7 @@ pub(crate) fn networks(attachments: &[Attachment]) -> Vec<IpNet> {
     all
 }
 
-/// Where the search for a free log group begins, so that containers do not all want the same one.
+/// The log group at which the search for a free one begins. It differs between containers.
 pub(crate) fn group(id: &str) -> u16 {
     let hash =
         id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));

@@ -1,11 +1,12 @@
 //! Restricts a container to a list of names, addresses and ports.
 //!
 //! # Does
-//! Makes a table of nf_tables at the host's side of the container's link: what is not listed is rejected at once, and logged. No
-//! capability in the container lifts it. Starts a resolver beside, on 127.0.0.11 in the container's network namespace. It answers
-//! for listed names alone, and opens each address that it answers before the container hears of it, for as long as the answer
-//! counts. With `--log` everything passes, and is logged: `egress-log` makes a list of that. Where CNI_COMMAND is set, it is the CNI
-//! plugin `stave-egress` (docs/cni.md).
+//! Makes an nf_tables table at the host's side of the container's link. It rejects at once what is not
+//! listed, and logs it. No capability in the container lifts this. Starts a resolver process on 127.0.0.11 in
+//! the container's network namespace. The resolver answers only for listed names. Before it sends an answer,
+//! it opens the answer's addresses for the answer's lifetime. With `--log` everything passes and is logged:
+//! `egress-log` makes a list from that. With CNI_COMMAND set, it is the CNI plugin `stave-egress`
+//! (docs/cni.md).
 //! # Reads
 //! `network`, `networks`.
 //! # Adds
@@ -13,7 +14,7 @@
 //! # Undoes
 //! The resolver, the table and the log.
 //! # Needs
-//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); veth-pair before it.
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); veth-pair before it.
 
 mod link;
 mod plugin;
@@ -27,6 +28,7 @@ use egress::{
     list::{Entry, Target},
 };
 use netlink::Mark;
+use operation::Scope;
 use toolkit::prelude::*;
 
 /// Restrict a container to a list of names, addresses and ports
@@ -38,7 +40,7 @@ struct EgressAllow {
         value_name = "NAME|ADDRESS[:PORT][/PROTOCOL]"
     )]
     allow: Vec<Entry>,
-    /// Let everything pass, and log what is not on the list: `egress-log` shows it
+    /// Let everything pass, and log what is not on the list; `egress-log` shows it
     #[arg(long)]
     log: bool,
     /// Ask this name server instead of the host's; repeatable
@@ -58,7 +60,7 @@ impl Filter for EgressAllow {
         &self.common
     }
 
-    fn refuse_undo(recorded: &Document, _: &Step) -> Result<()> {
+    fn refuse_undo(_: &Scope, recorded: &Document, _: &Step) -> Result<()> {
         // Behind a list, name-serve leaves the answers to the resolver of this tool.
         let names = recorded.steps_of("name-serve")?;
         if !names.iter().any(|(_, step)| step.operations.is_empty()) {

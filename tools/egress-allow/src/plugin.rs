@@ -1,4 +1,4 @@
-//! `stave-egress`: egress-allow as a CNI plugin, behind `stave-bridge`.
+//! `stave-egress`: egress-allow as a CNI plugin, after `stave-bridge`.
 
 use cni::{Error, strings};
 use document::Document;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 pub(crate) const PLUGIN: Plugin = Plugin { tool: "egress-allow", begins: false, arguments, result };
 
-/// Members that every plugin has, and those that `arguments` reads.
+/// Members that every plugin has, and the members that `arguments` reads.
 const KNOWN: [&str; 12] = [
     "allow",
     "args",
@@ -44,7 +44,7 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     Ok(Some(log.into_iter().chain(servers).chain(["--".to_owned()]).chain(allow).collect()))
 }
 
-/// The only name server that answers.
+/// The result: the only name server that answers the container.
 fn result(_: &Request, _: &Document) -> Result<Option<Value>, Error> {
     Ok(Some(json!({"dns": {"nameservers": [egress::RESOLVER.ip()]}})))
 }

@@ -1,4 +1,4 @@
-//! The list beside other tools: name-serve, and runtimes that speak CNI.
+//! The list together with other tools: name-serve, and runtimes that use CNI.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -6,7 +6,8 @@ mod common;
 use common::*;
 use testkit::NameServer;
 
-/// Behind the list, name-serve gives the names of neighbours: those that are listed, and they open what the list says.
+/// After egress-allow, name-serve resolves the names of neighbours that are listed, and opens what the list
+/// allows.
 #[test]
 fn names_of_neighbours_are_listed_as_well() {
     let sandbox = sandbox();
@@ -43,14 +44,14 @@ fn names_of_neighbours_are_listed_as_well() {
         assert_reaches(&sandbox, to, reaches, "by the list");
     }
     assert_eq!(server.asked(), ["A git.example", "A gone"]);
-    // The others know it by its alias.
+    // The others know the container by its alias.
     assert_eq!(sandbox.resolve("other", "shop", "A").addresses[0].0.to_string(), "172.17.0.4");
     sandbox.sh("name-serve --check < web.json | egress-allow --check > /dev/null").ok();
     sandbox.sh("unwind web other db store > /dev/null; pkill -f 'LISTEN:8[01],' || true").ok();
     assert_as(&sandbox, &before);
 }
 
-/// As the CNI plugin `stave-egress`, behind `stave-bridge`.
+/// The CNI plugin `stave-egress`, after `stave-bridge`.
 #[test]
 fn a_plugin_of_cni() {
     let sandbox = sandbox();
@@ -87,7 +88,7 @@ fn a_plugin_of_cni() {
         let refused = run("stave-egress", "ADD", &egress(more)).exits(1).stdout;
         assert!(refused.contains(told), "{refused}");
     }
-    // The runtime has lost it, and asks the first plugin first.
+    // The runtime has lost the container, and calls the first plugin first.
     let gone = r#", "cni.dev/valid-attachments": []"#;
     run(
         "stave-bridge",

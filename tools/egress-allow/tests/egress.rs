@@ -1,4 +1,4 @@
-//! A container that reaches what is listed and nothing else, with real traffic and a real name server.
+//! A container that reaches only what is listed, with real traffic and a real name server.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -28,12 +28,12 @@ fn what_is_listed_is_reached_and_nothing_else() {
     for (to, reaches) in [
         ("198.51.100.2:80", true),
         ("198.51.100.2:443", true),
-        // DNS over TLS, where the port is not listed.
+        // DNS over TLS, whose port is not listed.
         ("198.51.100.2:853", false),
         ("198.51.100.4:80", true),
         ("198.51.100.4:443", false),
         ("198.51.100.3:443", false),
-        // Its neighbour, the host, and the host's published ports.
+        // The neighbour, the host, and the host's published ports.
         ("172.17.0.2:80", false),
         ("172.17.0.1:8000", false),
         ("192.0.2.1:8000", false),
@@ -54,9 +54,9 @@ fn what_is_listed_is_reached_and_nothing_else() {
         let answer = sandbox.resolve("web", name, kind);
         assert_eq!((answer.rcode.as_str(), answer.records), (rcode, 0), "{name} {kind}");
     }
-    // Nobody outside heard of what is not listed.
+    // No query for a name that is not listed reached the server.
     assert_eq!(server.asked(), ["A git.example", "A deb.debian.example", "A none.debian.example"]);
-    // Who asks the container is answered, also its neighbours, whose packets no rule for forwarded ones sees.
+    // Incoming connections are answered, also from neighbours, whose packets are not forwarded ones.
     assert_eq!(sandbox.ask("outside", &format!("TCP4:{HOST}:8080")), "web 192.0.2.2");
     assert_eq!(sandbox.ask("db", "TCP4:172.17.0.3:80"), "web 172.17.0.2");
     assert_eq!(sandbox.ask("host", "TCP4:172.17.0.3:80"), "web 172.17.0.1");
@@ -70,7 +70,7 @@ fn what_is_listed_is_reached_and_nothing_else() {
     assert_as(&sandbox, &before);
 }
 
-/// What is on no list is rejected, whatever protocol it is of, and written down once.
+/// What is not listed is rejected, with any protocol, and logged once.
 #[test]
 fn what_is_rejected_is_logged() {
     let sandbox = sandbox();
@@ -97,7 +97,7 @@ fn what_is_rejected_is_logged() {
     assert_eq!(words, "198.51.100.3:443\ngit.example:443/udp\ngit.example:53/udp\nother.example\n");
 }
 
-/// A list holds for all networks of a container.
+/// A list applies to all networks of a container.
 #[test]
 fn every_network_of_a_container_is_restricted() {
     let sandbox = sandbox();
@@ -158,12 +158,12 @@ fn ipv6_is_restricted_as_well() {
         let answer = sandbox.resolve("web", name, "AAAA");
         assert_eq!((answer.rcode.as_str(), answer.records), ("NOERROR", 0), "{name}");
     }
-    // Somebody else's address.
+    // An address that is not the container's.
     sandbox.sh("ip -n web addr add fd00::77/64 dev eth0 nodad; ip -n web addr del fd00::2/64 dev eth0").ok();
     assert!(sandbox.ask("web", "TCP6:[fd00::1]:80").is_empty());
 }
 
-/// With --log everything passes, and makes a list that is enough for the same.
+/// With --log everything passes, and the list made from it is enough for the same traffic.
 #[test]
 fn a_list_is_made_of_what_a_container_does() {
     let sandbox = sandbox();
@@ -202,13 +202,13 @@ fn connections_go_on_when_their_name_counts_no_more() {
     assert_reaches(&sandbox, "198.51.100.1:443", false, "anew");
 }
 
-/// What --explain prints makes the same table.
+/// The commands of --explain make the same table.
 #[test]
 fn the_explanation_makes_the_same_table() {
     let sandbox = sandbox();
     let list = "git.example:443 10.0.0.0/8 10.1.0.0/16 10.1.0.0/16:443 10.1.2.3:443 0.0.0.0/0:123/udp 198.51.100.4:80 \
                 '[2001:db8::]/32' '[2001:db8::]/32:53/udp' '[::]/0:7' '[fd00::9]'";
-    // With an address of each version.
+    // With an address of each IP version.
     let make = "netns-bridge -n --id web | veth-pair | jq '.networks[0].cni.ips += [{address: \"fd00::2/64\", interface: 2}]' > pair.json";
     sandbox.sh(make).ok();
     let explained = sandbox.sh(&format!("egress-allow --explain {list} < pair.json")).ok();
@@ -257,7 +257,7 @@ fn what_cannot_be_is_said() {
     sandbox
         .sh("egress-allow a.example < pair.json > web.json; egress-allow b.example < web.json > again.json")
         .exits(1);
-    // Another network would be a way around the list.
+    // Another network would bypass the list.
     let later = sandbox.sh("bridge-attach other0 < web.json > out.json").exits(1);
     assert_eq!(
         later.stderr,
@@ -267,7 +267,7 @@ fn what_cannot_be_is_said() {
     let usage = sandbox.sh("egress-allow 10.0.0.1/8 < pair.json > out.json").exits(2);
     assert!(usage.stderr.contains("10.0.0.1 is an address in 10.0.0.0/8"), "{}", usage.stderr);
     sandbox.sh("jq -e '.error.tool == \"egress-allow\" and .error.step == \"arguments\"' out.json").ok();
-    // A second resolver's place is taken: nothing is left of the attempt.
+    // The resolver's address is already in use: nothing is left of the attempt.
     sandbox.sh("egress-allow --undo < web.json > pair.json").ok();
     sandbox.sh("ip netns exec web socat UDP4-LISTEN:53,bind=127.0.0.11 /dev/null > /dev/null 2>&1 < /dev/null & until ip netns exec web ss -Hlnu | grep -q 127.0.0.11; do sleep 0.01; done").ok();
     let taken = sandbox.sh("egress-allow a.example < pair.json > out.json").exits(1);

@@ -1,4 +1,4 @@
-//! The list under attack and with faults: processes that are killed, servers that lie.
+//! The list under attack and with faults: processes are killed, servers lie.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use testkit::{HOST, Has, NameServer, Sandbox};
 
-/// No flush of the host's rules opens anything, nor does the end of the resolver.
+/// Neither a flush of the host's rules nor the end of the resolver opens anything.
 #[test]
 fn it_fails_closed_and_is_repaired() {
     let sandbox = sandbox();
@@ -25,7 +25,7 @@ fn it_fails_closed_and_is_repaired() {
     sandbox.sh(kill).ok();
     assert_reaches(&sandbox, "198.51.100.3:443", false, "without the resolver");
     assert_reaches(&sandbox, "198.51.100.4:443", true, "without the resolver");
-    // That is told at once.
+    // A query fails at once.
     assert_eq!(sandbox.resolve("web", "git.example", "A").rcode, "");
     let missing = sandbox.sh("egress-allow --check < web.json > checked.json").exits(1);
     assert_eq!(
@@ -34,7 +34,7 @@ fn it_fails_closed_and_is_repaired() {
     );
     sandbox.sh("egress-allow --repair < web.json > repaired.json").ok();
     works("after --repair");
-    // Its table is not its own without it: what others take then is put back.
+    // Without the resolver, nobody owns the table. If it is removed then, it is restored.
     sandbox.sh(&format!("{kill}; while grep -qsx egress-allow /proc/[0-9]*/comm; do sleep 0.01; done; nft flush ruleset; net-repair --all")).ok();
     works("after the flush of what is nobody's");
     let link = sandbox.sh("jq -r '.network.cni.interfaces[1].name' web.json").ok();
@@ -44,7 +44,7 @@ fn it_fails_closed_and_is_repaired() {
     sandbox.sh("unwind web > /dev/null; ! nft list ruleset | grep .").ok();
 }
 
-/// A container may have CAP_NET_ADMIN in its own namespace. What it does there lifts nothing.
+/// A container may have CAP_NET_ADMIN in its own namespace. Nothing that it does there lifts the restriction.
 #[test]
 fn a_container_lifts_nothing_in_its_own_namespace() {
     let sandbox = sandbox();
@@ -80,13 +80,13 @@ fn a_container_lifts_nothing_in_its_own_namespace() {
         sandbox.sh(back).ok();
         assert_reaches(&sandbox, "198.51.100.4:80", true, escape);
     }
-    // Packets in pieces: only behind a beginning that passes.
+    // Fragmented packets pass only after a first fragment that passes.
     let large =
         |to: &str| sandbox.within("web", &format!("busybox ping -c 1 -W 1 -s 4000 {to} > /dev/null")).status;
     assert_eq!((large("198.51.100.4"), large("198.51.100.3")), (0, 1));
 }
 
-/// A name server that fails, or whose answers are not what they seem.
+/// A name server that fails, or gives misleading answers.
 #[test]
 fn servers_that_fail_and_answers_that_lie() {
     let sandbox = sandbox();
@@ -140,7 +140,7 @@ fn servers_that_fail_and_answers_that_lie() {
         assert_eq!((found.as_str(), has.as_str()), (rcode, addresses), "{name}");
     }
     assert_reaches(&sandbox, "198.51.100.3:80", false, "after answers that lie");
-    // An address of the host is answered, and leads nowhere.
+    // An answer with an address of the host opens nothing.
     assert_eq!(ask("host.example", "A").1, HOST);
     assert_reaches(&sandbox, "192.0.2.1:8000", false, "by a name");
     let (_, _, many) = ask("many.example", "A");
@@ -148,12 +148,12 @@ fn servers_that_fail_and_answers_that_lie() {
     let (_, _, many) = ask("many.example", "tcp A");
     assert_eq!((many.truncated, many.records), (false, 150));
     assert_eq!(ask("text.example", "tcp TXT").2.records, 1);
-    // A year's answer counts for a day.
+    // A lifetime of a year is reduced to a day.
     assert_eq!(ask("long.example", "A").2.addresses[0].1, 86_400);
     assert_eq!(ask("silent.example", "A").0, "SERVFAIL");
 }
 
-/// Killed at any moment, it leaves a record by which everything is undone.
+/// Killed at any moment, it leaves a record from which everything can be undone.
 #[test]
 fn nothing_is_left_of_one_that_was_killed() {
     let sandbox = Sandbox::new();

@@ -1,16 +1,16 @@
-//! Shows what a container that egress-allow restricts asked for, and what was rejected.
+//! Shows the queries and rejected packets of a container that egress-allow restricts.
 //!
 //! # Does
-//! Reads the container's log, and puts together what was the same: each name, and each address with its port, with the names that
-//! were answered with this address before.
+//! Reads the container's log and merges equal entries: each name, and each address with its port, with the
+//! names that were answered with this address before.
 //! # Reads
-//! No document; `egress` in the container's record, and the log that it names.
+//! No document. Reads `egress` in the container's record, and the log that it names.
 //! # Adds
-//! Nothing; prints one JSON array.
+//! Nothing; prints a JSON array.
 //! # Undoes
 //! Nothing.
 //! # Needs
-//! root (the log is root's).
+//! Root, because only root can read the log.
 
 use std::{io::ErrorKind, process::ExitCode};
 
@@ -20,14 +20,14 @@ use egress::journal::{self, Outcome};
 use serde_json::Value;
 use toolkit::prelude::*;
 
-/// Show what a container asked for and what was rejected
+/// Show what a container asked for, and what was rejected
 #[derive(Parser)]
 #[command(name = "egress-log", version)]
 struct EgressLog {
-    /// The container
+    /// The container's id
     #[arg(value_name = "CONTAINER")]
     container: Id,
-    /// Print what it wanted as the words of an egress-allow that lets it have that, one a line
+    /// Print arguments for an egress-allow that allows all of it, one a line
     #[arg(long)]
     arguments: bool,
     #[command(flatten)]
@@ -44,11 +44,7 @@ impl Report for EgressLog {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let run_dir = &context.scope.run_dir;
-        let document = record::read(run_dir, &self.container)?.ok_or_else(|| {
-            let error = anyhow!("no container \"{}\" in {}", self.container, run_dir.display());
-            hint(error, "container-ls lists them")
-        })?;
+        let document = record::read_existing(&context.scope.run_dir, &self.container)?;
         let egress = document.get::<members::Egress>()?.ok_or_else(|| {
             let error = anyhow!("container \"{}\" is not restricted", self.container);
             hint(error, "egress-allow restricts one, and egress-allow --log logs what it would reject")

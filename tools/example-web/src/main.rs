@@ -1,9 +1,9 @@
-//! The program in the example image of `scripts/demo`: a web server of one page.
+//! The program in the example image of `scripts/demo`: a web server with one page.
 //!
-//! Does: answers every HTTP request on port 80 with the same page, and prints a line for each. Ends on SIGTERM and
-//! SIGINT, also as pid 1: the kernel delivers only signals to pid 1 that it waits for.
+//! Does: answers every HTTP request on port 80 with the same page, and prints a line for each. Ends on
+//! SIGTERM and SIGINT, also as pid 1: the kernel delivers only those signals to pid 1 that it waits for.
 //! Reads: the first line of each request.
-//! Needs: nothing: built with `-C target-feature=+crt-static` it runs in an image that holds this one file.
+//! Needs: nothing. Built with `-C target-feature=+crt-static`, it runs in an image that has only this file.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Serves until a signal asks to end.
+/// Serves until a signal arrives.
 fn serve() -> io::Result<()> {
     let mut end = SigSet::empty();
     end.add(Signal::SIGTERM);
@@ -35,7 +35,7 @@ fn serve() -> io::Result<()> {
     println!("listening on port 80");
     thread::Builder::new().spawn(move || {
         for client in listener.incoming().flatten() {
-            // A client may close the connection early. Where no thread can be had, it is closed.
+            // A client may close the connection early. If no thread can be started, the connection is closed.
             let _ = thread::Builder::new().spawn(move || answer(client).ok());
         }
     })?;
@@ -43,7 +43,7 @@ fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// On all addresses; on those of IPv4 alone where the kernel has no IPv6.
+/// Listens on all addresses, or on IPv4 only if the kernel has no IPv6.
 fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))
 }
@@ -51,7 +51,7 @@ fn listen(port: u16) -> io::Result<TcpListener> {
 fn answer(mut client: TcpStream) -> io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(5)))?;
     let from = client.peer_addr()?.ip().to_canonical();
-    // The limit for a request's head. The body is not read.
+    // The limit for the head of a request. The body is not read.
     let mut reader = BufReader::new(client.try_clone()?.take(16 * 1024));
     let mut request = String::new();
     reader.read_line(&mut request)?;

@@ -1,4 +1,4 @@
-//! Flags about what a build reads.
+//! Flags for the inputs of a build.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -7,20 +7,20 @@ use clap::{Args, ValueEnum};
 use oci::Platform;
 use toolkit::prelude::*;
 
-use crate::values::{EPOCH, argument, epoch, secret};
+use crate::values::{argument, epoch, secret};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Inputs {
     /// Read this Dockerfile, or standard input for -; CONTEXT/Dockerfile by default
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Set an ARG; without =VALUE, to the value of the environment variable NAME; repeatable
+    /// Set an ARG; without =VALUE, use the environment variable NAME; repeatable
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     arguments: Vec<String>,
-    /// A secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VARIABLE; repeatable
+    /// Provide a secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VARIABLE; repeatable
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
-    /// An agent of SSH for RUN --mount=type=ssh: default, for $SSH_AUTH_SOCK, or ID=SOCKET; repeatable
+    /// Provide an SSH agent for RUN --mount=type=ssh: default, for $SSH_AUTH_SOCK, or ID=SOCKET; repeatable
     #[arg(long, value_name = "AGENT")]
     ssh: Vec<String>,
     #[arg(help = "Another source for FROM, COPY --from and mounts: DIR, docker-image://IMAGE, oci-layout://DIR[:TAG], or an address; repeatable", long = "build-context", value_name = "NAME=SOURCE", value_parser = builder::Named::parse)]
@@ -31,17 +31,16 @@ pub(crate) struct Inputs {
         value_name = "PLATFORM"
     )]
     platform: Option<Platform>,
-    /// Pull base images; --pull means always
+    /// When to pull base images; --pull means always
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]
     pull: When,
-    /// Take results of steps from elsewhere: NAME of a registry, type=registry,ref=NAME or type=local,src=DIR; repeatable
+    /// Import cached steps: NAME in a registry, type=registry,ref=NAME or type=local,src=DIR; repeatable
     #[arg(long, value_name = "PLACE", value_parser = builder::CacheFrom::parse)]
     cache_from: Vec<builder::CacheFrom>,
-    /// Build this stage; the last one by default
+    /// Build this stage; by default the last one
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// The directory with the files for COPY and ADD; an archive of it, or a Dockerfile, on standard input for -, or at http://…;
-    /// or a repository of git, as https://HOST/NAME.git#BRANCH:DIRECTORY
+    /// The context: a directory, http://…, https://HOST/NAME.git#BRANCH:DIR, or - for a tar or a Dockerfile
     #[arg(value_name = "CONTEXT", value_parser = builder::Context::parse)]
     context: builder::Context,
 }
@@ -56,8 +55,8 @@ enum When {
 impl Inputs {
     pub(crate) fn add_to(&self, options: &mut Options) -> Result<()> {
         let mut arguments: BTreeMap<_, _> = self.arguments.iter().filter_map(|text| argument(text)).collect();
-        // The variable counts as an argument, which goes before it.
-        if let Some((name, value)) = argument(EPOCH) {
+        // The environment variable counts as a build argument. `--build-arg` takes precedence.
+        if let Some((name, value)) = argument(oci::timestamp::SOURCE_DATE_EPOCH) {
             arguments.entry(name).or_insert(value);
         }
         options.epoch = epoch(&arguments)?;

@@ -1,21 +1,24 @@
 //! Builds an image from a Dockerfile and a context.
 //!
 //! # Does
-//! Runs a Dockerfile instruction by instruction, or takes steps from the step cache. Each instruction that changes the file
-//! system becomes a layer. The others change the configuration and the history. Pulls images that are not in the store.
+//! Runs a Dockerfile instruction by instruction, or takes steps from the step cache. Each instruction that
+//! changes the file system becomes a layer. The others change the configuration and the history. Pulls images
+//! that are not in the store.
 //! # Reads
-//! No document; the Dockerfile, `.dockerignore`, and the parts of the context that COPY and ADD name.
+//! No document. Reads the Dockerfile, `.dockerignore`, and the parts of the context that COPY and ADD name.
 //! # Adds
-//! `image`: the new image, under the first of its names. `--iidfile` gets its id. With `--keep-failed`, a RUN that fails leaves a
-//! container: what `layer-apply` and `union-mount` add, beside `error`.
+//! `image`: the new image, under the first of its names. `--iidfile` gets its id. With `--keep-failed`, a RUN
+//! that fails leaves a container: the members of `layer-apply` and `union-mount`, beside `error`.
 //! # Undoes
-//! Only the member: the image stays in the store until `img-rm` and `img-gc`. Mounts, processes and the network of the build
-//! end with it, however it ends.
+//! Only the member. The image stays in the store until `img-rm` and `img-gc`. Mounts, processes and the
+//! network of the build end with it, in whatever way it ends.
 //! # Needs
-//! Root, for the overlay of each step, or root in a user namespace (docs/rootless.md); write access to `$STAVE_ROOT`. For the
-//! network of RUN: root, and `netns-bridge`, `veth-pair` and `unwind` in its own directory.
+//! Root, for the overlay of each step, or root in a user namespace (docs/rootless.md); write access to
+//! `$STAVE_ROOT`. For the network of RUN: root, and `netns-bridge`, `veth-pair` and `unwind` in img-build's
+//! own directory.
 
 mod dependencies;
+mod docker;
 mod inputs;
 mod output;
 mod results;
@@ -31,6 +34,7 @@ use builder::{
     executor,
 };
 use clap::Parser;
+use docker::DockerFlags;
 use document::{Document, members::Image};
 use inputs::Inputs;
 use oci::Reference;
@@ -52,10 +56,12 @@ struct Build {
     #[command(flatten)]
     run: RunFlags,
     #[command(flatten)]
+    _docker: DockerFlags,
+    #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
     common: Common,
-    /// The document of a container of the step that failed.
+    /// With `--keep-failed`, the document of the failed step's container.
     #[arg(skip)]
     left: RefCell<Option<Document>>,
 }
@@ -69,13 +75,18 @@ fn help() -> String {
 impl Source for Build {
     type Member = Image;
 
+    const CHECK_HINT: Option<&'static str> =
+        Some("the checks of a Dockerfile, as of docker build --check: --lint");
+
     fn common(&self) -> &Common {
         &self.common
     }
 
     fn make(&self, context: &Context) -> Result<Image> {
         let outside = Outside::here().map_err(operation::Error::from)?;
-        let built = builder::build(&self.options(context)?);
+        let options = self.options(context)?;
+        self.results.remove_old()?;
+        let built = builder::build(&options);
         let built = built.inspect_err(|error| self.keep(context, &outside, error));
         let built = built.map_err(operation::Error::from)?;
         self.results.write(context, &built, self.writing.is_synced()?)?;
@@ -96,7 +107,7 @@ impl Source for Build {
     }
 
     fn unwritten(&self, context: &Context, document: &Document) {
-        // Only that of a failed step has an id.
+        // Only the document of a failed step has an id.
         if document.id().is_ok_and(|id| id.is_some()) {
             container::remove(document.to_line().as_bytes(), &context.scope.root, &context.scope.run_dir);
         }
@@ -119,7 +130,8 @@ impl Source for Build {
 }
 
 impl Build {
-    /// Makes a container of what a failed step left, if that was asked for. The build has failed, whatever comes of this.
+    /// With `--keep-failed`, makes a container from what the failed step left. The build has failed in any
+    /// case.
     fn keep(&self, context: &Context, outside: &Outside, error: &builder::Error) {
         let Some(left) = error.left() else { return };
         let made = of_failed(left, outside, &context.scope.root, &context.scope.run_dir);

@@ -1,4 +1,4 @@
-//! `--output`: what else becomes of the image.
+//! `--output`: other forms in which the image is written.
 
 use std::{fs::File, io, path::PathBuf};
 
@@ -11,25 +11,24 @@ use registry::{Client, Display, display::Job, push};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// One `--output`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// The image, in the store and perhaps in a registry.
+    /// The image, in the store and possibly in a registry.
     Image(Image),
-    /// Its files, in a directory.
+    /// The image's files, in a directory.
     Directory(PathBuf),
-    /// Its files, in a tar file.
+    /// The image's files, in a tar file.
     Tar(PathBuf),
     /// An archive of the image.
     Archive(PathBuf, Format, Image),
 }
 
-/// What is said of an image.
+/// The settings of an output that is an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Image {
-    /// Its names, besides those of `--tag`.
+    /// Names in addition to those of `--tag`.
     pub(crate) names: Vec<Reference>,
-    /// Annotations of its manifest.
+    /// Annotations of the manifest.
     pub(crate) annotations: Vec<(String, String)>,
     push: bool,
     insecure: bool,
@@ -40,14 +39,15 @@ impl Image {
         let refused = |why: &str| Err(format!("{key}={value} is not carried out: {why}"));
         match (key, value) {
             ("name", names) => {
-                let parse = |name: &str| name.parse().map_err(|error| format!("{name:?}: {error}"));
+                let parse =
+                    |name: &str| Reference::to_give(name).map_err(|error| format!("{name:?}: {error}"));
                 self.names = names.split(',').map(parse).collect::<Result<_, String>>()?;
             }
             ("push", "true" | "") => self.push = true,
             ("push", "false") => self.push = false,
             ("registry.insecure", "true") => self.insecure = true,
             ("registry.insecure", "false") => self.insecure = false,
-            // So it is anyway.
+            // These values ask for what img-build does anyway.
             ("store" | "oci-mediatypes" | "rewrite-timestamp" | "tar", "true")
             | (
                 "unpack" | "force-compression" | "oci-artifact" | "push-by-digest" | "name-canonical",
@@ -77,7 +77,7 @@ impl Image {
     }
 }
 
-/// The comma-separated fields, of which one may be quoted as a whole (`"name=a,b"`).
+/// Splits at commas. A whole field may be quoted (`"name=a,b"`).
 fn fields(text: &str) -> Vec<String> {
     let (mut fields, mut quoted) = (vec![String::new()], false);
     for c in text.chars() {
@@ -91,7 +91,8 @@ fn fields(text: &str) -> Vec<String> {
 }
 
 impl Output {
-    /// `DIR`, or `type=local|tar|oci|docker|image|registry` with `dest=PATH`, or for an image `name=NAME,push=true,…`.
+    /// Parses `DIR`, or `type=local|tar|oci|docker|image|registry` with `dest=PATH`, or for an image
+    /// `name=NAME,push=true,…`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text == "-" {
             return Err("standard output has the document: write type=tar,dest=FILE".to_owned());
@@ -130,7 +131,12 @@ impl Output {
         }
     }
 
-    /// What it says of the image itself.
+    /// `type=image,push=true`.
+    pub(crate) fn pushed() -> Self {
+        Self::Image(Image { push: true, ..Image::default() })
+    }
+
+    /// The settings of the image, if the output is one.
     pub(crate) fn image(&self) -> Option<&Image> {
         match self {
             Self::Image(image) | Self::Archive(_, _, image) => Some(image),
@@ -138,18 +144,17 @@ impl Output {
         }
     }
 
-    /// Whether it is about the files of the image, all together.
+    /// Whether the output has the image's files in one tree.
     pub(crate) fn is_of_files(&self) -> bool {
         matches!(self, Self::Directory(_) | Self::Tar(_))
     }
 
-    /// What writes it, as commands that a person would type.
-    pub(crate) fn explain(&self, image: &str) -> Vec<String> {
+    /// Commands of other programs that have the same effect.
+    pub(crate) fn explain(&self, image: &str, tags: &[Reference]) -> Vec<String> {
         let words = |words: &[&str]| operation::words(words.iter().copied());
         match self {
             Self::Image(Image { push: false, .. }) => Vec::new(),
-            Self::Image(image_keys) => image_keys
-                .names
+            Self::Image(Image { names, .. }) => (if names.is_empty() { tags } else { names })
                 .iter()
                 .map(|name| words(&["buildah", "push", image, &name.canonical()]))
                 .collect(),
@@ -167,7 +172,7 @@ impl Output {
         }
     }
 
-    /// Writes it.
+    /// Writes the output.
     pub(crate) fn write(
         &self,
         context: &Context,
@@ -196,7 +201,7 @@ impl Output {
 }
 
 impl Image {
-    /// Sends it to the registries of its names.
+    /// Pushes the image to the registries in its names.
     fn push(&self, context: &Context, built: &Built, tags: &[Reference]) -> Result<()> {
         if !self.push {
             return Ok(());
@@ -220,7 +225,7 @@ impl Image {
     }
 }
 
-/// What `--metadata-file` gets, in Docker's names.
+/// The content of `--metadata-file`, with Docker's keys.
 pub(crate) fn metadata(built: &Built, tags: &[Reference]) -> Value {
     let names: Vec<String> = tags.iter().map(Reference::canonical).collect();
     json!({
@@ -269,6 +274,7 @@ mod tests {
         for text in [
             "type=image,compression=zstd",
             "type=image,unpack=true",
+            "type=image,name=a@sha256:0123456789012345678901234567890123456789012345678901234567890123",
             "type=image,store=false",
             "type=image,x=y",
             "type=local,dest=x,name=y",

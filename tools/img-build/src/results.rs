@@ -1,10 +1,11 @@
-//! Flags about what a build makes.
+//! Flags for the results of a build.
 
 use std::path::{Path, PathBuf};
 
 use builder::{Built, Options};
 use clap::Args;
 use oci::Reference;
+use operation::quantity::truth;
 use toolkit::prelude::*;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Results {
-    #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME")]
+    #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = Reference::to_give)]
     tags: Vec<Reference>,
     /// Add a label to the image; repeatable
     #[arg(long = "label", value_name = "NAME=VALUE")]
@@ -23,20 +24,24 @@ pub(crate) struct Results {
     /// Add an annotation to the image's manifest; repeatable
     #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = annotation)]
     annotations: Vec<(String, String)>,
-    /// Make one layer of all that the build puts on its base image
+    /// Merge all layers that the build adds to its base image into one
     #[arg(long)]
     squash: bool,
-    /// Also write the image's files to a directory, or: type=local|tar|oci|docker,dest=PATH, or type=image,name=NAME,push=true;
-    /// repeatable
+    /// Also write the image's files to a directory, or: type=local|tar|oci|docker,dest=PATH, or
+    /// type=image,name=NAME,push=true; repeatable
     #[arg(short, long = "output", value_name = "DIR|type=TYPE,dest=PATH", value_parser = Output::parse)]
     outputs: Vec<Output>,
-    /// Write results of steps: type=inline, type=registry,ref=NAME or type=local,dest=DIR, with mode=min|max; repeatable
+    /// Push the image to the registries in its names, as -o type=image,push=true does
+    #[arg(long)]
+    push: bool,
+    /// Export cached steps: type=inline, type=registry,ref=NAME or type=local,dest=DIR, with mode=min|max;
+    /// repeatable
     #[arg(long, value_name = "PLACE", value_parser = builder::CacheTo::parse)]
     cache_to: Vec<builder::CacheTo>,
     /// Write the image's id to this file
     #[arg(long = "iidfile", value_name = "FILE")]
     id_file: Option<PathBuf>,
-    /// Write digests and names of the image to this file, as JSON
+    /// Write the image's digests and names to this file, as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
     #[command(flatten)]
@@ -44,12 +49,17 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// What `--output` says of the image.
+    /// The settings of those `--output`s that are images.
     fn images(&self) -> impl Iterator<Item = &Image> {
         self.outputs.iter().filter_map(Output::image)
     }
 
-    /// All names of the image.
+    /// Everything that is written, with what `--push` adds.
+    fn all_outputs(&self) -> impl Iterator<Item = Output> {
+        self.outputs.iter().cloned().chain(self.push.then(Output::pushed))
+    }
+
+    /// All names of the image, from `--tag` and `--output`.
     pub(crate) fn names(&self) -> Vec<Reference> {
         self.tags.iter().chain(self.images().flat_map(|image| &image.names)).cloned().collect()
     }
@@ -61,15 +71,33 @@ impl Results {
         options.tags = self.names();
         options.squash = self.squash;
         options.cache_to = self.cache_to.clone();
+        let inline = options.arguments.get(builder::arguments::INLINE_CACHE);
+        if inline.and_then(|value| truth(value)).unwrap_or_default() {
+            options.cache_to.push(builder::CacheTo::Inline);
+        }
         options.tree = self.outputs.iter().any(Output::is_of_files);
         options.notes_reads = self.dependencies.are_wanted();
         Ok(())
     }
 
-    /// Writes what else is wanted of the image. The stamp of Make comes last.
+    /// Removes files of an earlier build that say which image it made, as docker does. If this build fails,
+    /// they would be wrong.
+    pub(crate) fn remove_old(&self) -> Result<()> {
+        // Only regular files: a device, such as /dev/stdout, has no content to remove.
+        let is_file = |path: &&PathBuf| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+        for path in [&self.id_file, &self.metadata_file].into_iter().flatten().filter(is_file) {
+            std::fs::remove_file(path).map_err(|error| {
+                let error = operation::Error::new("remove", format_args!("{path:?}"), error);
+                error.of(operation::Place::File)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the other results. The stamp for Make comes last, because it must be the newest file.
     pub(crate) fn write(&self, context: &Context, built: &Built, sync: bool) -> Result<()> {
         let names = self.names();
-        self.outputs.iter().try_for_each(|output| output.write(context, built, &names, sync))?;
+        self.all_outputs().try_for_each(|output| output.write(context, built, &names, sync))?;
         if let Some(path) = &self.id_file {
             write(path, &built.id.to_string())?;
         }
@@ -79,10 +107,10 @@ impl Results {
         self.dependencies.write(&built.read)
     }
 
-    /// The same as commands that a person would type.
+    /// Commands of other programs that have the same effect.
     pub(crate) fn explain(&self) -> Vec<String> {
         let image = self.names().first().map_or("IMAGE-ID".to_owned(), Reference::to_string);
-        let outputs = self.outputs.iter().flat_map(|output| output.explain(&image));
+        let outputs = self.all_outputs().flat_map(|output| output.explain(&image, &self.names()));
         let own = [("IMAGE-ID", &self.id_file), ("METADATA", &self.metadata_file)];
         let files = own.into_iter().chain(self.dependencies.files());
         let line = |(what, path): (&str, &Option<PathBuf>)| {

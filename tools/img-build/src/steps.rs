@@ -1,4 +1,4 @@
-//! Flags about how a build goes.
+//! Flags for the run of a build.
 
 use std::{
     io::{self, IsTerminal},
@@ -10,32 +10,34 @@ use clap::{Args, ValueEnum};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Steps {
-    /// Build this many stages at the same time; by default as many as there are processors
+    /// Build this many stages in parallel; by default the number of processors
     #[arg(short, long, value_name = "NUMBER")]
     jobs: Option<NonZeroUsize>,
-    /// How to tell what happens: lines, a line for each step, or JSON; by default plain, and tty on a terminal
+    /// How to show progress: lines, a line for each step, or JSON; by default plain, and tty on a terminal
     #[arg(long, value_name = "FORM", default_value = "auto")]
     progress: Shown,
-    /// Run every step, and do not use the step cache; cache mounts start empty
+    /// Run every step without the step cache; cache mounts start empty
     #[arg(long)]
     no_cache: bool,
-    /// Tell of each step why the cache has it or not: as words, and as a line of JSON
+    /// Run every step of this stage without the step cache; repeatable
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Print for each step why it is cached or not, as text and as a line of JSON
     #[arg(long)]
     explain_cache: bool,
-    /// Let copied files keep their times; by default all times are those of the base image
+    /// Keep the times of copied files; by default all times are those of the base image
     #[arg(long)]
     keep_mtime: bool,
-    /// Of what RUN writes, empty logs, and leave out caches of apt and of the linker, and bytecode of Python
+    /// Empty the logs that RUN writes, and leave out caches of apt and the linker, and Python bytecode
     #[arg(long)]
     normalize: bool,
-    /// In a user namespace, give files of owners without a mapping to the caller, and make empty files instead of device
-    /// nodes
+    /// In a user namespace, unpack files of unmapped owners as the caller's, and device nodes as empty files
     #[arg(long)]
     rootless: bool,
-    /// Let a RUN that fails leave a container, for ns-exec --from DOCUMENT -t -- sh; unwind removes it
+    /// Turn a RUN that fails into a container, for ns-exec --from DOCUMENT -t -- sh; unwind removes it
     #[arg(long)]
     keep_failed: bool,
-    /// Only print what in the Dockerfile is likely to be a mistake, by the names of BuildKit's checks; exit 1 if anything is
+    /// Only print likely mistakes in the Dockerfile, named as BuildKit's checks; exit with 1 if there are any
     #[arg(long)]
     pub(crate) lint: bool,
 }
@@ -70,6 +72,7 @@ impl Steps {
         options.progress = self.progress.form(quiet);
         options.explain_cache = self.explain_cache;
         options.no_cache = self.no_cache;
+        options.no_cache_filter = self.no_cache_filter.clone();
         options.keep_times = self.keep_mtime;
         options.normalize = self.normalize;
         options.rootless = self.rootless;

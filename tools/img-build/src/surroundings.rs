@@ -1,4 +1,4 @@
-//! Flags about what RUN has.
+//! Flags for the environment of RUN.
 
 use builder::{Network, Surroundings};
 use clap::{Args, ValueEnum};
@@ -7,16 +7,16 @@ use runtime::{hosts::Entry, spec::Ulimit};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunFlags {
-    /// Give RUN this network; by default one of the build's own, with a way out
+    /// The network of RUN; by default the build's own, with access to the outside
     #[arg(long, value_name = "MODE", default_value = "default")]
     network: Mode,
-    /// Give a name to an address, or to this host's, in the /etc/hosts of RUN; repeatable
+    /// Map a name to an address, or to this host's, in the /etc/hosts of RUN; repeatable
     #[arg(long, value_name = "NAME:ADDRESS|host-gateway")]
     add_host: Vec<Entry>,
     /// The size of /dev/shm for RUN; 64m by default
     #[arg(long, value_name = "SIZE", value_parser = size)]
     shm_size: Option<u64>,
-    /// Set a limit of the processes of RUN, such as nofile=1024:4096; repeatable
+    /// Set a resource limit for RUN, such as nofile=1024:4096; repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<Ulimit>,
 }

@@ -1,11 +1,13 @@
-//! The values of flags: build arguments, secrets, labels, and the time.
+//! Parses the values of flags: build arguments, secrets, labels, and the time.
 
 use std::collections::BTreeMap;
 
 use builder::Secret;
+use oci::timestamp::{self, SOURCE_DATE_EPOCH};
 use toolkit::prelude::*;
 
-/// A name alone takes the value that the variable has here; one that is not set gives nothing, as with Docker.
+/// Parses `NAME=VALUE`. A name alone takes the value of the environment variable, and is ignored if that is
+/// not set, as with Docker.
 pub(crate) fn argument(text: &str) -> Option<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
@@ -13,18 +15,14 @@ pub(crate) fn argument(text: &str) -> Option<(String, String)> {
     }
 }
 
-/// The time that everything in the image has (reproducible-builds.org).
-pub(crate) const EPOCH: &str = "SOURCE_DATE_EPOCH";
-
+/// The time of everything in the image, from the build arguments.
 pub(crate) fn epoch(arguments: &BTreeMap<String, String>) -> Result<Option<i64>> {
-    let Some(text) = arguments.get(EPOCH).map(|text| text.trim()).filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let seconds = text.parse().with_context(|| format!("read {EPOCH} {text:?} as seconds since 1970"))?;
-    Ok(Some(seconds))
+    let text = arguments.get(SOURCE_DATE_EPOCH);
+    Ok(text.map_or(Ok(None), |text| timestamp::epoch(text))?)
 }
 
-/// `id=ID`, and `src=FILE` or `env=VARIABLE`. An id alone is a variable of that name where there is one, and else a file.
+/// Parses `id=ID` with `src=FILE` or `env=VARIABLE`. Without these, the id names an environment variable if
+/// that is set, and otherwise a file.
 pub(crate) fn secret(text: &str) -> Result<(String, Secret)> {
     let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
     for field in text.split(',') {
@@ -61,14 +59,14 @@ pub(crate) fn label(text: &str) -> Result<(String, String)> {
     }
 }
 
-/// `NAME=VALUE`, or Docker's `manifest:NAME=VALUE`. A single image has no index to annotate.
+/// Parses `NAME=VALUE`, or Docker's `manifest:NAME=VALUE`. A single image has no index to annotate.
 pub(crate) fn annotation(text: &str) -> Result<(String, String), String> {
     let (name, value) =
         text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("it is NAME=VALUE")?;
     const OTHERS: [&str; 3] = ["index", "manifest-descriptor", "index-descriptor"];
     let (what, name) = match name.split_once(':') {
         Some(("manifest", name)) => ("", name),
-        // `index,manifest:NAME` and `manifest[linux/amd64]:NAME` mean several things, or a platform's.
+        // `index,manifest:NAME` names several objects, and `manifest[linux/amd64]:NAME` a platform.
         Some((what, name))
             if what.split([',', '[']).any(|what| what == "manifest" || OTHERS.contains(&what)) =>
         {

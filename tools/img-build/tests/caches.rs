@@ -1,4 +1,4 @@
-//! Results of steps that travel, one layer for all, and how a build tells what it does.
+//! Results of steps from elsewhere, one layer for all, and the progress output of a build.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -20,13 +20,13 @@ fn results_of_another_machine() {
     let again = there.build_with(TEXT, &["--cache-from", &from]).ok();
     assert_eq!(again.cached(), 4, "{}", again.stderr);
     assert_eq!(again.document["image"]["descriptor"], first.document["image"]["descriptor"]);
-    // Without the stages between, only what the image itself has.
+    // Without intermediate stages, the export has only the steps of the image itself.
     let small = here.path("small").display().to_string();
     here.build_with(TEXT, &["--cache-to", &format!("type=local,dest={small}")]).ok();
     let there = Fixture::new();
     let again = there.build_with(TEXT, &["--cache-from", &format!("type=local,src={small}")]).ok();
     assert_eq!(again.cached(), 2, "{}", again.stderr);
-    // A place that has none is no error.
+    // A missing place is no error.
     let none = there.build_with(TEXT, &["--cache-from", "type=local,src=/nonexistent"]).ok();
     assert!(none.stderr.contains("warning: no cache from /nonexistent: "), "{}", none.stderr);
     let inline = here.build_with(TEXT, &["--cache-to", "type=inline"]).ok();
@@ -63,4 +63,51 @@ fn progress_in_other_forms() {
     let failed: Built = fixture.build_with("FROM busybox\nRUN echo why; false\n", &["--progress=tty"]);
     assert!(failed.stderr.contains("\nwhy\n"), "{}", failed.stderr);
     fs::remove_dir_all(fixture.root().join("cache")).unwrap();
+}
+
+/// How often a build opens files of the context `d` for reading.
+fn reads(fixture: &Fixture) -> usize {
+    let trace = fixture.path("trace");
+    let program = assert_cmd::cargo::cargo_bin!("img-build");
+    let status = std::process::Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=openat2", "-o"])
+        .arg(&trace)
+        .arg(program)
+        .args(["--network", "none", "-q", "-t", "built"])
+        .arg(fixture.path("context"))
+        .env("STAVE_ROOT", fixture.root())
+        .env("STAVE_RUN", fixture.path("run"))
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let trace = fs::read_to_string(trace).unwrap();
+    trace.lines().filter(|line| line.contains("\"d/") && line.contains("O_RDONLY|O_NONBLOCK")).count()
+}
+
+#[test]
+fn files_that_did_not_change_are_not_read_again() {
+    let fixture = Fixture::new();
+    let text = "FROM busybox\nCOPY d /d\n";
+    for name in ["d/a", "d/b", "d/c"] {
+        fixture.write(name, "1");
+    }
+    fixture.write("Dockerfile", text);
+    // A change of the last two seconds may be followed by another one that the clock does not tell from it.
+    assert_eq!(reads(&fixture), 6, "read for the key, and copied");
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!((reads(&fixture), reads(&fixture)), (3, 0));
+    // As large as before, and as old: only the time of change tells.
+    let path = fixture.path("context/d/b");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, "2").unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    let built = fixture.build(text);
+    assert_eq!(fixture.layers(&built, 1)[0]["d/b"], "644 0:0 2");
+    assert_eq!(fixture.build_with(text, &["--no-cache"]).ok().cached(), 0);
+    assert_eq!(reads(&fixture), 1, "the changed one, which is still new");
+    let tables = fixture.root().join("cache/files");
+    assert_eq!(fs::read_dir(&tables).unwrap().count(), 1);
+    fs::remove_dir_all(tables).unwrap();
+    assert_eq!(reads(&fixture), 3);
 }

@@ -1,4 +1,4 @@
-//! Why the cache has a step or not.
+//! Why a step is cached or not.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -73,14 +73,14 @@ fn a_line_that_would_avoid_it_and_what_it_cost() {
     assert!(line.contains(" s last time; a line \"b\" in .dockerignore would avoid it"), "{line}");
 }
 
-/// One change, and what names it: `cause name`.
+/// A change, and the cause that must be named: `cause name`.
 struct Change {
     expected: String,
     arguments: Vec<String>,
     text: String,
-    /// Makes it in the context or the store.
+    /// Makes the change in the context or the store.
     make: Box<dyn Fn(&Fixture)>,
-    /// Takes it back.
+    /// Reverts the change.
     take_back: Box<dyn Fn(&Fixture)>,
 }
 
@@ -89,7 +89,7 @@ const STEPS: &str = "FROM busybox\nARG ONE=1\nARG TWO=2\nENV KEY=value\nCOPY src
                      RUN --mount=target=/m,source=mounted cat /m/e > e\nADD --chown=1:2 src/deep /deep/\nUSER 3\n\
                      RUN echo two\nEXPOSE 80\nCMD [\"x\"]\n";
 
-/// xorshift64, so that a failure can be repeated.
+/// Random numbers (xorshift64), so that a failure can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -178,7 +178,8 @@ fn change(random: &mut Random, number: usize) -> Change {
     change
 }
 
-/// Makes single changes, one after the other, to what was built: the cause of each must be named, and nothing be missed without one.
+/// Makes single changes to what was built, one after the other. Each cause must be named, and no step may
+/// miss the cache without one.
 fn random_changes(count: usize) {
     let fixture = Fixture::new();
     for file in FILES {

@@ -1,4 +1,4 @@
-//! What a failed step leaves with `--keep-failed`: a container to look into.
+//! What a failed step leaves with `--keep-failed`: a container to examine.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use testkit::Sandbox;
@@ -26,7 +26,7 @@ fn a_command_runs_in_it_and_unwind_removes_it() {
             "{failed:?}"
         );
         assert_eq!(sandbox.sh("jq -r .error.tool failed.json").ok(), "img-build\n");
-        // In a pipe it is a failure like any other.
+        // In a pipe, the document is a failure like any other.
         sandbox.sh("layer-apply < failed.json > /dev/null").exits(3);
         sandbox.sh("ns-exec < failed.json > /dev/null").exits(125);
         let inside = "echo $A $E $PWD; cat half /cache/c /ctx/file; ls /run/secrets/s; touch /ctx/x";
@@ -36,15 +36,15 @@ fn a_command_runs_in_it_and_unwind_removes_it() {
         sandbox.sh("unwind < failed.json > /dev/null").ok();
         sandbox.assert_as(&before);
     }
-    // What the build did not see, nobody sees there.
+    // Files that the build did not see are not in the container.
     std::fs::write(sandbox.directory().join("context/.dockerignore"), "hidden\n").unwrap();
     let failed = build("--keep-failed").exits(1);
     assert!(failed.stderr.contains("container lacks the mount \"/ctx\""), "{failed:?}");
     sandbox.sh("unwind < failed.json > /dev/null").ok();
-    // A container whose document is lost is none.
+    // If the document cannot be written, no container is left.
     sandbox.sh("rm context/.dockerignore; img-build -q --network none --secret id=s,src=secret --keep-failed context > /dev/full").exits(1);
     sandbox.assert_as(&before);
-    // Its own command is the one that failed.
+    // The container's own command is the one that failed.
     build("--keep-failed").exits(1);
     assert_eq!(sandbox.sh("ns-exec --from failed.json").status, 1);
     sandbox.sh("unwind < failed.json > /dev/null").ok();

@@ -1,4 +1,4 @@
-//! Dockerfiles, contexts and bases that want more than they may.
+//! Dockerfiles, contexts and base images that try to get more than they may.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -19,7 +19,7 @@ fn build(fixture: &Fixture, text: &str) -> Built {
     build_in(512, fixture, text)
 }
 
-/// Builds with at most so much memory, in MiB.
+/// Builds with at most this much memory, in MiB.
 fn build_in(memory: usize, fixture: &Fixture, text: &str) -> Built {
     fixture.write("Dockerfile", text);
     let limited = Command::new("sh")
@@ -34,7 +34,8 @@ fn build_in(memory: usize, fixture: &Fixture, text: &str) -> Built {
     Built::new(limited.unwrap())
 }
 
-/// Fails with one line (and a hint), and ends: what grew exponentially would not. On a machine with nothing else to do, within 10 s.
+/// Asserts that the build fails with one line (and a hint), and ends: exponential growth would not end. On an
+/// idle machine it takes at most 10 s.
 #[track_caller]
 fn refused(fixture: &Fixture, text: &str, error: &str) {
     let begin = Instant::now();
@@ -79,8 +80,8 @@ fn a_dockerfile_is_no_larger_than_it_may_be() {
     );
     refused(
         &fixture,
-        &format!("FROM busybox\nRUN \\\n{}", "# x\n".repeat(3_000_000)),
-        "RUN requires at least one argument",
+        &format!("FROM busybox\nEXPOSE \\\n{}", "# x\n".repeat(3_000_000)),
+        "EXPOSE requires at least one argument",
     );
     fixture.write(".dockerignore", "x\n".repeat(10_000_000));
     refused(&fixture, "FROM busybox\nCOPY Dockerfile /\n", "file too large");
@@ -104,7 +105,7 @@ fn archives_that_grow() {
     refused(&fixture, "FROM busybox\nADD bomb.tar.gz /\n", "unpack \"bomb.tar.gz\": ");
 }
 
-/// A base image whose directories are links out of it.
+/// A base image whose directories are links that lead out of it.
 fn base(fixture: &Fixture, links: &[(&str, &str)]) {
     let tar = testkit::rootfs(|tree| {
         let busybox = fs::read("/bin/busybox").unwrap();
@@ -138,7 +139,7 @@ fn links_in_a_base_lead_nowhere_outside() {
         "COPY f /out/f",
         "WORKDIR /out/work",
     ] {
-        // It may work, in the image, or fail in one line. It never reaches the host.
+        // The step may work inside the image, or fail with one line. It never reaches the host.
         let built = fixture.build_with(&format!("FROM links\n{step}\n"), &["--secret", "id=s,env=PATH"]);
         assert!(built.status == 0 || built.error().starts_with("img-build: "), "{step}: {}", built.stderr);
         assert_eq!(common::names(&host), ["kept"], "{step}");
@@ -162,7 +163,7 @@ fn no_descriptor_of_the_build_is_a_working_directory() {
 
 #[test]
 fn the_source_of_a_mount_stays_inside() {
-    // CVE-2024-1753 and CVE-2024-23651: a source that is a link.
+    // CVE-2024-1753 and CVE-2024-23651: the source is a link.
     let fixture = Fixture::new();
     let host = fixture.path("host");
     fs::create_dir(&host).unwrap();
@@ -189,6 +190,58 @@ fn the_source_of_a_mount_stays_inside() {
     }
     let copied = fixture.build_with("FROM busybox\nCOPY link/kept /\n", &[]);
     assert!(copied.error().contains("file not found in build context"), "{}", copied.stderr);
+}
+
+/// A directory of the host with a file, and the way to it from a directory of a container.
+fn outside(fixture: &Fixture) -> (std::path::PathBuf, String) {
+    let host = fixture.path("host");
+    fs::create_dir_all(host.join("m")).unwrap();
+    fs::write(host.join("kept"), "kept").unwrap();
+    let way = format!("../../../../../..{}", host.display());
+    (host, way)
+}
+
+#[test]
+fn a_part_of_a_shared_cache_is_not_mounted() {
+    // CVE-2024-23651: a stage beside this one could make it a link while it is mounted.
+    let fixture = Fixture::new();
+    let built = fixture.build_with("FROM busybox\nRUN --mount=type=cache,source=d,target=/m true\n", &[]);
+    assert!(built.error().contains("'source' of a cache mount needs 'from'"), "{}", built.stderr);
+}
+
+#[test]
+fn a_mount_point_that_becomes_a_link_is_not_removed_outside() {
+    // CVE-2024-23652: the build makes /d/m for the mount, and the command puts a link to the host into its way.
+    let fixture = Fixture::new();
+    let (host, way) = outside(&fixture);
+    let text =
+        format!("FROM busybox\nRUN --mount=type=tmpfs,target=/d/m mv /d /e && ln -s {way} /d && ls -l /\n");
+    let built = fixture.build_with(&text, &[]).ok();
+    assert!(built.stderr.contains(&way), "{}", built.stderr);
+    assert_eq!(common::names(&host), ["kept", "m"]);
+}
+
+#[test]
+fn a_dockerfile_gives_itself_no_privileges() {
+    // CVE-2024-23653: what needs an entitlement is refused before anything runs, also where a base asks for it.
+    let fixture = Fixture::new();
+    let ran = fixture.path("context").join("ran");
+    for step in ["RUN --security=insecure touch /m/ran", "ONBUILD RUN --security=insecure touch /m/ran"] {
+        let base = fixture.build_with(&format!("FROM busybox\n{step}\n"), &[]);
+        let built = match base.status {
+            0 => fixture.build_with("FROM built\nRUN --mount=type=bind,target=/m,rw true\n", &[]),
+            _ => base,
+        };
+        assert!(
+            built.error().contains("security mode \"insecure\" is not allowed"),
+            "{step}: {}",
+            built.stderr
+        );
+    }
+    // Nor does a frontend that the file names: none is started.
+    let text = "# syntax=example.invalid/evil\nFROM busybox\nRUN ! grep -q 1fffffffff /proc/self/status\n";
+    fixture.build_with(text, &[]).ok();
+    assert!(!ran.exists());
 }
 
 #[test]

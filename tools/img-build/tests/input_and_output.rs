@@ -1,4 +1,4 @@
-//! Contexts that are no directory, and what else becomes of an image.
+//! Contexts that are not a directory, and other outputs than the image in the store.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -58,7 +58,7 @@ fn an_archive_or_a_dockerfile_on_standard_input() {
         assert_eq!(files(&fixture, &other), ["only 640 0:0 kept"]);
         let missing = build(&fixture, archive.clone(), &["-f", "none", "-"]);
         assert_eq!(missing.error(), "img-build: read \"none\": No such file or directory");
-        // The Dockerfile is the archive's own, whatever its links say.
+        // The Dockerfile is read from the archive, whatever its links say.
         let outside = build(&fixture, archive, &["-f", "outside", "-"]);
         assert_eq!(outside.error(), "img-build: read \"outside\": No such file or directory");
     }
@@ -161,7 +161,7 @@ fn files_and_archives_of_the_image() {
         .ok();
     assert_eq!(tree(&out), ["link 777 0", "old 755 0", "old/x 644 0", "one 4711 7"]);
     assert_eq!(std::os::unix::fs::MetadataExt::mtime(&fs::metadata(out.join("old")).unwrap()), 1_000_000_000);
-    // What is there is replaced, not followed, and the rest stays.
+    // Existing files are replaced and not followed, and other files stay.
     fs::remove_file(out.join("one")).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", out.join("one")).unwrap();
     fs::write(out.join("mine"), "").unwrap();

@@ -27,7 +27,7 @@ fn what_people_see() {
     assert_eq!(fixture.build_with("FROM busybox\nRUN echo hello\n", &["-q"]).ok().stderr, "");
 }
 
-/// What an image without a PATH gets.
+/// The PATH of an image that has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 #[test]
@@ -249,4 +249,17 @@ fn arguments_labels_and_time() {
     let again = output.arg("--no-cache").output().unwrap();
     let again = common::Built::new(again).ok();
     assert_eq!(again.document, built.document, "built anew, to the byte the same");
+}
+
+#[test]
+fn the_name_of_a_document_leads_to_no_other_directory() {
+    let fixture = Fixture::new();
+    for name in ["/etc/zz", "../zz", "a/b"] {
+        let text = format!("FROM busybox\nCOPY <<{name} /w/\nx\n{name}\n");
+        let error = format!("a file cannot have the name {name:?} of the here-document");
+        assert!(fixture.build_with(&text, &[]).error().ends_with(&error), "{name}");
+    }
+    let run = "FROM busybox\nRUN <</../etc/zz\n#!/bin/sh\necho $0 > /seen\n/../etc/zz\n";
+    let built = fixture.build(run);
+    assert_eq!(fixture.layers(&built, 1)[0]["seen"], "644 0:0 /dev/pipes/etc/zz");
 }

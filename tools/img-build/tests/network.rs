@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use testkit::Sandbox;
 
-/// A host with an image, and a server outside that says `page`.
+/// A host with an image, and a server outside that answers `page`.
 fn host() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh("mkdir web && echo page > web/index.html && mkdir context").ok();
@@ -35,12 +35,12 @@ fn it_leads_out_and_ends_with_the_build() {
     dockerfile(&sandbox, FETCH);
     sandbox.sh("img-build -q -t fetched context > /dev/null").ok();
     assert_eq!(links(), at_first);
-    // From the cache, none is made.
+    // If all steps are cached, no network is made.
     let traced = sandbox.sh(
         "strace -f -qq -e trace=execve -o trace img-build -q -t fetched context > /dev/null; wc -l < trace",
     );
     assert_eq!(traced.ok().trim(), "1");
-    // A step without, and a build without.
+    // A step without a network, and a build without a network.
     dockerfile(&sandbox, "FROM busybox\nRUN --network=none test $(ls /sys/class/net) = lo\n");
     sandbox.sh("img-build -q context > /dev/null").ok();
     dockerfile(&sandbox, FETCH);
@@ -58,7 +58,7 @@ fn a_killed_build_leaves_none() {
     dockerfile(&sandbox, "FROM busybox\nRUN touch /begun; sleep 1000\n");
     let state = "echo $(ip -o link show stave0 2> /dev/null | wc -l) $(ls /run/netns | wc -l) $(ls $STAVE_RUN | grep -c json) \
                  $(ls $STAVE_RUN/locks | grep -c 'build$')";
-    // What a killed build left there is not taken for the begin of the next.
+    // Files of a killed build must not be taken for the start of the next one.
     let begin = "rm -rf $STAVE_ROOT/build/*; img-build -q context > /dev/null 2>&1 & build=$!
         for try in $(seq 200); do ls $STAVE_ROOT/build/*/*/upper/begun > /dev/null 2>&1 && break; sleep 0.05; done";
     let wait_for = |expected: &str| {
@@ -77,7 +77,7 @@ fn a_killed_build_leaves_none() {
         // The lock file stays until the next build.
         assert_eq!(wait_for("0 0 0 1\n"), "0 0 0 1\n", "{signal}");
     }
-    // With the one who waits for its end.
+    // When the process that waits for the build's end is killed as well.
     for cleaner in ["img-gc -q", "img-build -q --no-cache next"] {
         sandbox.sh("mkdir -p next && printf 'FROM busybox\\nRUN true\\n' > next/Dockerfile").ok();
         sandbox.sh(&format!("{begin}; pkill -KILL -P $build unwind; kill -KILL $build")).ok();
@@ -91,7 +91,7 @@ fn a_killed_build_leaves_none() {
 fn where_none_can_be_made_the_build_goes_on() {
     let sandbox = host();
     dockerfile(&sandbox, "FROM busybox\nRUN true\nRUN test $(ls /sys/class/net) = lo\n");
-    // The bridge's name belongs to something else.
+    // A link that is no bridge already has the bridge's name.
     sandbox
         .sh("ip link add stave0 type dummy 2> /dev/null || ip link add stave0 type veth peer name x0")
         .ok();

@@ -1,4 +1,4 @@
-//! Bases that are not in the store, and those for other platforms.
+//! Base images that are not in the store, and images for other platforms.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -15,7 +15,7 @@ fn layer(name: &str) -> Vec<u8> {
     testkit::rootfs(|tree| testkit::file(tree, name, 0o644, name.as_bytes()))
 }
 
-/// An image for a platform in the repository `a/b`; its entry for an index.
+/// Adds an image for a platform to the repository `a/b`, and returns its entry for an index.
 fn add(content: &mut Content, tag: &str, architecture: &str, on_build: &[&str]) -> Value {
     let layer = layer(architecture);
     let configuration = json!({"architecture": architecture, "os": "linux", "config": {"OnBuild": on_build},
@@ -43,7 +43,7 @@ fn files(fixture: &Fixture, built: &Built) -> Vec<String> {
 fn what_is_not_in_the_store_is_pulled_once() {
     let fixture = Fixture::new();
     let (host, seen) = registry();
-    // The trigger of the image needs a stage, which the Dockerfile itself does not.
+    // A trigger of the base image needs a stage that the Dockerfile itself does not need.
     let text = format!(
         "FROM {host}/a/b:arm64 AS tool\nFROM {host}/a/b:one\nCOPY --from={host}/a/b:one /amd64 /again\nCOPY --from={host}/a/b:amd64 / /x/\n"
     );
@@ -65,7 +65,7 @@ fn what_is_not_in_the_store_is_pulled_once() {
     fixture.build_with(&text, &["--pull"]).ok();
     assert!(seen.lock().unwrap().len() > asked, "it may be another now");
     assert_eq!(gets(&seen, "/v2/a/b/manifests/one"), 1, "and it is not");
-    // The name is in the store, as after a pull.
+    // The store has the name, as after a pull.
     assert!(fixture.layout().resolve(&format!("{host}/a/b:one")).unwrap().is_some());
 }
 
@@ -103,12 +103,12 @@ fn a_platform_is_chosen() {
     let has = |files: &[&str]| files.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let plain = format!("FROM {host}/a/b:multi\n");
     assert_eq!(of(&plain, &[]), ("amd64".to_owned(), has(&["amd64"])));
-    // The store has the index, and not yet this image.
+    // The store has the index, but not yet this image.
     let arm = format!("FROM --platform=linux/arm64 {host}/a/b:multi\n");
     assert_eq!(of(&arm, &[]), ("arm64".to_owned(), has(&["arm64"])));
     assert_eq!(of(&plain, &[]).0, "amd64");
     assert_eq!(of(&plain, &["--platform", "linux/arm64"]), ("arm64".to_owned(), has(&["arm64"])));
-    // Where the store has the image for another platform only, this machine's is pulled.
+    // If the store has the image only for another platform, this machine's is pulled.
     let other = Fixture::new();
     other.build_with(&plain, &["--platform", "linux/arm64"]).ok();
     assert_eq!(other.build(&plain).configuration()["architecture"], "amd64");
@@ -122,7 +122,7 @@ fn a_platform_is_chosen() {
     );
     let asked = other.build_with(&text, &["--platform", "linux/amd64"]).ok();
     assert_eq!(asked.configuration()["architecture"], "amd64");
-    // A tool of this machine's makes something for the other one.
+    // A tool for this machine makes something for the other platform.
     let cross = format!(
         "FROM --platform=$BUILDPLATFORM busybox AS tool\nARG TARGETPLATFORM TARGETARCH BUILDARCH\n\
          RUN echo $TARGETPLATFORM $TARGETARCH $BUILDARCH > /made\nFROM {host}/a/b:multi\nCOPY --from=tool /made /\n"
@@ -138,6 +138,6 @@ fn a_platform_is_chosen() {
         "{}",
         none.stderr
     );
-    let wrong = fixture.build_with("FROM --platform=linux busybox\n", &[]);
-    assert!(wrong.error().contains("\"linux\" is not a platform: "), "{}", wrong.stderr);
+    let wrong = fixture.build_with("FROM --platform=none busybox\n", &[]);
+    assert!(wrong.error().contains("\"none\" is not a platform: "), "{}", wrong.stderr);
 }

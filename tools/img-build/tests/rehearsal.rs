@@ -1,4 +1,4 @@
-//! `--dry-run`: which steps the cache has. It says what the next build then does, and changes nothing.
+//! `--dry-run`: which steps are cached. It prints what the next build then does, and changes nothing.
 
 #![allow(clippy::unwrap_used)] // A tool that cannot be started is a failed test.
 
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 use common::Fixture;
 use serde_json::json;
 
-/// Everything below a directory: for each name its kind, content, and when it was changed.
+/// Everything below a directory: for each name its kind, content, and time of change.
 fn tree(top: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![top.to_owned()];
@@ -25,7 +25,7 @@ fn tree(top: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// The lines of `--dry-run`, which must change nothing and print no document.
+/// The lines of `--dry-run`. It must change nothing and print no document.
 #[track_caller]
 fn listed(fixture: &Fixture, dockerfile: &str, arguments: &[&str]) -> Vec<String> {
     fixture.write("Dockerfile", dockerfile);
@@ -79,9 +79,9 @@ fn each_step_and_whether_the_cache_has_it() {
     fixture.write("a", "2");
     assert_eq!(listed(&fixture, text, &[]), lines([none, base, cached, cached, cached, run, run, run, run]));
     assert_eq!(fixture.build(text).cached(), 3, "the build does what was listed");
-    // What comes before a change of an argument is still there.
+    // Steps before a change of an argument are still cached.
     assert_eq!(verdicts(&fixture, text, &["--build-arg", "A=y"]), "- base run run run run run run run");
-    // A step that changes no file leaves the layers below the next step as they are.
+    // A step that changes no file does not change the layers below the next step.
     let more = text.replace("ENV", "LABEL l=m\nENV").replace("RUN echo one\n", "");
     fixture.build(&more.replace("LABEL l=m\n", ""));
     assert_eq!(verdicts(&fixture, &more, &[]), "- base cached run run cached cached cached run");
@@ -102,7 +102,7 @@ fn stages_depend_on_each_other() {
     let all = "base cached cached base cached cached base cached cached cached";
     assert_eq!(verdicts(&fixture, text, &[]), all);
     fixture.write("a", "changed");
-    // The last one depends on nothing below it.
+    // The last step depends on nothing below it.
     let changed = "base run run base cached cached base cached run cached";
     assert_eq!(verdicts(&fixture, text, &[]), changed);
     assert_eq!(fixture.build(text).cached(), changed.matches("cached").count());
@@ -146,11 +146,11 @@ fn no_store_is_made_and_what_is_wrong_is_said() {
     let listed = "base   1/3 FROM scratch\nrun    2/3 COPY a /\nrun    3/3 ADD http://127.0.0.1:9/file /\n";
     assert_eq!(String::from_utf8_lossy(&output), listed, "nothing is fetched");
     assert!(!none.exists() && !id.exists());
-    // What would be pulled first is said.
+    // An image that would be pulled is listed.
     fixture.write("Dockerfile", "FROM nowhere\nRUN true\n");
     let output = fixture.command().arg("--dry-run").arg(fixture.path("context")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "pull   1/2 FROM nowhere\nrun    2/2 RUN true\n");
-    // A context that comes leaves nothing in the store.
+    // A context on standard input leaves nothing in the store.
     let input = testkit::rootfs(|tree| testkit::file(tree, "Dockerfile", 0o644, b"FROM busybox\n"));
     let before = tree(&fixture.path(""));
     for flag in ["--dry-run", "--explain"] {

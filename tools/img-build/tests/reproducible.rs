@@ -1,4 +1,4 @@
-//! The same bytes every time, and what a build has read.
+//! Builds give the same bytes every time, and list what they have read.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -21,7 +21,7 @@ fn touch(path: &Path, seconds: u64) {
     fs::File::open(path).unwrap().set_modified(time).unwrap();
 }
 
-/// The times in the layers that an image has above its base.
+/// The times in an image's layers above its base.
 fn times(fixture: &Fixture) -> Vec<u64> {
     let layout = fixture.layout();
     let image = layout.image(&layout.find("built").unwrap(), None).unwrap();
@@ -60,12 +60,12 @@ fn times_are_those_of_the_base_or_the_files_own() {
     assert_eq!(times(&fixture), [315_532_800]);
     fixture.build_with("FROM scratch\nCOPY a /\n", &["--keep-mtime"]).ok();
     assert_eq!(times(&fixture), [86_400]);
-    // With SOURCE_DATE_EPOCH, only what is newer changes.
+    // With SOURCE_DATE_EPOCH, only newer times change.
     fixture.build_with("FROM scratch\nCOPY a /\n", &["--build-arg", "SOURCE_DATE_EPOCH=1000"]).ok();
     assert_eq!(times(&fixture), [1000]);
     fixture.build_with("FROM scratch\nCOPY a /\n", &["--build-arg", "SOURCE_DATE_EPOCH=100000"]).ok();
     assert_eq!(times(&fixture), [86_400]);
-    // A base has its time for what stands on it.
+    // A base image passes its time on to images based on it.
     let base = fixture.build_with(
         "FROM scratch\nCOPY a /\n",
         &["--build-arg", "SOURCE_DATE_EPOCH=200000000", "-t", "base"],
@@ -142,7 +142,7 @@ fn make_builds_only_what_has_changed() {
     };
     assert_eq!(make(&["-j2"]), 3);
     assert_eq!(make(&[]), 0, "nothing has changed");
-    // Make compares times; a second later is enough for every file system.
+    // Make compares times. A much later time is enough for every file system.
     touch(&top.join("app/f"), 4_000_000_000);
     assert_eq!(make(&["-n"]), 1);
     touch(&top.join("app/f"), 1_000_000_000);
@@ -201,7 +201,7 @@ fn noise_goes_only_where_that_is_wanted() {
         assert_eq!(what, "644 0:0", "it is empty");
     }
     assert_eq!((files(".log").len(), files("aux-cache").len(), files("b.pyc").len()), (2, 0, 0));
-    // A file of the base does not come back.
+    // A file of the base image does not reappear.
     assert!(layer.contains_key("p/.wh.__pycache__"), "{layer:?}");
     for name in ["p/a.py", "p/own.pyc", "q/__pycache__/text"] {
         assert_eq!(layer[name], "644 0:0 kept");
@@ -220,9 +220,108 @@ fn noise_goes_only_where_that_is_wanted() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "of the host");
     let layer = fixture.layers(&built, 1).remove(0);
     assert_eq!((&*layer["data"], &*layer["var/log/data.log"]), ("640 0:0 kept", "640 0:0"));
-    // The cache has one for each.
+    // The cache keeps both results.
     assert_ne!(
         digest(&fixture.build_with(&text, &["--normalize"]).ok()),
         digest(&fixture.build_with(&text, &[]).ok())
     );
+}
+
+/// The prerequisites of the rule that a build of this Dockerfile writes, relative to the context.
+fn prerequisites(fixture: &Fixture, text: &str, arguments: &[&str]) -> Vec<String> {
+    let (file, stamp) = (fixture.path("rule"), fixture.path("stamp"));
+    let own = ["--depfile", file.to_str().unwrap(), "--deptarget", stamp.to_str().unwrap()];
+    fixture.build_with(text, &[&own, arguments].concat()).ok();
+    let rule = fs::read_to_string(file).unwrap();
+    let context = fixture.path("context").display().to_string();
+    let lines = rule.lines().skip(1).take_while(|line| !line.is_empty());
+    let name = |line: &str| line.trim().trim_end_matches(" \\").replacen(&context, "", 1);
+    lines.map(name).collect()
+}
+
+#[test]
+fn what_decided_which_files_were_found_is_in_the_rule() {
+    use std::os::unix::fs::symlink;
+    let fixture = Fixture::new();
+    for name in ["real/f", "a/b/c/x.go", "a/other/y", "p/q/z"] {
+        fixture.write(name, name);
+    }
+    symlink("real", fixture.path("context/link")).unwrap();
+    symlink("f", fixture.path("context/real/name")).unwrap();
+    for (copy, expected) in [
+        ("COPY link/name /x", &["", "/Dockerfile", "/link", "/real", "/real/f", "/real/name"][..]),
+        ("COPY a/*/c/*.go /x/", &["/Dockerfile", "/a", "/a/b", "/a/b/c", "/a/b/c/x.go", "/a/other"]),
+        ("COPY a/*/none* /x/", &["/Dockerfile", "/a", "/a/b", "/a/other"]),
+        ("COPY --parents a/**/*.go /x/", &["/Dockerfile", "/a", "/a/b", "/a/b/c", "/a/b/c/x.go", "/a/other"]),
+        ("RUN --mount=source=link/f,target=/x true", &["", "/Dockerfile", "/link", "/real/f"]),
+    ] {
+        let found = prerequisites(&fixture, &format!("FROM busybox\n{copy}\n"), &[]);
+        assert_eq!(found, expected, "{copy}");
+    }
+}
+
+#[test]
+fn the_index_of_a_layout_is_in_the_rule() {
+    let fixture = Fixture::new();
+    let layout = fixture.path("layout");
+    let output = format!("type=oci,dest={}", fixture.path("layout.tar").display());
+    fixture.build_with("FROM busybox\n", &["-o", &output]).ok();
+    fs::create_dir(&layout).unwrap();
+    let unpacked =
+        Command::new("tar").arg("-xf").arg(fixture.path("layout.tar")).arg("-C").arg(&layout).status();
+    assert!(unpacked.unwrap().success());
+    for (path, files) in
+        [("layout", &["layout/index.json", "layout/oci-layout"][..]), ("layout.tar", &["layout.tar"])]
+    {
+        let named = format!("other=oci-layout://{}", fixture.path(path).display());
+        let found = prerequisites(&fixture, "FROM other\n", &["--build-context", &named]);
+        for file in files {
+            assert!(found.contains(&fixture.path(file).display().to_string()), "{file}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn make_understands_every_name_in_the_rule() {
+    let fixture = Fixture::new();
+    let names =
+        ["a b", "a:b", "a#b", "a$b", "a%b", "a=b", "a\\b", "a\\ b", "~a", "a[b]", "'a\"", "ä", "a\\\\  c"];
+    for name in names {
+        fixture.write(name, name);
+    }
+    fixture.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+    let makefile = "all: stamp\nstamp:\n\t@echo made\n-include rule\n";
+    fixture.write(".dockerignore", "Makefile\nrule\nstamp\n");
+    fixture.write("Makefile", makefile);
+    let context = fixture.path("context");
+    let mut build = fixture.command();
+    let arguments = ["-q", "-t", "built", "--depfile", "rule", "--deptarget", "stamp", "."];
+    build.current_dir(&context).args(arguments).assert().success();
+    let set = |name: &str, seconds: u64| {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        fs::File::open(context.join(name)).unwrap().set_modified(time).unwrap();
+    };
+    let make = || {
+        let output = Command::new("make").current_dir(&context).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().contains("made")
+    };
+    for name in names.iter().chain(&["Dockerfile", ".dockerignore", "."]) {
+        set(name, 1000);
+    }
+    set("stamp", 2000);
+    assert!(!make());
+    for name in names {
+        set(name, 3000);
+        assert!(make(), "{name}");
+        set(name, 1000);
+    }
+    // A file with a name that is in no rule of its own must be there.
+    for name in names.iter().filter(|name| !name.contains(['%', '='])) {
+        fs::remove_file(context.join(name)).unwrap();
+        assert!(make(), "{name}");
+        fixture.write(name, "");
+        set(name, 1000);
+        set(".", 1000);
+    }
 }

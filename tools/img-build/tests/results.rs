@@ -1,4 +1,4 @@
-//! The same results as everybody else's builder, where ours once were others: links, caches, mounts, variables.
+//! The same results as other builders, where earlier versions differed: links, caches, mounts, variables.
 
 #![allow(clippy::unwrap_used)] // A broken server is a failed test.
 
@@ -104,7 +104,7 @@ fn the_environment_of_a_command() {
     assert_eq!(built.configuration()["config"]["Env"], json!([format!("PATH=/opt/bin:{path}")]));
     let layers = fixture.layers(&built, 1);
     let told = layers[0]["e"].strip_prefix("644 0:0 ").unwrap();
-    // What a shell adds by itself.
+    // Variables that a shell adds by itself.
     let own = |line: &&str| ["SHLVL=", "PWD=", "OLDPWD="].iter().any(|name| line.starts_with(name));
     let mut told: Vec<&str> = told.lines().filter(|line| !own(line)).collect();
     told.sort_unstable();
@@ -193,7 +193,7 @@ fn the_epoch_as_an_argument() {
     assert_eq!(built.configuration()["created"], "1970-01-01T00:00:02Z", "the argument goes before");
     assert_eq!(
         variable("soon", &[]).error(),
-        "img-build: read SOURCE_DATE_EPOCH \"soon\" as seconds since 1970: invalid digit found in string"
+        "img-build: read SOURCE_DATE_EPOCH \"soon\": it is not a number of seconds since 1970"
     );
 }
 
@@ -237,7 +237,7 @@ fn secrets() {
     }
 }
 
-/// A web server that gives one file, and counts how often it is asked for.
+/// A web server with one file, which counts the requests for it.
 fn serve(content: &'static [u8]) -> (String, Arc<AtomicUsize>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -305,5 +305,30 @@ fn files_of_web_servers() {
     ] {
         let failed = fixture.build_with(&format!("FROM busybox\n{line}\n"), &[]);
         assert!(failed.error().ends_with(&format!(":2: step 2/2: {expected}")), "{}", failed.stderr);
+    }
+}
+
+#[test]
+fn a_failed_build_leaves_no_file_of_an_earlier_one() {
+    let fixture = Fixture::new();
+    let (id, metadata) = (fixture.path("id"), fixture.path("metadata"));
+    let files = ["--iidfile", id.to_str().unwrap(), "--metadata-file", metadata.to_str().unwrap()];
+    fixture.build_with("FROM busybox\n", &files).ok();
+    assert!(id.exists() && metadata.exists());
+    fixture.build_with("FROM busybox\nRUN false\n", &files).error();
+    assert!(!id.exists() && !metadata.exists());
+    // What is no regular file stays.
+    fixture.build_with("FROM busybox\nRUN false\n", &["--iidfile", "/dev/null"]).error();
+    assert!(std::path::Path::new("/dev/null").exists());
+}
+
+#[test]
+fn a_name_with_a_digest_cannot_be_given() {
+    let fixture = Fixture::new();
+    let name = format!("a@sha256:{}", "0".repeat(64));
+    for arguments in [&["-t", &name][..], &["-o", &format!("type=image,name={name}")]] {
+        let built = fixture.build_with("FROM scratch\n", arguments);
+        assert_eq!(built.status, 2, "{}", built.stderr);
+        assert!(built.stderr.contains("a name with a digest cannot be given"), "{}", built.stderr);
     }
 }

@@ -1,4 +1,4 @@
-//! What a build takes files and images from besides its context: repositories of git, contexts with names, agents of SSH.
+//! Other sources of a build than its context: git repositories, named contexts, SSH agents.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -46,7 +46,7 @@ fn repository(below: &Path, format: &str) -> PathBuf {
     bare
 }
 
-/// A web server of the repositories in a directory. A smart one lets git answer.
+/// A web server for the repositories in a directory. A smart one runs git to answer.
 fn serve(directory: PathBuf, smart: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -125,11 +125,15 @@ fn add_of_a_repository() {
         ];
         assert_eq!(files(&fixture, &built), all, "{format} {smart}");
         assert_eq!(fixture.build(&format!("FROM scratch\nADD {address} /a/\n")).cached(), 1);
-        // A commit by its name, which is before the newest.
+        // What is left out counts.
+        let built = fixture.build(&format!("FROM scratch\nADD --exclude=**file {address} /a/\n"));
+        assert_eq!(built.cached(), 0, "{}", built.stderr);
+        assert_eq!(files(&fixture, &built), [all[0], all[2], all[3], all[5]], "{format} {smart}");
+        // A commit by its id, older than the newest one.
         let first = git(&bare, &["rev-parse", "v1^{commit}"]);
         let built = fixture.build(&format!("FROM scratch\nADD --chown=5 {address}#{first} /\n"));
         assert!(files(&fixture, &built).contains(&"top 644 5:5 one".to_owned()), "{}", built.stderr);
-        // The repository stays where that is asked for, and git knows it.
+        // With --keep-git-dir the repository stays, and git can read it.
         let out = fixture.path(&format!("out-{format}-{smart}"));
         let text = format!("FROM scratch\nADD --keep-git-dir=true {address} /\n");
         fixture.build_with(&text, &["-o", out.to_str().unwrap()]).ok();
@@ -195,7 +199,7 @@ fn a_submodule_comes_with_its_repository() {
     assert!(!files(&fixture, &built).iter().any(|file| file.starts_with("lib/r/top")));
 }
 
-/// The address of a submodule is the repository's choice, so it must not get what is meant for the repository.
+/// The repository chooses the address of a submodule, so the submodule must not get the repository's secrets.
 #[test]
 fn secrets_stay_with_the_repository_that_was_named() {
     let fixture = Fixture::new();
@@ -222,7 +226,7 @@ fn secrets_stay_with_the_repository_that_was_named() {
     };
     let built = build("o.git", &elsewhere).ok();
     assert!(files(&fixture, &built).contains(&"r/top 644 0:0 two".to_owned()));
-    // The own host stands in a query and in a fragment: the request goes elsewhere.
+    // The repository's own host is in a query and in a fragment: the request goes elsewhere.
     let (host, own_host) = (elsewhere.trim_end_matches("/r.git"), server.trim_start_matches("http://"));
     for (name, module) in
         [("p.git", format!("{host}?@{own_host}/r.git")), ("q.git", format!("{host}#@{own_host}/r.git"))]
@@ -250,7 +254,7 @@ fn a_context_in_a_repository() {
     };
     let built = build(&format!("{address}#v1"), &[]);
     assert!(files(&fixture, &built).contains(&"top 644 0:0 one".to_owned()));
-    let built = build(&address, &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"]);
+    let built = build(&address, &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=True"]);
     assert!(files(&fixture, &built).contains(&".git/HEAD 644 0:0 ref: refs/heads/main".to_owned()));
 }
 
@@ -272,13 +276,13 @@ fn contexts_with_names() {
     let text = "FROM busybox\nRUN --mount=from=other,target=/m cat /m/file > /out; ! cat /m/secret\n";
     let built = fixture.build_with(text, &["--build-context", &named]).ok();
     assert_eq!(fixture.layers(&built, 1)[0]["out"], "644 0:0 named");
-    // As a base, and instead of a whole stage.
+    // As a base image, and instead of a whole stage.
     let built = fixture.build_with("FROM other\n", &["--build-context", &named]).ok();
     assert!(files(&fixture, &built).contains(&"file 644 0:0 named".to_owned()));
     let text = "FROM nowhere.example/x AS other\nRUN false\nFROM scratch\nCOPY --from=other file /\n";
     let built = fixture.build_with(text, &["--build-context", &named]).ok();
     assert_eq!(files(&fixture, &built), ["file 644 0:0 named"]);
-    // An image under another name, however that is written.
+    // An image under another name, in different spellings.
     for (name, from) in [("base", "base"), ("nowhere.example/a", "nowhere.example/a:latest")] {
         let context = format!("{name}=docker-image://busybox");
         let built =
@@ -315,7 +319,7 @@ fn an_agent_of_ssh() {
     let given = format!("default={}", path.display());
     let built = fixture.build_with(&text, &["--ssh", &given]);
     let out = match built.stderr.contains("nc: ") {
-        // This busybox has no `nc -U`: the socket is all that can be looked at.
+        // This busybox has no `nc -U`, so only the socket can be checked.
         true => String::new(),
         false => fixture.layers(&built.ok(), 1)[0]["out"].clone(),
     };

@@ -1,4 +1,4 @@
-//! Stages side by side.
+//! Stages in parallel.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -9,7 +9,7 @@ use common::Fixture;
 fn stages_are_built_side_by_side() {
     let fixture = Fixture::new();
     let stage = |name: &str| {
-        // Each waits for the others.
+        // Each stage waits for the others.
         let wait = "for s in ${ALONE-a b c}; do n=0; until test -e /s/$s; do n=$((n + 1)); test $n -lt 6000 || exit 9; sleep 0.01; done; done";
         let mount = "--mount=type=cache,id=together,target=/s";
         let run = format!("RUN {mount} touch /s/{name}; {wait}; echo {name} $A > /{name}; echo did {name}");
@@ -21,7 +21,7 @@ fn stages_are_built_side_by_side() {
     for name in ["a", "b", "c"] {
         assert!(built.stderr.contains(&format!("[{name}] did {name}\n")), "{}", built.stderr);
     }
-    // What a stage has used is known, and the steps have the numbers of the file.
+    // The arguments that a stage used are known, and steps have their numbers in the file.
     assert!(
         built.stderr.contains("[Warning] One or more build-args [B] were not consumed"),
         "{}",
@@ -31,7 +31,7 @@ fn stages_are_built_side_by_side() {
     assert!(built.stderr.contains("\nStep 13/13 : COPY"), "{}", built.stderr);
     let layers = fixture.layers(&built, 1);
     assert_eq!(layers[1]["b"], "644 0:0 b x");
-    // One after the other, the same image comes of it.
+    // Built one after the other, the stages give the same image.
     let again = fixture
         .build_with(&text, &["--jobs", "1", "--no-cache", "--build-arg", "A=x", "--build-arg", "ALONE="])
         .ok();

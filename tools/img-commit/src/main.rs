@@ -1,26 +1,27 @@
-//! Makes an image of what a container wrote.
+//! Makes an image from a container's changes.
 //!
 //! # Does
-//! Writes the container's upper directory as one layer on top of the container's image, with an entry in the history. The
-//! image gets the command, environment, directory and user that the container was run with. `--change` changes the
-//! configuration as the instructions of a Dockerfile do. Volumes and empty mount points are left out. The container keeps
-//! running and does not change.
+//! Writes the container's upper directory as one layer on top of the container's image, with an entry in the
+//! history. The image gets the command, environment, directory and user with which the container ran.
+//! `--change` changes the configuration with Dockerfile instructions. Volumes and empty mount points are left
+//! out. The container keeps running and does not change.
 //! # Reads
-//! `image`, `rootfs`, `process`, `steps` (for the mount points), from standard input or, by id,
-//! from the container's record.
+//! `image`, `rootfs`, `process` and `steps` (for the mount points), from standard input or, by id, from the
+//! container's record.
 //! # Adds
-//! `image`: the new one, in the document that it prints. It pushes no step, and the record keeps the container's own image.
+//! `image`: the new image, in the document that it prints. It pushes no step, and the record keeps the
+//! container's own image.
 //! # Undoes
-//! Nothing: the image stays in the store until `img-rm` and `img-gc`.
+//! Nothing. The image stays in the store until `img-rm` and `img-gc`.
 //! # Needs
-//! root, to read every file and overlayfs's own attributes; write access to `$STAVE_ROOT/images`.
+//! Root, to read every file and overlayfs's attributes; write access to `$STAVE_ROOT/images`.
 
 use std::process::ExitCode;
 
 use builder::commit::{Commit, commit};
 use clap::Parser;
 use document::{
-    Id, Member,
+    At, Id, Member,
     members::{Image, Process, Rootfs},
 };
 use layer::compression::Compression;
@@ -31,18 +32,18 @@ use toolkit::{Export, prelude::*};
 #[derive(Parser)]
 #[command(name = "img-commit", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct ImgCommit {
-    /// The id of the container; without it, the document on standard input
-    #[arg(value_name = "CONTAINER-ID")]
-    container: Option<Id>,
+    /// The id of the container, with @N as it was at its snapshot N; without it, the document on standard input
+    #[arg(value_name = "CONTAINER-ID[@N]")]
+    container: Option<At>,
     #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = Reference::to_give)]
     tags: Vec<Reference>,
-    /// Name the author: "Name <name@example.org>"
+    /// Set the author: "Name <name@example.org>"
     #[arg(short, long)]
     author: Option<String>,
     /// Describe the change, for the history
     #[arg(short, long)]
     message: Option<String>,
-    /// Change the configuration with an instruction of a Dockerfile: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
+    /// Change the configuration with a Dockerfile instruction: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
     /// Compress the layer: none, gzip or zstd, with an optional level (gzip:9)
@@ -63,20 +64,14 @@ impl Export for ImgCommit {
     }
 
     fn container(&self) -> Option<&Id> {
-        self.container.as_ref()
+        self.container.as_ref().map(|at| &at.id)
     }
 
     fn make(&self, context: &Context, document: &Document) -> Result<Image> {
         let (job, image) = self.job(context, document)?;
         let built = commit(&job, &image.descriptor)?;
-        if !context.quiet {
-            operation::tell!("{}", built.id);
-        }
-        Ok(Image {
-            reference: self.tags.first().map(Reference::to_string),
-            descriptor: built.descriptor,
-            configuration: built.configuration.try_into()?,
-        })
+        let image = (built.descriptor, built.configuration);
+        Ok(toolkit::made_image(context, built.id, self.tags.first(), image)?)
     }
 
     fn explain(&self, context: &Context, document: &Document) -> Result<Vec<String>> {
@@ -97,18 +92,20 @@ impl Export for ImgCommit {
 }
 
 impl ImgCommit {
-    /// What is made an image of, and on which image.
+    /// The changes to commit, and the image below them.
     fn job(&self, context: &Context, document: &Document) -> Result<(Commit, Image)> {
         let rootfs: Rootfs = document.require()?;
-        let upper = rootfs
-            .upper
-            .ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory to make a layer of"))?;
+        if rootfs.upper.is_none() {
+            bail!("`rootfs` is read-only: it has no upper directory to make a layer of");
+        }
+        let snapshot = self.container.as_ref().and_then(|at| at.snapshot);
+        let uppers = union::tops(&rootfs, &context.id, snapshot)?;
         let image: Image = document.require()?;
         let process: Option<Process> = document.get()?;
         let run_with = process.as_ref().and_then(|process| process.config.clone());
         let job = Commit {
             root: context.scope.root.clone(),
-            upper,
+            uppers,
             lower: rootfs.lower,
             mounted: document.mount_points()?,
             tags: self.tags.clone(),
@@ -124,7 +121,7 @@ impl ImgCommit {
     }
 }
 
-/// What runs in the container, as the history has it.
+/// The container's command, as text for the history.
 fn command(process: &Process) -> String {
     let words = process.spec["args"].as_array().into_iter().flatten();
     words.filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")

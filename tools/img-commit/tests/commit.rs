@@ -1,4 +1,4 @@
-//! A container's changes as an image, also read by skopeo and umoci.
+//! A container's changes as an image, which skopeo and umoci can read.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use testkit::{Sandbox, directory, file, rootfs};
 
-/// What the container does to its image.
+/// The container's changes to its image.
 const WORK: &str = "echo new > /added; rm /etc/gone; rm -r /old; mkdir /old; echo x > /old/only; \
                     echo changed >> /etc/kept; ln /added /linked; chmod 4711 /added; mkdir -m 700 /srv; echo in > /data/in/f";
 
-/// A container `web` that has done its work; the document is web.json.
+/// A container `web` after these changes. Its document is web.json.
 fn with_container(work: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     let busybox = std::fs::read("/bin/busybox").unwrap();
@@ -69,13 +69,19 @@ fn files_whiteouts_and_opaque_directories() {
         "srv/",
     ];
     assert_eq!(list.lines().collect::<Vec<_>>(), expected, "and nothing of what was only mounted on");
-    // layer-diff makes the same layer, with the times that the files have.
+    // layer-diff makes the same layer, with the files' own times.
     sandbox.sh("layer-diff --compression none -o layer.tar < web.json").json();
     assert_eq!(sandbox.sh("tar tf layer.tar | sort").ok(), list);
-    // By its id, from the record: the same layer.
+    // By the container's id, from the record: the same layer.
     let by_id = sandbox.sh("img-commit -q web").json();
     assert_eq!(by_id["image"]["configuration"]["rootfs"], document["image"]["configuration"]["rootfs"]);
     assert_eq!(by_id["image"].get("reference"), None);
+
+    let refused = sandbox.sh("SOURCE_DATE_EPOCH=1.5 img-commit -q -t later web").exits(1).stderr;
+    assert_eq!(
+        refused,
+        "img-commit: read SOURCE_DATE_EPOCH \"1.5\": it is not a number of seconds since 1970\n"
+    );
 
     // umoci unpacks what the container saw.
     let name = format!("{}:docker.io/library/made:latest", sandbox.root().join("images").display());
@@ -85,7 +91,7 @@ fn files_whiteouts_and_opaque_directories() {
         sandbox.sh(seen).ok(),
         ".\n./added\n./etc\n./etc/kept\n./linked\n./old\n./old/only\n./srv\nnew\nx\nkept\nchanged\n4711 2\n700 2\n"
     );
-    // So do we, in a container made from it.
+    // So does Stave, in a container made from the image.
     let again = "img-inspect made | layer-apply --id again | union-mount | ns-exec --network none --document again.json -- \
                  /bin/busybox cat /added /old/only; unwind again > /dev/null";
     assert_eq!(sandbox.sh(again).ok(), "new\nx\n");
@@ -123,7 +129,7 @@ fn what_the_container_was_run_with() {
         let config = &made["image"]["configuration"]["config"];
         assert_eq!(config["Entrypoint"], entrypoint, "{flags}");
         assert_eq!(config["Cmd"], command, "{flags}");
-        // The first one is every image's.
+        // Every image has the first variable.
         let variables = config["Env"].as_array().unwrap();
         assert!(variables[0].as_str().unwrap().starts_with("PATH="), "{flags}: {variables:?}");
         assert_eq!(json!(variables[1..]), environment, "{flags}");
@@ -165,13 +171,13 @@ fn configuration_and_history() {
     }
     assert!(sandbox.sh("img-history --table made:1").ok().contains("what is new"));
 
-    // On top of the commit: an ENTRYPOINT alone drops the CMD of the image.
+    // On top of the commit: a new ENTRYPOINT drops the image's CMD.
     let again = "img-inspect made:1 | layer-apply --id again | union-mount | img-commit -q -c 'ENTRYPOINT x' | tee new.json | unwind";
     assert_eq!(sandbox.sh(again).json()["steps"], json!([]), "what it passes on can be unwound");
     let document = sandbox.sh("cat new.json").json();
     let configuration = &document["image"]["configuration"];
     assert_eq!(configuration["config"].get("Cmd"), None);
-    // Nothing was written: there is no layer, and the history says so.
+    // Nothing was written, so there is no layer, and the history says so.
     assert_eq!(configuration["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
     assert_eq!(configuration["history"][2]["empty_layer"], true);
     sandbox.sh("unwind web").ok();

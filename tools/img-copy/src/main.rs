@@ -1,17 +1,19 @@
 //! Copies an image from one place to another.
 //!
 //! # Does
-//! Copies between registries, the store, OCI layouts and archives, with the same digest. From one registry to another the layers pass
-//! through memory, and those that the destination has or can take from another of its repositories are not sent. An index is
-//! copied whole, or with `--platform` one image of it.
+//! Copies between registries, the store, OCI layouts and archives, without changing the digest. Between two
+//! registries, layers pass through memory. Layers that the destination has, or can mount from another of its
+//! repositories, are not sent. An index is copied whole, or with `--platform` only one of its images.
 //! # Reads
-//! No document. Credentials, as `img-pull` does.
+//! No document. Reads credentials as `img-pull` does.
 //! # Adds
-//! Nothing; prints `{source, destination, digest, size, mediaType}`, and to a registry `sent`, `existing` and `mounted`.
+//! Nothing; prints `{source, destination, digest, size, mediaType}`, and for a registry `sent`, `existing`
+//! and `mounted`.
 //! # Undoes
-//! Nothing: others may have seen the image already.
+//! Nothing: others may already have seen the image.
 //! # Needs
-//! For an archive at one end, and anything but a file that is read at the other, room for the image in `$TMPDIR`.
+//! Room for the image in `$TMPDIR`, if the source is an archive, or if the source is a registry and the
+//! destination an archive.
 
 mod place;
 mod transfer;
@@ -36,7 +38,7 @@ struct Copy {
         value_name = "SOURCE"
     )]
     source: Place,
-    /// Where to: one of the same
+    /// The destination, in the same form
     #[arg(value_name = "DESTINATION")]
     destination: Place,
     #[arg(
@@ -45,16 +47,16 @@ struct Copy {
         value_name = "PLATFORM"
     )]
     platform: Option<Platform>,
-    /// Use this name and password at the source only
+    /// Use this name and password for the source only
     #[arg(long, value_name = "NAME:PASSWORD", value_parser = remote::login)]
     src_creds: Option<Login>,
-    /// Use this name and password at the destination only
+    /// Use this name and password for the destination only
     #[arg(long, value_name = "NAME:PASSWORD", value_parser = remote::login)]
     dest_creds: Option<Login>,
-    /// As --tls-verify, for the source only
+    /// Like --tls-verify, for the source only
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     src_tls_verify: Option<bool>,
-    /// As --tls-verify, for the destination only
+    /// Like --tls-verify, for the destination only
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dest_tls_verify: Option<bool>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Where an image is: the transports of skopeo (containers-transports(5)), and Stave's own store.
+//! Where an image is: skopeo's transports (containers-transports(5)), and Stave's own store.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,9 @@ use toolkit::prelude::*;
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Place {
-    /// `docker://NAME`, or `NAME` alone.
+    /// `docker://NAME`, or only `NAME`.
     Registry(Reference),
-    /// `store:IMAGE`: a name or an id.
+    /// `store:IMAGE`, with a name or an id.
     Store(String),
     /// `oci:DIRECTORY[:NAME]`.
     Layout(PathBuf, Option<String>),
@@ -18,7 +18,7 @@ pub(crate) enum Place {
     Archive(Format, PathBuf, Option<String>),
 }
 
-/// Transports of skopeo that lead into the stores of other programs.
+/// skopeo's transports for the stores of other programs.
 const FOREIGN: [&str; 6] = ["containers-storage", "dir", "docker-daemon", "ostree", "sif", "tarball"];
 
 impl std::str::FromStr for Place {
@@ -46,7 +46,7 @@ impl std::str::FromStr for Place {
     }
 }
 
-/// The path ends at the first colon, as for skopeo.
+/// Splits `PATH[:NAME]`. The path ends at the first colon, as with skopeo.
 fn path_and_name(text: &str) -> Result<(PathBuf, Option<String>)> {
     let (path, name) = match text.split_once(':') {
         Some((path, name)) => (path, Some(name.to_owned()).filter(|name| !name.is_empty())),
@@ -58,7 +58,7 @@ fn path_and_name(text: &str) -> Result<(PathBuf, Option<String>)> {
     }
 }
 
-/// As skopeo writes it.
+/// Prints the place as skopeo writes it.
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (transport, path, name) = match self {

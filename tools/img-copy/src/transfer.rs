@@ -1,12 +1,12 @@
-//! From one place to another. Only between two registries nothing is stored; at any other pair an OCI layout stands in the middle: the
-//! store, the directory that was named, or a temporary one.
+//! Copies an image from one place to another. Between two registries nothing is stored. Any other copy goes
+//! through an OCI layout: the store, the named directory, or a temporary one.
 
 use std::path::{Path, PathBuf};
 
 use oci::{
     Layout, Reference,
     load::Input,
-    save::{self, Named},
+    save::{self, Format, Named},
     spec::Descriptor,
 };
 use registry::{
@@ -21,14 +21,14 @@ use toolkit::prelude::*;
 
 use crate::{Copy, place::Place};
 
-/// An image in a layout. What is temporary of it goes with this.
+/// An image in a layout. A temporary layout is removed when this is dropped.
 struct Standing {
     layout: Layout,
     image: Descriptor,
     _temporary: Option<TempDir>,
 }
 
-/// Copies the image, and tells what the destination has then.
+/// Copies the image, and reports what the destination then has.
 pub(crate) fn run(copy: &Copy, context: &Context) -> Result<Value> {
     let ends = Ends { copy, context };
     ends.hold_destination()?;
@@ -60,8 +60,15 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    /// What is wrong with the destination is told before anything is transferred.
+    /// Rejects a bad destination before anything is transferred.
     fn hold_destination(&self) -> Result<()> {
+        if let Place::Archive(Format::Docker, path, _) = &self.copy.destination
+            && std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
+        {
+            // skopeo refuses this too. A user may expect that the image is added.
+            let error = anyhow!("write {path:?}: File exists");
+            return Err(hint(error, "remove the file first, or write another one: nothing is added to it"));
+        }
         match (&self.copy.source, &self.copy.destination) {
             (Place::Registry(_), Place::Registry(_)) if self.copy.transfer.reach.creds.is_some() => {
                 Err(hint(
@@ -99,7 +106,8 @@ impl Ends<'_> {
         })
     }
 
-    /// From a registry into the layout of the destination, or into a temporary one that becomes an archive.
+    /// Pulls from a registry into the destination's layout, or into a temporary layout that becomes an
+    /// archive.
     fn pull(&self, source: &Reference, destination: &Place) -> Result<Pushed> {
         let synced = self.copy.writing.is_synced()?;
         let (layout, temporary) = match destination {
@@ -126,7 +134,7 @@ impl Ends<'_> {
         self.put(&Standing { layout, image, _temporary: temporary }, destination)
     }
 
-    /// Finds the image of a place that is no registry.
+    /// Finds the image at a place that is not a registry.
     fn stand(&self, source: &Place) -> Result<Standing> {
         let (layout, found, temporary) = match source {
             Place::Registry(_) => bail!("an image of a registry stands nowhere"),
@@ -136,7 +144,7 @@ impl Ends<'_> {
                 (layout, found, None)
             }
             Place::Layout(path, name) => {
-                let layout = Layout::open(path)?;
+                let layout = Layout::open_foreign(path)?;
                 let found = find(&layout, path, name.as_deref())?;
                 (layout, found, None)
             }
@@ -155,7 +163,7 @@ impl Ends<'_> {
         Ok(Standing { layout, image, _temporary: temporary })
     }
 
-    /// From a layout to the destination.
+    /// Copies from a layout to the destination.
     fn put(&self, standing: &Standing, destination: &Place) -> Result<Pushed> {
         let Standing { layout, image, .. } = standing;
         let synced = self.copy.writing.is_synced()?;
@@ -194,7 +202,7 @@ impl Ends<'_> {
     }
 }
 
-/// The image with this name; without one, the only one.
+/// Finds the image with this name. Without a name, it must be the only image.
 fn find(layout: &Layout, path: &Path, name: Option<&str>) -> Result<Descriptor> {
     let Some(name) = name else {
         let mut images: Vec<Descriptor> = Vec::new();
@@ -214,7 +222,7 @@ fn find(layout: &Layout, path: &Path, name: Option<&str>) -> Result<Descriptor> 
     };
     match layout.named(name)? {
         Some(found) => Ok(found),
-        None => Ok(layout.find(name)?),
+        None => layout.resolve(name)?.ok_or_else(|| anyhow!("{} has no image {name:?}", path.display())),
     }
 }
 

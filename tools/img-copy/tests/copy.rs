@@ -1,11 +1,11 @@
-//! img-copy between registries, layouts, archives and the store, beside skopeo and umoci.
+//! img-copy between registries, layouts, archives and the store, compared with skopeo and umoci.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::json;
 use testkit::{Sandbox, rootfs};
 
-/// Two registries, on ports 5000 and 5001, with lib/a:1 in the first one.
+/// Two registries, on ports 5000 and 5001. The first one has lib/a:1.
 fn with_registries() -> Sandbox {
     let sandbox = Sandbox::new();
     for port in [5000, 5001] {
@@ -122,6 +122,18 @@ fn every_place() {
         img-build -q -t other . > /dev/null && img-copy -q store:other oci:layout:two > /dev/null");
     let several = sandbox.sh("img-copy oci:layout store:x").exits(1).stderr;
     assert_eq!(several, "img-copy: layout has 2 images\nhint: add :NAME to say which one\n");
+    for place in ["oci:layout", "docker-archive:d.tar"] {
+        let path = place.split(':').nth(1).unwrap();
+        let none = sandbox.sh(&format!("img-copy {place}:nope store:x")).exits(1).stderr;
+        assert_eq!(none, format!("img-copy: {path} has no image \"nope\"\n"));
+    }
+    let before = sh("sha256sum d.tar");
+    let exists = sandbox.sh("img-copy store:other docker-archive:d.tar:two:1").exits(1).stderr;
+    let advice = "hint: remove the file first, or write another one: nothing is added to it";
+    assert_eq!(exists, format!("img-copy: write \"d.tar\": File exists\n{advice}\n"));
+    assert_eq!(sh("sha256sum d.tar"), before);
+    // A file from mktemp is empty.
+    sh("img-copy -q store:other docker-archive:$(mktemp -p $PWD) > /dev/null");
     let nowhere = sandbox.sh("img-copy oci:none store:x").exits(1).stderr;
     assert!(nowhere.starts_with("img-copy: "), "{nowhere}");
     let unknown = sandbox.sh("img-copy dir:x store:x").exits(2).stderr;

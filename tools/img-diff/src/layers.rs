@@ -1,4 +1,4 @@
-//! The files of two images' layers.
+//! Compares the files of two images' layers.
 
 use std::{
     collections::BTreeMap,
@@ -16,14 +16,14 @@ use toolkit::prelude::*;
 
 use crate::Difference;
 
-/// What is known of a file.
+/// The properties of a file.
 type Facts = Map<String, Value>;
 
-/// The facts, in the order in which they are told.
+/// The properties, in the order in which they are reported.
 const FACTS: [&str; 10] =
     ["kind", "mode", "uid", "gid", "time", "link", "device", "attributes", "size", "content"];
 
-/// Compares the layers, each with the one of the same number.
+/// Compares each layer with the layer of the same number.
 pub(crate) fn compare(layout: &Layout, a: &Image, b: &Image, found: &mut Vec<Difference>) -> Result<()> {
     let (a, b) = (a.layers()?, b.layers()?);
     for number in 0..a.len().max(b.len()) {
@@ -31,7 +31,7 @@ pub(crate) fn compare(layout: &Layout, a: &Image, b: &Image, found: &mut Vec<Dif
             (Some((own, own_id)), Some((other, other_id))) if own_id != other_id => {
                 files(number, &read(layout, own)?, &read(layout, other)?, found);
             }
-            // The same content, compressed in another way.
+            // The same content, compressed differently.
             (Some((own, _)), Some((other, _))) if own.digest() != other.digest() => {
                 let [a, b] = [own, other].map(|layer| json!([layer.media_type(), layer.digest()]));
                 found.push(Difference { layer: Some(number), path: String::new(), what: "blob", a, b });
@@ -70,13 +70,13 @@ fn files(
     for (path, other) in b.iter().filter(|(path, _)| !a.contains_key(*path)) {
         add(path, "file", Value::Null, other["kind"].clone());
     }
-    // The same entries in another order, or what no entry tells.
+    // The entries are the same. Their order differs, or something that is not in an entry.
     if a == b {
         add("", "archive", Value::Null, Value::Null);
     }
 }
 
-/// What is known of each file of a layer.
+/// The properties of each file of a layer, by path.
 fn read(layout: &Layout, layer: &Descriptor) -> Result<BTreeMap<String, Facts>> {
     let failed = |error: io::Error| anyhow!("read layer {}: {error}", layer.digest());
     let blob = layout.blob_reader(layer)?;
@@ -91,7 +91,7 @@ fn read(layout: &Layout, layer: &Descriptor) -> Result<BTreeMap<String, Facts>> 
     Ok(files)
 }
 
-/// The digest of an entry's content.
+/// The SHA-256 digest of an entry's content.
 fn content_of<R: BufRead>(reader: &mut Reader<R>) -> io::Result<Digest> {
     let mut hash = Hashing::new(io::sink(), Algorithm::Sha256);
     loop {

@@ -1,14 +1,14 @@
-//! Tells in what two images differ.
+//! Lists the differences between two images.
 //!
 //! # Does
-//! Compares the configurations of two images, and their layers one by one: each path's kind, mode, owner, time, size, target,
-//! attributes and content. Layers of the same content are not read: they can differ in how they are compressed. Annotations are
-//! compared, too.
+//! Compares the configurations and annotations of two images, and their layers one by one: each path's kind,
+//! mode, owner, time, size, target, attributes and content. Layers with the same content are not read; only
+//! their compression can differ.
 //! # Reads
 //! No document.
 //! # Adds
-//! Nothing; prints `{"equal", "differences": [{"layer", "path", "what", "a", "b"}]}`; settings have no `layer`, and what only one
-//! image has is `null` in the other. `--table` prints a line for each.
+//! Nothing; prints `{"equal", "differences": [{"layer", "path", "what", "a", "b"}]}`. Settings have no
+//! `layer`. What only one image has is `null` for the other. `--table` prints a line for each difference.
 //! # Undoes
 //! Nothing.
 //! # Needs
@@ -25,7 +25,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// Tell in what two images differ
+/// List the differences between two images
 #[derive(Parser)]
 #[command(name = "img-diff", version)]
 struct Diff {
@@ -45,15 +45,14 @@ struct Diff {
     common: Common,
 }
 
-/// One difference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Difference {
-    /// The number of the layer, from 0; none for settings.
+    /// The number of the layer, from 0. None for a setting.
     #[serde(skip_serializing_if = "Option::is_none")]
     layer: Option<usize>,
-    /// The file, or the setting.
+    /// The path of the file, or of the setting.
     path: String,
-    /// What of it.
+    /// The property that differs.
     what: &'static str,
     a: Value,
     b: Value,

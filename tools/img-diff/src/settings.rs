@@ -1,4 +1,4 @@
-//! The configurations of two images.
+//! Compares the configurations of two images.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::Difference;
 
-/// Members that only say what the layers are.
+/// Members that only list the layers.
 const OF_LAYERS: &str = "rootfs";
 
-/// Compares what stands at a path of both.
+/// Compares the values `a` and `b` at the same path of both configurations.
 pub(crate) fn compare(path: &str, a: &Value, b: &Value, found: &mut Vec<Difference>) {
     if a == b {
         return;

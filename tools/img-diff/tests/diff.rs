@@ -1,4 +1,4 @@
-//! What two images differ in.
+//! Differences between two images.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::path::Path;

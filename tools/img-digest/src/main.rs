@@ -1,15 +1,15 @@
-//! Tells what a name refers to in a registry now.
+//! Prints the digest that a name has in a registry now.
 //!
 //! # Does
-//! Fetches the manifest or index of the name, and checks it. Stores nothing.
+//! Fetches and checks the manifest or index of the name. Stores nothing.
 //! # Reads
-//! No document. Credentials, as `img-pull` does.
+//! No document. Reads credentials as `img-pull` does.
 //! # Adds
 //! Nothing; prints `{reference, digest, size, mediaType}`.
 //! # Undoes
 //! Nothing: it makes nothing.
 //! # Needs
-//! The network.
+//! Access to the registry.
 
 use std::process::ExitCode;
 

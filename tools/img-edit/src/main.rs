@@ -1,14 +1,14 @@
-//! Makes another image of an image: other settings, more layers, one layer, or another base.
+//! Makes an image from another: other settings, more layers, one layer, or another base.
 //!
 //! # Does
-//! In this order: puts the image on another base (`--rebase`), adds archives as layers (`--append`), makes one layer of all (`--flatten`),
-//! and changes settings. Runs nothing. The image that it starts from stays as it is.
+//! In this order: replaces the base (`--rebase`), appends archives as layers (`--append`), merges all layers
+//! (`--flatten`), and changes settings. Runs nothing. The original image stays unchanged.
 //! # Reads
 //! No document.
 //! # Adds
 //! `image`: the new image, under the first of its names.
 //! # Undoes
-//! Only the member: the image stays in the store until `img-rm` and `img-gc`.
+//! Only the member. The image stays in the store until `img-rm` and `img-gc`.
 //! # Needs
 //! Write access to `$STAVE_ROOT`; root for `--flatten`, which mounts the layers.
 
@@ -20,7 +20,7 @@ use document::members::Image;
 use oci::{Layout, Platform, Reference, spec::Descriptor};
 use toolkit::prelude::*;
 
-/// Make another image of an image
+/// Make an image from another
 #[derive(Parser)]
 #[command(name = "img-edit", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct ImgEdit {
@@ -29,7 +29,7 @@ struct ImgEdit {
     image: String,
     #[arg(help = "Name the new image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = Reference::to_give)]
     tags: Vec<Reference>,
-    /// Change the configuration with an instruction of a Dockerfile: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
+    /// Change the configuration with a Dockerfile instruction: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
     /// Set a label; without =VALUE, remove it; repeatable
@@ -38,13 +38,13 @@ struct ImgEdit {
     /// Set an annotation of the manifest; repeatable
     #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = toolkit::pair)]
     annotations: Vec<(String, String)>,
-    /// Add an archive as a layer on top: a tar, plain or compressed with gzip or zstd; repeatable
+    /// Append an archive as a layer: a tar, plain or compressed with gzip or zstd; repeatable
     #[arg(long, value_name = "FILE")]
     append: Vec<PathBuf>,
-    /// Make one layer of all
+    /// Merge all layers into one
     #[arg(long)]
     flatten: bool,
-    /// Put what the image has on top of the image OLD on the image NEW
+    /// Move the layers on top of the base image OLD to the base image NEW
     #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
     rebase: Option<Vec<String>>,
     /// Take this platform of a multi-platform image: os/architecture[/variant]
@@ -66,14 +66,8 @@ impl Source for ImgEdit {
     fn make(&self, context: &Context) -> Result<Image> {
         let (job, image) = self.job(context)?;
         let built = edit(&job, &image).map_err(operation::Error::from)?;
-        if !context.quiet {
-            operation::tell!("{}", built.id);
-        }
-        Ok(Image {
-            reference: self.tags.first().map(Reference::to_string),
-            descriptor: built.descriptor,
-            configuration: built.configuration.try_into()?,
-        })
+        let image = (built.descriptor, built.configuration);
+        Ok(toolkit::made_image(context, built.id, self.tags.first(), image)?)
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
@@ -107,7 +101,7 @@ impl Source for ImgEdit {
 }
 
 impl ImgEdit {
-    /// What is changed, and in which image.
+    /// The changes, and the image that they apply to.
     fn job(&self, context: &Context) -> Result<(Edit, Descriptor)> {
         let layout = Layout::look(context.scope.root.join("images"))?;
         let image = layout.find(&self.image)?;

@@ -1,4 +1,4 @@
-//! Another image of an image.
+//! Makes images from other images.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::json;
@@ -36,7 +36,7 @@ fn settings_change_and_the_image_before_stays() {
         sandbox.sh(&format!("jq -r .annotations.x $STAVE_ROOT/images/blobs/sha256/{digest}")).ok(),
         "y\n"
     );
-    // The same edit is the same image.
+    // The same edit gives the same image.
     assert_eq!(
         sandbox.sh(&format!("img-edit {flags} one")).json()["image"]["descriptor"],
         document["image"]["descriptor"]
@@ -58,7 +58,7 @@ fn archives_become_layers_and_all_layers_one() {
     let flat = sandbox.sh("img-edit --flatten -t flat more").json();
     assert_eq!(flat["image"]["configuration"]["rootfs"]["diff_ids"].as_array().unwrap().len(), 1);
     assert_eq!(files("flat"), before);
-    // What is no archive changes nothing.
+    // A file that is no archive changes nothing.
     sandbox.sh("echo no archive, but longer than nothing > bad; head -c 3000 plain.tar.gz > cut").ok();
     for (archive, problem) in [
         ("bad", "append layer \"bad\""),

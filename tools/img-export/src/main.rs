@@ -1,14 +1,15 @@
 //! Writes the files of an image as one archive.
 //!
 //! # Does
-//! Unpacks the image's layers where they are not unpacked yet, mounts them together where nobody else sees it, and writes all files as a
-//! tar: what upper layers remove is not in it. The same image gives the same bytes.
+//! Unpacks the image's layers if necessary, mounts them where no other process sees them, and writes all
+//! files as a tar. Files that upper layers remove are not in it. The same image gives the same bytes.
 //! # Reads
 //! No document.
 //! # Adds
-//! Nothing; prints `{"file", "digest", "diffID", "entries", "size"}`, unless the archive goes to standard output.
+//! Nothing; prints `{"file", "digest", "diffID", "entries", "size"}`, unless the archive goes to standard
+//! output.
 //! # Undoes
-//! Nothing. A file is written under another name and renamed, so half an archive is never left.
+//! Nothing. The file is written under another name and renamed, so half an archive is never left.
 //! # Needs
 //! Root, for the mount; write access to `$STAVE_ROOT`.
 
@@ -74,7 +75,7 @@ impl Report for Export {
         Ok(toolkit::equivalent([format!("docker export $(docker create {image}) > {output}")]))
     }
 
-    /// Without `-o`, the archive goes to standard output.
+    /// If the archive goes to standard output, nothing else may be printed there.
     fn text(&self, _: &Value) -> Option<String> {
         self.file().is_none().then(String::new)
     }

@@ -1,19 +1,20 @@
 //! Removes unused blobs and unpacked layers.
 //!
 //! # Does
-//! Keeps every blob and unpacked layer that is used: by an image in the list, by a container's records, by the build cache or
-//! by a mount. Keeps everything younger than `--grace`. Removes the rest, and the remains of killed builds. While a build runs, keeps
-//! all unpacked layers and the build cache; none starts meanwhile. If something that may name a blob or layer cannot be read, nothing is
-//! removed.
+//! Keeps every blob and unpacked layer that is used: by an image in the list, by a container's records, by
+//! the build cache or by a mount. Keeps everything younger than `--grace`. Removes the rest, and the remains
+//! of killed builds. While a build runs, it keeps all unpacked layers and the build cache; no build starts
+//! while it works. If something that may name a blob or layer cannot be read, it removes nothing.
 //! # Reads
-//! No document; `$STAVE_RUN/*.json`, `$STAVE_ROOT/containers/*/record.json`, `$STAVE_ROOT/cache`, `/proc/self/mountinfo`.
+//! No document. Reads `$STAVE_RUN/*.json`, `$STAVE_ROOT/containers/*/record.json`, `$STAVE_ROOT/cache` and
+//! `/proc/self/mountinfo`.
 //! # Adds
-//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "networks": [ids],
-//! "cache": [paths], "bytes", "dryRun"}`.
+//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "networks":
+//! [ids], "cache": [paths], "bytes", "dryRun"}`.
 //! # Undoes
 //! Nothing.
 //! # Needs
-//! Write access to `$STAVE_ROOT`; root, where root unpacked the layers.
+//! Write access to `$STAVE_ROOT`; root, if root unpacked the layers.
 
 mod plan;
 mod waste;
@@ -39,7 +40,7 @@ struct Gc {
     /// The same as --cache TIME
     #[arg(long, value_name = "TIME", value_parser = operation::quantity::age)]
     keep_since: Option<Duration>,
-    /// Also remove steps of the build cache, the longest unused first, until the layers of the others fit this size, such as 10G
+    /// Also remove steps of the build cache, the longest unused first, down to this size, such as 10G
     #[arg(long, value_name = "SIZE", value_parser = operation::quantity::size)]
     keep_size: Option<u64>,
     #[command(flatten)]

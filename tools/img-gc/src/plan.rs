@@ -1,4 +1,4 @@
-//! Makes the list of what is to be removed, and carries it out.
+//! Lists what will be removed, and removes it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Gc {
-    /// For how long a step of the cache must be unused to be removed; none where age is no reason.
+    /// How long a step of the cache must be unused to be removed. None if age does not matter.
     fn cache_age(&self) -> Result<Option<Duration>> {
         match (self.cache, self.keep_since) {
             (Some(Some(_)), Some(_)) => bail!("--cache TIME and --keep-since say the same: give one of them"),
@@ -23,7 +23,7 @@ impl Gc {
         }
     }
 
-    /// The list: it is printed, or it is removed.
+    /// Makes the list, which is then printed or removed.
     pub(crate) fn plan(&self, context: &Context, is_plan: bool) -> Result<Waste> {
         let images = context.scope.root.join("images");
         let builds = killed_builds(context, true)?;
@@ -31,7 +31,7 @@ impl Gc {
             builder::network::forsaken(&context.scope.run_dir).map_err(operation::Error::caused_by)?;
         let age = self.cache_age()?;
         let pause = builder::workspace::pause(&context.scope.root).map_err(not_locked)?;
-        // Before anything is marked: what a step of the cache mentions stays as long as the step.
+        // First the cache, because blobs that a step of the cache mentions stay as long as the step.
         let cache = match &pause {
             Some(pause) => self.unused_cache(context, age, is_plan, pause)?,
             None => Vec::new(),
@@ -44,8 +44,8 @@ impl Gc {
                     .map_err(hinted)?;
                 (layout, sweep)
             }
-            // Without a list of images, the layers that they use are unknown. A store that was killed while it was made
-            // has no list yet: oci-layout is written last.
+            // Without a list of images, it is unknown which layers they use. If a process was killed while it
+            // made the store, there is no list yet: oci-layout is written last.
             Err(oci::layout::Error::NotALayout(_)) if !images.join("oci-layout").exists() => {
                 return Ok(Waste { store: None, layers: Vec::new(), builds, networks, cache, pause });
             }
@@ -53,13 +53,13 @@ impl Gc {
         };
         let layers = match &pause {
             Some(_) => self.unused_layers(context, &store.1.marks)?,
-            // It mounts some where nobody else sees it.
+            // A running build mounts layers where no other process sees them.
             None => Vec::new(),
         };
         Ok(Waste { store: Some(store), layers, builds, networks, cache, pause })
     }
 
-    /// Removes what goes of the build cache, or lists it.
+    /// Removes unused parts of the build cache, or with `is_plan` only lists them.
     fn unused_cache(
         &self,
         context: &Context,
@@ -96,7 +96,7 @@ impl Gc {
         Ok(unused)
     }
 
-    /// Removes what is listed. A layer that a container has taken since goes from the list.
+    /// Removes what is listed. A layer that a container has taken in the meantime is removed from the list.
     pub(crate) fn remove(&self, context: &Context, waste: &mut Waste) -> Result<()> {
         if let Some((layout, sweep)) = &mut waste.store {
             sweep.remove(layout)?;
@@ -117,7 +117,7 @@ impl Gc {
             }
             waste.layers = removed;
         }
-        // It takes the same lock.
+        // `killed_builds` takes the same lock.
         drop(waste.pause.take());
         waste.builds = killed_builds(context, false)?;
         waste.networks = builder::network::collect(&context.scope.root, &context.scope.run_dir)
@@ -126,7 +126,7 @@ impl Gc {
     }
 }
 
-/// The remains of killed builds.
+/// Removes the remains of killed builds, or with `dry_run` only lists them.
 fn killed_builds(context: &Context, dry_run: bool) -> Result<Vec<PathBuf>> {
     builder::workspace::collect(&context.scope.root, dry_run).map_err(not_removed)
 }

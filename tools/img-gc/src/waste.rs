@@ -1,4 +1,4 @@
-//! What is to be removed: the list that is printed, or carried out.
+//! The list of what will be removed.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,21 +12,21 @@ use oci::{
 };
 use toolkit::prelude::*;
 
-/// What is to be removed: the cache first, then in this order.
+/// What will be removed: the cache first, then in the order of the fields.
 pub(crate) struct Waste {
-    /// The image store, which stays locked, and what goes of it; none where there is no store.
+    /// The image store, which stays locked, and its unused blobs. None if there is no store.
     pub(crate) store: Option<(Layout, Sweep)>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) builds: Vec<PathBuf>,
-    /// The ids of networks that killed builds have left.
+    /// The ids of networks that killed builds left.
     pub(crate) networks: Vec<String>,
-    /// Of the build cache.
+    /// Paths of the build cache.
     pub(crate) cache: Vec<PathBuf>,
-    /// No build starts as long as this is held; none where one runs.
+    /// While this is held, no build starts. None if a build is running.
     pub(crate) pause: Option<Pause>,
 }
 
-/// An unpacked layer, and all that stands of it.
+/// An unpacked layer, and all its paths.
 pub(crate) struct Layer {
     pub(crate) diff_id: Digest,
     pub(crate) paths: Vec<PathBuf>,
@@ -51,7 +51,7 @@ impl Waste {
     }
 }
 
-/// Marks what containers, the build cache `without` some of it, and mounts refer to.
+/// Marks what containers, mounts, and the build cache except for `without` refer to.
 pub(crate) fn mark(context: &Context, marks: &mut Marks, without: &[PathBuf]) -> Result<()> {
     mark_containers(context, marks)?;
     marks.scan_directory(&context.scope.root.join("cache"), without)?;
@@ -76,7 +76,7 @@ pub(crate) fn mark_containers(context: &Context, marks: &mut Marks) -> Result<()
     Ok(())
 }
 
-/// Whether every file of a layer is older than the grace period.
+/// Whether every file of a layer is older than `grace`.
 pub(crate) fn is_old(directory: &Path, diff_id: &Digest, grace: Duration) -> Result<bool> {
     for entry in std::fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
         let path = entry.with_context(|| format!("read {directory:?}"))?.path();

@@ -43,7 +43,7 @@ impl Store {
         serde_json::from_str(&self.text(tool, arguments)).unwrap()
     }
 
-    /// The error of the tool.
+    /// The error line of the tool, which must fail.
     fn refused(&self, tool: &str, arguments: &[&str]) -> String {
         let output = self.run(tool, arguments);
         assert_eq!(output.status.code(), Some(1));
@@ -62,7 +62,7 @@ impl Store {
         Digest::of(&rootfs)
     }
 
-    /// Something that looks like an unpacked layer.
+    /// Makes a directory that looks like an unpacked layer.
     fn unpack(&self, diff_id: &Digest) -> PathBuf {
         let directory = self.path("root/layers").join(diff_id.hex());
         fs::create_dir_all(directory.join("etc")).unwrap();
@@ -112,7 +112,7 @@ fn what_somebody_mentions_stays() {
     assert_eq!(would(&["--grace", "0"]), (2, 0), "the build cache");
     fs::remove_dir_all(&cache).unwrap();
 
-    // An unreadable file may name anything.
+    // A record that cannot be read may name anything.
     fs::create_dir(&record).unwrap();
     assert_eq!(
         store.refused("img-gc", &["--grace", "0"]),
@@ -121,7 +121,7 @@ fn what_somebody_mentions_stays() {
     assert_eq!(store.blobs(), 6);
     fs::remove_dir(&record).unwrap();
 
-    // What a build has mounted nobody else sees.
+    // Nobody else sees what a build has mounted.
     let build = store.path("root/build/1-runs");
     fs::create_dir_all(&build).unwrap();
     let lock = fs::File::open(&build).unwrap();
@@ -137,14 +137,14 @@ fn what_somebody_mentions_stays() {
     store.text("img-history", &["kept:1"]);
 }
 
-/// What `--explain` prints of img-gc is a list of files; it must be the files that go.
+/// `--explain` of img-gc lists exactly the files that are removed.
 #[test]
 fn what_is_explained_is_what_is_removed() {
     let store = Store::new();
     let (kept, gone) = (store.load("kept:1", b"one"), store.load("gone:1", b"two"));
     let (kept, gone) = (store.unpack(&kept), store.unpack(&gone));
     store.text("img-rm", &["-q", "gone:1"]);
-    // A blob by SHA-512, what a killed writer and a killed build left, and the image of a layer.
+    // A SHA-512 blob, the remains of a killed writer and of a killed build, and the EROFS image of a layer.
     fs::create_dir_all(store.path("root/images/blobs/sha512")).unwrap();
     fs::write(store.path("root/images/blobs/sha512").join("ab".repeat(64)), "x").unwrap();
     for half in [".new-1-2", ".index.json.new"] {
@@ -171,7 +171,7 @@ fn what_is_explained_is_what_is_removed() {
     store.text("img-gc", &["-q", "--grace", "0"]);
     let after = everything();
     let is_gone = |path: &&PathBuf| !after.contains(*path);
-    // Of a tree that went, the top of it.
+    // Of a removed directory tree, only the top.
     let went: BTreeSet<_> = before
         .iter()
         .filter(is_gone)
@@ -186,7 +186,7 @@ fn what_is_explained_is_what_is_removed() {
     assert_eq!(store.text("img-gc", &["--explain", "--grace", "0"]), "");
 }
 
-/// The names that img-rm and img-tag say are taken away or given.
+/// img-rm and img-tag explain exactly the names that they remove or add.
 #[test]
 fn what_is_explained_is_what_is_named() {
     let store = Store::new();
@@ -208,7 +208,7 @@ fn what_is_explained_is_what_is_named() {
         store.text("img-tag", &arguments);
         assert_eq!(names().difference(&before).cloned().collect::<BTreeSet<_>>(), said);
     }
-    // Named twice, it goes once.
+    // A name given twice is removed once.
     for arguments in [&["c:2", "c:2"][..], &["--force", &id[7..20], "nope", "b:1"]] {
         let (said, before) = (said("img-rm", arguments), names());
         let removed = store.json("img-rm", &[&["-q"], arguments].concat());
@@ -223,7 +223,7 @@ fn what_is_explained_is_what_is_named() {
     assert_eq!(names(), BTreeSet::new());
 }
 
-/// A step of the build cache, and its layer, go when no build has used it for some time.
+/// A step of the build cache, and its layer, are removed when no build has used the step for some time.
 #[test]
 fn the_build_cache_goes_when_it_is_asked_for() {
     let store = Store::new();
@@ -240,7 +240,7 @@ fn the_build_cache_goes_when_it_is_asked_for() {
     assert_eq!((count(&kept, "cache"), count(&kept, "blobs")), (0, 2), "manifest and configuration");
     let planned = gc(&["--cache", "0s", "--dry-run"]);
     let explained = store.text("img-gc", &["--grace", "0s", "--cache", "0s", "--explain"]);
-    // Files of steps, and what these depended on.
+    // The files of steps, and of what they depended on.
     let files = |directory: &str| {
         let entries = fs::read_dir(store.path(directory)).unwrap();
         entries.filter(|entry| entry.as_ref().unwrap().path().is_file()).count()
@@ -289,7 +289,7 @@ fn names_and_ids() {
              hint: remove it by its names, or with --force\n"
         )
     );
-    // If one is wrong, none is removed.
+    // If one name is wrong, none is removed.
     assert_eq!(store.refused("img-rm", &["b:1", "nope"]), "img-rm: no image \"nope\" in the image store\n");
     let removed = store.json("img-rm", &["-q", "a:1"]);
     assert_eq!(removed, json!({"untagged": ["a:1"], "deleted": []}));

@@ -1,12 +1,12 @@
 //! Shows how an image was made.
 //!
 //! # Does
-//! Reads the image's configuration, and pairs each entry of its history with the layer that it made.
+//! Reads the image's configuration, and pairs each entry of its history with the entry's layer.
 //! # Reads
 //! No document.
 //! # Adds
-//! Nothing; prints `{"id", "history": [{created, createdBy, author, comment, emptyLayer, layer, size}]}`, the newest entry
-//! first. `--table` prints what `docker history` does.
+//! Nothing; prints `{"id", "history": [{created, createdBy, author, comment, emptyLayer, layer, size}]}`, the
+//! newest entry first. `--table` prints the columns of `docker history`.
 //! # Undoes
 //! Nothing.
 //! # Needs
@@ -19,7 +19,7 @@ use oci::{Image, Layout, Platform, summary::human_size, table, timestamp};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// How much of a command the table shows, in characters.
+/// How many characters of a command the table shows.
 const SHOWN: usize = 45;
 
 /// Show how an image was made
@@ -66,7 +66,7 @@ impl Report for History {
     }
 }
 
-/// The newest first. Many tools leave layers out of the history. Such layers are shown without text.
+/// The entries, newest first. Many tools leave layers out of the history. Such layers are shown without text.
 fn history(image: &Image) -> Vec<Value> {
     let mut layers = image.manifest.layers().iter();
     let mut entries = Vec::new();

@@ -1,14 +1,14 @@
-//! Makes one image for several platforms.
+//! Combines images into one image for several platforms.
 //!
 //! # Does
-//! Writes an index of images that are in the store, and gives it a name. Of an image that is an index itself, it takes all parts, with
-//! their attestations. Two images for one platform are refused.
+//! Writes an index of images in the store, and gives it a name. If an image is itself an index, all its
+//! entries are taken, with their attestations. Two images for one platform are refused.
 //! # Reads
 //! No document.
 //! # Adds
 //! Nothing; prints `{"reference", "digest", "manifests": [{"digest", "platform"}]}`.
 //! # Undoes
-//! Nothing: `img-rm` takes the name away.
+//! Nothing. `img-rm` removes the name.
 //! # Needs
 //! Write access to `$STAVE_ROOT/images`.
 
@@ -23,7 +23,7 @@ use oci::{
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// Make one image for several platforms
+/// Combine images into one image for several platforms
 #[derive(Parser)]
 #[command(name = "img-index", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Index {
@@ -116,7 +116,7 @@ impl Index {
     }
 }
 
-/// An image as an entry of an index: with its platform, and without the annotations of the store.
+/// The index entry of an image, with its platform and without the store's annotations.
 fn entry(layout: &Layout, descriptor: &Descriptor) -> Result<Value> {
     let image = layout.image(descriptor, None)?;
     let Platform { os, architecture, variant } = image.platform();
@@ -137,8 +137,8 @@ fn entry(layout: &Layout, descriptor: &Descriptor) -> Result<Value> {
     }))
 }
 
-/// What an entry is for: a platform, however it is written, and a version of the system. None where it is for no platform, as an
-/// attestation that belongs to the others.
+/// The platform of an entry, normalized, and its version of the system. None if the entry is for no platform,
+/// such as an attestation of another entry.
 fn target(entry: &Value) -> Option<(Platform, Value)> {
     let platform: oci::spec::Platform = serde_json::from_value(entry["platform"].clone()).ok()?;
     let platform = Platform::from(&platform);

@@ -30,7 +30,7 @@ fn it_has_an_image_for_each_platform() {
     let made = sandbox.sh("img-index --annotation a=b all amd arm").json();
     assert_eq!(made["reference"], "all:latest");
     assert_eq!(made["manifests"][1]["platform"], json!({"architecture": "arm64", "os": "linux"}));
-    // An index as a part: its images, each once.
+    // An index as a part: its images are added, each once.
     let more = sandbox.sh("img-index all all old arm").json();
     let platforms: Vec<_> = more["manifests"]
         .as_array()
@@ -44,7 +44,7 @@ fn it_has_an_image_for_each_platform() {
         assert_eq!(image["image"]["configuration"]["config"]["Labels"]["of"], label);
     }
     sandbox.sh("img-verify > /dev/null").ok();
-    // Others read it as well.
+    // Other programs can read the index as well.
     let raw = sandbox.sh("skopeo inspect --raw oci:$STAVE_ROOT/images:docker.io/library/all:latest").json();
     assert_eq!(raw["manifests"].as_array().unwrap().len(), 3);
 }
@@ -58,7 +58,7 @@ fn two_for_one_platform_are_refused() {
         "img-index: add image \"twice\": another one is for the same platform: linux/arm/v7\n"
     );
     sandbox.sh("img-inspect both > /dev/null").exits(1);
-    // One platform may be written in two ways, and one that is not known is no reason to refuse.
+    // One platform may be written in two ways, and an unknown platform is no reason to refuse.
     sandbox.sh("img-index all amd arm").ok();
     let layout = oci::Layout::open(sandbox.directory().join("root/images")).unwrap();
     let tag = |name: &str, platform: serde_json::Value, image: &str| {

@@ -46,7 +46,7 @@ impl Store {
         serde_json::from_str::<Value>(&self.index).unwrap()["manifests"][0].clone()
     }
 
-    /// `index.json` whose entry has these members instead of its own.
+    /// `index.json` with these members in its entry.
     fn with_entry(&self, members: &Value) -> String {
         let mut index: Value = serde_json::from_str(&self.index).unwrap();
         for (name, value) in members.as_object().unwrap() {
@@ -55,21 +55,22 @@ impl Store {
         index.to_string()
     }
 
-    /// `index.json` that names this manifest.
+    /// `index.json` with an entry for this manifest.
     fn with_manifest(&self, text: &str) -> String {
         let digest = Digest::of(text.as_bytes());
         fs::write(self.blob(&digest), text).unwrap();
         self.with_entry(&json!({"digest": digest, "size": text.len()}))
     }
 
-    /// The same, with a changed copy of the store's own manifest.
+    /// `index.json` with an entry for a changed copy of the store's own manifest.
     fn with_change(&self, change: impl FnOnce(&mut Value)) -> String {
         let mut manifest = self.manifest.clone();
         change(&mut manifest);
         self.with_manifest(&manifest.to_string())
     }
 
-    /// The error of every tool that needs the image. None of them may change `index.json` or remove a blob.
+    /// Asserts that every tool that needs the image gives this error. No tool may change `index.json` or
+    /// remove a blob.
     #[track_caller]
     fn refused(&self, index: &str, expected: &str) {
         fs::write(self.images().join("index.json"), index).unwrap();
@@ -89,7 +90,7 @@ impl Store {
         if serde_json::from_str::<Value>(index)
             .is_ok_and(|index| index["manifests"][0]["digest"] == self.entry()["digest"])
         {
-            // An unreadable image is in doubt, and nothing is removed.
+            // An unreadable image may need any blob, so nothing is removed.
             let _ = tool("img-gc", self.root.path(), &["--grace", "0"]);
         }
         assert_eq!(fs::read_to_string(self.images().join("index.json")).unwrap(), index);
@@ -117,9 +118,9 @@ fn entries_of_the_index() {
     let store = Store::new();
     let no_descriptor = "the entry \"image\" is no descriptor: ";
     for (members, expected) in [
-        (json!({"size": -1}), format!("{no_descriptor}invalid value: integer `-1`, expected u64")),
-        (json!({"size": 1.5}), format!("{no_descriptor}invalid type: floating point `1.5`, expected u64")),
-        (json!({"size": 2e30}), format!("{no_descriptor}invalid type: floating point `2e+30`, expected u64")),
+        (json!({"size": -1}), format!("{no_descriptor}size is -1, not a number of bytes")),
+        (json!({"size": 1.5}), format!("{no_descriptor}size is 1.5, not a number of bytes")),
+        (json!({"size": 2e30}), format!("{no_descriptor}size is 2e+30, not a number of bytes")),
         (json!({"digest": "sha256:../../../x"}), format!("{no_descriptor}Invalid encoded value ../../../x")),
         (json!({"size": 100_000_000}), " is 100000000 bytes of JSON: more than 4 MiB are refused".to_owned()),
         (json!({"size": 1}), ", its descriptor says 1".to_owned()),
@@ -138,7 +139,7 @@ fn entries_of_the_index() {
             " is no image but \"application/vnd.oci.image.layer.v1.tar\"".to_owned(),
         ),
     ] {
-        // A blob that only the entry named stays as well: it is in doubt.
+        // A blob that only the entry named also stays, because it may be needed.
         if members.get("digest").is_none() {
             store.refused(&store.with_entry(&members), &expected);
             continue;
@@ -160,7 +161,7 @@ fn an_entry_that_is_no_descriptor_is_listed_and_kept() {
     let output = ls.arg("--root").arg(store.root.path()).output().unwrap();
     let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(listed["images"][0]["references"], json!(["image:latest"]));
-    let problem = "its entry in index.json is no descriptor: invalid value: integer `-1`, expected u64";
+    let problem = "its entry in index.json is no descriptor: size is -1, not a number of bytes";
     assert_eq!(listed["images"][0]["error"], problem);
     // Another name is added.
     let other = store.root.path().join("a.tar");
@@ -198,7 +199,7 @@ fn the_index_itself() {
     ] {
         store.refused(&index, expected);
     }
-    // One that was cut short is read from the copy that is kept beside it.
+    // A truncated list is read from the copy beside it.
     for index in [&store.index[..60], ""] {
         fs::write(store.images().join("index.json"), index).unwrap();
         let (status, error) = tool("img-inspect", store.root.path(), &["image"]);
@@ -250,7 +251,7 @@ fn manifests() {
         (twice("config", "{}"), " is not an image manifest: member \"config\" twice at line 1 column "),
         (
             set("/layers/0/size", json!(-5)),
-            " is not an image manifest: invalid value: integer `-5`, expected u64",
+            " is not an image manifest: layers[0].size is -5, not a number of bytes",
         ),
         (set("/config/size", json!(7)), ", its descriptor says 7"),
         (set("/config/mediaType", json!(layer("manifest.v1+json"))), " is no configuration but "),
@@ -289,7 +290,7 @@ fn files_that_are_none() {
     let (status, error) = tool("img-inspect", store.root.path(), &["image"]);
     assert!(status == 1 && error.contains("index.json\": not a regular file"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(60));
-    // No process waited at the other end.
+    // No process waited at the other end of the FIFO.
     assert!(
         fs::File::options()
             .write(true)

@@ -1,15 +1,15 @@
 //! Loads images from an archive into the image store.
 //!
 //! # Does
-//! Reads an OCI archive, a Docker archive (`docker save`), an OCI layout directory, or the tar of a root file system, and
-//! recognises them by content. Each may be compressed with gzip, zstd, xz or bzip2. A root file system becomes an image of
-//! one layer, as with `docker import`.
+//! Reads an OCI archive, a Docker archive (`docker save`), an OCI layout directory, or the tar of a root file
+//! system. It detects the form by its content. Each may be compressed with gzip, zstd, xz or bzip2. A root
+//! file system becomes an image of one layer, as with `docker import`.
 //! # Reads
-//! No document; the given file, or standard input for `-`.
+//! No document. Reads the given file, or standard input for `-`.
 //! # Adds
-//! `image`: the first image of the archive. All other images go into the store as well.
+//! `image`: the first image of the archive. All other images are stored as well.
 //! # Undoes
-//! Only the member: the image stays in the store until `img-rm` and `img-gc`.
+//! Only the member. The image stays in the store until `img-rm` and `img-gc`.
 //! # Needs
 //! Write access to `$STAVE_ROOT/images`.
 
@@ -34,7 +34,7 @@ struct Load {
     /// Name the image; by default the names in the archive are kept
     #[arg(short, long, value_name = "NAME")]
     tag: Option<Reference>,
-    /// Take this platform of a multi-platform image, or mark a root file system with it: os/architecture[/variant]
+    /// Take this platform of a multi-platform image, or set it for a root file system: os/arch[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     /// Refuse an archive that is larger than this when decompressed: bytes, or with K, M, G or T
@@ -79,7 +79,7 @@ impl Source for Load {
         })
     }
 
-    /// It was told while it was loaded.
+    /// The images were printed while they were loaded.
     fn shown(&self, _: &Image) -> Option<String> {
         Some(String::new())
     }
@@ -92,7 +92,7 @@ impl Source for Load {
             format!("oci:{}{to}", operation::quote(&context.scope.root.join("images").to_string_lossy()));
         let form = self.input()?.form();
         self.hold_name(form)?;
-        // What an archive holds is known when it was read.
+        // What an archive holds is known only after it has been read.
         let copy = if self.platform.is_some() { "skopeo copy" } else { "skopeo copy --all" };
         Ok(toolkit::equivalent(match form {
             Form::RootFs => {
@@ -109,7 +109,7 @@ impl Source for Load {
 }
 
 impl Load {
-    /// The input.
+    /// Opens the input.
     fn input(&self) -> Result<Input> {
         if self.file == Path::new("-") && io::stdin().is_terminal() {
             return Err(hint(
@@ -121,7 +121,7 @@ impl Load {
         Ok(Input::open(&self.file)?.within(limits))
     }
 
-    /// A root file system has no name of its own.
+    /// Rejects a root file system without `--tag`, because it has no name of its own.
     fn hold_name(&self, form: Form) -> Result<()> {
         match form {
             Form::RootFs if self.tag.is_none() => Err(hint(
@@ -133,7 +133,7 @@ impl Load {
     }
 }
 
-/// In the words of `docker load`.
+/// Reports an image in the words of `docker load`.
 fn report(layout: &Layout, image: &Found) {
     for reference in &image.references {
         operation::tell!("Loaded image: {reference}");

@@ -1,4 +1,4 @@
-//! Every form of an image, recognised by content.
+//! Every form of an image, detected by its content.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn a_root_file_system_is_an_image_of_one_layer() {
     let diff_id = image["configuration"]["rootfs"]["diff_ids"][0].clone();
     assert_eq!(diff_id, oci::Digest::of(&rootfs).to_string());
 
-    // Compressed, it is the same image.
+    // The compressed archive gives the same image.
     let mut gzip = std::process::Command::new("gzip")
         .arg("-c")
         .stdin(std::process::Stdio::piped())
@@ -90,14 +90,14 @@ fn of_several_images_all_are_loaded_and_one_is_asked_for() {
     assert_eq!(store.loaded(&[], &several())["reference"], "a:1");
 }
 
-/// A tar without its end, so that another may follow.
+/// A tar without its end, so that another tar may follow.
 fn before(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = common::tar(files);
     archive.truncate(archive.len() - 1024);
     archive
 }
 
-/// What the first member is called says little: the lists do, near the beginning and far from it.
+/// The first member's name does not decide. The lists do, near the beginning or far from it.
 #[test]
 fn lists_of_images_may_stand_anywhere() {
     for first in [vec![1], vec![1; 3 << 20]] {
@@ -111,14 +111,14 @@ fn lists_of_images_may_stand_anywhere() {
             }
         }
     }
-    // An application for the web has one of its own, and is a root file system.
+    // A web application has its own manifest.json, and is a root file system.
     let web = common::tar(&[("app/x", b"x"), ("manifest.json", br#"{"name": "app"}"#)]);
     assert_eq!(Store::new().loaded(&["-t", "web"], &web)["reference"], "web:latest");
     let line = Store::new().refused(&[], &web);
     assert_eq!(line, "img-load: - is a root file system and has no name of its own");
 }
 
-/// Docker 25.0.0 writes an index with `null` for what is saved by its id, and its own list.
+/// Docker 25.0.0 writes an index with `null` for images saved by id, and its own list.
 #[test]
 fn an_index_without_images_beside_a_list_of_docker_s() {
     let layer = common::layer();
@@ -135,7 +135,7 @@ fn an_index_without_images_beside_a_list_of_docker_s() {
     assert_eq!(Store::new().loaded(&["-t", "x"], &archive)["reference"], "x:latest");
 }
 
-/// What `oras copy -r` and cosign put beside an image, and a configuration as Docker 1.10 pushed it.
+/// Artifacts of `oras copy -r` and cosign beside an image, and a configuration as Docker 1.10 pushed it.
 #[test]
 fn artifacts_beside_an_image_and_an_odd_configuration() {
     let manifest_of = |archive: &mut Oci, change: &dyn Fn(&mut serde_json::Value)| {

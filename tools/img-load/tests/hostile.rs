@@ -1,4 +1,4 @@
-//! Archives with false content: a one-line error names it, and nothing is left in the store.
+//! Archives with invalid content: a one-line error names it, and nothing is left in the store.
 
 mod common;
 
@@ -96,7 +96,7 @@ fn oci_archives() {
     }
     let mut archive = Oci::new("x");
     archive.files[0].0 = "blobs/sha256/../../../etc/x".to_owned();
-    // A member's name is a key and not a path: the blob is known by its content.
+    // A member's name is a key and not a path: the content identifies the blob.
     Store::new().loaded(&[], &archive.archive());
     assert!(!std::path::Path::new("/etc/x").exists());
     let deep = "[".repeat(100_000);
@@ -156,7 +156,7 @@ fn damaged_streams() {
     ] {
         assert_eq!(store.refused(&["-t", "x"], input), format!("img-load: {problem}"));
     }
-    // A root file system that ends early, after the part by which its form is recognised.
+    // A root file system that is truncated after the part by which its form is detected.
     let rootfs = testkit::rootfs(|tree| testkit::file(tree, "bin/large", 0o755, &vec![7; 3 << 20]));
     assert_eq!(
         store.refused(&["-t", "x"], &rootfs[..2 << 20]),

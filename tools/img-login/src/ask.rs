@@ -1,4 +1,4 @@
-//! Questions at the terminal, and a password from standard input.
+//! Asks questions at the terminal, and reads a password from standard input.
 
 use std::{
     fs::{File, OpenOptions},
@@ -8,10 +8,10 @@ use std::{
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use toolkit::prelude::*;
 
-/// The longest password, in bytes. Tokens are long.
+/// The longest password, in bytes. Tokens can be long.
 const MAX_PASSWORD: u64 = 64 << 10;
 
-/// The whole of standard input, without the end of its line.
+/// All of standard input, without the newline at the end.
 pub(crate) fn password_of_stdin() -> Result<String> {
     let mut text = String::new();
     let count = io::stdin().lock().take(MAX_PASSWORD + 1).read_to_string(&mut text);
@@ -22,17 +22,17 @@ pub(crate) fn password_of_stdin() -> Result<String> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// Asks for something that may be seen.
+/// Asks a question whose answer is shown while it is typed.
 pub(crate) fn line(question: &str) -> Result<String> {
     ask(&terminal()?, question)
 }
 
-/// Asks for something that is not shown while it is typed.
+/// Asks a question whose answer is not shown while it is typed.
 pub(crate) fn secret(question: &str) -> Result<String> {
     let terminal = terminal()?;
     let _hidden = Hidden::new(&terminal)?;
     let asked = (&terminal).write_all(question.as_bytes()).and_then(|()| typed(&terminal));
-    // The end of the line was not shown either.
+    // The newline was not shown either.
     let _ = (&terminal).write_all(b"\n");
     match asked.map_err(|error| anyhow!("ask at the terminal: {error}"))? {
         Some(answer) => Ok(answer),
@@ -40,7 +40,8 @@ pub(crate) fn secret(question: &str) -> Result<String> {
     }
 }
 
-/// What is typed until the end of the line; none after Ctrl-C. The keys mean what they mean to the kernel otherwise.
+/// Reads keys until the end of the line. None after Ctrl-C. Backspace, Ctrl-U and Ctrl-D have their usual
+/// meaning.
 fn typed(mut terminal: &File) -> io::Result<Option<String>> {
     let mut answer = Vec::new();
     let mut key = [0];
@@ -80,8 +81,8 @@ fn ask(mut terminal: &File, question: &str) -> Result<String> {
     Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// A terminal that does not show what is typed, and leaves Ctrl-C to the reader, until this is dropped: a signal would end the program,
-/// and leave the terminal so.
+/// A terminal without echo and without signals from keys, until this is dropped. A signal from Ctrl-C would
+/// end the program and leave the terminal without echo.
 struct Hidden<'a> {
     terminal: &'a File,
     before: Termios,

@@ -1,16 +1,16 @@
-//! Logs in at a registry.
+//! Logs in to a registry.
 //!
 //! # Does
-//! Asks the registry whether it takes the name and the password. If it does, keeps them where Docker, podman and skopeo find them
-//! too: in a credential helper, where the file names one, or else in the file.
+//! Checks the name and password with the registry. If the registry accepts them, stores them where Docker,
+//! podman and skopeo also find them: in a credential helper if the file names one, or else in the file.
 //! # Reads
 //! No document. The password comes from standard input, or is asked for at the terminal.
 //! # Adds
-//! Nothing; prints `{registry, username}` and where the login was kept: `file` or `helper`.
+//! Nothing; prints `{registry, username}` and the place of the login: `file` or `helper`.
 //! # Undoes
 //! Nothing; `img-logout` removes the login.
 //! # Needs
-//! The network, and write access to the file.
+//! Access to the registry, and write access to the file.
 
 mod ask;
 
@@ -25,13 +25,13 @@ use remote::Reach;
 use serde_json::{Value, json};
 use toolkit::{prelude::*, rows};
 
-/// Log in at a registry
+/// Log in to a registry
 #[derive(Parser)]
 #[command(name = "img-login", version)]
 struct LogIn {
     #[arg(help = "The registry: HOST[:PORT]", value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
     registry: String,
-    /// The name; asked for by default
+    /// The user name; by default, ask for it
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
     /// Read the password from standard input

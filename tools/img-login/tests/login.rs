@@ -1,5 +1,5 @@
-//! What a registry has, and who may see it: img-login, img-logout, img-tags, img-digest, img-referrers and img-rm --remote beside
-//! Debian's docker-registry and skopeo.
+//! What a registry has, and who may see it: img-login, img-logout, img-tags, img-digest, img-referrers and
+//! img-rm --remote with Debian's docker-registry and skopeo.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -8,7 +8,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use serde_json::{Value, json};
 use testkit::{Sandbox, rootfs};
 
-/// Plain HTTP on port 5000; TLS and a password, with the same repositories, on 5001.
+/// A registry with plain HTTP on port 5000. On 5001, with TLS and a password, the same repositories.
 fn with_registries() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox
@@ -58,7 +58,7 @@ fn log_in_and_out() {
     sh("skopeo inspect --cert-dir certs docker://localhost:5001/lib/a:1 > /dev/null").ok();
     sh("img-pull -q --cert-dir certs --root fresh localhost:5001/lib/a:1 > /dev/null").ok();
 
-    // podman's file is read first, so a login that is there already is renewed there.
+    // podman's file is read first, so an existing login is renewed there.
     sh("mkdir -p home/run/containers && echo '{\"auths\": {\"localhost:5001\": {\"auth\": \"eDp5\"}}}' > home/run/containers/auth.json").ok();
     let denied = sh("img-tags --cert-dir certs localhost:5001/lib/a").exits(1).stderr;
     assert!(denied.ends_with("\nhint: log in with `img-login localhost:5001`\n"), "{denied}");
@@ -105,7 +105,7 @@ fn a_helper_keeps_the_login() {
 #[test]
 fn at_the_terminal() {
     let sandbox = with_registries();
-    // script gives it a terminal; what is typed comes once the question stands there.
+    // script provides the terminal. The input is typed when the question is shown.
     let typed = "(while ! grep -q Username log; do sleep 0.02; done; echo u; while ! grep -q Password log; do sleep 0.02; done; echo p:w) |
         HOME=$PWD/home script -qfc 'img-login localhost:5001 --cert-dir certs --authfile home/auth.json > report' log > /dev/null";
     sandbox.sh(typed).ok();
@@ -139,7 +139,8 @@ fn tags_digests_and_removal() {
     assert_eq!(found["reference"], format!("localhost:5000/lib/a@{digest}"));
     sandbox.sh(&format!("img-digest localhost:5000/lib/a@{digest} --platform linux/amd64")).ok();
 
-    // Debian's registry knows manifests by digest alone here. To take out all names for one would lose the others.
+    // Debian's registry can remove manifests by digest only. Removing all names for one would lose the
+    // others.
     let kept = sandbox.sh("img-rm --remote localhost:5000/lib/a:2").exits(1).stderr;
     assert_eq!(
         kept,
@@ -158,14 +159,14 @@ fn tags_digests_and_removal() {
     assert!(alone.contains("--remote"), "{alone}");
 }
 
-/// Debian's registry keeps no list of referrers, so the one under a tag counts.
+/// Debian's registry keeps no list of referrers, so the one under a tag is used.
 #[test]
 fn referrers_under_a_tag() {
     let sandbox = with_registries();
     let digest = sandbox.sh("img-digest localhost:5000/lib/a:1 | jq -r .digest").ok().trim().to_owned();
     let none = sandbox.sh("img-referrers localhost:5000/lib/a:1").json();
     assert_eq!(none, json!({"subject": format!("localhost:5000/lib/a@{digest}"), "referrers": []}));
-    // The registry wants what an index names: here the image itself, twice.
+    // The registry requires everything that an index names: here the image itself, twice.
     let own = sandbox.sh("img-digest localhost:5000/lib/a:1").json();
     let entry = |kind: &str| json!({"mediaType": own["mediaType"], "size": own["size"], "digest": digest, "artifactType": kind});
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",

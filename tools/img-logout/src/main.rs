@@ -1,7 +1,8 @@
-//! Logs out at a registry.
+//! Logs out of a registry.
 //!
 //! # Does
-//! Removes the login from each file and credential helper where `img-pull` would find it. The registry is not asked.
+//! Removes the login from each file and credential helper where `img-pull` would find it. It does not contact
+//! the registry.
 //! # Reads
 //! No document.
 //! # Adds
@@ -18,7 +19,7 @@ use registry::credentials::{self, Place};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// Log out at a registry
+/// Log out of a registry
 #[derive(Parser)]
 #[command(name = "img-logout", version)]
 struct LogOut {

@@ -1,17 +1,21 @@
 //! Lists the images in the image store.
 //!
 //! # Does
-//! Reads `index.json` and the manifests and configurations that it names, but no layers.
+//! Reads `index.json`, and the manifests and configurations that it lists. Reads no layers.
 //! # Reads
 //! No document.
 //! # Adds
-//! Nothing; prints `{"images": [{references, id, digest, created, size, platform, layers}]}`, the newest image first.
-//! `--table` prints the table of `docker images`, `--ids` the list of `docker images -q`. `--cache` prints `{"steps": [{key, step, size,
-//! used, uses}]}`, the step of the build cache that was used last first.
+//! Nothing; prints `{"images": [{references, id, digest, created, size, platform, layers}]}`, the newest
+//! image first. `--format` prints text, of our `{member}` or of Docker's templates. `--table` prints the table
+//! of `docker images`, `--ids` the list of `docker images -q`.
+//! `--cache` prints `{"steps": [{key, step, size, used, uses}]}` for the build cache, the most recently used
+//! step first.
 //! # Undoes
 //! Nothing.
 //! # Needs
 //! Read access to `$STAVE_ROOT/images`. A missing store counts as empty.
+
+mod docker;
 
 use std::{collections::HashSet, process::ExitCode};
 
@@ -22,9 +26,9 @@ use oci::{
     table, timestamp,
 };
 use serde_json::{Value, json};
-use toolkit::prelude::*;
+use toolkit::{listing::Format, prelude::*};
 
-/// How much of a step's text a table shows, in characters.
+/// How many characters of a step's text the table shows.
 const SHOWN: usize = 60;
 
 /// List the images in the image store
@@ -43,8 +47,16 @@ struct Ls {
     /// Print ids in full
     #[arg(long)]
     no_trunc: bool,
-    /// List the steps of the build cache: text, size, last use, and how often each was used
-    #[arg(long, conflicts_with_all = ["name", "ids"])]
+    /// Print TEXT for each name of an image, one a line, with {repository}, {tag}, {id}, {digest}, {created},
+    /// {size} and {platform} replaced; or a template of `docker images`: {{.Repository}}:{{.Tag}}, {{json .}},
+    /// table {{.ID}}\t{{.Size}}
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["table", "ids"])]
+    format: Option<Format>,
+    /// List only these images: before, dangling, label, reference or since; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = toolkit::pair)]
+    filter: Vec<(String, String)>,
+    /// List the steps of the build cache: text, size, last use, and number of uses
+    #[arg(long, conflicts_with_all = ["name", "ids", "format", "filter"])]
     cache: bool,
     #[command(flatten)]
     common: Common,
@@ -77,6 +89,10 @@ impl Report for Ls {
             }
             images.retain(|image| !image.references.is_empty());
         }
+        if !self.filter.is_empty() {
+            let layout = Layout::look(context.scope.root.join("images"))?;
+            images = docker::filtered(&layout, images, &self.filter)?;
+        }
         Ok(json!({ "images": images }))
     }
 
@@ -89,6 +105,15 @@ impl Report for Ls {
             let ids = images.iter().filter_map(|image| self.id(image)).filter(|id| told.insert(id.clone()));
             ids.map(|id| id + "\n").collect()
         })
+    }
+
+    fn formatted(&self, report: &Value) -> Result<Option<String>> {
+        let Some(format) = &self.format else { return Ok(None) };
+        let rows: Vec<Value> = images(report).iter().flat_map(docker::named).collect();
+        let text = format.rows(&rows.iter().collect::<Vec<_>>(), &docker::HEADINGS, |row| {
+            docker::row(row, self.no_trunc)
+        })?;
+        Ok(text.or_else(|| self.shown(report)))
     }
 
     fn shown(&self, report: &Value) -> Option<String> {

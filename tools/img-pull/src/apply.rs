@@ -1,4 +1,4 @@
-//! Layers that are unpacked while they arrive.
+//! Unpacks layers while they arrive.
 
 use std::{path::Path, sync::Once};
 
@@ -12,7 +12,7 @@ use oci::{Digest, Image};
 use registry::{Event, Progress, pull::Layers};
 use toolkit::prelude::*;
 
-/// The limits for layers, and how they are unpacked: layer-apply's flags.
+/// The flags of layer-apply: limits for layers, and how to unpack them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Unpacking {
     /// Make each layer a directory, or with erofs an image in one file
@@ -30,8 +30,7 @@ pub(crate) struct Unpacking {
     /// Refuse a layer with device nodes
     #[arg(long, requires = "apply")]
     no_devices: bool,
-    /// In a user namespace, give files of owners without a mapping to the caller, and make empty files instead of device
-    /// nodes
+    /// In a user namespace, unpack files of unmapped owners as the caller's, and device nodes as empty files
     #[arg(long, requires = "apply")]
     rootless: bool,
 }
@@ -44,7 +43,7 @@ impl Unpacking {
     }
 }
 
-/// Adds a hint for an ordinary user.
+/// Adds a hint for an ordinary user, if a layer was refused.
 pub(crate) fn hinted(error: Error) -> Error {
     let refused = error.chain().find_map(|cause| cause.downcast_ref::<layer::apply::Error>());
     match refused.and_then(layer::apply::Error::hint) {
@@ -53,8 +52,8 @@ pub(crate) fn hinted(error: Error) -> Error {
     }
 }
 
-/// Unpacks the layers below `$STAVE_ROOT/layers`, as layer-apply does. If a mirror sends wrong bytes, the layer is thrown
-/// away and unpacked again from the next source.
+/// Unpacks the layers below `$STAVE_ROOT/layers`, as layer-apply does. If a mirror sends wrong bytes, the
+/// unpacked part is thrown away, and the layer is unpacked again from the next source.
 pub(crate) fn apply(
     layers: &Layers,
     image: &Image,
@@ -76,7 +75,7 @@ pub(crate) fn apply(
     };
     loop {
         match store.apply_all(&wanted, open, &options, tell) {
-            // Complete layers are found again. Of the others, nothing is left.
+            // Complete layers are found again. Nothing is left of the others.
             Err(layer::apply::Error::Layer { digest, .. }) if layers.begun_again(&digest) => {}
             outcome => return outcome.map(drop).map_err(Error::from),
         }

@@ -1,19 +1,20 @@
 //! Pulls an image from a registry into the image store.
 //!
 //! # Does
-//! Speaks the OCI distribution-spec. Downloads several layers at once, continues where a connection broke, and uses a layer
-//! only after its digest was checked. Does not download what is in the store. The name keeps the index of a multi-platform
-//! image; another `--platform` adds to it. With `--apply`, unpacks layers while they arrive.
+//! Speaks the OCI distribution-spec. Downloads several layers at once, continues where a connection broke,
+//! and uses a layer only after checking its digest. Does not download what is in the store. The name keeps
+//! the index of a multi-platform image; another `--platform` is added to the name. With `--apply`, unpacks
+//! layers while they arrive.
 //! # Reads
-//! No document. Credentials of Docker, podman and skopeo: `$REGISTRY_AUTH_FILE`, containers' `auth.json`,
-//! `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, and the credential helpers that these name. Mirrors of podman
-//! and skopeo: containers-registries.conf(5).
+//! No document. Reads credentials of Docker, podman and skopeo: `$REGISTRY_AUTH_FILE`, containers'
+//! `auth.json`, `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, and the credential helpers that
+//! these name. Reads mirrors of podman and skopeo: containers-registries.conf(5).
 //! # Adds
 //! `image`.
 //! # Undoes
-//! Only the member: the image stays in the store until `img-rm` and `img-gc`.
+//! Only the member. The image stays in the store until `img-rm` and `img-gc`.
 //! # Needs
-//! Write access to `$STAVE_ROOT/images`; with `--apply`, what `layer-apply` needs.
+//! Write access to `$STAVE_ROOT/images`; with `--apply`, the same as `layer-apply`.
 
 mod apply;
 
@@ -37,14 +38,13 @@ use toolkit::prelude::*;
 struct Pull {
     #[arg(help = "The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "NAME", value_parser = |name: &str| name.parse().map(Reference::pinned))]
     reference: Reference,
-    /// Take this platform of a multi-platform image: os/architecture[/variant]; repeatable. The document gets the first one.
-    /// unknown/unknown: its attestations
+    /// Take this platform: os/architecture[/variant], or unknown/unknown for attestations; repeatable
     #[arg(long, value_name = "PLATFORM")]
     platform: Vec<Platform>,
-    /// Take everything that a multi-platform image consists of, attestations too: `img-push` then sends it whole
+    /// Take the whole index of a multi-platform image, with attestations, for `img-push` to send
     #[arg(long, conflicts_with = "platform")]
     all_platforms: bool,
-    /// Unpack each layer while it arrives, as layer-apply does
+    /// Unpack each layer while it arrives, like layer-apply
     #[arg(long)]
     apply: bool,
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! Layers that registries may not distribute: fetched from where their descriptors say, and not pushed.
+//! Layers that registries may not distribute: they are fetched from the URLs in their descriptors, and not
+//! pushed.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -10,7 +11,7 @@ use oci::Digest;
 use serde_json::{Value, json};
 use server::{Content, gets, image, ok, pull, serve};
 
-/// An image in `a/b` whose only layer is to be had at `url` alone.
+/// An image in `a/b` whose only layer is available only at `url`.
 fn foreign(content: &mut Content, layer: &[u8], url: &str) {
     let manifest = image(content, "1", &[layer.to_vec()]);
     let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
@@ -37,7 +38,7 @@ fn what_the_registry_does_not_have_is_fetched_from_where_it_is() {
     assert_eq!(std::fs::read(blob).unwrap(), layer);
     assert_eq!(gets(&seen, "/layer?x=1"), 1);
 
-    // It is not sent to another registry, where the manifest says as well where it is.
+    // The layer is not sent to another registry, because the manifest gives its URL there, too.
     let (other, seen) = serve(Content::new(), |request, _, stream| {
         let answer: Vec<u8> = match request.split(' ').next().unwrap() {
             "POST" => b"HTTP/1.1 202 Accepted\r\nLocation: /upload\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec(),

@@ -1,4 +1,4 @@
-//! Registries that lie, break off, are silent, or redirect elsewhere.
+//! Registries that lie, break off, send nothing, or redirect elsewhere.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -93,7 +93,7 @@ fn a_busy_registry_is_asked_again() {
     assert_eq!(pull(&host, &[]), (0, String::new()));
 }
 
-/// `Retry-After` may be a date, of the registry's clock.
+/// `Retry-After` may be a date, by the registry's clock.
 #[test]
 fn a_busy_registry_says_until_when() {
     let digest = Digest::of(&layer()).to_string();
@@ -120,7 +120,7 @@ fn a_busy_registry_says_until_when() {
     assert!(error.trim_end().ends_with(": 429 Too Many Requests"), "{error}");
 }
 
-/// The requests.
+/// Which request is answered wrongly.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
     Layer,
@@ -128,7 +128,7 @@ enum At {
     Manifest,
 }
 
-/// Answers `at` with these bytes, followed by `then` again and again, or by silence.
+/// Answers `at` with these bytes, followed by `then` again and again, or by nothing.
 fn refused(at: At, answer: Vec<u8>, then: Option<Vec<u8>>) -> String {
     let layer = Digest::of(&layer()).to_string();
     let (host, _) = registry(move |request, _, stream| {
@@ -332,7 +332,7 @@ fn manifests_that_registries_must_not_send() {
         (
             of(negative),
             end(),
-            "is not an image manifest: invalid value: integer `-1`, expected u64".to_owned(),
+            "is not an image manifest: config.size is -1, not a number of bytes".to_owned(),
         ),
     ] {
         let error = refused(At::Manifest, answer, then);
@@ -351,7 +351,7 @@ fn configurations_that_registries_must_not_send() {
         ),
         (configuration(&[]), "1 layers in the manifest, 0 in the configuration"),
         (configuration(&vec![Digest::of(b""); 2]), "1 layers in the manifest, 2 in the configuration"),
-        (br#"{"rootfs": 1}"#.to_vec(), "invalid type"),
+        (br#"{"rootfs": 1}"#.to_vec(), "rootfs is 1, not an object"),
     ] {
         let mut store = Content::new();
         server::image_of(&mut store, "latest", content, &[layer()]);
@@ -371,7 +371,7 @@ fn configurations_that_registries_must_not_send() {
 
 #[test]
 fn indexes_without_end() {
-    // Each names the next one, six deep.
+    // Each index names the next one, six levels deep.
     let mut content = Content::new();
     let mut inner = image(&mut content, "inner", &[layer()]);
     let mut kind = "manifest.v1+json";

@@ -1,4 +1,5 @@
-//! Mirrors that send wrong bytes: the next one is asked from the start, and nothing of the wrong bytes is left.
+//! Mirrors that send wrong bytes: the next source is asked from the start, and nothing of the wrong bytes is
+//! left.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -31,7 +32,7 @@ fn unpacked(root: &Path) -> BTreeSet<String> {
     names
 }
 
-/// A server that has the image, and sends `wrong` when the layer is requested from its start.
+/// A server that has the image, and sends `wrong` if the layer is requested from its start.
 fn liar(content: &Content, layer: &[u8], wrong: Vec<u8>) -> (String, Seen) {
     let path = format!("GET /v2/a/b/blobs/{} ", Digest::of(layer));
     serve(content.clone(), move |request, _, stream| {
@@ -45,8 +46,8 @@ fn wrong_bytes_of_a_mirror_are_replaced() {
     let mut content = Content::new();
     image(&mut content, "latest", &[one.clone(), two.clone()]);
     let path = format!("/v2/a/b/blobs/{}", Digest::of(&two));
-    // An archive of the same size with a file that must not be left, one with a wrong end, and one that is not an
-    // archive.
+    // An archive of the same size with a file that must not be left, one with a wrong end, and one that is
+    // not an archive.
     let mut other = layer("3");
     other.resize(two.len(), 0);
     let mut late = two.clone();
@@ -96,7 +97,7 @@ fn wrong_bytes_of_a_mirror_are_replaced() {
 
 #[test]
 fn the_rest_of_what_a_mirror_began_is_not_blamed() {
-    // The mirror sends wrong bytes and breaks off; the registry's correct end does not fit to them.
+    // The mirror sends wrong bytes and breaks off. The registry's correct rest does not match them.
     let one = layer("1");
     let mut content = Content::new();
     image(&mut content, "latest", std::slice::from_ref(&one));
@@ -131,7 +132,7 @@ fn what_is_wrong_everywhere_ends_the_pull() {
         }
         assert!(!fs::read_to_string(root.path().join("images/index.json")).unwrap().contains("a/b"));
     }
-    // If the right bytes of a layer are unusable, no other source is asked.
+    // If a layer has the right bytes but cannot be used, no other source is asked.
     let mut content = Content::new();
     image_of(&mut content, "latest", configuration(&[Digest::of(&garbage)]), std::slice::from_ref(&garbage));
     let (mirror, _) = serve(content.clone(), |_, _, _| false);

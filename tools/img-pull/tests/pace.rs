@@ -14,7 +14,7 @@ use std::{
 use oci::Digest;
 use server::{Content, gets, image, ok, partial, pull, range, serve};
 
-/// No read takes this long.
+/// Every read takes less time than this.
 const PAUSE: Duration = Duration::from_millis(50);
 const FLAGS: [&str; 7] = ["-q", "--timeout", "5", "--speed-limit", "1000", "--speed-time", "1"];
 
@@ -22,7 +22,7 @@ fn layer() -> Vec<u8> {
     testkit::rootfs(|tree| testkit::file(tree, "name", 0o644, &[7; 300_000]))
 }
 
-/// Sends a byte now and then, as long as they are read.
+/// Sends a byte now and then, as long as the client reads.
 fn drip(stream: &mut TcpStream, content: &[u8]) -> bool {
     for byte in content {
         if stream.write_all(&[*byte]).is_err() {

@@ -1,4 +1,4 @@
-//! Registries that are reached through a proxy, and without one where they should be.
+//! Registries that are reached through a proxy, or directly where they should be.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -25,8 +25,8 @@ for port in 3128 3129 5000 5001; do
 done
 "#;
 
-/// Plain HTTP on port 5000 and TLS on 5001, on every address of the host; a proxy on 3128, and one with TLS on 3129.
-/// The image `x` is in the store. The name of a server cannot be looked up.
+/// Plain HTTP on port 5000 and TLS on 5001, on every address of the host. A proxy on 3128, and one with TLS
+/// on 3129. The image `x` is in the store. The servers' names cannot be looked up.
 fn with_proxy() -> Sandbox {
     let sandbox = Sandbox::new();
     let storage = json!({"filesystem": {"rootdirectory": sandbox.directory().join("data")}});
@@ -45,7 +45,7 @@ fn with_proxy() -> Sandbox {
     sandbox
 }
 
-/// The requests to the proxy since the last time, each once.
+/// The requests to the proxy since the last call, without duplicates.
 fn asked(sandbox: &Sandbox) -> String {
     sandbox.sh("sort -u asked.log 2> /dev/null; rm -f asked.log").ok()
 }
@@ -56,7 +56,7 @@ fn plain_http_is_forwarded() {
     let variables = "HTTP_PROXY=http://u:p%40s@127.0.0.1:3128 HTTPS_PROXY=127.0.0.1:3128";
     sandbox.sh(&format!("{variables} img-push -q --insecure x registry.test:5000/a")).ok();
     let requests = asked(&sandbox);
-    // With TLS, it is reached through a tunnel.
+    // TLS goes through a tunnel.
     assert!(requests.starts_with("CONNECT registry.test:5000 \n"), "{requests}");
     for line in requests.lines().skip(1) {
         let (method, rest) = line.split_once(' ').unwrap();
@@ -68,7 +68,7 @@ fn plain_http_is_forwarded() {
     }
     sandbox.sh(&format!("{variables} img-pull -q --insecure --root fresh --apply registry.test:5000/a")).ok();
     assert_eq!(sandbox.sh("cat fresh/layers/*/etc/name").ok(), "a");
-    // Also later requests on the same connection.
+    // The same holds for later requests on the same connection.
     assert_eq!(sandbox.sh("grep -c 'http.request.uri=\"/' plain.log || :").ok(), "0\n");
     let pushed = "grep -c 'http.request.uri=\"http://registry.test:5000/v2/a/manifests/' plain.log";
     assert_ne!(sandbox.sh(pushed).ok(), "0\n");
@@ -89,7 +89,7 @@ fn tls_goes_through_a_tunnel() {
             .ok();
         assert_eq!(asked(&sandbox), format!("CONNECT registry.test:5001 {credentials}\n"), "{proxy}");
     }
-    // The proxy's certificate is good, but the registry's is not.
+    // The proxy's certificate is valid, but the registry's is not.
     let untrusted = "HTTPS_PROXY=http://127.0.0.1:3128 img-pull -q registry.test:5001/a";
     let error = sandbox.sh(untrusted).exits(1).stderr;
     assert!(
@@ -156,7 +156,7 @@ fn what_a_proxy_does_not_allow() {
         error("HTTPS_PROXY=socks5://u:secret@127.0.0.1:3128 img-pull -q registry.test:5001/a"),
         "img-pull: read HTTPS_PROXY: scheme \"socks5\" is not http or https\n"
     );
-    // The error names the way that failed if both were tried.
+    // If both ways were tried, the error names the one that failed.
     assert_eq!(
         error(&format!("HTTPS_PROXY=http://127.0.0.1:1 img-pull -q --insecure {HOST}:9/a")),
         format!(
@@ -164,7 +164,7 @@ fn what_a_proxy_does_not_allow() {
              hint: HTTPS_PROXY names the proxy; set NO_PROXY={HOST}:9 to bypass it\n"
         )
     );
-    // It speaks TLS, and rejects a plain request.
+    // The proxy speaks TLS, and rejects a plain request.
     let no_http = error("HTTPS_PROXY=http://127.0.0.1:3129 img-pull -q --retries 0 registry.test:5001/a");
     let broke = format!("{get}: proxy http://127.0.0.1:3129: the connection broke\n");
     assert!(no_http.starts_with(&broke), "{no_http}");

@@ -1,4 +1,4 @@
-//! A real registry, Debian's docker-registry, with skopeo as the other client.
+//! A real registry, Debian's docker-registry, with skopeo as another client.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -20,8 +20,8 @@ for port in 5000 5001 5002 5003; do
 done
 "#;
 
-/// Plain HTTP on port 5000; TLS and a password, with the same repositories, on 5001; TLS and tokens on 5002, its token
-/// server on 5003.
+/// Plain HTTP on port 5000. TLS and a password, with the same repositories, on 5001. TLS and tokens on 5002,
+/// with the token server on 5003.
 fn with_registries() -> Sandbox {
     let sandbox = Sandbox::new();
     let write = |name: &str, value: Value| {
@@ -86,7 +86,8 @@ fn there_and_back() {
     assert!(other.stderr.contains(&format!("\n{short}: Mounted from lib/a\n")), "{}", other.stderr);
     let uploads = "grep -c 'PUT /v2/lib/b/blobs/uploads/' plain.log || :";
     assert_eq!(sandbox.sh(uploads).ok(), "1\n", "only the configuration was sent");
-    // Also from an image that has no name at this registry in the store, but was pushed there.
+    // The layer is also mounted from an image that has no name at this registry in the store, but was pushed
+    // there.
     sandbox.sh("img-tag localhost:5000/lib/a web; img-rm localhost:5000/lib/a").ok();
     sandbox.sh("img-push -q web localhost:5000/web/a > /dev/null").ok();
     let mounted = sandbox.sh("img-push -q web localhost:5000/web/b").json();
@@ -165,7 +166,7 @@ fn an_image_for_several_platforms() {
     assert_eq!(pushed["mediaType"], "application/vnd.oci.image.index.v1+json");
     let raw = sandbox.sh("skopeo inspect --raw --tls-verify=false docker://localhost:5000/multi:1").json();
     assert_eq!(raw["manifests"].as_array().unwrap().len(), 2);
-    // The same as Docker's manifest list, by skopeo.
+    // The same as Docker's manifest list, made by skopeo.
     sandbox
         .sh("skopeo copy -q --all --format v2s2 --src-tls-verify=false --dest-tls-verify=false \
                 docker://localhost:5000/multi:1 docker://localhost:5000/multi:docker")
@@ -194,7 +195,7 @@ fn an_image_for_several_platforms() {
             none.stderr
         );
     }
-    // A store with only one of them pushes that one where it is asked to; otherwise it says what is missing.
+    // A store with only one image pushes that one on request. Otherwise it reports what is missing.
     let push = "img-push -q --root fresh localhost:5000/multi:docker localhost:5000";
     let part = sandbox.sh(&format!("{push}/part --platform linux/arm64")).json();
     assert_eq!(part["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
@@ -203,7 +204,7 @@ fn an_image_for_several_platforms() {
         "img-push: push localhost:5000/whole:latest: the store lacks linux/amd64 of it\nhint: `img-pull --all-platforms` fetches \
          the rest; --platform pushes the image for one platform alone\n"
     );
-    // Each platform that is pulled adds to the name.
+    // Each pulled platform is added to the name.
     let more = "img-pull -q --root fresh --platform linux/amd64 localhost:5000/multi:docker";
     assert_eq!(sandbox.sh(more).json()["image"]["configuration"]["architecture"], "amd64");
     let whole = sandbox.sh(&format!("{push}/whole")).json();
@@ -215,7 +216,7 @@ fn an_image_for_several_platforms() {
     assert_eq!(sandbox.sh("jq -r .digest pushed").ok().trim(), pushed["digest"].as_str().unwrap());
 }
 
-/// An image for two platforms with an attestation, as BuildKit pushes it, and a signature beside them that says no platform.
+/// An image for two platforms with an attestation, as BuildKit pushes it, and a signature without a platform.
 #[test]
 fn everything_that_an_index_names() {
     let sandbox = with_registries();
@@ -257,7 +258,7 @@ fn everything_that_an_index_names() {
     let said = copy("--platform linux/amd64", "one").exits(1).stderr;
     assert!(said.contains(": the store lacks linux/arm64, unknown/unknown, sha256:"), "{said}");
     sandbox.sh("skopeo copy -q --all --src-tls-verify=false docker://localhost:5000/all dir:by-skopeo").ok();
-    // Attestations alone are no image; beside one they are pulled.
+    // Attestations alone are no image. Beside an image they are pulled.
     let more =
         "img-pull -q --root copied --platform unknown/unknown --platform linux/arm64 localhost:5000/multi:1";
     assert_eq!(sandbox.sh(more).json()["image"]["configuration"]["architecture"], "arm64");
@@ -309,13 +310,40 @@ fn certificates_and_passwords() {
         missing,
         "img-pull: read credentials for localhost:5001 from docker-credential-test: there is no such program\n"
     );
+    // A helper that fails, or cannot be started, is reported only if the registry wants a password.
+    let helper = sandbox.directory().join("docker-credential-test");
+    for (content, mode, reason) in [
+        ("#!/bin/sh\necho the key is locked\nexit 2\n", "755", "the key is locked"),
+        ("#!/bin/sh\nexit 3\n", "755", "exit status: 3"),
+        ("no program\n", "755", "Exec format error"),
+        ("#!/bin/sh\n", "644", "Permission denied"),
+    ] {
+        fs::write(&helper, content).unwrap();
+        let pull = |name: &str| {
+            let set = format!("chmod {mode} docker-credential-test; PATH=$PWD:$PATH; {at_home}");
+            sandbox.sh(&format!("{set} img-pull -q --insecure --root home-root-{mode} {name}"))
+        };
+        fs::write(
+            sandbox.directory().join("home/.docker/config.json"),
+            json!({"credsStore": "test"}).to_string(),
+        )
+        .unwrap();
+        pull("localhost:5000/lib/a").ok();
+        assert_eq!(
+            pull(name).exits(1).stderr,
+            format!("img-pull: read credentials for localhost:5001 from docker-credential-test: {reason}\n")
+        );
+        let both = json!({"credsStore": "test", "auths": {"localhost:5001": {"auth": "dTpw"}}});
+        fs::write(sandbox.directory().join("home/.docker/config.json"), both.to_string()).unwrap();
+        pull(name).ok();
+    }
     sandbox.sh("umount /etc/docker").ok();
 }
 
 #[test]
 fn tokens() {
     let sandbox = with_registries();
-    // The token server speaks TLS too: a password is not sent to one without TLS.
+    // The token server speaks TLS, too: passwords are not sent to a server without TLS.
     sandbox
         .sh("socat OPENSSL-LISTEN:5004,bind=127.0.0.1,fork,reuseaddr,cert=cert.pem,key=key.pem,verify=0 TCP:127.0.0.1:5003 > /dev/null 2>&1 &
             for try in $(seq 100); do grep -q ':138C .* 0A ' /proc/net/tcp && break; sleep 0.05; done")
@@ -328,8 +356,8 @@ fn tokens() {
     }
     let asked = log();
     assert!(asked.contains("GET known=yes service=registry&scope=repository:private/a:pull,push"), "{asked}");
-    // Each push gets one token, not one for each blob. The token also allows to take the layer from the first
-    // repository.
+    // Each push gets one token, not one for each blob. The token also allows mounting the layer from the
+    // first repository.
     assert_eq!(asked.lines().count(), 3, "{asked}");
     assert!(asked.ends_with("public/a:pull,push&scope=repository:private/a:pull&\n"), "{asked}");
     sandbox.sh(&format!("img-pull {known} --root fresh localhost:5002/private/a")).ok();
@@ -355,7 +383,7 @@ fn tokens() {
         asked.starts_with("POST known=yes ") && asked.contains("scope=repository:private/a:pull"),
         "{asked}"
     );
-    // A layer of another repository is taken from there, with a token for both.
+    // A layer of another repository is mounted from there, with a token for both.
     let mounted = sandbox
         .sh("img-push --cacert cert.pem --authfile auth.json localhost:5000/lib/a localhost:5002/private/b")
         .exits(0);
@@ -366,7 +394,7 @@ fn tokens() {
 #[test]
 fn a_way_with_tls_does_not_go_on_without() {
     let sandbox = with_registries();
-    // A ClientHello is not a request.
+    // A TLS ClientHello is not an HTTP request.
     let elsewhere = r#"#!/bin/bash
         read -r -N 4 method && [ "$method" = "GET " ] && read -r path _ || exit
         while read -r line && [ "${line%$'\r'}" ]; do :; done
@@ -390,7 +418,7 @@ fn a_way_with_tls_does_not_go_on_without() {
         "img-pull: get https://localhost:5006/v2/lib/a/manifests/latest: redirected to an address without TLS: \
          http://localhost:5000/v2/lib/a/manifests/latest\n"
     );
-    // A client that began without TLS follows.
+    // A client that began without TLS follows the redirection.
     sandbox.sh("img-pull -q --insecure --root fresh localhost:5007/lib/a > /dev/null").ok();
 }
 
@@ -422,7 +450,7 @@ fn mirrors() {
     sandbox.sh("img-push -q localhost:5000/lib/a localhost:5000/library/debian > /dev/null").ok();
     sandbox.sh("img-push -q localhost:5000/lib/a localhost:5000/hub/library/debian:2 > /dev/null").ok();
     let short = layer(&sandbox, "localhost:5000/lib/a:latest");
-    // Docker's own registry cannot be reached from here.
+    // Docker's own registry cannot be reached from the sandbox.
     let pulled = sandbox.sh("img-pull --root one --mirror localhost:5000 debian 2>&1 > one.json").ok();
     let digest = sandbox.sh("jq -r .image.descriptor.digest one.json").ok();
     assert_eq!(
@@ -443,7 +471,7 @@ fn mirrors() {
         passed[1].ends_with("/v2/hub/library/debian/manifests/latest: 404 Not Found: manifest unknown"),
         "{lines}"
     );
-    // And the rules of containers-registries.conf(5).
+    // The rules of containers-registries.conf(5) work as well.
     let conf = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n\
                 [[registry.mirror]]\nlocation = \"localhost:5000/hub\"\n\
                 [[registry]]\nprefix = \"example.org/team\"\nlocation = \"localhost:5001/lib\"\ninsecure = true\n\

@@ -1,4 +1,5 @@
-//! How layers are downloaded: several at once, each once, continued where the connection broke, and unpacked meanwhile.
+//! Layers are downloaded several at once, each once, continued where the connection broke, and unpacked while
+//! they arrive.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -24,7 +25,7 @@ fn layer(name: &str) -> Vec<u8> {
     testkit::rootfs(|tree| testkit::file(tree, name, 0o644, &vec![name.as_bytes()[0]; 300_000]))
 }
 
-/// Waits until the condition holds, for five seconds at most; returns whether it does.
+/// Waits until the condition holds, for five seconds at most. Returns whether it does.
 fn until(condition: impl Fn() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(5);
     while !condition() {
@@ -48,7 +49,7 @@ fn layers_come_side_by_side() {
         let (host, _) = serve(content.clone(), move |request, _, _| {
             if digests.iter().any(|digest| request.contains(digest)) {
                 highest.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                // There is time for the others to start, and for too many of them.
+                // Give the others time to start, and so too many, if that were possible.
                 until(|| highest.load(Ordering::SeqCst) >= at_once);
                 thread::sleep(Duration::from_millis(50));
                 running.fetch_sub(1, Ordering::SeqCst);
@@ -106,7 +107,7 @@ fn what_is_there_is_not_fetched_again() {
         1,
         "the second time it was only asked for its digest"
     );
-    // By digest, which cannot have changed, no server is asked.
+    // For a name with a digest, whose content cannot change, no server is asked.
     let requests = seen.lock().unwrap().len();
     let name = format!("a/b@{digest}");
     assert_eq!(pull(&host, root.path(), &["-q"], &name).0, 0);
@@ -174,7 +175,7 @@ fn a_layer_becomes_an_image_while_it_comes() {
     assert_eq!(status, 2, "{error}");
 }
 
-/// The path of a file below `layers`, also of a layer that is still being unpacked.
+/// The path of a file below `layers`, even in a layer that is still being unpacked.
 fn unpacked(root: &Path, name: &str) -> Option<PathBuf> {
     let mut left = vec![root.join("layers")];
     while let Some(directory) = left.pop() {

@@ -1,18 +1,18 @@
 //! Pushes an image from the image store to a registry.
 //!
 //! # Does
-//! Speaks the OCI distribution-spec. Does not send blobs that the registry has. Mounts layers that are known to be in another
-//! repository of the registry: those of recent pushes, and of images with a name there in the store. Sends the others,
-//! several at once, and names the manifest last. Sends layers as they are in the store, even uncompressed ones of `img-load`:
-//! compression would make another image of it.
+//! Speaks the OCI distribution-spec. Does not send blobs that the registry has. Mounts layers that are known
+//! to be in another repository of the registry: those of recent pushes, and of images in the store with a
+//! name in that registry. Sends the others, several at once, and the manifest last. Sends layers as they are
+//! in the store, even uncompressed ones from `img-load`: compression would change the image's digest.
 //! # Reads
-//! No document. Credentials, as `img-pull` does.
+//! No document. Reads credentials as `img-pull` does.
 //! # Adds
 //! Nothing; prints `{reference, digest, size, mediaType, sent, existing, mounted}`.
 //! # Undoes
-//! Nothing: others may have seen the image already.
+//! Nothing: others may already have seen the image.
 //! # Needs
-//! Read access to the store. With write access it also remembers what was pushed where.
+//! Read access to the store. With write access, it also remembers which layers were pushed where.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Pushes to registries that lie, refuse, are silent, or redirect elsewhere.
+//! Pushes to registries that lie, refuse, do not answer, or redirect elsewhere.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -134,7 +134,7 @@ fn sent_again_after_it_broke_and_not_when_it_is_there() {
     assert!(seen.last().unwrap().starts_with("PUT /v2/a/b/manifests/latest "));
 }
 
-/// A registry that moved: the same requests go to its new place, without the password of the old one.
+/// A registry that moved: the same requests go to its new address, without the password for the old one.
 #[test]
 fn sent_on_to_where_a_registry_moved() {
     for status in ["307 Temporary Redirect", "308 Permanent Redirect"] {
@@ -157,7 +157,8 @@ fn sent_on_to_where_a_registry_moved() {
     }
 }
 
-/// A registry may know a manifest by a digest of another algorithm (distribution keeps sha256 of what comes under a tag).
+/// A registry may store a manifest under a digest with another algorithm (distribution keeps sha256 for what
+/// is pushed to a tag).
 #[test]
 fn stored_under_a_digest_of_another_algorithm() {
     let (root, _) = store();
@@ -224,7 +225,7 @@ fn passwords_stay_at_home() {
 #[test]
 fn a_registry_that_hardly_reads_is_given_up() {
     let (root, _) = store();
-    // More than the sockets' buffers hold, and incompressible.
+    // More than fits into the sockets' buffers, and incompressible.
     let file = root.path().join("large.tar");
     let content: Vec<u8> =
         (0..6_000_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();

@@ -1,16 +1,16 @@
-//! Lists what refers to an image in a registry: signatures, SBOMs, attestations.
+//! Lists the referrers of an image in a registry: signatures, SBOMs, attestations.
 //!
 //! # Does
-//! Asks the registry for the images and artifacts that have the image as their `subject` (OCI distribution-spec, "Listing
-//! Referrers"). Where it keeps no such list, reads the one that clients keep under a tag.
+//! Asks the registry for the images and artifacts whose `subject` is the image (OCI distribution-spec,
+//! "Listing Referrers"). If the registry has no such list, reads the one that clients keep under a tag.
 //! # Reads
-//! No document. Credentials, as `img-pull` does.
+//! No document. Reads credentials as `img-pull` does.
 //! # Adds
 //! Nothing; prints `{subject, referrers: [descriptors]}`.
 //! # Undoes
 //! Nothing: it makes nothing.
 //! # Needs
-//! The network.
+//! Access to the registry.
 
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ use toolkit::prelude::*;
 struct Referrers {
     #[arg(help = "The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "NAME")]
     image: Reference,
-    /// List only those of this type
+    /// List only artifacts of this type
     #[arg(long, value_name = "TYPE")]
     artifact_type: Option<String>,
     #[command(flatten)]

@@ -1,16 +1,17 @@
 //! Removes names of images, or images with all their names.
 //!
 //! # Does
-//! Removes the given names. By id, removes the image with all its names. It removes no data: `img-gc` removes what no name,
-//! no container and no cache uses any more. With `--remote`, removes names, or images by their digests, from registries.
+//! Removes the given names. Given an id, removes the image with all its names. It removes no data: `img-gc`
+//! removes what no name, no container and no cache uses any more. With `--remote`, removes names, or images
+//! by digest, from registries.
 //! # Reads
 //! No document.
 //! # Adds
 //! Nothing; prints `{"untagged": [names], "deleted": [digests of images without a name now]}`.
 //! # Undoes
-//! Nothing: the data stays until `img-gc`, so that loading the image again is fast.
+//! Nothing: the data stays until `img-gc`, so the image can be loaded again quickly.
 //! # Needs
-//! Write access to `$STAVE_ROOT/images`; with `--remote`, the right to delete at the registry.
+//! Write access to `$STAVE_ROOT/images`; with `--remote`, permission to delete at the registry.
 
 mod registries;
 
@@ -32,7 +33,7 @@ struct Remove {
     /// Also remove images with several names by id, and ignore missing images
     #[arg(short, long)]
     force: bool,
-    /// Remove them from their registries, not from the store: a name, or by NAME@DIGEST an image with all its names there
+    /// Remove from registries: a name, or with NAME@DIGEST an image with all its names there
     #[arg(long)]
     remote: bool,
     #[command(flatten)]
@@ -43,12 +44,12 @@ struct Remove {
     common: Common,
 }
 
-/// What is to be removed for one argument.
+/// The removal for one argument.
 #[derive(PartialEq)]
 enum Removal {
-    /// A name, and the image that it is of.
+    /// A name, and the image that has it.
     Name(Reference, Box<Descriptor>),
-    /// What is listed of an image, and all its names.
+    /// The entries of an image in the list, and all its names.
     Image(Vec<Descriptor>, Vec<Reference>),
 }
 
@@ -62,7 +63,7 @@ impl Report for Remove {
             return registries::remove(&self.images, &self.reach, self.force, context.quiet);
         }
         let layout = self.layout(context)?;
-        // All of them are looked up before the first one goes, and all of them go together.
+        // All are looked up before the first one is removed, and all are removed together.
         let removals = self.removals(&layout)?;
         let (mut untagged, mut deleted) = (Vec::new(), Vec::new());
         let mut edit = layout.edit()?;
@@ -110,7 +111,7 @@ impl Report for Remove {
 }
 
 impl Removal {
-    /// A line for each name that goes, and for each image that has none then.
+    /// A line for each removed name, and for each image that then has no name.
     fn explain(&self, layout: &Layout) -> Vec<String> {
         let rmi = |what: &str| operation::words(["docker", "rmi", "--no-prune", what]);
         match self {
@@ -128,7 +129,7 @@ impl Remove {
         Ok(Layout::look(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?))
     }
 
-    /// The list: it is printed, or it is carried out. What is named twice goes once.
+    /// The list of removals, which is printed or carried out. Duplicates are removed once.
     fn removals(&self, layout: &Layout) -> Result<Vec<Removal>> {
         let mut removals: Vec<Removal> = Vec::new();
         for text in &self.images {
@@ -154,13 +155,13 @@ impl Remove {
     }
 }
 
-/// The id, as img-ls shows it; for an unreadable image, its digest.
+/// The image's id, as img-ls shows it. For an unreadable image, its digest.
 fn id_of(layout: &Layout, image: &Descriptor) -> String {
     let id = layout.image(image, None).and_then(|image| image.id());
     id.map_or(image.digest().to_string(), |id| id.to_string())
 }
 
-/// An error if the image has these names too.
+/// Fails if `names` is not empty: the names that the image also has.
 fn several(image: &str, names: &[Reference]) -> Result<()> {
     if names.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `--remote`: names and images of registries.
+//! `--remote`: removes names and images from registries.
 
 use oci::Reference;
 use registry::delete::Deleted;
@@ -6,13 +6,14 @@ use remote::Reach;
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// Removes each of them from its registry, and tells what went. With `force`, one that does not exist is no error.
+/// Removes each name or image from its registry, and reports what was removed. With `force`, missing ones are
+/// no error.
 pub(crate) fn remove(images: &[String], reach: &Reach, force: bool, quiet: bool) -> Result<Value> {
-    // All of them are read before the first one goes.
+    // All are parsed before the first one is removed.
     let references = references(images)?;
     let client = reach.client();
     let (mut untagged, mut deleted) = (Vec::new(), Vec::new());
-    // At once: the next one may fail.
+    // Printed at once, because the next one may fail.
     let tell = |what: &str, name: &str| {
         if !quiet {
             operation::tell!("{what}: {name}");
@@ -36,7 +37,7 @@ pub(crate) fn remove(images: &[String], reach: &Reach, force: bool, quiet: bool)
     Ok(json!({"untagged": untagged, "deleted": deleted}))
 }
 
-/// The requests.
+/// The requests, as curl commands.
 pub(crate) fn explain(images: &[String]) -> Result<Vec<String>> {
     let line = |reference: Reference| {
         let target = reference.target();

@@ -1,8 +1,8 @@
 //! Writes images into an archive.
 //!
 //! # Does
-//! Writes an OCI archive, or a Docker archive that every `docker load` reads, to a file or to standard output. It checks each
-//! blob meanwhile. The same images give the same bytes.
+//! Writes an OCI archive, or a Docker archive that every `docker load` reads, to a file or to standard
+//! output. It checks each blob that it writes. The same images give the same bytes.
 //! # Reads
 //! No document.
 //! # Adds
@@ -39,13 +39,13 @@ struct Save {
     /// The images: names, ids, or the first digits of ids
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
-    /// Name the image in the archive; for a single image; repeatable
+    /// Give the image this name in the archive; for a single image; repeatable
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<Reference>,
-    /// Write this kind of archive
+    /// The format of the archive
     #[arg(long, value_enum, default_value = "oci")]
     format: Format,
-    /// Take only this platform of a multi-platform image; by default an OCI archive gets all of them
+    /// Take only this platform of a multi-platform image; by default, an OCI archive gets all platforms
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     /// Write to this file; to standard output by default, or for -
@@ -85,14 +85,14 @@ impl Report for Save {
         Ok(toolkit::equivalent(self.named(&layout)?.iter().flat_map(|image| self.copies(&images, image))))
     }
 
-    /// Without `-o`, the archive goes to standard output.
+    /// If the archive goes to standard output, nothing else may be printed there.
     fn text(&self, _: &Value) -> Option<String> {
         self.file().is_none().then(String::new)
     }
 }
 
 impl Save {
-    /// What skopeo would be told to put an image into the archive, with each of its names.
+    /// The skopeo commands that put an image into the archive, one for each of its names.
     fn copies(&self, images: &Path, image: &Named) -> Vec<String> {
         let output = self.file().unwrap_or(Path::new("/dev/stdout")).display();
         let from = format!("oci:{}@{}", images.display(), image.descriptor.digest());

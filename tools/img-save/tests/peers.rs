@@ -19,7 +19,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         testkit::require_root();
-        // podman makes the name of an image from the path, and it must be lower case.
+        // podman derives an image's name from the path, and the name must be lower case.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("stave-peers-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let bench = Self { dir: tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().unwrap() };
@@ -37,7 +37,7 @@ impl Bench {
         self.dir.path().join(name)
     }
 
-    /// `oci:` and the store, in the form of containers/image.
+    /// The image `name` in the store, in the form of containers/image: `oci:` and the path.
     fn store(&self, name: &str) -> String {
         format!("oci:{}:{name}", self.path("root/images").display())
     }
@@ -47,7 +47,7 @@ impl Bench {
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    /// Runs one of our tools or a peer in the directory; it must succeed.
+    /// Runs a tool or a peer in the directory. It must succeed.
     fn run(&self, name: &str, arguments: &[&str]) -> Output {
         let ours = testkit::binaries().join(name);
         let program = if ours.exists() { ours } else { Path::new(name).to_owned() };
@@ -99,7 +99,7 @@ fn skopeo_and_umoci_work_on_the_store_itself() {
     assert_eq!(bench.id("short"), bench.id("base:1"));
     assert_ne!(bench.id("umoci:4"), bench.id("base:1"));
 
-    // And they see what we do to their images.
+    // The peers see what Stave does with their images.
     bench.tool("img-tag", &["umoci:4", "ours:5"]);
     bench.tool("img-rm", &["umoci:3", "short"]);
     let layout = bench.path("root/images").display().to_string();
@@ -134,7 +134,7 @@ fn podman_and_skopeo_read_and_write_both_archives() {
         bench.run("podman", &["save", "-q", "--format", transport, "-o", "theirs.tar", &name]);
         let image = bench.tool("img-load", &["theirs.tar"]);
         assert_eq!(image["image"]["reference"], name);
-        // podman compresses layers for an OCI archive; the image stays the same.
+        // podman compresses layers for an OCI archive, but the image stays the same.
         assert_eq!(bench.id(&name), id);
         fs::remove_file(bench.path("theirs.tar")).unwrap();
         let target = format!("{transport}:{}:docker.io/a/{transport}:2", bench.path("theirs.tar").display());
@@ -145,7 +145,7 @@ fn podman_and_skopeo_read_and_write_both_archives() {
     }
 }
 
-/// Runs in its own network namespace, with its own `/run`.
+/// Runs dockerd in its own network namespace, with its own `/run`.
 const DOCKER: &str = r#"
 mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up
 export DOCKER_HOST=unix://$PWD/docker.sock

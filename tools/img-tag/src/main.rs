@@ -1,7 +1,7 @@
 //! Gives an image another name.
 //!
 //! # Does
-//! Adds the name to the store. An image that had the name loses it and stays in the store.
+//! Adds the name to the store. If another image had the name, it loses the name and stays in the store.
 //! # Reads
 //! No document.
 //! # Adds

@@ -14,7 +14,8 @@ fn twenty_tags_and_loads_and_skopeo_at_once() {
         let archive = rootfs(|tree| file(tree, "etc/name", 0o644, format!("{n}").as_bytes()));
         fs::write(sandbox.directory().join(format!("{n}.tar")), archive).unwrap();
     }
-    // A layer that takes skopeo some time: others write between its reading and its writing of index.json.
+    // A layer that takes skopeo some time, so that others write between its reading and its writing of
+    // index.json.
     let large = rootfs(|tree| file(tree, "large", 0o644, &vec![7; 8 << 20]));
     sandbox.sh_with("img-load -q -t base - > /dev/null", &large).ok();
     let store = "oci:$STAVE_ROOT/images";
@@ -46,7 +47,7 @@ fn twenty_tags_and_loads_and_skopeo_at_once() {
     }
     assert_eq!(expected.difference(&names).collect::<Vec<_>>(), Vec::<&String>::new(), "lost");
     assert_eq!(names, expected);
-    // And everything with a name is complete, for skopeo too.
+    // Everything with a name is complete, also for skopeo.
     sandbox.sh("img-gc -q --grace 0 > /dev/null").ok();
     sandbox
         .sh(&format!(
@@ -58,9 +59,9 @@ fn twenty_tags_and_loads_and_skopeo_at_once() {
         .ok();
 }
 
-/// skopeo writes `index.json` and `oci-layout` in place, umoci replaces them with its own files, and neither takes a
-/// lock. With one of them at a time, they lose nothing of ours, we lose nothing of theirs, and a reader in between
-/// finds its images.
+/// skopeo writes `index.json` and `oci-layout` in place, umoci replaces them with its own files, and neither
+/// takes a lock. As long as only one of them runs at a time, they lose nothing of Stave's, Stave loses
+/// nothing of theirs, and a reader in between finds its images.
 #[test]
 fn skopeo_and_umoci_between_tags_and_removals() {
     let sandbox = Sandbox::new();
@@ -95,7 +96,7 @@ fn a_name_that_skopeo_overwrote_with_an_older_list_comes_back() {
     let index = sandbox.root().join("images/index.json");
     let old: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     sandbox.sh("img-tag base mine > /dev/null").ok();
-    // What a skopeo does that started before: it writes the old list, with its own image, in place.
+    // Acts like a skopeo that started earlier: writes the old list in place, with its own image added.
     let mut theirs = old.clone();
     let mut entry = theirs["manifests"][0].clone();
     entry["annotations"]["org.opencontainers.image.ref.name"] = "theirs".into();
@@ -107,7 +108,7 @@ fn a_name_that_skopeo_overwrote_with_an_older_list_comes_back() {
     sandbox.sh("img-tag base other > /dev/null").ok();
     let written: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     assert_eq!(written["manifests"].as_array().unwrap().len(), 4);
-    // A removal by others without an addition is meant.
+    // If another program removes a name and adds none, the removal is intended.
     sandbox.sh("umoci rm --image $STAVE_ROOT/images:docker.io/library/mine:latest").ok();
     assert_eq!(listed(), "[\"base:latest\",\"theirs:latest\",\"other:latest\"]\n");
 }
@@ -125,19 +126,19 @@ fn a_name_that_skopeo_moved_back_is_where_we_moved_it() {
     sandbox.sh("img-tag one app > /dev/null").ok();
     let mut old: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     sandbox.sh("img-tag two app > /dev/null").ok();
-    // Writing only the old list back is meant.
+    // If another program writes exactly the old list back, that is intended.
     let moved = fs::read(&index).unwrap();
     fs::write(&index, old.to_string()).unwrap();
     assert_eq!(digest("app"), digest("one"));
     fs::write(&index, &moved).unwrap();
     assert_eq!(digest("app"), digest("two"));
-    // An addition to the old list was not meant to remove anything.
+    // An addition to the old list is not intended to remove anything.
     let mut entry = old["manifests"][0].clone();
     entry["annotations"]["org.opencontainers.image.ref.name"] = "theirs".into();
     old["manifests"].as_array_mut().unwrap().push(entry);
     fs::write(&index, old.to_string()).unwrap();
     assert_eq!((digest("app"), digest("theirs")), (digest("two"), digest("one")));
-    // A name that we removed comes back with such a list: in doubt an image keeps its name.
+    // A name that Stave removed comes back with such a list: in doubt, an image keeps its name.
     sandbox.sh("img-rm -q theirs app > /dev/null").ok();
     old["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = "new".into();
     fs::write(&index, old.to_string()).unwrap();

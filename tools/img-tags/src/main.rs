@@ -1,15 +1,15 @@
 //! Lists the tags of a repository in a registry.
 //!
 //! # Does
-//! Asks the registry for all of them, page by page. Stores nothing.
+//! Asks the registry for all tags, page by page. Stores nothing.
 //! # Reads
-//! No document. Credentials, as `img-pull` does.
+//! No document. Reads credentials as `img-pull` does.
 //! # Adds
 //! Nothing; prints `{repository, tags}`.
 //! # Undoes
 //! Nothing: it makes nothing.
 //! # Needs
-//! The network.
+//! Access to the registry.
 
 use std::process::ExitCode;
 
@@ -34,7 +34,7 @@ struct Tags {
     common: Common,
 }
 
-/// A name without a tag or digest, which would have no meaning.
+/// Parses the name of a repository. A tag or digest is an error.
 fn repository(text: &str) -> Result<Reference> {
     let reference: Reference = text.parse()?;
     let last = text.rsplit('/').next().unwrap_or(text);

@@ -1,14 +1,14 @@
-//! Finds what is damaged in the image store.
+//! Finds damage in the image store.
 //!
 //! # Does
-//! Reads every blob of the store, or of the images that are named, and follows every name. With `--remove` it takes out the
-//! blobs that are not what their digests say, and the names of incomplete images: the next pull, load or build brings
-//! them again.
+//! Reads every blob of the store, or of the given images, and follows every name. With `--remove` it removes
+//! blobs that do not match their digests, and names of incomplete images. The next pull, load or build then
+//! stores them again.
 //! # Reads
 //! No document.
 //! # Adds
-//! Nothing; prints `{"blobs", "bytes", "damaged": [{digest, size, problem}], "lost": [{reference, digest, problem}],
-//! "removed"}`. Exits with 1 where something is wrong and was not removed.
+//! Nothing; prints `{"blobs", "bytes", "damaged": [{digest, size, problem}], "lost": [{reference, digest,
+//! problem}], "removed"}`. Exits with 1 if damage was found and not removed.
 //! # Undoes
 //! Nothing.
 //! # Needs
@@ -25,10 +25,10 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-verify", version)]
 struct Verify {
-    /// Images: their names, ids or beginnings of ids; without any, the whole store
+    /// Images: names, ids, or the first digits of ids; by default, the whole store
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
-    /// Remove what is found
+    /// Remove damaged blobs, and names of incomplete images
     #[arg(long)]
     remove: bool,
     #[command(flatten)]
@@ -91,7 +91,7 @@ impl Verify {
     }
 }
 
-/// `1 blob is`, `2 blobs are`.
+/// `1 blob is`, or `2 blobs are`.
 fn several(count: usize, what: &str, one: &str, many: &str) -> String {
     match count {
         1 => format!("1 {what} {one}"),

@@ -1,4 +1,5 @@
-//! Damage in the store is found, told, taken out, and healed; a list that was lost is never an empty store.
+//! Damage in the store is found, reported, removed, and repaired. A lost list is never taken for an empty
+//! store.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::{fs, path::PathBuf, process::Command};
@@ -24,7 +25,7 @@ impl Outcome {
 }
 
 impl Store {
-    /// With the images `one` and `two`, of one layer each.
+    /// A store with the images `one` and `two`, each with one layer.
     fn new() -> Self {
         let store = Self { dir: tempfile::tempdir().unwrap() };
         for name in ["one", "two"] {
@@ -67,7 +68,7 @@ impl Store {
         names
     }
 
-    /// The digest and the file of the only layer, or of the manifest, of an image.
+    /// The digest and the file of an image's only layer, or of its manifest.
     fn blob(&self, image: &str, pointer: &str) -> (String, PathBuf) {
         let document = self.run(&format!("img-inspect {image}")).json();
         let manifest = document["image"]["descriptor"].clone();
@@ -119,10 +120,10 @@ fn damage_is_told_and_taken_out_and_healed() {
     assert!(report["damaged"][0]["problem"].as_str().unwrap().starts_with("its content has digest sha256:"));
     assert_eq!(report["lost"][0]["reference"], "one:latest");
     assert_eq!(report["removed"], false);
-    // Of the other image nothing is wrong.
+    // The other image is intact.
     assert_eq!(store.run("img-verify two").status, 0);
     assert_eq!(store.run("img-verify one").status, 1);
-    // Who reads the whole blob says the same.
+    // A tool that reads the whole blob reports the same.
     let saved = store.run("img-save -q -o saved.tar one");
     assert_eq!(saved.status, 1);
     let lines: Vec<_> = saved.stderr.lines().collect();
@@ -155,7 +156,7 @@ fn cut_short_missing_and_no_files() {
     assert_eq!(report["damaged"].as_array().unwrap().len(), 1, "{report}");
     assert!(problems[0].contains(" is damaged: its content has digest sha256:e3b0c442"), "{problems:?}");
     assert_eq!(problems[1], format!("{manifest} is not in the image store"));
-    // A directory in the place of a blob.
+    // A directory instead of a blob.
     fs::create_dir_all(file.join("below")).unwrap();
     let report = store.run("img-verify").json();
     let problems: Vec<_> =
@@ -166,7 +167,7 @@ fn cut_short_missing_and_no_files() {
     assert_eq!(store.names(), [""; 0]);
 }
 
-/// The list cut short, as by a power cut after somebody wrote it in place, or taken away.
+/// The list is cut short, as by a power cut after another program wrote it in place, or missing.
 #[test]
 fn a_list_that_is_lost_is_put_back() {
     let store = Store::new();
@@ -188,7 +189,7 @@ fn a_list_that_is_lost_is_put_back() {
             collected.stderr
         );
         assert_eq!(store.blobs(), 6);
-        // img-gc has put it back, and may go on.
+        // img-gc has restored the list, and may go on.
         assert_eq!(fs::read(&index).unwrap(), whole);
         assert_eq!(store.run("img-gc -q --grace 0s").status, 0);
         assert_eq!(store.blobs(), 6);
@@ -222,7 +223,7 @@ fn a_list_that_is_lost_with_its_copy_is_told() {
     }
 }
 
-/// skopeo writes `oci-layout` in place too.
+/// skopeo also writes `oci-layout` in place.
 #[test]
 fn a_layout_file_that_is_lost_takes_no_image() {
     let store = Store::new();

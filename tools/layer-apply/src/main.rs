@@ -1,9 +1,10 @@
-//! Unpacks an image's layers, each into a directory or an EROFS image of its own.
+//! Unpacks an image's layers, each into its own directory or EROFS image.
 //!
 //! # Does
-//! For each layer of `image` that is not below `$STAVE_ROOT/layers` yet: decompresses and unpacks its blob into overlayfs's
-//! form, checks its DiffID, and renames it into place. Images and containers share layers; each is made once. With
-//! `--format erofs` it does not create files one by one, but writes one image in sequence; union-mount mounts it.
+//! For each layer of `image` that is not yet below `$STAVE_ROOT/layers`: decompresses and unpacks its blob
+//! into overlayfs's form, checks its DiffID, and renames it into place. Images and containers share layers;
+//! each layer is unpacked once. With `--format erofs` it writes one image sequentially instead of creating
+//! files one by one. union-mount mounts the image.
 //! # Reads
 //! `image`; the layers' blobs in `$STAVE_ROOT/images`.
 //! # Adds
@@ -11,7 +12,8 @@
 //! # Undoes
 //! The container's claim on the layers, which is its record. Directories and images stay until `img-gc` finds them unused.
 //! # Needs
-//! Root, for owners, devices and `trusted.overlay.*`; or root in a user namespace (docs/rootless.md), with directories only.
+//! Root, for owners, devices and `trusted.overlay.*`; or root in a user namespace (docs/rootless.md), for
+//! directories only.
 
 use std::{path::Path, process::ExitCode};
 
@@ -25,7 +27,7 @@ use layer::{
 use oci::{Digest, Layout};
 use toolkit::{Common, Context, Filter, Plan, hint};
 
-/// Unpack an image's layers, each into a directory or an EROFS image of its own
+/// Unpack an image's layers, each into its own directory or EROFS image
 #[derive(Parser)]
 #[command(name = "layer-apply", version)]
 struct LayerApply {
@@ -44,8 +46,7 @@ struct LayerApply {
     /// Refuse a layer with device nodes
     #[arg(long)]
     no_devices: bool,
-    /// In a user namespace, give files of owners without a mapping to the caller, and make empty files instead of device
-    /// nodes
+    /// In a user namespace, unpack files of unmapped owners as the caller's, and device nodes as empty files
     #[arg(long)]
     rootless: bool,
     #[command(flatten)]
@@ -100,7 +101,7 @@ impl Filter for LayerApply {
     }
 }
 
-/// The layers that lie above those that the document has already, where an earlier step has applied them.
+/// The layers above those that the document already has from an earlier step.
 fn further(
     document: &Document,
     mut all: members::Layers,
@@ -117,7 +118,7 @@ fn further(
     Ok(all)
 }
 
-/// Adds a hint when the image is not in the store at all.
+/// Adds a hint if the image is not in the store at all.
 fn elsewhere(root: &Path, error: anyhow::Error) -> anyhow::Error {
     use oci::layout::Error::{NoBlob, NotALayout};
     if !matches!(error.root_cause().downcast_ref(), Some(NoBlob(_) | NotALayout(_))) {
@@ -143,11 +144,15 @@ fn tell(layer: &Layer, standing: &Standing) {
     let digest = layer.descriptor.digest();
     let done = if standing.fresh { "unpacked into" } else { "already in" };
     operation::tell!("layer {digest}: {done} {:?}", layer.place.path());
-    if standing.left_out > 0 {
-        operation::tell!(
-            "layer {digest}: left out {} extended attributes of other systems",
-            standing.left_out
-        );
+    let layer::apply::LeftOut { attributes, whiteouts, entries } = standing.left_out;
+    if attributes > 0 {
+        operation::tell!("layer {digest}: left out {attributes} extended attributes of other systems");
+    }
+    if whiteouts > 0 {
+        operation::tell!("layer {digest}: used {whiteouts} whiteouts that are not empty files");
+    }
+    if entries > 0 {
+        operation::tell!("layer {digest}: left out {entries} entries below names of whiteouts");
     }
     if let Some(at) = standing.trailing {
         operation::tell!("layer {digest}: ignored data after the end of the archive at byte {at}");

@@ -1,4 +1,5 @@
-//! `layer-apply --format erofs`: each layer as one image. (common/image/layer/tests/forms.rs compares both forms.)
+//! `layer-apply --format erofs` makes one image of each layer. (common/image/layer/tests/forms.rs compares
+//! both forms.)
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -37,7 +38,7 @@ fn listed(image: &Path) -> Vec<String> {
     list(&mount::resolve::proc_path(mount.as_fd()))
 }
 
-/// The content of the directory of layers.
+/// The names in the directory of layers.
 fn names(store: &Store) -> Vec<String> {
     let names = fs::read_dir(store.layers()).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
@@ -59,7 +60,7 @@ fn the_document_names_the_images_which_are_made_once() {
     assert_eq!(listed(&found[1]), ["etc/", "etc/a (wh)", "usr/", "usr/lib/", "usr/lib/b"]);
     let status = found[0].metadata().unwrap();
     assert_eq!(status.mode() & 0o7777, 0o600, "only root reads what all users' files hold");
-    // Again, without the blobs; and in addition to the directories.
+    // Again without the blobs, and in addition to the directories.
     for layer in &layers {
         fs::remove_file(store.layout.blob_path(&Digest::of(layer))).unwrap();
     }
@@ -68,7 +69,7 @@ fn the_document_names_the_images_which_are_made_once() {
     let directories = store.apply(&layers);
     assert_eq!(directories[0], store.layers().join(&hex));
     assert_eq!(list(&directories[1]), listed(&found[1]));
-    // The same bytes in any store.
+    // Every store has the same bytes.
     let other = Store::new();
     let again = apply(&other, &layers);
     assert!(fs::read(&found[1]).unwrap() == fs::read(&again[1]).unwrap());
@@ -133,7 +134,7 @@ fn two_at_once_do_the_work_once() {
     assert_eq!(names(&store), [".lock".into(), format!("{hex}.erofs"), format!("{hex}.erofs.json")]);
 }
 
-/// A blob and the archive that it should hold, the flags, and the error.
+/// A blob and its intended archive, the flags, and the error.
 type Refused<'a> = ((Vec<u8>, Vec<u8>), &'a [&'a str], &'a str);
 
 #[test]
@@ -176,7 +177,7 @@ fn what_cannot_be_trusted_is_made_again() {
     let note = image.with_added_extension("json");
     let text = fs::read_to_string(&note).unwrap();
     let hex = Digest::of(&layers[0]).hex().to_owned();
-    // After a power cut; killed between the rename and the note; and with something else under its name.
+    // After a power cut, after a kill between the rename and the note, and with other content under the name.
     fs::write(&note, text.replace("bootID\":\"", "bootID\":\"another")).unwrap();
     fs::write(&image, "half of it").unwrap();
     assert_eq!(listed(&apply(&store, &layers)[0]), ["a", "b"]);

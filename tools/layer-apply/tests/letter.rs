@@ -1,4 +1,4 @@
-//! layer-apply to the letter of OCI image-spec, layer.md.
+//! layer-apply follows OCI image-spec, layer.md, exactly.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -15,9 +15,9 @@ use common::{Store, apply, archive, directory, file, gzip, list, tar};
 #[test]
 fn whiteouts_in_any_order() {
     let base = tar(&["etc/", "etc/a", "etc/b", "etc/d/", "etc/d/x", "etc/d/y"]);
-    let cases: [(&[&str], &[&str]); 15] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (&["etc/.wh.a"], &["etc/", "etc/a (wh)"]),
-        // Whiteouts apply only to lower layers: what the same layer has stays.
+        // Whiteouts apply only to lower layers: files of the same layer stay.
         (&["etc/.wh.a", "etc/a"], &["etc/", "etc/a"]),
         (&["etc/a", "etc/.wh.a"], &["etc/", "etc/a"]),
         // A directory that is deleted and made again hides what is below.
@@ -26,16 +26,20 @@ fn whiteouts_in_any_order() {
         (&["etc/d/z", "etc/.wh.d"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
         (&["etc/d/", "etc/d/.wh..wh..opq", "etc/d/z"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
         (&["etc/d/", "etc/d/z", "etc/d/.wh..wh..opq"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
-        // In an opaque directory there is nothing left to delete.
+        // An opaque directory leaves nothing to delete.
         (&["etc/d/.wh.x", "etc/d/.wh..wh..opq"], &["etc/", "etc/d/ (opaque)"]),
-        // The same if no lower layer has the directory: the mount would show the whiteout.
+        // The same holds if no lower layer has the directory: the mount would show the whiteout.
         (&["new/.wh.x", "new/y"], &["new/", "new/y"]),
-        // A whiteout is no file that would keep its directory.
+        // A whiteout does not keep its directory.
         (&["etc/.wh.d", "etc/d/.wh.x"], &["etc/", "etc/d (wh)"]),
         (&["etc/d/.wh.x", "etc/.wh.d"], &["etc/", "etc/d (wh)"]),
         (&["etc/d/e/f/.wh.x", "etc/.wh.d", "etc/d/.wh.y"], &["etc/", "etc/d (wh)"]),
         (&["etc/d/e/f", "etc/d/.wh.x", "etc/.wh.d"], &["etc/", "etc/d/ (opaque)", "etc/d/e/", "etc/d/e/f"]),
-        // AUFS's own files do not belong to the layer; it made whiteouts as hard links.
+        // Only the name counts, whatever the entry is.
+        (&["etc/.wh.a -> b", "etc/.wh.d/"], &["etc/", "etc/a (wh)", "etc/d (wh)"]),
+        // No file can stand below such a name.
+        (&["etc/.wh.d/", "etc/.wh.d/x", "etc/.wh.a/y"], &["etc/", "etc/d (wh)"]),
+        // AUFS's own files do not belong to the layer. AUFS made whiteouts as hard links.
         (
             &[".wh..wh.aufs", ".wh..wh.plnk/", ".wh..wh.plnk/1.2", "etc/.wh.a => .wh..wh.aufs"],
             &["etc/", "etc/a (wh)"],
@@ -48,12 +52,41 @@ fn whiteouts_in_any_order() {
 }
 
 #[test]
+fn whiteouts_that_are_more_than_names_are_told() {
+    let layer = archive(&[file(".wh.a", b"data"), (directory(".wh.d/"), b""), file(".wh.d/x", b"data")]);
+    let store = Store::new();
+    let run = store.run(&store.image(&[(&tar(&["a", "d/"]), &tar(&["a", "d/"])), (&layer, &layer)]), &["-v"]);
+    assert_eq!(list(&run.directories()[1]), ["a (wh)", "d (wh)"]);
+    for said in
+        [": used 2 whiteouts that are not empty files\n", ": left out 1 entries below names of whiteouts\n"]
+    {
+        assert!(run.stderr.contains(said), "{}", run.stderr);
+    }
+}
+
+/// AUFS kept a file with several names in a directory of its own. The names are hard links to it.
+#[test]
+fn files_that_aufs_kept_aside() {
+    for names in [
+        &[".wh..wh.plnk/", ".wh..wh.plnk/93.12", "b => .wh..wh.plnk/93.12", "c => ./.wh..wh.plnk/93.12"][..],
+        &["c => .wh..wh.plnk/93.12", ".wh..wh.plnk/93.12", "b => c", ".wh..wh.plnk/unused"],
+    ] {
+        let applied = apply(&[tar(names)]);
+        assert_eq!(list(&applied[0]), ["b", "c"], "{names:?}");
+        assert_eq!(fs::read(applied[0].join("b")).unwrap(), b".wh..wh.plnk/93.12");
+        assert_eq!(fs::metadata(applied[0].join("c")).unwrap().nlink(), 2, "{names:?}");
+    }
+    let refused = Store::new().refuse(&[tar(&["b => .wh..wh.plnk/1.1"])], &[]);
+    assert_eq!(refused, r#"entry "b": hard link to ".wh..wh.plnk/1.1", which does not exist"#);
+}
+
+#[test]
 fn whiteouts_at_the_root() {
     let store = Store::new();
     let base = tar(&["a", "b/", "b/x", "c"]);
     let directories = store.apply(&[base.clone(), tar(&[".wh.a"])]);
     assert_eq!(list(&directories[1]), ["a (wh)"]);
-    // overlayfs ignores a root's attributes, so each name is deleted.
+    // overlayfs ignores attributes of the root, so each name is deleted.
     let directories = store.apply(&[base, tar(&["b/", "b/z", ".wh..wh..opq"])]);
     assert_eq!(list(&directories[1]), ["a (wh)", "b/ (opaque)", "b/z", "c (wh)"]);
     let directories = store.apply(&[tar(&[".wh.a", ".wh..wh..opq", "x"])]);
@@ -70,7 +103,7 @@ fn everything_an_entry_says() {
         mtime: time,
         ..Entry::new(kind, name)
     };
-    // The attribute of a capability has a fixed form: version 2, cap_net_bind_service.
+    // The attribute for capabilities has a fixed form: version 2, cap_net_bind_service.
     let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
     let acl = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff".to_vec();
     let xattrs = vec![
@@ -137,12 +170,14 @@ fn everything_an_entry_says() {
 
 #[test]
 fn attributes_that_speak_to_overlayfs_are_left_out() {
-    // And those of another system, for which Linux has no name space.
+    // Attributes of another system, for which Linux has no namespace, are left out as well.
     let xattrs = [
         "trusted.overlay.opaque",
         "trusted.overlay.redirect",
         "user.overlay.opaque",
         "security.selinux",
+        "system.nfs4_acl",
+        "system.cifs_acl",
         "com.apple.provenance",
     ];
     let xattrs = xattrs.map(|name| (name.as_bytes().to_vec(), b"y".to_vec())).to_vec();
@@ -150,7 +185,7 @@ fn attributes_that_speak_to_overlayfs_are_left_out() {
     let directories = apply(&[tar(&["d/", "d/x"]), layer.clone()]);
     let store = Store::new();
     let told = store.run(&store.image(&[(&layer, &layer)]), &["-v"]).stderr;
-    assert!(told.contains(": left out 5 extended attributes of other systems\n"), "{told}");
+    assert!(told.contains(": left out 7 extended attributes of other systems\n"), "{told}");
     let mut names = [0; 100];
     assert_eq!(rustix::fs::llistxattr(directories[1].join("d"), &mut names[..]).unwrap(), 0);
 }
@@ -161,7 +196,7 @@ fn repeated_and_replaced_entries() {
         (&["a", "a"], &["a"]),
         (&["a -> x", "a"], &["a"]),
         (&["a/", "a/b/", "a/b/c", "a"], &["a"]),
-        // The file hid the content of the directory below, and the directory is a new one.
+        // The file hid the content of the directory below it, and the directory is a new one.
         (&["d", "d/", "d/y"], &["d/ (opaque)", "d/y"]),
         (&["a/", "a/b", "a/"], &["a/", "a/b"]),
         (&["a/b", "a/"], &["a/", "a/b"]),
@@ -201,7 +236,7 @@ fn parents_that_the_archive_does_not_list_are_as_below() {
             assert_eq!(rustix::fs::lgetxattr(&path, "user.k", &mut [0_u8; 8][..]).unwrap(), 1);
         }
     }
-    // If the directory is deleted first, nothing comes from below.
+    // If the directory is deleted first, nothing is taken from below.
     let directories = store.apply(&[base, tar(&[".wh.a", "a/f"])]);
     assert_eq!(fs::metadata(directories[1].join("a")).unwrap().mode() & 0o7777, 0o755);
 }
@@ -217,7 +252,7 @@ fn parents_that_are_links_lead_inside() {
             &["l -> /proc/self/root", "l/x"],
             &["l -> /proc/self/root", "proc/", "proc/self/", "proc/self/root/", "proc/self/root/x"],
         ),
-        // An entry of its own makes a directory of it.
+        // An entry for the name itself makes it a directory.
         (&["usr/lib/", "lib -> usr/lib"], &["lib/", "lib/x"], &["lib/", "lib/x"]),
         (&["usr/lib/", "lib -> usr/lib"], &[".wh.lib", "lib/x"], &["lib/ (opaque)", "lib/x"]),
     ];
@@ -239,12 +274,40 @@ fn hard_links() {
     };
     assert!(same(&directories[1], "a/x", "a/y"));
     assert!(same(&directories[1], "late", "comes"));
-    // The target is in the layer below: both names appear in this one.
+    // The target is in the layer below. Both names appear in this layer.
     assert!(same(&directories[1], "etc2/l", "etc/target"));
     assert_eq!(fs::read(directories[1].join("etc2/l")).unwrap(), b"content");
     assert_eq!(fs::metadata(directories[1].join("etc")).unwrap().uid(), 3);
     let links = tar(&["l -> nowhere", "m => l"]);
     assert_eq!(list(&store.apply(&[links])[0]), ["l -> nowhere", "m -> nowhere"]);
+}
+
+/// A hard link to a file below copies that file into this layer. A whiteout of the file still deletes it.
+#[test]
+fn deleted_files_that_were_linked_to() {
+    let base = tar(&["a", "d/", "d/a", "d/e/", "d/e/a", "s -> a"]);
+    let cases: [(&[&str], &[&str]); 12] = [
+        (&["b => a", ".wh.a"], &["a (wh)", "b"]),
+        (&["b => a", "c => a", ".wh.a"], &["a (wh)", "b", "c"]),
+        (&["b => s", ".wh.s"], &["b -> a", "s (wh)"]),
+        (&["b => d/a", "d/.wh.a"], &["b", "d/", "d/a (wh)"]),
+        (&["b => d/e/a", ".wh.d"], &["b", "d (wh)"]),
+        (&["b => d/e/a", ".wh.d", "d/x"], &["b", "d/ (opaque)", "d/x"]),
+        (&["d/", "b => d/a", ".wh.d"], &["b", "d/ (opaque)"]),
+        (&["b => d/a", "d/.wh..wh..opq", "d/x"], &["b", "d/ (opaque)", "d/x"]),
+        (&["b => a", ".wh..wh..opq"], &["a (wh)", "b", "d (wh)", "s (wh)"]),
+        // What an entry names belongs to this layer.
+        (&["b => a", "a", ".wh.a"], &["a", "b"]),
+        (&["b => a", "a => b", ".wh.a"], &["a", "b"]),
+        (&["b => d/a", "d/a => d/a", ".wh.d"], &["b", "d/ (opaque)", "d/a"]),
+    ];
+    for (names, expected) in cases {
+        let directories = apply(&[base.clone(), tar(names)]);
+        assert_eq!(list(&directories[1]), expected, "{names:?}");
+        if expected.contains(&"b") {
+            assert!(fs::read(directories[1].join("b")).unwrap().ends_with(b"a"), "{names:?}");
+        }
+    }
 }
 
 #[test]
@@ -272,24 +335,29 @@ fn every_compression_and_the_wrong_media_type() {
     let members = [gzip(first), gzip(second)].concat();
     for blob in [plain.clone(), gzip(&plain), members, zstd::bulk::compress(&plain, 3).unwrap()] {
         let store = Store::new();
-        // The descriptors all say gzip.
+        // All descriptors say gzip.
         let run = store.run(&store.image(&[(&blob, &plain)]), &[]);
         assert_eq!(run.stderr, "");
         assert_eq!(list(&run.directories()[0]), ["a/", "a/b"]);
     }
 }
 
-/// What docker, containerd and umoci all unpack: of what is behind the end of an archive nothing counts but its digest.
+/// Archives that docker, containerd and umoci all unpack: after the end of an archive, data only count for
+/// the digest.
 #[test]
 fn ends_of_archives() {
     let plain = tar(&["a/", "a/b"]);
     let behind = tar(&["stargz.index.json"]);
     let last = plain.len() - 1024;
+    let xattrs = vec![(b"user.x".to_vec(), b"1".to_vec())];
+    let extended = archive(&[(Entry { xattrs, ..directory("c/") }, b"")]);
     for archive in [
-        // estargz: its table of contents is a tar of its own.
+        // An extended header, and no entry that it is for.
+        [&plain[..last], &extended[..1024], &[0; 1024]].concat(),
+        // estargz: its table of contents is a separate tar.
         [&plain[..], &behind].concat(),
         [&plain[..], b"tail"].concat(),
-        // The end may be one block, or missing, also with the zeros that fill the last entry's block.
+        // The end may be one block or missing, even with the zeros that fill the last entry's block.
         plain[..last + 512].to_vec(),
         plain[..last].to_vec(),
         plain[..last - 500].to_vec(),
@@ -302,6 +370,14 @@ fn ends_of_archives() {
     let told = store.run(&store.image(&[(&tail, &tail)]), &["-v"]).stderr;
     let at = plain.len() + 2;
     assert!(told.contains(&format!(": ignored data after the end of the archive at byte {at}\n")), "{told}");
+}
+
+/// Before POSIX, a name with a slash at its end was a directory's. An entry with data is a file all the same.
+#[test]
+fn names_with_a_slash_at_their_end() {
+    let applied = apply(&[archive(&[file("a/", b"data"), file("d/", b"")])]);
+    assert_eq!(list(&applied[0]), ["a", "d/"]);
+    assert_eq!(fs::read(applied[0].join("a")).unwrap(), b"data");
 }
 
 #[test]

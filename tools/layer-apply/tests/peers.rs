@@ -1,4 +1,4 @@
-//! The same layers, unpacked by others: GNU tar for one layer, umoci for several.
+//! The same layers, unpacked by other programs: GNU tar for one layer, umoci for several.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -15,7 +15,7 @@ fn sh(directory: &Path, script: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A tree with most kinds of content.
+/// A tree with most types of content.
 const TREE: &str = r"
     mkdir -p t/etc/deep/er t/bin t/empty; cd t
     echo content > etc/file; ln etc/file bin/hard; ln -s ../etc/file bin/soft; ln -s /nowhere dangling
@@ -29,7 +29,7 @@ const TREE: &str = r"
     touch -d '1969-12-31 23:59:58.25 UTC' etc/deep/er/f4; touch -d '2100-01-01 00:00:00.123456789' etc/deep/er/f5
     touch -d @1000000000 etc bin empty .";
 
-/// Everything that tar can tell about a tree, except the root's own time.
+/// Everything that tar shows of a tree, except for the root's own time.
 fn picture(directory: &Path) -> String {
     sh(
         directory,
@@ -98,7 +98,7 @@ fn what_umoci_makes_of_several_layers() {
     let blobs: Vec<(&[u8], &[u8])> = layers.iter().map(|layer| (&layer[..], &layer[..])).collect();
     let mut document = store.image(&blobs);
     let directories = store.run(&document, &[]).directories();
-    // umoci relies on the media type, which here is correct.
+    // umoci relies on the media type, which is correct here.
     let descriptors: Vec<_> = layers
         .iter()
         .map(|layer| store.layout.write_blob(oci::spec::MediaType::ImageLayer, layer).unwrap())
@@ -117,7 +117,7 @@ fn what_umoci_makes_of_several_layers() {
     let lower: Vec<_> = directories.iter().rev().map(|path| path.display().to_string()).collect();
     let merged = dir.path().join("merged");
     fs::create_dir(&merged).unwrap();
-    // umoci sets the time of unlisted parents to when it meets them, so directories' times are left out.
+    // umoci gives unlisted parents the current time, so times of directories are left out.
     let list = "find . -mindepth 1 \\( -type d -printf '%p %y %m %U %G\\n' -o -printf '%p %y %m %U %G %T@ %s %l\\n' \\) | LC_ALL=C sort;
         find . -type f -exec sha256sum {} + | LC_ALL=C sort";
     let ours = sh(

@@ -1,4 +1,4 @@
-//! Layers that are unpacked at the same time.
+//! Layers that are unpacked in parallel.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -16,14 +16,14 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// A layer that does not list the directory of its files: it looks at the layers below.
+/// A layer that does not list its files' directory, so that the layers below are read.
 fn looks_below(name: &str, size: usize) -> Vec<u8> {
     archive(&[file(&format!("d/{name}"), &vec![7; size])])
 }
 
 #[test]
 fn a_layer_that_looks_below_waits_for_what_is_there() {
-    // The lower ones take longer.
+    // The lower layers take longer.
     let (large, larger) = (vec![1; 20 << 20], vec![2; 40 << 20]);
     let link = Entry { link: b"d".into(), ..Entry::new(Kind::Symlink, "link") };
     let first =

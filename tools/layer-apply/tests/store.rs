@@ -1,4 +1,5 @@
-//! The store of unpacked layers: work done once, trust in layers, and dependencies on lower layers.
+//! The store of unpacked layers: work is done once, which layers are trusted, and dependencies on lower
+//! layers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -29,7 +30,7 @@ fn change(directory: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     fs::write(directory.with_added_extension("json"), value.to_string()).unwrap();
 }
 
-/// The tool on this store, to be started.
+/// A command that runs the tool on this store.
 fn layer_apply(store: &Store) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_layer-apply"));
     for (flag, directory) in [("--root", "root"), ("--run-dir", "run")] {
@@ -98,13 +99,13 @@ fn a_layer_of_another_boot_counts_only_once_it_was_synced() {
     let directory = store.apply(&layers).remove(0);
     let before = inode(&directory);
     assert_eq!(note(&directory)["synced"], false);
-    // As a power cut may leave it: the note exists, files do not.
+    // The state after a power cut: the note exists, but files are missing.
     fs::remove_file(directory.join("b")).unwrap();
     change(&directory, |note| note["bootID"] = "another".into());
     store.apply(&layers);
     assert_ne!(inode(&directory), before);
     assert_eq!(list(&directory), ["a", "b"]);
-    // After a while it is synced when it is used: then it is trusted after any restart.
+    // After a while the layer is synced when it is used. From then on it is trusted after any restart.
     let old = fs::FileTimes::new().set_modified(std::time::SystemTime::now() - Duration::from_secs(600));
     fs::File::open(directory.with_added_extension("json")).unwrap().set_times(old).unwrap();
     store.apply(&layers);
@@ -121,11 +122,11 @@ fn what_was_left_half_done_is_done_again() {
     let layers = [tar(&["a", "b"])];
     let hex = Digest::of(&layers[0]).hex().to_owned();
     let place = store.layers().join(&hex);
-    // Killed while unpacking, and between the rename and the note.
+    // After a kill while unpacking, and after one between the rename and the note.
     fs::create_dir_all(store.layers().join(format!(".{hex}.part/x/y"))).unwrap();
     fs::create_dir_all(place.join("stale")).unwrap();
     assert_eq!(list(&store.apply(&layers)[0]), ["a", "b"]);
-    // A note without content, or of another layer.
+    // A note that is empty, broken, or of another layer.
     for text in ["", "{", r#"{"diffID":"sha256:00","bootID":"x","synced":true}"#] {
         fs::write(place.with_added_extension("json"), text).unwrap();
         fs::write(place.join("stale"), "").unwrap();
@@ -165,13 +166,13 @@ fn a_layer_on_other_layers() {
     let second = store.apply(&[base(0o750), top.clone()]).remove(1);
     assert_eq!((mode(&first), mode(&second)), (0o700, 0o750));
     assert_ne!(first, second);
-    // Both stay, and are found again.
+    // Both stay and are found again.
     assert_eq!(store.apply(&[base(0o700), top.clone()])[1], first);
     assert_eq!(store.apply(&[base(0o750), top.clone()])[1], second);
     // Another lower layer with the same content: the directory is shared.
     let other = archive(&[(Entry { mode: 0o700, ..directory("etc/") }, b""), file("other", b"x")]);
     assert_eq!(store.apply(&[other, top])[1], first);
-    // A layer that lists all its parents is the same everywhere.
+    // A layer that lists all its parents is the same on all lower layers.
     let whole = tar(&["./", "etc/", "etc/g"]);
     let first = store.apply(&[base(0o700), whole.clone()]).remove(1);
     assert_eq!(store.apply(&[base(0o750), whole])[1], first);

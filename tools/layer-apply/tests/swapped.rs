@@ -22,11 +22,12 @@ use nix::{
 };
 use oci::Digest;
 
-/// More than the number of directories that are kept open.
+/// More than the number of directories that layer-apply keeps open.
 const OTHERS: usize = 300;
 
-/// `victim/` with a file, many other directories so that it has to be opened again, a file that takes a while, and then
-/// more in `victim`, or `inside` it. Everybody may write to all of it when it is finished.
+/// A layer with `victim/` and a file in it, many other directories, so that `victim` must be opened again, a
+/// file that takes a while, and then more files in `victim`, or in `inside` below it. Everybody may write to
+/// all of it when it is finished.
 fn layer(inside: &str) -> Vec<u8> {
     let big = vec![7; 120 << 20];
     let mut entries: Vec<(Entry, &[u8])> = vec![(Entry { mode: 0o777, ..directory("victim/") }, b"")];
@@ -44,7 +45,7 @@ struct Stopped {
     part: PathBuf,
 }
 
-/// layer-apply, stopped while it writes the big file.
+/// A layer-apply that is stopped while it writes the big file.
 fn stopped(store: &Store, layer: &[u8]) -> Stopped {
     let document = store.image(&[(layer, layer)]).to_string();
     let part = store.layers().join(format!(".{}.part", Digest::of(layer).hex()));
@@ -80,7 +81,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_directory_becomes_a_symbolic_link() {
-    // The directory itself, and one on the way to it: different rules of openat2 refuse them.
+    // The directory itself, and one on the path to it: different rules of openat2 refuse them.
     for (inside, error) in [("", "Not a directory"), ("sub/", "Too many levels of symbolic links")] {
         becomes_a_link(inside, error);
     }
@@ -103,7 +104,7 @@ fn becomes_a_link(inside: &str, error: &str) {
         format!("layer-apply: layer {digest}: entry \"victim/{inside}second\": open directory: {error}\n");
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(1), message));
     assert_eq!(fs::read_dir(there).unwrap().count(), 0);
-    // The unpacked files are gone, and the link with them; but not the link's target.
+    // The unpacked files are removed, and the link with them, but not the link's target.
     let left: Vec<_> =
         fs::read_dir(store.layers()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [".lock"]);
@@ -119,13 +120,13 @@ fn the_whole_directory_becomes_a_symbolic_link() {
     fs::rename(&part, store.layers().join("moved")).unwrap();
     symlink(outside.path(), &part).unwrap();
     let output = stopped.go_on();
-    // It continues in the directory that it made, and does not take another with the same name.
+    // layer-apply continues in the directory that it made, and does not use another one with the same name.
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     let digest = Digest::of(&layer);
     let place = store.layers().join(digest.hex());
     let message = format!("layer-apply: layer {digest}: open {place:?}: Not a directory\n");
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(1), message));
-    // Nor does the next one.
+    // The next run does not use it either.
     assert!(!store.apply(&[layer])[0].is_symlink());
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }

@@ -1,12 +1,9 @@
-//! What has changed, in the words of `docker diff`.
+//! Lists changes in the form of `docker diff`.
 
 use std::{
     ffi::OsStr,
     io::{self, BufReader},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt},
-    },
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     thread,
 };
@@ -14,19 +11,20 @@ use std::{
 use archive::{Reader, Shown};
 use layer::{
     compression::Compression,
+    diff,
     whiteout::{OPAQUE, WHITEOUT},
 };
 use toolkit::prelude::*;
 
-use crate::trees::{Trees, open};
+use crate::trees::Trees;
 
-/// A line for each change: `A` for what was added, `C` for what was changed, `D` for what was removed.
+/// A line for each change: `A` for added, `C` for changed, `D` for removed.
 pub(crate) fn lines(trees: &Trees, lower: &[PathBuf]) -> Result<String> {
     let (reader, writer) = io::pipe().context("create a pipe")?;
     thread::scope(|scope| {
         let written = scope.spawn(|| trees.write(writer, Compression::None).map(drop));
         let read = read(BufReader::new(reader), lower);
-        // Without a reader the writer ends; its own error says more.
+        // If the reader fails, the writer ends with an error as well. The writer's own error says more.
         written.join().unwrap_or_else(|_| Err(anyhow!("the writing thread panicked")))?;
         read
     })
@@ -42,7 +40,7 @@ fn read(input: impl io::BufRead, lower: &[PathBuf]) -> Result<String> {
         };
         let (kind, path) = match name.strip_prefix(WHITEOUT) {
             Some(name) => ('D', path.with_file_name(OsStr::from_bytes(name))),
-            None if exists(lower, path) => ('C', path.components().collect()),
+            None if diff::has(lower, path) => ('C', path.components().collect()),
             None => ('A', path.components().collect()),
         };
         text += &format!("{kind} /{}\n", plain(&path));
@@ -50,7 +48,7 @@ fn read(input: impl io::BufRead, lower: &[PathBuf]) -> Result<String> {
     Ok(text)
 }
 
-/// On a line of its own, whatever its name is.
+/// The path as text on one line, whatever characters it has.
 fn plain(path: &Path) -> String {
     match path.to_str().filter(|text| !text.contains(char::is_control)) {
         Some(text) => text.to_owned(),
@@ -58,60 +56,13 @@ fn plain(path: &Path) -> String {
     }
 }
 
-/// Whether the layers, lowest first, have something at this path.
-fn exists(lower: &[PathBuf], path: &Path) -> bool {
-    for layer in lower.iter().rev() {
-        let mut at = layer.clone();
-        let mut parts = path.components().peekable();
-        while let Some(part) = parts.next() {
-            at.push(part);
-            let Ok(found) = at.symlink_metadata() else { break };
-            if found.file_type().is_char_device() && found.rdev() == 0 {
-                return false;
-            }
-            if parts.peek().is_none() {
-                return true;
-            }
-            // What is no directory, or an opaque one, hides what the layers below have in its place.
-            if !found.is_dir() {
-                return false;
-            }
-            if is_opaque(&at) {
-                return parts
-                    .try_fold(at, |at, part| {
-                        let next = at.join(part);
-                        next.symlink_metadata().ok().map(|_| next)
-                    })
-                    .is_some();
-            }
-        }
-    }
-    false
-}
-
-fn is_opaque(directory: &Path) -> bool {
-    open(directory).is_ok_and(|directory| layer::is_opaque(directory).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     #[test]
-    fn what_is_below_is_found_through_layers() {
-        let dir = tempfile::tempdir().unwrap();
-        let layer = |name: &str| dir.path().join(name);
-        fs::create_dir_all(layer("one").join("etc/deep")).unwrap();
-        fs::write(layer("one").join("etc/deep/file"), "").unwrap();
-        fs::create_dir_all(layer("two").join("etc")).unwrap();
-        std::os::unix::fs::symlink("/", layer("two").join("etc/deep")).unwrap();
-        let lower = [layer("one"), layer("two")];
-        let path = |text: &str| PathBuf::from(text);
-        assert!(exists(&lower[..1], &path("etc/deep/file")));
-        assert!(!exists(&lower, &path("etc/deep/file")), "a link is in the way");
-        assert!(exists(&lower, &path("etc/deep")) && exists(&lower, &path("etc")));
-        assert!(!exists(&lower, &path("etc/none")) && !exists(&[], &path("etc")));
+    fn a_name_is_on_a_line_of_its_own() {
+        assert_eq!(plain(Path::new("a b")), "a b");
         assert!(!plain(Path::new("a\nb")).contains('\n'));
     }
 }

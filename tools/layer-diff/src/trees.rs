@@ -1,4 +1,4 @@
-//! What is made a layer.
+//! The directories that become a layer.
 
 use std::{
     collections::BTreeSet,
@@ -14,16 +14,11 @@ use layer::{
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use toolkit::prelude::*;
 
-/// The directory that a container writes to.
-pub(crate) fn written(rootfs: &members::Rootfs) -> Result<PathBuf> {
-    rootfs.upper.clone().ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))
-}
-
 /// The source of a layer.
 pub(crate) enum Trees {
-    /// `lower`: the layers that it lies on, lowest first.
-    Upper {
-        upper: OwnedFd,
+    /// Both lowest first; `lower`: the layers that they lie on.
+    Uppers {
+        uppers: Vec<OwnedFd>,
         lower: Vec<PathBuf>,
         without: BTreeSet<Vec<u8>>,
     },
@@ -34,26 +29,27 @@ pub(crate) enum Trees {
 }
 
 impl Trees {
-    /// What was there before, lowest first. `directories` are those of the command line.
+    /// The directories below, lowest first. `directories` are the arguments of the command line.
     pub(crate) fn lower(&self, directories: &[PathBuf]) -> Vec<PathBuf> {
         match self {
-            Self::Upper { lower, .. } => lower.clone(),
+            Self::Uppers { lower, .. } => lower.clone(),
             Self::Both { .. } => directories.first().cloned().into_iter().collect(),
         }
     }
 
     pub(crate) fn write(&self, out: impl Write, compression: Compression) -> Result<Summary> {
-        let newest = oci::timestamp::source_date_epoch();
+        let newest = oci::timestamp::source_date_epoch()?;
         Ok(match self {
-            Self::Upper { upper, lower, without } => {
+            Self::Uppers { uppers, lower, without } => {
+                let uppers: Vec<_> = uppers.iter().map(AsFd::as_fd).collect();
                 let options = Options {
                     compression,
-                    below: lower.last().cloned(),
+                    lower: lower.clone(),
                     without: without.clone(),
                     newest,
                     all: None,
                 };
-                diff::upper(upper.as_fd(), out, &options)?
+                diff::uppers(&uppers, out, &options)?
             }
             Self::Both { lower, upper } => diff::trees(
                 lower.as_fd(),

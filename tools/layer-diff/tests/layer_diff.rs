@@ -1,4 +1,4 @@
-//! layer-diff as a process: overlayfs's form into OCI's, two trees, and what it refuses.
+//! layer-diff as a process: from overlayfs's form to OCI's, two trees, and what it refuses.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
@@ -30,7 +30,7 @@ impl Work {
         self.path(name)
     }
 
-    /// Runs layer-diff; returns its status, standard output and standard error.
+    /// Runs layer-diff. Returns its status, standard output and standard error.
     fn run(&self, arguments: &[&str], input: &str) -> (i32, Value, String) {
         let mut command = cargo_bin_cmd!("layer-diff");
         command
@@ -44,7 +44,7 @@ impl Work {
         (output.status.code().unwrap(), json, String::from_utf8(output.stderr).unwrap())
     }
 
-    /// The layer for these arguments, uncompressed: its entries as `kind name`.
+    /// The entries of the uncompressed layer for these arguments, as `kind name`.
     fn entries(&self, arguments: &[&str]) -> Vec<String> {
         let (status, _, stderr) =
             self.run(&[arguments, &["--compression", "none", "-o", "out.tar"]].concat(), "");
@@ -109,7 +109,7 @@ fn an_upper_directory() {
     assert_eq!(work.entries(&["upper"]), expected);
 }
 
-/// The entry of a directory that was only copied up has all attributes, because it replaces the entry below.
+/// The entry of a directory that was only copied up has all attributes, because it replaces the lower entry.
 #[test]
 fn attributes_of_directories_stay() {
     let work = Work::new();
@@ -130,7 +130,7 @@ fn attributes_of_directories_stay() {
     }
 }
 
-/// Input that is not a document ends it as it ends a filter.
+/// Input that is not a document is handled as by a filter.
 #[test]
 fn the_documents_of_others() {
     let work = Work::new();
@@ -173,7 +173,7 @@ fn the_same_bytes_each_time_and_in_each_compression() {
         let blob = fs::read(work.path("root/images/blobs").join(&digest)).unwrap();
         assert_eq!(blob.len() as u64, first["descriptor"]["size"].as_u64().unwrap());
         diff_ids.push(first["diffID"].clone());
-        // Common programs read it too.
+        // Common programs can read it, too.
         let program = compression.split(':').next().unwrap();
         if program != "none" {
             let path = work.path("root/images/blobs").join(&digest);
@@ -186,7 +186,7 @@ fn the_same_bytes_each_time_and_in_each_compression() {
     assert_eq!(diff_ids.len(), 1);
 }
 
-/// Of the same sources the same layer: what was written just now is as old as they are.
+/// The same sources give the same layer: files that were just written get the sources' time.
 #[test]
 fn source_date_epoch_makes_files_as_old_as_the_sources() {
     let digest = || {
@@ -215,6 +215,18 @@ fn source_date_epoch_makes_files_as_old_as_the_sources() {
     let first = digest();
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert_eq!(digest(), first);
+    let work = Work::new();
+    for text in ["soon", "1.5", "-1", "999999999999"] {
+        let mut command = cargo_bin_cmd!("layer-diff");
+        let output =
+            command.env("SOURCE_DATE_EPOCH", text).args(["-o", "-"]).arg(work.directory(text)).output();
+        let said = format!(
+            "layer-diff: read SOURCE_DATE_EPOCH {text:?}: it is not a number of seconds since 1970\n"
+        );
+        let output = output.unwrap();
+        assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(1), said));
+        assert!(output.stdout.is_empty());
+    }
 }
 
 #[test]
@@ -241,7 +253,7 @@ fn what_a_container_wrote() {
     let none = serde_json::json!({});
     let (status, printed, _) = work.run(&[], &document(none.clone()));
     assert_eq!((status, printed["entries"].as_u64()), (0, Some(1)));
-    // The container changed the root itself: then it has an entry.
+    // If the container changed the root itself, the root has an entry.
     chown(&upper, Some(5), Some(5)).unwrap();
     let (_, printed, _) = work.run(&[], &document(none));
     assert_eq!(printed["entries"], 2);
@@ -286,7 +298,7 @@ fn what_no_layer_can_say() {
     assert_eq!((status, stderr.as_str()), (1, "layer-diff: open \"missing\": No such file or directory\n"));
 }
 
-/// Two trees, their difference, and the kernel's view of it on top of the first.
+/// Two trees, their difference, and the kernel's view of the difference on top of the first.
 #[test]
 fn two_trees() {
     let work = Work::new();
@@ -320,7 +332,7 @@ fn two_trees() {
     fs::write(upper.join("tree"), "now a file").unwrap();
     fs::create_dir(upper.join("kind")).unwrap();
     fs::write(upper.join("kind/new"), "x").unwrap();
-    // With the same size and time: only its bytes differ.
+    // With the same size and time, so that only the content differs.
     fs::write(upper.join("content"), "CONTENT").unwrap();
     touch("content", "content");
     fs::remove_file(upper.join("link")).unwrap();
@@ -343,7 +355,7 @@ fn two_trees() {
             "kind/new"
         ]
     );
-    // The layer in overlayfs's form, over the first tree, is the second tree.
+    // The layer in overlayfs's form, on top of the first tree, gives the second tree.
     let applied = work.directory("applied");
     let target =
         rustix::fs::open(&applied, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY, Mode::empty())
@@ -379,10 +391,10 @@ fn where_the_layer_goes() {
         assert!(output.status.success(), "{output:?}");
         output.stdout
     };
-    // On standard output there is nothing else.
+    // Nothing else is written to standard output.
     assert!(printed(&["upper", "-o", "-"]) == expected);
     assert!(!work.path("-").exists());
-    // A file is replaced; something other than a file is written to.
+    // A file is replaced. Anything else is written to.
     assert_eq!(work.run(&["upper", "-o", "file.tar"], "").0, 0);
     let null = work.path("null");
     mknodat(CWD, &null, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3))

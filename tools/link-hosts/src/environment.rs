@@ -1,28 +1,23 @@
-//! The variables of Docker's links: the addresses of the other container's ports, and the environment from its image
-//! and `-e`.
+//! The variables of Docker's links: the addresses of the other container's ports, and the environment from
+//! its image and `-e`.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use document::{Document, Error, members};
 
-/// The longest range of published ports of which each one has its variables: an environment has a limit.
+/// In a longer range of published ports, only the first port gets variables, because the size of an
+/// environment is limited.
 const LONGEST: u16 = 256;
 
-/// The variables for the container `id`, which knows `other` as `alias`, at the address `ip`.
+/// The variables for the container `id`, which knows `other` as `alias` at the address `ip`.
 pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> Result<Vec<String>, Error> {
     let prefix = alias.to_uppercase().replace(['-', '.'], "_");
     let image = other.get::<members::Image>()?;
     let configuration = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let mut variables = Vec::new();
 
-    // By number, and tcp before udp: ALIAS_PORT names the first.
-    let exposed = configuration.and_then(|config| config.exposed_ports().as_ref()).into_iter().flatten();
-    let published = other.get::<members::Ports>()?.map(|ports| ports.0).unwrap_or_default();
-    let published = published.into_iter().flat_map(|mapping| {
-        let told = if mapping.range.is_some_and(|range| range > LONGEST) { 1 } else { usize::MAX };
-        mapping.container_ports().take(told).map(move |port| (port, mapping.protocol.clone()))
-    });
-    let ports: BTreeSet<(u16, String)> = exposed.filter_map(|port| parse(port)).chain(published).collect();
+    // ALIAS_PORT names the first port.
+    let ports = attachment::ports(other, LONGEST)?;
     if let Some((port, protocol)) = ports.first() {
         variables.push(format!("{prefix}_PORT={protocol}://{ip}:{port}"));
     }
@@ -36,7 +31,7 @@ pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> 
     variables.push(format!("{prefix}_NAME=/{id}/{alias}"));
     let of_image = configuration.and_then(|config| config.env().clone()).unwrap_or_default();
     for (name, value) in set_for(other, of_image)?.iter().filter_map(|variable| variable.split_once('=')) {
-        // These describe the other container's own programs and files, and mean nothing here.
+        // These describe the other container's own programs and files.
         if !matches!(name, "PATH" | "HOME" | "HOSTNAME" | "TERM") {
             variables.push(format!("{prefix}_ENV_{name}={value}"));
         }
@@ -44,18 +39,13 @@ pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> 
     Ok(variables)
 }
 
-/// The environment of the other container, from its image and its command line, without the variables of its own links.
+/// The other container's environment, from its image and its command line, without the variables of its own
+/// links.
 fn set_for(other: &Document, of_image: Vec<String>) -> Result<Vec<String>, Error> {
     let Some(process) = other.get::<members::Process>()? else { return Ok(of_image) };
     let links = other.get::<members::Hosts>()?.unwrap_or_default().environment;
     let set = process.spec["env"].as_array().into_iter().flatten().filter_map(|variable| variable.as_str());
     Ok(set.map(str::to_owned).filter(|variable| !links.contains(variable)).collect())
-}
-
-/// `80/tcp`, or `80`, which is tcp (OCI image-spec, config.md, "ExposedPorts").
-fn parse(port: &str) -> Option<(u16, String)> {
-    let (port, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-    Some((port.parse().ok()?, protocol.to_owned()))
 }
 
 #[cfg(test)]
@@ -73,7 +63,7 @@ mod tests {
             ports.map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(ports(3), ["DB_PORT_80_TCP", "DB_PORT_81_TCP", "DB_PORT_82_TCP"]);
-        // All of them would not fit into an environment.
+        // Variables for all of them would not fit into an environment.
         assert_eq!((ports(256).len(), ports(257)), (256, vec!["DB_PORT_80_TCP".to_owned()]));
     }
 }

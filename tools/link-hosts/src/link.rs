@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use document::Id;
 
-/// The value of one `--link`.
+/// The value of a `--link`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) container: Id,
@@ -17,7 +17,7 @@ impl FromStr for Link {
     fn from_str(text: &str) -> Result<Self, String> {
         let (container, alias) = text.split_once(':').unwrap_or((text, text));
         let container = container.parse::<Id>().map_err(|error| error.to_string())?;
-        // It is written to /etc/hosts, and is part of the names of variables.
+        // The alias is written to /etc/hosts, and is part of the names of variables.
         let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         if alias.is_empty()
             || !alias.chars().all(plain)

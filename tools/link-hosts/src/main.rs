@@ -1,16 +1,18 @@
 //! Gives a container names for other containers.
 //!
 //! # Does
-//! Looks up the records of the other containers. Makes nothing: ns-exec writes the names into `/etc/hosts` and the variables
-//! into the environment.
+//! Looks up the records of the other containers. ns-exec writes the names into `/etc/hosts` and the variables
+//! into the environment. On a bridge that isolates its containers (`--icc=false`), the link opens the ports
+//! of the other container for this one, and nothing else: those that its image exposes, and those that are
+//! published.
 //! # Reads
 //! `id`, `networks`; `networks`, `image`, `ports`, `hosts` and `process` in the records of the other containers.
 //! # Adds
 //! `hosts`.
 //! # Undoes
-//! Nothing: there is nothing in the kernel or on disk.
+//! The open ports. If the container got its network after the link, the network's step opened them.
 //! # Needs
-//! Read access to the records.
+//! Read access to the records; CAP_NET_ADMIN.
 
 mod environment;
 mod link;
@@ -18,9 +20,11 @@ mod link;
 use std::{net::IpAddr, process::ExitCode};
 
 use anyhow::{Context as _, Result, anyhow};
+use attachment::{End, NetworkOperation};
 use clap::Parser;
 use document::{Document, members, record};
 use link::Link;
+use operation::Scope;
 use toolkit::{Common, Context, Filter, Plan, hint};
 
 /// Give a container names for other containers
@@ -36,16 +40,22 @@ struct LinkHosts {
 
 impl Filter for LinkHosts {
     type Adds = members::Hosts;
-    type Operation = operation::Nothing;
+    type Operation = NetworkOperation;
+    const LOCK: Option<&'static str> = Some("network");
 
     fn common(&self) -> &Common {
         &self.common
     }
 
+    fn restore(scope: &Scope) -> Result<()> {
+        nat::restore(scope, || toolkit::recorded(scope))
+    }
+
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        // One of another kind is said to be that.
+        // A member of the wrong type gives its own error.
         document.get::<members::Hosts>()?;
         let mut hosts = members::Hosts::default();
+        let mut operations = Vec::new();
         for link in &self.links {
             let path = context.scope.run_dir.join(format!("{}.json", link.container));
             let other = record::read(&context.scope.run_dir, &link.container)?.ok_or_else(|| {
@@ -53,17 +63,21 @@ impl Filter for LinkHosts {
                 hint(error, "start the container first")
             })?;
             let ip = address(&other, document, link).with_context(|| format!("read record {path:?}"))??;
-            // As with Docker: the alias first, then the container's own name, each once.
+            // As with Docker: the alias first, then the container's own name, without duplicates.
             let mut names = vec![link.alias.clone()];
             names.extend((link.alias != link.container.as_str()).then(|| link.container.to_string()));
             hosts.entries.push(members::HostEntry { ip, names });
             hosts.environment.extend(environment::variables(&context.id, &link.alias, ip, &other)?);
+            let own = End { id: &context.id, document };
+            operations
+                .extend(attachment::open_link(own, End { id: link.container.as_str(), document: &other })?);
         }
-        Ok(Plan { adds: hosts, operations: Vec::new() })
+        Ok(Plan { adds: hosts, operations })
     }
 }
 
-/// The other container's address: on a network that both are on, if there is one. The outer error is about the record, the inner one about the container.
+/// The other container's address, preferably on a network that both containers are on. The outer error is
+/// about the record, the inner one about the container.
 fn address(other: &Document, own: &Document, link: &Link) -> Result<Result<IpAddr>, document::Error> {
     Ok(other.address_for(own)?.ok_or_else(|| {
         let error = anyhow!("container \"{}\" has no address", link.container);
@@ -72,5 +86,7 @@ fn address(other: &Document, own: &Document, link: &Link) -> Result<Result<IpAdd
 }
 
 fn main() -> ExitCode {
-    toolkit::filter::<LinkHosts>()
+    let exit = toolkit::filter::<LinkHosts>();
+    nat::close();
+    exit
 }

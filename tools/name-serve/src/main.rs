@@ -1,19 +1,19 @@
-//! Gives a container the names of those that share a network with it.
+//! Resolves for a container the names of the containers that share a network with it.
 //!
 //! # Does
-//! Has the host's resolver answer at 127.0.0.11 in the container's network namespace, and starts it if it is not there: one process
-//! for all containers. It answers ids, network aliases, and the names that links give, each also with the network's name behind
-//! it, and addresses of these networks. Everything else goes to the host's name servers. It reads the records, so that a
-//! container that is made anew has its name at once. Behind egress-allow, the resolver of that one answers them as far as they are
-//! listed.
+//! Has the host's resolver answer at 127.0.0.11 in the container's network namespace, and starts the resolver
+//! if necessary: one process for all containers. It answers ids, network aliases, and the names that links
+//! give, each also with the network's name appended, and reverse queries for addresses of these networks. It
+//! forwards everything else to the host's name servers. It reads the records, so a recreated container has
+//! its name at once. After egress-allow, that tool's resolver answers the names that are on its list.
 //! # Reads
 //! `network`, `networks`, `egress`; the records of the other containers.
 //! # Adds
 //! `names`. ns-exec writes the resolver into `/etc/resolv.conf`.
 //! # Undoes
-//! The resolver in this container; with the last one the process.
+//! The resolver's sockets in this container; with the last container, the process.
 //! # Needs
-//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach or veth-pair before it.
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach or veth-pair before it.
 
 use std::{net::IpAddr, process::ExitCode};
 
@@ -22,14 +22,14 @@ use document::Document;
 use names::NamesOperation;
 use toolkit::prelude::*;
 
-/// Give a container the names of those that share a network with it
+/// Resolve for a container the names of the containers that share a network with it
 #[derive(Parser)]
 #[command(name = "name-serve", version)]
 struct NameServe {
-    /// Another name of this container for the others; repeatable. Several containers may have the same
+    /// Another name for this container; several containers may have the same; repeatable
     #[arg(long, value_name = "NAME", value_parser = alias)]
     network_alias: Vec<String>,
-    /// Pass questions for other names on to this server instead of the host's; repeatable
+    /// Forward queries for other names to this server instead of the host's; repeatable
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
     #[command(flatten)]
@@ -65,7 +65,7 @@ impl Filter for NameServe {
         if document.attachments()?.is_empty() {
             bail!("no address in `network`: run bridge-attach or veth-pair first");
         }
-        // The resolver of egress-allow answers these names as well, as far as they are on its list.
+        // The resolver of egress-allow also answers these names, if they are on its list.
         let is_restricted = document.get::<members::Egress>()?.is_some();
         if is_restricted && !self.dns.is_empty() {
             let error = anyhow!("--dns: the resolver of egress-allow asks for the other names");

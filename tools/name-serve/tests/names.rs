@@ -1,11 +1,11 @@
-//! Containers that know each other by name, with a real name server behind the resolver.
+//! Containers that find each other by name, with a real name server behind the resolver.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use testkit::{Has, NameServer, Sandbox, wait_for};
 
-/// `web` on two networks, `db` and `db2` on one of them, and `other` on another one.
+/// `web` on two networks, `db` and `db2` on one of them, and `other` on a different one.
 fn start(sandbox: &Sandbox) {
     let back = "back0 --subnet 10.5.0.0/24";
     for (id, networks, names) in [
@@ -22,7 +22,7 @@ fn start(sandbox: &Sandbox) {
     }
 }
 
-/// The answer in one line: the code, and the addresses.
+/// The answer on one line: the code, and the addresses.
 fn ask(sandbox: &Sandbox, id: &str, name: &str, how: &str) -> String {
     let answer = sandbox.resolve(id, name, how);
     let mut addresses: Vec<_> = answer.addresses.iter().map(|(address, _)| address.to_string()).collect();
@@ -30,7 +30,7 @@ fn ask(sandbox: &Sandbox, id: &str, name: &str, how: &str) -> String {
     std::iter::once(answer.rcode).chain(addresses).collect::<Vec<_>>().join(" ")
 }
 
-/// Who asks, for which name, and how; and the answer, as [`ask`] writes it.
+/// Each row: the container, the name, how it asks, and the answer in the form of [`ask`].
 #[track_caller]
 fn assert_answers(sandbox: &Sandbox, answers: &[(&str, &str, &str, &str)]) {
     for (id, name, how, answer) in answers {
@@ -74,15 +74,15 @@ fn containers_know_each_other_by_name() {
     ];
     assert_answers(&sandbox, &answers);
     assert_eq!(sandbox.resolve("db", "2.0.5.10.in-addr.arpa", "PTR").records, 3);
-    // Names of containers are asked of nobody else where they are answered here.
+    // Names of containers that are answered here are not forwarded.
     let passed = server.asked();
     assert_eq!(passed, ["A database", "A db", "A web", "A web.example"]);
-    // Each of several is the first in turn.
+    // The addresses of several containers take turns at the first place.
     let mut first: Vec<_> =
         (0..4).map(|_| sandbox.resolve("web", "data", "A").addresses[0].0.to_string()).collect();
     first.sort();
     assert_eq!(first, ["10.5.0.2", "10.5.0.2", "10.5.0.3", "10.5.0.3"]);
-    // One that is made anew has its name at once.
+    // A recreated container has its name at once.
     sandbox.sh("unwind db > /dev/null; netns-add -n --id filler | bridge-attach back0 > filler.json; netns-add -n --id db | bridge-attach back0 > db.json").ok();
     assert_eq!(ask(&sandbox, "web", "db", "A"), "NOERROR 10.5.0.6");
     assert_eq!(ask(&sandbox, "web", "data", "A"), "NOERROR 10.5.0.3");
@@ -93,7 +93,7 @@ fn containers_know_each_other_by_name() {
     sandbox.assert_as(&before);
 }
 
-/// A question that is passed on carries a name out of the network, whatever the container writes into it.
+/// A forwarded query carries a name out of the network, with whatever the container writes into it.
 #[test]
 fn nothing_leaves_an_internal_network_by_a_question() {
     let sandbox = Sandbox::new();
@@ -108,7 +108,7 @@ fn nothing_leaves_an_internal_network_by_a_question() {
         ("db", "web.example", "edns A", "NXDOMAIN"),
         ("db", "web.example", "tcp A", "NXDOMAIN"),
         ("db", "1.100.51.198.in-addr.arpa", "PTR", "NXDOMAIN"),
-        // One with another network has a way out.
+        // A container with another network may send queries out.
         ("web", "web.example", "A", "NOERROR 198.51.100.1"),
     ];
     assert_answers(&sandbox, &answers);
@@ -123,7 +123,7 @@ fn resolvers(sandbox: &Sandbox) -> usize {
     sandbox.sh("cat /proc/[0-9]*/comm | grep -c name-serve").stdout.trim().parse().unwrap()
 }
 
-/// The process may be killed at any time: it knows nothing that is not in the records.
+/// The process may be killed at any time: it knows only what is in the records.
 #[test]
 fn one_resolver_answers_for_all_and_is_started_again() {
     let sandbox = Sandbox::new();
@@ -132,7 +132,7 @@ fn one_resolver_answers_for_all_and_is_started_again() {
     assert_eq!(resolvers(&sandbox), 1);
     let kill = "kill -9 $(for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = name-serve ] && echo ${p#/proc/}; done); while grep -qsx name-serve /proc/[0-9]*/comm; do sleep 0.01; done";
     sandbox.sh(kill).ok();
-    // That is told at once.
+    // A query fails at once.
     assert_eq!(ask(&sandbox, "web", "db", "A"), "");
     let missing = sandbox.sh("name-serve --check < web.json > /dev/null").exits(1);
     assert!(missing.stderr.starts_with("name-serve: missing: names of \"web\"\n"), "{}", missing.stderr);
@@ -142,7 +142,7 @@ fn one_resolver_answers_for_all_and_is_started_again() {
     assert_eq!(ask(&sandbox, "db2", "web", "A"), "NOERROR 10.5.0.4");
     assert_eq!(resolvers(&sandbox), 1);
     sandbox.sh("net-guard 2> guard.log > /dev/null < /dev/null & echo $! > guard.pid; sleep 0.3").ok();
-    // It is there again before anybody could see that it was gone.
+    // The resolver is restarted before anybody could notice that it was gone.
     sandbox.sh(kill.split("; while").next().unwrap()).ok();
     wait_for("the resolver", Duration::from_secs(60), || {
         sandbox.sh("grep -q restored guard.log").status == 0

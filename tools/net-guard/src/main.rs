@@ -1,18 +1,20 @@
-//! Watches the network, and puts back what others take away from the containers'.
+//! Watches containers' networks, and restores what other programs remove.
 //!
 //! # Does
-//! Listens to the kernel's messages about rules, links, addresses and routes. When something may be missing, it does for all
-//! containers on record what `net-repair --all` does, as far as it stands in the host's namespace: what a container changed in
-//! its own stays. It stays until SIGTERM, SIGINT or SIGHUP. All that it knows is in the records, so it may be killed at any moment.
-//! A container that is being made or taken back is left alone.
+//! Listens to the kernel's messages about rules, links, addresses and routes. When something may be missing,
+//! it does for all containers on record what `net-repair --all` does, but only in the host's namespace:
+//! changes that a container made in its own namespace stay. Runs until SIGTERM, SIGINT or SIGHUP. It keeps no
+//! state besides the records, so it may be killed at any moment. It leaves a container alone while a tool
+//! makes or undoes it.
 //! # Reads
-//! No document; the records of the containers.
+//! No document. Reads the records of the containers.
 //! # Adds
-//! Nothing; says on standard error what it put back. Tells systemd (`NOTIFY_SOCKET`) once it watches.
+//! Nothing; prints what it restored on standard error. Notifies systemd (`NOTIFY_SOCKET`) when it is
+//! watching.
 //! # Undoes
 //! Nothing.
 //! # Needs
-//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
 mod watch;
 
@@ -22,7 +24,7 @@ use clap::Parser;
 use serde_json::Value;
 use toolkit::{Records, prelude::*};
 
-/// Watch the network, and put back what others take away from the containers'
+/// Watch containers' networks, and restore what other programs remove
 #[derive(Parser)]
 #[command(name = "net-guard", version)]
 struct NetGuard {

@@ -1,4 +1,4 @@
-//! Waits for changes, and repairs.
+//! Waits for changes and repairs networks.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -19,38 +19,40 @@ use repair::{Act, Found, Network, NetworkOperation, Reach};
 use sd_notify::NotifyState;
 use toolkit::{Records, prelude::*, report_line};
 
-/// What follows a change within this time is repaired with it: a firewall that is loaded anew comes in pieces.
+/// Changes that follow each other within this time are repaired together: a firewall that is reloaded sends
+/// many.
 const QUIET: Duration = Duration::from_millis(1);
-/// It is not waited for longer, however much follows.
+/// The longest time to wait for further changes.
 const PATIENCE: Duration = Duration::from_millis(4);
-/// After so many repairs within a while somebody keeps taking away what is put back: it is then put back more slowly.
+/// After this many repairs within [`WHILE`], some program keeps removing what is restored. Then there is a
+/// [`PAUSE`] before each repair.
 const MANY: usize = 20;
 const WHILE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
-/// What is told so soon after a repair may come from it.
+/// A change within this time after a repair may come from the repair.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Why waiting ended.
 enum Woken {
     Signal,
     Event,
-    /// A process that belongs to a network ended.
+    /// A process that belongs to a network has ended.
     End,
     Time,
 }
 
-/// What is watched: what others change, and the signals to end.
+/// The sources of changes, and the signals to end.
 struct Watch<'a> {
     scope: &'a Scope,
     quiet: bool,
     events: Events,
-    /// Connections to processes that belong to networks. They hang up when these end.
+    /// Connections to processes that belong to networks. They hang up when the process ends.
     residents: Vec<OwnedFd>,
     signals: SignalFd,
     records: Records<NetworkOperation>,
-    /// What was said to fail the last time. It is not said again.
+    /// The failures that were printed last. They are not printed again.
     failing: HashSet<String>,
-    /// When something was put back, or could not be.
+    /// The times of repairs that restored something, or failed to.
     repairs: VecDeque<Instant>,
     /// When the last repair ended.
     last: Option<Instant>,
@@ -59,7 +61,7 @@ struct Watch<'a> {
 /// Watches until a signal asks to end.
 ///
 /// # Errors
-/// When it cannot listen.
+/// If it cannot listen.
 pub(crate) fn watch(scope: &Scope, quiet: bool) -> Result<()> {
     interrupt::block()?;
     let mut watch = Watch {
@@ -73,11 +75,11 @@ pub(crate) fn watch(scope: &Scope, quiet: bool) -> Result<()> {
         repairs: VecDeque::new(),
         last: None,
     };
-    // What happens from here on is told.
+    // Changes from here on are reported as events.
     if watch.repair()?.is_none() {
         return Ok(());
     }
-    // Nobody may be asking.
+    // `NOTIFY_SOCKET` may be unset.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     while watch.once()?.is_some() {}
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -85,7 +87,7 @@ pub(crate) fn watch(scope: &Scope, quiet: bool) -> Result<()> {
 }
 
 impl Watch<'_> {
-    /// Waits for something to happen; at most for this time.
+    /// Waits for something to happen, for at most `time`.
     fn wait(&self, time: Option<Duration>) -> Result<Woken> {
         let [route, netfilter] = self.events.descriptors();
         let readable = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
@@ -107,11 +109,11 @@ impl Watch<'_> {
         }
     }
 
-    /// Waits for one change, and repairs. None when it is to end.
+    /// Waits for a change and repairs. None if a signal asks to end.
     fn once(&mut self) -> Result<Option<()>> {
         match self.wait(None)? {
             Woken::Signal => return Ok(None),
-            // It is not asked again before the repair.
+            // The connections are not polled again before the repair.
             Woken::End => self.residents.clear(),
             Woken::Event | Woken::Time if self.events.take()? == Heard::Nothing => return Ok(Some(())),
             Woken::Event | Woken::Time => {}
@@ -128,15 +130,16 @@ impl Watch<'_> {
         self.repair()
     }
 
-    /// Repairs, and says what there was to do. What fails as a whole is tried again. None when it is to end.
+    /// Repairs, and prints what was restored. If the whole repair fails, tries again. None if a signal asks
+    /// to end.
     fn repair(&mut self) -> Result<Option<()>> {
         let mut wait = Duration::from_millis(100);
         loop {
             if self.is_busy() && self.sleep(PAUSE)?.is_none() {
                 return Ok(None);
             }
-            // What was told until now is what is repaired. The sockets to containers' namespaces end with the thread: they would
-            // keep the namespaces.
+            // The repair covers all events so far. It runs on a thread of its own, whose end closes the
+            // sockets to containers' namespaces: they would keep the namespaces alive.
             self.events.take()?;
             let (scope, records) = (self.scope, &mut self.records);
             let all = || repair(scope, records, Some(repair::LOCK));
@@ -157,7 +160,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether there was much to repair of late.
+    /// Whether there were many repairs recently.
     fn is_busy(&mut self) -> bool {
         while self.repairs.front().is_some_and(|first| first.elapsed() > WHILE) {
             self.repairs.pop_front();
@@ -165,7 +168,7 @@ impl Watch<'_> {
         self.repairs.len() >= MANY
     }
 
-    /// Waits for the time to pass. None when it is to end.
+    /// Sleeps. None if a signal asks to end.
     fn sleep(&self, time: Duration) -> Result<Option<()>> {
         let end = Instant::now() + time;
         let timeout = |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -202,7 +205,7 @@ impl Watch<'_> {
         };
         let failures: Vec<_> =
             outcome.found.iter().flat_map(failed).chain(outcome.left.iter().map(report_line)).collect();
-        // A repair that fails may be told as a change itself.
+        // A failed repair may itself cause events.
         let follows = self.last.is_some_and(|last| last.elapsed() < AT_ONCE);
         if !restored.is_empty() || (follows && !failures.is_empty()) {
             self.repairs.push_back(Instant::now());
@@ -219,18 +222,18 @@ impl Watch<'_> {
     }
 }
 
-/// What was found at all containers.
+/// The result of a repair of all containers.
 pub(crate) struct Outcome {
     pub(crate) found: Vec<Found>,
-    /// Why some were not looked at.
+    /// Why some containers were skipped.
     left: Vec<anyhow::Error>,
-    /// The bridges of all of them, by index.
+    /// The interface indexes of all containers' bridges.
     bridges: Vec<u32>,
-    /// Connections to processes that belong to them.
+    /// Connections to the processes of the containers' networks.
     residents: Vec<OwnedFd>,
 }
 
-/// Puts back what is missing, once. Without the lock it only finds out what that is.
+/// Restores what is missing, once. Without the lock it only finds out what is missing.
 pub(crate) fn repair(
     scope: &Scope,
     records: &mut Records<NetworkOperation>,

@@ -1,34 +1,35 @@
-//! Puts back what is missing of containers' networks.
+//! Restores what is missing from containers' networks.
 //!
 //! # Does
-//! Compares what the records list of netns-bridge, veth-pair and portmap with the machine, and applies again what is missing: the
-//! table `inet stave` with all its elements, bridges with their addresses and routes, forwarding, ports of bridges, veth pairs,
-//! claims, leases, and rules in the host's own firewall. So the networks work again after `nft flush ruleset`, or after a bridge
-//! was removed. A container that cannot be repaired does not keep the others from it. One that is being made or taken back is left
-//! alone.
+//! Compares the networks in the records (of netns-bridge, veth-pair, portmap and others) with the machine,
+//! and applies the missing operations again: the table `inet stave` with all its elements, bridges with their
+//! addresses and routes, forwarding, ports of bridges, veth pairs, claims, leases, and rules in the host's
+//! own firewall. So networks work again after `nft flush ruleset` or the removal of a bridge. If one
+//! container cannot be repaired, the others still are. A container is left alone while a tool makes or undoes
+//! it.
 //! # Reads
-//! No document; the records of the containers.
+//! No document. Reads the records of the containers.
 //! # Adds
-//! Nothing; prints one JSON array: for each container `id`, `restored` and `failed`.
+//! Nothing; prints a JSON array with `id`, `restored` and `failed` of each container.
 //! # Undoes
 //! Nothing.
 //! # Needs
-//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use document::Id;
 use repair::{Act, Found, Network, NetworkOperation, Reach};
 use serde_json::{Value, json};
 use toolkit::{Records, prelude::*, print_error, report_line};
 
-/// Put back what is missing of containers' networks
+/// Restore what is missing from containers' networks
 #[derive(Parser)]
-#[command(name = "net-repair", version)]
+#[command(name = "net-repair", version, group = ArgGroup::new("what").args(["ids", "all"]).required(true))]
 struct NetRepair {
     /// The containers to repair
-    #[arg(value_name = "CONTAINER", required_unless_present = "all")]
+    #[arg(value_name = "CONTAINER")]
     ids: Vec<Id>,
     /// Repair all containers on record
     #[arg(long, conflicts_with = "ids")]
@@ -37,12 +38,12 @@ struct NetRepair {
     common: Common,
 }
 
-/// What was found at the containers, and those that were not looked at, with the reason.
+/// What was found in the containers, and the skipped containers with the reason.
 type Outcome = (Vec<Found>, Vec<(Id, anyhow::Error)>);
 
 impl NetRepair {
     fn repair(&self, context: &toolkit::Context, act: Act) -> Result<Outcome> {
-        // With the lock, no network is half made. Without a change, none is needed.
+        // While the lock is held, no network is half made. To only look, no lock is needed.
         let lock = (act == Act::Restore).then_some(repair::LOCK);
         let mut records = Records::<NetworkOperation>::default();
         let settled = records.settled(&context.scope, lock, &repair::TOOLS, &self.ids)?;

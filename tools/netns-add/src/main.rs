@@ -1,8 +1,8 @@
 //! Makes a network namespace.
 //!
 //! # Does
-//! Makes `/run/netns/<id>` with `lo` up in it. bridge-attach attaches it to networks; without one, the container reaches nothing
-//! but itself.
+//! Makes `/run/netns/<id>`, with `lo` up. bridge-attach attaches it to networks. Without a network, the
+//! container reaches only itself.
 //! # Reads
 //! `id`.
 //! # Adds
@@ -10,7 +10,7 @@
 //! # Undoes
 //! The namespace.
 //! # Needs
-//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
 use std::process::ExitCode;
 
@@ -37,7 +37,7 @@ impl Filter for NetnsAdd {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        // A member of another type gives its own error.
+        // A member of the wrong type gives its own error.
         if document.get::<members::Network>()?.is_some() {
             bail!("the container has a network already");
         }

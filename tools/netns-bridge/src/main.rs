@@ -1,19 +1,20 @@
 //! Makes a network namespace, and the bridge that connects it.
 //!
 //! # Does
-//! Makes `/run/netns/<id>` with `lo` up in it. Makes sure that the bridge exists with the subnet's first address as the
-//! gateway, that packets are forwarded, and that packets leave the subnet with the host's address. Others reach the containers
-//! only by published ports, whether from another bridge or from the host's wire. A host that forwarded nothing before forwards
-//! for our bridges only. A bridge that others made is used as it is. Where the host's own firewall drops the bridge's packets,
-//! it gets a rule that lets them through. With `--gateway-mode routed`, packets leave the subnet as they are, and others that
-//! route to it reach the containers by ping and published ports.
+//! Makes `/run/netns/<id>` with `lo` up in it. Makes sure that the bridge exists, with the subnet's first
+//! address as the gateway, that packets are forwarded, and that packets leaving the subnet get the host's
+//! address. Other bridges and the host's network reach the containers only by published ports. A host that
+//! did not forward before forwards for our bridges only. A bridge that Stave did not make is used as it is.
+//! If the host's firewall drops the bridge's packets, it gets a rule that accepts them. With
+//! `--gateway-mode routed`, packets leave the subnet with their own address, and other hosts that route to
+//! it reach the containers by ping and published ports.
 //! # Reads
 //! `id`.
 //! # Adds
 //! `network`: mode, namespace, bridge.
 //! # Undoes
-//! The namespace; with the last container on the bridge also the bridge, its masquerade, `ip_forward` and its rules in the
-//! host's firewall.
+//! The namespace. With the last container on the bridge also the bridge, its masquerade, `ip_forward`, and
+//! its rules in the host's firewall.
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
@@ -35,30 +36,31 @@ use toolkit::{Common, Context, Filter, Plan};
 #[derive(Parser)]
 #[command(name = "netns-bridge", version)]
 struct NetnsBridge {
-    /// Use this bridge. A bridge that Stave did not make is used as it is, and never removed
+    /// Name of the bridge. A bridge that Stave did not make is used as it is, and never removed
     #[arg(long, value_name = "NAME", default_value = "stave0", value_parser = attachment::parse_name)]
     bridge: String,
-    /// The subnet of the bridge; by default that of an existing bridge, otherwise the first of 172.17.0.0/16,
-    /// 172.18.0.0/16 and so on that no interface and no route uses
+    /// Subnet of the bridge; default: the existing one, or the first free one of 172.17.0.0/16,
+    /// 172.18.0.0/16, …
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet)]
     subnet: Option<Ipv4Net>,
-    /// Where the host's firewall drops packets of the bridge, put a rule that lets them through into this one; `auto` chooses
-    /// whichever drops them. A certain one gets the rule also if it drops nothing yet
+    /// Firewall of the host that gets a rule to accept the bridge's packets; auto: each one that drops them
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = toolkit::one_of::<Firewall>(Firewall::NAMES))]
     firewall: Firewall,
-    /// How containers on the bridge are reached from outside: `nat`, by published ports on the host's addresses, or `routed`,
-    /// by ping and published ports on their own addresses, which others route to
+    /// How containers can be reached: nat, by published ports on the host; routed, on their own addresses
     #[arg(long, value_name = "MODE", default_value = "nat", value_parser = toolkit::one_of::<GatewayMode>(GatewayMode::NAMES))]
     gateway_mode: GatewayMode,
-    /// Lease addresses of this part of the subnet only
+    /// Lease addresses only from this part of the subnet
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
     ip_range: Option<Ipv4Net>,
-    /// IPv6 as well: a random subnet of those that everybody may use (fd00::/8)
+    /// Enable IPv6, with a random subnet of fd00::/8
     #[arg(long)]
     ipv6: bool,
-    /// The bridge's subnet of IPv6
+    /// IPv6 subnet of the bridge
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet6)]
     subnet6: Option<Ipv6Net>,
+    /// With `false`, containers on the bridge reach each other only by published ports, and by link-hosts
+    #[arg(long, value_name = "BOOL")]
+    icc: Option<bool>,
     #[command(flatten)]
     common: Common,
 }
@@ -89,6 +91,7 @@ impl Filter for NetnsBridge {
             ipv6: self.ipv6,
             subnet6: self.subnet6,
             gateway_mode: self.gateway_mode,
+            isolated: self.icc == Some(false),
             ..Wanted::new(self.bridge.clone())
         };
         let recorded = || toolkit::recorded(&context.scope);
@@ -100,8 +103,8 @@ impl Filter for NetnsBridge {
             cni: None,
             other: Default::default(),
         };
-        // The namespace first, so that the kernel, which is busy for a while with taking one apart, is asked for nothing that has
-        // to wait for it.
+        // The namespace comes first, so it is undone last: the kernel is busy for a while after removing
+        // one, and no other request should have to wait for that.
         let operations = [made.into()].into_iter().chain(planned.operations).collect();
         Ok(Plan { adds, operations })
     }

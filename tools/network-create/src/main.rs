@@ -1,14 +1,15 @@
-//! Makes a network that has a name.
+//! Makes a named network.
 //!
 //! # Does
-//! Chooses a subnet, and writes `$STAVE_ROOT/networks/NAME.json`. `bridge-attach NAME` makes the bridge with the first container.
-//! The file has podman's form, and a file of podman's or a `NAME.conflist` of CNI in this directory is a network as well.
+//! Chooses a subnet, and writes `$STAVE_ROOT/networks/NAME.json`. `bridge-attach NAME` makes the bridge with
+//! the first container. The file has podman's form. A file of podman's or a CNI `NAME.conflist` in this
+//! directory is a network as well.
 //! # Reads
-//! No document; the files of other networks.
+//! No document. Reads the files of other networks.
 //! # Adds
 //! Nothing; prints the network.
 //! # Undoes
-//! Nothing: `network-rm NAME` removes it.
+//! Nothing. `network-rm NAME` removes the network.
 //! # Needs
 //! Write access to `$STAVE_ROOT`.
 
@@ -21,49 +22,61 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::Value;
 use toolkit::{prelude::*, rows};
 
-/// Make a network that has a name
+/// Make a named network
 #[derive(Parser)]
 #[command(name = "network-create", version)]
 struct NetworkCreate {
     /// The network's name
     #[arg(value_name = "NAME", value_parser = named::parse_network)]
     name: String,
-    /// The name of its bridge; by default the network's, if an interface can have it
+    /// The name of the bridge; by default the network's name, if it is valid for an interface
     #[arg(long, value_name = "NAME", value_parser = attachment::parse_name)]
     bridge: Option<String>,
-    /// Its subnet; by default the first of 172.17.0.0/16, 172.18.0.0/16 and so on that no interface, no route and no other
-    /// network uses
+    /// The subnet; by default the first of 172.17.0.0/16, 172.18.0.0/16 and so on that no interface, route or
+    /// other network uses
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet)]
     subnet: Option<Ipv4Net>,
-    /// Lease addresses of this part of the subnet only
+    /// Lease only addresses of this part of the subnet
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
     ip_range: Option<Ipv4Net>,
-    /// The address of its bridge, which is the gateway of its containers; by default the first of the subnet. One for each version of IP
+    /// The bridge's address, the gateway of the containers; by default the subnet's first; one for each IP
+    /// version
     #[arg(long = "gateway", value_name = "ADDRESS")]
     gateways: Vec<IpAddr>,
-    /// IPv6 as well: a random subnet of those that everybody may use (fd00::/8)
+    /// Add IPv6, with a random unique local subnet (fd00::/8)
     #[arg(long)]
     ipv6: bool,
-    /// Its subnet of IPv6
+    /// The IPv6 subnet
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet6)]
     subnet6: Option<Ipv6Net>,
-    /// Lease addresses of this part of the subnet of IPv6 only
+    /// Lease only addresses of this part of the IPv6 subnet
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range6)]
     ip6_range: Option<Ipv6Net>,
-    /// How its containers are reached from outside: `nat`, by published ports on the host's addresses, or `routed`, by ping and
-    /// published ports on their own addresses, which others route to
+    /// How containers are reached: `nat`, by ports of the host, or `routed`, at their own addresses
     #[arg(long, value_name = "MODE", default_value = "nat", value_parser = toolkit::one_of::<GatewayMode>(GatewayMode::NAMES))]
     gateway_mode: GatewayMode,
-    /// No way leads out of the network, or into it: its containers reach each other and this host
+    /// Answer on this link of the host for the containers' IPv6 addresses (NDP proxy); needs a routed network
+    #[arg(long, value_name = "LINK", value_parser = attachment::parse_name)]
+    ndp_proxy: Option<String>,
+    /// Let nothing out of the network or into it; containers reach each other and this host
     #[arg(long)]
     internal: bool,
-    /// With `false`, its containers do not reach each other, except by published ports
+    /// With `false`, containers do not reach each other, except by published ports
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     icc: bool,
-    /// The MTU of its interfaces in bytes; by default that of the way out
+    /// The MTU of the interfaces in bytes; by default that of the route out
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
     mtu: Option<u32>,
-    /// A note for people and scripts: KEY=VALUE; repeatable
+    /// Join the network to the same one on other hosts by the VXLAN with this number; see net-peers
+    #[arg(long, value_name = "NUMBER", requires = "vxlan_local", value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    vxlan: Option<u32>,
+    /// The address of this host for the other hosts
+    #[arg(long, value_name = "ADDRESS", requires = "vxlan")]
+    vxlan_local: Option<IpAddr>,
+    /// The UDP port of the VXLAN; by default 4789
+    #[arg(long, value_name = "PORT", requires = "vxlan", value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: Option<u16>,
+    /// Add a label KEY=VALUE; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
     #[command(flatten)]
@@ -71,13 +84,13 @@ struct NetworkCreate {
 }
 
 impl NetworkCreate {
-    /// The network, on subnets that no other one has.
+    /// The network, on subnets that no other network uses.
     fn file(&self, context: &toolkit::Context) -> Result<File> {
         let root = &context.scope.root;
         let bridge = self.bridge.clone().unwrap_or_else(|| named::bridge_of(&self.name));
         let mut others = Vec::new();
         for name in Named::list(root)? {
-            // One that cannot be used is told when it is.
+            // A file that cannot be used is reported when it is used.
             let Ok(Some(other)) = Named::find(root, &name) else { continue };
             if other.name == self.name {
                 bail!("network {:?} exists: {:?}", self.name, other.path);
@@ -88,7 +101,8 @@ impl NetworkCreate {
             }
             others.push(other);
         }
-        let (subnet, subnet6) = named::subnets(self.subnet, self.ipv6, self.subnet6, &others)?;
+        let (subnet, subnet6) =
+            named::subnets(self.subnet, self.ipv6, self.subnet6, self.ndp_proxy.as_deref(), &others)?;
         let mut file = File::new(&self.name, &bridge);
         let gateways = attachment::Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
         let (gateway, range) = (gateways.v4.map(Into::into), self.ip_range.map(Into::into));
@@ -106,6 +120,10 @@ impl NetworkCreate {
             self.mtu.map(|mtu| ("mtu", mtu.to_string())),
             (!self.icc).then(|| ("icc", "false".to_owned())),
             (self.gateway_mode == GatewayMode::Routed).then(|| ("gateway_mode", "routed".to_owned())),
+            self.ndp_proxy.clone().map(|link| ("ndp_proxy", link)),
+            self.vxlan.map(|id| ("vxlan", id.to_string())),
+            self.vxlan_local.map(|local| ("vxlan_local", local.to_string())),
+            self.vxlan_port.map(|port| ("vxlan_port", port.to_string())),
         ];
         file.options = options.into_iter().flatten().map(|(key, value)| (key.to_owned(), value)).collect();
         for label in &self.labels {

@@ -1,4 +1,4 @@
-//! Networks by name: files of ours, of podman and of CNI.
+//! Named networks: files of Stave, podman and CNI.
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn a_network_is_made_used_and_removed() {
     sandbox.sh("network-create a-name-that-is-too-long-for-a-bridge > long.json").ok();
     let long = sandbox.sh("cat long.json").json();
     assert!(long["network_interface"].as_str().unwrap().starts_with("br-"));
-    // Chosen once: the next network has another one, though no bridge stands.
+    // The subnet is chosen once: the next network gets another one, although no bridge exists yet.
     sandbox.sh("network-create next > next.json").ok();
     let next = sandbox.sh("cat next.json").json();
     assert_ne!(long["subnets"][0]["subnet"], next["subnets"][0]["subnet"]);
@@ -65,7 +65,7 @@ fn a_network_is_made_used_and_removed() {
         "NETWORK   BRIDGE   SUBNETS                   CONTAINERS\n\
          front     front    10.5.0.0/24 fd01:5::/64   web\n"
     );
-    // One of several is taken away by its name.
+    // One of several attachments is removed by its network's name.
     let both = "bridge-attach next < web.json | tee both.json | bridge-attach --undo front | tee one.json | jq -c '[.networks[].name]'";
     assert_eq!(sandbox.sh(both).ok(), "[\"next\"]\n");
     assert_eq!(sandbox.sh("jq -c '[.networks[].name]' /run/stave/web.json; ip -n web -br link show type veth | cut -d@ -f1").ok(), "[\"next\"]\neth1\n");
@@ -113,7 +113,7 @@ fn files_of_podman_and_of_cni() {
         "[\"pod\",\"podman7\",true,\"10.88.7.0/16\",1300,0]\n[\"cni\",\"cni7\",null,\"10.77.0.2/16\",1500,2]\n"
     );
     sandbox.sh("unwind web > /dev/null").ok();
-    // Where the bridges are there, they have their own addresses: nothing else is asked for.
+    // If the bridges exist, they have their own addresses, and nothing else is requested.
     let without = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/16"}]]}});
     write(&sandbox, "cni.conflist", &cni(without));
     sandbox

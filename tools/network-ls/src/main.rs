@@ -1,11 +1,12 @@
-//! Lists the networks that have a name.
+//! Lists the named networks.
 //!
 //! # Does
-//! Reads the files below `$STAVE_ROOT/networks`, and which containers are attached from their records. Changes nothing.
+//! Reads the files below `$STAVE_ROOT/networks`, and from the records which containers are attached. Changes
+//! nothing.
 //! # Reads
-//! No document; from each record `networks`.
+//! No document. Reads `networks` from each record.
 //! # Adds
-//! Nothing; prints one JSON array, or with `--table` text for people.
+//! Nothing; prints a JSON array, or text with `--table`, `--ids` and `--format`.
 //! # Undoes
 //! Nothing.
 //! # Needs
@@ -17,18 +18,41 @@ use attachment::named::{self, Named};
 use clap::Parser;
 use document::record;
 use serde_json::{Value, json};
-use toolkit::{prelude::*, rows};
+use toolkit::{
+    listing::{Filters, Format, Row},
+    prelude::*,
+    rows,
+};
 
-/// List the networks that have a name, and the containers on them
+/// The fields of `docker network ls`, with their headings.
+const HEADINGS: [(&str, &str); 5] = [
+    ("ID", "NETWORK ID"),
+    ("Name", "NAME"),
+    ("Driver", "DRIVER"),
+    ("Scope", "SCOPE"),
+    ("Internal", "INTERNAL"),
+];
+
+/// List the named networks, and the containers on them
 #[derive(Parser)]
 #[command(name = "network-ls", version)]
 struct NetworkLs {
-    /// Networks to list; all by default
+    /// The networks to list; by default all
     #[arg(value_name = "NAME", value_parser = named::parse_network)]
     names: Vec<String>,
     /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
+    /// Print only names, one a line
+    #[arg(long, conflicts_with = "table")]
+    ids: bool,
+    /// Print TEXT for each network, one a line, with {name}, {bridge}, {subnets}, {internal}, {file} and
+    /// {containers} replaced; or a template of `docker network ls`: {{.Name}}, {{json .}}
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["table", "ids"])]
+    format: Option<Format>,
+    /// List only these networks: dangling, driver, id or name; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = toolkit::pair)]
+    filter: Vec<(String, String)>,
     #[command(flatten)]
     common: Common,
 }
@@ -50,10 +74,19 @@ impl Report for NetworkLs {
             attached.extend(document.attachments()?.into_iter().map(|one| (one.name, id.to_string())));
         }
         let names = if self.names.is_empty() { Named::list(root)? } else { self.names.clone() };
+        let filters = Filters::new(&self.filter, &["dangling", "driver", "id", "name"])?;
         let mut rows = Vec::new();
         for name in names {
             let Some(found) = Named::find(root, &name)? else { bail!("no network {name:?}") };
-            let on = attached.iter().filter(|(network, _)| *network == name).map(|(_, id)| id);
+            let on: Vec<_> =
+                attached.iter().filter(|(network, _)| *network == name).map(|(_, id)| id).collect();
+            let is_listed = filters.name("name", &name)?
+                && filters.truth("dangling", on.is_empty())?
+                && filters.any("id", |start| name.starts_with(start))
+                && filters.any("driver", |driver| driver == "bridge");
+            if !is_listed {
+                continue;
+            }
             let subnets = [
                 found.network.subnet.map(|net| net.to_string()),
                 found.network.subnet6.map(|net| net.to_string()),
@@ -64,14 +97,28 @@ impl Report for NetworkLs {
                 "subnets": subnets.into_iter().flatten().collect::<Vec<_>>(),
                 "internal": found.network.internal,
                 "file": found.path,
-                "containers": on.collect::<Vec<_>>(),
+                "containers": on,
             }));
         }
         Ok(Value::Array(rows))
     }
 
     fn text(&self, report: &Value) -> Option<String> {
+        if self.ids {
+            return Some(rows::lines("{name}", report));
+        }
         self.table.then(|| self.shown(report)).flatten()
+    }
+
+    fn formatted(&self, report: &Value) -> Result<Option<String>> {
+        let Some(format) = &self.format else { return Ok(None) };
+        let docker = |row: &Value| {
+            let fields = json!({"ID": row["name"], "Name": row["name"], "Driver": "bridge", "Scope": "local",
+                "Internal": row["internal"].to_string()});
+            Row { fields, ..Row::default() }
+        };
+        let text = format.rows(&rows::good(report).collect::<Vec<_>>(), &HEADINGS, docker)?;
+        Ok(text.or_else(|| self.shown(report)))
     }
 
     fn shown(&self, report: &Value) -> Option<String> {

@@ -1,18 +1,18 @@
-//! Removes networks that have a name.
+//! Removes named networks.
 //!
 //! # Does
-//! Removes their files below `$STAVE_ROOT/networks`. A network that a container is attached to stays. The bridge goes with the last
-//! container.
+//! Removes the networks' files below `$STAVE_ROOT/networks`. A network with an attached container is not
+//! removed. The bridge goes with the last container.
 //! # Reads
-//! No document; from each record `networks`.
+//! No document. Reads `networks` from each record.
 //! # Adds
-//! Nothing; prints the names of those that were removed, as one JSON array.
+//! Nothing; prints the names of the removed networks as a JSON array.
 //! # Undoes
 //! Nothing.
 //! # Needs
 //! Write access to `$STAVE_ROOT`.
 
-use std::{fs, process::ExitCode};
+use std::process::ExitCode;
 
 use attachment::named::{self, Named};
 use clap::Parser;
@@ -20,11 +20,11 @@ use document::record::{self, Lock};
 use serde_json::Value;
 use toolkit::{prelude::*, rows};
 
-/// Remove networks that have a name
+/// Remove named networks
 #[derive(Parser)]
 #[command(name = "network-rm", version)]
 struct NetworkRm {
-    /// The networks
+    /// The names of the networks
     #[arg(value_name = "NAME", required = true, value_parser = named::parse_network)]
     names: Vec<String>,
     #[command(flatten)]
@@ -32,7 +32,7 @@ struct NetworkRm {
 }
 
 impl NetworkRm {
-    /// The networks, none of which is in use.
+    /// Finds the networks. A network that is in use is an error.
     fn find(&self, context: &toolkit::Context) -> Result<Vec<Named>> {
         let (root, run_dir) = (&context.scope.root, &context.scope.run_dir);
         let mut found = Vec::new();
@@ -65,11 +65,7 @@ impl Report for NetworkRm {
     fn report(&self, context: &toolkit::Context) -> Result<Value> {
         let _lock = Lock::take(&context.scope.run_dir, "network")?;
         for Named { path, .. } in self.find(context)? {
-            fs::remove_file(&path).with_context(|| format!("remove {path:?}"))?;
-            // The last one takes the directory with it, which network-create makes.
-            if let Some(directory) = path.parent() {
-                let _ = fs::remove_dir(directory);
-            }
+            named::remove(&path)?;
         }
         Ok(serde_json::to_value(&self.names)?)
     }

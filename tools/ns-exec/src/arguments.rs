@@ -4,6 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::Parser;
 use document::{Document, Id, Member, members};
+use life::environment;
 use mount::Volume;
 use toolkit::{
     Common, Context, Filter, Plan,
@@ -11,7 +12,6 @@ use toolkit::{
 };
 
 use crate::{
-    environment,
     names::Names,
     operation::ContainerOperation,
     plan,
@@ -28,57 +28,59 @@ pub(crate) struct NsExec {
     /// Run in the background and print the document; with --join, discard output
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Make everything but the process, for container-start, and print the document
+    /// Make everything except the process, for container-start, and print the document
     #[arg(long, conflicts_with_all = ["detach", "join", "status_fd"])]
     pub(crate) create: bool,
-    /// With -d, append output to this file; by default to $STAVE_ROOT/containers/ID/log, of which the last 8 to 16 MiB are kept
+    /// With -d, append output to this file instead of $STAVE_ROOT/containers/ID/log, which keeps the last 8
+    /// to 16 MiB
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
-    /// Use this network if the document has none: the host's, one with only lo (none, the default), or that of another
-    /// container
+    /// Use this network if the document has none: the host's, only lo (none, the default), or another
+    /// container's
     #[arg(long, value_name = "host|none|container:ID")]
     pub(crate) network: Option<Mode>,
-    /// Set an environment variable; without VALUE, to the value of NAME here; repeatable
+    /// Set an environment variable; NAME alone copies the caller's value; repeatable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Set variables from a file, one NAME=VALUE or NAME a line, as with Docker; -e overrides it; repeatable
+    /// Set variables from a file with one NAME=VALUE or NAME per line, as with Docker; -e overrides it;
+    /// repeatable
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Set variables from a file of NAME=VALUE, each ended by a NUL, as in /proc/PID/environ: nobody sees the values in a
-    /// command line
+    /// Set variables from a file of NUL-terminated NAME=VALUE, as in /proc/PID/environ; keeps values out of
+    /// the command line
     #[arg(long, value_name = "FILE")]
     pub(crate) env_list: Option<PathBuf>,
-    /// Run in this working directory; made if it is missing
+    /// Run in this working directory; created if it is missing
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
     /// Run as this user and group
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
-    /// Mount a directory or file of the host in the container; idmap: its files have the same owners inside; repeatable
+    /// Mount a directory or file of the host; idmap: files keep their owner ids inside; repeatable
     #[arg(short, long = "volume", value_name = "SRC:DST[:ro,idmap]")]
     pub(crate) volumes: Vec<Volume>,
-    /// Give the command a terminal. Its output goes to standard output; its input comes from your terminal, or with -i from
-    /// standard input
+    /// Give the command a terminal. Its output goes to standard output; its input comes from your terminal,
+    /// or with -i from standard input
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Keep standard input open for the command; read the document from --from instead, or use -n or --join. With -d, give
-    /// the command an input that stays open
+    /// Keep standard input open for the command; read the document from --from instead, or use -n or --join.
+    /// With -d, give the command an input that stays open
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Set the host name; the first twelve characters of the id by default
+    /// Set the host name; by default the first twelve characters of the id
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Programs gain no privileges by being executed (no_new_privs)
     #[arg(long)]
     pub(crate) no_new_privs: bool,
-    /// Change how the command is confined, as with Docker: seccomp=FILE|unconfined, no-new-privileges,
+    /// Change the command's confinement, as with Docker: seccomp=FILE|unconfined, no-new-privileges,
     /// systempaths=unconfined; repeatable
     #[arg(long, value_name = "OPTION")]
     pub(crate) security_opt: Vec<SecurityOption>,
     /// Replace the image's entry point and its arguments
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
-    /// Add a capability to Docker's default ones; repeatable
+    /// Add a capability to Docker's default set; repeatable
     #[arg(long, value_name = "CAPABILITY")]
     pub(crate) cap_add: Vec<String>,
     /// Remove a capability; repeatable
@@ -90,19 +92,19 @@ pub(crate) struct NsExec {
     /// Give the command all capabilities, devices and system calls, and mask no paths
     #[arg(long)]
     pub(crate) privileged: bool,
-    /// Run on this directory instead of the document's `rootfs`
+    /// Use this directory as root file system instead of the document's `rootfs`
     #[arg(long, value_name = "DIR")]
     pub(crate) rootfs: Option<PathBuf>,
     /// Run in all namespaces of a running container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["log", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "read_only", "privileged", "security_opt"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["log", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "read_only", "security_opt"])]
     pub(crate) join: Option<Id>,
     /// Read the document from this file
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
-    /// Write the document to this file when the command starts and when it ends; to a pipe, only once
+    /// Write the document to this file when the command starts and when it ends; to a pipe only once
     #[arg(long, value_name = "FILE")]
     pub(crate) document: Option<PathBuf>,
-    /// Write pid and exit status to this descriptor, as one line of JSON each
+    /// Write the pid and the exit status to this descriptor, each as a line of JSON
     #[arg(long, value_name = "N")]
     pub(crate) status_fd: Option<u32>,
     #[command(flatten)]
@@ -113,7 +115,7 @@ pub(crate) struct NsExec {
     pub(crate) settings: Settings,
     #[command(flatten)]
     pub(crate) common: Common,
-    /// The command instead of the image's, or arguments for the image's entry point
+    /// The command instead of the image's; or arguments for the image's entry point
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
@@ -133,7 +135,7 @@ impl FromStr for Mode {
 }
 
 impl NsExec {
-    /// The variables to set, each with a value. Later ones count over earlier ones.
+    /// Returns the variables to set, each with a value. Later ones override earlier ones.
     pub(crate) fn variables(&self) -> Result<Vec<String>> {
         let own = |name: &str| std::env::var(name).ok();
         let mut variables = Vec::new();
@@ -153,7 +155,7 @@ impl NsExec {
             rootfs: self.rootfs.clone(),
             read_only: self.read_only || self.settings.sandbox,
             network: self.network.clone(),
-            hostname: self.hostname.clone(),
+            hostname: self.hostname.clone().filter(|name| !name.is_empty()),
             entrypoint: self.entrypoint.as_ref().map(entrypoint),
             command: self.command.clone(),
             variables: self.variables()?,

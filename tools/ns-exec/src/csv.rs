@@ -1,9 +1,9 @@
-//! One line of comma-separated values (RFC 4180), as Docker reads flags with several fields.
+//! Comma-separated values on one line (RFC 4180), as Docker reads flags with several fields.
 
-/// The fields. One in double quotes may contain commas, and a double quote written twice.
+/// Splits a line into fields. A field in double quotes may contain commas, and double quotes written twice.
 ///
 /// # Errors
-/// The problem, in words.
+/// A description of the problem.
 pub(crate) fn record(line: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = line;
@@ -20,7 +20,7 @@ pub(crate) fn record(line: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// A field up to the next comma, and what is behind the comma.
+/// Returns the field up to the next comma, and the text after the comma.
 fn plain_field(text: &str) -> Result<(String, Option<&str>), String> {
     let (field, behind) = match text.split_once(',') {
         Some((field, behind)) => (field, Some(behind)),
@@ -32,7 +32,7 @@ fn plain_field(text: &str) -> Result<(String, Option<&str>), String> {
     }
 }
 
-/// The same for what follows an opening quote.
+/// As [`plain_field`], for the text after an opening quote.
 fn quoted_field(text: &str) -> Result<(String, Option<&str>), String> {
     let mut field = String::new();
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! `--device` and `--device-cgroup-rule`, with Docker's words.
+//! `--device` and `--device-cgroup-rule`, with Docker's syntax.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDevice
 use runtime::spec::Device;
 use toolkit::prelude::*;
 
-/// A device of the host, or a directory with some.
+/// A device of the host, or a directory of devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeviceFlag {
     source: PathBuf,
@@ -14,7 +14,7 @@ pub(crate) struct DeviceFlag {
     access: String,
 }
 
-/// Whether these are letters for what may be done with a device, each at most once.
+/// Whether `text` consists of access letters, each at most once.
 fn is_access(text: &str) -> bool {
     let once = |letter: char| "rwm".contains(letter) && text.matches(letter).count() == 1;
     !text.is_empty() && text.chars().all(once)
@@ -44,13 +44,13 @@ impl FromStr for DeviceFlag {
 }
 
 impl DeviceFlag {
-    /// The devices that it names.
+    /// Returns the devices that the flag names.
     pub(crate) fn devices(&self) -> Result<Vec<Device>> {
         Ok(Device::find(&self.source, &self.target, &self.access)?)
     }
 }
 
-/// A rule for the device list of the container's cgroup: `c 188:* rwm`.
+/// A rule for the device list of the container's cgroup, such as `c 188:* rwm`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DeviceRule(pub(crate) LinuxDeviceCgroup);
 
@@ -106,7 +106,7 @@ mod tests {
             ("vendor.com/class=name", "\"vendor.com/class=name\" is not an absolute path below /"),
             ("/dev/fuse:x", "\"x\" is not an absolute path below /"),
             ("/dev/fuse:/dev/fuse:rr", "\"rr\" is not made of the letters r, w and m"),
-            ("/dev/fuse:/dev/../fuse", "\"/dev/../fuse\" is not an absolute path below /"),
+            ("/dev/fuse:/dev/..", "\"/dev/..\" is not an absolute path below /"),
         ] {
             assert_eq!(text.parse::<DeviceFlag>(), Err(error.to_owned()), "{text}");
         }

@@ -1,4 +1,4 @@
-//! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container, with Docker's content.
+//! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container, with the same content as with Docker.
 
 use std::{fmt::Write, net::IpAddr, path::PathBuf};
 
@@ -12,23 +12,23 @@ pub(crate) struct File {
     pub(crate) content: Content,
 }
 
-/// Its content.
+/// The content of the file.
 pub(crate) enum Content {
     /// This text.
     Own(String),
-    /// Another container's file.
+    /// The file of another container.
     Shared(PathBuf),
 }
 
-/// Their names.
+/// The names of the files.
 pub(crate) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 fn own(name: &'static str, content: String) -> File {
     File { name, content: Content::Own(content) }
 }
 
-/// For a container in the host's network: the host's own files, with the names of links and those that were `added`, and these
-/// `settings`.
+/// The files of a container in the host's network: copies of the host's files, with the names of links, the
+/// entries `added`, and these `settings`.
 pub(crate) fn of_host(
     hostname: &str,
     entries: &[HostEntry],
@@ -40,7 +40,7 @@ pub(crate) fn of_host(
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
 
-/// For a container with its own network. `addresses` are its own; none if it has only `lo`.
+/// The files of a container with its own network. `addresses` are the container's; empty if it has only `lo`.
 pub(crate) fn of_own(
     hostname: &str,
     addresses: &[IpAddr],

@@ -1,4 +1,4 @@
-//! Another command in a running container: `docker exec`.
+//! Runs another command in a running container, like `docker exec`.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use toolkit::{prelude::*, print_error};
 
 use crate::{NOT_STARTED, arguments::NsExec, output::Output, start};
 
-/// Runs it; returns the exit status of the tool.
+/// Runs the command. Returns the exit status of the tool.
 pub(crate) fn run(tool: &NsExec, id: &Id) -> u8 {
     match attempt(tool, id) {
         Ok(status) => u8::try_from(status).unwrap_or(NOT_STARTED),
@@ -25,12 +25,15 @@ pub(crate) fn run(tool: &NsExec, id: &Id) -> u8 {
 fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     let mut output = Output::open(tool.document.as_deref(), tool.status_fd, tool.detach)?;
     let scope = tool.common.scope()?;
-    let container = Container::running(&scope, id)?;
+    let container = match tool.common.explain {
+        true => Container::running(&scope, id)?,
+        false => life::running(&scope, id)?,
+    };
     let terminal = start::terminal(tool.tty && !tool.detach, tool.interactive, tool.interactive)?;
     let exec = exec(tool, terminal.as_ref())?;
     if tool.common.explain {
         let (_, process) = exec.process(&container)?;
-        // A reader that has seen enough is no failure.
+        // A closed pipe is not an error.
         let _ = writeln!(io::stdout(), "{}", explanation(&container.identity().pid.to_string(), &process));
         return Ok(0);
     }
@@ -49,13 +52,13 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     Ok(status)
 }
 
-/// The command that a person would type.
+/// The same as a command to type.
 fn explanation(pid: &str, process: &Process) -> String {
     let command = process.args().as_deref().unwrap_or_default();
     words(["nsenter", "--target", pid, "--all", "--"].into_iter().chain(command.iter().map(String::as_str)))
 }
 
-/// The command, and what is different from the container's process.
+/// The command, and the settings that differ from the container's process.
 fn exec(tool: &NsExec, terminal: Option<&Terminal>) -> Result<Exec> {
     if tool.command.is_empty() {
         bail!("no command: give one after `--`");
@@ -67,7 +70,7 @@ fn exec(tool: &NsExec, terminal: Option<&Terminal>) -> Result<Exec> {
         workdir: tool.workdir.clone(),
         terminal: terminal.is_some(),
         size: terminal.and_then(Terminal::size),
-        privileged: false,
+        privileged: tool.privileged,
         no_new_privileges: tool.no_new_privs,
     })
 }

@@ -1,4 +1,4 @@
-//! What happens to a container in the background when its process ends or is no longer well, named as Docker names it.
+//! Flags for a container in the background whose process ends or becomes unhealthy, named as in Docker.
 
 use std::time::Duration;
 
@@ -21,31 +21,31 @@ pub(crate) struct Lifetime {
         conflicts_with = "join"
     )]
     pub(crate) restart: Restart,
-    /// With -d, check the container's health by this command of a shell, instead of the image's
+    /// With -d, check the container's health with this shell command instead of the image's
     #[arg(long, value_name = "COMMAND", conflicts_with = "join")]
     health_cmd: Option<String>,
-    /// The time between two checks; 30s by default
+    /// Time between two checks; 30s by default
     #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "join")]
     health_interval: Option<Duration>,
-    /// How long a check may take; 30s by default
+    /// Time limit of a check; 30s by default
     #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "join")]
     health_timeout: Option<Duration>,
-    /// How long after the start failures do not count; 0s by default
+    /// Time after the start in which failures do not count; 0s by default
     #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "join")]
     health_start_period: Option<Duration>,
-    /// The time between two checks meanwhile; 5s by default
+    /// Time between two checks in that period; 5s by default
     #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "join")]
     health_start_interval: Option<Duration>,
-    /// How many checks must fail one after the other until the container is unhealthy; 3 by default
+    /// Number of consecutive failures that make the container unhealthy; 3 by default
     #[arg(long, value_name = "N", conflicts_with = "join")]
     health_retries: Option<u64>,
-    /// Do not check the container's health, whatever the image says
+    /// Do not check the container's health, even if the image has a check
     #[arg(long, conflicts_with_all = ["join", "health_cmd"])]
     no_healthcheck: bool,
 }
 
 impl Lifetime {
-    /// The image's health check, with what replaces parts of it.
+    /// Returns the image's health check, with the parts that the flags replace.
     pub(crate) fn healthcheck(&self, image: Option<&Image>) -> Result<Option<Value>> {
         let flags = CheckFlags {
             none: self.no_healthcheck,
@@ -60,7 +60,7 @@ impl Lifetime {
         life::health_of_image(whole, &flags).map_err(|problem| anyhow!("{problem}"))
     }
 
-    /// Nobody looks after a container in the foreground but its caller.
+    /// Rejects these flags for a container in the foreground: only its caller supervises it.
     pub(crate) fn in_foreground(&self) -> Result<()> {
         let flag = match self.health_cmd {
             _ if self.restart != Restart::No => "--restart",

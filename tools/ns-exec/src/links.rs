@@ -1,4 +1,4 @@
-//! Links of other containers to this one: their `/etc/hosts` follows its name, as with Docker.
+//! Updates the links of other containers to this one: their `/etc/hosts` follows its address, as with Docker.
 
 use std::{
     fs::File,
@@ -15,23 +15,23 @@ use toolkit::prelude::{Context, Result};
 
 use crate::operation::ContainerOperation;
 
-/// The most that is read of a file that a container may write.
+/// Read at most this many bytes of a file that a container may write.
 const MOST: u64 = 1 << 20;
 
-/// Gives names in another container's `/etc/hosts` this container's address. The file is changed in place, because it is
-/// mounted in the other container. Undo leaves it, as Docker does: nobody else has the address.
+/// Changes this container's address in another container's `/etc/hosts`. Writes the file in place, because it
+/// is mounted in that container. Undo leaves it, as Docker does: nobody else has the address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "link-follow")]
 pub(crate) struct LinkFollow {
-    /// The file.
+    /// The path of the file.
     path: PathBuf,
-    /// The names, as they stand behind an address.
+    /// The names, as they follow an address.
     names: String,
     /// The new address.
     address: IpAddr,
 }
 
-/// The links that lead to an earlier address of this container.
+/// Returns the links that lead to an earlier address of this container.
 pub(crate) fn plan(context: &Context, document: &Document) -> Result<Vec<ContainerOperation>> {
     let Scope { run_dir, .. } = &context.scope;
     if document.attachments()?.is_empty() {
@@ -42,7 +42,7 @@ pub(crate) fn plan(context: &Context, document: &Document) -> Result<Vec<Contain
     let mut found = Vec::new();
     for id in record::list(run_dir)?.into_iter().filter(|id| id.as_str() != context.id) {
         let path = context.scope.container(id.as_str()).join("etc/hosts");
-        // Most containers have no link to this one. Their records, which are longer, need not be read.
+        // Most containers have no link to this one. The short file saves reading their records.
         let text = text(&path);
         if !text.lines().filter_map(names_of).any(is_to_us) {
             continue;
@@ -57,7 +57,7 @@ pub(crate) fn plan(context: &Context, document: &Document) -> Result<Vec<Contain
     Ok(found)
 }
 
-/// What stands in a container's file; nothing where there is none.
+/// Returns the content of a container's file; empty if there is none.
 fn text(path: &Path) -> String {
     let mut text = String::new();
     if let Ok(Some(file)) = open(path, OFlags::RDONLY) {
@@ -71,20 +71,21 @@ fn open(path: &Path, flags: OFlags) -> io::Result<Option<File>> {
     Ok(unless_gone(openat(CWD, path, flags, Mode::empty()))?.map(File::from))
 }
 
-/// The names behind the address of a line.
+/// Returns the names after the address of a line.
 fn names_of(line: &str) -> Option<&str> {
     line.split_once('\t').map(|(_, names)| names)
 }
 
 impl LinkFollow {
-    /// The text with the new address; none if it leads there already, or has no such line any more.
+    /// Returns the text with the new address. `None` if the address is already there, or no line has these
+    /// names.
     fn changed(&self, text: &str) -> Option<String> {
         let own = format!("{}\t{}", self.address, self.names);
         let is_ours = |line: &&str| names_of(line) == Some(&*self.names);
         let is_outdated = text.lines().any(|line| is_ours(&line) && line != own);
         let line = |line| if is_ours(&line) { own.as_str() } else { line };
         let changed = || text.lines().flat_map(|old| [line(old), "\n"]).collect();
-        // One that was not read whole is not written.
+        // A file that was not read completely must not be written.
         ((text.len() as u64) < MOST && is_outdated).then(changed)
     }
 

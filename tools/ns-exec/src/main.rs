@@ -1,24 +1,24 @@
 //! Runs a process in namespaces, on a root file system.
 //!
 //! # Does
-//! Starts the image's command, or the given one, with Docker's defaults: namespaces, mounts, devices, capabilities,
-//! environment, user. Waits until it ends, or with `-d` leaves a supervisor with it. `--join` runs another command in a
-//! running container.
+//! Starts the image's command, or the given one, with Docker's defaults: namespaces, mounts, devices,
+//! capabilities, environment, user. Waits until it ends. With `-d`, a supervisor waits instead. `--join` runs
+//! another command in a running container.
 //! # Reads
 //! `rootfs`, `image` (its configuration), `network`, `hosts`, `cgroup`.
 //! # Adds
-//! `process`. Standard output belongs to the command. The document goes there only with `-d`, otherwise to `--document`.
+//! `process`. Standard output belongs to the command. The document goes there only with `-d`, otherwise to
+//! `--document`.
 //! # Undoes
-//! Ends the process and all that is in its cgroup; removes the cgroup, its log and its `/etc/hosts`, `hostname` and
-//! `resolv.conf`.
+//! Ends all processes in the container's cgroup. Removes the cgroup, the log, and the container's
+//! `/etc/hosts`, `hostname` and `resolv.conf`.
 //! # Needs
-//! Root, or root in a user namespace (docs/rootless.md); Linux 5.12. It exits as the command does, and with 125 if the
-//! command did not start.
+//! Root, or root in a user namespace (docs/rootless.md); Linux 5.12. It exits as the command does, and with
+//! 125 if the command did not start.
 
 mod arguments;
 mod csv;
 mod device_flag;
-mod environment;
 mod files;
 mod join;
 mod lifetime;
@@ -44,7 +44,7 @@ use arguments::NsExec;
 use start::Start;
 use toolkit::Invocation;
 
-/// The exit status after `--timeout`, as that of timeout(1).
+/// The exit status after `--timeout`, as with timeout(1).
 const TIMED_OUT: u8 = 124;
 
 /// The exit status when the command did not start.

@@ -1,4 +1,4 @@
-//! `--mount`, with Docker's words.
+//! `--mount`, with Docker's syntax.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +7,7 @@ use std::{
 
 use mount::table;
 use oci_spec::runtime::{Mount, MountBuilder};
-use operation::quantity::size;
+use operation::quantity::{self, size};
 use toolkit::prelude::*;
 
 use crate::csv;
@@ -21,7 +21,7 @@ pub(crate) struct MountFlag {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
-    /// A directory or a file of the host.
+    /// A directory or file of the host.
     Bind { source: PathBuf, options: Vec<String>, propagation: &'static str },
     /// A file system in memory.
     Tmpfs { options: Vec<String> },
@@ -29,10 +29,10 @@ enum Kind {
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
-/// What Docker takes to say how fresh a bind mount has to be on another system. Here it is always up to date.
+/// Values of `consistency`, which Docker accepts for other systems. Here a bind mount is always consistent.
 const CONSISTENCIES: [&str; 4] = ["default", "consistent", "cached", "delegated"];
 
-/// The fields as they were written.
+/// The fields as written.
 #[derive(Default)]
 struct Fields {
     kind: Option<String>,
@@ -43,18 +43,18 @@ struct Fields {
     recursion: Option<Recursion>,
     size: Option<u64>,
     mode: Option<u32>,
-    /// Fields that only one type of mount has, by name.
+    /// The names of fields that only one type of mount has.
     own: Vec<String>,
 }
 
-/// What happens with the mounts below the source.
+/// How to treat mounts below the source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Recursion {
     Enabled,
     Disabled,
-    /// They are mounted too, and stay writable.
+    /// Mount them too, and keep them writable.
     Writable,
-    /// They are mounted too, and must be read-only.
+    /// Mount them too, and make them read-only or fail.
     ReadOnly,
 }
 
@@ -69,7 +69,7 @@ impl FromStr for MountFlag {
         let kind = match fields.kind.as_deref() {
             Some("bind") => fields.bind()?,
             Some("tmpfs") => fields.tmpfs()?,
-            // As with Docker, that is what a mount without a type is.
+            // Without a type, a mount is a volume, as with Docker.
             None | Some("volume") => {
                 return Err(
                     "there are no named volumes: use type=bind with a directory of the host".to_owned()
@@ -127,7 +127,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Fails if a field is of another type of mount.
+    /// Fails if a field belongs to another type of mount.
     fn only(&self, kind: &str) -> Result<(), String> {
         let start = format!("{kind}-");
         match self.own.iter().find(|key| !key.starts_with(&start)) {
@@ -174,17 +174,13 @@ impl Fields {
     }
 }
 
-/// A truth value as Go reads it.
+/// Parses a truth value.
 fn truth(text: &str) -> Result<bool, &'static str> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("it is true or false"),
-    }
+    quantity::truth(text).ok_or("it is true or false")
 }
 
 impl MountFlag {
-    /// The mount. Its source must exist.
+    /// Returns the mount. Its source must exist.
     pub(crate) fn mount(&self) -> Result<Mount> {
         let builder = MountBuilder::default().destination(&self.target);
         let builder = match &self.kind {
@@ -200,7 +196,8 @@ impl MountFlag {
     }
 }
 
-/// Fails where mounts below the source cannot spread as it was asked for: the mount that holds the source decides.
+/// Fails if mounts below the source cannot propagate as requested. That depends on the mount that contains
+/// the source.
 fn spreads(source: &Path, propagation: &str) -> Result<()> {
     let kind = propagation.trim_start_matches('r');
     if kind == "private" {
@@ -275,7 +272,7 @@ mod tests {
             ("type=bind,src=/a,target=/x,rw", "\"rw\" has no value"),
             ("type=bind,src=/a", "target is missing"),
             ("type=bind,src=/a,target=x", "target \"x\" is not an absolute path below /"),
-            ("type=bind,src=/a,target=/x/../y", "target \"/x/../y\" is not an absolute path below /"),
+            ("type=bind,src=/a,target=/x/..", "target \"/x/..\" is not an absolute path below /"),
             (
                 "type=bind,src=a,target=/x",
                 "source \"a\" is neither an absolute path nor one that begins with ./",

@@ -1,4 +1,4 @@
-//! Names of others: flags for `/etc/hosts` and `/etc/resolv.conf`, named as Docker names them.
+//! Names of other hosts: flags for `/etc/hosts` and `/etc/resolv.conf`, named as in Docker.
 
 use std::net::IpAddr;
 
@@ -8,13 +8,13 @@ use toolkit::prelude::*;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Names {
-    /// Give a name to an address, or to this host's as the container reaches it; repeatable
+    /// Add a name for an address; host-gateway is the host's address as the container reaches it; repeatable
     #[arg(long, value_name = "NAME:ADDRESS|host-gateway", conflicts_with = "join")]
     add_host: Vec<Entry>,
-    /// Ask this name server instead of the host's; repeatable
+    /// Use this name server instead of the host's; repeatable
     #[arg(long, value_name = "ADDRESS", conflicts_with = "join")]
     dns: Vec<IpAddr>,
-    /// Look for names in this domain instead of the host's; "." for none; repeatable
+    /// Use this search domain instead of the host's; "." for none; repeatable
     #[arg(long, value_name = "DOMAIN", value_parser = word, conflicts_with = "join")]
     dns_search: Vec<String>,
     /// Set an option of resolv.conf(5), such as ndots:2; repeatable
@@ -22,7 +22,7 @@ pub(crate) struct Names {
     dns_option: Vec<String>,
 }
 
-/// One word of a line.
+/// Checks that a value is one word, so that it fits on a line.
 fn word(text: &str) -> Result<String, String> {
     match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         true => Err("it is one word".to_owned()),
@@ -31,7 +31,7 @@ fn word(text: &str) -> Result<String, String> {
 }
 
 impl Names {
-    /// The entries for `/etc/hosts` of a container that reaches the host so.
+    /// Returns the entries for `/etc/hosts`. `gateway` says how the container reaches the host.
     pub(crate) fn hosts(&self, gateway: Gateway) -> Result<Vec<(IpAddr, String)>> {
         let entry = |entry: &Entry| match gateway {
             Gateway::None if entry.address.is_none() => bail!(
@@ -52,7 +52,7 @@ impl Names {
         }
     }
 
-    /// Whether something is given.
+    /// Whether any of the flags is given.
     pub(crate) fn are_given(&self) -> bool {
         !self.add_host.is_empty() || self.settings() != Settings::default()
     }
@@ -61,9 +61,9 @@ impl Names {
 /// How a container reaches the host.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Gateway {
-    /// Not at all.
+    /// The container cannot reach the host.
     None,
-    /// By the loopback interface: it is in the host's network.
+    /// Over the loopback interface: the container is in the host's network.
     Loopback,
     /// At this address.
     At(IpAddr),

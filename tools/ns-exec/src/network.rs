@@ -1,4 +1,4 @@
-//! The process's network, its host name, and the files that contain them.
+//! Chooses the process's network, its host name, and the files that contain them.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::{
     request::{Mode, Request},
 };
 
-/// A network and its surroundings.
+/// The network, the host name and the files in `/etc`.
 pub(crate) struct Network {
     pub(crate) network: spec::Network,
     pub(crate) hostname: String,
@@ -49,7 +49,7 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
             (spec::Network::Own(member.namespace.clone()), own_name(), addresses)
         }
     };
-    // The host is told by the way out, where there is one.
+    // The default route decides how the container reaches the host.
     let main = attachments.iter().min_by_key(|one| one.metric());
     let dns = main.map(|main| &main.cni.dns);
     let bridge = main.map(|main| &main.bridge).or(member.as_ref().and_then(|member| member.bridge.as_ref()));
@@ -69,7 +69,7 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
     Ok(Network { network, hostname: name, files })
 }
 
-/// Another container's network, with its name and its files, as with Docker.
+/// Returns another container's network with its host name and files, as with Docker.
 fn shared(request: &Request, context: &Context, id: &Id) -> Result<Network> {
     if request.names.are_given() {
         bail!("--add-host and --dns would change the names of others: leave out --network");

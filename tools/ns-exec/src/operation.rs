@@ -6,10 +6,11 @@ use runtime::Identity;
 use crate::links::LinkFollow;
 
 any_of! {
-    /// The container's ids, its files in `$STAVE_ROOT`, the links to it, its cgroup, its monitor's files, and last its process.
+    /// The operations on claims of ids, files in `$STAVE_ROOT`, links, the cgroup, the monitor's files and
+    /// the process.
     pub(crate) enum ContainerOperation {
         Mount(mount::MountOperation),
-        // Before the cgroup, whose operation has a path alone.
+        // Before `Cgroup`: its operation has only a path, and would match this one too.
         Links(LinkFollow),
         Cgroup(cgroup::CgroupOperation),
         Process(runtime::ProcessOperation),
@@ -19,7 +20,7 @@ any_of! {
 }
 
 impl ContainerOperation {
-    /// The process of the operation, if it is one.
+    /// Returns the process, if the operation starts one.
     pub(crate) fn identity(&self) -> Option<Identity> {
         match self {
             Self::Process(process) => Some(process.identity),

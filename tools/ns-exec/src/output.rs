@@ -1,4 +1,4 @@
-//! Where the document and the status are written. Standard output belongs to the command.
+//! Writes the document and the status. Standard output belongs to the command.
 
 use std::{
     fs::File,
@@ -16,16 +16,16 @@ use toolkit::prelude::*;
 #[derive(Default)]
 pub(crate) struct Output {
     document: Option<File>,
-    /// It can be written a second time.
+    /// Whether the document can be written a second time.
     is_regular: bool,
     status: Option<File>,
     detached: bool,
-    /// Standard output has failed; nothing more is written to it.
+    /// Whether standard output has failed. Nothing more is written to it.
     is_broken: bool,
 }
 
 impl Output {
-    /// Opens the requested files first, so that errors are found before anything is made.
+    /// Opens the requested files before anything is made, so that errors appear early.
     pub(crate) fn open(document: Option<&Path>, status_fd: Option<u32>, detached: bool) -> Result<Self> {
         let output = document.map(Self::to).transpose()?;
         let status = status_fd
@@ -43,12 +43,12 @@ impl Output {
         Ok(Self { document: Some(file), is_regular, ..Self::default() })
     }
 
-    /// Reports that the command runs.
+    /// Reports that the command is running.
     pub(crate) fn runs(&mut self, identity: Identity) -> Result<()> {
         self.tell(&json!({"pid": identity.pid, "startTime": identity.start_time}))
     }
 
-    /// The document of a running command.
+    /// Writes the document of a running command.
     pub(crate) fn started(&mut self, document: &Document) -> Result<()> {
         if self.is_regular || self.detached {
             self.write(document)?;
@@ -61,19 +61,19 @@ impl Output {
         Ok(())
     }
 
-    /// Reports that it has ended.
+    /// Reports that the command has ended.
     pub(crate) fn ended(&mut self, document: &Document, status: i32) -> Result<()> {
         self.tell(&json!({"exitStatus": status}))?;
         self.write(document)
     }
 
-    /// That it would start. There is no command that standard output belongs to.
+    /// Writes the document of a dry run. Standard output is free, because no command runs.
     pub(crate) fn planned(&mut self, document: &Document) -> Result<()> {
         self.write(document)?;
         Ok(toolkit::write_document(document)?)
     }
 
-    /// Writes the document of a command that did not start, with the error. Errors of writing are ignored here.
+    /// Writes the document of a command that did not start, with the error. Errors of writing are ignored.
     pub(crate) fn pass_on(&mut self, document: &Document) {
         let _ = self.write(document);
         if self.detached && !self.is_broken {

@@ -1,4 +1,5 @@
-//! The user namespace of the container: `--userns`, or that for which its root file system was made.
+//! The user namespace of the container: the one of `--userns`, or the one that the root file system was made
+//! for.
 
 use document::{Document, members::Rootfs};
 use toolkit::prelude::*;
@@ -6,13 +7,14 @@ use userns::{Namespace, Wanted};
 
 use crate::{operation::ContainerOperation, request::Request};
 
-/// The namespace, if it is not the caller's.
+/// The user namespace, if it is not the caller's.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     pub(crate) userns: Option<Namespace>,
-    /// The directory of `--rootfs` shows its files' owners by the namespace only in the container.
+    /// Whether to map the owners of files in the directory of `--rootfs`. The mapping is only visible in the
+    /// container.
     pub(crate) idmap_rootfs: bool,
-    /// They claim its ids.
+    /// The operations that claim the ids of the namespace.
     pub(crate) operations: Vec<ContainerOperation>,
 }
 

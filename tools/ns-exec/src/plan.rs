@@ -1,4 +1,4 @@
-//! The plan.
+//! Plans the container's operations.
 
 use std::{
     collections::BTreeSet,
@@ -13,11 +13,11 @@ use life::Restart;
 use mount::Volume;
 use oci_spec::{
     image::Config,
-    runtime::{LinuxResources, Spec},
+    runtime::{LinuxResources, PosixRlimit, Spec},
 };
 use operation::note;
 use runtime::StopSignal;
-use runtime::spec::{self, Device, Overrides, Owner, from_image, order, run_with};
+use runtime::spec::{self, Device, Overrides, Owner, Ulimit, from_image, order, run_with};
 use runtime::user::Users;
 use toolkit::prelude::*;
 
@@ -34,7 +34,7 @@ use crate::{
     sharing,
 };
 
-/// The member, without the process's identity, and the operations: files first, the process last.
+/// Returns the member without the process's identity, and the operations: files first, the process last.
 pub(crate) fn plan(
     mut request: Request,
     context: &Context,
@@ -48,10 +48,10 @@ pub(crate) fn plan(
     let shared = sharing::choose(&request, context)?;
     request.hostname = shared.hostname.or(request.hostname);
     let Network { network, hostname, files } = network::choose(&request, context, document)?;
-    // A directory that others manage is used as it is.
+    // A directory that is managed elsewhere is used unchanged.
     let files = if request.rootfs.is_some() { Vec::new() } else { files };
     let Owners { userns, idmap_rootfs, mut operations } = owners::choose(&request, context, document)?;
-    let (made, files) = place(context, files, readonly, userns.is_some());
+    let (made, files) = place(&own_directory(context, document)?, files, readonly, userns.is_some());
     operations.extend(made.into_iter().chain(shared.operations));
     let in_background = !matches!(request.log, Log::None);
     let (log, log_limit) = log(request.log, context, &mut operations)?;
@@ -92,7 +92,7 @@ pub(crate) fn plan(
         cgroup,
         limits,
         sysctl,
-        rlimits: request.settings.ulimit.into_iter().map(|limit| limit.0).collect(),
+        rlimits: limits_of(request.settings.ulimit),
         oom_score_adj: request.settings.oom_score_adj,
         shared_memory: shared.memory,
         tmpfs: request.settings.tmpfs.into_iter().map(|tmpfs| (tmpfs.target, tmpfs.options)).collect(),
@@ -146,8 +146,8 @@ pub(crate) fn plan(
     Ok((member, operations))
 }
 
-/// The path of its own cgroup and its limits: those that cgroup-limit has made, or new ones, and the operations that make them. A
-/// caller who may make none has containers all the same.
+/// Returns the path of the container's cgroup and its limits, and adds operations if cgroup-limit has not
+/// made it. A caller who may not make cgroups gets a container without one.
 fn cgroup(
     settings: &Settings,
     pid: Owner,
@@ -173,7 +173,8 @@ fn cgroup(
             ));
         }
         Err(error) if cgroup::is_refusal(&error) => {
-            // Who is not root gets no further, and is told that; and so is one who cannot do without.
+            // Warn only root, and only if the container can do without: other cases end with an error of
+            // their own.
             if pid == Owner::Own && nix::unistd::geteuid().is_root() {
                 note(&format!("warning: the container has no cgroup of its own: {error}"));
             }
@@ -186,18 +187,19 @@ fn cgroup(
     Ok((Some(path), limits))
 }
 
-/// The cgroup of version 1 that limits its devices, where a program cannot.
+/// Returns the operation for the version 1 cgroup that limits devices, where the kernel accepts no BPF program
+/// for that.
 fn device_list(spec: &Spec, context: &Context) -> Result<Option<ContainerOperation>> {
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
     let Some((path, rules)) = path.zip(runtime::device_rules(spec)?) else { return Ok(None) };
     match cgroup::device_list::plan(path, rules) {
-        // A plan of somebody who could not carry it out.
+        // A dry run by a user who may not do it.
         Err(_) if context.planned => Ok(None),
         planned => Ok(planned?.map(ContainerOperation::from)),
     }
 }
 
-/// The signal that asks the process to stop, if somebody names one.
+/// Returns the signal that asks the process to stop, if the flag or the image sets one.
 fn stop_signal(asked: Option<StopSignal>, config: Option<&Config>) -> Result<Option<StopSignal>> {
     let of_image = || config?.stop_signal().as_deref().filter(|signal| !signal.is_empty());
     match (asked, of_image()) {
@@ -214,7 +216,8 @@ fn devices(settings: &Settings) -> Result<Vec<Device>> {
     Ok(found?.concat())
 }
 
-/// The variables to set. Those of a namespace that is not the container's alone would change that of others.
+/// Returns the kernel variables to set. Rejects variables of a namespace that the container shares with
+/// others.
 fn sysctl(settings: &Settings, network: &spec::Network, ipc: Owner) -> Result<Vec<(String, String)>> {
     let own = matches!(network, spec::Network::None | spec::Network::Own(_));
     let set = |sysctl: &Sysctl| {
@@ -229,7 +232,8 @@ fn sysctl(settings: &Settings, network: &spec::Network, ipc: Owner) -> Result<Ve
     settings.sysctl.iter().map(set).collect()
 }
 
-/// Where users are looked up: while the root file system is planned only, in the topmost layer that has a list of them.
+/// Returns where to look up users. In a dry run there is no root file system, so use the topmost layer with
+/// `/etc/passwd`.
 fn users(context: &Context, document: &Document) -> Result<Users> {
     if !context.planned {
         return Ok(Users::Rootfs);
@@ -240,7 +244,17 @@ fn users(context: &Context, document: &Document) -> Result<Users> {
     Ok(topmost.map_or(Users::None, Users::Directory))
 }
 
-/// The root file system, and whether it is read-only.
+/// The limits, in the order of the flags. Of several for one resource, the last one counts, as with Docker.
+fn limits_of(asked: Vec<Ulimit>) -> Vec<PosixRlimit> {
+    let mut limits: Vec<PosixRlimit> = Vec::new();
+    for Ulimit(limit) in asked {
+        limits.retain(|earlier| earlier.typ() != limit.typ());
+        limits.push(limit);
+    }
+    limits
+}
+
+/// Returns the root file system, and whether it is read-only.
 fn root(request: &Request, context: &Context, document: &Document) -> Result<(PathBuf, bool)> {
     let (path, readonly) = match &request.rootfs {
         Some(path) => (path.clone(), false),
@@ -256,15 +270,24 @@ fn root(request: &Request, context: &Context, document: &Document) -> Result<(Pa
     Ok((path, readonly || request.read_only))
 }
 
-/// The paths of the container's files in `/etc` on the host, and the operations that make them.
+/// The directory of the container's own files. With `union-mount --size` they share the limited room.
+fn own_directory(context: &Context, document: &Document) -> Result<PathBuf> {
+    let container = context.scope.container(&context.id);
+    let upper = document.get::<Rootfs>()?.and_then(|rootfs| rootfs.upper);
+    let disk = container.join(mount::Disk::TARGET);
+    Ok(if upper.is_some_and(|upper| upper.starts_with(&disk)) { disk } else { container })
+}
+
+/// Returns the host's paths of the container's files in `/etc`, and the operations that make them. The files are in
+/// `etc` of this directory.
 fn place(
-    context: &Context,
+    directory: &Path,
     files: Vec<File>,
     readonly: bool,
     idmap: bool,
 ) -> (Vec<ContainerOperation>, Vec<Volume>) {
-    // On the disk, because the container's processes can fill the files.
-    let directory = context.scope.container(&context.id).join("etc");
+    // On the disk, because processes in the container can fill the files.
+    let directory = directory.join("etc");
     let (mut operations, mut volumes) = (Vec::new(), Vec::new());
     for File { name, content } in files {
         let source = match content {
@@ -283,7 +306,7 @@ fn place(
     (operations, volumes)
 }
 
-/// The requested volumes, and those of `files` that no requested mount replaces.
+/// Returns the requested volumes, and those of `files` that no requested mount replaces.
 fn volumes(asked: Vec<Volume>, settings: &Settings, mut files: Vec<Volume>) -> Result<Vec<Volume>> {
     let of_flags = asked.iter().map(|volume| &volume.target);
     let of_flags = of_flags.chain(settings.mount.iter().map(|mount| &mount.target));
@@ -302,10 +325,11 @@ fn volumes(asked: Vec<Volume>, settings: &Settings, mut files: Vec<Volume>) -> R
     Ok(files)
 }
 
-/// How much of a log is kept in one file. There are two.
+/// The size of a log file in bytes. Two files are kept.
 const LOG_LIMIT: u64 = 8 << 20;
 
-/// The path of the log and its limit. A log that the user named is not made, is not limited, and stays.
+/// Returns the path of the log and its limit. A log that the user names is not created by an operation, has
+/// no limit, and stays.
 fn log(
     log: Log,
     context: &Context,

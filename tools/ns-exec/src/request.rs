@@ -1,4 +1,4 @@
-//! The request, independent of its origin.
+//! What to run, independent of where the request comes from.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use mount::Volume;
 
 use crate::{names::Names, security::Security, settings::Settings, sharing::Sharing};
 
-/// The process to run. What is left out comes from the image.
+/// The process to run. The image supplies missing values.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
     /// Replaces the document's `rootfs`.
@@ -24,7 +24,7 @@ pub(crate) struct Request {
     pub(crate) user: Option<String>,
     pub(crate) volumes: Vec<Volume>,
     pub(crate) terminal: bool,
-    /// Its input stays open.
+    /// Whether standard input stays open.
     pub(crate) interactive: bool,
     pub(crate) security: Security,
     pub(crate) cap_add: Vec<String>,
@@ -36,15 +36,15 @@ pub(crate) struct Request {
     pub(crate) log: Log,
 }
 
-/// The destination of its output.
+/// Where the output goes.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Log {
-    /// The caller.
+    /// To the caller.
     #[default]
     None,
-    /// `$STAVE_ROOT/containers/ID/log`.
+    /// To `$STAVE_ROOT/containers/ID/log`.
     Own,
-    /// A file of the user's. It is not made, and stays.
+    /// To a file of the user. It stays after undo.
     File(PathBuf),
 }
 

@@ -1,8 +1,8 @@
-//! Wrong arguments: finds out where the document comes from, and where it goes.
+//! Finds the input and output of the document on a command line with wrong arguments.
 
 use std::{ffi::OsString, path::PathBuf};
 
-/// The result.
+/// The flags that were found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Salvaged {
     pub(crate) detach: bool,
@@ -11,7 +11,7 @@ pub(crate) struct Salvaged {
     pub(crate) document: Option<PathBuf>,
 }
 
-/// Looks at the tool's own words, not at those of the command.
+/// Looks at the tool's own arguments, not at the command's.
 pub(crate) fn salvage(arguments: &[OsString]) -> Salvaged {
     let words = arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let own: Vec<String> = words.take_while(|word| word != "--").collect();
@@ -24,7 +24,7 @@ pub(crate) fn salvage(arguments: &[OsString]) -> Salvaged {
     }
 }
 
-/// The value of an option, in the next word or after `=`.
+/// Returns the value of an option, from the next word or after `=`.
 fn value<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
     words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix(option) {
         Some("") => words.get(at + 1).map(String::as_str),

@@ -1,4 +1,4 @@
-//! `--security-opt`, with Docker's words.
+//! `--security-opt`, with Docker's syntax.
 
 use std::{fs, path::PathBuf, str::FromStr};
 
@@ -8,18 +8,18 @@ use toolkit::prelude::*;
 /// One option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SecurityOption {
-    /// The policy for system calls; none for no policy.
+    /// The seccomp policy in this file; `None` for no policy.
     Seccomp(Option<PathBuf>),
-    /// Docker's own policy, named.
+    /// Docker's default seccomp policy, by its name.
     SeccompBuiltin,
     NoNewPrivileges(bool),
-    /// No path of `/proc` and `/sys` is masked or read-only.
+    /// Mask no path of `/proc` and `/sys`, and make none read-only.
     OpenSystemPaths,
-    /// Asks for nothing: no profile is ever set.
+    /// No profile of a security module, which is always the case.
     NoProfile,
 }
 
-/// The options together.
+/// All options together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Security {
     pub(crate) seccomp: Seccomp,
@@ -33,7 +33,7 @@ const KNOWN: &str =
 impl FromStr for SecurityOption {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        // Docker takes a colon too, as it did at first.
+        // Docker accepts a colon too, its earlier syntax.
         let (name, value) = match text.split_once(['=', ':']) {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
@@ -53,7 +53,7 @@ impl FromStr for SecurityOption {
     }
 }
 
-/// Why an option of a security module has no effect here.
+/// Says why an option of a security module has no effect.
 fn without(module: &str, name: &str) -> String {
     let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     match modules.trim().split(',').any(|loaded| loaded == name) {
@@ -63,7 +63,7 @@ fn without(module: &str, name: &str) -> String {
 }
 
 impl Security {
-    /// Reads the files that the options name. A later option counts over an earlier one.
+    /// Reads the files that the options name. Later options override earlier ones.
     pub(crate) fn of(options: &[SecurityOption], no_new_privileges: bool) -> Result<Self> {
         let mut security = Self { no_new_privileges, ..Self::default() };
         for option in options {

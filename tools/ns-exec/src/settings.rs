@@ -1,11 +1,14 @@
-//! Limits and variables of one process, named as Docker names them.
+//! Limits and variables of one process, named as in Docker.
 
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxNamespaceType, LinuxPids, LinuxResources};
 use operation::quantity::size;
-use runtime::{StopSignal, spec::Ulimit};
+use runtime::{
+    StopSignal,
+    spec::{Ulimit, namespace_of_parameter, parameter},
+};
 
 use crate::{
     device_flag::{DeviceFlag, DeviceRule},
@@ -15,57 +18,60 @@ use crate::{
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Settings {
-    /// Contain more: no capabilities, no_new_privs, a read-only root file system, no network unless the document has one, and at most
-    /// 512 MiB of memory, 256 processes and one processor. cgroup-limit before it sets other limits; --cap-add gives capabilities
+    /// Confine more: no capabilities, no_new_privs, a read-only root file system, no network unless the
+    /// document has one, 512 MiB of memory, 256 processes, one CPU. cgroup-limit sets other limits; --cap-add
+    /// adds capabilities
     #[arg(long, conflicts_with_all = ["join", "privileged"])]
     pub(crate) sandbox: bool,
-    /// Add a group of the container to the user's, by name or number; repeatable
+    /// Add a supplementary group of the container, by name or number; repeatable
     #[arg(long, value_name = "GROUP", conflicts_with = "join")]
     pub(crate) group_add: Vec<String>,
     /// Set the NIS domain name
     #[arg(long, value_name = "NAME", conflicts_with = "join")]
     pub(crate) domainname: Option<String>,
-    /// Set a limit of the process, such as nofile=1024:4096 or core=0; -1 for none; repeatable
+    /// Set a resource limit of the process, such as nofile=1024:4096 or core=0; -1 for unlimited; repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]", conflicts_with = "join")]
     pub(crate) ulimit: Vec<Ulimit>,
-    /// Set a variable of the kernel in the container's own namespaces, such as net.core.somaxconn=1024; repeatable
+    /// Set a kernel variable in the container's namespaces, such as net.core.somaxconn=1024; repeatable
     #[arg(long, value_name = "NAME=VALUE", conflicts_with = "join")]
     pub(crate) sysctl: Vec<Sysctl>,
-    /// Let the kernel end the process sooner or later when memory runs out: -1000 to 1000
+    /// Adjust how soon the kernel kills the process when memory runs out: -1000 (never) to 1000 (first)
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-1000..=1000), conflicts_with = "join")]
     pub(crate) oom_score_adj: Option<i32>,
-    /// The size of /dev/shm; 64m by default
+    /// Set the size of /dev/shm; 64m by default
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "join")]
     pub(crate) shm_size: Option<u64>,
-    /// Mount a file system in memory, with options such as size=64m,mode=1777; repeatable
+    /// Mount a tmpfs, with options such as size=64m,mode=1777; repeatable
     #[arg(long, value_name = "DST[:OPTIONS]", conflicts_with = "join")]
     pub(crate) tmpfs: Vec<Tmpfs>,
-    /// Mount something, with Docker's fields: type=bind,source=/srv,target=/srv,readonly or type=tmpfs,target=/tmp; repeatable
+    /// Add a mount, with Docker's fields: type=bind,source=/srv,target=/srv,readonly or
+    /// type=tmpfs,target=/tmp; repeatable
     #[arg(long, value_name = "FIELD=VALUE,…", conflicts_with = "join")]
     pub(crate) mount: Vec<MountFlag>,
-    /// Give the container a device of the host, or all of a directory; repeatable
+    /// Give the container a device of the host, or all devices in a directory; repeatable
     #[arg(long, value_name = "HOST[:CONTAINER][:rwm]", conflicts_with = "join")]
     pub(crate) device: Vec<DeviceFlag>,
-    /// Let the container use devices that it makes itself, such as "c 188:* rwm"; repeatable
+    /// Allow devices that the container makes itself, such as "c 188:* rwm"; repeatable
     #[arg(long, value_name = "RULE", conflicts_with = "join")]
     pub(crate) device_cgroup_rule: Vec<DeviceRule>,
-    /// End the container when the program that started ns-exec ends, however it ends
+    /// Kill the container when the program that started ns-exec ends
     #[arg(long, conflicts_with_all = ["join", "detach"])]
     pub(crate) die_with_parent: bool,
-    /// Start the command by a first process that passes signals on to it, and reaps processes that have lost their parents
+    /// Run an init process as pid 1: it passes signals on to the command, and reaps orphaned processes
     #[arg(long, conflicts_with = "join")]
     pub(crate) init: bool,
-    /// The signal that asks the command to stop, such as SIGINT, 2 or RTMIN+3; the image's by default, else SIGTERM
+    /// Stop the command with this signal, such as SIGINT, 2 or RTMIN+3; by default the image's, or else
+    /// SIGTERM
     #[arg(long, value_name = "SIGNAL", conflicts_with = "join")]
     pub(crate) stop_signal: Option<StopSignal>,
-    /// After this time send the stop signal, and ten seconds later SIGKILL; the exit status is then 124
+    /// Send the stop signal after this time, and SIGKILL ten seconds later; the exit status is then 124
     #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with_all = ["join", "detach"])]
     pub(crate) timeout: Option<std::time::Duration>,
     #[command(flatten)]
     pub(crate) lifetime: Lifetime,
 }
 
-/// A time such as `5`, `0.5` or `1m30s`.
+/// Parses a time such as `5`, `0.5` or `1m30s`.
 pub(crate) fn seconds(text: &str) -> Result<std::time::Duration, String> {
     match text.parse::<f64>() {
         Ok(number) => std::time::Duration::try_from_secs_f64(number).map_err(|error| error.to_string()),
@@ -74,7 +80,8 @@ pub(crate) fn seconds(text: &str) -> Result<std::time::Duration, String> {
 }
 
 impl Settings {
-    /// The limits of the container: with `--sandbox` enough for a compiler or an interpreter, and little of any machine.
+    /// Returns the container's limits. Those of `--sandbox` suffice for a compiler or an interpreter, and are
+    /// small for any machine.
     pub(crate) fn limits(&self) -> LinuxResources {
         let mut resources = LinuxResources::default();
         if self.sandbox {
@@ -89,27 +96,15 @@ impl Settings {
     }
 }
 
-/// A variable below /proc/sys that belongs to a namespace of the container.
+/// A kernel variable below /proc/sys that belongs to a namespace of the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sysctl {
     pub(crate) name: String,
     pub(crate) value: String,
 }
 
-/// Variables of the ipc namespace (ipc_namespaces(7)). All others that are allowed are of the network namespace.
-const OF_IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
-
 impl Sysctl {
-    /// Whether it belongs to the network namespace.
+    /// Whether the variable belongs to the network namespace.
     pub(crate) fn is_of_network(&self) -> bool {
         self.name.starts_with("net.")
     }
@@ -123,8 +118,9 @@ impl FromStr for Sysctl {
         let plain = name.split('.').all(|part| {
             !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         });
-        let own = OF_IPC.contains(&name) || ["net.", "fs.mqueue."].iter().any(|top| name.starts_with(top));
-        match plain && own {
+        // The host name has flags of its own.
+        let own = namespace_of_parameter(&parameter(name));
+        match plain && matches!(own, Some(LinuxNamespaceType::Network | LinuxNamespaceType::Ipc)) {
             true => Ok(Self { name: name.to_owned(), value: value.to_owned() }),
             false => {
                 Err(format!("{name:?} is not of a namespace of the container: it would change the host"))
@@ -133,7 +129,7 @@ impl FromStr for Sysctl {
     }
 }
 
-/// A file system in memory.
+/// A tmpfs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tmpfs {
     pub(crate) target: PathBuf,

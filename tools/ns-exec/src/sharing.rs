@@ -1,4 +1,4 @@
-//! Namespaces of the host or of another container, named as Docker and Podman name them.
+//! Namespaces shared with the host or with another container, named as in Docker and Podman.
 
 use std::{path::Path, str::FromStr};
 
@@ -15,25 +15,26 @@ use crate::{network::host_name, operation::ContainerOperation, request::Request}
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Sharing {
-    /// See the processes of the host, or of another container
+    /// Share the process list with the host, or with another container
     #[arg(long, value_name = "private|host|container:ID", conflicts_with = "join")]
     pub(crate) pid: Option<Whose>,
-    /// Share memory, semaphores and message queues with the host, or with a container that is shareable; none: no /dev/shm
+    /// Share memory, semaphores and message queues with the host, or with a shareable container; none: no
+    /// /dev/shm
     #[arg(long, value_name = "private|shareable|none|host|container:ID", conflicts_with = "join")]
     pub(crate) ipc: Option<Ipc>,
-    /// Have the host name of the host, or of another container
+    /// Share the host name with the host, or with another container
     #[arg(long, value_name = "private|host|container:ID", conflicts_with = "join")]
     pub(crate) uts: Option<Whose>,
-    /// See the cgroups of the host, or of another container, read-only
+    /// Share the view of cgroups with the host, or with another container, read-only
     #[arg(long, value_name = "private|host|container:ID", conflicts_with = "join")]
     pub(crate) cgroupns: Option<Whose>,
-    /// Run in a user namespace of the container's own: the one that union-mount --userns has made the root file system for; with
+    /// Use a user namespace: the one that union-mount --userns has made the root file system for; with
     /// --rootfs, this one. auto: ids that no other container has
     #[arg(long, value_name = "host|auto[:size=N]|CONTAINER:HOST:SIZE,…", conflicts_with = "join")]
     pub(crate) userns: Option<Wanted>,
 }
 
-/// Whose namespace it is.
+/// The owner of a namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Whose {
     #[default]
@@ -42,14 +43,14 @@ pub(crate) enum Whose {
     Container(Id),
 }
 
-/// The same, with what Docker knows of `/dev/shm`.
+/// The owner of the IPC namespace, and Docker's modes for `/dev/shm`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Ipc {
     #[default]
     Private,
-    /// Its own, and others may have it too.
+    /// The container's own, which other containers may join.
     Shareable,
-    /// Its own, without `/dev/shm`.
+    /// The container's own, without `/dev/shm`.
     None,
     Host,
     Container(Id),
@@ -84,18 +85,18 @@ fn container(text: &str, known: &str) -> Result<Id, String> {
     id.parse().map_err(|error: document::InvalidId| error.to_string())
 }
 
-/// What the flags ask for.
+/// The namespaces that the flags ask for.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) owners: Owners,
     pub(crate) memory: SharedMemory,
-    /// The host name, if it comes with the namespace.
+    /// The host name, if it comes with a shared namespace.
     pub(crate) hostname: Option<String>,
-    /// They make a `/dev/shm` that others can have.
+    /// The operations that make a `/dev/shm` for sharing.
     pub(crate) operations: Vec<ContainerOperation>,
 }
 
-/// Finds the containers that are named.
+/// Finds the containers that the flags name.
 pub(crate) fn choose(request: &Request, context: &Context) -> Result<Shared> {
     let Sharing { pid, ipc, uts, cgroupns, .. } = request.sharing.clone();
     let scope = &context.scope;
@@ -109,6 +110,9 @@ pub(crate) fn choose(request: &Request, context: &Context) -> Result<Shared> {
         None | Some(Whose::Private) => None,
         Some(_) if request.hostname.is_some() => {
             bail!("--hostname would change the name of others: leave out --uts")
+        }
+        Some(_) if request.settings.domainname.is_some() => {
+            bail!("--domainname would change the domain name of others: leave out --uts")
         }
         Some(Whose::Host) => Some(host_name()),
         Some(Whose::Container(id)) => {
@@ -129,11 +133,14 @@ fn owner(whose: Option<Whose>, scope: &Scope) -> Result<Owner> {
     })
 }
 
-/// The size of `/dev/shm`, as with Docker.
+/// The default size of `/dev/shm` in bytes, as with Docker.
 const SIZE: u64 = 64 << 20;
 
-/// Docker's rule: who shares the ipc namespace shares `/dev/shm`, and a container is asked before.
+/// Follows Docker's rule: sharing the IPC namespace also shares `/dev/shm`, and the other container must
+/// permit it.
 fn memory(ipc: Ipc, size: Option<u64>, context: &Context, shared: &mut Shared) -> Result<()> {
+    // 0 is the default, as with Docker.
+    let size = size.filter(|size| *size != 0);
     if size.is_some() && !matches!(ipc, Ipc::Private | Ipc::Shareable) {
         bail!("--shm-size needs a /dev/shm of the container's own: leave out --ipc");
     }
@@ -159,7 +166,8 @@ fn memory(ipc: Ipc, size: Option<u64>, context: &Context, shared: &mut Shared) -
             let other = Container::running(&context.scope, &id)?;
             shared.owners.ipc = Owner::Container(other.identity());
             let other = other.operation;
-            // Volumes come later in the list, and are not the container's to share.
+            // The first mount on this path is the container's. A volume comes later in the list, and is not
+            // shared.
             let mount =
                 other.spec.mounts().iter().flatten().find(|mount| *mount.destination() == Path::new(SHM));
             let bound = mount.filter(|mount| mount.typ().as_deref() == Some("bind"));
@@ -172,7 +180,7 @@ fn memory(ipc: Ipc, size: Option<u64>, context: &Context, shared: &mut Shared) -
     Ok(())
 }
 
-/// Where programs share memory (shm_overview(7)).
+/// The directory of shared memory (shm_overview(7)).
 const SHM: &str = "/dev/shm";
 
 #[cfg(test)]

@@ -37,27 +37,27 @@ use crate::{
 
 const TOOL: &str = "ns-exec";
 
-/// The status without a document.
+/// The hint if standard input has no document.
 const FROM: &str = "put it after another tool in a pipe, or use --from, -n or --join";
 
-/// The difference between `ns-exec` and a filter: it launches a process that owns standard output.
+/// What distinguishes `ns-exec` from a filter: it starts a process that owns standard output.
 pub(crate) struct Start {
     input: Input,
     output: Output,
     detach: bool,
-    /// Nothing is started.
+    /// Whether to make the container without starting it.
     create: bool,
     interactive: bool,
     tty: bool,
     terminal: Option<Terminal>,
-    /// Blocked from [`Hooks::prepare`] on. With -d there is nobody to pass them on to.
+    /// Signals to pass on, blocked from [`Hooks::prepare`] on. Not used with -d.
     signals: Option<Foreground>,
-    /// Output that the command's user could not open as a file.
+    /// Output files that the command's user could not open.
     relayed: Vec<Relayed>,
     settings: Settings,
 }
 
-/// A launched process, and its container.
+/// A launched process and its container.
 pub(crate) struct Launched {
     state: State,
     identity: Identity,
@@ -67,13 +67,13 @@ pub(crate) struct Launched {
 }
 
 enum State {
-    /// Held back; the caller waits for it.
+    /// Held; the caller waits for it.
     Own(Started),
-    /// Held back; its supervisor waits for it.
+    /// Held; its supervisor waits for it.
     Background(Supervised),
-    /// Released; the caller waits for it.
+    /// Running; the caller waits for it.
     Running(Running),
-    /// Released, in the background; or only made, for `container-start`.
+    /// Running in the background; or created for `container-start`.
     Supervised,
 }
 
@@ -125,7 +125,8 @@ impl Hooks<NsExec> for Start {
         self.input.clone()
     }
 
-    /// A shell in what a failed step of a build has left: somebody names its document, it does not come through a pipe.
+    /// Lets a shell run in the container of a failed build step: removes the failure from the document. The
+    /// document must come from a file that the user names, not from a pipe.
     fn looks_into(&self, document: &mut Document) -> bool {
         let failure = document.get::<Failure>().ok().flatten();
         let is_of_build = failure.is_some_and(|failure| failure.tool == "img-build");
@@ -138,7 +139,7 @@ impl Hooks<NsExec> for Start {
     }
 
     fn prepare(&mut self, plan: &mut Plan<NsExec>) -> Result<()> {
-        // With -i, typed input comes from standard input.
+        // With -i, keyboard input comes from standard input.
         let types = self.interactive && !matches!(self.input, Input::Standard(_));
         self.terminal = terminal(self.tty && !self.detach, types, self.interactive)?;
         if let (Some((columns, rows)), Some(ContainerOperation::Process(process))) =
@@ -280,8 +281,9 @@ fn through(pipe: &Option<OwnedFd>) -> Stdio<'_> {
     pipe.as_ref().map_or(Stdio::Inherit, |pipe| Stdio::Fd(pipe.as_fd()))
 }
 
-/// Pipes for standard output and standard error where they are files that are not the user's: the command opens them by
-/// name (`/dev/stdout`), and a pipe can be given to the user. Both to one file share a pipe, so that the order is kept.
+/// Makes pipes for standard output and standard error if they are files of another user. The command may open
+/// its output by name (`/dev/stdout`), and a pipe can be given to its user. If both are the same file they
+/// share a pipe, so that the order is kept.
 fn relays(user: u32) -> Result<(Vec<Relayed>, [Option<OwnedFd>; 2])> {
     let (stdout, stderr) = (io::stdout(), io::stderr());
     let foreign = |stream: BorrowedFd<'_>| -> Result<Option<(u64, u64)>> {
@@ -307,13 +309,14 @@ fn relays(user: u32) -> Result<(Vec<Relayed>, [Option<OwnedFd>; 2])> {
     Ok((relayed, inside))
 }
 
-/// The exit status of a shell, if the command itself was the reason.
+/// Returns the exit status of a shell, if the command itself caused the error.
 pub(crate) fn status_of(error: &anyhow::Error) -> u8 {
     let of_command = error.chain().find_map(|cause| cause.downcast_ref::<runtime::Error>());
     of_command.map_or(NOT_STARTED, runtime::Error::status)
 }
 
-/// Our side of the command's terminal, if it has one. `types`: typed input comes from standard input.
+/// Opens the caller's side of the command's terminal, if it has one. With `types`, keyboard input comes from
+/// standard input.
 pub(crate) fn terminal(is_wanted: bool, types: bool, interactive: bool) -> Result<Option<Terminal>> {
     is_wanted.then(|| Terminal::open(types)).transpose().map_err(|error| match interactive {
         true => hint(error, "leave -t out, and the command reads from a pipe or a file"),

@@ -1,4 +1,4 @@
-//! The end of a container that somebody else decides: a time that is over, a program that has ended.
+//! Ends a container from outside: after a time limit, or when the program that started it ends.
 
 use std::{
     os::unix::process::parent_id,
@@ -14,15 +14,15 @@ use runtime::{Identity, StopSignal};
 use rustix::process::{Signal, pidfd_send_signal, set_parent_process_death_signal};
 use toolkit::prelude::*;
 
-/// Between the stop signal and SIGKILL, as with `docker stop`.
+/// The time between the stop signal and SIGKILL, as with `docker stop`.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Ends a process after a time.
+/// Ends a process after a time limit.
 #[derive(Debug)]
 pub(crate) struct Timer(Arc<AtomicBool>);
 
 impl Timer {
-    /// Begins to count. The thread ends with this program.
+    /// Starts the timer in a thread. The thread ends with this program.
     pub(crate) fn start(identity: Identity, limit: Duration, signal: StopSignal) -> Self {
         let fired = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&fired);
@@ -30,13 +30,13 @@ impl Timer {
             thread::sleep(limit);
             let Ok(Some(process)) = identity.open() else { return };
             told.store(true, Ordering::SeqCst);
-            // A process that has ended needs no signal.
+            // An error means that the process has ended.
             let _ = signal.send(&process);
             thread::sleep(GRACE);
             let _ = pidfd_send_signal(&process, Signal::KILL);
         };
         if let Err(error) = thread::Builder::new().spawn(count) {
-            // Without a thread nobody would count: the time is over at once.
+            // Without a thread the limit could not be kept, so kill the process at once.
             toolkit::print_error("ns-exec", &anyhow!(error).context("start the timer"));
             fired.store(true, Ordering::SeqCst);
             if let Ok(Some(process)) = identity.open() {
@@ -46,19 +46,19 @@ impl Timer {
         Self(fired)
     }
 
-    /// Whether the time was over before the process ended.
+    /// Whether the limit was reached before the process ended.
     pub(crate) fn has_fired(self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// Lets this program end, by SIGKILL, when the one that started it ends. The container's process is bound to this program in the
-/// same way.
+/// Makes the kernel kill this program when the program that started it ends. The container's process is bound
+/// to this program in the same way.
 pub(crate) fn end_with_parent() -> Result<()> {
     let parent = parent_id();
     set_parent_process_death_signal(Some(Signal::KILL))
         .context("bind ns-exec to the program that started it")?;
-    // It may have ended just before.
+    // The parent may have ended just before.
     if parent_id() != parent {
         bail!("the program that started ns-exec has ended");
     }

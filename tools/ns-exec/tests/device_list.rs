@@ -1,4 +1,5 @@
-//! The list of devices where the kernel takes no program for it. Needs root, and cgroup version 1 with its controller devices.
+//! The device list on a kernel that accepts no BPF program for it. Needs root, and cgroup version 1 with the
+//! controller devices.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -6,7 +7,8 @@ mod common;
 use common::{both_of, compile, prepare};
 use testkit::Sandbox;
 
-/// Runs a command for which bpf(2), and with a first argument "mount" also fsopen(2), fail as under another engine's policy.
+/// Runs a command for which bpf(2) fails, as under another engine's seccomp policy. With the first argument
+/// "mount", fsopen(2) fails too.
 const WITHOUT: &str = r#"
 #include <errno.h>
 #include <linux/filter.h>
@@ -37,7 +39,8 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-/// The cgroups of version 1 whose names begin so: those of containers, or of steps of builds. Tests share the hierarchy.
+/// The version 1 cgroups whose names begin with `prefix`: those of containers or of build steps. Tests share
+/// the hierarchy.
 fn left(sandbox: &Sandbox, prefix: &str) -> String {
     sandbox.sh(&format!("find /sys/fs/cgroup/devices/stave -name '{prefix}*' 2> /dev/null")).stdout
 }
@@ -68,7 +71,7 @@ fn steps_of_a_build_too() {
     std::fs::write(sandbox.directory().join("Dockerfile"), text).unwrap();
     sandbox.sh("/run/without bpf img-build -q --no-cache -t other . > /dev/null").ok();
     assert_eq!(left(&sandbox, "_step-"), "");
-    // What a killed build has left.
+    // A cgroup left by a killed build.
     sandbox.sh("mkdir -p /sys/fs/cgroup/devices/stave/_step-test").ok();
     sandbox.sh("/run/without bpf img-build -q --no-cache -t other . > /dev/null").ok();
     assert_eq!(left(&sandbox, "_step-"), "");

@@ -1,4 +1,4 @@
-//! `--device`, seen from inside: by a new process and by one that joins. Needs root.
+//! `--device`, seen from inside by a new process and by one that joins. Needs root.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -6,13 +6,14 @@ mod common;
 use common::{assert_both, prepare};
 use testkit::Sandbox;
 
-/// Opens each device to read and to write.
+/// Opens each device for reading and for writing.
 const OPEN: &str = "for d in $DEVICES; do (: < $d) 2>&1 && echo reads; (: >> $d) 2>&1 && echo writes; done";
 
 #[test]
 fn a_device_with_the_rights_that_were_given() {
     let sandbox = Sandbox::with_busybox();
-    // The control of loop devices, which no container may use by default. Its node belongs to somebody.
+    // The control device of loop devices, which no container may use by default. Its node has an owner and a
+    // group.
     sandbox.sh("mknod -m 640 /run/loop c 10 237 && chown 33:44 /run/loop && ln -s /run/loop /run/link").ok();
     let stat = "stat -c '%t:%T %a %u:%g' /dev/loop; ";
     let denied = |verb: &str| format!("sh: can't {verb} /dev/loop: Operation not permitted\n");
@@ -24,7 +25,7 @@ fn a_device_with_the_rights_that_were_given() {
         let script = stat.to_owned() + &OPEN.replace("$DEVICES", "/dev/loop");
         assert_both(&sandbox, &format!("--device {device}"), &script, &seen);
     }
-    // Outside of /dev, where a second start finds the node of the first one.
+    // Outside /dev, where a second start finds the node of the first one.
     prepare(&sandbox, "busybox");
     let open = OPEN.replace("$DEVICES", "/srv/deep/loop");
     for id in ["one", "two"] {
@@ -34,7 +35,7 @@ fn a_device_with_the_rights_that_were_given() {
         assert_eq!(sandbox.sh(&format!("{run} -- sh -c '{open}'")).ok(), "reads\nwrites\n");
     }
     sandbox.sh("unwind one two > /dev/null").ok();
-    // A copy that the container makes itself does not open, even where the list allows it.
+    // A copy that the container makes itself does not open, even if the list allows it.
     let copy = "mknod /root-made c 10 237; : < /root-made";
     assert_both(
         &sandbox,
@@ -42,7 +43,7 @@ fn a_device_with_the_rights_that_were_given() {
         copy,
         "sh: can't open /root-made: Permission denied\n",
     );
-    // Instead of a standard one, and beside all of the host's.
+    // It can replace a standard device, and be used together with all devices of the host.
     assert_both(&sandbox, "--device /run/loop:/dev/full", "stat -c %t:%T /dev/full", "a:ed\n");
     assert_both(&sandbox, "--privileged --device /run/loop:/dev/mine", "stat -c %t:%T /dev/mine", "a:ed\n");
 }

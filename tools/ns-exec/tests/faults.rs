@@ -1,4 +1,4 @@
-//! What fails while a process is started, and who is told. Needs root and strace.
+//! Errors while a process is started, and who reports them. Needs root and strace.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -7,7 +7,7 @@ use common::ready;
 use serde_json::Value;
 use testkit::Sandbox;
 
-/// Runs ns-exec with one fault. Returns what it wrote to standard error.
+/// Runs ns-exec with one injected fault. Returns what it wrote to standard error.
 #[track_caller]
 fn faulty(sandbox: &Sandbox, fault: &str, arguments: &str) -> (i32, String, Value) {
     let script = format!(
@@ -23,7 +23,8 @@ fn faulty(sandbox: &Sandbox, fault: &str, arguments: &str) -> (i32, String, Valu
 fn who_cannot_say_so_ends_and_does_not_wait() {
     let sandbox = ready("");
     let before = sandbox.snapshot();
-    // The supervisor's pid, its report of the start, the gate of the process. strace counts for each process.
+    // The supervisor's pid, its report of the start, the start signal to the process. strace counts per
+    // process.
     for fault in ["sendmsg:error=ENOMEM:when=1", "sendmsg:error=ENOMEM:when=2", "sendto:error=ENOMEM:when=1"]
     {
         let (status, stderr, document) = faulty(&sandbox, fault, "-d --network none -- sleep 0.5");
@@ -78,7 +79,7 @@ fn without_a_thread_one_line_or_the_work_done_by_one() {
             outcome.stderr
         );
     }
-    // ns-exec of a caller in a user namespace forks from a thread of its own where clone3 is refused.
+    // In a user namespace without clone3, ns-exec forks from a separate thread.
     sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
     sandbox.sh(&format!("{none} ns-exec -- true < ready.json")).ok();
 }

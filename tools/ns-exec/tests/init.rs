@@ -17,10 +17,10 @@ fn who_has_lost_his_parent_is_waited_for() {
         until_logged(&sandbox, "begun");
         assert_eq!(sandbox.sh(&format!("ns-exec --join web -- sh -c '{zombies}'")).stdout, left, "{flags}");
     }
-    // Also those of a process that joined.
+    // It also reaps orphans of a process that joined.
     sandbox.sh("ns-exec --join web -- sh -c '(sleep 0.05 &); (sleep 0.05 &)'").ok();
     assert_eq!(sandbox.sh(&format!("ns-exec --join web -- sh -c '{zombies}'")).stdout, "0\n");
-    // Undo ends the command with its first process.
+    // Undo ends the command together with the first process.
     sandbox.sh("ns-exec --undo < run.json > /dev/null; ! pgrep -xf 'sleep 1000'").ok();
 }
 
@@ -59,7 +59,7 @@ fn signals_reach_the_command() {
         );
         assert_eq!(sandbox.sh(&run).ok(), "7\nready\ngot\n");
     }
-    // A first process without a handler would not even end at SIGTERM.
+    // A first process without a handler would ignore SIGTERM.
     prepare(&sandbox, "busybox");
     let run = "ns-exec --init --timeout 0.2 -- sleep 1000 < ready.json; echo $?";
     assert_eq!(
@@ -72,7 +72,7 @@ fn signals_reach_the_command() {
 fn with_a_terminal_the_command_has_the_foreground() {
     let sandbox = ready("");
     let script = "tty; stty size; test $(cut -d\" \" -f5 /proc/$$/stat) = $(cut -d\" \" -f8 /proc/$$/stat) && echo foreground; sleep 1000; echo interrupted; exit 4";
-    // Control-C comes when the terminal is raw and the command sleeps.
+    // Type Control-C when the terminal is raw and the command sleeps.
     let typed = "(until pgrep -xf 'sleep 1000' > /dev/null; do sleep 0.05; done; printf '\\003'; sleep 5)";
     let command = format!("ns-exec --from ready.json --init -t -- sh -c 'trap : INT; {script}'")
         .replace('"', "\\\"")
@@ -84,7 +84,7 @@ fn with_a_terminal_the_command_has_the_foreground() {
     assert_eq!(outcome.status, 4);
 }
 
-/// Looks for words in the memory of a process.
+/// Searches the memory of a process for words.
 const LOOK: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -129,7 +129,8 @@ fn the_first_process_has_nothing_that_the_command_has_not() {
         "ls /proc/1/fd; readlink /proc/1/exe; tr -d '\\0' < /proc/1/environ",
         "0\n1\n2\n/memfd:ns-exec (deleted)\n",
     );
-    // Nothing that ns-exec has read is in its memory: the document, the record, the environment.
+    // The init process keeps nothing in memory that ns-exec has read: the document, the record, the
+    // environment.
     prepare(&sandbox, "busybox");
     let start = "CALLER=of-the-caller ns-exec -d --init -v /run/look:/look";
     sandbox.sh(&format!("{start} -- sleep 1000 < ready.json > /dev/null")).ok();
@@ -137,12 +138,12 @@ fn the_first_process_has_nothing_that_the_command_has_not() {
     let words = format!("{}/containers of-the-caller {}", sandbox.root().display(), id.trim());
     let seen = sandbox.sh(&format!("ns-exec --join web -- /look 1 {words}"));
     assert_eq!(seen.stdout, "looked, 0 found\n", "{}", seen.stderr);
-    // As its supervisor shows, which is the same program, they would be there.
+    // The words would be found: they are in the supervisor, which is the same program.
     let supervisor =
         sandbox.sh("awk '/PPid/ { print $2 }' /proc/$(container-ls --format '{pid}')/status").ok();
     let seen = sandbox.sh(&format!("/run/look {} {words}", supervisor.trim())).ok();
     assert!(seen.starts_with("looked, ") && seen != "looked, 0 found\n", "{seen}");
-    // It holds the container's output open for those who write to it by its name.
+    // It keeps the container's output open for processes that write to it by its name.
     sandbox.sh("ns-exec --join web -- sh -c 'echo through > /proc/1/fd/1'").ok();
     until_logged(&sandbox, "through");
 }
@@ -162,7 +163,7 @@ fn the_signal_that_stops_it() {
     for flag in ["SIGHUP", "hup", "1"] {
         assert_eq!(run(&format!("--stop-signal {flag}")), "HUP\n\"SIGHUP\"\n7\n");
     }
-    // A real-time signal, of which the shell knows nothing.
+    // A real-time signal, which the shell does not know.
     prepare(&sandbox, "busybox");
     sandbox.sh("ns-exec -d --init --stop-signal RTMIN+3 -- sleep 1000 < ready.json > run.json").ok();
     sandbox.sh("kill -$(container-ls --format '{stopSignal} {pid}')").ok();
@@ -185,7 +186,7 @@ fn the_signal_of_the_image() {
     prepare(&sandbox, "quits");
     let seen = "ns-exec -d -- sleep 1000 < ready.json | jq -r .process.stopSignal; container-ls --format '{stopSignal}'";
     assert_eq!(sandbox.sh(seen).ok(), "SIGQUIT\nQUIT\n");
-    // An image of a container has the container's signal.
+    // An image made from a container has the container's signal.
     prepare(&sandbox, "quits");
     let own = "ns-exec -d --stop-signal 10 -- sleep 1000 < ready.json | img-commit -q -t own | jq -r .image.configuration.config.StopSignal";
     assert_eq!(sandbox.sh(own).ok(), "SIGUSR1\n");

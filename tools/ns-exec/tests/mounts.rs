@@ -1,4 +1,4 @@
-//! `--mount`, seen from inside: by a new process and by one that joins. Needs root.
+//! `--mount`, seen from inside by a new process and by one that joins. Needs root.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use common::{assert_both, prepare};
 use testkit::Sandbox;
 
-/// A directory of the host with a file system of its own below it.
+/// A directory of the host that contains another file system.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh("mkdir -p /run/host/sub && echo top > /run/host/file && mount -t tmpfs t /run/host/sub && echo below > /run/host/sub/file").ok();
@@ -33,7 +33,7 @@ fn directories_and_files_of_the_host() {
         assert_both(&sandbox, &flags, write, &seen);
         sandbox.sh("rm -f /run/host/new /run/host/sub/new; umount /run/host/sub; rm -f /run/host/sub/new; mount -t tmpfs t /run/host/sub; echo below > /run/host/sub/file").ok();
     }
-    // A name with a comma, a source in the working directory, and a file instead of the container's own.
+    // A name with a comma, a source in the working directory, and a file that replaces the container's own.
     sandbox.sh("mkdir 'a,b' && echo comma > 'a,b/file' && echo 192.0.2.9 other > hosts").ok();
     assert_both(
         &sandbox,
@@ -41,13 +41,25 @@ fn directories_and_files_of_the_host() {
         "cat /x/file /etc/hosts",
         "comma\n192.0.2.9 other\n",
     );
-    // One below another comes after it, and no device opens.
+    // A mount below another comes after it. Devices in it do not open.
     sandbox.sh("mknod /run/host/kmsg c 1 11").ok();
     assert_both(
         &sandbox,
         "--mount type=tmpfs,target=/x/sub/deep --mount type=bind,src=/run/host,dst=/x",
         "grep -o ' /x[^ ]* ' /proc/mounts; head -c 1 /x/kmsg",
         " /x \n /x/sub \n /x/sub/deep \nhead: /x/kmsg: Permission denied\n",
+    );
+}
+
+/// As with docker: a mount replaces a device, and the target is read by its spelling.
+#[test]
+fn a_file_over_a_device_and_a_target_that_goes_up() {
+    let sandbox = sandbox();
+    assert_both(
+        &sandbox,
+        "-v /run/host/file:/dev/full -v /run/host/file:/tmp/../x/../../y",
+        "cat /dev/full /y",
+        "top\ntop\n",
     );
 }
 
@@ -121,7 +133,7 @@ fn what_cannot_be_mounted_is_named() {
         assert_eq!(refused.status, 125);
     }
     assert_eq!(sandbox.sh("test -e /run/missing").status, 1);
-    // A link of the image leads nowhere but into the container.
+    // A symbolic link in the image cannot lead outside the container.
     sandbox.sh("ln -s ../../../../run/host \"$STAVE_ROOT\"/containers/web/rootfs/link").ok();
     sandbox
         .sh("ns-exec --mount type=tmpfs,dst=/link/made -- sh -c 'echo in > /run/host/made/file' < ready.json")

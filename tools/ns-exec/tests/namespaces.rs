@@ -1,4 +1,4 @@
-//! Namespaces of the host and of other containers: for a new process and for one that joins. Needs root.
+//! Namespaces of the host and of other containers, for a new process and for one that joins. Needs root.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -10,7 +10,7 @@ use testkit::Sandbox;
 const FLAGS: [(&str, &str); 4] =
     [("--pid", "pid"), ("--ipc", "ipc"), ("--uts", "uts"), ("--cgroupns", "cgroup")];
 
-/// Makes a container that only lacks the process, and starts it in the background.
+/// Makes a container up to its process, and starts the process in the background.
 #[track_caller]
 fn start(sandbox: &Sandbox, id: &str, flags: &str, command: &str) {
     sandbox
@@ -26,7 +26,7 @@ fn of_container(sandbox: &Sandbox, id: &str, name: &str) -> String {
     sandbox.sh(&format!("readlink /proc/$(jq .process.pid $STAVE_RUN/{id}.json)/ns/{name}")).ok()
 }
 
-/// Whether processes with this command line run.
+/// Whether a process with this command line runs.
 fn runs(sandbox: &Sandbox, command: &str) -> bool {
     sandbox.sh(&format!("pgrep -xf '{command}'")).status == 0
 }
@@ -43,7 +43,7 @@ fn of_the_host() {
             assert!(new != host && joined != host && new.starts_with(name), "{own}: {new} {joined}");
         }
         assert_both(&sandbox, &format!("{flag} host"), &look, &host);
-        // From outside too, and the others are the container's own.
+        // From outside too. The other namespaces are the container's own.
         start(&sandbox, "web", &format!("{flag} host"), "sleep 1000");
         for (_, other) in FLAGS {
             let host = sandbox.sh(&format!("readlink /proc/self/ns/{other}")).ok();
@@ -70,7 +70,7 @@ fn of_another_container() {
     }
     let all = FLAGS.map(|(flag, _)| format!("{flag} container:first")).join(" ");
     assert_both(&sandbox, &all, "hostname; head -n 1 /proc/1/cmdline | tr '\\0' ' '", "first\nsleep 1000 ");
-    // The plan says so.
+    // The dry run shows it.
     prepare(&sandbox, "busybox");
     let lines = sandbox.sh(&format!("ns-exec --explain {all} -- true < ready.json")).ok();
     let enter = lines.lines().find(|line| line.starts_with("nsenter")).unwrap();
@@ -96,7 +96,7 @@ fn a_container_among_processes_of_others_is_undone_alone() {
         assert!(runs(&sandbox, "sleep 1001") && runs(&sandbox, "sleep 1002"), "{shared}");
         sandbox.sh("unwind web").ok();
     }
-    // Its cgroup may be another tool's.
+    // The cgroup may come from another tool.
     let limited = "layer-apply --id web < busybox.json | union-mount | cgroup-limit --pids 9";
     sandbox
         .sh(&format!("{limited} | ns-exec -d --pid host -- sh -c 'sleep 1003 & sleep 1004' > web.json"))
@@ -104,7 +104,7 @@ fn a_container_among_processes_of_others_is_undone_alone() {
     sandbox.sh("ns-exec --undo < web.json > /dev/null").ok();
     assert!(!runs(&sandbox, "sleep 100[34]"));
     sandbox.sh("unwind web").ok();
-    // The other container takes those with it that are in its namespace. That is an end like any other.
+    // When the other container ends, all processes in its namespace end with it. That is a normal end.
     start(&sandbox, "web", "--pid container:first", "sleep 1003");
     sandbox.sh("unwind first").ok();
     let end = "for i in $(seq 200); do jq -e .process.exitStatus $STAVE_RUN/web.json && exit; sleep 0.02; done; exit 1";
@@ -127,7 +127,7 @@ fn nothing_is_left_when_its_first_process_ends() {
     sandbox.sh(&format!("ns-exec -d --pid host -- {left} < ready.json > end.json")).ok();
     sandbox.sh(gone).ok();
     sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
-    // Also after the time is over, and for a supervisor that was killed.
+    // Also after a timeout, and with a supervisor that was killed.
     let over = "sh -c 'setsid sleep 1006 & sleep 1007'";
     let ended =
         sandbox.sh(&format!("ns-exec --document end.json --pid host --timeout 0.2 -- {over} < ready.json"));
@@ -152,7 +152,7 @@ fn the_hosts_processes_are_seen_and_the_kernels_files_are_not() {
         "1:3\n0\nsh: can't create /proc/sys/kernel/core_pattern: Read-only file system\n\
          ls: /proc/1/root: Permission denied\n",
     );
-    // All cgroups of the host can be seen, and none can be changed.
+    // All cgroups of the host are visible, and none can be changed.
     let [new, joined] =
         both(&sandbox, "--cgroupns host", "grep ^0: /proc/self/cgroup; mkdir /sys/fs/cgroup/x 2>&1");
     for said in [new, joined] {
@@ -181,7 +181,7 @@ fn memory_is_shared_with_those_who_allow_it() {
         "ls /dev/shm 2>&1; ls -d /dev/mqueue",
         "ls: /dev/shm: No such file or directory\n/dev/mqueue\n",
     );
-    // A container that shares with another lets others share, too; one that has its own does not.
+    // A container that shares another's namespace is shareable too. One with its own is not.
     start(&sandbox, "second", "--ipc container:first", "sleep 1000");
     assert_both(&sandbox, "--ipc container:second", "cat /dev/shm/note", "theirs\n");
     start(&sandbox, "third", "", "sleep 1000");
@@ -202,7 +202,7 @@ fn the_hosts_name_is_the_hosts() {
     let look = "hostname; echo $HOSTNAME; cat /etc/hostname";
     let thrice = host.repeat(3);
     assert_both(&sandbox, "--uts host", look, &thrice);
-    // As with Docker, the host's network has the host's name, and not its namespace.
+    // As with Docker, the host's network implies the host's name, but not its UTS namespace.
     assert_both(&sandbox, "--network host", look, &thrice);
     for flags in ["", "--network host"] {
         assert_both(&sandbox, &format!("{flags} --privileged"), "hostname changed; hostname", "changed\n");
@@ -228,6 +228,7 @@ fn what_cannot_be_shared_is_refused() {
             "--die-with-parent needs a pid namespace that ends with its first process: leave out --pid",
         ),
         ("--uts host --hostname x", "--hostname would change the name of others: leave out --uts"),
+        ("--uts host --domainname x", "--domainname would change the domain name of others: leave out --uts"),
         ("--ipc host --shm-size 1m", "--shm-size needs a /dev/shm of the container's own: leave out --ipc"),
         (
             "--ipc host --sysctl kernel.msgmax=9000",
@@ -245,7 +246,7 @@ fn what_cannot_be_shared_is_refused() {
         let refused = sandbox.sh(&format!("ns-exec {flags} -- true < ready.json")).exits(125);
         assert_eq!(refused.stderr.lines().next(), Some(&*format!("ns-exec: {message}")), "{flags}");
     }
-    // A pid alone is not enough: another process could have it by now.
+    // The pid alone is not enough: another process may have it now.
     start(&sandbox, "first", "", "sleep 1000");
     let edit = "jq '(.steps[].operations[] | select(.op == \"process-start\") | .startTime) += 1' $STAVE_RUN/first.json > edited && cat edited > $STAVE_RUN/first.json";
     sandbox.sh(&format!("cp $STAVE_RUN/first.json kept && {edit}")).ok();

@@ -1,4 +1,5 @@
-//! ns-exec at the end of a pipe, as users run it. Needs root. The tests of common/process/runtime cover the namespaces.
+//! ns-exec at the end of a pipe, as users run it. Needs root. The tests of common/process/runtime cover the
+//! namespaces.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -54,8 +55,8 @@ fn taking_it_back_ends_all_that_it_started() {
 #[test]
 fn a_terminal_of_its_own() {
     let sandbox = ready("");
-    // script(1) is the terminal on our side. At the end of its own input it would type a NUL. The input of a pipe that
-    // is also open for writing has no end.
+    // script(1) is the terminal on our side. At the end of its input it would type a NUL, so its input is a
+    // pipe that never ends.
     let command =
         "ns-exec --from ready.json -t -- sh -c 'tty; stty size; test -t 0 && test -t 1 && echo both; exit 4'";
     let outcome = sandbox.sh(&format!(
@@ -64,7 +65,7 @@ fn a_terminal_of_its_own() {
     ));
     assert_eq!(outcome.status, 4, "{}", outcome.stdout);
     assert_eq!(outcome.stdout.replace('\r', ""), "/dev/pts/0\n33 111\nboth\n");
-    // Its output goes to standard output, wherever that leads. No terminal is needed.
+    // The output goes to standard output, which need not be a terminal.
     let fresh = || prepare(&sandbox, "busybox");
     fresh();
     let seen = sandbox.sh("setsid -w ns-exec --from ready.json -t -- tty < /dev/null | tr -d '\\r'");
@@ -87,14 +88,14 @@ fn a_terminal_of_its_own() {
 fn a_log_is_not_the_programs_to_truncate() {
     let sandbox = ready("");
     let script = "echo one; echo two > /dev/stdout; echo three > /dev/stderr; echo four; cat";
-    // With -i standard input stays open: cat does not end.
+    // With -i standard input stays open, so cat does not end.
     let run = format!("ns-exec -d -i -u 33 -- sh -c '{script}' < ready.json > run.json");
     sandbox.sh(&run).ok();
     sandbox.sh("ns-exec --join web -d -- sh -c 'echo five > /proc/1/fd/1; exec sleep 1001' > /dev/null").ok();
     sandbox.sh("ns-exec --join web -- sh -c 'echo six > /dev/stdout' | cat > out; grep -x six out").ok();
     sandbox.sh("ns-exec --join web -d -- /missing").exits(127);
     sandbox.sh("until grep -q five $STAVE_ROOT/containers/web/log; do sleep 0.02; done").ok();
-    // Standard output and standard error are two streams.
+    // Standard output and standard error are separate streams.
     let log = "cat $STAVE_ROOT/containers/web/log | grep -v three; grep three $STAVE_ROOT/containers/web/log";
     assert_eq!(sandbox.sh(log).ok(), "one\ntwo\nfour\nfive\nthree\n");
     assert_eq!(
@@ -182,7 +183,7 @@ fn status_and_document_go_beside_the_commands_output() {
     let lines = sandbox.sh("jq -s . status").json();
     assert_eq!(lines[0]["pid"], document["process"]["pid"]);
     assert_eq!((&lines[1]["exitStatus"], &document["process"]["exitStatus"]), (&json!(5), &json!(5)));
-    // The process is gone, so its operation has nothing left to undo.
+    // The process has ended, so its operation has nothing to undo.
     sandbox.sh("unwind < out.json > /dev/null").ok();
 }
 
@@ -190,7 +191,7 @@ fn status_and_document_go_beside_the_commands_output() {
 fn the_status_goes_to_the_descriptor_itself() {
     let sandbox = ready("");
     let run = "ns-exec --document document --status-fd 3 --network none -- true < ready.json";
-    // Where the file stands, in between what others write to it.
+    // At the file's current position, between what others write to it.
     sandbox
         .sh(&format!(
             "{{ echo first; {run} 3>&1; echo last; }} > out && ns-exec --undo < document > ready.json"
@@ -284,7 +285,7 @@ fn a_time_that_is_over_and_a_starter_that_has_ended() {
     assert_eq!(sandbox.sh("cat end.json").json()["process"]["exitStatus"], 124);
     sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
     sandbox.sh("ns-exec --document end.json --timeout 60 -- true < ready.json && ns-exec --undo < end.json > /dev/null").ok();
-    // The starter is killed; ns-exec and the container's process end with it.
+    // When the starter is killed, ns-exec and the container's process end too.
     let started = "sh -c 'ns-exec --document end.json --die-with-parent -- sleep 1234 < ready.json; :' > /dev/null 2>&1 & starter=$!
         for i in $(seq 200); do pgrep -x sleep > /dev/null && break; sleep 0.02; done; pgrep -x sleep > /dev/null && kill -KILL $starter
         for i in $(seq 200); do pgrep -x sleep > /dev/null || exit 0; sleep 0.02; done; exit 1";
@@ -369,4 +370,57 @@ fn names_and_name_servers() {
     assert!(alone.ends_with("the container has no network that leads to the host\n"), "{alone}");
     let wrong = run("--dns-search 'a b'");
     assert_eq!(wrong.status, 125, "{}", wrong.stderr);
+}
+
+#[test]
+fn what_joins_has_the_containers_oom_score_and_makes_no_directory() {
+    let sandbox = ready("");
+    // The container's working directory is made before its root file system becomes read-only.
+    sandbox.sh("ns-exec -d --read-only -w /made/deep --oom-score-adj 500 -e HOME= -- sleep 1000 < ready.json > run.json").ok();
+    let inside = |flags: &str, script: &str| sandbox.sh(&format!("ns-exec --join web {flags} -- {script}"));
+    assert_eq!(inside("", "sh -c 'cat /proc/self/oom_score_adj; pwd'").ok(), "500\n/made/deep\n");
+    sandbox.sh("container-exec web cat /proc/1/oom_score_adj | grep -qx 500").ok();
+    // As with runc, an empty HOME is replaced with the user's home directory.
+    assert_eq!(inside("", "sh -c 'echo $HOME'").ok(), "/root\n");
+    prepare(&sandbox, "busybox");
+    sandbox.sh("ns-exec -d -- sleep 1000 < ready.json > run.json").ok();
+    let missing = inside("-w /missing/deep", "true").exits(126);
+    assert_eq!(missing.stderr, "ns-exec: enter directory \"/missing/deep\": No such file or directory\n");
+    inside("", "test -e /missing").exits(1);
+}
+
+#[test]
+fn flags_mean_what_they_mean_for_docker() {
+    let sandbox = ready("");
+    for (flags, script, seen) in [
+        ("--ulimit nofile=100 --ulimit core=0 --ulimit nofile=90", "ulimit -n; ulimit -c", "90\n0\n"),
+        ("--hostname=", "hostname; cat /etc/hostname", "web\nweb\n"),
+        ("--shm-size 0", "df -k /dev/shm | sed '1d' | tr -s ' ' | cut -d ' ' -f 2", "65536\n"),
+        ("--shm-size 0.5m", "df -k /dev/shm | sed '1d' | tr -s ' ' | cut -d ' ' -f 2", "512\n"),
+        ("--tmpfs /bin/new --tmpfs /etc", "stat -c %a /bin/new /etc", "1777\n755\n"),
+        ("--tmpfs /etc:mode=700", "stat -c %a /etc", "700\n"),
+    ] {
+        let run = format!("ns-exec {flags} --document run.json -- sh -c \"{script}\" < ready.json");
+        assert_eq!(sandbox.sh(&run).ok(), seen, "{flags}");
+        sandbox.sh("ns-exec --undo < run.json > /dev/null").ok();
+    }
+}
+
+#[test]
+fn an_image_drops_the_entry_point_of_its_base() {
+    let sandbox = Sandbox::with_busybox();
+    let file = "FROM busybox\nENTRYPOINT [\"\"]\nCMD [\"echo\", \"ran\"]\n";
+    std::fs::write(sandbox.directory().join("Dockerfile"), file).unwrap();
+    sandbox.sh("img-build -q -f Dockerfile --pull=never . > image.json").ok();
+    let pipe = "layer-apply --id web < image.json | union-mount | ns-exec --document run.json";
+    assert_eq!(sandbox.sh(pipe).ok(), "ran\n");
+}
+
+#[test]
+fn a_caller_that_ignores_its_children_gets_the_status() {
+    let sandbox = ready("");
+    let run = "env --ignore-signal=CHLD ns-exec --document run.json -- sh -c 'exit 5' < ready.json";
+    let ended = sandbox.sh(run).exits(5);
+    assert_eq!(ended.stderr, "");
+    sandbox.sh("ns-exec --undo < run.json > /dev/null").ok();
 }

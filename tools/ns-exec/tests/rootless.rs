@@ -1,9 +1,10 @@
-//! What an ordinary user can ask of a container, and what he is told of the rest (docs/rootless.md). Needs root, to become one.
+//! What an ordinary user can do with a container, and the errors for the rest (docs/rootless.md). Needs root,
+//! to become that user.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use testkit::{Outcome, Sandbox};
 
-/// A host with an ordinary user, who has the image `busybox` in `/run/u`.
+/// A host with an ordinary user. The user's image `busybox` is in `/run/u`.
 fn host() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     let prepare =
@@ -12,7 +13,8 @@ fn host() -> Sandbox {
     sandbox
 }
 
-/// The pipe as root of a user namespace with his id alone. `limit` is a stage before ns-exec. He can take back what was made.
+/// Runs the pipe as root of a user namespace with only the user's id, and undoes it. `limit` is a stage
+/// before ns-exec.
 #[track_caller]
 fn as_user(sandbox: &Sandbox, union: &str, limit: &str, flags: &str, script: &str) -> Outcome {
     let pipe = format!(
@@ -24,7 +26,7 @@ fn as_user(sandbox: &Sandbox, union: &str, limit: &str, flags: &str, script: &st
          unshare --user --map-root-user --mount --pid --fork --mount-proc sh pipe")
 }
 
-/// Its own words, without the warning of every such container.
+/// Lines on standard error, without the warning that every such container causes.
 fn told(outcome: &Outcome) -> Vec<&str> {
     outcome.stderr.lines().filter(|line| !line.contains("no cgroup of its own: create")).collect()
 }
@@ -55,7 +57,7 @@ fn what_works() {
 #[test]
 fn what_does_not_is_said_in_a_line() {
     let sandbox = host();
-    // With a warning.
+    // Works with a warning.
     for (flags, warning) in [
         (
             "--ipc host",
@@ -67,7 +69,7 @@ fn what_does_not_is_said_in_a_line() {
         assert_eq!(outcome.stdout, "ran\n", "{flags}: {outcome:?}");
         assert_eq!(told(&outcome), [format!("ns-exec: warning: {warning}")], "{flags}");
     }
-    // Not at all. Nothing is left of it, or `unwind` would have failed.
+    // Fails. Nothing is left, or else `unwind` would have failed.
     for (union, limit, flags, error) in [
         (
             "",

@@ -1,4 +1,4 @@
-//! What a container can do to the host, seen from inside: by a new process and by one that joins. Needs root.
+//! What a container can do to the host, seen from inside by a new process and by one that joins. Needs root.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -29,9 +29,9 @@ fn its_own_cgroup_is_all_that_it_sees_of_them() {
         "ls /sys/fs/cgroup | grep -c cgroup.kill; grep -c cgroup /proc/mounts",
         "1\n1\n",
     );
-    // In its processes' list there are its own alone.
+    // The list of processes contains only the container's own.
     assert_eq!(both(&sandbox, "", "sort -n /sys/fs/cgroup/cgroup.procs | head -n 1")[0], "1\n");
-    // With all rights it mounts the hierarchy, and still finds no other cgroup.
+    // A privileged container can mount the hierarchy, but still finds no other cgroup.
     let script = "mount -t cgroup2 none /tmp && ls -d /tmp/stave /tmp/*.slice 2>/dev/null; echo $(cat /tmp/cgroup.procs | head -n 1)";
     assert_both(&sandbox, "--privileged", script, "1\n");
 
@@ -43,7 +43,7 @@ fn its_own_cgroup_is_all_that_it_sees_of_them() {
     sandbox.sh("ns-exec --join web -d -- sleep 1003").ok();
     assert_eq!(sandbox.sh(&format!("wc -l < /run/top{path}/cgroup.procs")).ok(), "3\n");
     sandbox.sh("ns-exec --check < web.json > /dev/null").ok();
-    // Its supervisor is outside, and undo ends all that is inside.
+    // The supervisor is outside, and undo ends all processes inside.
     sandbox.sh("ns-exec --undo < web.json > /dev/null").ok();
     sandbox.sh(&format!("! test -e /run/top{path} && ! pgrep -xf 'sleep 100[123]' && unwind web")).ok();
 }
@@ -57,7 +57,7 @@ fn a_cgroup_that_may_not_be_made_is_no_obstacle() {
         "chmod 755 . && mkdir /run/u && cp -r \"$STAVE_ROOT\"/images /run/u && chown -R 1000:1000 /run/u";
     let outcome =
         sandbox.sh(&format!("{prepare} && STAVE_ROOT=/run/u STAVE_RUN=/run/u/run {script}")).exits(0);
-    // Its namespace is rooted where it is.
+    // The root of its cgroup namespace is its own cgroup.
     assert_eq!(outcome.stdout, "0::/\n");
     let warning = "ns-exec: warning: the container has no cgroup of its own: ";
     assert!(outcome.stderr.starts_with(warning) && outcome.stderr.lines().count() == 1, "{}", outcome.stderr);
@@ -77,7 +77,7 @@ fn system_calls_that_docker_denies() {
     assert_both(&sandbox, "", "unshare -Ur true", "unshare: unshare(0x10000000): Operation not permitted\n");
     assert_both(&sandbox, "--security-opt seccomp=unconfined", "unshare -Ur echo in", "in\n");
     assert_both(&sandbox, "--cap-add SYS_ADMIN", "unshare -Ur echo in", "in\n");
-    // As another user, and where nothing can be gained.
+    // As another user, and where no privileges can be gained.
     for flags in ["-u 1000", "--security-opt no-new-privileges", "-u 1000 --no-new-privs", "--cap-drop ALL"] {
         assert_both(
             &sandbox,
@@ -92,7 +92,7 @@ fn system_calls_that_docker_denies() {
         "grep NoNewPrivs /proc/self/status",
         "NoNewPrivs:\t1\n",
     );
-    // Programs of 32 bits, and those of another kind, are not a way around.
+    // 32-bit programs, and programs of another architecture, cannot bypass it.
     let own = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO","errnoRet":5}]}"#;
     std::fs::write(sandbox.directory().join("own.json"), own).unwrap();
     assert_both(
@@ -142,7 +142,7 @@ fn options_that_cannot_be_followed_are_refused() {
 #[test]
 fn no_device_but_its_own() {
     let sandbox = sandbox();
-    // A block device of the host, and its kernel's messages, which no container may read.
+    // A block device of the host, and its kernel messages. No container may read them.
     let open = "head -c 1 /tmp/x > /dev/null";
     let make = |kind, numbers| format!("mount -t tmpfs t /tmp && mknod /tmp/x {kind} {numbers} && {open}");
     let refused = "head: /tmp/x: Operation not permitted\n";
@@ -151,7 +151,7 @@ fn no_device_but_its_own() {
     }
     assert_both(&sandbox, "--cap-add SYS_ADMIN", &format!("{}; echo $?", make("c", "1 5")), "0\n");
     assert_both(&sandbox, "--privileged", &format!("{}; echo $?", make("c", "1 5")), "0\n");
-    // A `/dev` of the host's own, without any capability.
+    // The host's own `/dev`, without any capability.
     sandbox.sh("mkdir /run/dev && mknod /run/dev/null c 1 3 && mknod /run/dev/kmsg c 1 11").ok();
     assert_both(&sandbox, "-v /run/dev:/dev", "head -c 1 /dev/kmsg", "head: /dev/kmsg: Permission denied\n");
 }
@@ -169,7 +169,7 @@ fn masks_lie_where_the_kernels_files_are() {
             "{setup}"
         );
     };
-    let link = "the image has no directory there";
+    let link = "it must be mounted on an ordinary directory, and the image has none there";
     refused(&format!("mount proc on \"/proc\": {link}"), "ln -s elsewhere proc", "");
     refused(&format!("mount proc on \"/proc\": {link}"), "rm proc; touch proc", "");
     refused(
@@ -177,7 +177,7 @@ fn masks_lie_where_the_kernels_files_are() {
         "rm -r proc sys; mkdir proc; ln -s elsewhere sys",
         "",
     );
-    // A null device that is none: what is masked would be readable (CVE-2025-31133).
+    // A fake null device: masked files would be readable (CVE-2025-31133).
     refused(
         "mask \"/proc/interrupts\": \"/dev/null\" of the container is not the null device",
         "rm sys; mkdir sys dev2; touch dev2/null",
@@ -205,7 +205,7 @@ fn masks_lie_where_the_kernels_files_are() {
 #[test]
 fn the_program_of_the_host_cannot_be_had() {
     let sandbox = sandbox();
-    // CVE-2019-5736: a command that asks the kernel to execute what executes it.
+    // CVE-2019-5736: a command that asks the kernel to execute the program that executes it.
     prepare(&sandbox, "busybox");
     sandbox.sh("printf '#!/proc/self/exe\\n' > \"$STAVE_ROOT\"/containers/web/rootfs/bin/evil; chmod 755 \"$STAVE_ROOT\"/containers/web/rootfs/bin/evil").ok();
     let refused = sandbox.sh("ns-exec -- evil < ready.json").exits(126);
@@ -214,7 +214,7 @@ fn the_program_of_the_host_cannot_be_had() {
     sandbox.sh("ns-exec --join web -- evil > /dev/null; test $? != 0").ok();
 }
 
-/// Looks for a key in the session's keyring.
+/// Searches the session keyring for a key.
 const LOOK: &str = r#"
 #include <errno.h>
 #include <stdio.h>
@@ -252,7 +252,7 @@ os.execvp("sh", ["sh", "-c", sys.argv[1]])
     }
 }
 
-/// Looks at every process that shows up beside it, for some time: its program, its descriptors, and whether it can be traced
+/// Watches every other process for some time: its program, its descriptors, and whether it can be traced
 /// under this program's name.
 const WATCH: &str = r#"
 #define _GNU_SOURCE
@@ -323,7 +323,7 @@ fn nothing_of_a_joining_process_can_be_had() {
 fn who_joins_goes_where_the_container_was_started() {
     let sandbox = sandbox();
     prepare(&sandbox, "busybox");
-    // The first process has gone into namespaces of its own, with a `/proc` that lies.
+    // The first process has moved into its own namespaces, with a fake `/proc`.
     let first = "unshare -Urm sh -c 'mount -t tmpfs t /proc && mkdir /proc/self && echo deny > /proc/self/setgroups && echo gone && exec sleep 1000'";
     std::fs::write(sandbox.directory().join("first"), first).unwrap();
     sandbox

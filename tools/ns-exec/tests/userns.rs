@@ -1,4 +1,4 @@
-//! Containers in a user namespace of their own: for a new process and for one that joins. Needs root.
+//! Containers in their own user namespace, for a new process and for one that joins. Needs root.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -28,6 +28,7 @@ fn its_root_is_nobody_outside_and_its_files_are_roots_on_the_disk() {
     let host = sandbox.sh("readlink /proc/self/ns/user").ok();
     prepare(&sandbox, "--userns 0:500000:65536");
     sandbox.sh("ns-exec -d -- sh -c 'touch /mine; chown 7:8 /mine; mkdir /etc/own; rm /bin/vi; exec sleep 1000' < ready.json > web.json").ok();
+    sandbox.sh("ns-exec --join web -- mkdir -p /srv/new").ok();
     sandbox.sh("ns-exec --join web -u 33:34 -w /srv/new -d -- sleep 1001").ok();
     // From outside.
     let owner = |command: &str| {
@@ -58,7 +59,7 @@ fn its_root_is_nobody_outside_and_its_files_are_roots_on_the_disk() {
     ];
     let root: String = root.iter().map(|name| format!("0:0 {name}\n")).collect();
     assert_eq!(seen, format!("7:8 /mine\n{root}0\n{theirs}"));
-    // On the disk, where an image of it is made from.
+    // On the disk, where an image of the container is made from.
     let upper = "$(jq -r .rootfs.upper web.json)";
     let disk = sandbox.sh(&format!("cd {upper} && stat -c '%u:%g %F %n' mine etc/own srv/new bin/vi")).ok();
     assert_eq!(
@@ -88,7 +89,8 @@ fn each_container_has_other_ids_and_gives_them_back() {
         numbers[1]
     };
     assert!(ids("first").abs_diff(ids("second")) >= 65536);
-    // The first is told by the container's name, so it is the second's if that is there already.
+    // The first id range depends on the container's name. If the second container has it already, the next
+    // one is used.
     let taken = format!(
         "mkdir -p $STAVE_RUN/shared/ids-{} && touch $STAVE_RUN/shared/ids-{}/other",
         ids("first"),
@@ -139,7 +141,7 @@ fn capabilities_devices_and_limits_still_hold() {
         "echo x > /dev/other",
         "sh: write error: No space left on device\n",
     );
-    // With every right over its own ids, none over its surroundings.
+    // With all capabilities over its own ids, but none over the host.
     let flags = "--cap-add ALL --security-opt seccomp=unconfined";
     assert_both(
         &sandbox,
@@ -149,12 +151,12 @@ fn capabilities_devices_and_limits_still_hold() {
         "umount: can't unmount /proc/keys: Operation not permitted\nmount: permission denied (are you root?)\n\
          hostname: sethostname: Operation not permitted\nsh: can't create /proc/sys/kernel/core_pattern: Read-only file system\n",
     );
-    // The document's cgroup and its limits.
+    // The document's cgroup with its limits.
     let bomb = "ns-exec -- sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 2 & done; echo over'";
     let limited = "layer-apply --id web < busybox.json | union-mount --userns auto | cgroup-limit --pids 5";
     let said = sandbox.sh(&format!("{limited} | {bomb}; unwind web > /dev/null"));
     assert!(said.stderr.contains("can't fork"), "{said:?}");
-    // Its standard output can be opened, and so can a terminal.
+    // Its standard output can be opened, and a terminal too.
     prepare(&sandbox, root);
     assert_eq!(
         sandbox.sh("ns-exec -- sh -c 'echo out > /dev/stdout' < ready.json > out; cat out").ok(),
@@ -167,7 +169,7 @@ fn capabilities_devices_and_limits_still_hold() {
     );
     prepare(&sandbox, root);
     let terminal = "script -qec \"ns-exec -t --from ready.json -- sh -c 'stat -c %u:%t \\$(readlink /proc/self/fd/0); echo t > /dev/tty'\" /dev/null < /dev/null | tr -d '\\r'";
-    // script(1) shows the end of its own input as ^@.
+    // script(1) shows the end of its input as ^@.
     assert_eq!(sandbox.sh(terminal).ok().replace("^@", ""), "0:88\nt\n");
     sandbox.sh("unwind web > /dev/null").ok();
 }
@@ -186,7 +188,7 @@ fn volumes_show_their_owners_if_they_are_asked_to() {
     assert_both(&sandbox, root, "-v $PWD/host:/data:idmap -u 33", "touch /data/new", "");
     assert_eq!(sandbox.sh("stat -c %u:%g host/new; rm host/new").ok(), "33:0\n");
     assert_both(&sandbox, root, "--tmpfs /t:uid=5,gid=6", "stat -c %u:%g /t", "5:6\n");
-    // A volume that the image declares belongs to the container's root.
+    // A volume declared by the image belongs to the container's root.
     sandbox.sh("printf 'FROM busybox\\nRUN mkdir /vol && touch /vol/x && chown 7 /vol/x\\nVOLUME /vol\\n' > Dockerfile && img-build -t vol . > vol.json").ok();
     let volume =
         "layer-apply --id web < vol.json | union-mount --userns auto | ns-exec -- stat -c %u /vol /vol/x";
@@ -196,7 +198,7 @@ fn volumes_show_their_owners_if_they_are_asked_to() {
 #[test]
 fn a_directory_of_its_own_and_layers_as_images() {
     let sandbox = ready("");
-    // The upper directory is a whole root file system here: busybox copied onto a tmpfs.
+    // Here the upper directory is a whole root file system: busybox copied to a tmpfs.
     sandbox.sh("mkdir tree && cp -a $(jq -r .rootfs.path ready.json)/. tree/ && unwind web > /dev/null").ok();
     let look = "sh -c 'id -u; stat -c %u /bin; touch /made; stat -c %u /made'";
     let run = format!("ns-exec -n --id web --rootfs $PWD/tree --userns auto -- {look}");

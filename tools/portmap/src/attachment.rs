@@ -1,4 +1,4 @@
-//! Where published ports lead to.
+//! The attachment to which published ports lead.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,8 @@ use toolkit::prelude::*;
 
 use crate::publish::Container;
 
-/// The attachment whose address the ports lead to: that by which answers find the way out.
+/// The attachment to whose address the ports lead: the one with the default route, so that answers find their
+/// way.
 pub(crate) fn attachment(document: &Document) -> Result<members::Attachment> {
     document.require::<members::Network>()?;
     let all = document.attachments()?;
@@ -23,7 +24,7 @@ pub(crate) fn attachment(document: &Document) -> Result<members::Attachment> {
     Ok(open.swap_remove(main.map_or(0, |(at, _)| at)))
 }
 
-/// Its addresses, one of each version.
+/// The attachment's addresses, one of each IP version.
 pub(crate) fn container_of(attachment: &members::Attachment) -> Result<Container> {
     let mut container = Container::default();
     for address in attachment.addresses() {

@@ -7,11 +7,11 @@ use document::{Document, members};
 
 use crate::publish::Publish;
 
-/// Each port that the image exposes, on a free port of the host; without those of the container that `publish` or an earlier
-/// step publishes.
+/// A free port of the host for each port that the image exposes, except for ports that `publish` or an
+/// earlier step publishes.
 ///
 /// # Errors
-/// When the image names something that is no port.
+/// If the image names something that is not a port.
 pub(crate) fn ports(document: &Document, publish: &[Publish]) -> Result<Vec<Publish>> {
     let image = document.get::<members::Image>()?;
     let configuration = image.as_ref().and_then(|image| image.configuration.config().as_ref());
@@ -24,7 +24,8 @@ pub(crate) fn ports(document: &Document, publish: &[Publish]) -> Result<Vec<Publ
         publish.iter().flat_map(Publish::container_ports).chain(standing).collect();
     let mut found: Vec<(u16, Publish)> = Vec::new();
     for port in exposed {
-        // `80/tcp`, or `80` (OCI image-spec, config.md); Docker writes ranges, too. Nothing of the host is in it.
+        // `80/tcp`, or `80` (OCI image-spec, config.md). Docker also writes ranges. An exposed port names no
+        // port of the host.
         let parsed = if port.contains(':') {
             Err("it names a port of the host".into())
         } else {

@@ -1,4 +1,4 @@
-//! Which ports of the host are free.
+//! Finds free ports of the host.
 
 use std::{
     collections::HashSet,
@@ -13,11 +13,16 @@ use toolkit::hint;
 
 use crate::publish::{Container, Publish};
 
-/// Chooses what is published, for each of `publish`. Given ports come first, so that no chosen port takes their place.
+/// Chooses the mappings for each of `publish`. Given host ports come first, so that no chosen port takes
+/// their place. With `is_exclusive`, no process of the host may listen on a given port.
 ///
 /// # Errors
-/// When a given port is taken or given twice, and when no port is left to choose.
-pub(crate) fn mappings(publish: &[Publish], container: Container) -> Result<Vec<Vec<Mapping>>> {
+/// If a given port is taken or given twice, or no port is left to choose.
+pub(crate) fn mappings(
+    publish: &[Publish],
+    container: Container,
+    is_exclusive: bool,
+) -> Result<Vec<Vec<Mapping>>> {
     if let Some(address) =
         publish.iter().filter(|one| one.ways(container).is_empty()).find_map(Publish::host_ip)
     {
@@ -39,7 +44,7 @@ pub(crate) fn mappings(publish: &[Publish], container: Container) -> Result<Vec<
         }
     }
     let runs = nat::runs()?;
-    refuse_taken(&told, &runs)?;
+    refuse_taken(&told, &runs, is_exclusive)?;
     if publish.iter().all(Publish::is_fixed) {
         return Ok(chosen);
     }
@@ -53,7 +58,7 @@ pub(crate) fn mappings(publish: &[Publish], container: Container) -> Result<Vec<
     Ok(chosen)
 }
 
-/// Leaves out what somebody has `reserved` in the kernel.
+/// The first candidate that is free, and not `reserved` in the kernel by another program.
 fn first_free(
     candidates: impl Iterator<Item = Vec<Mapping>>,
     used: &mut Used,
@@ -79,8 +84,8 @@ fn first_free(
     Err(hint(anyhow!("all {tried} host ports to choose from are taken"), "choose another host port"))
 }
 
-/// The ports that the kernel hands out (ip(7), ip_local_port_range), which Docker uses as well. The search does not
-/// start at the first one, so that another container does not get a port that has just been freed.
+/// The ports that the kernel chooses from (ip(7), ip_local_port_range), as Docker does. The search starts at
+/// a random port, so that another container does not get a port that was just freed.
 fn given_out() -> Result<Vec<u16>> {
     let range = hold::chosen_from().context("read net.ipv4.ip_local_port_range")?;
     let mut ports: Vec<u16> = range.collect();
@@ -90,18 +95,18 @@ fn given_out() -> Result<Vec<u16>> {
     Ok(ports)
 }
 
-/// The port of the host.
+/// The host's port of a mapping.
 fn of_host(mapping: &Mapping) -> Port {
     let all = mapping.container_ip.is_ipv6().then(|| Ipv6Addr::UNSPECIFIED.into());
     Port::new(mapping.protocol, mapping.host_ip.or(all), mapping.host_port)
 }
 
-/// The ports that one command line uses so far. A port on all addresses is not free on a single one.
+/// The host ports of one command line so far. A port on all addresses is not free on a single address.
 #[derive(Debug, Default)]
 struct Used {
     on_all: HashSet<(bool, Protocol, u16)>,
     on_one: HashSet<(IpAddr, Protocol, u16)>,
-    /// With the version of IP.
+    /// The ports on any address. The flag means IPv4.
     anywhere: HashSet<(bool, Protocol, u16)>,
 }
 
@@ -116,7 +121,7 @@ impl Used {
         }
     }
 
-    /// False if it is used already, or one of them is.
+    /// Adds the ports of a mapping. False if one of them was already used.
     fn insert(&mut self, mapping: &Mapping) -> bool {
         mapping.each().all(|one| self.insert_one(&one))
     }
@@ -133,8 +138,8 @@ impl Used {
     }
 }
 
-/// Rejects a port that another container has, or a process of the host.
-fn refuse_taken(mappings: &[Mapping], runs: &[Published]) -> Result<()> {
+/// Rejects a port that another container has, and, if it is to be exclusive, one that a process of the host has.
+fn refuse_taken(mappings: &[Mapping], runs: &[Published], is_exclusive: bool) -> Result<()> {
     if let Some((mapping, holder)) = nat::taken(mappings, runs)? {
         let by = holder
             .map_or_else(|| "on one of the host's addresses".into(), |id| format!("by container {id:?}"));
@@ -143,7 +148,7 @@ fn refuse_taken(mappings: &[Mapping], runs: &[Published]) -> Result<()> {
             "choose another host port",
         ));
     }
-    for mapping in mappings.iter().flat_map(in_question) {
+    for mapping in mappings.iter().filter(|_| is_exclusive).flat_map(in_question) {
         if is_listening(&mapping)? {
             let error = anyhow!("host port {} is taken by a process of the host", of_host(&mapping));
             return Err(hint(error, "choose another host port"));
@@ -152,7 +157,8 @@ fn refuse_taken(mappings: &[Mapping], runs: &[Published]) -> Result<()> {
     Ok(())
 }
 
-/// The ports that a process may have: of a run those that the kernel lists, because to look for each takes long.
+/// The ports that a process may have. In a range, only ports that the kernel lists as used are checked,
+/// because checking each port takes long.
 fn in_question(mapping: &Mapping) -> Vec<Mapping> {
     let listed = if mapping.count > 1 { hold::listed(mapping.protocol) } else { None };
     mapping

@@ -1,5 +1,5 @@
-//! A container that ends lets go of its ports, and takes them again when it starts. Its record stays as it is: who ends or starts
-//! the container holds it meanwhile.
+//! A container that ends releases its ports, and takes them again when it starts. The record does not change:
+//! the caller, who ends or starts the container, holds its lock.
 
 use document::{
     Id,
@@ -11,14 +11,14 @@ use toolkit::prelude::*;
 
 use crate::{Op, Portmap};
 
-/// What is done about the ports of a container.
+/// What to do with the ports of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HandOver {
     Release,
     Take,
 }
 
-/// Does it; returns the exit status of the tool.
+/// Carries it out, and returns the exit status of the tool.
 pub(crate) fn run(tool: &Portmap, what: HandOver) -> u8 {
     match attempt(tool, what) {
         Ok(()) => toolkit::Exit::Done as u8,
@@ -62,7 +62,7 @@ fn attempt(tool: &Portmap, what: HandOver) -> Result<()> {
     }
 }
 
-/// What the container's steps of this tool have made.
+/// The operations of the container's portmap steps.
 fn recorded(scope: &Scope, id: &Id) -> Result<Vec<Op>> {
     let document =
         record::read(&scope.run_dir, id)?.ok_or_else(|| anyhow!("container \"{id}\" has no record"))?;

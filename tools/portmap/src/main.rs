@@ -1,18 +1,19 @@
 //! Publishes ports of a container on the host.
 //!
 //! # Does
-//! Checks that each port is free, and adds it to the maps of the table `inet stave`: on one address of the host, or on all
-//! of them, including 127.0.0.1. IPv6 addresses answer for a container that has one, ::1 among them. Chooses a free port if none
-//! is given. Containers reach each other, and themselves, by published ports as well. Processes of the host can listen on none of
-//! them. On a bridge with gateway mode `routed` it opens the container's port on the container's own address instead.
+//! Checks that each port is free, and adds it to the maps of the table `inet stave`: on one address of the
+//! host, or on all of them, including 127.0.0.1. If the container has IPv6, the host's IPv6 addresses answer
+//! as well, including ::1. Chooses a free port if none is given. Containers also reach each other and
+//! themselves by published ports. Processes of the host cannot listen on them. On a bridge with gateway mode
+//! `routed`, it opens the container's port on the container's own address instead.
 //! # Reads
 //! `network`, `networks`; with `--publish-all`, `image` and `ports`.
 //! # Adds
 //! `ports`.
 //! # Undoes
-//! The published ports, what holds them, and the UDP connections that the kernel remembers for them.
+//! The published ports, what holds them, and the UDP connections that the kernel tracks for them.
 //! # Needs
-//! root (CAP_NET_ADMIN); the table that netns-bridge makes.
+//! Root (CAP_NET_ADMIN); the table that netns-bridge makes.
 
 mod attachment;
 mod exposed;
@@ -59,7 +60,7 @@ struct Portmap {
         long
     )]
     hold: bool,
-    /// Hold no port: another program listens on them itself, as podman does
+    /// Do not hold ports, because another program listens on them itself, as podman does
     #[arg(long, conflicts_with = "hold")]
     no_hold: bool,
     #[arg(
@@ -80,12 +81,12 @@ struct Portmap {
     common: Common,
 }
 
-/// Up to so many ports of one `-p`, or of one that the image exposes, are held without being asked. More are one interval for the
-/// kernel, where they have the same numbers on both sides.
+/// The longest range of a `-p` or of an exposed port that is held by default. A longer one is a single
+/// interval in the kernel, if it has the same numbers on both sides.
 const HELD: usize = 256;
 
 operation::any_of! {
-    /// What portmap does.
+    /// The operations of portmap.
     enum Op { Nat(nat::NatOperation), Hold(hold::HoldOperation) }
 }
 
@@ -106,7 +107,7 @@ impl Filter for Portmap {
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let attachment = attachment(document)?;
         let container = container_of(&attachment)?;
-        // One of another kind is said to be that.
+        // A member of the wrong type gives its own error.
         let standing = document.get::<members::Ports>()?.map_or_else(Vec::new, |ports| ports.0);
         let mut wanted = self.publish.clone();
         if self.publish_all {
@@ -116,7 +117,7 @@ impl Filter for Portmap {
             Some(GatewayMode::Routed) => routed::split(&wanted, container, &standing)?,
             _ => (Vec::new(), wanted),
         };
-        let chosen = free::mappings(&publish, container)?;
+        let chosen = free::mappings(&publish, container, !self.no_hold)?;
         let mappings = chosen.concat();
         if mappings.iter().any(|mapping| mapping.host_ip == Some(Ipv6Addr::LOCALHOST.into())) {
             tell_unanswered();
@@ -141,7 +142,8 @@ impl Filter for Portmap {
     }
 }
 
-/// With br_netfilter the kernel translates a container's answer before it leaves the bridge. As an answer to ::1 it goes no further.
+/// Warns if ports on ::1 do not answer. With br_netfilter the kernel translates a container's answer before
+/// it leaves the bridge, and then drops it as a packet from ::1.
 fn tell_unanswered() {
     const VARIABLE: &str = "net.bridge.bridge-nf-call-ip6tables";
     let path = format!("/proc/sys/{}", VARIABLE.replace('.', "/"));
@@ -155,7 +157,7 @@ fn member(mapping: &Mapping) -> members::PortMapping {
         host_port: mapping.host_port,
         container_port: mapping.container_port,
         protocol: mapping.protocol.to_string(),
-        // None is all of IPv4, as with CNI.
+        // None means all IPv4 addresses, as with CNI.
         host_ip: mapping.host_ip.or(mapping.container_ip.is_ipv6().then(|| Ipv6Addr::UNSPECIFIED.into())),
         range: (mapping.count > 1).then_some(mapping.count),
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 pub(crate) const PLUGIN: Plugin =
     Plugin { tool: "portmap", begins: false, arguments, result: |_, _| Ok(None) };
 
-/// Members that every plugin has, and those that `arguments` reads.
+/// Members that every plugin has, and the members that `arguments` reads.
 const KNOWN: [&str; 18] = [
     "args",
     "backend",
@@ -34,7 +34,7 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     if let Some((key, value)) = configuration.members().find(|(key, _)| !KNOWN.contains(key)) {
         return Err(Error::unsupported(key, value));
     }
-    // What the plugin `portmap` has, and these tools do in one way only.
+    // Members of the plugin `portmap` of which Stave supports only one value.
     for (key, only) in [("snat", json!(true)), ("masqAll", json!(false)), ("backend", json!("nftables"))] {
         if let Some(value) = configuration.get(key).filter(|value| **value != only) {
             return Err(Error::unsupported(key, value));
@@ -47,7 +47,7 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     }
     let Some(list) = configuration.capability("portMappings") else { return Ok(None) };
     let list = list.as_array().ok_or_else(|| Error::invalid("portMappings", list, "a list"))?;
-    // A mapping without a port of the host publishes nothing.
+    // A mapping without a host port publishes nothing.
     let published = list
         .iter()
         .filter(|mapping| !matches!(mapping["hostPort"].as_u64(), Some(0)) && !mapping["hostPort"].is_null());
@@ -55,13 +55,13 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     if specs.is_empty() {
         return Ok(None);
     }
-    // podman, the runtime that uses this most, listens on the ports itself.
+    // podman, the most common caller, listens on the ports itself.
     let hold = if configuration.flag("hold")? == Some(true) { "--hold" } else { "--no-hold" };
     let arguments = specs.into_iter().flat_map(|spec| ["-p".to_owned(), spec]);
     Ok(Some(arguments.chain([hold.to_owned()]).collect()))
 }
 
-/// As `-p` takes it.
+/// A port mapping in the form of `-p`.
 fn spec(mapping: &Value) -> Result<String, Error> {
     let number = |key: &str| {
         let port = mapping[key].as_u64().filter(|port| (1..=65535).contains(port));

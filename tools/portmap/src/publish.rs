@@ -8,30 +8,30 @@ use std::{
 
 use nat::{Mapping, OpenPort, Protocol};
 
-/// The value of one `-p`.
+/// The value of a `-p`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Publish {
     host_ip: Option<IpAddr>,
     host: Host,
     container: RangeInclusive<u16>,
     protocol: Protocol,
-    /// How many ports of the container were published by the same word.
+    /// How many container ports the same `-p` or exposed range publishes.
     together: usize,
 }
 
-/// The ports of the host.
+/// The host's ports of a `-p`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
-    /// Each for the container's port at the same place.
+    /// One for each container port, in order.
     Ports(RangeInclusive<u16>),
-    /// One of these for the container's port.
+    /// A range to choose from for the only container port.
     OneOf(RangeInclusive<u16>),
-    /// Any port that the kernel hands out.
+    /// Any port that the kernel chooses from.
     Any,
 }
 
 fn port(text: &str) -> Result<u16, String> {
-    // Rust accepts "+80" as a number.
+    // Rust also accepts "+80" as a number.
     let number = text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
     match number {
         Some(port) if port > 0 => Ok(port),
@@ -48,7 +48,7 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     Ok(first..=last)
 }
 
-/// An address of IPv6 stands in brackets.
+/// Parses an address. An IPv6 address is in brackets.
 fn address(text: &str) -> Result<IpAddr, String> {
     let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = match inside {
@@ -61,7 +61,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// The addresses of a container that ports lead to, at most one of each version of IP.
+/// The container's addresses to which ports lead, at most one of each IP version.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Container {
     pub(crate) v4: Option<Ipv4Addr>,
@@ -104,15 +104,16 @@ fn of_host(host: RangeInclusive<u16>, wanted: usize) -> Result<Host, String> {
 }
 
 impl Publish {
-    /// Where the ports lead from and to: an address of the host, none for all of one version of IP, and the container's.
+    /// The pairs of a host address and a container address that the ports connect. A host address of None
+    /// means all addresses of that IP version.
     pub(crate) fn ways(&self, container: Container) -> Vec<(Option<IpAddr>, IpAddr)> {
         let fits = |ip: &IpAddr| self.host_ip.is_none_or(|host| host.is_ipv4() == ip.is_ipv4());
         let host = self.host_ip.filter(|host| !host.is_unspecified());
         container.each().filter(fits).map(|ip| (host, ip)).collect()
     }
 
-    /// One list for each port of the container: what may be published for it, in the order in which to try it; for each version of
-    /// IP a mapping. There is only one if the port of the host is given. `any` are the ports to choose from otherwise.
+    /// For each container port, the mappings to try in order, with one mapping for each IP version. If the
+    /// host port is given, there is only one candidate. Otherwise the ports come from `any`.
     pub(crate) fn candidates<'a>(
         &'a self,
         container: Container,
@@ -138,7 +139,8 @@ impl Publish {
         })
     }
 
-    /// All of its ports as one mapping for each version of IP, where they are more than `many`, and have the same numbers on both sides.
+    /// All ports as one mapping for each IP version, if there are more than `many`, with the same numbers on
+    /// both sides.
     pub(crate) fn run(&self, container: Container, many: usize) -> Option<Vec<Mapping>> {
         let count = u16::try_from(self.container.len()).ok()?;
         let is_run = self.host == Host::Ports(self.container.clone()) && self.container.len() > many;
@@ -154,35 +156,35 @@ impl Publish {
         is_run.then(|| self.ways(container).into_iter().map(one).collect())
     }
 
-    /// The container's ports: `80/tcp`.
+    /// The container's ports, such as `80/tcp`.
     pub(crate) fn container_ports(&self) -> impl Iterator<Item = String> {
         let protocol = self.protocol;
         self.container.clone().map(move |port| format!("{port}/{protocol}"))
     }
 
-    /// One for each port of the container, on any of the host, with that port.
+    /// The container's ports one by one, each on any port of the host.
     pub(crate) fn each(&self) -> impl Iterator<Item = (u16, Self)> {
         let Self { host_ip, protocol, together, .. } = *self;
         let one = move |port| Self { host_ip, host: Host::Any, container: port..=port, protocol, together };
         self.container.clone().map(move |port| (port, one(port)))
     }
 
-    /// Whether any port of the host will do.
+    /// Whether any port of the host may be chosen.
     pub(crate) fn is_any(&self) -> bool {
         self.host == Host::Any
     }
 
-    /// How many ports of the container are published by the same word, this one's among them.
+    /// How many container ports the same `-p` or exposed range publishes.
     pub(crate) fn together(&self) -> usize {
         self.together
     }
 
-    /// The address of the host, if it is only one.
+    /// The host's address, if only one was given.
     pub(crate) fn host_ip(&self) -> Option<IpAddr> {
         self.host_ip
     }
 
-    /// The container's ports as such that are open on its own address.
+    /// The container's ports, as ports that are open on its own addresses.
     pub(crate) fn open(&self, container: Container) -> impl Iterator<Item = OpenPort> {
         let protocol = self.protocol;
         let on = move |container_ip| {
@@ -195,7 +197,7 @@ impl Publish {
         container.each().flat_map(on)
     }
 
-    /// Whether the ports of the host are given, so that there is nothing to choose.
+    /// Whether the host's ports are given, so that none has to be chosen.
     pub(crate) fn is_fixed(&self) -> bool {
         matches!(self.host, Host::Ports(_))
     }

@@ -1,4 +1,4 @@
-//! Ports of a container that is reached by its own address.
+//! Ports of a container that is reached at its own address.
 
 use anyhow::{Result, anyhow};
 use document::members;
@@ -7,9 +7,9 @@ use toolkit::hint;
 
 use crate::publish::{Container, Publish};
 
-/// Which of the container's ports are opened on its own address, and what is published on this host. Ports of the host do not
-/// matter, except for those on an address of 127.0.0.0/8: these are for this host alone. What is open already (`standing`) is
-/// not opened again.
+/// Splits into ports that are opened on the container's own address, and ports that are published on this
+/// host. Host ports do not matter, except on an address of 127.0.0.0/8, where they are for this host only.
+/// Ports that are already open (`standing`) are not opened again.
 pub(crate) fn split(
     publish: &[Publish],
     container: Container,
@@ -30,7 +30,7 @@ pub(crate) fn split(
     Ok((open, local))
 }
 
-/// Where the port answers: on the container's address.
+/// The document's entry for an open port: the port answers on the container's address.
 pub(crate) fn member(port: &OpenPort) -> members::PortMapping {
     members::PortMapping {
         host_port: port.container_port,

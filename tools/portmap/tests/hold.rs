@@ -1,5 +1,5 @@
-//! Published ports are held: whose process may bind what. Needs root, socat, setpriv and the tools netns-bridge, veth-pair,
-//! portmap and unwind.
+//! Published ports are held: which processes may bind what. Needs root, socat, setpriv and the tools
+//! netns-bridge, veth-pair, portmap and unwind.
 #![allow(clippy::unwrap_used)]
 
 use testkit::Sandbox;
@@ -9,7 +9,7 @@ fn sandbox() -> Sandbox {
     Sandbox::new()
 }
 
-/// Without what bpf(2) needs.
+/// Runs a command without the capabilities that bpf(2) needs.
 const WITHOUT_PROGRAM: &str = "setpriv --bounding-set -sys_admin,-bpf ";
 
 fn start(sandbox: &Sandbox, id: &str, portmap: &str) {
@@ -20,10 +20,11 @@ fn stop(sandbox: &Sandbox, id: &str) {
     sandbox.sh(&format!("unwind {id} > /dev/null")).ok();
 }
 
-/// Kills the holder. It takes its name a moment after portmap has ended.
+/// Kills the holder. The holder takes its name shortly after portmap has ended.
 const KILL: &str = "until pkill -KILL port-hold; do sleep 0.01; done; until ! pgrep port-hold > /dev/null; do sleep 0.01; done";
 
-/// Whether a process of the host, in a container's network namespace, or in one of its own (`other`) can have what socat calls `address`.
+/// Whether a process can bind socat's `address` on the host, in a container's network namespace, or in a new
+/// one (`other`).
 fn can(sandbox: &Sandbox, from: &str, address: &str) -> bool {
     let within = match from {
         "host" => String::new(),
@@ -45,7 +46,8 @@ fn check(sandbox: &Sandbox, id: &str) -> String {
     sandbox.sh(&format!("portmap --check < {id}.json > /dev/null")).stderr
 }
 
-/// What a process may have on the host while a container has the ports of [`PORTS`], by a program or a process of ours.
+/// What a process of the host can bind while a container has the ports of [`PORTS`], held by a program or by
+/// a process.
 const PORTS: &str = "-p 8080:80 -p 8053:53/udp -p 127.0.0.1:8081:81 -p 192.0.2.1:8082:82 -p 8090-8099:90-99";
 const MAY: [(&str, bool); 24] = [
     ("TCP4-LISTEN:8080", false),
@@ -90,7 +92,7 @@ fn a_process_of_the_host_can_have_no_published_port() {
         assert_eq!(check(&sandbox, "web"), "", "{how}");
         let holders = sandbox.sh("pgrep -c port-hold || true").ok();
         assert_eq!(holders.trim() == "1", !prefix.is_empty(), "{how}: {holders}");
-        // The container's own ports are its own, and other network namespaces are other hosts.
+        // The container may bind its own ports, and other network namespaces are like other hosts.
         for from in ["web", "other"] {
             for address in ["TCP4-LISTEN:8080", "UDP4-RECV:8053", "TCP4-LISTEN:8081,bind=127.0.0.1"] {
                 assert!(can(&sandbox, from, address), "{how}: {from}: {address}");
@@ -104,7 +106,7 @@ fn a_process_of_the_host_can_have_no_published_port() {
     }
 }
 
-/// Two containers, of two run directories, have one port on an address each.
+/// Two containers of two run directories have the same port, each on one address.
 #[test]
 fn a_port_on_two_addresses_is_free_when_both_are_gone() {
     let sandbox = sandbox();
@@ -130,7 +132,7 @@ fn a_port_on_two_addresses_is_free_when_both_are_gone() {
     assert!(can(&sandbox, "host", "TCP4-LISTEN:8081"));
 }
 
-/// What is reserved stays for another container that has the port by the other version of IP.
+/// A port stays reserved while another container has it with the other IP version.
 #[test]
 fn a_reserved_port_is_needed_by_either_version() {
     let sandbox = sandbox();
@@ -148,14 +150,14 @@ fn a_reserved_port_is_needed_by_either_version() {
     assert_eq!(reserved(), "");
 }
 
-/// The kernel gives a published port to nobody who does not name one.
+/// The kernel chooses no published port for a socket without a given port.
 #[test]
 fn the_kernel_chooses_no_published_port() {
     let sandbox = sandbox();
     let before = sandbox.snapshot();
     let range = "/proc/sys/net/ipv4/ip_local_port_range";
     let reserved = || sandbox.sh("cat /proc/sys/net/ipv4/ip_local_reserved_ports").ok().trim().to_owned();
-    // Two are reserved by the administrator, for a service to come and for one of the containers.
+    // The administrator has reserved two ports, for a future service and for one of the containers.
     sandbox
         .sh(&format!(
             "echo 40000 40009 > {range}; echo 40001,40004 > /proc/sys/net/ipv4/ip_local_reserved_ports"
@@ -171,7 +173,7 @@ fn the_kernel_chooses_no_published_port() {
     let drawn = sandbox.sh("jq .ports[2].hostPort dns.json").ok().trim().parse::<u16>().unwrap();
     assert!(![40001, 40004, 40005].contains(&drawn) && (40000..=40009).contains(&drawn), "{drawn}");
     let standing = reserved();
-    // Everything else is given out, and then nothing.
+    // Every other port is given out, and then none is left.
     let serve = "socat TCP4-LISTEN:0,fork /dev/null > /dev/null 2>&1 < /dev/null &";
     sandbox.sh(&format!("for n in 1 2 3 4 5 6; do {serve} done; sleep 0.3")).ok();
     let listening = sandbox.sh("ss -Hlnt | awk '{ print $4 }' | cut -d: -f2 | sort -n | tr '\\n' ' '").ok();
@@ -183,7 +185,7 @@ fn the_kernel_chooses_no_published_port() {
     stop(&sandbox, "web");
     let one = |port: u16| ["40000", "40002", "40003", "40008"].contains(&port.to_string().as_str());
     assert!(one(drawn) || [40006, 40007, 40009].contains(&drawn), "{drawn}");
-    // Beside the one that was drawn, they are a part of a longer range.
+    // Beside the drawn port, the two are part of a longer range.
     let has = |port: u16| {
         reserved().split(',').any(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -223,13 +225,13 @@ fn a_hold_that_is_gone_is_told_and_made_again() {
     }
     let missing = "portmap: missing: port 40000 in net.ipv4.ip_local_reserved_ports\n";
     assert!(check(&sandbox, "web").starts_with(missing), "{}", check(&sandbox, "web"));
-    // Who may not look for the program does not say that it is gone.
+    // Without the right to look for the program, portmap does not report that it is gone.
     stop(&sandbox, "web");
     start(&sandbox, "web", "portmap -p 8080:80");
     let undone = sandbox.sh(&format!("{WITHOUT_PROGRAM}portmap --undo < web.json > /dev/null")).exits(1);
     assert_eq!(undone.stderr, "portmap: undo: release host port 8080/tcp: Operation not permitted\n");
     assert!(!can(&sandbox, "host", "TCP4-LISTEN:8080"));
-    // Somebody takes a port meanwhile: he is named, and keeps it.
+    // A process takes the port in the meantime. The error names the port, and the process keeps it.
     stop(&sandbox, "web");
     start(&sandbox, "web", &format!("{WITHOUT_PROGRAM}portmap -p 8080:80"));
     let serve = "socat TCP4-LISTEN:8080,fork /dev/null > /dev/null 2>&1 < /dev/null & until ss -Hlnt | grep -q :8080; do sleep 0.01; done";
@@ -244,6 +246,20 @@ fn a_hold_that_is_gone_is_told_and_made_again() {
     sandbox.sh("pkill socat").ok();
     assert!(can(&sandbox, "host", "TCP4-LISTEN:8080"), "what failed holds nothing");
     stop(&sandbox, "web");
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn a_port_on_which_another_program_listens_is_published_without_a_hold() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    let serve = "socat TCP4-LISTEN:8080,fork /dev/null > /dev/null 2>&1 < /dev/null & until ss -Hlnt | grep -q :8080; do sleep 0.01; done";
+    sandbox.sh(serve).ok();
+    // As podman does, which listens itself and may join a network later.
+    start(&sandbox, "web", "portmap -p 8080:80 --no-hold");
+    assert_eq!(check(&sandbox, "web"), "");
+    stop(&sandbox, "web");
+    sandbox.sh("pkill socat").ok();
     sandbox.assert_as(&before);
 }
 

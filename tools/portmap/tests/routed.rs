@@ -1,9 +1,10 @@
-//! A bridge with gateway mode `routed`, with real traffic: who reaches a container by its own address, and who must not.
+//! A bridge with gateway mode `routed`, with real traffic: who reaches a container at its own address, and
+//! who must not.
 #![allow(clippy::unwrap_used)]
 
 use testkit::{HOST, Sandbox};
 
-/// A host without forwarding, like a fresh machine, to which the world outside routes both subnets.
+/// A host without forwarding, like a new machine. The outside world has routes to both subnets.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.sh("echo 0 > /proc/sys/net/ipv4/ip_forward").ok();
@@ -45,7 +46,7 @@ fn ping_and_published_ports_are_answered_and_nothing_else() {
             ("other", "10.5.0.2:82", "web 10.5.0.3"),
             ("nat", "10.5.0.2:80", "web 10.5.0.1"),
             ("nat", "10.5.0.2:82", ""),
-            // As it is, and not with the host's address.
+            // With its own address, and not with the host's.
             ("web", "192.0.2.2:99", "outside 10.5.0.2"),
             ("nat", "192.0.2.2:99", "outside 192.0.2.1"),
         ] {
@@ -78,7 +79,7 @@ fn the_document_says_where_a_port_answers() {
         sandbox.sh(listed).ok(),
         "\"routed\"\n[[\"10.5.0.2\",80,80,\"tcp\"],[\"10.5.0.2\",53,53,\"udp\"],[\"127.0.0.2\",8082,82,\"tcp\"]]\n"
     );
-    // A port that is open stays so until the step is undone that has opened it.
+    // An open port stays open until the step that opened it is undone.
     sandbox
         .sh("portmap -p 9000:80 -p 81 < web.json > more.json && portmap --undo < more.json > web.json")
         .ok();
@@ -109,7 +110,7 @@ fn a_bridge_has_one_mode() {
         assert_eq!(refused.stderr, format!("netns-bridge: {line}, or another --bridge\n"));
         sandbox.assert_as(&before);
     }
-    // The mode goes with the last container.
+    // The mode is removed with the last container.
     sandbox
         .sh("unwind web > /dev/null; netns-bridge -n --id b --bridge routed0 --subnet 10.5.0.0/24 > b.json")
         .ok();
@@ -119,7 +120,7 @@ fn a_bridge_has_one_mode() {
 #[test]
 fn addresses_are_leased_of_a_range() {
     let sandbox = sandbox();
-    // A bridge of others, on which somebody has one of the addresses.
+    // A bridge that Stave did not make, on which another machine has one of the addresses.
     sandbox
         .sh("ip link add theirs0 type bridge && ip addr add 10.8.0.1/24 dev theirs0 && ip link set theirs0 up &&
              ip netns add theirs && ip link add t0 master theirs0 type veth peer name eth0 netns theirs && ip link set t0 up &&
@@ -134,7 +135,7 @@ fn addresses_are_leased_of_a_range() {
     let line = "veth-pair: lease an address of 10.8.0.64/30: all 3 are in use\n\
                 hint: unwind a container, or use a larger --ip-range or --subnet\n";
     assert_eq!(full.stderr, line);
-    // Without a range, the rest of the subnet.
+    // Without a range, the rest of the subnet is used.
     sandbox.sh("unwind d > /dev/null; netns-bridge -n --id d --bridge theirs0 | veth-pair > d.json").ok();
     assert_eq!(sandbox.sh("jq -r .network.cni.ips[0].address d.json").ok(), "10.8.0.68/24\n");
     for (range, line) in [

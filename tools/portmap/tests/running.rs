@@ -1,9 +1,9 @@
-//! Ports of a container that runs: published, and withdrawn again. Needs root, socat and the tools of a whole pipe.
+//! Ports of a running container are published and withdrawn. Needs root, socat and the tools of a whole pipe.
 #![allow(clippy::unwrap_used)]
 
 use testkit::{HOST, Sandbox};
 
-/// A container with a server on port 80, and one on port 81 that says back what it hears.
+/// A container with a server on port 80, and on port 81 a server that echoes its input.
 fn running() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     sandbox
@@ -25,7 +25,7 @@ fn ports_come_and_go_and_open_connections_stay() {
     sandbox.sh("portmap -p 8082:80 < one.json > two.json").ok();
     assert_eq!(fetch(8080), "hello\n");
     assert_eq!(fetch(8082), "hello\n");
-    // A client that says what the test tells it.
+    // A client that sends the words of the test.
     let client = format!("mkfifo words; socat - TCP4:{HOST}:8081 <> words > heard 2> /dev/null & true");
     sandbox.outside(&client).ok();
     let says = |word: &str| {
@@ -41,7 +41,7 @@ fn ports_come_and_go_and_open_connections_stay() {
         says(&format!("word{left}")).ok();
     }
     assert_eq!((fetch(8080), fetch(8082)), (String::new(), String::new()));
-    // The same port again, and for another port of the container.
+    // The same port again, for another port of the container.
     sandbox.sh("portmap -p 8081:80 < four.json > five.json").ok();
     assert_eq!(fetch(8081), "hello\n");
     says("last").ok();
@@ -72,7 +72,7 @@ fn all_ports_that_the_image_exposes() {
     assert_eq!(sandbox.sh("jq '[.ports[] | [.hostPort, .protocol]] | unique | length' all.json").ok(), "6\n");
     sandbox.sh("portmap --check < all.json > /dev/null; portmap -P < all.json > same.json").ok();
     assert_eq!(sandbox.sh("jq -c '.ports | length' same.json").ok(), "6\n");
-    // One range that the image exposes is one range: so many ports are held only when asked.
+    // One exposed range is one range: so many ports are held only on request.
     sandbox.sh("unwind < same.json | jq 'del(.ports)' > /dev/null; netns-bridge -n --id web | veth-pair > web.json").ok();
     let large = with("web.json", r#""7000-7256/tcp": {}, "80": {}"#);
     let held = "[.steps[] | select(.tool == \"portmap\") | .operations[] | select(.op == \"port-hold\") | .ports[] | .last - .first + 1] | add";

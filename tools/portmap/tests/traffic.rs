@@ -1,10 +1,10 @@
-//! Published ports with real traffic: who reaches whom, and who must not. The container is only a namespace with a
-//! server in it. Needs root, socat, nft and the tools netns-bridge, veth-pair and portmap.
+//! Published ports with real traffic: who reaches whom, and who must not. The container is only a namespace
+//! with a server. Needs root, socat, nft and the tools netns-bridge, veth-pair and portmap.
 #![allow(clippy::unwrap_used)]
 
 use testkit::{HOST, Outcome, Sandbox};
 
-/// A host without forwarding, like a fresh machine.
+/// A host without forwarding, like a new machine.
 fn sandbox() -> Sandbox {
     testkit::require_root();
     let sandbox = Sandbox::new();
@@ -95,8 +95,8 @@ fn a_port_on_one_address_is_reached_by_that_one_alone() {
     }
 }
 
-/// CVE-2020-8558, and the same through a port published on 127.0.0.1: a neighbour, on the bridge or outside, sends a
-/// packet to 127.0.0.1 with our hardware address.
+/// CVE-2020-8558, and the same through a port published on 127.0.0.1: a neighbour, on the bridge or outside,
+/// sends a packet for 127.0.0.1 to our hardware address.
 #[test]
 fn the_hosts_loopback_is_closed_to_neighbours() {
     let sandbox = sandbox();
@@ -139,7 +139,7 @@ fn the_hosts_loopback_is_closed_to_neighbours() {
     assert_eq!(ask(&sandbox, "outside", "TCP4:127.0.0.1:10080"), "");
 }
 
-/// `nft flush ruleset`, which restarting a firewall does, takes the table away from all containers.
+/// `nft flush ruleset`, which some firewalls run when they restart, removes the table of all containers.
 #[test]
 fn a_flush_opens_nothing_and_the_next_tool_puts_all_back() {
     let sandbox = sandbox();
@@ -168,7 +168,7 @@ fn a_flush_opens_nothing_and_the_next_tool_puts_all_back() {
     }
     sandbox.sh("netns-bridge --undo < other.json").ok();
     assert_eq!(sandbox.sh(rules).ok(), whole);
-    // The other tools do the same, and so does a repair.
+    // The other tools do the same, and so does `--repair`.
     for tool in ["veth-pair", "portmap"] {
         sandbox.sh(&format!("nft flush ruleset; {tool} --repair < web.json > /dev/null")).ok();
         assert_eq!(sandbox.sh(rules).ok(), whole, "{tool}");
@@ -179,7 +179,7 @@ fn a_flush_opens_nothing_and_the_next_tool_puts_all_back() {
     sandbox.assert_as(&before);
 }
 
-/// A neighbour on the host's wire that routes to the containers' subnet.
+/// A neighbour on the host's network that routes packets to the containers' subnet.
 #[test]
 fn a_stranger_reaches_published_ports_and_nothing_else() {
     let sandbox = sandbox();
@@ -199,13 +199,13 @@ fn a_stranger_reaches_published_ports_and_nothing_else() {
     for (from, to) in [("host", "172.17.0.2:80"), ("other", "172.17.0.2:80")] {
         assert!(ask(&sandbox, from, &format!("TCP4:{to}")).starts_with("web"), "{from} asks {to}");
     }
-    // Without the rule it arrives, so the test is valid.
+    // Without the rule the packet arrives, so the test is valid.
     sandbox.sh("nft flush chain inet stave forward").ok();
     assert_eq!(ask(&sandbox, "outside", "TCP4:172.17.0.3:80"), "other 192.0.2.2");
     assert!(ping("172.17.0.2"));
 }
 
-/// A host with another network behind it, which forwards only for us, or already did for itself.
+/// A host with another network behind it, which forwards only for us, or was already forwarding.
 #[test]
 fn a_host_that_forwarded_nothing_forwards_for_nobody_else() {
     for (before, answer) in [("0", ""), ("1", "inner 192.0.2.2")] {
@@ -226,11 +226,11 @@ fn a_host_that_forwarded_nothing_forwards_for_nobody_else() {
         start(&sandbox, "web", "-p 10080:80");
         serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
         assert_eq!(inner(), answer, "with one container");
-        // A second one, and one of another run directory, which finds forwarding on.
+        // A second container, and one of another run directory, which finds forwarding on.
         start(&sandbox, "other", "");
         sandbox.sh("netns-bridge -n --id third --run-dir /run/second > third.json").ok();
         assert_eq!(inner(), answer, "with three");
-        // Containers themselves go where they like.
+        // Containers themselves reach every destination.
         assert_eq!(ask(&sandbox, "web", "TCP4:10.50.0.2:80"), "inner 10.50.0.1");
         assert_eq!(ask(&sandbox, "inner", &format!("TCP4:{HOST}:10080")), "web 10.50.0.2");
         stop(&sandbox, "web");
@@ -244,7 +244,7 @@ fn a_host_that_forwarded_nothing_forwards_for_nobody_else() {
 #[test]
 fn udp_at_once_even_to_a_client_that_never_stops() {
     let sandbox = sandbox();
-    // The client keeps its port, and so the connection that the kernel remembers.
+    // The client keeps its source port, and so its connection in the kernel's tracking.
     let client = format!("UDP4:{HOST}:10053,sourceport=4444");
     start(&sandbox, "first", "");
     assert_eq!(ask(&sandbox, "outside", &client), "", "nobody listens yet");
@@ -265,7 +265,7 @@ fn ports_that_are_not_told_are_chosen() {
     let sandbox = sandbox();
     let before = sandbox.snapshot();
     sandbox.sh("echo 40000 40003 > /proc/sys/net/ipv4/ip_local_port_range").ok();
-    // Two of the four are taken: by a process, and by a port that is given.
+    // Two of the four ports are taken: by a process, and by a given port.
     sandbox.sh("socat TCP4-LISTEN:40001,fork /dev/null > /dev/null 2>&1 < /dev/null & until ss -Hlnt | grep -q :40001; do sleep 0.01; done").ok();
     start(&sandbox, "web", "-p 127.0.0.1::80 -p 81 -p 40002:82 -p 40000-40009:83");
     let ports = sandbox.sh("cat web.json").json()["ports"].clone();
@@ -278,7 +278,7 @@ fn ports_that_are_not_told_are_chosen() {
     assert_eq!((ports[0]["hostIP"].as_str(), port(2), port(3)), (Some("127.0.0.1"), 40_002, 40_004));
     serve(&sandbox, "web", "TCP4-LISTEN:81", "web");
     assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:{}", port(1))), "web 192.0.2.2");
-    // For the next one, none is left.
+    // For the next container, none is left.
     let none = "netns-bridge -n --id late | veth-pair | portmap -p 80 > late.json";
     let errors = sandbox.sh(none).exits(1).stderr;
     assert_eq!(
@@ -291,7 +291,7 @@ fn ports_that_are_not_told_are_chosen() {
     sandbox.assert_as(&before);
 }
 
-/// As many ports as one likes are one interval for the kernel, and one element of the document.
+/// A range of any length is one interval in the kernel, and one element in the document.
 #[test]
 fn a_range_of_ten_thousand_ports() {
     let sandbox = sandbox();
@@ -354,7 +354,8 @@ fn address(sandbox: &Sandbox, id: &str) -> String {
     sandbox.sh(&format!("jq -r '.network.cni.ips[0].address' {id}.json | cut -d/ -f1 | tr -d '\n'")).ok()
 }
 
-/// Where an address or a route of the host is in the way, another subnet is chosen; one that was asked for is refused.
+/// If an address or a route of the host is in the way, another subnet is chosen. A requested subnet is
+/// refused.
 #[test]
 fn a_subnet_that_nobody_uses_is_chosen() {
     let sandbox = sandbox();
@@ -381,12 +382,12 @@ fn a_subnet_that_nobody_uses_is_chosen() {
         "{}",
         refused.stderr
     );
-    // A wider route leads to the rest of what it is for.
+    // A wider route does not prevent a subnet within it.
     sandbox.sh("ip route add 10.0.0.0/8 via 192.0.2.2").ok();
     assert_eq!(subnet("f", "--bridge br5 --subnet 10.8.0.0/24"), "10.8.0.0/24");
 }
 
-/// On a bridge of others, an address that somebody has is not leased, whatever the leases say.
+/// On a bridge that Stave did not make, an address in use is not leased, whatever the leases say.
 #[test]
 fn an_address_that_somebody_has_on_a_bridge_of_others_is_left() {
     let sandbox = sandbox();
@@ -395,12 +396,12 @@ fn an_address_that_somebody_has_on_a_bridge_of_others_is_left() {
              ip netns add other; ip link add o0 type veth peer name eth0 netns other; ip link set o0 master br0 up
              ip -n other addr add 172.30.0.2/24 dev eth0; ip -n other link set eth0 up")
         .ok();
-    // As on a host that forwards already: on one that does not, it stays on for br0.
+    // Forwarding is already on. If it were off, it would stay on for br0.
     sandbox.sh("echo 1 > /proc/sys/net/ipv4/ip_forward").ok();
     let before = sandbox.snapshot();
     sandbox.sh("netns-bridge -n --id web --bridge br0 | veth-pair > web.json").ok();
     assert_eq!(address(&sandbox, "web"), "172.30.0.3");
-    // On a bridge of ours there is only what we leased.
+    // On Stave's own bridge, only leased addresses exist.
     sandbox.sh("netns-bridge -n --id own --bridge br1 --subnet 10.1.0.0/24 | veth-pair > own.json").ok();
     assert_eq!(address(&sandbox, "own"), "10.1.0.2");
     for id in ["own", "web"] {
@@ -409,7 +410,8 @@ fn an_address_that_somebody_has_on_a_bridge_of_others_is_left() {
     sandbox.assert_as(&before);
 }
 
-/// A new container with the address of one that is gone has its hardware address, which the neighbours know.
+/// A new container with the address of a removed one has the same hardware address, which the neighbours
+/// know.
 #[test]
 fn a_new_owner_of_an_address_is_reached_at_once() {
     let sandbox = sandbox();
@@ -450,7 +452,7 @@ fn the_mtu_is_that_of_the_way_out() {
     assert_eq!(wrong.status, 2, "{}", wrong.stderr);
 }
 
-/// The bridge was deleted under its containers.
+/// The bridge was deleted while it had containers.
 #[test]
 fn a_bridge_that_somebody_deleted_is_repaired() {
     let sandbox = sandbox();

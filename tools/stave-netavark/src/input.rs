@@ -1,4 +1,4 @@
-//! What podman says (containers/netavark, src/network/types.rs): the container, its networks and its ports.
+//! podman's input (containers/netavark, src/network/types.rs): the container, its networks and its ports.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +13,16 @@ use ipnet::IpNet;
 use plugin::foreign;
 use serde::Deserialize;
 
-/// The limit of podman's JSON, in bytes.
+/// The largest input, in bytes.
 const MAX: u64 = 16 << 20;
 
-/// A container, and what it is to be attached to.
+/// A container, and the networks to attach it to.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Options {
     pub(crate) container_id: String,
-    /// By the networks' names.
+    /// The container's interfaces, by network name.
     pub(crate) networks: BTreeMap<String, Interface>,
-    /// Likewise.
+    /// The networks, by name.
     pub(crate) network_info: BTreeMap<String, Network>,
     #[serde(default)]
     pub(crate) port_mappings: Option<Vec<Port>>,
@@ -40,7 +40,6 @@ pub(crate) struct Interface {
     pub(crate) options: Option<BTreeMap<String, String>>,
 }
 
-/// A network.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Network {
     pub(crate) driver: String,
@@ -56,7 +55,6 @@ pub(crate) struct Network {
     pub(crate) options: Option<BTreeMap<String, String>>,
 }
 
-/// A subnet of a network.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Subnet {
     pub(crate) subnet: IpNet,
@@ -64,7 +62,6 @@ pub(crate) struct Subnet {
     pub(crate) gateway: Option<IpAddr>,
 }
 
-/// A route of a network.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Route {
     pub(crate) destination: IpNet,
@@ -73,14 +70,14 @@ pub(crate) struct Route {
     pub(crate) metric: Option<u32>,
 }
 
-/// A published port, or a run of them.
+/// A published port, or a range of ports.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Port {
     pub(crate) container_port: u16,
     #[serde(default)]
     pub(crate) host_ip: String,
     pub(crate) host_port: u16,
-    /// Several with commas; TCP if it is empty.
+    /// Protocols, separated by commas. Empty means TCP.
     #[serde(default)]
     pub(crate) protocol: String,
     #[serde(default)]
@@ -88,7 +85,7 @@ pub(crate) struct Port {
 }
 
 impl Options {
-    /// Reads them from a file, or from standard input.
+    /// Reads the input from a file, or from standard input.
     pub(crate) fn read(file: Option<&Path>) -> Result<Self> {
         let mut text = Vec::new();
         let count = match file {
@@ -101,7 +98,7 @@ impl Options {
         serde_json::from_slice(&text).context("read the networks")
     }
 
-    /// Each network, with the container's side of it, in the order of the interfaces.
+    /// Each network with the container's interface, in the order of the interfaces.
     pub(crate) fn attachments(&self) -> Result<Vec<(&str, &Interface, &Network)>> {
         let mut all = Vec::new();
         for (name, interface) in &self.networks {
@@ -116,7 +113,7 @@ impl Options {
 }
 
 impl Port {
-    /// As `portmap -p` takes it, for each protocol.
+    /// The port in the form of `portmap -p`, for each protocol.
     pub(crate) fn specs(&self) -> Vec<String> {
         let last = |first: u16| u32::from(first) + u32::from(self.range.max(1)) - 1;
         let run = |first: u16| match self.range {

@@ -1,16 +1,16 @@
-//! The networks of podman: netavark's command line, over bridge-attach and portmap.
+//! Gives podman Stave's networks: netavark's command line, over bridge-attach and portmap.
 //!
 //! # Does
-//! `setup` attaches a container to the networks that podman names, and publishes its ports. `teardown` takes that back. podman leases the
-//! addresses itself, and listens on the published ports.
+//! `setup` attaches a container to the networks that podman names, and publishes its ports. `teardown` undoes
+//! that. podman leases the addresses itself, and listens on the published ports.
 //! # Reads
 //! podman's JSON, from standard input or `--file`.
 //! # Adds
 //! A record for each network of a container, with the id `netavark-…`; prints netavark's JSON.
 //! # Undoes
-//! `teardown`; `unwind` and `net-repair` know the records too.
+//! `teardown` undoes `setup`. `unwind` and `net-repair` also work with the records.
 //! # Needs
-//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach and portmap beside it.
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach and portmap in the same directory.
 
 mod input;
 mod work;
@@ -26,23 +26,23 @@ use anyhow::{Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
-/// Podman's networks, with netavark's command line
+/// Stave's networks for podman, with netavark's command line
 #[derive(Parser)]
 #[command(name = "stave-netavark", version)]
 struct Netavark {
-    /// Read the networks from this file instead of standard input
+    /// Read podman's JSON from this file instead of standard input
     #[arg(short, long, value_name = "FILE", global = true)]
     file: Option<PathBuf>,
-    /// podman's directory for the files of its networks; nothing is kept there
+    /// podman's directory for network files; not used
     #[arg(short, long, value_name = "DIR", global = true, env = "NETAVARK_CONFIG")]
     config: Option<OsString>,
     /// Whether podman runs rootless; only false works
     #[arg(short, long, value_name = "BOOL", global = true, default_value_t = false, action = clap::ArgAction::Set)]
     rootless: bool,
-    /// podman's resolver; it is not started
+    /// podman's resolver; not started
     #[arg(short, long, value_name = "FILE", global = true)]
     aardvark_binary: Option<OsString>,
-    /// A directory of netavark's plugins; networks of theirs are refused
+    /// A directory with netavark plugins; their networks are rejected
     #[arg(long, value_name = "DIR", global = true)]
     plugin_directory: Vec<PathBuf>,
     #[command(subcommand)]
@@ -51,24 +51,24 @@ struct Netavark {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Attach a container, and publish its ports
+    /// Attach a container to its networks, and publish its ports
     Setup {
         /// The container's network namespace
         #[arg(value_name = "NAMESPACE")]
         namespace: PathBuf,
     },
-    /// Take back what setup made
+    /// Undo what setup made
     Teardown {
         /// The container's network namespace
         #[arg(value_name = "NAMESPACE")]
         namespace: PathBuf,
     },
-    /// Change the name servers of a network; refused, because names are not served to podman's containers
+    /// Change the name servers of a network; refused, because podman's containers get no name server
     Update {
         /// The network
         #[arg(value_name = "NETWORK")]
         network: String,
-        /// Its name servers
+        /// The new name servers
         #[arg(long, value_name = "ADDRESSES", allow_hyphen_values = true)]
         network_dns_servers: Vec<String>,
     },
@@ -113,7 +113,7 @@ fn main() -> ExitCode {
     let (text, exit) = match outcome {
         Ok(None) => (String::new(), ExitCode::SUCCESS),
         Ok(Some(result)) => (format!("{result}\n"), ExitCode::SUCCESS),
-        // podman reads its reason here.
+        // podman reads the error from standard output.
         Err(error) => (format!("{}\n", json!({"error": format!("{error:#}")})), ExitCode::FAILURE),
     };
     let _ = io::stdout().lock().write_all(text.as_bytes());

@@ -1,4 +1,4 @@
-//! setup and teardown.
+//! `setup` and `teardown`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,16 +13,17 @@ use crate::input::{Interface, Network, Options, Port, Subnet};
 /// The tools, in the order in which setup runs them.
 const TOOLS: [&str; 2] = ["bridge-attach", "portmap"];
 
-/// What stands in front of the ids, and the member of the document that tells which network of which container it is of.
+/// The prefix of the ids, and the document's member that says to which network and container a record
+/// belongs.
 const KIND: &str = "netavark";
 
-/// Attaches the container. What was made is taken back if anything fails.
+/// Attaches the container. If anything fails, undoes what was made.
 pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
     let attachments = options.attachments()?;
     let mut made = Vec::new();
     let result = (|| {
         let mut status = Map::new();
-        // A network that is joined later comes with the ports again.
+        // When a network is joined later, podman gives the ports again.
         let mut ports = if has_ports(&options.container_id)? { Vec::new() } else { ports(options) };
         for (name, interface, network) in &attachments {
             let id = id_of(&options.container_id, name)?;
@@ -42,14 +43,14 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
         }
     })();
     if result.is_err() {
-        // What stood before stays.
+        // Only what this call made is undone.
         let scope: Scope = toolkit::scope(None, None)?;
         made.iter().rev().for_each(|id| drop(undo_all(&scope, id)));
     }
     result
 }
 
-/// Whether ports of the container are published already, by another of its networks.
+/// Whether another network of the container already publishes its ports.
 fn has_ports(container: &str) -> Result<bool> {
     let scope: Scope = toolkit::scope(None, None)?;
     for id in record::list(&scope.run_dir)? {
@@ -62,7 +63,7 @@ fn has_ports(container: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// Takes everything back, as far as possible. Returns the first error.
+/// Undoes everything, as far as possible. Returns the first error.
 pub(crate) fn teardown(options: &Options) -> Result<()> {
     let scope: Scope = toolkit::scope(None, None)?;
     let mut first = Ok(());
@@ -73,7 +74,7 @@ pub(crate) fn teardown(options: &Options) -> Result<()> {
     first
 }
 
-/// Takes back what was made for one network of a container.
+/// Undoes what was made for one network of a container.
 fn undo_all(scope: &Scope, id: &Id) -> Result<()> {
     TOOLS.iter().rev().map(|name| undo(scope, id, name)).fold(Ok(()), Result::and)
 }
@@ -86,7 +87,7 @@ fn undo(scope: &Scope, id: &Id, name: &str) -> Result<()> {
     }
 }
 
-/// The id of the record of a container's network.
+/// The id of the record for a network of a container.
 fn id_of(container: &str, network: &str) -> Result<Id> {
     Ok(foreign::id(KIND, &[network, container])?)
 }
@@ -97,7 +98,7 @@ fn run(name: &str, arguments: &[String], document: &Document) -> Result<Document
     tool::run(&program, name, arguments, document).map_err(|error| anyhow!("{name}: {error}"))
 }
 
-/// The flags of bridge-attach. What is not carried out is an error.
+/// The flags for bridge-attach. Unsupported settings are errors.
 fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
     if network.driver != "bridge" {
         bail!("driver {:?} is not supported, only bridge", network.driver);
@@ -144,7 +145,7 @@ fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
     for (key, value) in options {
         match (key.as_str(), value.as_str()) {
             ("mtu", mtu) => add("--mtu", mtu.to_owned()),
-            // Networks are isolated from each other always.
+            // Networks are always isolated from each other.
             ("isolate", "true" | "strict") | ("mode", "managed") => {}
             ("com.docker.network.driver.mtu", mtu) => add("--mtu", mtu.to_owned()),
             (key, value) => bail!("option {key:?} with value {value:?} is not supported"),
@@ -156,7 +157,7 @@ fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
     Ok(flags)
 }
 
-/// The flags of portmap; none without ports. podman listens on them itself.
+/// The flags for portmap. Empty without ports. podman listens on the ports itself.
 fn ports(options: &Options) -> Vec<String> {
     let ports = options.port_mappings.as_deref().unwrap_or_default();
     let specs: Vec<String> = ports.iter().flat_map(Port::specs).collect();
@@ -169,7 +170,7 @@ fn ports(options: &Options) -> Vec<String> {
     }
 }
 
-/// netavark's status of one network.
+/// netavark's status block for one network.
 fn block(document: &Document) -> Result<Value> {
     let attachments = document.attachments()?;
     let attachment = attachments.last().context("bridge-attach has told of no attachment")?;

@@ -1,4 +1,4 @@
-//! stave-netavark under podman, and by hand.
+//! stave-netavark, called by podman and by hand.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -78,7 +78,7 @@ fn both_versions_of_ip_and_a_gateway_somewhere() {
     let told = json!([{"ipnet": "10.5.0.9/24", "gateway": "10.5.0.254"}, {"ipnet": "fd01:5::9/64", "gateway": "fd01:5::ff"}]);
     assert_eq!((status, &result["web"]["interfaces"]["eth0"]["subnets"]), (0, &told), "{result}");
     sandbox.serve("one", "TCP6-LISTEN:81", "one");
-    // A neighbour that has not answered the first question is asked again after a second.
+    // If a neighbour has not answered the first solicitation, the kernel asks again after a second.
     let from_the_gateway = "one [fd01:0005:0000:0000:0000:0000:0000:00ff]";
     wait_for("an answer", std::time::Duration::from_secs(10), || {
         sandbox.ask("host", "TCP6:[fd01:5::9]:81").starts_with(from_the_gateway)
@@ -105,7 +105,7 @@ fn podman_uses_it() {
     let address = "podman inspect one | jq -r '.[0].NetworkSettings.Networks[].IPAddress' | sort";
     assert_eq!(sh(address), "10.5.0.2\n10.6.0.2\n");
     let routes = sh("podman --runtime runc exec one ip route");
-    // Which network has eth0, podman draws (a map of Go).
+    // podman chooses at random which network gets eth0 (a Go map).
     let first = routes.lines().next().unwrap_or_default();
     assert!(first.starts_with("default via 10.") && first.contains(" dev eth0 "), "{routes}");
     sh("podman network disconnect back one && podman network connect back one");

@@ -1,15 +1,17 @@
-//! Begins a step of a tool that somebody else wrote, in any language.
+//! Begins a step of your own tool, written in any language.
 //!
 //! # Does
-//! Writes the step into the record before the tool acts. So `unwind --with DIR` finds what it made, also after a SIGKILL.
+//! Writes the step into the record before the tool acts. So `unwind --with DIR` finds the tool's work, even
+//! after a SIGKILL.
 //! # Reads
-//! `steps`, and which container it is.
+//! `steps`, and the container's id.
 //! # Adds
 //! A step of the named tool, begun, with the given operations.
 //! # Undoes
-//! `--undo` takes the last step of the named tool out of document and record, with what it added. It undoes nothing else.
+//! `--undo` removes the last step of the named tool, with what it added, from document and record. It undoes
+//! nothing else.
 //! # Needs
-//! To be allowed to write to `$STAVE_RUN`.
+//! Write access to `$STAVE_RUN`.
 
 use std::process::ExitCode;
 
@@ -23,7 +25,7 @@ use toolkit::{Common, Marker, begin_step, marker};
 #[derive(Parser)]
 #[command(name = "step-begin", version)]
 struct StepBegin {
-    /// The tool; `unwind --with DIR` runs `DIR/NAME --undo`
+    /// The tool's name; `unwind --with DIR` runs `DIR/NAME --undo`
     #[arg(value_name = "NAME")]
     tool: String,
     /// The tool's version

@@ -3,13 +3,14 @@
 //! # Does
 //! Marks the step as done in record and document.
 //! # Reads
-//! `steps`, and which container it is.
+//! `steps`, and the container's id.
 //! # Adds
-//! What the step adds to members: members of Stave's contract, or any others.
+//! The members that the step adds: members of Stave's contract, or any others.
 //! # Undoes
-//! `--undo` takes the last step of the named tool out of document and record, with what it added. It undoes nothing else.
+//! `--undo` removes the last step of the named tool, with what it added, from document and record. It undoes
+//! nothing else.
 //! # Needs
-//! To be allowed to write to `$STAVE_RUN`.
+//! Write access to `$STAVE_RUN`.
 
 use std::process::ExitCode;
 
@@ -26,7 +27,7 @@ struct StepDone {
     /// The tool's name, as given to step-begin
     #[arg(value_name = "NAME")]
     tool: String,
-    /// What the tool has made, as a JSON array; by default those given to step-begin
+    /// What the tool has made, as a JSON array; by default the operations given to step-begin
     #[arg(long, value_name = "JSON", value_parser = json)]
     operations: Option<Value>,
     /// What the step adds to members, as a JSON object: {"MEMBER": VALUE}

@@ -1,4 +1,4 @@
-//! union-mount as a process, on handmade layers. Needs root.
+//! Runs union-mount as a process, on handmade layers. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
 use std::{
@@ -171,7 +171,7 @@ fn read_only_with_volumes_that_the_image_has_no_place_for() {
     assert_eq!((status, &*stderr), (0, ""));
     assert_eq!(mounted["rootfs"]["readonly"], true);
     let rootfs = fixture.container().join("rootfs");
-    // As with `docker run --read-only -v`: only volumes are writable.
+    // As with `docker run --read-only -v`, only volumes are writable.
     for path in ["new/deep/x", "data/x", "none/below/x"] {
         fs::write(rootfs.join(path), "").unwrap();
     }
@@ -295,14 +295,15 @@ fn explained_checked_and_repaired() {
     fixture.undo(&mounted);
 }
 
-/// The kernel refuses a volatile top that was mounted before. While the machine keeps running, nothing of it is lost.
+/// The kernel refuses a volatile top that was mounted before. While the machine keeps running,
+/// nothing in it is lost.
 #[test]
 fn a_volatile_top_is_repaired_in_the_same_boot_alone() {
     let fixture = Fixture::new(1);
     let (_, mounted, _) = fixture.run(&[], &fixture.document(&json!({})));
     let rootfs = fixture.container().join("rootfs");
     fs::write(rootfs.join("written"), "before").unwrap();
-    // A process has it in its own mount namespace, until its input ends.
+    // A process has the mount in its own mount namespace, until its input ends.
     let mut holder = std::process::Command::new("unshare");
     let mut holder =
         holder.args(["--mount", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -320,7 +321,7 @@ fn a_volatile_top_is_repaired_in_the_same_boot_alone() {
     drop(holder.stdin.take());
     holder.wait().unwrap();
 
-    // As after a crash: the record is gone, and the second one is of another boot.
+    // As after a crash: the record is gone, and the other record is of another boot.
     let [record, aside] = ["web.json", "aside"].map(|name| fixture.directory.path().join("run").join(name));
     fs::rename(&record, &aside).unwrap();
     let kept = fixture.container().join("record.json");

@@ -1,17 +1,18 @@
 //! Removes everything that the tools of a pipe made for a container.
 //!
 //! # Does
-//! Calls each tool's `--undo` in the reverse order of the document's `steps`, and continues after errors. For an id without
-//! record, from before a restart of the machine, removes what is left in `$STAVE_ROOT`.
+//! Calls each tool's `--undo` in the reverse order of the document's `steps`, and continues after errors. If
+//! an id has no record because the machine was restarted, removes what is left in `$STAVE_ROOT`.
 //! # Reads
 //! `steps`, from standard input or from the records of the given ids.
 //! # Adds
 //! Nothing; prints each document afterwards: without steps, or with `error` and the remaining steps.
 //! # Undoes
-//! Nothing of its own. Things that are gone already are no error.
+//! Nothing of its own. Things that are already gone are no error.
 //! # Needs
-//! The tools in its own directory. Tools that are not Stave's are started only from directories given with `--with`.
+//! The tools, in its own directory. Foreign tools are started only from directories given with `--with`.
 
+mod forks;
 mod undo;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -21,11 +22,11 @@ use clap::Parser;
 use document::{Document, Id};
 use toolkit::{Common, Exit, Walker, walker};
 
-/// Undo what a pipe made, by a document on standard input or by the container's id
+/// Undo what a pipe made, by the document on standard input or the container's id
 #[derive(Parser)]
 #[command(name = "unwind", version)]
 struct Unwind {
-    /// The containers to remove; without any, the document on standard input
+    /// The ids of the containers to remove; by default, read a document from standard input
     #[arg(value_name = "ID")]
     ids: Vec<Id>,
     /// Also undo steps of other tools, found in this directory; repeatable
@@ -53,7 +54,11 @@ impl Walker for Unwind {
             document.set(id)?;
             Ok(document)
         };
-        self.ids.iter().map(named).collect::<Result<_>>().map(Some)
+        let scope = self.common.scope()?;
+        let mut ids: Vec<_> = self.ids.iter().map(|id| (forks::depth(&scope, id), id)).collect();
+        // What stands on others goes first.
+        ids.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        ids.into_iter().map(|(_, id)| named(id)).collect::<Result<_>>().map(Some)
     }
 
     fn walk(&self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
@@ -69,6 +74,7 @@ impl Walker for Unwind {
                 (false, true) => {}
             }
         }
+        forks::refuse(&self.common.scope()?, document)?;
         tools.undo_all(document)
     }
 

@@ -18,19 +18,19 @@ use document::{
 use operation::{Scope, words};
 use toolkit::{Common, Stage, UNWINDING, hint, session};
 
-/// How many tools are started ahead, while another one works.
+/// How many tools are started in advance while another tool works.
 const AHEAD: usize = 2;
-/// Where the tools are, and their arguments.
+/// The directories of the tools, and the arguments for them.
 pub(crate) struct Tools {
     beside: PathBuf,
     with: Vec<PathBuf>,
     scope: Scope,
     quiet: bool,
-    /// Tools that have written their document, and may take some time to end.
+    /// Tools that have written their document and may need some time to end.
     ending: Vec<Child>,
 }
 
-/// Steps of one tool that lie upon each other, from the index `from` to `last`.
+/// Consecutive steps of one tool, from the index `from` to `last`.
 struct Batch {
     tool: String,
     from: usize,
@@ -43,17 +43,17 @@ impl Batch {
     }
 }
 
-/// A tool that was started, and waits for its document.
+/// A tool that was started and waits for its document.
 struct Waiting {
     program: PathBuf,
     child: Child,
 }
 
-/// A tool that has its document, and works.
+/// A tool that has its document and works.
 struct Given {
     program: PathBuf,
     child: Child,
-    /// The steps that it did not get.
+    /// The steps that were not given to the tool.
     above: SplitOff,
 }
 
@@ -71,8 +71,8 @@ impl Tools {
         })
     }
 
-    /// Undoes every step of the document in reverse order, and leaves in it what could not be undone. Returns errors
-    /// that are not printed yet; a tool that failed has printed its own.
+    /// Undoes every step of the document in reverse order, and leaves in it what could not be undone. Returns
+    /// errors that were not printed yet. A tool that failed has printed its own error.
     pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
         let id = document.id()?;
         if let Some(id) = &id {
@@ -105,8 +105,8 @@ impl Tools {
         Ok(errors)
     }
 
-    /// Removes the record of a container that was undone. The tools did, unless the disk was full: then they could not write
-    /// that a step is gone.
+    /// Removes the record of a container that was undone. Usually the tools have done so. On a full disk they
+    /// could not write that a step is gone.
     fn remove_record(&self, id: &Id, instance: Option<&Instance>) -> Result<()> {
         let Some(record) = Record::lock_existing(&self.scope.run_dir, id)? else { return Ok(()) };
         match record.read()? {
@@ -118,8 +118,8 @@ impl Tools {
         }
     }
 
-    /// Sets the document's steps to those of the container's record, and marks the record as being unwound, so that no
-    /// tool of a running pipe adds to it. A record without steps is removed at once.
+    /// Replaces the document's steps by those of the container's record, and marks the record as being
+    /// unwound, so that no tool of a running pipe adds to it. A record without steps is removed at once.
     fn take_over(&self, id: &Id, document: &mut Document) -> Result<()> {
         let Some((record, mut recorded)) = record::settled(&self.scope.run_dir, id)? else {
             return self.without_record(id, document);
@@ -140,7 +140,7 @@ impl Tools {
             message: format!("container \"{id}\" is being unwound"),
             causes: Vec::new(),
         })?;
-        // On a full disk, the container is removed all the same.
+        // If the disk is full, the container is removed anyway.
         let _ = record.write(&recorded);
         if !recorded.has_steps_of(document)? {
             *document = recorded;
@@ -148,15 +148,15 @@ impl Tools {
         Ok(())
     }
 
-    /// A container without record. If the machine was not restarted, the second record tells what there is. After a restart,
-    /// or without that one, only the container's directory in `$STAVE_ROOT` is left, and only that may be removed: by
-    /// `union-mount --undo`, or here for a document without steps.
+    /// Handles a container without record. If the machine was not restarted, the second record says what
+    /// exists. After a restart, or without a second record, only the container's directory in `$STAVE_ROOT`
+    /// is left, and only that may be removed: by `union-mount --undo`, or here for a document without steps.
     fn without_record(&self, id: &Id, document: &mut Document) -> Result<()> {
         match self.kept(id, document)? {
             Some(kept) => *document = kept,
             None if self.orphan(document)?.is_some() => {
                 let record = Record::lock(&self.scope.run_dir, id)?;
-                // The container may have been started again meanwhile.
+                // The container may have been started again in the meantime.
                 if let Some(directory) = self.orphan(document)? {
                     mount::remains::remove(&self.scope, &directory)?;
                 }
@@ -167,7 +167,7 @@ impl Tools {
         Ok(())
     }
 
-    /// The second record of the document's container, if it is of this boot of the machine.
+    /// The second record of the document's container, if it was written since the machine was started.
     fn kept(&self, id: &Id, document: &Document) -> Result<Option<Document>> {
         let Some(kept) = kept::read(&self.scope, id)? else { return Ok(None) };
         if !kept.document.may_be_of_one_container(document)? {
@@ -176,7 +176,7 @@ impl Tools {
         Ok(kept.is_of_this_boot.then_some(kept.document))
     }
 
-    /// The commands that [`Tools::undo_all`] would run. Each reads the output of the one before.
+    /// The commands that [`Tools::undo_all`] would run. Each reads the output of the previous one.
     pub(crate) fn explain(&self, document: &Document) -> Result<Vec<String>> {
         let tools = match self.recorded(document)? {
             Some(recorded) if one_continues_the_other(&recorded, document)? => recorded.tools()?,
@@ -194,21 +194,22 @@ impl Tools {
         self.batches(&tools).iter().map(line).collect()
     }
 
-    /// The remains in `$STAVE_ROOT` of a container from before a restart. It has no record any more, and the document lists no
-    /// steps of it.
+    /// What is left in `$STAVE_ROOT` of a container from before a restart, if it has no record and the
+    /// document lists no steps of it. A document with `instance` means that container only: the second record tells
+    /// whether it is this one.
     fn orphan(&self, document: &Document) -> Result<Option<PathBuf>> {
         let Some(id) = document.id()? else { return Ok(None) };
-        if document.get::<Instance>()?.is_some()
-            || !document.tools()?.is_empty()
-            || self.recorded(document)?.is_some()
-        {
+        let instance: Option<Instance> = document.get()?;
+        let kept = instance.as_ref().map(|_| kept::read(&self.scope, &id)).transpose()?.flatten();
+        let found = kept.map(|kept| kept.document.get::<Instance>()).transpose()?.flatten();
+        if instance != found || !document.tools()?.is_empty() || self.recorded(document)?.is_some() {
             return Ok(None);
         }
         let directory = self.scope.container(id.as_str());
         Ok(mount::remains::is_left(&self.scope, &directory)?.then_some(directory))
     }
 
-    /// Whether there is something of the document's container: a record, or what it left in `$STAVE_ROOT`.
+    /// Whether anything of the document's container exists: a record, or a directory in `$STAVE_ROOT`.
     pub(crate) fn knows(&self, document: &Document) -> Result<bool> {
         Ok(self.recorded(document)?.is_some() || self.orphan(document)?.is_some())
     }
@@ -221,8 +222,9 @@ impl Tools {
         }
     }
 
-    /// The steps of these tools, the newest first. Steps of the same tool of Stave's that lie upon each other are one batch: each
-    /// call reads and writes the whole document and the whole record, so that many calls for many steps take long.
+    /// The steps of these tools, the newest first. Consecutive steps of the same tool of Stave are one batch:
+    /// each call reads and writes the whole document and the whole record, so one call for each step would
+    /// take long.
     fn batches(&self, tools: &[String]) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         for (at, tool) in tools.iter().enumerate().rev() {
@@ -234,13 +236,14 @@ impl Tools {
         batches
     }
 
-    /// Whether the tool is one of this version of Stave's, which know `--steps`.
+    /// Whether the tool is a tool of this version of Stave, which supports `--steps`.
     fn takes_batches(&self, tool: &str) -> bool {
         is_ours(tool) && self.beside.join(tool).is_file()
     }
 
-    /// The tool's version of its document, without the steps of the batch. Returns the failure that it reported. After the failure
-    /// of another one (`has_failed`), it may leave what must not be undone before that.
+    /// Takes the document that the tool wrote, without the steps of the batch. Returns the failure that the
+    /// tool reported. If another tool failed before (`has_failed`), the tool may leave what must not be
+    /// undone before that.
     fn take(
         &mut self,
         document: &mut Document,
@@ -256,7 +259,7 @@ impl Tools {
         let Ok(mut after) = Document::parse(&written) else {
             let status = child.wait().with_context(|| format!("wait for {program:?}"))?;
             let message = format!("{program:?} --undo ended with {status} and wrote no document");
-            // A tool of Stave's that fails has said why.
+            // A tool of Stave has printed its own error.
             return match is_ours(&batch.tool) && status.code().is_some_and(|code| code != 0) {
                 true => Ok(Some(Failure {
                     tool: batch.tool.clone(),
@@ -282,7 +285,8 @@ impl Tools {
         Ok(failure)
     }
 
-    /// Takes a step of a tool of others that was undone out of the record: such a tool may leave the record to unwind.
+    /// Removes a foreign tool's undone step from the record, because such a tool may leave the record to
+    /// unwind.
     fn forget(&self, document: &Document, at: usize) -> Result<()> {
         let (Some(id), Some(step)) = (document.id()?, document.steps()?.into_iter().nth(at)) else {
             return Ok(());
@@ -334,8 +338,8 @@ impl Tools {
 }
 
 impl Waiting {
-    /// Gives the tool the document without the steps above its own. Steps that could not be undone do not matter
-    /// to it, even if they are of the same tool.
+    /// Gives the tool the document without the steps above its own. Steps that could not be undone do not
+    /// matter to the tool, even if they are its own.
     fn give(self, document: &Document, batch: &Batch) -> Result<Given> {
         let Self { program, mut child } = self;
         let mut given = document.clone();
@@ -343,13 +347,14 @@ impl Waiting {
         let written = child.stdin.take().map_or(Ok(()), |mut input| {
             let written = input.write_all(given.to_line().as_bytes());
             if written.is_err() {
-                // Before it takes half of the document for the whole. It has done nothing yet.
+                // The tool is killed before it takes half of the document for the whole. It has done nothing
+                // yet.
                 let _ = child.kill();
             }
             written
         });
         match written {
-            // The output shows why a tool ends without reading.
+            // A tool that ends without reading shows the reason in its output.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let _ = child.wait();
                 Err(error).with_context(|| format!("write to {program:?}"))
@@ -359,8 +364,8 @@ impl Waiting {
     }
 }
 
-/// Takes steps of tools of others out of the document of a container without record. Such a tool would believe what the
-/// document says, which anybody may have written.
+/// Removes steps of foreign tools from the document of a container without record. Such a tool would believe
+/// the document, which anybody may have written.
 fn drop_steps_of_others(document: &mut Document) -> Result<()> {
     let tools = document.tools()?;
     let of_others = |(at, tool): (usize, &String)| (!is_ours(tool)).then_some(at);
@@ -368,19 +373,20 @@ fn drop_steps_of_others(document: &mut Document) -> Result<()> {
     Ok(document.remove_steps(&others)?)
 }
 
-/// The place of an error.
+/// The context for errors of a tool.
 fn undo_step(tool: &str) -> String {
     format!("undo step \"{tool}\"")
 }
 
-/// Whether a tool is looked for beside unwind. A document names tools, and unwind may stand in a directory with every other
-/// program of the system: it starts only those that make members of the contract, unless the caller vouches for a directory.
+/// Whether the tool is one of Stave's, which is looked for beside unwind. A document names tools, and unwind
+/// may be in a directory with every other program of the system. So it starts only tools that make members of
+/// the contract, unless the caller names a directory.
 fn is_ours(tool: &str) -> bool {
     table::tools().any(|ours| ours == tool)
 }
 
-/// Whether the record is about the document's container. The document may be older, if it was saved in mid-pipe, or the
-/// record may be partly undone. The same `instance` is enough, whatever the steps.
+/// Whether the record is of the document's container. The document may be older, if it was saved in mid-pipe,
+/// or the record may be partly undone. The same `instance` is enough, whatever the steps.
 fn one_continues_the_other(recorded: &Document, document: &Document) -> Result<bool> {
     if let Some(same) = recorded.is_of_one_container(document)? {
         return Ok(same);

@@ -1,9 +1,10 @@
-//! Joins a container's network namespace to its bridge.
+//! Connects a container's network namespace to its bridge.
 //!
 //! # Does
-//! Leases an address of the bridge's subnet. Makes a veth pair: one side is a port of the bridge, the other is `eth0` in the
-//! namespace. Gives `eth0` the address and a default route through the gateway. The port drops packets from and to 127.0.0.0/8;
-//! on a bridge of others the bridge does. There, an address is leased only if nobody answers for it.
+//! Leases an address of the bridge's subnet. Makes a veth pair: one side is a port of the bridge, the other
+//! is `eth0` in the namespace. Gives `eth0` the address and a default route through the gateway. The port
+//! drops packets from and to 127.0.0.0/8. On a bridge that Stave did not make, the bridge drops them instead,
+//! and an address is leased only if nobody answers for it.
 //! # Reads
 //! `network`; the leases below `$STAVE_RUN/leases`.
 //! # Adds
@@ -11,7 +12,7 @@
 //! # Undoes
 //! The veth pair, with its address and route; the lease.
 //! # Needs
-//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
 use std::process::ExitCode;
 
@@ -26,7 +27,8 @@ use toolkit::{Common, Context, Filter, Plan, hint};
 #[derive(Parser)]
 #[command(name = "veth-pair", version)]
 struct VethPair {
-    /// The MTU of the interface in bytes; by default that of the way out, on a bridge of others that of the bridge
+    /// The MTU of the interface in bytes; by default that of the route out, or of a bridge that Stave did not
+    /// make
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
     mtu: Option<u32>,
     #[command(flatten)]
@@ -59,11 +61,12 @@ impl Filter for VethPair {
         let mut container = Container::new(&context.scope, &context.id, document)?;
         container.planned = context.planned;
         let asked = Asked { mtu: self.mtu, ..Asked::default() };
-        let (attachment, operations) = attachment::pair(&container, &network.namespace, on, &asked)?;
+        let (attachment, mut operations) = attachment::pair(&container, &network.namespace, on, &asked)?;
+        operations.extend(attachment::complete_links(&container, document, &attachment)?);
         Ok(Plan { adds: members::Attached::new(&network, attachment), operations })
     }
 
-    fn refuse_undo(recorded: &Document, step: &Step) -> Result<()> {
+    fn refuse_undo(_: &Scope, recorded: &Document, step: &Step) -> Result<()> {
         attachment::refuse_published(recorded, step)
     }
 

@@ -1,4 +1,4 @@
-//! A network of CNI (CNI SPEC.md, "Network configuration lists"), whose first plugin is `bridge`.
+//! Reads a CNI network (CNI SPEC.md, "Network configuration lists") whose first plugin is `bridge`.
 
 use document::members::GatewayMode;
 use ipnet::IpNet;
@@ -22,7 +22,7 @@ struct Plugin {
     settings: Map<String, Value>,
 }
 
-/// The settings of the plugin `bridge` that are carried out.
+/// The supported settings of the plugin `bridge`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Bridge {
@@ -67,10 +67,10 @@ struct Destination {
     gw: Option<std::net::IpAddr>,
 }
 
-/// Further plugins whose work our own tools do: portmap, and netns-bridge with the host's firewall.
+/// Further plugins that our own tools replace: portmap, and the firewall rules of netns-bridge.
 const OURS: [&str; 2] = ["portmap", "firewall"];
 
-/// Settings of `bridge` that ask for something else where they are set.
+/// Settings of `bridge` that are not supported if they are set.
 const OTHER: [&str; 6] =
     ["vlan", "vlanTrunk", "promiscMode", "macspoofchk", "preserveDefaultVlan", "enabledad"];
 
@@ -88,7 +88,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     }
     let is_set = |key: &&str| {
         let value = first.settings.get(*key);
-        // The only one whose default is true.
+        // The only setting whose default is true.
         let default = Value::from(*key == "preserveDefaultVlan");
         value.is_some_and(|value| !matches!(value, Value::Null) && *value != default && *value != 0)
     };
@@ -113,7 +113,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
         named.add(&Subnet { gateway, ..Subnet::new(subnet, gateway, part) })?;
     }
     for Destination { dst, gw } in ipam.routes {
-        // The default route comes with the network.
+        // The network has a default route anyway.
         if dst.prefix_len() != 0 {
             named.routes.push(Route { destination: dst, gateway: gw });
         }

@@ -1,7 +1,8 @@
-//! A network in podman's form.
+//! Reads and writes a network in podman's format.
 
 use std::collections::BTreeMap;
 
+use document::members::Vxlan;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,44 +13,45 @@ use crate::{Route, Wanted};
 /// A network's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct File {
-    /// Its name.
+    /// Name of the network.
     pub name: String,
-    /// 64 hexadecimal digits.
+    /// Id of the network: 64 hexadecimal digits.
     #[serde(default)]
     pub id: String,
-    /// `bridge`.
+    /// The driver: `bridge`.
     pub driver: String,
-    /// The bridge.
+    /// Name of the bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_interface: Option<String>,
-    /// When it was made (RFC 3339).
+    /// The creation time (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// One for each version of IP.
+    /// The subnets, at most one for each IP version.
     #[serde(default)]
     pub subnets: Vec<Subnet>,
-    /// Further routes of its containers.
+    /// Further routes for its containers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<FileRoute>,
     /// Whether it has IPv6.
     #[serde(default)]
     pub ipv6_enabled: bool,
-    /// Whether no way leads out of it.
+    /// Whether the network is internal.
     #[serde(default)]
     pub internal: bool,
-    /// Whether its containers have names there.
+    /// Whether its containers can look up each other's names.
     #[serde(default)]
     pub dns_enabled: bool,
-    /// For people and scripts.
+    /// Labels for people and scripts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// `mtu`, `isolate`; ours are `icc` and `gateway_mode`.
+    /// Options: `mtu`, `isolate`. Our own are `icc`, `gateway_mode`, `ndp_proxy`, and for a network
+    /// across hosts `vxlan`, `vxlan_local` and `vxlan_port`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
-    /// `driver`: `host-local`.
+    /// IPAM options: `driver` is `host-local`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ipam_options: BTreeMap<String, String>,
-    /// What nobody here knows.
+    /// Unknown members.
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -59,15 +61,15 @@ pub struct File {
 pub struct Subnet {
     /// The subnet.
     pub subnet: IpNet,
-    /// The bridge's address; the first if there is none.
+    /// The bridge's address. None means the first of the subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<std::net::IpAddr>,
-    /// The part of it whose addresses are leased.
+    /// The addresses to lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_range: Option<LeaseRange>,
 }
 
-/// From one address to another.
+/// A range of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,7 +88,8 @@ pub struct FileRoute {
 }
 
 impl Subnet {
-    /// The subnet with the bridge's address, by default the first, and the addresses that are leased; all of them without a range.
+    /// A subnet with the bridge's address, by default the first one, and the range to lease from,
+    /// by default the whole subnet.
     pub fn new(subnet: IpNet, gateway: Option<std::net::IpAddr>, range: Option<IpNet>) -> Self {
         let gateway = gateway.or(Some(lease::gateway(subnet)));
         let bounds = range.map(|range| LeaseRange {
@@ -124,6 +127,27 @@ impl File {
         }
     }
 
+    /// The VXLAN of the options, if there is one.
+    fn vxlan(&self) -> Result<Option<Vxlan>, Unusable> {
+        let wrong = |key: &str, value: &str| Unusable::Wrong(format!("options.{key} cannot be {value:?}"));
+        let option = |key: &str| self.options.get(key).map(String::as_str);
+        let (Some(id), Some(local)) = (option("vxlan"), option("vxlan_local")) else {
+            let alone = ["vxlan", "vxlan_local", "vxlan_port", "vxlan_link"]
+                .into_iter()
+                .find(|key| option(key).is_some());
+            let needs = |key| Unusable::Wrong(format!("options.{key} needs vxlan and vxlan_local"));
+            return alone.map_or(Ok(None), |key| Err(needs(key)));
+        };
+        let port = option("vxlan_port").unwrap_or("4789");
+        Ok(Some(Vxlan {
+            // VXLAN identifiers have 24 bits (RFC 7348, 5).
+            id: id.parse().ok().filter(|id| *id < 1 << 24).ok_or_else(|| wrong("vxlan", id))?,
+            port: port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("vxlan_port", port))?,
+            local: local.parse().map_err(|_| wrong("vxlan_local", local))?,
+            link: option("vxlan_link").map(str::to_owned),
+        }))
+    }
+
     fn refuse_unknown(&self) -> Result<(), Unusable> {
         let not = |what: String| Err(Unusable::NotCarriedOut(what));
         if self.driver != "bridge" {
@@ -132,7 +156,7 @@ impl File {
         if let Some(driver) = self.ipam_options.get("driver").filter(|driver| *driver != "host-local") {
             return not(format!("ipam_options.driver {driver:?}"));
         }
-        // podman lists containers there; an empty value asks for nothing.
+        // podman lists containers there. An empty value has no effect.
         let asks = |value: &Value| {
             !matches!(value, Value::Null | Value::Bool(false)) && *value != Value::from(Vec::<Value>::new())
         };
@@ -160,6 +184,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     for (key, value) in &file.options {
         named.option(key, value)?;
     }
+    named.network.vxlan = file.vxlan()?;
     for route in &file.routes {
         if route.metric.is_some() {
             return Err(Unusable::NotCarriedOut("routes.metric".to_owned()));
@@ -170,7 +195,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
 }
 
 impl Named {
-    /// Takes a subnet, one of each version of IP.
+    /// Takes over a subnet, at most one for each IP version.
     pub(super) fn add(&mut self, subnet: &Subnet) -> Result<(), Unusable> {
         let twice = || Unusable::NotCarriedOut("a second subnet of one version of IP".to_owned());
         let network = &mut self.network;
@@ -179,7 +204,7 @@ impl Named {
                 let what = format!("gateway {gateway} is not in subnet {}", subnet.subnet);
                 return Err(Unusable::Wrong(what));
             }
-            // It is in every file. A bridge that is there may have another.
+            // Every file has a gateway, by default this one. An existing bridge may have another.
             Some(gateway) if gateway == lease::gateway(subnet.subnet.trunc()) => {}
             Some(std::net::IpAddr::V4(gateway)) => network.gateway = Some(gateway),
             Some(std::net::IpAddr::V6(gateway)) => network.gateway6 = Some(gateway),
@@ -214,9 +239,14 @@ impl Named {
                 let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
                 self.mtu = Some(mtu.ok_or_else(wrong)?);
             }
-            // Networks are strangers to each other in any case.
+            // Different networks are isolated from each other in any case.
             ("isolate", "true" | "1" | "strict") => {}
             ("icc", value) => self.network.isolated = !value.parse::<bool>().map_err(|_| wrong())?,
+            // These are read together, in `vxlan`.
+            ("vxlan" | "vxlan_local" | "vxlan_port" | "vxlan_link", _) => {}
+            ("ndp_proxy", value) => {
+                self.network.ndp_proxy = Some(crate::parse_name(value).map_err(|_| wrong())?);
+            }
             ("gateway_mode", value) => self.network.gateway_mode = value.parse().map_err(|_| wrong())?,
             _ => return Err(Unusable::NotCarriedOut(format!("options.{key} {value:?}"))),
         }

@@ -1,8 +1,9 @@
 //! Networks by name: files below `$STAVE_ROOT/networks`.
 //!
-//! `NAME.json` has the form of podman's networks (containers/common, libnetwork/types/network.go), so podman's files work as they
-//! are, and podman reads ours. `NAME.conflist` is a network of CNI whose first plugin is `bridge` (CNI plugins, main/bridge;
-//! ipam/host-local). What a file asks for and is not carried out is rejected by its key.
+//! `NAME.json` has podman's network format (containers/common, libnetwork/types/network.go). So
+//! podman's files work as they are, and podman can read ours. `NAME.conflist` is a CNI network
+//! whose first plugin is `bridge` (CNI plugins, main/bridge; ipam/host-local). A setting that is
+//! not supported is rejected by its key.
 
 mod conflist;
 mod file;
@@ -22,22 +23,22 @@ pub use file::{File, Subnet};
 
 use crate::{Route, Wanted, bridge, draw, parse_name, prefix, unfit::Unfit};
 
-/// A network as its file describes it.
+/// A network from its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// Its name.
+    /// Name of the network.
     pub name: String,
-    /// Its file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// How its bridge is to be.
+    /// The wanted properties of the network and its bridge.
     pub network: Wanted,
     /// The MTU of its interfaces, in bytes.
     pub mtu: Option<u32>,
-    /// Further routes of its containers.
+    /// Further routes for its containers.
     pub routes: Vec<Route>,
 }
 
-/// Why a file describes no network that can be made.
+/// Why a network cannot be made from its file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error("{0}")]
@@ -55,10 +56,11 @@ fn directory(root: &Path) -> PathBuf {
     root.join("networks")
 }
 
-/// The name of a network: a letter or digit, then letters, digits, `_`, `.` and `-`; 64 at most.
+/// Parses a network name: a letter or digit, then letters, digits, `_`, `.` and `-`, at most 64 in
+/// all.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the name is invalid.
 pub fn parse_network(name: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -68,7 +70,8 @@ pub fn parse_network(name: &str) -> Result<String, String> {
     }
 }
 
-/// The bridge of a network that names none: its name where an interface may have it, otherwise one that follows from it.
+/// The bridge of a network that names none: the network's name if an interface may have it,
+/// otherwise a derived name.
 pub fn bridge_of(name: &str) -> String {
     parse_name(name).unwrap_or_else(|_| {
         let Mac([_, a, b, c, d, e]) = Mac::derive("", name);
@@ -77,15 +80,15 @@ pub fn bridge_of(name: &str) -> String {
 }
 
 impl Named {
-    /// A network without routes of its own, of a file that is known later.
+    /// A network without routes. The path of its file is set later.
     fn new(name: &str, network: Wanted) -> Self {
         Self { name: name.to_owned(), path: PathBuf::new(), network, mtu: None, routes: Vec::new() }
     }
 
-    /// The network with this name; none where there is no file for it.
+    /// Reads the network with this name. None if there is no file for it.
     ///
     /// # Errors
-    /// When its file cannot be read, or asks for something that is not carried out.
+    /// When its file cannot be read, or has a setting that is not supported.
     pub fn find(root: &Path, name: &str) -> Result<Option<Self>, Error> {
         for (suffix, read) in [("json", file::read as Reader), ("conflist", conflist::read)] {
             let path = directory(root).join(format!("{name}.{suffix}"));
@@ -129,14 +132,17 @@ fn unusable(path: &Path, cause: Unusable) -> Error {
     Error::new("read network", format_args!("{path:?}"), operation::Cause::Source(Box::new(cause)))
 }
 
-/// Chooses what of the subnets of a new network is not given. `others` are the networks that there are.
+/// Chooses the missing subnets of a new network. `others` are the existing networks. `on` is the
+/// link on which the host answers for the IPv6 subnet.
 ///
 /// # Errors
-/// When a given one collides with another network, an interface or a route, or none is left.
+/// When a given subnet collides with another network, an interface or a route, or no subnet is
+/// free.
 pub fn subnets(
     subnet: Option<Ipv4Net>,
     ipv6: bool,
     subnet6: Option<Ipv6Net>,
+    on: Option<&str>,
     others: &[Named],
 ) -> Result<(Ipv4Net, Option<Ipv6Net>), Error> {
     let connection = Connection::open(None)?;
@@ -164,7 +170,7 @@ pub fn subnets(
     };
     let subnet6 = match subnet6 {
         Some(subnet) => {
-            prefix::refuse_collision(&connection, subnet)?;
+            prefix::refuse_collision(&connection, subnet, on)?;
             Some(subnet)
         }
         None if ipv6 => Some(prefix::random()?),
@@ -176,7 +182,7 @@ pub fn subnets(
 /// A subnet of a new network. The gateway is the first address, unless one is given.
 ///
 /// # Errors
-/// When no host can have the gateway's address, or no address of the range can be leased.
+/// When no host can have the gateway's address, or the range has no address to lease.
 pub fn subnet(subnet: IpNet, gateway: Option<IpAddr>, range: Option<IpNet>) -> Result<Subnet, Error> {
     if let Some(gateway) = gateway {
         bridge::refuse_gateway(subnet, gateway)?;
@@ -187,32 +193,32 @@ pub fn subnet(subnet: IpNet, gateway: Option<IpAddr>, range: Option<IpNet>) -> R
     Ok(Subnet::new(subnet, gateway, range))
 }
 
-/// The id of a new network: 64 random hexadecimal digits.
+/// A new network id: 64 random hexadecimal digits.
 ///
 /// # Errors
-/// When none can be drawn.
+/// When there are no random bytes.
 pub fn new_id() -> Result<String, Error> {
     let bytes: [u8; 32] = draw()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl File {
-    /// Where it is written to.
+    /// The path of the network's file.
     pub fn path(&self, root: &Path) -> PathBuf {
         directory(root).join(format!("{}.json", self.name))
     }
 
-    /// Writes the network, which must be new, into the directory of all networks. Returns the file's path.
+    /// Writes the file of a new network. Returns its path.
     ///
     /// # Errors
-    /// When there is one of this name, or it cannot be written.
+    /// When a network with this name exists, or the file cannot be written.
     pub fn create(&self, root: &Path) -> Result<PathBuf, Error> {
         let directory = directory(root);
         fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
         let path = self.path(root);
         let mut text = serde_json::to_string_pretty(self).map_err(|error| unusable(&path, error.into()))?;
         text.push('\n');
-        // Beside it first: a name that is there is whole.
+        // Write a temporary file first, so that a file with the final name is always complete.
         let beside = directory.join(format!(".{}.new", self.name));
         let write = || -> io::Result<()> {
             let mut file = fs::File::create(&beside)?;
@@ -228,7 +234,29 @@ impl File {
     }
 }
 
-/// The part of a subnet from one address to another, as far as it has a prefix: with or without its first and last address.
+/// Removes the file of a network, and the directory with its last file. A power cut does not bring it back.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    let remove = || -> io::Result<()> {
+        fs::remove_file(path)?;
+        let Some(directory) = path.parent() else { return Ok(()) };
+        // `File::create` makes it again.
+        let kept = match fs::remove_dir(directory) {
+            Ok(()) => directory.parent().unwrap_or(directory),
+            Err(_) => directory,
+        };
+        fs::File::open(kept)?.sync_all()
+    };
+    remove().map_err(failed("remove", path))
+}
+
+/// The prefix of the range from `first` to `last`. The range may leave out the prefix's first and
+/// last address. None if the range is the whole subnet.
+///
+/// # Errors
+/// When an address is not in the subnet, or the range is not a prefix.
 pub(crate) fn range(
     subnet: IpNet,
     first: Option<&str>,

@@ -1,4 +1,4 @@
-//! What is in the step cache.
+//! Lists the step cache.
 
 use std::{
     collections::HashSet,
@@ -12,26 +12,26 @@ use serde::Serialize;
 
 use super::Kept;
 
-/// The result of a step.
+/// An entry of the step cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// Its key, as hexadecimal digits.
+    /// The entry's key, as hexadecimal digits.
     pub key: String,
-    /// The step's text; empty where the result came from elsewhere, or an older version kept it.
+    /// The step's text. Empty for an entry from elsewhere or of an older version.
     pub step: String,
-    /// The size of its layer in bytes; 0 where it has none, or where a row before has the same one.
+    /// The size of the step's layer in bytes. 0 if there is no layer, or an earlier row has the same one.
     pub size: u64,
-    /// When a build used it last, in seconds since 1970.
+    /// When a build last used the entry, in seconds since 1970.
     pub used: i64,
-    /// How often it was used since it was made.
+    /// How often the entry was used.
     pub uses: u64,
 }
 
-/// The results of steps below `root` (`$STAVE_ROOT`), those first that were used last.
+/// The entries of the step cache below `root` (`$STAVE_ROOT`). The most recently used come first.
 ///
 /// # Errors
-/// When one cannot be read: the path, and why.
+/// When an entry cannot be read: the path and the cause.
 pub fn list(root: &Path) -> Result<Vec<Row>, (PathBuf, io::Error)> {
     let cache = root.join("cache");
     let at = |path: &Path| {
@@ -46,7 +46,7 @@ pub fn list(root: &Path) -> Result<Vec<Row>, (PathBuf, io::Error)> {
         if path.extension() != Some(OsStr::new("json")) {
             continue;
         }
-        // Somebody else may have removed it.
+        // Another process may have removed the entry.
         let Some(metadata) = unless_gone(fs::metadata(&path)).map_err(at(&path))? else { continue };
         let Some(text) = unless_gone(fs::read(&path)).map_err(at(&path))? else { continue };
         let Ok(Kept { uses, step, entry }) = serde_json::from_slice(&text) else { continue };

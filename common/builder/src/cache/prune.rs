@@ -1,4 +1,4 @@
-//! Removes what no build has used for a while.
+//! Removes what no build has used for a while from the cache.
 
 use std::{
     collections::HashSet,
@@ -16,16 +16,19 @@ use oci::{
 };
 use operation::unless_gone;
 
-use crate::{cache::Entry, workspace::Pause};
+use crate::{
+    cache::{Entry, FILES},
+    workspace::Pause,
+};
 
 type Result<T> = std::result::Result<T, (PathBuf, io::Error)>;
 
-/// Removes results of steps, and caches of `RUN --mount=type=cache`, that no build has used for `age`, below `root`
-/// (`$STAVE_ROOT`); with `dry_run` only lists them. Caches of mounts that `used` mentions stay: containers of failed steps have them.
-/// Returns their paths.
+/// Removes entries of the step cache and cache mounts (`RUN --mount=type=cache`) below `root` (`$STAVE_ROOT`)
+/// that no build has used for `age`. With `dry_run`, only lists them. Cache mounts that `used` mentions stay,
+/// because containers of failed steps use them. Returns the paths.
 ///
 /// # Errors
-/// When one cannot be looked at or removed: the path, and why.
+/// When a file cannot be examined or removed: the path and the cause.
 pub fn prune(
     root: &Path,
     age: Duration,
@@ -41,14 +44,16 @@ pub fn prune(
         }
         pruned.push(path);
     }
-    // What steps depended on, for those who ask why the cache has them not.
-    for path in old(&cache.join("steps"), age)? {
-        if !dry_run {
-            unless_gone(fs::remove_file(&path)).map_err(|error| (path.clone(), error))?;
+    // What steps depended on, which `--explain-cache` reads, and digests of files of contexts.
+    for directory in ["steps", FILES] {
+        for path in old(&cache.join(directory), age)? {
+            if !dry_run {
+                unless_gone(fs::remove_file(&path)).map_err(|error| (path.clone(), error))?;
+            }
         }
     }
     let mounts = cache.join("mounts");
-    // A lock belongs to its cache, and is removed with it.
+    // A lock belongs to its cache mount, and is removed with it.
     for path in old(&mounts, age)?.into_iter().filter(|path| path.is_dir() && !is_mentioned(path, used)) {
         if !dry_run {
             remove(&mounts, &path).map_err(|error| (path.clone(), error))?;
@@ -58,11 +63,11 @@ pub fn prune(
     Ok(pruned)
 }
 
-/// Removes results of steps, those first that no build has used for longest, until the layers of the others have at most `most` bytes,
-/// below `root` (`$STAVE_ROOT`); with `dry_run` only lists them. Returns their paths.
+/// Removes entries of the step cache below `root` (`$STAVE_ROOT`), least recently used first, until the
+/// layers of the others have at most `most` bytes. With `dry_run`, only lists them. Returns the paths.
 ///
 /// # Errors
-/// When one cannot be looked at or removed: the path, and why.
+/// When a file cannot be examined or removed: the path and the cause.
 pub fn shrink(root: &Path, most: u64, dry_run: bool, _pause: &Pause) -> Result<Vec<PathBuf>> {
     let cache = root.join("cache");
     let mut steps = Vec::new();
@@ -71,17 +76,17 @@ pub fn shrink(root: &Path, most: u64, dry_run: bool, _pause: &Pause) -> Result<V
     {
         let at = |error| (path.clone(), error);
         let Some(metadata) = unless_gone(fs::metadata(&path)).map_err(at)? else { continue };
-        // Not when it was read: whoever looks at the cache reads it.
+        // Not the access time: listing the cache reads the files.
         let used = metadata.modified().map_err(at)?;
         let Some(text) = unless_gone(fs::read(&path)).map_err(at)? else { continue };
-        // One that cannot be read is of no use to a build either.
+        // A build cannot use an unreadable entry either.
         let layer = serde_json::from_slice::<Entry>(&text).ok().and_then(|entry| entry.layer);
         steps.push((used, path, layer.map(|layer| layer.descriptor)));
     }
     steps.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     let (mut counted, mut size, mut removed) = (HashSet::new(), 0_u64, Vec::new());
     for (_, path, layer) in steps {
-        // Several steps may have made the same layer.
+        // Several steps may have made the same layer. It counts once.
         let own =
             layer.filter(|layer| counted.insert(layer.digest().to_string())).map_or(0, |layer| layer.size());
         size = size.saturating_add(own);
@@ -95,14 +100,14 @@ pub fn shrink(root: &Path, most: u64, dry_run: bool, _pause: &Pause) -> Result<V
     Ok(removed)
 }
 
-/// What stands in a directory and was not used for `age`, sorted. One that is missing has nothing.
+/// The files in a directory that were not used for `age`, sorted. A missing directory is empty.
 fn old(directory: &Path, age: Duration) -> Result<Vec<PathBuf>> {
     let at = |error| (directory.to_owned(), error);
     let Some(entries) = unless_gone(fs::read_dir(directory)).map_err(at)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(at)?.path();
-        // Somebody else may have removed it.
+        // Another process may have removed the file.
         let is_old = unless_gone(is_older(&path, age)).map_err(|error| (path.clone(), error))?;
         found.extend(is_old.unwrap_or_default().then_some(path));
     }
@@ -110,7 +115,8 @@ fn old(directory: &Path, age: Duration) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether the directory of a cache is mentioned: its name is a hash, with a number behind it for each further user of a private one.
+/// Whether `used` mentions the directory of a cache mount. Its name is a hash. A private one has a number
+/// behind the hash for each further user.
 fn is_mentioned(path: &Path, used: &Marks) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let hash = name.split('-').next().unwrap_or_default();
@@ -183,7 +189,7 @@ mod tests {
         fs::create_dir(&second).unwrap();
         let mut used = Marks::default();
         used.scan(second.to_string_lossy().as_bytes());
-        // The name of a private one has a number behind the hash.
+        // The name of a private cache mount has a number behind the hash.
         assert!(prune(Duration::ZERO, &used, false).is_empty());
         assert_eq!(prune(Duration::ZERO, &nothing, false), [second]);
         assert_eq!(fs::read_dir(at("mounts")).unwrap().count(), 0);

@@ -1,5 +1,5 @@
-//! ADD of a local archive: a tar file, plain or compressed with gzip, bzip2, xz or zstd, told by its content. What it may ask
-//! of us is limited as for a layer.
+//! ADD of a local archive: a tar file, plain or compressed with gzip, bzip2, xz or zstd. The content tells
+//! the format. The limits are those of a layer.
 
 use std::{
     ffi::OsStr,
@@ -14,13 +14,13 @@ use rustix::fs::{FileType, Timespec};
 
 use super::{CopyError, Metadata, Owner, Place, place};
 
-/// Whether a file is an archive: what it begins with, decompressed, is the header of a tar entry.
+/// Whether a file is an archive: its decompressed content begins with the header of a tar entry.
 pub fn is_archive(file: &File) -> bool {
     let first = || -> io::Result<bool> {
         let mut copy = file.try_clone()?;
         copy.seek(SeekFrom::Start(0))?;
         let mut content = Decompressed::new(copy, Limits::default())?;
-        // An archive without entries is none; nor is a disk's image, which begins with zeros and is long.
+        // An archive without entries is not unpacked. A disk image may begin with zeros too, and is long.
         let start = content.fill_buf()?;
         if start.get(..BLOCK).is_none_or(|block| block.iter().all(|&byte| byte == 0)) {
             return Ok(false);
@@ -32,7 +32,7 @@ pub fn is_archive(file: &File) -> bool {
     file.seek(SeekFrom::Start(0)).is_ok() && found
 }
 
-/// Unpacks an archive below `target`. Owners are those of the archive, unless `owner` gives one.
+/// Unpacks an archive below `target`. Files keep the owners of the archive, unless `owner` replaces them.
 pub(super) fn unpack(
     file: File,
     path: &Path,
@@ -77,10 +77,11 @@ pub(super) fn unpack(
     Ok(())
 }
 
-/// Unpacks the archive of a build context into an empty directory. Its owners do not matter: in an image they are others.
+/// Unpacks the archive of a build context into an empty directory. Its owners are ignored: they do not reach
+/// an image.
 ///
 /// # Errors
-/// When it is damaged or asks for too much, or a file cannot be made.
+/// When the archive is damaged or exceeds a limit, or a file cannot be made.
 pub fn unpack_context(file: File, path: &Path, directory: &std::os::fd::OwnedFd) -> Result<(), CopyError> {
     let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let root =
@@ -90,7 +91,8 @@ pub fn unpack_context(file: File, path: &Path, directory: &std::os::fd::OwnedFd)
     place.finish()
 }
 
-/// Unpacks an archive of our own into a directory, with its owners. Links in the directory lead no further than it.
+/// Unpacks an archive that Stave made into a directory, with the archive's owners. Links cannot lead out of
+/// the directory.
 ///
 /// # Errors
 /// When a file cannot be made.
@@ -101,7 +103,7 @@ pub fn unpack_tree(file: File, path: &Path, directory: std::os::fd::OwnedFd) -> 
     place.finish()
 }
 
-/// An entry's name below the target, which is a root to it: `..` leads no further.
+/// The name of an entry as a path below the target. `..` stops at the target.
 fn inside(name: &[u8]) -> PathBuf {
     let mut path = PathBuf::new();
     for part in Path::new(OsStr::from_bytes(name)).components() {
@@ -129,7 +131,7 @@ fn metadata(entry: &Entry, owner: Option<Owner>) -> Metadata {
 struct Content<'a> {
     archive: &'a mut Reader<Decompressed<File>>,
     entry: &'a Entry,
-    /// What was wrong with the archive, rather than with the file that is written.
+    /// The error if the archive is at fault, and not the file that is written.
     error: Option<io::Error>,
 }
 

@@ -1,5 +1,6 @@
-//! The content that a copy depends on, as a digest. Files of a context are hashed while they are copied, because the
-//! context may change meanwhile, and a cache must never hold one content under the digest of another.
+//! The digest of the content that a copy depends on. Files of a context are hashed while they are copied,
+//! because the context may change meanwhile. The cache must never have one content under the digest of
+//! another.
 
 use std::{
     ffi::OsString,
@@ -15,12 +16,13 @@ use rustix::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{CopyError, Item, Kind, Tree, failed, place};
+use super::{CopyError, Item, Kind, Tree, failed, place, stat_cache};
 
-/// The content of an item: the SHA-256 of a file, the text of a link, nothing for other kinds.
+/// The content of an item: the SHA-256 of a file, the target of a symbolic link, nothing for other kinds.
 pub(super) type Content = Vec<u8>;
 
-/// A hash over fields, each with its length, so that fields cannot be confused.
+/// A hash over fields. The length of each field is hashed too, so that different fields never give the same
+/// input.
 #[derive(Default)]
 pub(super) struct Fields(Sha256);
 
@@ -39,15 +41,26 @@ impl Fields {
 pub(super) fn read(tree: &Tree, item: &Item) -> Result<Content, CopyError> {
     match item.kind {
         Kind::File => {
-            let file = tree.open(&item.source, OFlags::RDONLY | OFlags::NONBLOCK);
-            let file = File::from(file.map_err(failed("open", &item.source))?);
-            let mut hashing = Hashing::new(file);
-            hashing.copy_to(&mut io::sink()).map_err(error("read", &item.source))?;
-            Ok(hashing.finish())
+            let known = tree.read_before.as_ref().and_then(|cache| cache.borrow().get(&item.stat));
+            known.map_or_else(|| read_file(tree, item), |sum| Ok(sum.to_vec()))
         }
         Kind::Symlink => link_text(tree, item),
         Kind::Directory | Kind::Node => Ok(Content::new()),
     }
+}
+
+fn read_file(tree: &Tree, item: &Item) -> Result<Content, CopyError> {
+    let file = tree.open(&item.source, OFlags::RDONLY | OFlags::NONBLOCK);
+    let mut hashing = Hashing::new(File::from(file.map_err(failed("open", &item.source))?));
+    let began = stat_cache::now();
+    hashing.copy_to(&mut io::sink()).map_err(error("read", &item.source))?;
+    let Some(cache) = &tree.read_before else { return Ok(hashing.finish()) };
+    let after = rustix::fs::fstat(&hashing.file).map_err(failed("stat", &item.source))?;
+    let content = hashing.finish();
+    if let Ok(sum) = content.as_slice().try_into() {
+        cache.borrow_mut().put(&item.stat, &after, began, sum);
+    }
+    Ok(content)
 }
 
 /// Adds an item and its content to a digest.
@@ -79,7 +92,7 @@ pub(super) fn describe(hash: &mut Fields, tree: &Tree, item: &Item, content: &[u
     Ok(())
 }
 
-/// The extended attributes that reach an image: those of a context do not, like its owners.
+/// The extended attributes that an image gets. Those of a context are ignored, as are its owners.
 pub(super) fn attributes(
     tree: &Tree,
     file: impl AsFd,
@@ -94,7 +107,7 @@ pub(super) fn link_text(tree: &Tree, item: &Item) -> Result<Content, CopyError> 
     Ok(text.into_bytes())
 }
 
-/// A file without a name, in the directory `scratch`.
+/// A temporary file without a name, on the file system of the directory `scratch`.
 pub(super) fn aside(scratch: &Path) -> Result<File, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let path = scratch.join("aside");
@@ -103,13 +116,13 @@ pub(super) fn aside(scratch: &Path) -> Result<File, Errno> {
     Ok(File::from(file))
 }
 
-/// For `map_err`: names the object of a call that failed.
+/// For `map_err`: makes the error of `verb` on the file at `path`.
 pub(super) fn error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CopyError {
     let failed = failed(verb, path);
     move |error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// A file that is hashed while it is read.
+/// A file whose content is hashed while it is read.
 pub(super) struct Hashing {
     file: File,
     hash: Sha256,
@@ -135,7 +148,7 @@ impl Hashing {
         }
     }
 
-    /// The hash of what was read.
+    /// The hash of the content that was read.
     pub(super) fn finish(self) -> Content {
         self.hash.finalize().to_vec()
     }
@@ -143,7 +156,8 @@ impl Hashing {
 
 impl place::Source for Hashing {
     fn write_to(&mut self, file: &mut File) -> io::Result<()> {
-        // If the file system shares the blocks, the shared content counts.
+        // If the file system shares the blocks, the source may change meanwhile. So the shared content is
+        // hashed.
         if rustix::fs::ioctl_ficlone(&*file, &self.file).is_ok() {
             self.file = file.try_clone()?;
             self.file.rewind()?;

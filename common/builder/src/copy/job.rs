@@ -1,4 +1,4 @@
-//! One COPY or ADD with its variables expanded: its sources, a digest of them, and the copy itself.
+//! One COPY or ADD: its sources, their digest, and the copy itself.
 
 use std::{
     collections::HashMap,
@@ -18,49 +18,46 @@ use super::{
     failed,
     place::Source,
 };
-use crate::{
-    glob::{self, DoubleStar, Glob},
-    ignore::Ignore,
-};
+use crate::ignore::Ignore;
 
-/// A here-document as a file.
+/// A here-document, which becomes a file.
 #[derive(Debug, Clone)]
 pub struct Inline {
-    /// Its name.
+    /// The name of the file.
     pub name: String,
-    /// Its content, expanded.
+    /// The content, with variables expanded.
     pub content: String,
 }
 
 /// A downloaded file.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    /// Its name.
+    /// The name of the file.
     pub name: String,
-    /// Its content.
+    /// The content of the file.
     pub file: Rc<File>,
     /// The digest of the content.
     pub digest: String,
-    /// When it was modified, in seconds since 1970.
+    /// The modification time, in seconds since 1970.
     pub modified: i64,
 }
 
-/// COPY or ADD with its variables expanded.
+/// A COPY or ADD whose variables are expanded.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// `COPY` or `ADD`.
     pub instruction: &'static str,
-    /// Paths and patterns.
+    /// The sources: paths and patterns.
     pub sources: Vec<String>,
-    /// Files of web servers.
+    /// Sources that were downloaded.
     pub fetched: Vec<Fetched>,
-    /// Whether archives among these are unpacked.
+    /// Whether archives among the downloaded files are unpacked.
     pub unpack_fetched: bool,
-    /// Files given in the Dockerfile.
+    /// Sources that are here-documents.
     pub inline: Vec<Inline>,
-    /// The destination, below the image's root.
+    /// The destination, relative to the image's root.
     pub destination: PathBuf,
-    /// Whether the destination is meant as a directory: it ends with a slash.
+    /// Whether the destination ends with a slash, and so must be a directory.
     pub into: bool,
     /// `--chmod`.
     pub chmod: Option<Chmod>,
@@ -68,50 +65,53 @@ pub struct Job {
     pub parents: bool,
     /// `--exclude`.
     pub exclude: Ignore,
-    /// Whether archives are unpacked.
+    /// Whether archives among `sources` are unpacked.
     pub unpack: bool,
-    /// Whether files keep their times: then these count in the digest.
+    /// Whether files keep their times. If so, the times count in the digest.
     pub keep_times: bool,
 }
 
-/// More files are told by their digest alone: what is known of each takes memory.
+/// The largest number of files that are described one by one. Each description takes memory.
 const DESCRIBED: usize = 100_000;
 
-/// A file of a digest: its path, its mode, and the digest of its content, or the text of a link.
+/// The description of a file: its path, its mode, and the digest of its content or the target of a link.
 pub type Described = (String, u32, String);
 
-/// The sources of a job.
+/// The files that a job copies.
 #[derive(Debug, Default)]
 pub struct Listing {
     sources: Vec<Listed>,
 }
 
 #[derive(Debug)]
-struct Listed {
+pub(super) struct Listed {
     /// The resolved path of the source.
-    path: PathBuf,
-    directory: bool,
-    /// With `target` below the destination.
-    items: Vec<Item>,
+    pub(super) path: PathBuf,
+    pub(super) directory: bool,
+    /// The files. Their `target` is relative to the destination.
+    pub(super) items: Vec<Item>,
+}
+
+impl Listed {
+    /// Whether an item is the source itself, and a directory. Its content is copied, and nothing of its own.
+    fn is_top(&self, item: &Item) -> bool {
+        self.directory && item.target.as_os_str().is_empty()
+    }
 }
 
 impl Listing {
-    /// The paths of all files and directories in it.
+    /// The paths of all files and directories in the listing.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        let items = self.sources.iter().flat_map(|source| &source.items);
-        items.map(|item| item.source.as_path())
+        self.items().map(|(_, item)| item.source.as_path())
+    }
+
+    /// All items, each with its source.
+    fn items(&self) -> impl Iterator<Item = (&Listed, &Item)> {
+        self.sources.iter().flat_map(|source| source.items.iter().map(move |item| (source, item)))
     }
 }
 
 impl Job {
-    /// Directories whose names decide what the sources are: those before the first wildcard.
-    pub fn searched(&self) -> impl Iterator<Item = PathBuf> {
-        let above = |source: &String| {
-            let parts = source.split('/').take_while(|part| !glob::has_wildcards(part));
-            super::clean("", &parts.map(glob::unescape).collect::<Vec<_>>().join("/"))
-        };
-        self.sources.iter().filter(|source| glob::has_wildcards(source)).map(above)
-    }
     /// Looks up the sources.
     ///
     /// # Errors
@@ -133,36 +133,8 @@ impl Job {
         Ok(listing)
     }
 
-    /// `--parents`: parent directories are kept, from `/./` on if the source has that.
-    fn with_parents(&self, tree: &Tree, source: &str) -> Result<Option<Listed>, CopyError> {
-        let (pivot, pattern) = source.split_once("/./").unwrap_or(("", source));
-        let pattern = pattern.trim_matches('/').trim_start_matches("./");
-        let Some(Found { path: base, .. }) = tree.resolve(pivot)?.pop() else { return Ok(None) };
-        if !glob::has_wildcards(pattern) {
-            tree.resolve(&format!("{pivot}/{pattern}"))?;
-        }
-        let glob = Glob::parse(pattern, DoubleStar::Deep)?;
-        let fits = |item: &Item| {
-            let text = item.target.to_string_lossy();
-            !text.is_empty()
-                && (glob.matches(&text) || text.match_indices('/').any(|(end, _)| glob.matches(&text[..end])))
-        };
-        let all = tree.list(&base, Path::new(""), &self.exclude)?;
-        let kept: Vec<Item> = all.iter().filter(|item| fits(item)).cloned().collect();
-        // Directories on the way are copied with their attributes.
-        let above = |item: &&Item| {
-            item.kind == Kind::Directory
-                && !item.target.as_os_str().is_empty()
-                && kept.iter().any(|kept| kept.target != item.target && kept.target.starts_with(&item.target))
-        };
-        let mut items: Vec<Item> = all.iter().filter(above).filter(|item| !fits(item)).cloned().collect();
-        items.extend(kept);
-        items.sort_by(|a, b| a.target.cmp(&b.target));
-        Ok((!items.is_empty()).then_some(Listed { path: base, directory: true, items }))
-    }
-
-    /// A digest of everything that the copy depends on in its sources: names, kinds, modes, owners, attributes and
-    /// contents; times where the job keeps them.
+    /// The digest of everything in the sources that the copy depends on: names, kinds, modes, owners,
+    /// attributes and contents, and times if the job keeps them.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -170,30 +142,36 @@ impl Job {
         Ok(self.described(tree, listing)?.0)
     }
 
-    /// As [`Job::digest`], and what of each file is in it: its path, its mode, and the digest of its content. Nothing of more than
-    /// 100,000 files.
+    /// As [`Job::digest`], and with a description of each file. The descriptions are left out if there are
+    /// more than 100,000 files.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn described(&self, tree: &Tree, listing: &Listing) -> Result<(String, Vec<Described>), CopyError> {
-        let items: Vec<&Item> = listing.sources.iter().flat_map(|source| &source.items).collect();
-        let contents = items.iter().map(|item| content::read(tree, item)).collect::<Result<Vec<_>, _>>()?;
+        let items: Vec<(&Listed, &Item)> = listing.items().collect();
+        let contents =
+            items.iter().map(|(_, item)| content::read(tree, item)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(cache) = &tree.read_before {
+            // Without it, the next build reads these files once more.
+            let _ = cache.borrow_mut().save();
+        }
         let digest = self.digest_of(tree, listing, &contents)?;
         if items.len() > DESCRIBED {
             return Ok((digest, Vec::new()));
         }
         let hex = |content: &Content| content.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let facts = |(item, content): (&&Item, &Content)| {
+        let facts = |(item, content): (&Item, &Content)| {
             let shown = match item.kind {
                 Kind::Symlink => String::from_utf8_lossy(content).into_owned(),
                 _ => hex(content),
             };
             (item.source.to_string_lossy().into_owned(), item.stat.st_mode & 0o7777, shown)
         };
-        Ok((digest, items.iter().zip(&contents).map(facts).collect()))
+        let all = items.iter().zip(&contents).filter(|((source, item), _)| !source.is_top(item));
+        Ok((digest, all.map(|((_, item), content)| facts((item, content))).collect()))
     }
 
-    /// The digest with these contents, one for each item.
+    /// The digest, with these contents: one for each item.
     fn digest_of(&self, tree: &Tree, listing: &Listing, contents: &[Content]) -> Result<String, CopyError> {
         let mut hash = content::Fields::default();
         let mut contents = contents.iter();
@@ -202,13 +180,16 @@ impl Job {
             hash.field(if source.directory { b"directory" } else { b"file" });
             for item in &source.items {
                 let content = contents.next().map_or(&[][..], Vec::as_slice);
+                if source.is_top(item) {
+                    continue;
+                }
                 content::describe(&mut hash, tree, item, content)?;
                 if self.keep_times {
                     hash.field(&item.stat.st_mtime.to_le_bytes());
                     hash.field(&item.stat.st_mtime_nsec.to_le_bytes());
                 }
                 count += 1;
-                // Two names of one file are not the same as two files.
+                // Two names of one file differ from two files with the same content.
                 if item.kind == Kind::File && item.stat.st_nlink > 1 {
                     let inode = (item.stat.st_dev, item.stat.st_ino);
                     let first = *first.entry(inode).or_insert(count);
@@ -230,11 +211,11 @@ impl Job {
         Ok(hash.finish())
     }
 
-    /// Copies into an image's file system. `now` is the time of what the copy makes by itself; `scratch` is a directory
-    /// for a temporary file.
+    /// Copies the files into an image's file system. `now` is the time for directories that the copy makes by
+    /// itself. `scratch` is a directory for a temporary file.
     ///
-    /// Returns the digest ([`Job::digest`]) of what was copied; a context may have changed since it was listed. None if
-    /// the tree cannot change, because then the digest of the listing holds.
+    /// Returns the digest ([`Job::digest`]) of what was copied, because a context may have changed since it
+    /// was listed. Returns `None` if the tree cannot change: the digest of the listing holds then.
     ///
     /// # Errors
     /// [`CopyError`].
@@ -250,7 +231,7 @@ impl Job {
         let sources = listing.sources.len() + self.fetched.len() + self.inline.len();
         let many = sources > 1;
         if sources == 0 {
-            // Patterns without a match.
+            // No pattern had a match.
             return Ok(None);
         }
         let place = match &self.chmod {
@@ -283,25 +264,25 @@ impl Job {
     }
 }
 
-/// A job while it runs.
+/// A job that is running.
 struct Copying<'a> {
     job: &'a Job,
     tree: &'a Tree,
     place: Place,
     owner: Option<Owner>,
     scratch: &'a Path,
-    /// Links followed.
+    /// The destination, with links followed.
     destination: PathBuf,
     links: Links,
 }
 
-/// Device and inode of a file of the tree.
+/// The device and inode number of a file in the tree.
 type Inode = (u64, u64);
 
-/// Files that have more names than one, and the first of these in the image: the others become links to it.
+/// The files with several names, and the first name of each in the image. The others become hard links to it.
 #[derive(Default)]
 struct Links {
-    /// With the content.
+    /// The first name and the content of each file.
     first: HashMap<Inode, (PathBuf, Content)>,
     names: HashMap<PathBuf, Inode>,
 }
@@ -312,7 +293,7 @@ impl Links {
         self.names.insert(name.to_owned(), inode);
     }
 
-    /// Another file takes the name: what follows must not become a link to that.
+    /// Another file takes this name, so later names must not become links to it.
     fn forget(&mut self, name: &Path) {
         if let Some(inode) = self.names.remove(name) {
             self.first.remove(&inode);
@@ -338,7 +319,7 @@ impl Copying<'_> {
                 false => self.destination.clone(),
             };
             // The content of a directory is copied, not its own mode and owner (reference, "COPY").
-            if source.directory && item.target.as_os_str().is_empty() {
+            if source.is_top(item) {
                 contents.push(Content::new());
                 continue;
             }
@@ -351,7 +332,7 @@ impl Copying<'_> {
         Ok(())
     }
 
-    /// Places a downloaded file, for its owner only, as in Docker.
+    /// Places a downloaded file. Its mode lets only the owner use it, as in Docker.
     fn fetched(&self, fetched: &Fetched, into: bool) -> Result<(), CopyError> {
         let path = Path::new(&fetched.name);
         let mut file = fetched.file.try_clone().map_err(content::error("read", path))?;
@@ -376,7 +357,7 @@ impl Copying<'_> {
         self.place.file(&target, &metadata, &mut inline.content.as_bytes())
     }
 
-    /// A directory's content needs a directory as destination.
+    /// Makes the destination directory that the content of a directory needs.
     fn make_destination(&self, found: Option<Kind>) -> Result<(), CopyError> {
         match found {
             Some(Kind::Directory) | None => self.place.ensure(&self.destination).map(|_| ()),
@@ -384,8 +365,8 @@ impl Copying<'_> {
         }
     }
 
-    /// Unpacks a file that is an archive, and copies any other. A file of the context is copied to a temporary file
-    /// first, so that the same content is checked, hashed and unpacked.
+    /// Unpacks a file if it is an archive, and copies it otherwise. A file of the context is copied to a
+    /// temporary file first, so that the content that is checked, hashed and unpacked is the same.
     fn unpack_or_copy(&mut self, source: &Listed, item: &Item, target: &Path) -> Result<Content, CopyError> {
         let open = self.tree.open(&item.source, OFlags::RDONLY | OFlags::NONBLOCK);
         let mut file = File::from(open.map_err(failed("open", &item.source))?);
@@ -403,13 +384,13 @@ impl Copying<'_> {
         }
         // `--chmod` does not apply to the content of an archive.
         self.place.ensure_as(&self.destination, 0o755)?;
-        // Its entries may take any name.
+        // The archive's entries may take any name.
         self.links = Links::default();
         archive::unpack(file, &source.path, &self.destination, self.owner, &self.place)?;
         Ok(content)
     }
 
-    /// Copies one item, with the content of `instead` if that is given. Returns its content.
+    /// Copies one item. `instead`, if given, has the content. Returns the content.
     fn item(&mut self, item: &Item, target: &Path, instead: Option<File>) -> Result<Content, CopyError> {
         self.links.forget(target);
         let (tree, place) = (self.tree, &self.place);
@@ -433,7 +414,7 @@ impl Copying<'_> {
                     None => File::from(open(OFlags::RDONLY | OFlags::NONBLOCK)?),
                 };
                 metadata.xattrs = content::attributes(tree, &file, item)?;
-                // A tree that cannot change needs no second look.
+                // A tree that cannot change was hashed already.
                 let content = if tree.is_context() {
                     let mut source = content::Hashing::new(file);
                     place.file(target, &metadata, &mut source)?;
@@ -454,7 +435,7 @@ impl Copying<'_> {
             }
             Kind::Node => {
                 let kind = FileType::from_raw_mode(item.stat.st_mode);
-                // A socket is useless without its process: Docker leaves it out as well.
+                // A socket is useless without its process. Docker leaves sockets out as well.
                 if kind != FileType::Socket {
                     place.node(target, &metadata, kind, item.stat.st_rdev)?;
                 }

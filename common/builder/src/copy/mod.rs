@@ -3,9 +3,12 @@
 mod archive;
 mod content;
 mod job;
+pub(crate) mod links;
 mod mode;
 mod owner;
+mod parents;
 mod place;
+mod stat_cache;
 mod tree;
 
 pub use archive::{is_archive, unpack_context, unpack_tree};
@@ -13,7 +16,8 @@ pub use job::{Described, Fetched, Inline, Job, Listing};
 pub use mode::{Chmod, ChmodError};
 pub use owner::{Owner, OwnerError};
 pub use place::{Metadata, Place};
-pub(crate) use tree::parts;
+pub(crate) use stat_cache::StatCache;
+pub(crate) use tree::cleaned;
 pub use tree::{Found, Item, Kind, Tree, clean};
 
 use std::{
@@ -24,36 +28,39 @@ use std::{
 /// Why files could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// A source that does not exist in the context.
+    /// A source does not exist in the context.
     #[error("file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
     NotInContext(String),
-    /// A source that does not exist in a stage or an image.
+    /// A source does not exist in a stage or image.
     #[error("stat {0}: file does not exist")]
     NotFound(String),
-    /// More than one source, and a destination that is not a directory.
+    /// There is more than one source, and the destination is not a directory.
     #[error(
         "when using {0} with more than one source file, the destination must be a directory and end with a /"
     )]
     NotADirectory(&'static str),
-    /// A file where a directory is in the image.
+    /// A file would replace a directory of the image.
     #[error("cannot overwrite directory {0:?} with a file")]
     OverDirectory(PathBuf),
-    /// A directory where a file is in the image.
+    /// A directory would replace a file of the image.
     #[error("cannot copy to non-directory: {0}")]
     OverFile(PathBuf),
-    /// An invalid `--chmod`.
+    /// The value of `--chmod` is invalid.
     #[error(transparent)]
     Chmod(#[from] ChmodError),
-    /// An unknown user or group in `--chown`.
+    /// The user or group of `--chown` is unknown.
     #[error(transparent)]
     Owner(#[from] OwnerError),
-    /// An invalid pattern.
+    /// The name of a here-document leads to another directory.
+    #[error("a file cannot have the name {0:?} of the here-document")]
+    DocumentName(String),
+    /// A pattern is invalid.
     #[error(transparent)]
     Pattern(#[from] crate::glob::BadPattern),
-    /// An invalid `--exclude`.
+    /// The value of `--exclude` is invalid.
     #[error(transparent)]
     Exclude(#[from] crate::ignore::IgnoreError),
-    /// An archive that ends too early, or is not an archive.
+    /// An archive cannot be unpacked: it ends too early, or is damaged.
     #[error("unpack {path:?}: {source}")]
     Archive {
         /// The archive.
@@ -61,10 +68,10 @@ pub enum CopyError {
         /// The cause.
         source: io::Error,
     },
-    /// Any error of the system.
+    /// A system call failed.
     #[error("{verb} {path:?}: {source}")]
     System {
-        /// The verb of the attempt.
+        /// What was tried.
         verb: &'static str,
         /// The file.
         path: PathBuf,
@@ -73,7 +80,7 @@ pub enum CopyError {
     },
 }
 
-/// Names the object of a system call that failed.
+/// For `map_err`: makes the error of `verb` on the file at `path`.
 fn failed(verb: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> CopyError {
     let path = path.to_owned();
     move |source| CopyError::System { verb, path, source }

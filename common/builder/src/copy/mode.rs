@@ -1,37 +1,37 @@
-//! `--chmod`: octal, or symbolic as for chmod(1).
+//! The value of `--chmod`: octal, or symbolic as in chmod(1).
 
 /// A mode to set, or a change of the existing mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chmod {
-    /// `755`.
+    /// An octal mode, `755`.
     Octal(u32),
-    /// `u=rwX,go=rX`.
+    /// A symbolic mode, `u=rwX,go=rX`.
     Symbolic(Vec<Change>),
 }
 
 /// One change of a symbolic mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Which of user (4), group (2) and others (1).
+    /// The classes to change: user (4), group (2) and others (1), added up.
     who: u32,
     operator: char,
-    /// Bits as for others: 4, 2, 1.
+    /// The permission bits of one class: read (4), write (2) and execute (1), added up.
     bits: u32,
-    /// `X`: 1 if it is a directory or anyone may execute it.
+    /// `X`: execute, if the file is a directory or anybody may execute it.
     conditional_execute: bool,
     set_id: bool,
     sticky: bool,
-    /// `g=u`: shift of the class whose bits are copied.
+    /// `g=u`: how far to shift the mode to get the bits of the class that is copied.
     copy_from: Option<u32>,
 }
 
-/// Text that is not a mode.
+/// The text is not a mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
 pub struct ChmodError(String);
 
 impl Chmod {
-    /// Parses it.
+    /// Parses the value of `--chmod`.
     ///
     /// # Errors
     /// [`ChmodError`].
@@ -48,7 +48,7 @@ impl Chmod {
         Ok(Self::Symbolic(changes))
     }
 
-    /// The new mode (permission bits only) of a file with the mode `old`.
+    /// The new mode of a file whose mode is `old`. Only permission bits, set-id bits and the sticky bit.
     pub fn apply(&self, old: u32, directory: bool) -> u32 {
         match self {
             Self::Octal(mode) => *mode,
@@ -71,7 +71,7 @@ fn clause_changes(clause: &str, changes: &mut Vec<Change>) -> Option<()> {
             _ => return None,
         };
     }
-    // Without a class, all are meant; there is no umask in a build.
+    // Without a class, all classes are meant. There is no umask in a build.
     let who = if who == 0 { 7 } else { who };
     let mut rest = clause[end..].chars().peekable();
     while let Some(operator) = rest.next() {
@@ -126,7 +126,7 @@ impl Change {
         match self.operator {
             '+' => mode | set,
             '-' => mode & !set,
-            // GNU chmod changes the set-id bits of directories only if they are named.
+            // GNU chmod changes the set-id bits of a directory only if they are named.
             _ if directory => mode & !(touched & 0o777) | set,
             _ => mode & !touched | set,
         }

@@ -1,4 +1,5 @@
-//! `--chown` and USER: names and numbers, resolved in the image's own `/etc/passwd` and `/etc/group`.
+//! The owners of `--chown` and USER: numbers, or names that are looked up in the image's own `/etc/passwd`
+//! and `/etc/group`.
 
 use std::os::fd::OwnedFd;
 
@@ -7,30 +8,30 @@ use runtime::user::{account_named, group_named, id};
 /// A user and a group, as numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// The user.
+    /// The user id.
     pub uid: u32,
-    /// The group.
+    /// The group id.
     pub gid: u32,
 }
 
-/// A name that the image does not have.
+/// Why an owner cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
-    /// No such user.
+    /// The image has no such user.
     #[error("unable to find user {0}: no matching entries in passwd file")]
     NoUser(String),
-    /// No such group.
+    /// The image has no such group.
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
-    /// The list of them cannot be read.
+    /// `/etc/passwd` or `/etc/group` cannot be read.
     #[error(transparent)]
     Unreadable(#[from] runtime::Error),
 }
 
 impl Owner {
-    /// Resolves `user[:group]` in the image below `root`. Without a group, a name gets its group from `/etc/passwd`,
-    /// and a number gets the same number as group. (A process of that user gets another group, see [`runtime::user::resolve`]:
-    /// Docker has two rules.)
+    /// Resolves `user[:group]` in the image below `root`. Without a group, the group of a name comes from
+    /// `/etc/passwd`, and the group of a number is the same number. (A process of that user gets another
+    /// group, see [`runtime::user::resolve`]: Docker has two rules.)
     ///
     /// # Errors
     /// [`OwnerError`].

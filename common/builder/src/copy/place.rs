@@ -1,9 +1,9 @@
-//! Places files into an image's file system. The kernel resolves paths inside the image's root. A link at the end of a
-//! path is replaced, never followed. [`Place::resolve`] tells where a destination that is a link leads.
+//! Places files into an image's file system. The kernel resolves paths inside the image's root. A link at the
+//! end of a path is replaced and never followed. [`Place::resolve`] tells where a destination that is a link
+//! leads.
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     ffi::{OsStr, OsString},
     fs::File,
     io,
@@ -11,7 +11,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     rc::Rc,
 };
 
@@ -21,7 +21,7 @@ use rustix::{
 };
 
 use super::{
-    CopyError, Kind, Owner, failed,
+    CopyError, Kind, Owner, failed, links,
     tree::{kind, open_inside, stat},
 };
 
@@ -32,30 +32,27 @@ pub struct Metadata {
     pub mode: u32,
     /// User and group.
     pub owner: Owner,
-    /// When it was modified; none for now.
+    /// The modification time. `None` for now.
     pub modified: Option<Timespec>,
     /// Extended attributes.
     pub xattrs: Vec<(OsString, Vec<u8>)>,
 }
 
-/// An image's file system to place files into.
+/// The file system of an image, into which files are placed.
 #[derive(Debug)]
 pub struct Place {
     root: OwnedFd,
-    /// Owner of directories that are made on the way.
+    /// The owner of parent directories that are made.
     owner: Owner,
-    /// Their mode.
+    /// The mode of parent directories that are made.
     mode: u32,
-    /// Their time; none for now.
+    /// The time of parent directories that are made. `None` for now.
     now: Option<Timespec>,
-    /// The last directory: files come directory by directory.
+    /// The directory that was used last, because files come directory by directory.
     last: RefCell<Option<(PathBuf, Rc<OwnedFd>)>>,
-    /// Times of directories are set when nothing more is placed into them.
+    /// The times of directories. They are set at the end, when nothing more is placed into the directories.
     times: RefCell<Vec<(PathBuf, Timespec)>>,
 }
-
-/// The kernel follows forty links in one path.
-const MAX_LINKS: usize = 40;
 
 fn mode_bits(mode: u32) -> Mode {
     Mode::from_bits_truncate(mode & 0o7777)
@@ -65,62 +62,32 @@ fn times(modified: Timespec) -> Timestamps {
     Timestamps { last_access: modified, last_modification: modified }
 }
 
-/// The directory that a path is in, and its name there.
+/// The parent directory of a path, and the name in it.
 fn split(path: &Path) -> (&Path, &OsStr) {
     (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or(OsStr::new(".")))
 }
 
 impl Place {
-    /// Places below `root`. Missing directories on the way are made for `owner`, with the time `now`.
+    /// Places files below `root`. Missing parent directories belong to `owner` and have the time `now`.
     pub fn new(root: OwnedFd, owner: Owner, now: Option<Timespec>) -> Self {
         Self { root, owner, mode: 0o755, now, last: RefCell::default(), times: RefCell::default() }
     }
 
-    /// The same, but missing directories on the way get the permissions `mode`.
+    /// Sets the mode of missing parent directories; 0755 by default.
     pub fn with_mode(self, mode: u32) -> Self {
         Self { mode: mode & 0o777, ..self }
     }
 
-    /// The path for `path` with every link in it resolved, including the last one. A missing part counts as a directory
-    /// or file to make, because a link may lead to it.
+    /// Resolves every link in `path`, including the last part. A missing part is allowed: a link may lead to
+    /// a file or directory that is about to be made.
     ///
     /// # Errors
-    /// [`CopyError::System`]: `ELOOP` for links in a loop.
+    /// [`CopyError::System`]: `ELOOP` for too many links.
     pub fn resolve(&self, path: &Path) -> Result<PathBuf, CopyError> {
-        let mut real = PathBuf::new();
-        let mut links = 0;
-        let parts =
-            |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
-        let mut rest = VecDeque::from(parts(path));
-        while let Some(part) = rest.pop_front() {
-            match Path::new(&part).components().next() {
-                Some(Component::Normal(name)) => real.push(name),
-                Some(Component::RootDir) => real.clear(),
-                Some(Component::ParentDir) => drop(real.pop()),
-                _ => {}
-            }
-            let file = match open_inside(self.root.as_fd(), &real, OFlags::PATH | OFlags::NOFOLLOW) {
-                Ok(file) => file,
-                Err(Errno::NOENT | Errno::NOTDIR) => continue,
-                Err(error) => return Err(failed("open", path)(error)),
-            };
-            if kind(&stat(&file, path)?) != Kind::Symlink {
-                continue;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(failed("open", path)(Errno::LOOP));
-            }
-            let text = rustix::fs::readlinkat(&file, "", []).map_err(failed("read link", &real))?;
-            real.pop();
-            for part in parts(Path::new(OsStr::from_bytes(text.as_bytes()))).into_iter().rev() {
-                rest.push_front(part);
-            }
-        }
-        Ok(real)
+        links::resolve(self.root.as_fd(), path, &mut |_| {})
     }
 
-    /// The file at `path`, with links resolved; none if it does not exist.
+    /// The kind of the file at `path`, with links resolved. `None` if there is no file.
     ///
     /// # Errors
     /// [`CopyError::System`].
@@ -132,7 +99,8 @@ impl Place {
         }
     }
 
-    /// Opens the directory at `path`, with links resolved; makes it, and its parents, if missing.
+    /// Opens the directory at `path`, with links resolved. Makes the directory and its parents if they are
+    /// missing.
     ///
     /// # Errors
     /// [`CopyError::OverFile`], [`CopyError::System`].
@@ -140,10 +108,10 @@ impl Place {
         self.ensure_as(path, self.mode)
     }
 
-    /// As [`Place::ensure`], with another mode.
+    /// As [`Place::ensure`], but new directories have the mode `mode`.
     ///
     /// # Errors
-    /// The same.
+    /// As [`Place::ensure`].
     pub fn ensure_as(&self, path: &Path, mode: u32) -> Result<Rc<OwnedFd>, CopyError> {
         if let Some((last, directory)) = &*self.last.borrow()
             && last == path
@@ -158,7 +126,7 @@ impl Place {
                 let above = self.ensure_as(above, mode)?;
                 match rustix::fs::mkdirat(&*above, name, mode_bits(0o755)) {
                     Ok(()) => {}
-                    // A link to something that does not exist yet.
+                    // The name is a link to something that does not exist yet.
                     Err(Errno::EXIST) if self.kind_at(&above, name, path)? == Some(Kind::Symlink) => {
                         return self.ensure_as(&self.resolve(path)?, mode);
                     }
@@ -176,7 +144,7 @@ impl Place {
         Ok(directory)
     }
 
-    /// Makes a directory, or takes the existing one, and sets its attributes.
+    /// Makes a directory, or takes an existing one, and sets its attributes.
     ///
     /// # Errors
     /// [`CopyError::OverFile`], [`CopyError::System`].
@@ -199,7 +167,7 @@ impl Place {
     /// # Errors
     /// [`CopyError::OverDirectory`], [`CopyError::System`].
     pub fn file(&self, path: &Path, metadata: &Metadata, source: &mut dyn Source) -> Result<(), CopyError> {
-        // It is read again if the written content has to be hashed.
+        // The file is read again if the written content has to be hashed.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
             self.instead(path, |above, name| rustix::fs::openat(above, name, flags, mode_bits(0o600)))?;
@@ -228,7 +196,7 @@ impl Place {
         self.describe(&*self.ensure(above)?, name, path, metadata, Kind::Symlink)
     }
 
-    /// Makes a device, a fifo or a socket.
+    /// Makes a device node, a fifo or a socket.
     ///
     /// # Errors
     /// [`CopyError::OverDirectory`], [`CopyError::System`].
@@ -246,7 +214,7 @@ impl Place {
         self.describe(&*self.ensure(above)?, name, path, metadata, Kind::Node)
     }
 
-    /// Makes another name for the file at `existing`.
+    /// Makes a hard link at `path` to the file at `existing`.
     ///
     /// # Errors
     /// [`CopyError::OverDirectory`], [`CopyError::System`].
@@ -256,7 +224,7 @@ impl Place {
         self.instead(path, |above, name| rustix::fs::linkat(&*from, from_name, above, name, AtFlags::empty()))
     }
 
-    /// Sets the times of directories. Comes last.
+    /// Sets the times of directories. Call this last.
     ///
     /// # Errors
     /// [`CopyError::System`].
@@ -270,8 +238,8 @@ impl Place {
         Ok(())
     }
 
-    /// Removes what stands at `path` and is no directory that a directory may be merged with: an archive's entry takes the
-    /// place of anything else.
+    /// Removes the file at `path`, because an entry of an archive replaces it. A directory stays if another
+    /// directory is to be merged with it.
     ///
     /// # Errors
     /// [`CopyError::OverFile`], [`CopyError::System`].
@@ -283,7 +251,7 @@ impl Place {
             return Ok(());
         }
         if found == Some(Kind::Directory) {
-            // What is known of it is of a directory that goes.
+            // The directory goes, and with it what is known about it.
             *self.last.borrow_mut() = None;
             self.times.borrow_mut().retain(|(at, _)| !at.starts_with(path));
         }
@@ -298,7 +266,7 @@ impl Place {
         }
     }
 
-    /// Makes something at `path`, replacing an existing file.
+    /// Makes something at `path`. Replaces an existing file, but no directory.
     fn instead<T>(
         &self,
         path: &Path,
@@ -317,7 +285,7 @@ impl Place {
         make(&above, name).map_err(failed("create", path))
     }
 
-    /// Sets the metadata of something other than a regular file.
+    /// Sets the attributes of anything but a regular file.
     fn describe(
         &self,
         above: &OwnedFd,
@@ -350,12 +318,12 @@ impl Place {
     }
 }
 
-/// Contents for a new file.
+/// The content of a new file.
 pub trait Source {
-    /// Writes all of it.
+    /// Writes the whole content to `file`.
     ///
     /// # Errors
-    /// Of reading or of writing.
+    /// When the content cannot be read or written.
     fn write_to(&mut self, file: &mut File) -> io::Result<()>;
 }
 
@@ -367,7 +335,7 @@ impl Source for &[u8] {
 
 impl Source for File {
     fn write_to(&mut self, file: &mut File) -> io::Result<()> {
-        // Shares the blocks if the file system can; otherwise the kernel copies (copy_file_range).
+        // Shares the blocks if the file system can. Otherwise the kernel copies (copy_file_range).
         if rustix::fs::ioctl_ficlone(&*file, &*self).is_ok() {
             return Ok(());
         }
@@ -375,7 +343,8 @@ impl Source for File {
     }
 }
 
-/// Whether an attribute belongs to the file, not to the overlay or to the host's policy.
+/// Whether an attribute belongs to the file itself. Attributes of overlayfs and of the host's security policy
+/// do not.
 pub(super) fn is_portable(name: &OsStr) -> bool {
     let name = name.as_bytes();
     !name.starts_with(b"trusted.overlay.")
@@ -386,7 +355,7 @@ pub(super) fn is_portable(name: &OsStr) -> bool {
 fn set_xattrs(file: impl AsFd, xattrs: &[(OsString, Vec<u8>)], path: &Path) -> Result<(), CopyError> {
     for (name, value) in xattrs {
         match rustix::fs::fsetxattr(&file, name.as_os_str(), value, XattrFlags::empty()) {
-            // As with cp, attributes that the image's file system does not support are lost without an error.
+            // As with cp, attributes that the image's file system does not support are dropped.
             Ok(()) | Err(Errno::NOTSUP) => {}
             Err(error) => return Err(failed("set attribute of", path)(error)),
         }
@@ -394,7 +363,7 @@ fn set_xattrs(file: impl AsFd, xattrs: &[(OsString, Vec<u8>)], path: &Path) -> R
     Ok(())
 }
 
-/// The extended attributes of an open file that belong to it.
+/// The extended attributes of an open file that are portable.
 pub(super) fn xattrs(file: impl AsFd, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>, CopyError> {
     let mut names = vec![0_u8; 64 << 10];
     let length = match rustix::fs::flistxattr(&file, &mut names[..]) {

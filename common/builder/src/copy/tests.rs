@@ -1,4 +1,7 @@
-//! Run as root: files get owners.
+//! Tests that copy files. They need root, because files get owners.
+
+mod archives;
+mod parents;
 
 use std::{
     fs,
@@ -14,7 +17,7 @@ fn open(path: &Path) -> std::os::fd::OwnedFd {
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
 }
 
-/// A context and an image.
+/// A directory with a context and an image.
 fn fixture() -> tempfile::TempDir {
     assert!(rustix::process::geteuid().is_root(), "these tests need root");
     let dir = tempfile::tempdir().unwrap();
@@ -62,7 +65,8 @@ fn job(sources: &[&str], destination: &str) -> Job {
     }
 }
 
-/// Runs a job on a fresh fixture; then the files that the image has more than before, `path=content`.
+/// Runs a job on a fresh fixture. Returns the files that the image has afterwards and had not before, as
+/// `path=content`.
 fn run(job: &Job, ignore: &str) -> Result<Vec<String>, String> {
     let dir = fixture();
     let before = list(&dir.path().join("image"));
@@ -126,7 +130,7 @@ fn where_files_go() {
         // `..` stops at the root.
         (&["../a.txt"], "/x", vec!["x=a.txt"]),
         (&["sub/../../../a.txt"], "/x", vec!["x=a.txt"]),
-        // Patterns name links, not what they lead to; links above the first wildcard are followed.
+        // Patterns match links and not their targets. Links above the first wildcard are followed.
         (&["l*"], "/x/", vec!["x/", "x/link=a.txt"]),
         (&["[al][.i]*"], "/x/", vec!["x/", "x/a.txt=a.txt", "x/link=a.txt"]),
         (&["sublink/*.txt"], "/x/", vec!["x/", "x/d.txt=sub/d.txt"]),
@@ -134,7 +138,7 @@ fn where_files_go() {
         (&["*.none"], "/x/", vec![]),
         (&["none/*.none"], "/x", vec![]),
         (&["*.none", "a.txt"], "/x", vec!["x=a.txt"]),
-        // Destinations that are links are written through, wherever they lead.
+        // A destination that is a link is followed, wherever it leads.
         (&["a.txt"], "/tofile", vec!["file=a.txt"]),
         (&["a.txt"], "/usr/dangling", vec!["none/", "none/made=a.txt"]),
         (&["a.txt"], "/usr/dangling/", vec!["none/", "none/made/", "none/made/a.txt=a.txt"]),
@@ -186,11 +190,13 @@ fn ignored_and_excluded_files_stay_out() {
     let x = ["x/", "x/deep/", "x/deep/e.txt=sub/deep/e.txt"];
     assert_eq!(run(&job(&["sub"], "/x"), "sub/*.txt").unwrap(), x);
     assert_eq!(run(&job(&["sub"], "/x"), "sub\n!sub/deep/e.txt").unwrap(), x);
+    // A link does not lead to what is excluded.
+    assert!(run(&job(&["sublink/d.txt"], "/x"), "sub").is_err());
     let excluding = Job { exclude: Ignore::new(["deep"]).unwrap(), ..job(&["sub"], "/x") };
     assert_eq!(run(&excluding, "").unwrap(), ["x/", "x/d.txt=sub/d.txt"]);
 }
 
-/// Runs a job on a context; then the modes of what it made.
+/// Runs a job on a context. Returns the modes of the files that it made.
 fn modes(dir: &tempfile::TempDir, job: &Job, ignore: &str, names: &[&str]) -> Vec<u32> {
     let context = open(&dir.path().join("context"));
     let tree = Tree::context(context, Ignore::parse(ignore.as_bytes()).unwrap());
@@ -242,7 +248,7 @@ fn attributes_of_a_context_stay_outside() {
     let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
     job.run(&tree, &job.list(&tree).unwrap(), place, None, None, dir.path()).unwrap();
     assert!(place::xattrs(fs::File::open(image).unwrap(), &file).unwrap().is_empty());
-    // Those of an image are a part of it.
+    // The attributes of an image are a part of it.
     let tree = Tree::image(open(&dir.path().join("context")));
     let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
     job.run(&tree, &job.list(&tree).unwrap(), place, None, None, dir.path()).unwrap();
@@ -287,24 +293,6 @@ fn what_changes_while_it_is_copied_has_the_digest_of_the_copy() {
         assert_ne!(copied, listed, "{source}");
         assert_eq!(copied, job.digest(&tree, &job.list(&tree).unwrap()).unwrap(), "{source}");
     }
-}
-
-#[test]
-fn parents_are_kept() {
-    let parents = |sources: &[&str]| Job { parents: true, ..job(sources, "/x/") };
-    assert_eq!(
-        run(&parents(&["sub/deep/e.txt"]), "").unwrap(),
-        ["x/", "x/sub/", "x/sub/deep/", "x/sub/deep/e.txt=sub/deep/e.txt"]
-    );
-    assert_eq!(
-        run(&parents(&["./sub/./deep/*.txt"]), "").unwrap(),
-        ["x/", "x/deep/", "x/deep/e.txt=sub/deep/e.txt"]
-    );
-    assert_eq!(
-        run(&parents(&["sub/**/*.txt"]), "").unwrap(),
-        ["x/", "x/sub/", "x/sub/d.txt=sub/d.txt", "x/sub/deep/", "x/sub/deep/e.txt=sub/deep/e.txt"]
-    );
-    assert!(run(&parents(&["sub/none"]), "").is_err());
 }
 
 #[test]
@@ -370,122 +358,6 @@ fn the_digest_depends_on_contents_and_not_on_times() {
     assert_ne!(third, second);
     fs::rename(context.join("sub/d.txt"), context.join("sub/f.txt")).unwrap();
     assert_ne!(digest(&["sub"]), third);
-}
-
-/// Adds an archive of these entries to `/t/` of a fixture where `t/d` is a directory with a file in it and `t/l` a link to
-/// `/usr`; then what stands below `/`.
-fn add(entries: &[(::archive::Entry, &[u8])]) -> Result<Vec<String>, String> {
-    let mut tar = ::archive::Writer::new(Vec::new());
-    for (entry, content) in entries {
-        tar.entry(entry).unwrap();
-        tar.data(content).unwrap();
-    }
-    add_stream(tar.finish().unwrap())
-}
-
-fn add_stream(archive: Vec<u8>) -> Result<Vec<String>, String> {
-    let dir = fixture();
-    fs::write(dir.path().join("context/a"), archive).unwrap();
-    fs::create_dir_all(dir.path().join("image/t/d/deep")).unwrap();
-    fs::write(dir.path().join("image/t/d/deep/f"), "old").unwrap();
-    symlink("/usr", dir.path().join("image/t/l")).unwrap();
-    let before = list(&dir.path().join("image/usr"));
-    let tree = Tree::context(open(&dir.path().join("context")), Ignore::default());
-    let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
-    let job = Job { unpack: true, instruction: "ADD", ..job(&["a"], "/t/") };
-    let done = job.run(&tree, &job.list(&tree).unwrap(), place, None, None, dir.path());
-    done.map_err(|error| error.to_string())?;
-    assert_eq!(list(&dir.path().join("image/usr")), before, "nothing is written through a link");
-    Ok(list(&dir.path().join("image/t")))
-}
-
-#[test]
-fn entries_of_archives_replace_what_stands_there() {
-    use ::archive::{Entry, Kind};
-    let file =
-        |name: &str| (Entry { mode: 0o644, size: 3, stored: 3, ..Entry::new(Kind::File, name) }, &b"new"[..]);
-    let directory = |name: &str| {
-        let mtime = ::archive::Time { seconds: 7, nanoseconds: 0 };
-        (Entry { mode: 0o755, mtime, ..Entry::new(Kind::Directory, name) }, &b""[..])
-    };
-    for (entries, expected) in [
-        // A directory with all that is in it by a file, also one of the same archive.
-        (vec![file("d")], vec!["/", "d=new", "l -> /usr"]),
-        (vec![directory("d/"), directory("d/deep/"), file("d")], vec!["/", "d=new", "l -> /usr"]),
-        // A link by a directory, which is not the one that it led to.
-        (vec![directory("l/"), file("l/f")], vec!["/", "d/", "d/deep/", "d/deep/f=old", "l/", "l/f=new"]),
-        // A directory takes a directory's place with what is in it.
-        (
-            vec![directory("d/"), file("d/f")],
-            vec!["/", "d/", "d/deep/", "d/deep/f=old", "d/f=new", "l -> /usr"],
-        ),
-        // The target is the archive's root.
-        (vec![file("../../x")], vec!["/", "d/", "d/deep/", "d/deep/f=old", "l -> /usr", "x=new"]),
-        (
-            vec![directory("./"), file("a/../y")],
-            vec!["/", "d/", "d/deep/", "d/deep/f=old", "l -> /usr", "y=new"],
-        ),
-    ] {
-        assert_eq!(add(&entries).unwrap(), expected);
-    }
-}
-
-#[test]
-fn archives_are_limited() {
-    use ::archive::{Entry, Kind, Writer};
-    let zeros = vec![0; 100 << 20];
-    let mut tar = Writer::new(Vec::new());
-    let size = zeros.len() as u64;
-    tar.entry(&Entry { size, stored: size, ..Entry::new(Kind::File, "zeros") }).unwrap();
-    tar.data(&zeros).unwrap();
-    let bomb = zstd::encode_all(&tar.finish().unwrap()[..], 1).unwrap();
-    let error = add_stream(bomb).unwrap_err();
-    assert_eq!(error, "unpack \"a\": unpacked size exceeds 1000 times the compressed size");
-}
-
-#[test]
-fn archives_are_unpacked() {
-    use std::io::Write;
-    let mut tar = ::archive::Writer::new(Vec::new());
-    let mut file = ::archive::Entry::new(::archive::Kind::File, "dir/f");
-    (file.mode, file.uid, file.size, file.stored) = (0o640, 5, 2, 2);
-    tar.entry(&file).unwrap();
-    tar.data(b"hi").unwrap();
-    let mut link = ::archive::Entry::new(::archive::Kind::Symlink, "../../l");
-    link.link = b"/etc/passwd".to_vec();
-    tar.entry(&link).unwrap();
-    let mut hard = ::archive::Entry::new(::archive::Kind::HardLink, "h");
-    hard.link = b"dir/f".to_vec();
-    tar.entry(&hard).unwrap();
-    let tar = tar.finish().unwrap();
-
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&tar).unwrap();
-    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
-    bzip2.write_all(&tar).unwrap();
-    let zstd = zstd::encode_all(&*tar, 1).unwrap();
-    let xz = {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("t"), &tar).unwrap();
-        let done = std::process::Command::new("xz").arg(dir.path().join("t")).status().unwrap();
-        assert!(done.success(), "this test needs xz");
-        fs::read(dir.path().join("t.xz")).unwrap()
-    };
-    for archive in [tar, gzip.finish().unwrap(), bzip2.finish().unwrap(), zstd, xz] {
-        let dir = fixture();
-        fs::write(dir.path().join("context/a"), archive).unwrap();
-        let tree = Tree::context(open(&dir.path().join("context")), Ignore::default());
-        let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
-        let job = Job { unpack: true, instruction: "ADD", ..job(&["a"], "/t/") };
-        job.run(&tree, &job.list(&tree).unwrap(), place, None, None, dir.path()).unwrap();
-        let t = dir.path().join("image/t");
-        assert_eq!(
-            list(&t),
-            ["/", "dir/", "dir/f=hi", "h=hi", "l -> /etc/passwd"],
-            "the target is the archive's root, and nothing leaves it"
-        );
-        assert_eq!(t.join("h").metadata().unwrap().uid(), 5);
-    }
 }
 
 #[test]

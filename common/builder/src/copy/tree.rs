@@ -1,10 +1,13 @@
-//! What COPY and ADD read: the build context, or the file system of a stage or an image. Every path is resolved by the
-//! kernel inside of the tree's root (openat2, RESOLVE_IN_ROOT), so no symbolic link leads out of it.
+//! The trees that COPY and ADD read: the build context, or the file system of a stage or image. The kernel
+//! resolves every path inside the tree's root (openat2, RESOLVE_IN_ROOT), so no symbolic link leads out of
+//! it.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Component, Path, PathBuf},
@@ -15,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{CopyError, Owner, failed};
+use super::{CopyError, Owner, StatCache, failed, links};
 use crate::{
     glob::{self, DoubleStar, Glob},
     ignore::Ignore,
@@ -27,11 +30,16 @@ pub struct Tree {
     root: OwnedFd,
     ignore: Ignore,
     context: bool,
-    /// Where it is, if somebody may want to know what was read of it.
+    /// The path of the root, if the tree outlives the build.
     path: Option<PathBuf>,
+    /// The directories whose entries were read, and the links that were followed with the directories that
+    /// they are in. None if nobody asks for them.
+    seen: Option<RefCell<BTreeSet<PathBuf>>>,
+    /// What earlier builds have read of it.
+    pub(super) read_before: Option<RefCell<StatCache>>,
 }
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
@@ -40,71 +48,95 @@ pub enum Kind {
     File,
     /// A symbolic link.
     Symlink,
-    /// A device, a fifo or a socket.
+    /// A device node, a fifo or a socket.
     Node,
 }
 
 /// One file to copy.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// Where it is, below the tree's root.
+    /// The file's path, relative to the tree's root.
     pub source: PathBuf,
-    /// Where it goes, below the copy's destination; empty for a directory whose contents are copied.
+    /// The file's new path, relative to the copy's destination. Empty for a directory whose contents are
+    /// copied.
     pub target: PathBuf,
-    /// What it is.
+    /// The file's kind.
     pub kind: Kind,
-    /// What is known of it.
+    /// The file's metadata.
     pub stat: Stat,
 }
 
-/// A file that a source names.
+/// A file that a source of COPY or ADD names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Its path below the tree's root, without links.
+    /// The file's path, relative to the tree's root, with links followed.
     pub path: PathBuf,
-    /// The name that it was asked for by: a link's own, not its target's. Empty for the root.
+    /// The name that the source used: that of a link, and not of its target. Empty for the root.
     pub name: OsString,
 }
 
 impl Tree {
-    /// The build context in the directory `root`, without what `ignore` takes out.
+    /// The build context in the directory `root`, without the files that `ignore` excludes.
     pub fn context(root: OwnedFd, ignore: Ignore) -> Self {
-        Self { root, ignore, context: true, path: None }
+        Self { root, ignore, context: true, path: None, seen: None, read_before: None }
     }
 
     /// The file system of an image or a stage.
     pub fn image(root: OwnedFd) -> Self {
-        Self { root, ignore: Ignore::default(), context: false, path: None }
+        Self { context: false, ..Self::context(root, Ignore::default()) }
     }
 
-    /// The same, with the path of its root.
+    /// Sets the path of the tree's root.
     pub fn at(self, path: &Path) -> Self {
         Self { path: Some(path.to_owned()), ..self }
     }
 
-    /// The path of its root, if it has one that outlives the build.
+    /// The same tree, which notes what decides which files are found ([`Tree::seen`]).
+    pub(crate) fn noting(self) -> Self {
+        Self { seen: Some(RefCell::default()), ..self }
+    }
+
+    /// The same tree, with the digests of files that earlier builds have read.
+    pub(crate) fn with_stat_cache(self, cache: StatCache) -> Self {
+        Self { read_before: Some(RefCell::new(cache)), ..self }
+    }
+
+    /// The path of the tree's root, if the tree outlives the build.
     pub fn host_path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// What is taken out of it.
+    /// What decided which files were found: the directories that were searched, and the links that were
+    /// followed with the directories that they are in. Empty unless the tree notes it.
+    pub(crate) fn seen(&self) -> Vec<PathBuf> {
+        self.seen.iter().flat_map(|seen| seen.borrow().clone()).collect()
+    }
+
+    /// Records what was looked at to find files.
+    fn see(&self, path: &Path) {
+        if let Some(seen) = &self.seen {
+            seen.borrow_mut().insert(path.to_owned());
+        }
+    }
+
+    /// The patterns of files that are excluded from the tree.
     pub fn ignore(&self) -> &Ignore {
         &self.ignore
     }
 
-    /// Whether owners in it count for nothing: those of a context never reach an image.
+    /// Whether the tree is a context. Owners in a context are ignored: they never reach an image.
     pub fn is_context(&self) -> bool {
         self.context
     }
 
-    /// Opens a file in it, without following a link at the path's end.
+    /// Opens a file in the tree. Does not follow a link at the end of the path.
     pub(super) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         open_inside(self.root.as_fd(), path, flags | OFlags::NOFOLLOW)
     }
 
-    /// The files that a source names: itself, or all that fit it as a pattern. Links are followed, those before the first
-    /// wildcard and one at the end; each file keeps the name that it was found by. Empty for a pattern that nothing
-    /// fits.
+    /// The files that a source names: one path, or all files that match a pattern. Follows links before the
+    /// first wildcard and at the end, but each file keeps the name that matched. Empty if nothing matches the
+    /// pattern.
     ///
     /// # Errors
     /// [`CopyError::NotInContext`], [`CopyError::NotFound`], [`CopyError::Pattern`].
@@ -126,11 +158,11 @@ impl Tree {
             fitting = next;
         }
         fitting.retain(|path| !self.is_out(path));
-        // A link that leads nowhere is no reason to leave a file out without a word.
+        // A broken link is an error: it must not be left out silently.
         fitting.iter().map(|path| self.found(path, &path.to_string_lossy())).collect()
     }
 
-    /// The file at `path`, no part of which is a pattern. Links are followed.
+    /// The file at `path`, which is not a pattern. Follows links.
     ///
     /// # Errors
     /// [`CopyError::NotInContext`], [`CopyError::NotFound`].
@@ -138,16 +170,28 @@ impl Tree {
         Ok(self.found(&clean("", path), path)?.path)
     }
 
-    fn found(&self, path: &Path, source: &str) -> Result<Found, CopyError> {
+    /// The file at `path`, with links followed. `source` is the name of the source in an error.
+    pub(super) fn found(&self, path: &Path, source: &str) -> Result<Found, CopyError> {
         let name = path.file_name().unwrap_or_default().to_owned();
-        match self.follow(path)? {
-            Some(path) => Ok(Found { path, name }),
-            None if self.context => Err(CopyError::NotInContext(source.to_owned())),
-            None => Err(CopyError::NotFound(source.to_owned())),
+        self.follow(path)?.map(|path| Found { path, name }).ok_or_else(|| self.missing(source))
+    }
+
+    /// The error for a source that does not exist.
+    pub(super) fn missing(&self, source: &str) -> CopyError {
+        match self.context {
+            true => CopyError::NotInContext(source.to_owned()),
+            false => CopyError::NotFound(source.to_owned()),
         }
     }
 
-    /// The entries of a directory that fit a pattern. Nothing where it is no directory, or a link.
+    /// The item for the file at a resolved path.
+    pub(super) fn item(&self, source: PathBuf, target: PathBuf) -> Result<Item, CopyError> {
+        let file = self.open(&source, OFlags::PATH).map_err(failed("open", &source))?;
+        let stat = stat(&file, &source)?;
+        Ok(Item { kind: kind(&stat), source, target, stat })
+    }
+
+    /// The entries of a directory that match a pattern. Empty if it is not a directory, or is a link.
     fn matching(&self, directory: &Path, pattern: &Glob) -> Result<Vec<PathBuf>, CopyError> {
         let names = match self.names(directory) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Vec::new(),
@@ -157,8 +201,8 @@ impl Tree {
         Ok(fitting.map(|name| directory.join(name)).collect())
     }
 
-    /// The path that `path` stands for once links are followed, below the root; none where there is no such file, or
-    /// where it is ignored.
+    /// The path that `path` leads to, with links followed, relative to the root. `None` if there is no such
+    /// file, or it is excluded.
     fn follow(&self, path: &Path) -> Result<Option<PathBuf>, CopyError> {
         if self.is_out(path) {
             return Ok(None);
@@ -168,12 +212,22 @@ impl Tree {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(error) => return Err(failed("open", path)(error)),
         };
-        // Where no link was in the way, the path is the file's own.
-        if let Ok(plain) = self.open(path, OFlags::PATH) {
+        // If no link was on the way, the path is the file's own.
+        let (flags, resolve) =
+            (OFlags::PATH | OFlags::NOFOLLOW, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS);
+        if let Ok(plain) = open_resolving(self.root.as_fd(), path, flags, resolve) {
             let (a, b) = (stat(&file, path)?, stat(&plain, path)?);
             if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) {
                 return Ok(Some(path.to_owned()));
             }
+        }
+        if self.seen.is_some() {
+            // Another link in its place would change the directory, but perhaps not the file that it leads to.
+            let mut see = |link: &Path| {
+                self.see(link);
+                self.see(link.parent().unwrap_or(Path::new("")));
+            };
+            links::resolve(self.root.as_fd(), path, &mut see)?;
         }
         let link = |fd: &OwnedFd| {
             let text =
@@ -185,11 +239,11 @@ impl Tree {
             (Ok(root), Ok(real)) => real.strip_prefix(root).ok().map(Path::to_owned),
             _ => None,
         };
-        // A link to what is ignored leads nowhere either: to the build it is not there.
+        // For the build, excluded files do not exist. So a link to one is broken.
         Ok(inside.filter(|real| !self.is_out(real)))
     }
 
-    /// What the file at a resolved path is.
+    /// The kind of the file at a resolved path.
     ///
     /// # Errors
     /// [`CopyError::System`].
@@ -198,7 +252,7 @@ impl Tree {
         Ok(kind(&stat(file, path)?))
     }
 
-    /// The mode of the file at a resolved path: its permissions.
+    /// The mode of the file at a resolved path, without the file type.
     ///
     /// # Errors
     /// [`CopyError::System`].
@@ -223,7 +277,7 @@ impl Tree {
             && self.ignore.ignores(&path.to_string_lossy())
     }
 
-    /// Whether the build does not see `path`: it is ignored, and so is all that is below it.
+    /// Whether the build cannot see `path`: it is excluded, and so is everything below it.
     fn is_out(&self, path: &Path) -> bool {
         let holds = || self.list(path, Path::new(""), &Ignore::default()).is_ok_and(|list| !list.is_empty());
         self.is_ignored(path) && !(self.ignore.has_exceptions() && holds())
@@ -232,6 +286,7 @@ impl Tree {
     /// The names in a directory, sorted.
     fn names(&self, directory: &Path) -> Result<Vec<OsString>, Errno> {
         let file = self.open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        self.see(directory);
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&file)? {
             let name = entry?.file_name().to_owned();
@@ -243,36 +298,35 @@ impl Tree {
         Ok(names)
     }
 
-    /// Lists what is to be copied for one resolved source: the file itself, under `target`; or a directory's contents.
-    /// `exclude` is held against paths below the source. A directory that is left out, but something in it is not, is in
-    /// the list before that: it is copied with its mode.
+    /// Lists the files to copy for one resolved source: the file itself under the name `target`, or the
+    /// contents of a directory. `exclude` is compared with paths relative to the source. An excluded
+    /// directory is still listed, before its entries, if something in it is not excluded. It is copied with
+    /// its mode.
     ///
     /// # Errors
     /// [`CopyError::System`].
     pub fn list(&self, source: &Path, target: &Path, exclude: &Ignore) -> Result<Vec<Item>, CopyError> {
         let mut items = Vec::new();
         let mut pending = vec![(source.to_owned(), target.to_owned())];
-        // Directories above the path that are left out so far.
+        // Excluded directories above the current path that are not listed so far.
         let mut above: Vec<Item> = Vec::new();
         let excluded = |ignore: &Ignore, path: &Path| {
             !path.as_os_str().is_empty() && !ignore.is_empty() && ignore.ignores(&path.to_string_lossy())
         };
         let deeper = self.ignore.has_exceptions() || exclude.has_exceptions();
         while let Some((path, target)) = pending.pop() {
-            let file = self.open(&path, OFlags::PATH).map_err(failed("open", &path))?;
-            let stat = stat(&file, &path)?;
-            let kind = kind(&stat);
-            let out = excluded(&self.ignore, &path) || excluded(exclude, &target);
-            if kind == Kind::Directory && (!out || deeper) {
-                let names = self.names(&path).map_err(failed("read", &path))?;
+            let item = self.item(path, target)?;
+            let (path, target) = (&item.source, &item.target);
+            let out = excluded(&self.ignore, path) || excluded(exclude, target);
+            if item.kind == Kind::Directory && (!out || deeper) {
+                let names = self.names(path).map_err(failed("read", path))?;
                 pending.extend(names.iter().rev().map(|name| (path.join(name), target.join(name))));
             }
             while above.pop_if(|directory| !path.starts_with(&directory.source)).is_some() {}
-            let item = Item { source: path, target, kind, stat };
             if !out {
                 items.append(&mut above);
                 items.push(item);
-            } else if kind == Kind::Directory {
+            } else if item.kind == Kind::Directory {
                 above.push(item);
             }
         }
@@ -280,16 +334,21 @@ impl Tree {
     }
 }
 
-/// Opens a path inside of `root`, whatever links are in it.
-pub(super) fn open_inside(
-    root: std::os::fd::BorrowedFd,
+/// Opens a path inside `root`, wherever links in it lead.
+pub(super) fn open_inside(root: BorrowedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    open_resolving(root, path, flags, ResolveFlags::IN_ROOT)
+}
+
+fn open_resolving(
+    root: BorrowedFd,
     path: &Path,
     flags: OFlags,
+    resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     loop {
-        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT) {
-            // Something was renamed meanwhile, so that the kernel could not be sure to have stayed inside.
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // Something was renamed meanwhile, so the kernel could not guarantee that the path stayed inside.
             Err(Errno::AGAIN | Errno::INTR) => {}
             result => return result,
         }
@@ -309,8 +368,8 @@ pub(super) fn kind(stat: &Stat) -> Kind {
     }
 }
 
-/// The components of a path, without empty ones and `.`; `..` stops at the root.
-pub(crate) fn parts(source: &str) -> Vec<&str> {
+/// The components of a path, without empty ones and `.`. `..` stops at the root.
+pub(super) fn parts(source: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in source.split('/') {
         match part {
@@ -322,7 +381,27 @@ pub(crate) fn parts(source: &str) -> Vec<&str> {
     parts
 }
 
-/// `path` (absolute, or relative to `directory`) without `.` and `..`, as a path below the root.
+/// A path without `.`, `..` and double slashes, as Go's `filepath.Clean` makes it: an absolute one stays
+/// absolute, and `..` at the beginning of a relative one stays. `.` if nothing is left.
+pub(crate) fn cleaned(path: &str) -> String {
+    let absolute = path.starts_with('/');
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            ".." if absolute => {}
+            part => parts.push(part),
+        }
+    }
+    match (absolute, parts.as_slice()) {
+        (true, parts) => format!("/{}", parts.join("/")),
+        (false, []) => ".".to_owned(),
+        (false, parts) => parts.join("/"),
+    }
+}
+
+/// `path` (absolute, or relative to `directory`) without `.` and `..`, relative to the root.
 pub fn clean(directory: &str, path: &str) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in Path::new(directory).components().chain(Path::new(path).components()) {

@@ -1,31 +1,31 @@
-//! Variables in a Dockerfile: `$x`, `${x:-y}`, `${x#pattern}`, quotes and escapes (Dockerfile reference, "Environment
-//! replacement").
+//! Expands variables in a Dockerfile: `$x`, `${x:-y}`, `${x#pattern}`, quotes and escapes (Dockerfile
+//! reference, "Environment replacement").
 
 use super::pattern::Pattern;
 pub use super::pattern::PatternError;
 
-/// How deep `${a:-${b:-…}}` may be nested.
+/// The largest depth of nested substitutions: `${a:-${b:-…}}`.
 const MAX_DEPTH: usize = 64;
 
-/// How long a result may get, in bytes: a variable that holds itself twice doubles with each line.
+/// The largest size of a result, in bytes. A variable that contains itself twice doubles with each line.
 const LONGEST: usize = 1 << 20;
 
 /// Why a word could not be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpandError {
-    /// A quote that does not end.
+    /// A quote is not closed.
     #[error("unexpected end of statement while looking for matching {0}")]
     Unterminated(&'static str),
-    /// A `${` without its `}`.
+    /// A `${` has no `}`.
     #[error("syntax error: missing {0:?} in substitution")]
     Missing(char),
-    /// `${}`, `${{x}`.
+    /// The substitution is malformed: `${}`, `${{x}`.
     #[error("syntax error: bad substitution")]
     BadSubstitution,
-    /// `${x:=y}` and other operators that a Dockerfile does not have.
+    /// `${x:=y}` or another operator that Dockerfiles do not have.
     #[error("unsupported modifier ({0}) in substitution")]
     UnsupportedModifier(String),
-    /// `${x:?message}` if x is not set.
+    /// `${x:?message}`, and x is not set.
     #[error("{name}: {message}")]
     Required {
         /// The variable.
@@ -33,7 +33,7 @@ pub enum ExpandError {
         /// The words after the `?`, or a default.
         message: String,
     },
-    /// An invalid pattern.
+    /// A pattern is invalid.
     #[error("invalid pattern ({pattern}) in substitution: {source}")]
     Pattern {
         /// The pattern as written.
@@ -41,31 +41,31 @@ pub enum ExpandError {
         /// The problem.
         source: PatternError,
     },
-    /// A result that grows without end.
+    /// The result is too long.
     #[error("substitutions make more than 1 MiB")]
     TooLong,
-    /// More than 64 nested substitutions.
+    /// More than 64 substitutions are nested.
     #[error("substitutions are nested too deeply")]
     TooDeep,
 }
 
-/// The source of the values.
+/// Returns the value of a variable.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Expands words. The fields select the parts of the notation.
+/// Expands words. The fields say which parts of the notation count.
 #[derive(Clone, Copy)]
 pub struct Expander<'a> {
-    /// The escape character of the file.
+    /// The escape character of the Dockerfile.
     pub escape: char,
-    /// The variables.
+    /// The values of the variables.
     pub lookup: Lookup<'a>,
-    /// Quotes stay in the result.
+    /// Whether quotes stay in the result.
     pub raw_quotes: bool,
-    /// Escape characters stay in the result.
+    /// Whether escape characters stay in the result.
     pub raw_escapes: bool,
-    /// Quotes are ordinary characters.
+    /// Whether quotes are ordinary characters.
     pub skip_quotes: bool,
-    /// `$x` stays unchanged if x is not set.
+    /// Whether `$x` stays unchanged if x is not set.
     pub skip_unset: bool,
 }
 
@@ -75,19 +75,20 @@ impl<'a> Expander<'a> {
         Self { escape, lookup, raw_quotes: false, raw_escapes: false, skip_quotes: false, skip_unset: false }
     }
 
-    /// The whole text as one word.
+    /// Expands the text as one word.
     ///
     /// # Errors
     /// [`ExpandError`].
     pub fn word(&self, text: &str) -> Result<String, ExpandError> {
-        // Nothing special in it: the common case.
+        // The common case: there is nothing to expand.
         if !text.contains(['$', '\'', '"', self.escape]) {
             return Ok(text.to_owned());
         }
         Ok(Lexer::new(self, text).until(None, self.raw_escapes)?.text)
     }
 
-    /// The text as words, split at white space that is neither quoted nor escaped. Values of variables are split too.
+    /// Expands the text and splits it at white space that is neither quoted nor escaped. Values of variables
+    /// are split too.
     ///
     /// # Errors
     /// [`ExpandError`].
@@ -96,7 +97,7 @@ impl<'a> Expander<'a> {
     }
 }
 
-/// The result so far, as one text and as words.
+/// The result so far, both as one text and as words.
 #[derive(Default)]
 struct Output {
     text: String,
@@ -150,7 +151,7 @@ impl<'a> Lexer<'a> {
         Some(c)
     }
 
-    /// Reads up to and including `stop`, or to the end if there is no `stop`.
+    /// Reads up to and including `stop`, or to the end if `stop` is `None`.
     fn until(&mut self, stop: Option<char>, raw_escapes: bool) -> Result<Output, ExpandError> {
         if self.depth > MAX_DEPTH {
             return Err(ExpandError::TooDeep);
@@ -194,7 +195,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// `<<` and the white space after it belong to the following word.
+    /// Reads `<<`, and the white space after it, as a part of the next word.
     fn here_document_mark(&mut self) -> String {
         self.at += 1;
         let mut mark = String::from("<<");
@@ -229,8 +230,8 @@ impl<'a> Lexer<'a> {
                     if self.raw_escapes {
                         out.push(c);
                     }
-                    // Only these three can be escaped within double quotes. Before other characters the escape
-                    // character is literal.
+                    // In double quotes, only these three characters can be escaped. Before other characters
+                    // the escape character is literal.
                     match self.peek() {
                         None => {}
                         Some(escaped) if matches!(escaped, '"' | '$') || escaped == c => {
@@ -247,7 +248,7 @@ impl<'a> Lexer<'a> {
         Err(ExpandError::Unterminated("double-quote"))
     }
 
-    /// After a `$`.
+    /// Reads a substitution, after the `$`.
     fn dollar(&mut self) -> Result<String, ExpandError> {
         if self.peek() != Some('{') {
             let name = self.name();
@@ -283,7 +284,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// `${name-word}`, `${name:+word}` and so on, after the operator.
+    /// Evaluates `${name-word}`, `${name:+word}` and so on, after the operator.
     fn conditional(
         &mut self,
         name: &str,
@@ -310,7 +311,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// `${name#pattern}`, `${name%%pattern}`, after the first operator.
+    /// Evaluates `${name#pattern}` and `${name%%pattern}`, after the first operator character.
     fn trimmed(&mut self, name: &str, operator: char) -> Result<String, ExpandError> {
         let word = self.until(Some('}'), true)?.text;
         let Some(value) = (self.expander.lookup)(name) else {
@@ -331,7 +332,7 @@ impl<'a> Lexer<'a> {
         })
     }
 
-    /// `${name/pattern/replacement}`, `${name//pattern/replacement}`, after the first slash.
+    /// Evaluates `${name/pattern/replacement}` and `${name//pattern/replacement}`, after the first slash.
     fn replaced(&mut self, name: &str) -> Result<String, ExpandError> {
         let all = self.peek() == Some('/');
         if all {
@@ -352,7 +353,7 @@ impl<'a> Lexer<'a> {
         Pattern::parse(text).map_err(|source| ExpandError::Pattern { pattern: text.to_owned(), source })
     }
 
-    /// A name; one of the shell's parameters (`1`, `@`), which are never set here; or nothing.
+    /// Reads a name, or a parameter of the shell (`1`, `@`), which is never set here. May be empty.
     fn name(&mut self) -> String {
         let start = self.at;
         match self.peek() {

@@ -2,10 +2,10 @@
 
 use super::suggest::suggest;
 
-/// The flags of one instruction. Known ones are taken out one by one, and the rest is unknown.
+/// The flags of one instruction. Known flags are taken out one by one; what remains is unknown.
 pub(super) struct Flags {
     left: Vec<(String, Option<String>)>,
-    /// What was asked for.
+    /// The names of the known flags.
     known: Vec<&'static str>,
 }
 
@@ -18,7 +18,7 @@ impl Flags {
         Self { left: flags.into_iter().map(split).collect(), known: Vec::new() }
     }
 
-    /// All values of a repeatable flag.
+    /// Takes out a flag that may be repeated. Returns all its values.
     pub(super) fn strings(&mut self, name: &'static str) -> Result<Vec<String>, String> {
         self.known.push(name);
         let mut values = Vec::new();
@@ -28,7 +28,7 @@ impl Flags {
         Ok(values)
     }
 
-    /// The value of a flag that may appear once.
+    /// Takes out a flag that may appear once. Returns its value.
     pub(super) fn string(&mut self, name: &'static str) -> Result<Option<String>, String> {
         let mut values = self.strings(name)?;
         if values.len() > 1 {
@@ -37,7 +37,7 @@ impl Flags {
         Ok(values.pop())
     }
 
-    /// A flag that is true, false or missing.
+    /// Takes out a flag without a value, or with `true` or `false`. `None` if it is missing.
     pub(super) fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, String> {
         self.known.push(name);
         let found: Vec<_> =

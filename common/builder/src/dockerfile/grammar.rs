@@ -1,4 +1,4 @@
-//! One instruction's text as a value.
+//! Parses the text of an instruction to a value.
 
 use operation::quantity;
 
@@ -19,7 +19,7 @@ pub(super) enum Parsed {
     Statement(Statement),
 }
 
-/// An instruction's name, flags, text and here-documents.
+/// The name, flags, text and here-documents of an instruction.
 struct Parts<'a> {
     name: String,
     flags: Flags,
@@ -28,7 +28,7 @@ struct Parts<'a> {
     escape: char,
 }
 
-/// What a Dockerfile may say.
+/// The instructions of a Dockerfile.
 const INSTRUCTIONS: [&str; 18] = [
     "ADD",
     "ARG",
@@ -52,7 +52,7 @@ const INSTRUCTIONS: [&str; 18] = [
 
 const NOT_STRINGS: &str = "when using JSON array syntax, arrays must be comprised of strings only";
 
-/// Parses an instruction. Errors are in Docker's words, without the line.
+/// Parses an instruction. Errors use Docker's words, and do not name the line.
 pub(super) fn parse(line: &Line, escape: char) -> Result<Parsed, String> {
     let (name, flags, rest) = words::split_instruction(&line.text, escape);
     let parts = Parts { name: name.to_ascii_uppercase(), flags: Flags::new(flags), rest, line, escape };
@@ -99,7 +99,7 @@ fn at_least_one(name: &str) -> String {
     format!("{name} requires at least one argument")
 }
 
-/// Words separated by white space, without quotes.
+/// Splits text at white space. Quotes are ordinary characters.
 fn plain_words(text: &str) -> Vec<String> {
     text.split([' ', '\t', '\u{b}', '\u{c}', '\r'])
         .filter(|word| !word.is_empty())
@@ -107,7 +107,7 @@ fn plain_words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A JSON array of strings, or otherwise plain words.
+/// Reads a JSON array of strings, or else plain words.
 fn list(text: &str) -> Result<Vec<String>, String> {
     match words::json(text) {
         Json::Strings(list) => Ok(list),
@@ -124,7 +124,7 @@ fn command(text: &str) -> Result<CommandLine, String> {
     }
 }
 
-/// The whole rest as one argument.
+/// Reads the whole rest as one argument.
 fn one(parts: &Parts) -> Result<String, String> {
     if parts.rest.is_empty() {
         return Err(format!("{} requires exactly one argument", parts.name));
@@ -269,9 +269,6 @@ fn run(parts: &mut Parts) -> Result<Run, String> {
         Some("insecure") => return Err("security mode \"insecure\" is not allowed".to_owned()),
         Some(other) => return Err(format!("security {other:?} is not valid")),
     }
-    if parts.rest.is_empty() {
-        return Err(at_least_one("RUN"));
-    }
     Ok(Run { command: command(parts.rest)?, documents: parts.line.documents.clone(), mounts, network })
 }
 
@@ -315,7 +312,7 @@ fn onbuild(parts: &mut Parts) -> Result<String, String> {
         name @ ("MAINTAINER" | "FROM") => return Err(format!("{name} isn't allowed as an ONBUILD trigger")),
         _ => {}
     }
-    // It must be valid here, not only where it is triggered.
+    // The instruction is checked here already, and not only where it is triggered.
     let line = Line { text: parts.rest.to_owned(), ..parts.line.clone() };
     parse(&line, parts.escape)?;
     let mut text = parts.rest.to_owned();
@@ -331,7 +328,11 @@ fn healthcheck(parts: &mut Parts) -> Result<Healthcheck, String> {
     let mut check = Healthcheck::default();
     match kind.to_ascii_uppercase().as_str() {
         "" => return Err(at_least_one("HEALTHCHECK")),
-        "NONE" if rest.is_empty() => check.test.push("NONE".to_owned()),
+        "NONE" if rest.is_empty() => {
+            // Flags say nothing about no check.
+            parts.flags = Flags::new(Vec::new());
+            check.test.push("NONE".to_owned());
+        }
         "NONE" => return Err("HEALTHCHECK NONE takes no arguments".to_owned()),
         "CMD" => match command(rest)? {
             CommandLine::Shell(text) if !text.is_empty() => check.test = vec!["CMD-SHELL".to_owned(), text],

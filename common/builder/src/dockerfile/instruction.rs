@@ -3,11 +3,11 @@
 /// A here-document: `RUN <<EOF`, `COPY <<EOF /dest`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HereDocument {
-    /// The word that ends it, and the name of the file that COPY makes of it.
+    /// The word that ends the here-document. COPY uses it as the name of the file.
     pub name: String,
-    /// The lines, with their ends.
+    /// The lines, including their line ends.
     pub content: String,
-    /// Whether variables in it are expanded: no part of the word was quoted.
+    /// Whether variables in the content are expanded. They are not if a part of the word was quoted.
     pub expand: bool,
     /// `<<-`: tabs at the start of lines are removed.
     pub strip_tabs: bool,
@@ -23,12 +23,12 @@ impl HereDocument {
     }
 }
 
-/// A command line in one of the two forms that RUN, CMD, ENTRYPOINT and HEALTHCHECK take.
+/// A command line, in one of the two forms of RUN, CMD, ENTRYPOINT and HEALTHCHECK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandLine {
-    /// Text for the shell.
+    /// The shell form: text for the shell.
     Shell(String),
-    /// `["program", "argument"]`.
+    /// The exec form: `["program", "argument"]`.
     Exec(Vec<String>),
 }
 
@@ -39,11 +39,11 @@ pub struct Pair {
     pub name: String,
     /// The value.
     pub value: String,
-    /// Whether it was written in the old form, with white space between both.
+    /// Whether the old form was used, with white space between name and value.
     pub legacy: bool,
 }
 
-/// One ARG: a name, with or without a default.
+/// One variable of an ARG, with or without a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argument {
     /// The name.
@@ -71,24 +71,24 @@ pub struct Copy {
     pub link: bool,
     /// `--parents`.
     pub parents: bool,
-    /// `--exclude`, each a pattern.
+    /// `--exclude`: patterns.
     pub exclude: Vec<String>,
-    /// `--checksum` of ADD: the digest that a file on a web server must have.
+    /// `--checksum` of ADD: the digest that a downloaded file must have.
     pub checksum: Option<String>,
-    /// `--keep-git-dir` of ADD, if it is given.
+    /// `--keep-git-dir` of ADD, if given.
     pub keep_git_dir: Option<bool>,
-    /// `--unpack` of ADD, if it is given.
+    /// `--unpack` of ADD, if given.
     pub unpack: Option<bool>,
 }
 
-/// The network of a RUN, by `--network`.
+/// `--network` of a RUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunNetwork {
     /// The network of the whole build.
     Default,
-    /// Only a loopback interface.
+    /// A network with only a loopback interface.
     None,
-    /// The host's.
+    /// The host's network.
     Host,
 }
 
@@ -97,18 +97,18 @@ pub enum RunNetwork {
 pub struct Run {
     /// The command.
     pub command: CommandLine,
-    /// Here-documents in it.
+    /// The here-documents of the command.
     pub documents: Vec<HereDocument>,
-    /// `--mount`, each as written; [`super::mount::parse`] reads it when variables are known.
+    /// `--mount`: the values as written. [`super::mount::parse`] parses them when the variables are known.
     pub mounts: Vec<String>,
     /// `--network`.
     pub network: RunNetwork,
 }
 
-/// HEALTHCHECK, in the form of the image configuration. Times are nanoseconds, 0 if not given.
+/// HEALTHCHECK, in the form of the image configuration. Times are in nanoseconds; 0 means not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Healthcheck {
-    /// `NONE`, or `CMD` and its words, or `CMD-SHELL` and a command line.
+    /// `NONE`; or `CMD` and the words; or `CMD-SHELL` and a command line.
     pub test: Vec<String>,
     /// `--interval`.
     pub interval: i64,
@@ -161,16 +161,16 @@ pub enum Instruction {
     Workdir(String),
 }
 
-/// An instruction and its line.
+/// An instruction and its position in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// The number of its first line, from 1.
+    /// The number of the instruction's first line, from 1.
     pub line: usize,
-    /// Its text, continued lines joined.
+    /// The instruction's text, with continued lines joined.
     pub text: String,
-    /// Its name, as written.
+    /// The instruction's name, as written.
     pub keyword: String,
-    /// The comments on the lines right before it, without `#`.
+    /// The comments right before the instruction, without `#`.
     pub comments: Vec<String>,
     /// The instruction.
     pub instruction: Instruction,
@@ -179,24 +179,24 @@ pub struct Statement {
 /// FROM, and everything up to the next FROM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
-    /// The number of FROM's line, from 1.
+    /// The line number of FROM, from 1.
     pub line: usize,
-    /// FROM's text.
+    /// The text of FROM.
     pub text: String,
-    /// The image, an earlier stage, or `scratch`; may contain variables.
+    /// The base: an image, an earlier stage, or `scratch`. May contain variables.
     pub base: String,
-    /// `FROM`, as written.
+    /// The word `FROM`, as written.
     pub keyword: String,
-    /// The comments on the lines right before it, without `#`.
+    /// The comments right before FROM, without `#`.
     pub comments: Vec<String>,
-    /// `AS`, as written.
+    /// The word `AS`, as written.
     pub as_keyword: Option<String>,
-    /// `AS name`, as written.
+    /// The name after `AS`, as written.
     pub written_name: Option<String>,
-    /// `AS name`, in lower case.
+    /// The name after `AS`, in lower case.
     pub name: Option<String>,
     /// `--platform`.
     pub platform: Option<String>,
-    /// The instructions.
+    /// The instructions of the stage.
     pub statements: Vec<Statement>,
 }

@@ -1,32 +1,33 @@
-//! A Dockerfile as instructions in text form: directives are read, comments removed, continued lines joined, and
-//! here-documents taken out.
+//! Splits a Dockerfile into the texts of its instructions. Reads directives, removes comments, joins
+//! continued lines and takes out here-documents.
 
 use super::{Error, expand::Expander, instruction::HereDocument, words};
 
-/// One instruction's text.
+/// The text of one instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) first: usize,
     pub(super) last: usize,
     pub(super) text: String,
-    /// The comments on the lines right before it, without `#`.
+    /// The comments right before the instruction, without `#`.
     pub(super) comments: Vec<String>,
     pub(super) documents: Vec<HereDocument>,
 }
 
-/// A whole file.
+/// A whole Dockerfile.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lines {
     pub(super) escape: char,
     pub(super) syntax: Option<String>,
-    /// `# check=`.
+    /// The value of `# check=`.
     pub(super) check: Option<String>,
     pub(super) lines: Vec<Line>,
-    /// First lines of instructions with an empty line inside, of which Docker warns.
+    /// The first lines of instructions that contain an empty line. Docker warns about them.
     pub(super) empty_continuations: Vec<usize>,
 }
 
-/// Reads parser directives (reference, "Parser directives"): comments of the form `# name=value` at the very top.
+/// Reads parser directives (reference, "Parser directives"): comments of the form `# name=value` at the top
+/// of the file.
 struct Directives {
     done: bool,
     seen: Vec<&'static str>,
@@ -36,7 +37,7 @@ struct Directives {
 }
 
 impl Directives {
-    /// Looks at one line, without leading white space.
+    /// Reads one line, without leading white space.
     fn read(&mut self, line: &str) -> Result<(), String> {
         if self.done {
             return Ok(());
@@ -64,8 +65,8 @@ impl Directives {
     }
 }
 
-/// The line without its continuation mark, and whether there was one: an escape character after another character or
-/// alone, followed only by spaces and tabs.
+/// The line without its continuation mark, and whether it had one. The mark is an escape character that does
+/// not follow another escape character. Only spaces and tabs may come after it.
 fn continued(line: &str, escape: char) -> (&str, bool) {
     match line.trim_end_matches([' ', '\t']).strip_suffix(escape) {
         Some(rest) if !rest.ends_with(escape) => (rest, true),
@@ -81,7 +82,7 @@ fn without_end(line: &str) -> &str {
     line.trim_end_matches(['\r', '\n'])
 }
 
-/// Splits a file into instructions.
+/// Splits a Dockerfile into instructions.
 pub(super) fn split(file: &str) -> Result<Lines, Error> {
     let file = file.strip_prefix('\u{feff}').unwrap_or(file);
     let mut source = file.split_inclusive('\n').enumerate().map(|(at, line)| (at + 1, line));
@@ -133,7 +134,7 @@ pub(super) fn split(file: &str) -> Result<Lines, Error> {
     Ok(Lines { escape, syntax, check, lines, empty_continuations })
 }
 
-/// Takes the here-documents of `text` out of the lines that follow it.
+/// Takes the here-documents that `text` announces out of the following lines.
 fn documents<'a>(
     last: &mut usize,
     first: usize,
@@ -147,7 +148,7 @@ fn documents<'a>(
     let unset = |_: &str| None;
     let expander =
         Expander { raw_quotes: true, raw_escapes: true, skip_unset: true, ..Expander::new('\\', &unset) };
-    // Text that is not a list of words (with an apostrophe in a shell script, for example) has no here-documents.
+    // Text that is not a list of words has no here-documents: a shell script with an apostrophe, for example.
     let words = expander.words(text).unwrap_or_default();
     let mut documents = Vec::new();
     for mut document in words.iter().filter_map(|word| announced(word)) {
@@ -168,7 +169,8 @@ fn documents<'a>(
     Ok(documents)
 }
 
-/// Whether here-documents may follow the instruction: RUN, COPY or ADD, also after ONBUILD, but not in JSON form.
+/// Whether here-documents may follow the instruction: RUN, COPY or ADD, also in ONBUILD, but not in exec
+/// form.
 fn takes_documents(text: &str, escape: char) -> bool {
     let (name, _, rest) = words::split_instruction(text, escape);
     match name.to_ascii_uppercase().as_str() {
@@ -181,7 +183,7 @@ fn takes_documents(text: &str, escape: char) -> bool {
     }
 }
 
-/// The here-document of a word: `<<EOF`, `3<<-"EOF"`.
+/// The here-document that a word announces: `<<EOF`, `3<<-"EOF"`.
 pub(super) fn announced(word: &str) -> Option<HereDocument> {
     let (descriptor, rest) = word.split_once("<<")?;
     if !descriptor.bytes().all(|byte| byte.is_ascii_digit()) || rest.contains('<') {
@@ -198,7 +200,7 @@ pub(super) fn announced(word: &str) -> Option<HereDocument> {
         [name] => name.clone(),
         _ => return None,
     };
-    // If any part of the word is quoted, nothing in the document is expanded, as in a shell.
+    // If a part of the word is quoted, variables in the document are not expanded, as in a shell.
     let raw = Expander { raw_quotes: true, ..expander }.words(rest).ok()?.concat();
     let quotes = |text: &str| text.matches(['\'', '"']).count();
     let expand = quotes(&name) == quotes(&raw);

@@ -1,4 +1,4 @@
-//! The Dockerfile language, as in its reference.
+//! The Dockerfile language, as the Dockerfile reference describes it.
 
 pub mod expand;
 mod flags;
@@ -12,7 +12,7 @@ mod words;
 
 pub use instruction::{Instruction, Stage, Statement};
 
-/// An error in a Dockerfile, with its line. Prints as `line: message`, to follow the file's name.
+/// An error in a Dockerfile. It prints as `line: message`, so that the file's name can stand before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{line}: {message}")]
 pub struct Error {
@@ -22,7 +22,7 @@ pub struct Error {
     pub message: String,
 }
 
-/// The word of an instruction that a message is about, if it names one.
+/// The word of an instruction that a message is about, if the message names one.
 pub(crate) fn word_of(message: &str) -> Option<&str> {
     const BEFORE: [&str; 14] = [
         "unknown instruction: ",
@@ -57,29 +57,30 @@ impl Error {
 pub struct Dockerfile {
     /// The escape character: a backslash, or a backtick by a directive.
     pub escape: char,
-    /// `# syntax=`, which is ignored.
+    /// The value of `# syntax=`, which is ignored.
     pub syntax: Option<String>,
-    /// ARGs before the first FROM.
+    /// The ARGs before the first FROM.
     pub arguments: Vec<Statement>,
-    /// The stages, at least one.
+    /// The stages. There is at least one.
     pub stages: Vec<Stage>,
-    /// `# check=`: which checks count.
+    /// The value of `# check=`: which checks to skip or to treat as errors.
     pub check: Option<String>,
-    /// First lines of instructions with an empty line inside.
+    /// The first lines of instructions that contain an empty line.
     pub empty_continuations: Vec<usize>,
 }
 
 impl Dockerfile {
-    /// What a stage is called: a name of its own, or its number.
+    /// The name of a stage, or `stage-` and its number.
     pub(crate) fn name_of(&self, stage: usize) -> String {
         self.stages[stage].name.clone().unwrap_or_else(|| format!("stage-{stage}"))
     }
 }
 
-/// The most instructions that a Dockerfile may have: the history of an image has each of them.
+/// The largest number of instructions in a Dockerfile. Each is an entry in the image's history.
 const INSTRUCTIONS: usize = 4000;
 
-/// Parses a Dockerfile. Each byte that is not UTF-8 is read as U+FFFD: such bytes are mostly in comments.
+/// Parses a Dockerfile. Bytes that are not UTF-8 are read as U+FFFD; most of them are in comments. They are an
+/// error where they would become a file or a part of a command.
 ///
 /// # Errors
 /// [`Error`] in Docker's words.
@@ -98,10 +99,14 @@ pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
         let message = format!("more than {INSTRUCTIONS} instructions");
         return Err(Error::new(lines.lines[INSTRUCTIONS].first, message));
     }
+    let broken = broken(file);
     for line in lines.lines {
         let at = |message| Error::new(line.first, message);
         match grammar::parse(&line, lines.escape).map_err(at)? {
             grammar::Parsed::Stage(stage) => dockerfile.stages.push(stage),
+            grammar::Parsed::Statement(statement) if is_broken(&line, &statement, &broken) => {
+                return Err(at("a command or a file has bytes that are not UTF-8".to_owned()));
+            }
             grammar::Parsed::Statement(statement) => match dockerfile.stages.last_mut() {
                 Some(stage) => stage.statements.push(statement),
                 None if matches!(statement.instruction, Instruction::Arg(_)) => {
@@ -118,22 +123,38 @@ pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
     }
 }
 
-/// The last line of the instruction that begins on the line `first`: its continuations and here-documents are a part of it.
+/// The numbers of the lines that are not UTF-8.
+fn broken(file: &[u8]) -> Vec<usize> {
+    let lines = file.split(|byte| *byte == b'\n').enumerate();
+    lines.filter(|(_, line)| std::str::from_utf8(line).is_err()).map(|(at, _)| at + 1).collect()
+}
+
+/// Whether something was read as U+FFFD in an instruction that is about files or commands.
+fn is_broken(line: &lines::Line, statement: &Statement, broken: &[usize]) -> bool {
+    let is_read = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
+    let own =
+        matches!(statement.instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_));
+    broken.iter().any(|number| (line.first..=line.last).contains(number))
+        && (own && is_read(&line.text) || line.documents.iter().any(|document| is_read(&document.content)))
+}
+
+/// The last line of the instruction that begins on the line `first`, including continued lines and
+/// here-documents.
 pub fn last_line(file: &[u8], first: usize) -> usize {
     let text = String::from_utf8_lossy(file);
     let lines = lines::split(&text).map(|lines| lines.lines).unwrap_or_default();
     lines.iter().find(|line| line.first == first).map_or(first, |line| line.last)
 }
 
-/// Whether a command line is nothing but the mark of a here-document: `<<EOF`.
+/// Whether a command line only announces a here-document: `<<EOF`.
 pub fn announces_document(text: &str) -> bool {
     lines::announced(text).is_some()
 }
 
-/// Parses a single instruction, as ONBUILD stores it in an image.
+/// Parses a single instruction, in the form that ONBUILD stores in an image.
 ///
 /// # Errors
-/// [`Error`]; also for text that is not exactly one instruction that ONBUILD allows.
+/// [`Error`], also if the text is not exactly one instruction that ONBUILD allows.
 pub fn parse_trigger(text: &str) -> Result<Statement, Error> {
     let lines = lines::split(text)?;
     let [line] = lines.lines.as_slice() else { return Err(Error::new(1, "not one instruction")) };

@@ -1,20 +1,22 @@
-//! `RUN --mount=type=cache,target=/var/cache/apt` (reference, "RUN --mount").
+//! `--mount` of RUN: `RUN --mount=type=cache,target=/var/cache/apt` (reference, "RUN --mount").
+
+use std::fmt;
 
 use operation::quantity;
 
 use super::suggest::suggest;
 
-/// What a mount shows.
+/// The type of a mount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Type {
-    /// Files of the context, of a stage or of an image. Writes are dropped after the step.
+    /// Files of the context, a stage or an image. What the command writes is dropped after the step.
     #[default]
     Bind,
-    /// A directory that stays from one build to the next.
+    /// A directory that persists from one build to the next.
     Cache,
     /// A file system in memory.
     Tmpfs,
-    /// A file or a variable that only the command sees; no image and no cache has it.
+    /// A file or variable that only the command sees. It gets into no image and no cache.
     Secret,
     /// The socket of an SSH agent.
     Ssh,
@@ -32,36 +34,37 @@ impl Type {
     }
 }
 
-/// Who may use a cache at the same time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Who may use a cache mount at the same time, from the least strict to the strictest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sharing {
-    /// Everybody.
+    /// Any number of builds.
     #[default]
     Shared,
-    /// One; others get a new one.
+    /// One build. Another build gets a new directory.
     Private,
-    /// One; others wait.
+    /// One build. Other builds wait.
     Locked,
 }
 
-/// One `--mount`, its variables expanded.
+/// One `--mount` whose variables are expanded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mount {
     /// `type`.
     pub kind: Type,
-    /// `from`: a stage or an image; none for the context, or for an empty cache.
+    /// `from`: a stage or image. `None` for the context, or for an empty cache.
     pub from: Option<String>,
-    /// `source`, below `from`.
+    /// `source`: the path in `from`.
     pub source: Option<String>,
-    /// `target`; relative to the working directory, which is the target where none is given.
+    /// `target`: the mount point. Relative paths are relative to the working directory, which is also the
+    /// default.
     pub target: String,
-    /// Whether the command may not write there.
+    /// Whether the mount is read-only.
     pub readonly: bool,
-    /// `id` of a cache, the target where not given; of a secret or an agent.
+    /// `id` of a cache (by default the target), a secret or an agent.
     pub id: Option<String>,
     /// `required`: whether the step fails without the secret or the agent.
     pub required: bool,
-    /// `env` of a secret: the variable that has it.
+    /// `env` of a secret: the variable that gets the secret.
     pub env: Option<String>,
     /// `sharing` of a cache.
     pub sharing: Sharing,
@@ -75,44 +78,67 @@ pub struct Mount {
     pub gid: Option<u32>,
 }
 
-/// What can be said of a mount before variables are known.
+/// Checks the part of a mount that must not depend on variables.
 pub(super) fn check(text: &str) -> Result<(), String> {
-    if text.contains('$') {
-        return match fields(text)
-            .iter()
-            .any(|(key, value)| key == "from" && value.as_ref().is_some_and(|v| v.contains('$')))
-        {
-            true => Err("'from' doesn't support variable expansion, define alias stage instead".to_owned()),
-            false => Ok(()),
-        };
+    match from(text).is_some_and(|from| from.contains('$')) {
+        true => Err("'from' doesn't support variable expansion, define alias stage instead".to_owned()),
+        false => Ok(()),
     }
-    parse(text).map(|_| ())
 }
 
-/// `from`, which holds no variables.
+/// The value of `from`, which cannot contain variables.
 pub(crate) fn from(text: &str) -> Option<String> {
-    fields(text).into_iter().find(|(key, _)| key == "from").and_then(|(_, value)| value)
+    MountFields::of(text).0.into_iter().find(|(key, _)| key == "from").and_then(|(_, value)| value)
 }
 
-/// The comma-separated fields, of which one may be quoted as a whole (`"target=/a,b"`).
-fn fields(text: &str) -> Vec<(String, Option<String>)> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    for c in text.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            c => fields.last_mut().into_iter().for_each(|field| field.push(c)),
+/// The fields of a mount: keys, and values if they have one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountFields(Vec<(String, Option<String>)>);
+
+impl MountFields {
+    /// Splits the text at commas. A field may be quoted as a whole (`"target=/a,b"`).
+    pub fn of(text: &str) -> Self {
+        let mut fields = vec![String::new()];
+        let mut quoted = false;
+        for c in text.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                ',' if !quoted => fields.push(String::new()),
+                c => fields.last_mut().into_iter().for_each(|field| field.push(c)),
+            }
         }
+        let split = |field: String| match field.split_once('=') {
+            Some((key, value)) => (key.to_ascii_lowercase(), Some(value.to_owned())),
+            None => (field.to_ascii_lowercase(), None),
+        };
+        Self(fields.into_iter().map(split).collect())
     }
-    let split = |field: String| match field.split_once('=') {
-        Some((key, value)) => (key.to_ascii_lowercase(), Some(value.to_owned())),
-        None => (field.to_ascii_lowercase(), None),
-    };
-    fields.into_iter().map(split).collect()
+
+    /// Changes each value. A value that a variable gives stays one value, whatever it contains.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn map<E>(self, change: impl Fn(&str) -> Result<String, E>) -> Result<Self, E> {
+        let change = |(key, value): (String, Option<String>)| {
+            Ok((key, value.map(|value| change(&value)).transpose()?))
+        };
+        self.0.into_iter().map(change).collect::<Result<_, _>>().map(Self)
+    }
 }
 
-/// What a mount may say.
+impl fmt::Display for MountFields {
+    /// Writes the fields as in a Dockerfile. A field with a comma is quoted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (key, value)) in self.0.iter().enumerate() {
+            let field = value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"));
+            let quote = if field.contains(',') { "\"" } else { "" };
+            write!(f, "{}{quote}{field}{quote}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// The keys of a mount.
 const KEYS: [&str; 19] = [
     "type",
     "from",
@@ -135,20 +161,16 @@ const KEYS: [&str; 19] = [
     "env",
 ];
 
-/// Parses the value of `--mount`.
+/// Reads the value of `--mount`.
 ///
 /// # Errors
-/// What is wrong with it, in Docker's words where it has them.
-pub fn parse(text: &str) -> Result<Mount, String> {
+/// What is wrong, in Docker's words if Docker has the same error.
+pub fn parse(fields: MountFields) -> Result<Mount, String> {
     let mut mount = Mount::default();
     let mut readonly = None;
-    for (key, value) in fields(text) {
+    for (key, value) in fields.0 {
         let invalid = |value: &str| format!("invalid value for {key}: {value}");
-        let boolean = |value: &str| match value {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            other => Err(invalid(other)),
-        };
+        let boolean = |value: &str| quantity::truth(value).ok_or_else(|| invalid(value));
         let Some(value) = value else {
             match key.as_str() {
                 "readonly" | "ro" => readonly = Some(true),
@@ -206,7 +228,7 @@ fn sharing(value: &str) -> Result<Sharing, String> {
     }
 }
 
-/// Rules between fields.
+/// Checks the rules between fields.
 fn finish(mount: Mount) -> Result<Mount, String> {
     let (kind, name) = (mount.kind, mount.kind.name());
     if mount.size.is_some() && kind != Type::Tmpfs {

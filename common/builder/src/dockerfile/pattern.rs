@@ -1,4 +1,5 @@
-//! Patterns in substitutions: `?` is any one character, `*` any number of them, and a backslash makes either literal.
+//! Patterns in substitutions: `?` matches any one character, `*` any number of characters. A backslash makes
+//! either literal.
 
 /// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,13 +12,13 @@ enum Part {
     Many,
 }
 
-/// A backslash before a character that does not need one.
+/// A backslash stands before a character that needs none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid escape '\\{0}'")]
 pub struct PatternError(String);
 
 impl Pattern {
-    /// Parses the pattern between `${x#` and `}`. `\}` and `\/` in it mean only the character.
+    /// Parses the pattern between `${x#` and `}`. `\}` and `\/` stand for `}` and `/`.
     ///
     /// # Errors
     /// [`PatternError`].
@@ -51,8 +52,8 @@ impl Pattern {
         chars[reversed.prefix(&chars, longest).unwrap_or(0)..].iter().rev().collect()
     }
 
-    /// `value` with the first match, or all matches, replaced. Matches are as long as possible. An empty match replaces
-    /// nothing, as in bash.
+    /// `value` with the first match, or all matches, replaced. Matches are as long as possible. An empty match
+    /// replaces nothing, as in bash.
     pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
         let chars: Vec<char> = value.chars().collect();
         let mut out = String::new();
@@ -76,8 +77,8 @@ impl Pattern {
         out
     }
 
-    /// The length of the shortest or longest match at the start of `chars`. It follows all positions in the pattern at
-    /// once, so its time is at most the product of both lengths.
+    /// The length of the shortest or longest match at the start of `chars`. All positions in the pattern are
+    /// followed at once, so the time is at most proportional to the product of both lengths.
     fn prefix(&self, chars: &[char], longest: bool) -> Option<usize> {
         let mut at = vec![false; self.0.len() + 1];
         self.enter(&mut at, 0);
@@ -107,7 +108,7 @@ impl Pattern {
         found
     }
 
-    /// Marks a position, and the following ones that a `*` reaches without a character.
+    /// Marks a position, and the positions after it that are reachable without a character because of `*`.
     fn enter(&self, at: &mut [bool], mut position: usize) {
         while !std::mem::replace(&mut at[position], true) && self.0.get(position) == Some(&Part::Many) {
             position += 1;

@@ -1,6 +1,6 @@
-//! "Did you mean": the known word that is nearest to an unknown one.
+//! "Did you mean": finds the known word that is nearest to an unknown one.
 
-/// ` (did you mean RUN?)`, or nothing where no known word is near. Case does not count.
+/// ` (did you mean RUN?)`, or nothing if no known word is near. Upper and lower case are equal.
 pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
     let lower = word.to_lowercase();
     let distance = |known: &&&str| distance(&lower, &known.to_lowercase());
@@ -9,7 +9,7 @@ pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
         letters.sort_unstable();
         letters
     };
-    // One slip, two in a longer word, or the same letters in another order.
+    // Near means: one edit, two edits in a longer word, or the same letters in another order.
     let is_near = |known: &str, distance: usize| {
         distance == 1 || distance == 2 && (known.len() > 4 || sorted(known) == sorted(word))
     };
@@ -19,11 +19,11 @@ pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
     }
 }
 
-/// How many characters have to be put in, taken out or replaced (Levenshtein).
+/// The number of characters to insert, delete or replace (Levenshtein distance).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    // A word that long is near to none.
+    // The rest of a very long word does not matter: no known word is near it.
     for (at, x) in a.chars().take(64).enumerate() {
         let mut left_above = std::mem::replace(&mut row[0], at + 1);
         for (column, y) in b.iter().enumerate() {

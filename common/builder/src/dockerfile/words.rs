@@ -1,6 +1,7 @@
-//! The parts of an instruction: its name, its flags, its words, a JSON array.
+//! Splits an instruction into its name, flags and words, or reads a JSON array.
 
-/// Splits an instruction's text into its name, its flags (`--from=x`, quotes and escapes resolved) and the rest.
+/// Splits the text of an instruction into its name, its flags (`--from=x`, with quotes and escapes resolved)
+/// and the rest.
 pub(super) fn split_instruction(text: &str, escape: char) -> (&str, Vec<String>, &str) {
     let text = text.trim();
     let Some(end) = text.find([' ', '\t', '\u{b}', '\u{c}', '\r']) else { return (text, Vec::new(), "") };
@@ -22,7 +23,7 @@ fn flags(text: &str, escape: char) -> (Vec<String>, &str) {
     (flags, rest)
 }
 
-/// The first word of `text` with quotes and escapes resolved, and the rest.
+/// Splits the first word off `text`. Quotes and escapes in the word are resolved.
 fn unquoted_word(text: &str, escape: char) -> (String, &str) {
     let mut word = String::new();
     let mut quote = None;
@@ -39,7 +40,8 @@ fn unquoted_word(text: &str, escape: char) -> (String, &str) {
     (word, "")
 }
 
-/// The words of an ENV, LABEL or ARG: split at white space that is neither quoted nor escaped; quotes and escapes stay.
+/// Splits the words of an ENV, LABEL or ARG at white space that is neither quoted nor escaped. Quotes and
+/// escapes stay.
 pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
@@ -61,7 +63,7 @@ pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
             Some(open) if c == open => quote = None,
             _ => {}
         }
-        // Single quotes have no escapes.
+        // There are no escapes in single quotes.
         if c == escape && quote != Some('\'') {
             // An escape character at the very end is ignored.
             let Some(escaped) = chars.next() else { break };
@@ -79,15 +81,15 @@ pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
 /// The result of [`json`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Json {
-    /// An array of strings.
+    /// An array of strings only.
     Strings(Vec<String>),
-    /// An array with something else in it.
+    /// An array with other elements.
     Mixed,
-    /// Not a JSON array: shell form, or plain words.
+    /// Not a JSON array, so it is the shell form or plain words.
     None,
 }
 
-/// The text as a JSON array.
+/// Reads the text as a JSON array.
 pub(super) fn json(text: &str) -> Json {
     if !text.trim_start().starts_with('[') {
         return Json::None;

@@ -1,5 +1,5 @@
-//! `RUN --mount=type=ssh`: a socket at which the command finds an agent of SSH, and can only ask for keys and signatures. A process
-//! beside passes these requests on; it ends with the step.
+//! `RUN --mount=type=ssh`: gives the command a socket of an SSH agent. The command can list keys and make
+//! signatures, and nothing else. A relay process passes these requests on and ends with the step.
 
 use std::{
     fs,
@@ -37,24 +37,25 @@ use super::{
 };
 use crate::{copy::clean, error::Cause};
 
-/// The variable that names the socket of an agent.
+/// The environment variable with the path of the agent's socket.
 const VARIABLE: &str = "SSH_AUTH_SOCK";
-/// The largest message, in bytes (OpenSSH has the same).
+/// The largest message, in bytes. OpenSSH has the same limit.
 const LARGEST: u32 = 256 << 10;
 
-/// How many connections a command may have at a time.
+/// The number of connections that a command may have at a time.
 const CONNECTIONS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Messages of agents (draft-ietf-sshm-ssh-agent, "Message numbers").
+/// Message numbers (draft-ietf-sshm-ssh-agent, "Message numbers").
 const FAILURE: u8 = 5;
 const REQUEST_IDENTITIES: u8 = 11;
 const SIGN_REQUEST: u8 = 13;
 
-/// Finds the agents of `--ssh`: `ID`, for that of the caller, or `ID=SOCKET`.
+/// Parses a value of `--ssh`: `ID` for the caller's own agent, or `ID=SOCKET`. Returns the id and the path of
+/// the socket.
 ///
 /// # Errors
-/// When it names no socket.
+/// When the value names no socket.
 pub fn agent(text: &str) -> Result<(String, PathBuf), Cause> {
     let (id, path) = text.split_once('=').unwrap_or((text, ""));
     let id = if id.is_empty() { "default" } else { id };
@@ -73,7 +74,7 @@ pub fn agent(text: &str) -> Result<(String, PathBuf), Cause> {
     }
 }
 
-/// The process that passes requests on, as long as this lives.
+/// The relay process. It is killed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Relay(Pid);
 
@@ -85,7 +86,7 @@ impl Drop for Relay {
 }
 
 impl Builder<'_> {
-    /// Gives a command its agent.
+    /// Gives a command the agent that a mount asks for.
     pub(super) fn agent(
         &self,
         wanted: &Wanted,
@@ -100,7 +101,7 @@ impl Builder<'_> {
         let id = mount.id.as_deref().filter(|id| !id.is_empty()).unwrap_or("default");
         let Some(agent) = self.options.agents.get(id) else {
             return match mount.required {
-                // Commands that need one say so, others run without.
+                // Without `required`, the command runs without an agent.
                 false => Ok(()),
                 true => {
                     Err(wanted
@@ -128,27 +129,28 @@ impl Builder<'_> {
     }
 }
 
-/// Makes a socket in a directory. The address of a socket has 108 bytes (unix(7)), and the path of a store may have more.
+/// Makes a socket in a directory. The address of a socket has at most 108 bytes (unix(7)), and the path of a
+/// store may be longer.
 fn listen(directory: &Path, name: &str) -> io::Result<UnixListener> {
     let opened = fs::File::open(directory)?;
     UnixListener::bind(format!("/proc/self/fd/{}/{name}", opened.as_raw_fd()))
 }
 
-/// Starts the process.
+/// Starts the relay process.
 fn relay(listener: UnixListener, agent: &Path) -> Result<Relay, Cause> {
     let parent = nix::unistd::getpid();
-    // SAFETY: a build has one thread, so the child may do whatever its parent may.
+    // SAFETY: a build has one thread, so the child may do what the parent may.
     match unsafe { fork() }.map_err(|error| Cause::system("start relay to", agent)(io::Error::from(error)))? {
         ForkResult::Parent { child } => Ok(Relay(child)),
         ForkResult::Child => {
             let ends = prctl::set_pdeathsig(Signal::SIGKILL);
-            // The build may have ended before that.
+            // The build may have ended before prctl.
             if ends.is_ok() && nix::unistd::getppid() == parent {
-                // A panic must not run what the build's own end runs.
+                // A panic must not unwind into the code of the build.
                 let _ = panic::catch_unwind(|| serve(&listener, agent));
             }
-            // Nothing of the build's is undone here.
-            // SAFETY: it ends the process.
+            // The child must not run the destructors of the build.
+            // SAFETY: ends the process.
             unsafe { nix::libc::_exit(0) }
         }
     }
@@ -157,7 +159,7 @@ fn relay(listener: UnixListener, agent: &Path) -> Result<Relay, Cause> {
 fn serve(listener: &UnixListener, agent: &Path) {
     let open = Arc::new(AtomicUsize::new(0));
     for client in listener.incoming() {
-        // One too many ends at once, and a failure is not met again without a pause.
+        // A client beyond the limit is closed at once. After an error, a pause keeps the loop from spinning.
         let Ok(client) = client else {
             thread::sleep(PAUSE);
             continue;
@@ -168,7 +170,7 @@ fn serve(listener: &UnixListener, agent: &Path) {
         open.fetch_add(1, Ordering::Relaxed);
         let (agent, counted) = (agent.to_owned(), Arc::clone(&open));
         let started = thread::Builder::new().spawn(move || {
-            // A client that goes, or an agent that does, ends this connection only.
+            // A client or agent that closes the connection only ends this connection.
             let _ = UnixStream::connect(agent).and_then(|agent| pass_on(client, agent));
             counted.fetch_sub(1, Ordering::Relaxed);
         });
@@ -178,7 +180,8 @@ fn serve(listener: &UnixListener, agent: &Path) {
     }
 }
 
-/// Passes requests on, one after the other. Other requests than those for keys and signatures fail.
+/// Passes requests on, one after the other. Only requests for keys and signatures are passed on; all others
+/// fail.
 fn pass_on(mut client: UnixStream, mut agent: UnixStream) -> io::Result<()> {
     loop {
         let request = message(&mut client)?;
@@ -231,7 +234,7 @@ mod tests {
         let (mut client, here) = UnixStream::pair().unwrap();
         let (there, mut agent) = UnixStream::pair().unwrap();
         let passing = thread::spawn(move || pass_on(here, there));
-        // To add a key (17) and to remove all (19) are refused.
+        // Adding a key (17), removing all keys (19) and extensions (27) are refused.
         for refused in [17, 19, 27] {
             send(&mut client, &[refused, 1]).unwrap();
             assert_eq!(message(&mut client).unwrap(), [FAILURE]);

@@ -1,5 +1,6 @@
-//! `--cache-from` and `--cache-to`: results of steps from another machine, and for it. They travel as an image, whose layers are
-//! those of the results, and whose configuration lists these. So every registry and every OCI layout takes them.
+//! `--cache-from` and `--cache-to`: exchanges step results with other machines. The results travel as an
+//! image: its layers are those of the results, and its configuration lists the results. So every registry and
+//! every OCI layout can hold them.
 
 use std::{
     io,
@@ -26,29 +27,29 @@ use crate::{
     progress::Form,
 };
 
-/// The member of a configuration that lists results.
+/// The member of an image configuration that lists step results.
 pub(super) const MEMBER: &str = "stave.cache";
 
-/// Where results come from.
+/// A source of step results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheFrom {
-    /// An image in a registry: a cache, or one that was built with `type=inline`.
+    /// An image in a registry: a cache, or an image that was built with `type=inline`.
     Registry(Reference),
     /// An OCI layout.
     Local(PathBuf),
 }
 
-/// Which results are written.
+/// Which step results to export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Those whose layers the image has.
+    /// The results whose layers are in the image.
     #[default]
     Min,
-    /// Those of all stages.
+    /// The results of all stages.
     Max,
 }
 
-/// Where results go.
+/// A destination of step results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheTo {
     /// An image in a registry.
@@ -59,7 +60,7 @@ pub enum CacheTo {
     Inline,
 }
 
-/// The fields of a value such as `type=local,dest=x`.
+/// Splits a value such as `type=local,dest=x` into its fields.
 fn fields(text: &str) -> Vec<(&str, &str)> {
     text.split(',').map(|field| field.split_once('=').unwrap_or((field, ""))).collect()
 }
@@ -73,10 +74,10 @@ fn reference(text: &str) -> Result<Reference, String> {
 }
 
 impl CacheFrom {
-    /// `NAME`, `type=registry,ref=NAME` or `type=local,src=DIR`.
+    /// Parses `NAME`, `type=registry,ref=NAME` or `type=local,src=DIR`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.contains('=') {
             return Ok(Self::Registry(reference(text)?));
@@ -99,10 +100,10 @@ impl CacheFrom {
 }
 
 impl CacheTo {
-    /// `type=inline`, or `type=registry,ref=NAME` or `type=local,dest=DIR` with `mode=min|max`.
+    /// Parses `type=inline`; or `type=registry,ref=NAME` or `type=local,dest=DIR`, both with `mode=min|max`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields = fields(text);
         let (kind, mut place, mut mode) = (kind(&fields), None, Mode::Min);
@@ -112,7 +113,7 @@ impl CacheTo {
                 ("registry", "ref", value) | ("local", "dest", value) => place = Some(value),
                 ("registry" | "local", "mode", "min") => mode = Mode::Min,
                 ("registry" | "local", "mode", "max") => mode = Mode::Max,
-                // It is always so.
+                // These are always true here.
                 ("registry" | "local", "oci-mediatypes" | "image-manifest", "true") => {}
                 _ => return Err(format!("{name:?} is not carried out for type={kind}")),
             }
@@ -126,7 +127,7 @@ impl CacheTo {
     }
 }
 
-/// Takes results in. Where one of the places has none, the build goes on without, and says so.
+/// Imports step results. If a source has none, prints a warning and continues.
 pub(super) fn import(options: &Options, store: &Store, cache: &Cache) -> Result<(), Cause> {
     for from in &options.cache_from {
         let layout = &store.images.layout;
@@ -176,11 +177,16 @@ fn of_registry(layout: &Layout, reference: &Reference, options: &Options) -> Res
     let display = Display::new(Job::Pull, options.progress != Form::Plain);
     let name = reference.canonical();
     let had = layout.resolve(&name)?;
-    let pull = pull::resolve(&client, layout, reference, &Wanted::Host, &display).map_err(pulled)?;
-    pull.fetch(|_| Ok(())).map_err(pulled)?;
+    let fetched = pull::resolve(&client, layout, reference, &Wanted::Host, &display)
+        .and_then(|pull| pull.fetch(|_| Ok(())).map(drop));
+    match (&had, fetched) {
+        // Perhaps it was never pushed.
+        (Some(own), Err(_)) => return Ok(vec![layout.image(own, None)?.raw_configuration]),
+        (_, fetched) => fetched.map_err(pulled)?,
+    }
     let Some(descriptor) = layout.resolve(&name)? else { return Ok(Vec::new()) };
     let image = layout.image(&descriptor, None)?;
-    // A cache is no image of the user's.
+    // A cache is not an image of the user's, so its name is removed, or restored.
     match had {
         Some(before) => layout.tag(reference, &before)?,
         None => drop(layout.untag(reference)?),
@@ -188,7 +194,7 @@ fn of_registry(layout: &Layout, reference: &Reference, options: &Options) -> Res
     Ok(vec![image.raw_configuration])
 }
 
-/// The list of results for a configuration.
+/// The list of step results, for a configuration.
 pub(super) fn entries(cache: &Cache, layers: &[Layer], mode: Mode) -> Result<Value, Cause> {
     Ok(serde_json::to_value(chosen(cache, layers, mode))?)
 }
@@ -198,7 +204,7 @@ fn chosen(cache: &Cache, layers: &[Layer], mode: Mode) -> Vec<Used> {
     cache.used().into_iter().filter(|used| mode == Mode::Max || is_in(used)).collect()
 }
 
-/// Writes results.
+/// Exports step results to all destinations except the image itself.
 pub(super) fn export(
     options: &Options,
     layout: &Layout,
@@ -227,7 +233,7 @@ pub(super) fn export(
     Ok(())
 }
 
-/// An image of results.
+/// Makes an image of step results.
 fn image(layout: &Layout, used: &[Used]) -> Result<Descriptor, Cause> {
     let mut layers: Vec<Layer> = Vec::new();
     for layer in used.iter().filter_map(|used| used.entry.layer.clone()) {

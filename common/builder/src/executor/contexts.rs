@@ -1,15 +1,16 @@
-//! Where files for COPY, ADD and mounts come from besides stages and images: the build context, and those with names of
-//! their own (`--build-context`).
+//! The sources of files for COPY, ADD and mounts besides stages and images: the build context and the named
+//! contexts (`--build-context`).
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     rc::Rc,
 };
 
+use oci::Digest;
 use rustix::fs::{Mode, OFlags};
 
 use super::{
@@ -19,33 +20,34 @@ use super::{
     store::open_readable,
 };
 use crate::{
-    copy::{Job, Listing, Tree},
+    cache::FILES,
+    copy::{Listing, StatCache, Tree},
     error::Cause,
     ignore::{IGNORE_FILE, Ignore},
     plan::{Alias, Aliases},
 };
 
-/// What a name of `--build-context` stands for.
+/// The value of a `--build-context`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
     /// A directory.
     Directory(PathBuf),
     /// An image, or `scratch`.
     Image(String),
-    /// An image in an OCI layout: its directory, and a tag or a digest, if there is one.
+    /// An image in an OCI layout: its directory, and a tag or digest, if given.
     Layout(PathBuf, Option<String>),
-    /// A file on a web server, which gets the name `context`.
+    /// A file on a web server. In the context its name is `context`.
     Web(String),
-    /// A repository of git.
+    /// A git repository.
     Git(git::Address),
 }
 
 impl Named {
-    /// `NAME=DIR`, `NAME=docker-image://IMAGE`, `NAME=oci-layout://DIR[:TAG|@DIGEST]`, or the address of a file on a web server
-    /// or of a repository of git.
+    /// Parses `NAME=DIR`, `NAME=docker-image://IMAGE`, `NAME=oci-layout://DIR[:TAG|@DIGEST]`, or `NAME=` and
+    /// the address of a file on a web server or of a git repository. Returns the name and the source.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong.
     pub fn parse(text: &str) -> Result<(String, Self), String> {
         let (name, value) = text.split_once('=').ok_or("it is NAME=SOURCE")?;
         if name.is_empty() || value.is_empty() {
@@ -81,7 +83,19 @@ impl Named {
         Ok((name.to_owned(), named))
     }
 
-    /// What it means to the plan, under its name.
+    /// The files that say what the context has: its `.dockerignore`, or the index of an OCI layout, whose
+    /// blobs never change. Not all of them may exist.
+    fn index(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Directory(path) => vec![path.join(IGNORE_FILE)],
+            // An archive of a layout is a file.
+            Self::Layout(path, _) if path.is_file() => vec![path.clone()],
+            Self::Layout(path, _) => ["index.json", "oci-layout"].map(|name| path.join(name)).to_vec(),
+            Self::Image(_) | Self::Web(_) | Self::Git(_) => Vec::new(),
+        }
+    }
+
+    /// What the name stands for in the plan.
     pub(super) fn alias(&self, name: &str) -> Alias {
         match self {
             Self::Image(image) if image == "scratch" => Alias::Scratch,
@@ -92,31 +106,31 @@ impl Named {
     }
 }
 
-/// The names and their meanings.
+/// The names of all contexts, and what they stand for in the plan.
 pub(super) fn aliases(contexts: &BTreeMap<String, Named>) -> Aliases {
     Aliases::new(contexts.iter().map(|(name, named)| (name.clone(), named.alias(name))))
 }
 
-/// Trees that were opened, by their names; the build context has none.
+/// The trees that were opened, by name. The build context has the name `None`.
 #[derive(Debug, Default)]
 pub(super) struct Contexts {
     open: RefCell<BTreeMap<Option<String>, Rc<Tree>>>,
-    /// The files and directories of directories that were read.
+    /// The files and directories of the host that were read.
     read: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Contexts {
-    /// What was read so far.
+    /// The files and directories that were read so far.
     pub(super) fn all(&self) -> Vec<PathBuf> {
         self.read.borrow().iter().cloned().collect()
     }
 
-    /// Notes what was read elsewhere.
+    /// Adds files and directories that another process read.
     pub(super) fn add(&self, read: Vec<PathBuf>) {
         self.read.borrow_mut().extend(read);
     }
 
-    /// All that was read of directories of the host, with the Dockerfile.
+    /// Everything that was read from directories of the host, and the Dockerfile. Empty without `--depfile`.
     pub(super) fn read(&self, input: &Input, options: &Options) -> Result<Vec<PathBuf>, Cause> {
         if !options.notes_reads {
             return Ok(Vec::new());
@@ -130,31 +144,30 @@ impl Contexts {
             read.extend(input.ignore_files().into_iter().filter(|path| path.exists()));
         }
         for named in options.contexts.values() {
-            if let Named::Directory(path) = named {
-                read.extend(Some(path.join(IGNORE_FILE)).filter(|path| path.exists()));
-            }
+            read.extend(named.index().into_iter().filter(|path| path.exists()));
         }
         read.iter().map(|path| own(path)).collect()
     }
 }
 
 impl Builder<'_> {
-    /// Notes what is read for a job, if that is wanted: each of its files, and each directory whose names matter.
-    pub(super) fn note_reads(&self, tree: &Tree, job: &Job, listing: &Listing) {
+    /// Records what a job reads: its files, and what was looked at to find them. Does nothing without
+    /// `--depfile`.
+    pub(super) fn note_reads(&self, tree: &Tree, listing: &Listing) {
         if !self.options.notes_reads {
             return;
         }
         if let Some(root) = tree.host_path() {
             let mut read = self.contexts.read.borrow_mut();
-            // Without a slash at the end of the root's own.
+            // The root itself gets no slash at its end.
             let at =
                 |path: &Path| if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) };
             read.extend(listing.paths().map(at));
-            read.extend(job.searched().map(|path| at(&path)).filter(|path| path.is_dir()));
+            read.extend(tree.seen().iter().map(|path| at(path)));
         }
     }
 
-    /// The build context, opened when it is first needed.
+    /// The build context. It is opened when it is first needed.
     pub(super) fn context(&self) -> Result<Rc<Tree>, Cause> {
         self.opened(None, || open_main(self.input))
     }
@@ -191,13 +204,27 @@ impl Builder<'_> {
         if let Some(tree) = self.contexts.open.borrow().get(&name) {
             return Ok(Rc::clone(tree));
         }
-        let tree = Rc::new(open()?);
+        let tree = open()?;
+        let tree = if self.options.notes_reads { tree.noting() } else { tree };
+        let tree = Rc::new(self.with_stat_cache(tree));
         self.contexts.open.borrow_mut().insert(name, Rc::clone(&tree));
         Ok(tree)
     }
+
+    /// Lets a directory of the machine know which of its files earlier builds have read.
+    fn with_stat_cache(&self, tree: Tree) -> Tree {
+        let Some(path) = tree.host_path() else { return tree };
+        if self.options.no_cache || self.options.only_looks {
+            return tree;
+        }
+        let Ok(path) = path.canonicalize() else { return tree };
+        let name = Digest::of(path.as_os_str().as_bytes());
+        let cache = self.options.root.join("cache").join(FILES).join(name.hex());
+        tree.with_stat_cache(StatCache::open(cache))
+    }
 }
 
-/// A directory as a context, without what its `.dockerignore` takes out.
+/// A directory as a context, without the files that its `.dockerignore` excludes.
 fn open_directory(path: &Path) -> Result<Tree, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root =
@@ -207,8 +234,8 @@ fn open_directory(path: &Path) -> Result<Tree, Cause> {
 
 type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>;
 
-/// The directory `path`, open as `root`, without what its `.dockerignore` takes out. A link there does not lead out of it: the files may
-/// be of a repository of others.
+/// The directory `path`, open as `root`, without the files that its `.dockerignore` excludes. A link cannot
+/// lead out of the directory, because the files may come from somebody else's repository.
 fn ignoring(root: OwnedFd, path: &Path) -> Result<Tree, Cause> {
     let ignore = read_ignore(&path.join(IGNORE_FILE), &|_| read_in(&root, Path::new(IGNORE_FILE)))?;
     Ok(Tree::context(root, ignore.unwrap_or_default()))
@@ -225,7 +252,7 @@ fn read_ignore(path: &Path, read: ReadFile<'_>) -> Result<Option<Ignore>, Cause>
     }
 }
 
-/// Opens the build context, with the Dockerfile's own `.dockerignore`, or else the context's.
+/// Opens the build context. The Dockerfile's own `.dockerignore` counts before the context's.
 fn open_main(input: &Input) -> Result<Tree, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root: OwnedFd = rustix::fs::open(&input.context, flags, Mode::empty())
@@ -236,10 +263,10 @@ fn open_main(input: &Input) -> Result<Tree, Cause> {
 }
 
 impl Input {
-    /// Where a `.dockerignore` may be: the Dockerfile's own, or else the context's.
+    /// The paths where a `.dockerignore` may be: the Dockerfile's own, then the context's.
     fn ignore_files(&self) -> Vec<PathBuf> {
         let mut own = self.file.as_os_str().to_owned();
-        // Standard input has none.
+        // A Dockerfile on standard input has none of its own.
         let of_file = (own != "-").then(|| {
             own.push(IGNORE_FILE);
             PathBuf::from(own)
@@ -247,7 +274,7 @@ impl Input {
         of_file.into_iter().chain([self.context.join(IGNORE_FILE)]).collect()
     }
 
-    /// What the Dockerfile's own `.dockerignore` takes out of the context, or else the context's.
+    /// The patterns of the Dockerfile's own `.dockerignore`, or of the context's.
     fn ignore(&self, root: &OwnedFd) -> Result<Ignore, Cause> {
         for path in self.ignore_files() {
             if let Some(ignore) = read_ignore(&path, &|path| self.read_beside(root, path))? {

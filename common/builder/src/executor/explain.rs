@@ -1,4 +1,4 @@
-//! What a build would do, as commands that a person would type.
+//! Explains a build as commands that a person would type.
 
 use operation::{quote, words};
 
@@ -10,7 +10,7 @@ use crate::{
     plan::{self, Origin, PlanError},
 };
 
-/// The steps of a build, one line each. Nothing is run, and no image is looked for.
+/// The steps of a build, one line each. Runs nothing, and does not look for images.
 ///
 /// # Errors
 /// When the Dockerfile cannot be read, or its stages do not fit together.
@@ -32,7 +32,7 @@ fn lines(options: &Options, name: &str, file: &Dockerfile) -> Result<Vec<String>
     .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
     let plan = plan::plan(file, target, &global, &contexts::aliases(&options.contexts), &|_, _| Vec::new())
         .map_err(|(line, error)| name(line, error))?;
-    // Where all that the steps make is kept.
+    // The directories for everything that the steps make.
     let places = ["build", "cache", "images", "layers"].map(|name| options.root.join(name));
     let places = places.iter().map(|place| place.to_string_lossy().into_owned());
     let mut lines = vec![words(["mkdir".to_owned(), "--parents".to_owned()].into_iter().chain(places))];

@@ -1,5 +1,5 @@
-//! What a RUN that failed leaves (`--keep-failed`): an image without a name, with what the command had written, its environment and
-//! its command line; and those of its mounts that outlive the build.
+//! What a failed RUN leaves with `--keep-failed`: an image without a name, with the command's files,
+//! environment and command line, and those of its mounts that outlive the build.
 
 use oci::spec::{Descriptor, MediaType};
 use serde::{Deserialize, Serialize};
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 use super::{Builder, process::Bind, stage::State, store::Mounted, stubs::Stubs};
 use crate::{cache::Entry, error::Cause, manifest};
 
-/// A RUN that failed.
+/// What a failed RUN left.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Left {
     /// The manifest of the image.
     pub descriptor: Descriptor,
-    /// Its configuration.
+    /// The configuration of the image.
     pub configuration: serde_json::Value,
-    /// Mounts, as `union-mount --volume` takes them.
+    /// The mounts, in the form of `union-mount --volume`.
     pub volumes: Vec<String>,
-    /// Where mounts were that ended with the build.
+    /// The mount points of mounts that ended with the build.
     pub without: Vec<String>,
-    /// Whether the build was one with `--rootless`.
+    /// Whether the build used `--rootless`.
     pub rootless: bool,
 }
 
 impl Builder<'_> {
-    /// Makes an image of what a command has left. Secrets are not in it.
+    /// Makes an image of what a command left. It contains no secrets.
     pub(super) fn leave(
         &self,
         state: &State,
@@ -58,7 +58,8 @@ impl Builder<'_> {
     }
 }
 
-/// What the command could write to stays writable only where the build keeps it, too: in a cache that several may use.
+/// A mount in the form of `union-mount --volume`. It is only writable if the build itself keeps what is
+/// written: a shared cache mount.
 fn volume(bind: &Bind) -> Option<String> {
     let lasting = bind.lasting.as_ref()?;
     let (source, target) = (lasting.path.to_str()?, bind.target.to_str()?);

@@ -1,4 +1,4 @@
-//! ADD of files on web servers.
+//! Downloads files for ADD.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,21 +15,21 @@ use oci::{
 use super::Builder;
 use crate::{copy::Fetched, error::Cause};
 
-/// Bytes taken from a connection at a time.
+/// The number of bytes to read from a connection at a time.
 const BUFFER: usize = 256 << 10;
 
-/// Whether a source is on a web server.
+/// Whether a source is an address on a web server.
 pub(super) fn is_web(source: &str) -> bool {
     ["http://", "https://"].iter().any(|start| source.starts_with(start))
 }
 
-/// The name of the file at an address: the last part of its path, without percent-encoding.
+/// The file name of an address: the last part of its path, with percent-encoding decoded.
 pub(super) fn name_of(address: &str) -> String {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let path = rest.split(['?', '#']).next().unwrap_or_default();
     let last = path.split_once('/').map_or("", |(_, path)| path).trim_end_matches('/').rsplit('/').next();
     let name = decoded(last.unwrap_or_default());
-    // What cannot be a name has BuildKit's.
+    // If the last part is not a valid name, use BuildKit's name.
     if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\0']) {
         "__unnamed__".to_owned()
     } else {
@@ -56,14 +56,14 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What a web server sends. An error of reading it holds a [`Cause`].
+/// The content that a web server sends. An error of reading it contains a [`Cause`].
 pub(super) struct Body {
     download: registry::Download,
     failed: fn(Box<registry::Error>) -> Cause,
 }
 
 impl Body {
-    /// Asks for the file at this address; `failed` says what it was for.
+    /// Requests the file at this address. `failed` makes the error.
     pub(super) fn get(address: &str, failed: fn(Box<registry::Error>) -> Cause) -> Result<Self, Cause> {
         let client = registry::Client::new(registry::Options::default());
         let download = client.get(address).map_err(|error| failed(Box::new(error)))?;
@@ -77,7 +77,8 @@ impl Read for Body {
     }
 }
 
-/// Copies all that comes from `source` into a file at the path. An error of reading may hold a [`Cause`] of its own.
+/// Copies everything from `source` to the file at `path`. An error of reading may contain a [`Cause`] of its
+/// own.
 pub(super) fn copy(
     (from, source): (&mut dyn Read, &Path),
     (to, path): (&mut dyn Write, &Path),
@@ -96,7 +97,7 @@ pub(super) fn copy(
 }
 
 impl Builder<'_> {
-    /// Fetches a file, which must have the digest `checksum` where that is given.
+    /// Downloads a file. It must have the digest `checksum`, if given.
     pub(super) fn fetch(&self, address: &str, checksum: Option<&Digest>) -> Result<Fetched, Cause> {
         let path = self.store.workspace()?.step()?.upper.join("file");
         let open = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
@@ -114,7 +115,7 @@ impl Builder<'_> {
             });
         }
         rewind(&mut file, &path)?;
-        // Without a time of the server's it is the same in every build.
+        // If the server sends no time, the time is the same in every build.
         let modified = body.download.modified.unwrap_or(0);
         Ok(Fetched { name: name_of(address), file: Rc::new(file), digest: digest.to_string(), modified })
     }

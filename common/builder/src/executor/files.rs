@@ -1,4 +1,4 @@
-//! COPY, ADD and WORKDIR.
+//! The steps of COPY, ADD and WORKDIR.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ use crate::{
     plan::{self, Origin},
 };
 
-/// The source of files.
+/// A source of files.
 #[derive(Debug)]
 pub(super) enum From {
     /// A context.
@@ -31,7 +31,7 @@ pub(super) enum From {
 }
 
 impl Builder<'_> {
-    /// COPY or ADD.
+    /// Runs a COPY or ADD.
     pub(super) fn copy_step(
         &self,
         state: &mut State,
@@ -46,7 +46,7 @@ impl Builder<'_> {
         self.copy_from(state, copy, instruction, from)
     }
 
-    /// As [`Builder::copy_step`], with what `--from` means.
+    /// As [`Builder::copy_step`], with the source of `--from`.
     pub(super) fn copy_from(
         &self,
         state: &mut State,
@@ -64,7 +64,7 @@ impl Builder<'_> {
             state.take(entry, request.text);
             return Ok(());
         }
-        // To tell more, files would have to be fetched or layers to be unpacked.
+        // To know more, the build would have to download files or unpack layers.
         if self.rehearsal.is_some() && (matches!(from, From::Layers(_)) || request.is_remote()) {
             let key = short.unwrap_or_else(|| request.key(state).with("unknown"));
             let inputs = request.inputs(state);
@@ -81,11 +81,11 @@ impl Builder<'_> {
         };
         let tree = &*tree;
         let listing = request.job.list(tree).map_err(failed)?;
-        self.note_reads(tree, &request.job, &listing);
+        self.note_reads(tree, &listing);
         let (digest, contents) = request.job.described(tree, &listing).map_err(failed)?;
         let inputs =
             request.inputs(state).with_all("repository", revisions.iter().map(|one| &one.commit).enumerate());
-        // What a stage or an image has is told by its layers.
+        // The layers identify the content of a stage or image.
         let inputs = match (tree.is_context(), contents.is_empty()) {
             (true, false) => inputs.with_files(contents),
             (true, true) => inputs.with("files", &digest),
@@ -104,20 +104,20 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Downloads files for a copy. Returns the commits of its repositories.
+    /// Downloads files for a copy. Returns the commits of the repositories.
     fn fetch_for(&self, request: &mut Request) -> Result<Vec<Revision>, Cause> {
         let download = |address: &String| self.fetch(address, request.checksum.as_ref());
         request.job.fetched = request.remote.iter().map(download).collect::<Result<_, _>>()?;
         request.repositories.iter().map(|address| repository::revision(address, self.options)).collect()
     }
 
-    /// What `--from` means: a stage, an image, or a context with a name.
+    /// The source that `--from` names: a stage, an image or a named context.
     pub(super) fn source(&self, at: usize, name: &str) -> Result<From, Cause> {
         let origin = plan::origin(&self.file.stages, at, name, self.global.target(), &self.plan.aliases)?;
         Ok(From::Layers(match origin {
             Origin::Scratch => Vec::new(),
             Origin::Files(name) => return Ok(From::Files(self.named(&name)?)),
-            // Only an image in an ONBUILD of the base image can be missing: plans do not include it.
+            // A stage can only be missing for an ONBUILD of the base image, because plans do not include it.
             Origin::Stage(index) => {
                 let state = self.done.get(&index).ok_or_else(|| Cause::NotBuilt(name.to_owned()))?;
                 state.layers.clone()
@@ -126,7 +126,8 @@ impl Builder<'_> {
         }))
     }
 
-    /// Copies. Returns the layer, and the digest of what was copied if it may differ from the listing.
+    /// Copies the files. Returns the layer, and the digest of what was copied if that may differ from the
+    /// listing.
     fn copy(
         &self,
         layers: &[Layer],
@@ -155,7 +156,7 @@ impl Builder<'_> {
         Ok((layer, copied))
     }
 
-    /// Copies the files of a repository.
+    /// Copies the files of a git repository.
     fn copy_repository(
         &self,
         request: &Request,
@@ -182,13 +183,13 @@ impl Builder<'_> {
         copied.map(|_| ()).map_err(|source| Cause::Copy { instruction: job.instruction, source })
     }
 
-    /// A user of the image, by name or number.
+    /// Looks up a user and group of the image, by name or number.
     fn owner(&self, mounted: &Mounted, name: Option<&str>) -> Result<Option<Owner>, Cause> {
         let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
         Ok(Some(Owner::resolve(name, &mounted.open()?)?))
     }
 
-    /// WORKDIR: a layer only if the directory does not exist yet.
+    /// Runs a WORKDIR. It makes a layer only if the directory does not exist yet.
     pub(super) fn workdir_step(&self, state: &mut State, path: &str) -> Result<(), Cause> {
         let lookup = |name: &str| state.variable(name);
         let path = Expander::new(self.file.escape, &lookup).word(path)?;
@@ -223,7 +224,7 @@ impl Builder<'_> {
             let user = Some(before.config.user.as_str());
             let owner = self.owner(&mounted, user)?.unwrap_or_default();
             let place = Place::new(mounted.open()?, owner, Some(moment.time()));
-            // A link may lead to something that does not exist yet.
+            // The path may be a link to something that does not exist yet.
             let relative = place.resolve(&relative).map_err(failed)?;
             match place.look(&relative).map_err(failed)? {
                 Some(Kind::Directory) => return Ok(Made { layer: None, key: None }),

@@ -1,4 +1,4 @@
-//! The final image of a build.
+//! Writes the final image of a build.
 
 use oci::{Digest, spec::MediaType};
 
@@ -9,13 +9,13 @@ use super::{
 };
 use crate::{config::Image, error::Cause, manifest};
 
-/// The id of the image with this configuration: its digest.
+/// The id of the image: the digest of its configuration.
 pub(super) fn id(image: &Image) -> Result<Digest, Cause> {
     Ok(Digest::of(&oci::json::to_vec(image)?))
 }
 
 impl Builder<'_> {
-    /// Makes one layer of all that stands on the base.
+    /// Merges all layers above the base into one.
     fn squash(&self, state: &mut State) -> Result<(), Cause> {
         let (layers, history) = state.below;
         if state.layers.len() < layers + 2 {
@@ -33,7 +33,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Writes the image, and tags it.
+    /// Writes the image and gives it its names.
     pub(super) fn finish(&self, mut state: State) -> Result<Built, Cause> {
         if self.options.squash {
             self.squash(&mut state)?;

@@ -1,4 +1,4 @@
-//! The images that a build stands on: from the store, or from a registry.
+//! Finds the images that a build needs, in the store or in a registry.
 
 use std::{
     cell::RefCell,
@@ -19,21 +19,21 @@ use registry::{
 use super::{Named, Pull};
 use crate::error::Cause;
 
-/// The image store, and what may be added to it.
+/// The image store of a build.
 #[derive(Debug)]
 pub(super) struct Images {
     pub(super) layout: Layout,
     pull: Pull,
     quiet: bool,
-    /// Nothing may be taken into the store.
+    /// Whether nothing may be added to the store.
     only_looks: bool,
-    /// Images in OCI layouts, by the names that they have in this build.
+    /// The images in OCI layouts, by their names in this build.
     layouts: BTreeMap<String, (PathBuf, Option<String>)>,
-    /// What was found, and the error of what could not be pulled until it is reported.
+    /// What was found. An error of pulling is kept until it is reported.
     known: RefCell<HashMap<Asked, Result<Option<Image>, Cause>>>,
 }
 
-/// A name, and the platform that is wanted of it.
+/// A name, and the platform that is asked for.
 type Asked = (String, Option<String>);
 
 impl Images {
@@ -46,24 +46,25 @@ impl Images {
         Self { layout, pull, quiet, only_looks: false, layouts, known: RefCell::default() }
     }
 
-    /// The same, to look at: nothing is taken into the store, and no registry asked.
+    /// As [`Images::new`], for a build that only looks: adds nothing to the store, and asks no registry.
     pub(super) fn looking(self) -> Self {
         Self { only_looks: true, pull: Pull::Never, ..self }
     }
 
-    /// Whether the name stands for an image in an OCI layout: no registry has it.
+    /// Whether the name stands for an image in an OCI layout. No registry is asked for it then.
     pub(super) fn is_in_layout(&self, name: &str) -> bool {
         self.layouts.contains_key(name)
     }
 
-    /// The image of this name or id, which is the same for the whole build: the store is read once, and a registry asked once. None
-    /// if the store does not have it, and no registry may be asked, or it is no name.
+    /// Finds an image by name or id. The result is the same during the whole build: the store is read once,
+    /// and a registry is asked once. Returns `None` if the store does not have the image and no registry may
+    /// be asked, or if `name` is not valid.
     pub(super) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {
         let asked = (name.to_owned(), platform.map(Platform::to_string));
         if let Some(known) = self.known.borrow_mut().get_mut(&asked) {
             return match known {
                 Ok(found) => Ok(found.clone()),
-                // It is reported once.
+                // The error is reported only once.
                 Err(_) => std::mem::replace(known, Ok(None)),
             };
         }
@@ -72,7 +73,7 @@ impl Images {
         Ok(found)
     }
 
-    /// As [`Images::find`], for a first look: the error is kept for the one who needs the image.
+    /// As [`Images::find`], but keeps an error for the step that needs the image.
     pub(super) fn peek(&self, name: &str, platform: Option<&Platform>) -> Option<Image> {
         self.find(name, platform).unwrap_or_else(|error| {
             let asked = (name.to_owned(), platform.map(Platform::to_string));
@@ -88,7 +89,7 @@ impl Images {
                 false => self.take(path, which.as_deref(), platform).map(Some),
             };
         }
-        // What an id means does not change.
+        // An id always means the same image, so no registry is asked.
         let is_id = || self.layout.find_listed(name).is_ok_and(|found| found.name.is_none());
         let wanted = match self.pull {
             Pull::Missing => None,
@@ -107,7 +108,7 @@ impl Images {
         self.in_store(name, platform)
     }
 
-    /// Takes an image out of a directory.
+    /// Loads an image from an OCI layout into the store.
     fn take(&self, path: &Path, which: Option<&str>, platform: Option<&Platform>) -> Result<Image, Cause> {
         let failed = |source| Cause::Layout { path: path.to_owned(), source };
         let intake = oci::load::Input::open(path).and_then(|input| input.read(&self.layout, platform));
@@ -125,7 +126,8 @@ impl Images {
         Ok(self.layout.image(&found, platform)?)
     }
 
-    /// None also where the store has the image for other platforms only, and a registry may have it for this one.
+    /// Looks in the store. Returns `None` also if a registry may have the image for this platform, but the
+    /// store has it for others only.
     fn in_store(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {
         use oci::layout::Error::{NoBlob, NoPlatform};
         let Some(descriptor) = self.layout.resolve(name)? else { return Ok(None) };
@@ -134,7 +136,7 @@ impl Images {
             Err(NoBlob(_) | NoPlatform { .. }) if may_pull => return Ok(None),
             image => image?,
         };
-        // Of an index without this machine's image, the layout gives the first that it has.
+        // If an index has no image for this machine, the layout returns the first image that the store has.
         let is_of_index = image.descriptor.digest() != descriptor.digest();
         let is_meant =
             platform.is_some() || !is_of_index || Platform::host().rank(&image.platform()).is_some();
@@ -151,7 +153,7 @@ impl Images {
     }
 }
 
-/// Looks up an image in a directory, and leaves it there.
+/// Looks up an image in an OCI layout, without loading it into the store.
 fn look_at(path: &Path, which: Option<&str>, platform: Option<&Platform>) -> Result<Image, Cause> {
     let layout = Layout::look(path)?;
     let is_meant = |entry: &Entry| match which {

@@ -1,5 +1,5 @@
-//! What a build reads: the Dockerfile, and the directory for COPY and ADD. Both may come from standard input or a web server, as
-//! an archive or as a Dockerfile alone.
+//! The input of a build: the Dockerfile, and the directory for COPY and ADD. Both may come from standard
+//! input or a web server, as an archive or as a single Dockerfile.
 
 use std::{
     fs::{self, File},
@@ -8,10 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use operation::quantity::truth;
 use rustix::fs::OFlags;
 
 use super::{Options, fetch, repository, store::open_readable};
 use crate::{
+    arguments::KEEP_GIT,
     copy,
     dockerfile::{self, Dockerfile},
     error::{Cause, Error},
@@ -19,21 +21,22 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Where the files for COPY and ADD are.
+/// Where the files for COPY and ADD come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Context {
-    /// In a directory.
+    /// A directory.
     Directory(PathBuf),
-    /// In an archive on standard input: a tar file, plain or compressed. A Dockerfile there has no files.
+    /// An archive on standard input: a tar file, plain or compressed. If it is a Dockerfile, there are no
+    /// files.
     Input,
-    /// The same, at an address on a web server.
+    /// The same, from an address on a web server.
     Web(String),
-    /// In a repository of git.
+    /// A git repository.
     Git(git::Address),
 }
 
 impl Context {
-    /// A directory, `-`, or the address of something on a web server or of a repository of git.
+    /// Parses a directory, `-`, or the address of a file on a web server or of a git repository.
     ///
     /// # Errors
     /// What is wrong with the address.
@@ -41,7 +44,7 @@ impl Context {
         if text == "-" {
             return Ok(Self::Input);
         }
-        // There may be a directory of that name.
+        // A directory of this name may exist.
         let is_there = || Path::new(text).exists();
         match git::Address::parse(text) {
             Some(address) if !address.as_ref().is_ok_and(|address| address.bare && is_there()) => {
@@ -59,24 +62,22 @@ impl Default for Context {
     }
 }
 
-/// The argument that keeps `.git` in a context of git (docs.docker.com/build/building/context, "Keep .git directory").
-const KEEP_GIT: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 const DOCKERFILE: &str = "Dockerfile";
 const STANDARD_INPUT: &str = "standard input";
 
 /// The input of a build.
 #[derive(Debug)]
 pub(super) struct Input {
-    /// The directory of the files.
+    /// The directory for COPY and ADD.
     pub(super) context: PathBuf,
-    /// The Dockerfile, where a `.dockerignore` of its own may lie beside it.
+    /// The path of the Dockerfile. Its own `.dockerignore` may be beside it.
     pub(super) file: PathBuf,
-    /// Its name in messages.
+    /// The name of the Dockerfile in messages.
     pub(super) name: String,
     text: Vec<u8>,
-    /// Whether it came in an archive: links in it lead no further than the context.
+    /// Whether the context was unpacked or fetched. Links in it must not lead out of it.
     is_sealed: bool,
-    /// Holds what was unpacked.
+    /// The directory with what was unpacked.
     _workspace: Option<Workspace>,
 }
 
@@ -119,9 +120,8 @@ impl Input {
     fn in_repository(address: &git::Address, options: &Options) -> Result<Self, Error> {
         let workspace = workspace(options)?;
         let step = workspace.step().map_err(Cause::from)?;
-        let keep =
-            options.arguments.get(KEEP_GIT).is_some_and(|value| matches!(value.as_str(), "1" | "true"));
-        let keep = address.keep.unwrap_or(keep);
+        let keep = options.arguments.get(KEEP_GIT).and_then(|value| truth(value));
+        let keep = address.keep.or(keep).unwrap_or_default();
         repository::check_out(address, None, options, (&step.upper, &step.work), keep)?;
         let context = step.upper;
         let file = options.file.clone().unwrap_or_else(|| {
@@ -130,7 +130,7 @@ impl Input {
         Self::sealed(workspace, context, file, options)
     }
 
-    /// A context that came from elsewhere, with a Dockerfile in it, or on standard input.
+    /// A context that was unpacked or fetched. The Dockerfile is in it, or on standard input.
     fn sealed(
         workspace: Workspace,
         context: PathBuf,
@@ -161,7 +161,7 @@ impl Input {
         Ok(Self { context: context.to_owned(), file, name, text, is_sealed: false, _workspace: None })
     }
 
-    /// The text of a file beside the context's or the Dockerfile's own.
+    /// The text of a `.dockerignore`: the context's or the Dockerfile's own.
     pub(super) fn read_beside(&self, root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
         match path.strip_prefix(&self.context) {
             Ok(name) if self.is_sealed => read_in(root, name),
@@ -169,31 +169,32 @@ impl Input {
         }
     }
 
-    /// Whether its files are nobody's but the build's.
+    /// Whether the context's files belong to the build only, because they were unpacked or fetched.
     pub(super) fn is_sealed(&self) -> bool {
         self.is_sealed
     }
 
-    /// The part of the Dockerfile around a line.
+    /// The part of the Dockerfile around a line, for messages.
     pub(super) fn excerpt(&self, line: usize, word: Option<&str>) -> String {
         excerpt(&self.name, &self.text, line, word)
     }
 
-    /// Parses the Dockerfile, and works on it. Shows the place of an error in it.
+    /// Parses the Dockerfile and calls `work` with it. Shows the part of the Dockerfile that an error is
+    /// about.
     pub(super) fn work<T>(&self, work: impl FnOnce(Dockerfile) -> Result<T, Error>) -> Result<T, Error> {
         let parsed =
             dockerfile::parse(&self.text).map_err(|source| Error::Syntax { file: self.name.clone(), source });
         let worked = parsed.and_then(work);
         let place = |error: &Error| Some((error.line()?, error.word()));
         if let Some((line, word)) = worked.as_ref().err().and_then(place) {
-            // If standard error is closed, the document has the error.
+            // If standard error is closed, the document still has the error.
             let _ = io::stderr().write_all(self.excerpt(line, word.as_deref()).as_bytes());
         }
         worked
     }
 }
 
-/// A directory for what comes. Nothing is written to the store while a build is only looked at.
+/// A directory for what is unpacked. A build that only looks must not write to the store.
 fn workspace(options: &Options) -> Result<Workspace, Cause> {
     match options.only_looks {
         true => Ok(Workspace::aside(&std::env::temp_dir())?),
@@ -201,17 +202,17 @@ fn workspace(options: &Options) -> Result<Workspace, Cause> {
     }
 }
 
-/// Whether the Dockerfile is standard input, which has one of both.
+/// Whether the Dockerfile is on standard input. The context cannot be there too.
 fn is_stdin(file: &Path, options: &Options) -> bool {
     file.as_os_str() == "-" && options.context != Context::Input
 }
 
-/// The path below a context that is a root of its own.
+/// The path of `file` in a context. An absolute path starts at the context.
 fn below(context: &Path, file: &Path) -> PathBuf {
     context.join(file.strip_prefix("/").unwrap_or(file))
 }
 
-/// The Dockerfile of a context. BuildKit also takes it in lower case.
+/// The path of the Dockerfile in a context. Like BuildKit, accepts it in lower case.
 fn in_context(context: &Path) -> PathBuf {
     let (usual, lower) = (context.join("Dockerfile"), context.join("dockerfile"));
     if !usual.exists() && lower.exists() { lower } else { usual }
@@ -222,7 +223,7 @@ fn read_all(from: &mut dyn Read) -> io::Result<Vec<u8>> {
     from.read_to_end(&mut text).map(|_| text)
 }
 
-/// The most that a Dockerfile or a `.dockerignore` may have, in bytes.
+/// The largest size of a Dockerfile or `.dockerignore`, in bytes.
 const MOST: u64 = 16 << 20;
 
 fn read_some(from: &mut dyn Read) -> io::Result<Vec<u8>> {
@@ -233,7 +234,8 @@ fn read_some(from: &mut dyn Read) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The text of a file in the directory: a regular file, which no link leads to from outside.
+/// The text of a file in the directory. The file must be a regular file, and no link may lead out of the
+/// directory.
 pub(super) fn read_in(root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
     let file = mount::resolve::open_in(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     let mut file = File::from(file);
@@ -243,7 +245,7 @@ pub(super) fn read_in(root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Writes it to a file.
+/// Writes everything from `from` to a new file.
 fn keep(path: &Path, from: &mut dyn Read, source: &str) -> Result<(), Cause> {
     let mut file = File::create_new(path).map_err(Cause::system("create", path))?;
     fetch::copy((from, Path::new(source)), (&mut file, path))

@@ -1,4 +1,4 @@
-//! The checks of a Dockerfile: as warnings of a build, and alone (`--lint`).
+//! Runs the checks of a Dockerfile: as warnings of a build, or alone (`--lint`).
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use oci::Platform;
 
 use super::{Builder, Options, input::Input, rehearsal::Rehearsal, store::Store};
 use crate::{
+    arguments::CHECK,
     config::Image,
     dockerfile::Instruction,
     error::{Cause, Error},
@@ -13,13 +14,10 @@ use crate::{
     lint::{Checks, Finding, Surroundings, lint as check},
 };
 
-/// The argument that goes before the directive of the file.
-const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
-
 impl Builder<'_> {
-    /// What the checks find. Where the file says that findings are errors, they are.
+    /// The findings of the checks. Returns an error if the Dockerfile says that findings are errors.
     pub(super) fn findings(&self) -> Result<Vec<Finding>, Error> {
-        let directive = self.options.arguments.get(ARGUMENT).or(self.file.check.as_ref());
+        let directive = self.options.arguments.get(CHECK).or(self.file.check.as_ref());
         let checks = Checks::parse(directive.map_or("", String::as_str)).map_err(Cause::Checks)?;
         let image = |name: &str, platform: Option<&Platform>| {
             let image = self.store.images.peek(name, platform)?;
@@ -38,7 +36,8 @@ impl Builder<'_> {
         Ok(findings)
     }
 
-    /// What is taken out of the context, if anything is copied from it. Its errors are those of the step that needs it.
+    /// The files that are excluded from the context, if something is copied from it. Errors are left to the
+    /// step that needs the context.
     fn ignored(&self) -> Ignore {
         let mut instructions = self.file.stages.iter().flat_map(|stage| &stage.statements);
         let copies = instructions.any(|statement| {
@@ -51,10 +50,10 @@ impl Builder<'_> {
     }
 }
 
-/// The findings of the checks, each as lines with its place in the Dockerfile. Nothing is built.
+/// The findings of the checks, each as lines with an excerpt of the Dockerfile. Builds nothing.
 ///
 /// # Errors
-/// What would end a build before its first step.
+/// Whatever would end a build before its first step.
 pub fn lint(options: &Options) -> Result<Vec<String>, Error> {
     let input = Input::read(options)?;
     input.work(|file| {

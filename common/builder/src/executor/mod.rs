@@ -1,6 +1,7 @@
-//! Building: the steps of a Dockerfile in order, from the cache or run, and the final image.
+//! Builds images: takes the steps of a Dockerfile from the cache or runs them, and writes the final image.
 
 mod agent;
+mod cache_mounts;
 mod cache_transfer;
 mod contexts;
 mod explain;
@@ -68,19 +69,19 @@ use rehearsal::{Rehearsal, Verdict};
 use stage::State;
 use store::Store;
 
-/// The network of RUN.
+/// The network of RUN, by `--network`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Network {
-    /// One of the build's own, with a way out.
+    /// A network of the build, with access to other networks.
     #[default]
     Own,
     /// Only a loopback interface.
     None,
-    /// The host's.
+    /// The host's network.
     Host,
 }
 
-/// What a RUN has besides its network.
+/// Settings of RUN besides its network.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     /// `--add-host`: names with their addresses, for `/etc/hosts`.
@@ -91,101 +92,104 @@ pub struct Surroundings {
     pub limits: Vec<PosixRlimit>,
 }
 
-/// When a registry is asked for an image.
+/// When to ask a registry for an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pull {
-    /// When it is not in the store.
+    /// When the image is not in the store.
     #[default]
     Missing,
-    /// Always: the name may mean another one now.
+    /// Always, because the name may mean another image now.
     Always,
     /// Never.
     Never,
 }
 
-/// What to build, and how.
+/// What to build and how.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `$STAVE_ROOT`, absolute.
+    /// `$STAVE_ROOT`, as an absolute path.
     pub root: PathBuf,
-    /// `$STAVE_RUN`, absolute.
+    /// `$STAVE_RUN`, as an absolute path.
     pub run_dir: PathBuf,
-    /// The Dockerfile; `-` is standard input. By default the context's own.
+    /// The path of the Dockerfile; `-` for standard input. By default, the Dockerfile in the context.
     pub file: Option<PathBuf>,
-    /// The files for COPY and ADD.
+    /// Where the files for COPY and ADD come from.
     pub context: Context,
-    /// `--build-context`: other sources of files and images, by their names.
+    /// `--build-context`: named contexts.
     pub contexts: BTreeMap<String, Named>,
-    /// The names of the image.
+    /// The names of the new image.
     pub tags: Vec<oci::Reference>,
     /// `--build-arg`.
     pub arguments: BTreeMap<String, String>,
-    /// `--secret`, by id.
+    /// `--secret`: secrets by id.
     pub secrets: BTreeMap<String, Secret>,
-    /// `--ssh`: sockets of agents, by id.
+    /// `--ssh`: sockets of agents by id.
     pub agents: BTreeMap<String, PathBuf>,
     /// `--label`.
     pub labels: Vec<(String, String)>,
-    /// `--target`: a stage's name or number.
+    /// `--target`: the name or number of a stage.
     pub target: Option<String>,
     /// `--network`.
     pub network: Network,
-    /// What a RUN has besides its network.
+    /// Settings of RUN besides its network.
     pub surroundings: Surroundings,
-    /// `--annotation`: of the manifest.
+    /// `--annotation`: annotations of the manifest.
     pub annotations: Vec<(String, String)>,
-    /// `--platform`: what to build for; this machine's by default.
+    /// `--platform`: the platform to build for. By default, this machine's.
     pub platform: Option<Platform>,
     /// `--pull`.
     pub pull: Pull,
-    /// `--jobs`: how many stages are built at the same time.
+    /// `--jobs`: the number of stages to build at the same time.
     pub jobs: usize,
-    /// Nothing is built (`--dry-run`, `--explain`, `--lint`), and nothing written to the store.
+    /// Whether to build nothing and write nothing to the store (`--dry-run`, `--explain`, `--lint`).
     pub only_looks: bool,
-    /// Only look for mistakes: they are no errors.
+    /// Whether only the checks run, so that findings are no errors.
     pub lint: bool,
     /// `--cache-from`.
     pub cache_from: Vec<CacheFrom>,
     /// `--cache-to`.
     pub cache_to: Vec<CacheTo>,
-    /// `--explain-cache`: tell why each step is cached or not.
+    /// `--explain-cache`: whether to say why each step is cached or not.
     pub explain_cache: bool,
-    /// `--keep-failed`: a RUN that fails leaves an image.
+    /// `--keep-failed`: whether a failed RUN leaves an image.
     pub keep_failed: bool,
-    /// `--squash`: one layer for all that the build makes on its base.
+    /// `--squash`: whether to merge all layers above the base into one.
     pub squash: bool,
-    /// Do not use the cache.
+    /// `--no-cache`: whether not to use the cache.
     pub no_cache: bool,
-    /// In a user namespace that cannot represent an image's layers, come as close as possible.
+    /// `--no-cache-filter`: the names of stages whose steps do not use the cache.
+    pub no_cache_filter: Vec<String>,
+    /// `--rootless`: in a user namespace that cannot represent all owners of files, come as close as
+    /// possible.
     pub rootless: bool,
-    /// Do not wait until the image is on the disk.
+    /// Whether not to wait until the image is on the disk.
     pub no_sync: bool,
-    /// How the build tells what it does.
+    /// The form of the build's messages.
     pub progress: Form,
-    /// Whether all files of the image are wanted together.
+    /// Whether to return all files of the image as one archive.
     pub tree: bool,
-    /// `--keep-mtime`: files that are copied keep their times.
+    /// `--keep-mtime`: whether copied files keep their times.
     pub keep_times: bool,
-    /// `--normalize`: take out what commands write differently each time.
+    /// `--normalize`: whether to remove what commands write differently each time.
     pub normalize: bool,
-    /// `--depfile`: note which files are read.
+    /// `--depfile`: whether to record which files are read.
     pub notes_reads: bool,
-    /// `SOURCE_DATE_EPOCH`: the time of everything in the image, in seconds.
+    /// `SOURCE_DATE_EPOCH`: the time of everything in the image, in seconds since 1970.
     pub epoch: Option<i64>,
 }
 
 /// A built image.
 #[derive(Debug, Clone)]
 pub struct Built {
-    /// Its manifest.
+    /// The descriptor of the image's manifest.
     pub descriptor: oci::spec::Descriptor,
-    /// Its configuration, as it is in the store.
+    /// The image's configuration, as it is in the store.
     pub configuration: serde_json::Value,
-    /// The digest of its configuration.
+    /// The image's id: the digest of its configuration.
     pub id: oci::Digest,
-    /// All its files in a tar file, if they are wanted.
+    /// All files of the image as a tar file, if asked for.
     pub tree: Option<Arc<fs::File>>,
-    /// The files and directories that were read, if they are wanted.
+    /// The files and directories that were read, if asked for.
     pub read: Vec<PathBuf>,
 }
 
@@ -200,37 +204,37 @@ struct Builder<'a> {
     store: Store,
     cache: Cache,
     contexts: Contexts,
-    /// Parts of the context for bind mounts: the source and its digest, and the copy.
+    /// Copies of parts of the context for bind mounts, by their source and its digest.
     shown: RefCell<HashMap<(PathBuf, String), PathBuf>>,
-    /// The network of RUN, made for the first one; none where it cannot be made.
+    /// The network of RUN. It is made for the first RUN that needs it. `None` if it cannot be made.
     network: OnceCell<Option<Own>>,
     /// Finished stages, by their index.
     done: BTreeMap<usize, State>,
     step: usize,
-    /// Its text.
+    /// The text of the current step.
     text: String,
-    /// The stage that is built, and how many of the steps of the same number there were before.
+    /// The current stage, and how many steps of it had the current step's number before.
     at: Cell<(usize, u32)>,
-    /// When it began, in seconds since 1970.
+    /// When the current step began, in seconds since 1970.
     started: i64,
-    /// `SOURCE_DATE_EPOCH`, in seconds.
+    /// The time of everything in the image, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     epoch: Option<i64>,
-    /// Where caches of mounts are that end with the build.
+    /// The directory of cache mounts that end with the build.
     own_caches: Option<PathBuf>,
-    /// What the steps would do, if they are only looked at.
+    /// The verdicts on the steps so far, if the build only looks.
     rehearsal: Option<Rehearsal>,
 }
 
 /// Builds an image and puts it into the store.
 ///
-/// The calling process gets a mount namespace of its own as soon as something has to be mounted. It must be
-/// single-threaded then.
+/// The calling process moves to its own mount namespace as soon as something has to be mounted. It must have
+/// only one thread then.
 ///
 /// # Errors
-/// [`Error`]; then no name is given. The results so far stay in the cache.
+/// [`Error`]. The image gets no name then. Results of steps that were done stay in the cache.
 pub fn build(options: &Options) -> Result<Built, Error> {
-    // Modes in an image come from the Dockerfile and the context, whatever the caller's umask. Nobody else may write to
-    // the store's directories.
+    // Modes in an image come from the Dockerfile and the context, and not from the caller's umask. Nobody
+    // else may write to the store's directories.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let open = || Store::open(options);
     let input = Input::read(options)?;
@@ -243,13 +247,14 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     })
 }
 
-/// The given time of everything in the image, or else that of an ARG before the first FROM.
+/// `SOURCE_DATE_EPOCH` of the environment, or else that of an ARG before the first FROM.
 fn epoch(options: &Options, global: &Global) -> Result<Option<i64>, Cause> {
-    let text = global.variable("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty());
-    match (options.epoch, text) {
-        (Some(given), _) => Ok(Some(given)),
-        (None, Some(text)) => text.parse().map(Some).map_err(|_| Cause::Epoch(text)),
-        (None, None) => Ok(None),
+    match options.epoch {
+        Some(given) => Ok(Some(given)),
+        None => {
+            let text = global.variable(oci::timestamp::SOURCE_DATE_EPOCH).unwrap_or_default();
+            oci::timestamp::epoch(&text).map_err(Cause::from)
+        }
     }
 }
 
@@ -264,6 +269,7 @@ impl<'a> Builder<'a> {
         // A rehearsal prints its own lines.
         let progress = Progress::new(if rehearsal.is_some() { Form::Quiet } else { options.progress });
         let target = plan::target(&file, options.target.as_deref()).map_err(Error::Target)?;
+        plan::know_all(&file.stages, &options.no_cache_filter).map_err(Error::Target)?;
         let name = file.stages[target].name.clone().unwrap_or_else(|| "default".to_owned());
         let at = |line, source| Error::Plan { file: input.name.clone(), line, source };
         let global = Global::new(
@@ -290,7 +296,7 @@ impl<'a> Builder<'a> {
             global,
             store,
             cache: match options.rootless {
-                // A step may see other owners, and so make another layer.
+                // In a user namespace, a step may see other owners and make another layer.
                 true => cache.apart("rootless"),
                 false => cache,
             },
@@ -309,7 +315,7 @@ impl<'a> Builder<'a> {
     }
 
     fn run(mut self) -> Result<Built, Error> {
-        // From here on img-gc sees that a build runs.
+        // From here on, img-gc sees that a build is running.
         self.store.workspace()?;
         cache_transfer::import(self.options, &self.store, &self.cache)?;
         let last = self.stages()?;
@@ -319,7 +325,7 @@ impl<'a> Builder<'a> {
         Ok(Built { tree, read, ..self.finish(last)? })
     }
 
-    /// Builds the stages. Returns the last one.
+    /// Builds the stages. Returns the target.
     fn stages(&mut self) -> Result<State, Error> {
         for statement in self.file.arguments.clone() {
             self.begin(&statement.text);
@@ -341,7 +347,7 @@ impl<'a> Builder<'a> {
         Ok(self.plan.stages.last().and_then(|at| self.done.remove(at)).unwrap_or_default())
     }
 
-    /// Announces a step.
+    /// Begins a step, and announces it.
     fn begin(&mut self, text: &str) {
         self.step += 1;
         self.text = text.to_owned();
@@ -352,14 +358,14 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Notes what a step would do, if it is only looked at.
+    /// Records what the build would do with the step, if the build only looks.
     fn note(&self, verdict: Verdict) {
         if let Some(rehearsal) = &self.rehearsal {
             rehearsal.note(verdict);
         }
     }
 
-    /// Adds the place in the Dockerfile to an error.
+    /// Adds the line and the step to an error.
     fn at(&self, line: usize) -> impl FnOnce(Cause) -> Error + use<> {
         let file = self.input.name.clone();
         let (step, steps) = (self.step, self.plan.steps);
@@ -367,14 +373,14 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// An image of the store that is a base or a source.
+/// An image of the store that is the base of a stage or the source of a copy.
 struct Base {
     image: Image,
     layers: Vec<Layer>,
 }
 
 impl Builder<'_> {
-    /// Finds an image in the store, or pulls it.
+    /// Finds an image in the store or pulls it.
     fn base(&self, name: &str, platform: Option<&Platform>) -> Result<Base, Cause> {
         let found = self.store.images.find(name, platform);
         let found = found.and_then(|found| found.ok_or_else(|| Cause::NoImage(name.to_owned())));
@@ -383,7 +389,7 @@ impl Builder<'_> {
         Ok(Base { image: serde_json::from_value(found.raw_configuration)?, layers })
     }
 
-    /// An image that is missing may have been meant as a stage.
+    /// Adds a suggestion: a missing image may have been meant as a stage.
     fn near(&self, cause: Cause, name: &str) -> Cause {
         match suggest(name, &plan::names(&self.file.stages)) {
             near if near.is_empty() => cause,

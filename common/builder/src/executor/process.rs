@@ -1,5 +1,6 @@
-//! The process of a RUN: in its own namespaces, on the image's file system, with Docker's capabilities. It is the first
-//! of its pid namespace, so that everything it starts ends with it, and it ends with the build.
+//! Runs the process of a RUN: in its own namespaces, on the image's file system, with Docker's capabilities.
+//! The process is the first in its pid namespace, so everything it starts ends with it. It ends with the
+//! build.
 
 use std::{
     fs::{self, File},
@@ -26,57 +27,59 @@ use crate::{
 /// A mount besides the standard ones.
 #[derive(Debug)]
 pub(super) struct Bind {
-    /// Below the image's root.
+    /// The mount point, relative to the image's root.
     pub(super) target: PathBuf,
-    /// A path of the host; none for a tmpfs.
+    /// A path on the host. `None` for a tmpfs.
     pub(super) source: Option<PathBuf>,
-    /// In the form of `mount -o`.
+    /// The options, in the form of `mount -o`.
     pub(super) options: Vec<String>,
-    /// What remains of it after the build.
+    /// The files of the mount that outlive the build, if there are any.
     pub(super) lasting: Option<Lasting>,
 }
 
-/// The files of a mount, at a path of the host that outlives the build.
+/// The files of a mount, at a path on the host that outlives the build.
 #[derive(Debug)]
 pub(super) struct Lasting {
     pub(super) path: PathBuf,
-    /// Whether they are only to be read there.
+    /// Whether the files may only be read there.
     pub(super) readonly: bool,
 }
 
 /// The network of a command.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RunsIn<'a> {
-    /// One without links.
+    /// A network without links.
     Isolated(&'a Isolated),
-    /// The build's own.
+    /// The network of the build.
     Own(&'a Network),
-    /// The host's.
+    /// The host's network.
     Host,
 }
 
-/// What to run.
+/// A command to run.
 #[derive(Debug)]
 pub(super) struct Command<'a> {
     pub(super) words: &'a [String],
     pub(super) config: &'a Own,
-    /// In addition to the image's own.
+    /// Variables in addition to those of the image.
     pub(super) environment: Vec<(String, String)>,
     pub(super) rootfs: &'a Path,
+    /// The host name that the command sees.
+    pub(super) hostname: &'a str,
     pub(super) network: RunsIn<'a>,
     pub(super) surroundings: &'a Surroundings,
     pub(super) binds: Vec<Bind>,
-    /// Where its output goes.
+    /// Where to show the output.
     pub(super) progress: &'a Progress,
-    /// A directory for its files.
+    /// A directory for files of the command.
     pub(super) files: PathBuf,
 }
 
-/// The host name for a command: the same on every machine.
-const HOSTNAME: &str = "stave-build";
+/// The usual host name of commands. It is the same on every machine.
+pub(super) const HOSTNAME: &str = "stave-build";
 
 impl Command<'_> {
-    /// The specification of the process, in the cgroup `group` if it has one of its own.
+    /// The specification of the process. `group` is the step's own cgroup, if it has one.
     pub(super) fn spec(&self, group: Option<&cgroup::Temporary>) -> Result<Spec, Cause> {
         let mut env: Vec<String> =
             self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -94,8 +97,9 @@ impl Command<'_> {
                 RunsIn::Own(own) => runtime::spec::Network::Own(own.path.clone()),
                 RunsIn::Host => runtime::spec::Network::Host,
             },
-            hostname: Some(HOSTNAME.to_owned()),
-            // Commands that write their environment into a file (configure, env) then write the same everywhere.
+            hostname: Some(self.hostname.to_owned()),
+            // So commands that write their environment to a file (configure, env) write the same on every
+            // machine.
             without_hostname_variable: true,
             volumes: self.volumes()?,
             ends_with_parent: true,
@@ -121,18 +125,19 @@ impl Command<'_> {
         Ok(spec)
     }
 
-    /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that writes of a command have no effect.
+    /// Makes `/etc/resolv.conf` and `/etc/hosts` as copies, so that what a command writes there has no
+    /// effect.
     fn volumes(&self) -> Result<Vec<Volume>, Cause> {
         let gateway = match self.network {
             RunsIn::Own(own) => own.gateway,
             RunsIn::Host | RunsIn::Isolated(_) => None,
         };
         let given = self.surroundings.hosts.iter().map(|entry| entry.with(gateway));
-        let own = [([127, 0, 1, 1].into(), HOSTNAME.to_owned())].into_iter().chain(given);
+        let own = [([127, 0, 1, 1].into(), self.hostname.to_owned())].into_iter().chain(given);
         let (hosts, resolv_conf) = match self.network {
             RunsIn::Host => (runtime::hosts::of_host(own), runtime::resolv_conf::of_host()),
             RunsIn::Own(_) => (runtime::hosts::of_own(own), runtime::resolv_conf::of_own(true)),
-            // The host's servers, so that a search for them shows.
+            // The host's name servers, so that an attempt to use the network is detected.
             RunsIn::Isolated(_) => (runtime::hosts::of_own(own), runtime::resolv_conf::of_host()),
         };
         let make = |name: &str, text: &[u8]| -> Result<Volume, Cause> {
@@ -143,13 +148,13 @@ impl Command<'_> {
         Ok(vec![make("resolv.conf", resolv_conf.as_bytes())?, make("hosts", hosts.as_bytes())?])
     }
 
-    /// The mount points in the image, and the working directory, below its root.
+    /// The mount points in the image, relative to its root.
     pub(super) fn targets(&self, spec: &Spec) -> Vec<PathBuf> {
         let below = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
         spec.mounts().iter().flatten().map(|mount| below(mount.destination())).collect()
     }
 
-    /// Runs it to its end. Returns its exit status; 128 and more for a signal.
+    /// Runs the command to its end. Returns its exit status; 128 + N if signal N ended it.
     pub(super) fn run(&self, spec: &Spec) -> Result<i32, Cause> {
         if self.progress.form() == Form::Plain {
             let stderr = std::io::stderr();
@@ -164,7 +169,8 @@ impl Command<'_> {
     }
 }
 
-/// A cgroup for one step; none for a caller who may make none, as a rootless one: one line says so.
+/// Makes a cgroup for a step. `None` if the caller may not make one, as in a rootless build. A warning is
+/// printed once.
 pub(super) fn own_cgroup() -> Result<Option<cgroup::Temporary>, Cause> {
     static TOLD: std::sync::Once = std::sync::Once::new();
     let limits_devices = userns::is_first().map_err(runtime::Error::from)?;
@@ -179,12 +185,13 @@ pub(super) fn own_cgroup() -> Result<Option<cgroup::Temporary>, Cause> {
     }
 }
 
-/// Standard output belongs to the document: the command's output goes to standard error.
+/// The command's output goes to standard error, because standard output belongs to the document.
 fn streams(output: Stdio<'_>) -> Streams<'_> {
     Streams { stdin: Stdio::Null, stdout: output, stderr: output }
 }
 
-/// A command that cannot be executed fails as in a shell: its status tells the reason, and the message is shown.
+/// Treats a command that cannot be executed as a shell does: prints the message and returns status 126 or
+/// 127.
 fn finish(result: Result<i32, runtime::Error>) -> Result<i32, runtime::Error> {
     match result {
         Err(error) if matches!(error.status(), 126 | 127) => {

@@ -1,5 +1,5 @@
-//! `--explain-cache`: why the cache has the result of a step, or has it not. What each step depended on is kept by its place in the
-//! Dockerfile, so that a later build can name everything that has changed.
+//! `--explain-cache`: says why a step is cached or not. For each position in the Dockerfile, the inputs of
+//! the step are kept, so that a later build can name everything that changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,26 +15,26 @@ use serde_json::{Value, json};
 use super::Builder;
 use crate::{cache::Key, copy::Described, error::Cause};
 
-/// How much of a value the words show, in characters.
+/// How many characters of a value are shown.
 const SHOWN: usize = 60;
 
 /// Everything that a step depends on, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Inputs {
-    /// `command`, `argument NAME`, `parent` and so on.
+    /// The inputs: `command`, `argument NAME`, `parent` and so on.
     parts: BTreeMap<String, String>,
-    /// Files of a context: mode, and the digest of the content.
+    /// The files of a context: mode and digest of the content.
     files: BTreeMap<String, (u32, String)>,
 }
 
 impl Inputs {
-    /// With one more.
+    /// Adds an input.
     pub(super) fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parts.insert(name.into(), value.into());
         self
     }
 
-    /// With one for each.
+    /// Adds an input for each element.
     pub(super) fn with_all<N: std::fmt::Display, V: Into<String>>(
         self,
         kind: &str,
@@ -43,23 +43,23 @@ impl Inputs {
         all.into_iter().fold(self, |inputs, (name, value)| inputs.with(format!("{kind} {name}"), value))
     }
 
-    /// With files.
+    /// Adds files.
     pub(super) fn with_files(mut self, files: Vec<Described>) -> Self {
         self.files.extend(files.into_iter().map(|(path, mode, digest)| (path, (mode, digest))));
         self
     }
 }
 
-/// A step as it was when its place was built last.
+/// The step that was last built at a position.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Earlier {
     key: String,
     inputs: Inputs,
-    /// What it cost to run it.
+    /// How long the step took.
     milliseconds: u64,
 }
 
-/// A reason for a step to run.
+/// A reason why a step has to run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Reason {
     cause: &'static str,
@@ -96,7 +96,7 @@ impl Reason {
     }
 }
 
-/// All that has changed.
+/// All differences between the inputs.
 fn reasons(earlier: &Inputs, now: &Inputs) -> Vec<Reason> {
     let mut found = Vec::new();
     let names: BTreeSet<&String> = earlier.parts.keys().chain(now.parts.keys()).collect();
@@ -111,7 +111,7 @@ fn reasons(earlier: &Inputs, now: &Inputs) -> Vec<Reason> {
                 "flag" => ("flag", rest),
                 "mount" => ("mount", rest),
                 "parent" => ("parent", ""),
-                // Too many to name them.
+                // There are too many files to name them.
                 "files" => ("files", ""),
                 _ => ("instruction", name.as_str()),
             };
@@ -135,7 +135,7 @@ fn reasons(earlier: &Inputs, now: &Inputs) -> Vec<Reason> {
 }
 
 impl Builder<'_> {
-    /// Where a step's place is kept.
+    /// The path where the step at the current position is kept.
     fn place(&self) -> PathBuf {
         let file = std::path::absolute(&self.input.file).unwrap_or_default();
         let (stage, step) = self.at.get();
@@ -143,8 +143,8 @@ impl Builder<'_> {
         self.options.root.join("cache/steps").join(format!("{}.json", Digest::of(place.as_bytes()).hex()))
     }
 
-    /// Tells why a step is cached or not, if that is wanted. One that is cached is kept; one that is about to run is kept when it has,
-    /// because one that fails leaves nothing.
+    /// Says why a step is cached or not, with `--explain-cache`. Keeps the inputs of a cached step. Those of
+    /// a step that is about to run are kept after the run, because a failed step leaves nothing.
     pub(super) fn looked_up(&self, key: &Key, inputs: &Inputs, cached: bool) -> Result<(), Cause> {
         let keeps = cached && self.rehearsal.is_none();
         if !keeps && !self.options.explain_cache {
@@ -163,7 +163,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Keeps what a step depended on that has run, and what that cost.
+    /// Keeps the inputs of a step that has run, and how long it took.
     pub(super) fn ran(&self, key: &Key, inputs: &Inputs, cost: Duration) -> Result<(), Cause> {
         if self.rehearsal.is_some() {
             return Ok(());
@@ -195,7 +195,7 @@ impl Builder<'_> {
             why.push(Reason::of(if is_same { "removed" } else { "another version of the cache" }));
         }
         let cost = earlier.map(|earlier| earlier.milliseconds).filter(|cost| *cost > 0);
-        // A step that only files of the context make run again could do without them.
+        // If only files of the context changed, the step may not need these files.
         let files = |reason: &Reason| matches!(reason.cause, "file" | "mode");
         let ignore: Vec<&str> = match why.iter().all(files) {
             true => why.iter().map(|reason| reason.name.as_str()).collect(),

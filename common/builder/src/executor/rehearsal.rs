@@ -1,5 +1,5 @@
-//! `--dry-run`: which steps the cache has. The stages go through the same code as in a build. Only what a step would make is
-//! imagined, and nothing is written.
+//! `--dry-run`: finds out which steps are cached. The stages go through the same code as in a build, but the
+//! results of steps are only imagined, and nothing is written.
 
 use std::cell::RefCell;
 
@@ -11,18 +11,18 @@ use oci::{
 use super::{Builder, Options, input::Input, store::Store};
 use crate::{cache::Layer, error::Error};
 
-/// What a build would do with a step.
+/// What a build would do in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing: it is an ARG before the first FROM.
+    /// Nothing: the step is an ARG before the first FROM.
     Nothing,
-    /// It takes an image or a stage.
+    /// Use an image or stage.
     Base,
-    /// It pulls an image first.
+    /// Pull an image, and use it.
     Pull,
-    /// Its result is in the cache.
+    /// Use the result in the cache.
     Cached,
-    /// It has to run. That also holds where the cache may have its result, but nobody knows before the step below has run.
+    /// Run the step. The cache may have the result, but that is only known after the step below has run.
     Run,
 }
 
@@ -38,26 +38,26 @@ impl Verdict {
     }
 }
 
-/// The steps so far.
+/// The steps so far, and the verdict on each.
 #[derive(Debug, Default)]
 pub(super) struct Rehearsal {
     steps: RefCell<Vec<(String, Verdict)>>,
 }
 
 impl Rehearsal {
-    /// The next step.
+    /// Adds the next step.
     pub(super) fn begin(&self, text: String) {
         self.steps.borrow_mut().push((text, Verdict::Nothing));
     }
 
-    /// What a build would do with it.
+    /// Records what a build would do in the current step.
     pub(super) fn note(&self, verdict: Verdict) {
         if let Some((_, last)) = self.steps.borrow_mut().last_mut() {
             *last = verdict;
         }
     }
 
-    /// A layer that nobody knows yet: no step on it is in the cache.
+    /// A layer that is not known yet. So no step above it is found in the cache.
     pub(super) fn layer(&self) -> Layer {
         let digest = Digest::of(format!("imagined {}", self.steps.borrow().len()).as_bytes());
         Layer { descriptor: Descriptor::new(MediaType::ImageLayerGzip, 0, digest.clone()), diff_id: digest }
@@ -65,17 +65,17 @@ impl Rehearsal {
 
     fn lines(&self) -> Vec<String> {
         let line = |(text, verdict): &(String, Verdict)| {
-            // A step with a here-document has several lines.
+            // A step with a here-document has several lines. Only the first is shown.
             format!("{:<6} {}", verdict.word(), text.lines().next().unwrap_or_default())
         };
         self.steps.borrow().iter().map(line).collect()
     }
 }
 
-/// The steps of a build, one line each, and which of them the cache has. Nothing is run, made or written.
+/// The steps of a build, one line each, with what the build would do. Runs, makes and writes nothing.
 ///
 /// # Errors
-/// What would end the build before something has to run.
+/// Whatever would end the build before something has to run.
 pub fn rehearse(options: &Options) -> Result<Vec<String>, Error> {
     let input = Input::read(options)?;
     input.work(|file| {

@@ -1,4 +1,4 @@
-//! Repositories of git: as a source of ADD, as a context, and as a named context.
+//! Git repositories: as sources of ADD, as the context, and as named contexts.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use registry::{Client, Origin};
 use super::Options;
 use crate::error::Cause;
 
-/// The commit that an address means. The server is not asked where the address names it.
+/// The commit that an address means. The server is not asked if the address itself names the commit.
 pub(super) fn revision(address: &Address, options: &Options) -> Result<Revision, Cause> {
     if let Some(commit) = address.full_commit() {
         return Ok(Revision { commit: commit.to_owned(), reference: None });
@@ -18,8 +18,8 @@ pub(super) fn revision(address: &Address, options: &Options) -> Result<Revision,
     Ok(Remote::open(&address.remote, &client, &authorize)?.resolve(address)?)
 }
 
-/// Writes the files of a commit into the first directory: of that which the address means now, if none is given. The second
-/// directory is for the objects.
+/// Writes the files of a commit to `directory`. Without `revision`, uses the commit that the address means
+/// now. `scratch` is a directory for git objects.
 pub(super) fn check_out(
     address: &Address,
     revision: Option<&Revision>,
@@ -36,10 +36,13 @@ pub(super) fn check_out(
 }
 
 impl Options {
-    /// What opens the private repository `remote`, when the build asked for `own`: the secrets `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, or
-    /// those with `.host` behind, for one host (docs.docker.com/build/building/secrets, "Git authentication for remote contexts").
+    /// The authorization for the private repository `remote`, when the build asked for the repository `own`.
+    /// It comes from the secrets `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, or from those with `.host` at the
+    /// end of their names, for one host (docs.docker.com/build/building/secrets, "Git authentication for
+    /// remote contexts").
     ///
-    /// `remote` may be a submodule, whose address the repository chooses. One elsewhere gets what is for its host, by https alone.
+    /// `remote` may be a submodule, whose address the repository chooses. For another server than that of
+    /// `own`, only secrets for its host are used, and only with https.
     fn authorization(&self, own: &str, remote: &str) -> Option<String> {
         let (own, remote) = (Origin::of(own), Origin::of(remote));
         let is_own = own == remote;

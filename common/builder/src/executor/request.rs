@@ -1,4 +1,4 @@
-//! COPY and ADD with their variables expanded: what is copied, and what the result depends on.
+//! Expands the variables of a COPY or ADD, and computes what its result depends on.
 
 use git::{Address, Revision};
 use oci::Digest;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cache::{Key, Step, chain_id},
-    copy::{Chmod, Inline, Job, clean},
+    copy::{Chmod, CopyError, Inline, Job, clean},
     dockerfile::{
         expand::{ExpandError, Expander},
         instruction::{Copy, HereDocument},
@@ -22,29 +22,29 @@ use crate::{
     moment::Moment,
 };
 
-/// COPY or ADD, its variables expanded.
+/// A COPY or ADD with its variables expanded.
 pub(super) struct Request {
     pub(super) job: Job,
     pub(super) chown: Option<String>,
-    /// Addresses of files to download.
+    /// The addresses of files to download.
     pub(super) remote: Vec<String>,
-    /// The required digest of the only one of them.
+    /// The digest that the only downloaded file must have.
     pub(super) checksum: Option<Digest>,
-    /// Repositories of git to fetch.
+    /// The git repositories to fetch.
     pub(super) repositories: Vec<Address>,
-    /// Whether `.git` of these is kept.
+    /// Whether `.git` of the repositories is kept.
     pub(super) keep_git: bool,
-    /// `--link`: a layer that does not depend on those below it.
+    /// `--link`: whether the layer is independent of the layers below it.
     pub(super) link: bool,
-    /// The time of what it makes.
+    /// The time of the files that the copy makes.
     pub(super) moment: Moment,
-    /// The layers that it copies from.
+    /// The ChainID of the layers to copy from.
     from: Option<String>,
     /// The text for the history.
     pub(super) text: String,
 }
 
-/// Sources, by where they are.
+/// The sources, by kind.
 #[derive(Default)]
 struct Sources {
     local: Vec<String>,
@@ -95,6 +95,12 @@ impl Request {
         let text = history(copy, instruction, [("chown", &chown), ("chmod", &chmod)], &sources, &destination);
         let Sources { local, remote, mut repositories } = Sources::new(sources, instruction)?;
         let keep_git = keep_git(copy.keep_git_dir, &mut repositories, given.as_deref())?;
+        // The name of a here-document becomes the name of a file in the destination.
+        let wrong =
+            |document: &&HereDocument| matches!(&*document.name, "." | "..") || document.name.contains('/');
+        if let Some(document) = copy.documents.iter().find(wrong) {
+            return Err(failed(CopyError::DocumentName(document.name.clone())));
+        }
         let raw = Expander { skip_quotes: true, escape: '\\', ..expander };
         let inline = |document: &HereDocument| -> Result<Inline, ExpandError> {
             let text = document.text();
@@ -120,7 +126,7 @@ impl Request {
             unpack: copy.unpack.unwrap_or(instruction == "ADD"),
             keep_times: builder.options.keep_times,
         };
-        // With a mode it is an ordinary copy, as in BuildKit.
+        // With `--chmod` it is an ordinary copy, as in BuildKit.
         let link = copy.link && job.chmod.is_none();
         let from = match from {
             From::Layers(layers) => Some(chain_id(layers)),
@@ -130,25 +136,29 @@ impl Request {
         Ok(Self { job, chown, remote, checksum, repositories, keep_git, link, moment, from, text })
     }
 
-    /// Whether something has to be fetched.
+    /// Whether something has to be downloaded.
     pub(super) fn is_remote(&self) -> bool {
         !self.remote.is_empty() || !self.repositories.is_empty()
     }
 
-    /// What is fetched of repositories, for the key.
+    /// What is fetched from repositories, for the key.
     pub(super) fn fetched_as(&self, revisions: &[Revision]) -> Vec<String> {
         let one = |(address, revision): (&Address, &Revision)| {
             let reference = revision.reference.as_deref().filter(|_| self.keep_git).unwrap_or_default();
             let remote = if self.keep_git { address.remote.as_str() } else { "" };
             format!(
-                "{} {remote} {reference} {:?} {} {}",
-                revision.commit, address.subdirectory, self.keep_git, address.without_submodules
+                "{} {remote} {reference} {:?} {} {} {:?}",
+                revision.commit,
+                address.subdirectory,
+                self.keep_git,
+                address.without_submodules,
+                self.job.exclude
             )
         };
         self.repositories.iter().zip(revisions).map(one).collect()
     }
 
-    /// The same by name, for those who want to know why.
+    /// The dependencies of the copy by name, for `--explain-cache`.
     pub(super) fn inputs(&self, state: &State) -> Inputs {
         let job = &self.job;
         let inline = job.inline.iter().map(|inline| (&inline.name, &inline.content));
@@ -173,7 +183,7 @@ impl Request {
         }
     }
 
-    /// The dependencies of the copy besides its sources.
+    /// A key of everything that the copy depends on besides its sources.
     pub(super) fn key(&self, state: &State) -> Key {
         let job = &self.job;
         Key::new(Step::Copy)
@@ -187,8 +197,8 @@ impl Request {
             .with(self.job.keep_times.to_string())
     }
 
-    /// A key that is known before anything is read: the layers of a stage or an image identify its content, and a file that must have
-    /// a given digest has that one.
+    /// A key that is known before anything is read. The layers of a stage or image identify its content, and
+    /// `--checksum` identifies a downloaded file.
     pub(super) fn short_key(&self, state: &State) -> Option<Key> {
         let key = || self.key(state);
         match (&self.from, &self.checksum) {
@@ -227,7 +237,8 @@ fn history(
     text + " " + destination
 }
 
-/// `--checksum`, for a single source: the digest of a file on a web server, or the commit of a repository.
+/// Parses `--checksum`, which needs a single source: the digest of a downloaded file, or the commit of a
+/// repository.
 fn checksum(text: &str, sources: &[String]) -> Result<Option<Digest>, Cause> {
     let wrong = |problem| Cause::NoChecksum(text.to_owned(), problem);
     match sources {
@@ -244,7 +255,8 @@ fn checksum(text: &str, sources: &[String]) -> Result<Option<Digest>, Cause> {
     }
 }
 
-/// Whether `.git` is kept, and the commit that `--checksum` names: flags and addresses must not say different things.
+/// Whether `.git` is kept. Also sets the commit that `--checksum` names. Flag and addresses must not
+/// contradict each other.
 fn keep_git(flag: Option<bool>, repositories: &mut [Address], checksum: Option<&str>) -> Result<bool, Cause> {
     let mut keep = flag;
     for address in repositories {

@@ -1,15 +1,17 @@
-//! RUN: a command in the current image. Its changes become a layer.
+//! The steps of RUN: each runs a command in the current image, and its changes become a layer.
 
 use super::{
     Builder, Network, mounts,
     mounts::Wanted,
-    process::{Bind, Command, RunsIn, own_cgroup},
+    process::{Bind, Command, HOSTNAME, RunsIn, own_cgroup},
     reasons::Inputs,
     stage::{Made, State},
     stubs::Stubs,
 };
 use crate::{
-    cache::{Key, Layer, Step},
+    arguments,
+    cache::{Entry, Key, Layer, Step},
+    copy::clean,
     dockerfile::instruction::{CommandLine, HereDocument, Run, RunNetwork},
     error::Cause,
     network::Own,
@@ -20,23 +22,25 @@ use crate::{
 /// The command of a RUN.
 struct Script {
     words: Vec<String>,
-    /// A here-document that is a program by itself: its name, and its text.
+    /// A here-document that is a program of its own: its name and its text.
     program: Option<(String, String)>,
 }
 
-/// The directory of such a program.
+/// The directory of such programs.
 const PROGRAMS: &str = "/dev/pipes";
 
 fn script(run: &Run, shell: Vec<String>) -> Script {
     let text = match (&run.command, run.documents.as_slice()) {
         (CommandLine::Exec(words), _) => return Script { words: words.clone(), program: None },
         (CommandLine::Shell(text), []) => text.clone(),
-        // Only a here-document: it is the command line itself, or a program in another language.
+        // There is only a here-document. It is the command line itself, or a program in another language.
         (CommandLine::Shell(text), [document]) if is_only_mark(text) => {
             let content = document.text();
             if content.starts_with("#!") {
-                let words = vec![format!("{PROGRAMS}/{}", document.name)];
-                return Script { words, program: Some((document.name.clone(), content)) };
+                // The name leads to no other directory.
+                let name = clean("", &document.name).display().to_string();
+                let words = vec![format!("{PROGRAMS}/{name}")];
+                return Script { words, program: Some((name, content)) };
             }
             content
         }
@@ -49,7 +53,7 @@ fn is_only_mark(text: &str) -> bool {
     crate::dockerfile::announces_document(text)
 }
 
-/// The command line with its here-documents, for the shell.
+/// The command line and its here-documents, for the shell.
 fn with_documents(text: &str, documents: &[HereDocument]) -> String {
     let mut all = text.to_owned();
     for document in documents {
@@ -59,7 +63,7 @@ fn with_documents(text: &str, documents: &[HereDocument]) -> String {
 }
 
 impl Builder<'_> {
-    /// RUN.
+    /// Runs a RUN.
     pub(super) fn run_step(&self, state: &mut State, at: usize, run: &Run) -> Result<(), Cause> {
         let script = script(run, state.image.config.shell());
         let arguments = state.arguments.environment();
@@ -69,22 +73,7 @@ impl Builder<'_> {
             RunNetwork::Host => Network::Host,
         };
         let wanted = self.mounts(state, at, &run.mounts)?;
-        let config = &state.image.config;
-        let pairs = arguments.iter().map(|(name, value)| format!("{name}={value}"));
-        let surroundings = &self.options.surroundings;
-        let base = Key::new(Step::Run)
-            .with(state.chain())
-            .with_all(&script.words)
-            .with(script.program.as_ref().map_or("", |(_, text)| text))
-            .with_all(&config.env)
-            .with_all(pairs.clone())
-            .with(&config.user)
-            .with(&config.working_dir)
-            .with_all(surroundings.hosts.iter().map(|entry| format!("{entry:?}")))
-            .with_all(surroundings.limits.iter().map(|limit| format!("{limit:?}")))
-            .with(surroundings.shared_memory.map(|size| size.to_string()).unwrap_or_default())
-            .with(state.moment.key());
-        let base = if self.options.normalize { base.with("normalize") } else { base };
+        let base = self.base_key(state, &script, &arguments);
         let described = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
         let (shown, files): (Vec<String>, Vec<_>) = described.into_iter().unzip();
         let key = |network, shown: &[String]| {
@@ -96,9 +85,70 @@ impl Builder<'_> {
             let texts = wanted.iter().map(Wanted::text);
             texts.zip(shown).fold(base, |key, (text, shown)| key.with(text).with(shown))
         };
-        // What a context shows is told file by file.
+        // The files of a context are listed one by one.
         let told = shown.iter().zip(&files).map(|(shown, files)| if files.is_empty() { shown } else { "" });
-        let mounted: Vec<(&str, &str)> = wanted.iter().map(Wanted::text).zip(told).collect();
+        let inputs = self
+            .run_inputs(state, &script, &arguments, network)
+            .with_all("mount", wanted.iter().map(Wanted::text).zip(told))
+            .with_files(files.concat());
+        let text = history(&script.words, &pairs(&arguments));
+        let before = state.clone();
+        let expected = match network {
+            Network::Own if !may_have_network() => Network::None,
+            network => network,
+        };
+        let short = key(expected, &shown);
+        // The layers of a stage say too much if only a part of it is mounted. The content of the part decides.
+        let mut content = vec![None; wanted.len()];
+        let mut found = self.cached(&short)?;
+        if found.is_none() && self.rehearsal.is_none() && wanted.iter().any(Wanted::is_part) {
+            content = wanted.iter().map(|wanted| self.content_of(wanted)).collect::<Result<_, _>>()?;
+            found = self.cached(&key(expected, &instead(&content, &shown)))?;
+            found.iter().try_for_each(|entry| self.keep(&short, entry))?;
+        }
+        self.files_after(state, (&short, found), &inputs, text, || {
+            // The command may have got less than it should have, such as no network.
+            let (layer, network, shown) =
+                self.execute(&before, &script, &arguments, network, &wanted, shown.clone())?;
+            if content.iter().any(Option::is_some) {
+                let entry = Entry { created: before.moment.text(), layer: Some(layer.clone()) };
+                self.keep(&key(network, &instead(&content, &shown)), &entry)?;
+            }
+            Ok(Made { layer: Some(layer), key: Some(key(network, &shown)) })
+        })
+    }
+
+    /// A key of everything that a RUN depends on besides its network and its mounts.
+    fn base_key(&self, state: &State, script: &Script, arguments: &[(String, String)]) -> Key {
+        let (config, surroundings) = (&state.image.config, &self.options.surroundings);
+        let key = Key::new(Step::Run)
+            .with(state.chain())
+            .with_all(&script.words)
+            .with(script.program.as_ref().map_or("", |(_, text)| text))
+            .with_all(&config.env)
+            .with_all(pairs(arguments))
+            .with(&config.user)
+            .with(&config.working_dir)
+            .with_all(surroundings.hosts.iter().map(|entry| format!("{entry:?}")))
+            .with_all(surroundings.limits.iter().map(|limit| format!("{limit:?}")))
+            .with(surroundings.shared_memory.map(|size| size.to_string()).unwrap_or_default())
+            .with(state.moment.key());
+        let key = if self.options.normalize { key.with("normalize") } else { key };
+        match self.hostname() {
+            HOSTNAME => key,
+            other => key.with("hostname").with(other),
+        }
+    }
+
+    /// The dependencies of a RUN by name, without its mounts, for `--explain-cache`.
+    fn run_inputs(
+        &self,
+        state: &State,
+        script: &Script,
+        arguments: &[(String, String)],
+        network: Network,
+    ) -> Inputs {
+        let (config, surroundings) = (&state.image.config, &self.options.surroundings);
         let pair = |pair: &String| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (name.to_owned(), value.to_owned())
@@ -110,31 +160,18 @@ impl Builder<'_> {
             .with("user", &config.user)
             .with("directory", &config.working_dir)
             .with("time", state.moment.key())
+            .with("hostname", self.hostname())
             .with("flag network", format!("{network:?}"))
             .with("flag add-host", format!("{:?}", surroundings.hosts))
             .with("flag ulimit", format!("{:?}", surroundings.limits))
             .with("flag shm-size", format!("{:?}", surroundings.shared_memory))
             .with_all("environment", config.env.iter().map(pair))
-            .with_all("argument", arguments.clone())
-            .with_all("mount", mounted)
-            .with_files(files.concat());
-        let inputs = if self.options.normalize { inputs.with("flag normalize", "true") } else { inputs };
-        let text = history(&script.words, &pairs.collect::<Vec<_>>());
-        let before = state.clone();
-        let expected = match network {
-            Network::Own if !may_have_network() => Network::None,
-            network => network,
-        };
-        self.files(state, &key(expected, &shown), &inputs, text, || {
-            // What it got may be less than what it should have.
-            let (layer, network, shown) =
-                self.execute(&before, &script, &arguments, network, &wanted, shown.clone())?;
-            Ok(Made { layer: Some(layer), key: Some(key(network, &shown)) })
-        })
+            .with_all("argument", arguments.iter().cloned());
+        if self.options.normalize { inputs.with("flag normalize", "true") } else { inputs }
     }
 
-    /// Runs the command. Returns its layer, the network that it had, and the content of its mounts: a context may have changed since
-    /// the lookup.
+    /// Runs the command. Returns its layer, the network that it had, and the content of its mounts. A context
+    /// may have changed since the lookup.
     fn execute(
         &self,
         state: &State,
@@ -147,13 +184,16 @@ impl Builder<'_> {
         let mounted = self.store.writable(&state.layers)?;
         let mut held = mounts::Held::default();
         let mut prepared = mounts::Prepared::default();
-        for (wanted, shown) in wanted.iter().zip(&mut shown) {
-            self.prepare(state, wanted, shown, &mut held, &mut prepared)?;
+        let caches = self.cache_directories(wanted, &shown, &mut held)?;
+        for ((wanted, shown), cache) in wanted.iter().zip(&mut shown).zip(caches) {
+            self.prepare(state, wanted, shown, cache, &mut held, &mut prepared)?;
         }
         let mounts::Prepared { mut binds, environment: secrets } = prepared;
         if let Some((name, text)) = &script.program {
             binds.push(self.program(name, text)?);
         }
+        // A mount below another one comes after it, in whatever order they are written.
+        binds.sort_by(|a, b| a.target.cmp(&b.target));
         let own = match network {
             Network::Own => self.own_network(),
             Network::None | Network::Host => None,
@@ -168,6 +208,7 @@ impl Builder<'_> {
             config: &state.image.config,
             environment: environment.collect(),
             rootfs: &mounted.rootfs,
+            hostname: self.hostname(),
             network: match (&isolated, own) {
                 (Some(isolated), _) => RunsIn::Isolated(isolated),
                 (None, Some(own)) => RunsIn::Own(own),
@@ -189,7 +230,8 @@ impl Builder<'_> {
         drop((held, group));
         if status != 0 {
             let offline = isolated.is_some_and(|isolated| isolated.was_too_small());
-            // The command's own failure is what is to be told.
+            // The failure of the command itself must be reported, so a failure to keep its files is only a
+            // warning.
             let leave = || {
                 self.leave(state, &script.words, &binds, mounted, &stubs)
                     .inspect_err(|cause| {
@@ -210,7 +252,13 @@ impl Builder<'_> {
         Ok((self.store.commit_without(mounted, &stubs, state.moment)?, network, shown))
     }
 
-    /// The build's own network. Where it cannot be made, RUN has none: one line says so.
+    /// The host name that commands see.
+    fn hostname(&self) -> &str {
+        let given = self.options.arguments.get(arguments::HOSTNAME).filter(|name| !name.is_empty());
+        given.map_or(HOSTNAME, String::as_str)
+    }
+
+    /// The network of the build. If it cannot be made, prints a warning; RUN has no network then.
     fn own_network(&self) -> Option<&Own> {
         let make = || {
             let is_told = |cause: &dyn std::fmt::Display| {
@@ -228,7 +276,7 @@ impl Builder<'_> {
         self.network.get_or_init(make).as_ref()
     }
 
-    /// A here-document that is a program, as a file to mount.
+    /// Writes a here-document that is a program to a file, and mounts the file.
     fn program(&self, name: &str, text: &str) -> Result<Bind, Cause> {
         use std::os::unix::fs::PermissionsExt;
         let directory = self.store.workspace()?.step()?.upper;
@@ -237,7 +285,7 @@ impl Builder<'_> {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
             .map_err(Cause::system("change mode of", &path))?;
         Ok(Bind {
-            target: crate::copy::clean(PROGRAMS, name),
+            target: clean(PROGRAMS, name),
             source: Some(path),
             options: vec!["bind".to_owned(), "ro".to_owned()],
             lasting: None,
@@ -245,12 +293,23 @@ impl Builder<'_> {
     }
 }
 
-/// Whether this user may give RUN a network of the build's own.
+/// Whether this user may make a network for the build.
 fn may_have_network() -> bool {
     rustix::process::geteuid().is_root() && userns::is_first().unwrap_or(false)
 }
 
-/// A RUN for the history: with its arguments.
+/// Arguments as `NAME=VALUE`.
+fn pairs(arguments: &[(String, String)]) -> Vec<String> {
+    arguments.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// What mounts add to a key, with the content of those for which it is known.
+fn instead(content: &[Option<String>], shown: &[String]) -> Vec<String> {
+    let one = |(content, shown): (&Option<String>, &String)| content.as_ref().unwrap_or(shown).clone();
+    content.iter().zip(shown).map(one).collect()
+}
+
+/// The text of a RUN for the history, with its arguments.
 fn history(words: &[String], arguments: &[String]) -> String {
     let mut text = String::from("RUN ");
     if !arguments.is_empty() {

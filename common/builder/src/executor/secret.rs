@@ -1,5 +1,5 @@
-//! `RUN --mount=type=secret`: a file or a variable that only the command sees. Its content is on no disk, in no layer,
-//! in no history and in no key of the cache.
+//! `RUN --mount=type=secret`: a file or variable that only the command sees. Its content is on no disk, and
+//! in no layer, history or cache key.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{copy::clean, error::Cause};
 
-/// The most that a secret may have, in bytes (BuildKit has the same).
+/// The largest size of a secret, in bytes. BuildKit has the same limit.
 const MOST: u64 = 500 << 10;
 
 /// The source of a secret.
@@ -24,7 +24,7 @@ const MOST: u64 = 500 << 10;
 pub enum Secret {
     /// A file.
     File(PathBuf),
-    /// A variable of the environment.
+    /// An environment variable.
     Variable(String),
 }
 
@@ -49,7 +49,7 @@ impl Secret {
     }
 }
 
-/// A file system in memory with one secret, mounted as long as this lives.
+/// A tmpfs with one secret. It is unmounted when this value is dropped.
 #[derive(Debug)]
 pub(super) struct SecretFile {
     directory: PathBuf,
@@ -63,13 +63,13 @@ impl SecretFile {
 
 impl Drop for SecretFile {
     fn drop(&mut self) {
-        // The mount namespace ends with the build, so nothing can stay.
+        // The mount namespace ends with the build, so nothing can be left.
         let _ = mount::unmount(&self.directory);
     }
 }
 
 impl Builder<'_> {
-    /// Gives a command its secret.
+    /// Gives a command the secret that a mount asks for.
     pub(super) fn secret(
         &self,
         wanted: &Wanted,
@@ -116,7 +116,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Writes a secret to a file system in memory.
+    /// Writes a secret to a new tmpfs.
     fn secret_file(&self, content: &[u8]) -> Result<SecretFile, Cause> {
         self.store.isolate()?;
         let directory = self.store.workspace()?.step()?.upper;

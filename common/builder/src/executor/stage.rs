@@ -1,4 +1,4 @@
-//! One stage, instruction by instruction.
+//! Builds a stage, one instruction after the other.
 
 use std::time::Instant;
 
@@ -23,35 +23,35 @@ use crate::{
     plan::{self, Origin},
 };
 
-/// A stage after some of its instructions.
+/// The state of a stage after some of its instructions.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) image: Image,
     pub(super) layers: Vec<Layer>,
     pub(super) arguments: Local,
-    /// The time of what it makes.
+    /// The time of what the stage makes.
     pub(super) moment: Moment,
-    /// How many of its layers and of the entries of its history are those of an image that it stands on.
+    /// How many layers and history entries of the stage come from the image that it is based on.
     pub(super) below: (usize, usize),
-    /// Whether this stage has had a CMD: an ENTRYPOINT drops an inherited one.
+    /// Whether this stage has had a CMD. An ENTRYPOINT removes an inherited CMD only.
     command_is_set: bool,
 }
 
-/// The result of a step that was run.
+/// The result of a step that has run.
 pub(super) struct Made {
-    /// None if it changed no file.
+    /// The layer. `None` if the step changed no file.
     pub(super) layer: Option<Layer>,
-    /// The key of what was really read, if that may have changed since the lookup.
+    /// The key of what was really read, if it may have changed since the lookup.
     pub(super) key: Option<Key>,
 }
 
 impl State {
-    /// The chain of its layers, as one digest.
+    /// The ChainID of the layers.
     pub(super) fn chain(&self) -> String {
         chain_id(&self.layers)
     }
 
-    /// A variable for its instructions.
+    /// The value of a variable for the next instruction.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         self.arguments.variable(name, &self.image.config)
     }
@@ -98,7 +98,7 @@ impl Builder<'_> {
         Ok(state)
     }
 
-    /// Whether a build would pull an image that is not here, and this one only looks.
+    /// Whether the build only looks, and a real build would pull this image.
     fn is_unknown(&self, name: &str, platform: Option<&Platform>) -> bool {
         self.rehearsal.is_some()
             && self.options.pull != Pull::Never
@@ -115,7 +115,8 @@ impl Builder<'_> {
                 Ok(State { image: Image::scratch(platform.as_ref()), moment, ..State::default() })
             }
             Origin::Stage(index) => {
-                // Its ARGs are inherited (docs.docker.com/build/building/variables, "Scoping").
+                // A stage inherits the ARGs of the stage it is based on
+                // (docs.docker.com/build/building/variables, "Scoping").
                 let base = self.done.get(index).cloned().unwrap_or_default();
                 Ok(State { command_is_set: false, ..base })
             }
@@ -127,7 +128,7 @@ impl Builder<'_> {
             Origin::Image(name, platform) => {
                 let mut base = self.base(name, platform.as_ref())?;
                 base.image.config.ensure_path();
-                // Docker's old builder recorded the container in which it made the image.
+                // Docker's old builder recorded its build container in the configuration.
                 for stale in ["container", "container_config"] {
                     base.image.other.remove(stale);
                 }
@@ -138,7 +139,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Follows the base image's ONBUILD instructions.
+    /// Runs the base image's ONBUILD instructions.
     fn triggers(&mut self, state: &mut State, at: usize, line: usize) -> Result<(), Error> {
         let triggers = std::mem::take(&mut state.image.config.on_build);
         if triggers.is_empty() {
@@ -197,7 +198,7 @@ impl Builder<'_> {
         self.show(state)
     }
 
-    /// Shows the image after a step.
+    /// Prints the id of the image after a step.
     fn show(&self, state: &State) -> Result<(), Cause> {
         if self.progress.has_ids() {
             self.progress.id(&image::id(&state.image)?);
@@ -205,14 +206,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Ends a step that only changed the history.
+    /// Ends a step that only added to the history.
     fn metadata(&self, state: &mut State, text: String) -> Result<(), Cause> {
         let before = state.image.clone();
         self.metadata_after(state, &before, text)
     }
 
-    /// Ends a step that changed no file. The cache has the time when it was first made, so that the same build gives
-    /// the same image.
+    /// Ends a step that changed no file. The cache keeps the time when the step was first run, so that the
+    /// same build makes the same image.
     pub(super) fn metadata_after(
         &self,
         state: &mut State,
@@ -225,16 +226,31 @@ impl Builder<'_> {
         let parent = Digest::of(&before).to_string();
         let inputs =
             Inputs::default().with("parent", parent).with("text", &text).with("time", state.moment.key());
-        let entry = self.cached_or(&key, &inputs, || Ok((Entry { created, layer: None }, None)))?;
+        let make = || Ok((Entry { created, layer: None }, None));
+        let entry = self.found_or(&key, self.cached(&key)?, &inputs, make)?;
         state.take(entry, text);
         Ok(())
     }
 
-    /// Ends a step that may change files: from the cache if its key is there, or by `make`.
+    /// Ends a step that may change files. Takes the result from the cache if the key is there, and calls
+    /// `make` otherwise.
     pub(super) fn files(
         &self,
         state: &mut State,
         key: &Key,
+        inputs: &Inputs,
+        text: String,
+        make: impl FnOnce() -> Result<Made, Cause>,
+    ) -> Result<(), Cause> {
+        let found = self.cached(key)?;
+        self.files_after(state, (key, found), inputs, text, make)
+    }
+
+    /// Like [`Builder::files`], after the key has been looked up: with the entry that was found, if any.
+    pub(super) fn files_after(
+        &self,
+        state: &mut State,
+        (key, found): (&Key, Option<Entry>),
         inputs: &Inputs,
         text: String,
         make: impl FnOnce() -> Result<Made, Cause>,
@@ -247,18 +263,20 @@ impl Builder<'_> {
             };
             Ok((Entry { layer, created }, key))
         };
-        let entry = self.cached_or(key, inputs, make)?;
+        let entry = self.found_or(key, found, inputs, make)?;
         state.take(entry, text);
         Ok(())
     }
 
-    fn cached_or(
+    /// The entry that was found for a key, or else the one that is made.
+    fn found_or(
         &self,
         key: &Key,
+        found: Option<Entry>,
         inputs: &Inputs,
         make: impl FnOnce() -> Result<(Entry, Option<Key>), Cause>,
     ) -> Result<Entry, Cause> {
-        if let Some(entry) = self.cached(key)? {
+        if let Some(entry) = found {
             return self.found(key, inputs, entry);
         }
         self.looked_up(key, inputs, false)?;
@@ -271,7 +289,7 @@ impl Builder<'_> {
         Ok(entry)
     }
 
-    /// Ends a step whose result is in the cache.
+    /// Ends a step whose result was found in the cache.
     pub(super) fn found(&self, key: &Key, inputs: &Inputs, entry: Entry) -> Result<Entry, Cause> {
         self.looked_up(key, inputs, true)?;
         self.progress.cached();
@@ -280,13 +298,13 @@ impl Builder<'_> {
         Ok(entry)
     }
 
-    /// The next step may have the same number: that of a trigger.
+    /// Counts a step. The next step may have the same number, if it is an ONBUILD instruction.
     fn passed(&self) {
         let (stage, step) = self.at.get();
         self.at.set((stage, step + 1));
     }
 
-    /// Puts the result of a step into the cache.
+    /// Keeps the result of a step in the cache.
     pub(super) fn keep(&self, key: &Key, entry: &Entry) -> Result<(), Cause> {
         if self.rehearsal.is_some() {
             return Ok(());
@@ -294,11 +312,15 @@ impl Builder<'_> {
         Ok(self.cache.put(key, entry, &self.text, self.store.workspace()?.path())?)
     }
 
-    /// The cache's entry for a key, if its layer is still in the store.
+    /// The entry for a key in the cache, if the store still has its layer.
     pub(super) fn cached(&self, key: &Key) -> Result<Option<Entry>, Cause> {
+        let stage = &self.file.stages[self.at.get().0];
+        if self.options.no_cache_filter.iter().any(|name| plan::is_named(stage, name)) {
+            return Ok(None);
+        }
         let Some(entry) = self.cache.get(key) else { return Ok(None) };
         if self.rehearsal.is_none() {
-            // A collection of garbage that runs now lets both be.
+            // So a garbage collection that is running keeps both.
             self.cache.touch(key);
             let digest = entry.layer.as_ref().map(|layer| Digest::try_from(layer.descriptor.digest()));
             if let Some(Ok(digest)) = digest {

@@ -1,4 +1,5 @@
-//! Layers on disk during a build: unpacked, mounted on top of each other, and turned into new layers.
+//! The layers of a build on disk: they are unpacked, mounted on top of each other, and made of the changes of
+//! steps.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -21,32 +22,32 @@ use crate::{
     workspace::{StepDirectories, Workspace},
 };
 
-/// The store of a build.
+/// The image store and the unpacked layers, as a build uses them.
 #[derive(Debug)]
 pub(super) struct Store {
     root: PathBuf,
     pub(super) images: Images,
     workspace: OnceCell<Workspace>,
     isolated: Cell<bool>,
-    /// How layers are unpacked.
+    /// The options for unpacking layers.
     options: layer::apply::Options,
-    /// Directories of layers, by the ChainID up to them.
+    /// The directories of layers, by the ChainID of a layer and those below.
     known: RefCell<HashMap<String, PathBuf>>,
 }
 
-/// A file system that is mounted as long as this lives.
+/// A mounted file system. It is unmounted when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Mounted {
     pub(super) directories: StepDirectories,
     /// The mount point.
     pub(super) rootfs: PathBuf,
-    /// The topmost lower layer.
+    /// The directory of the topmost lower layer.
     below: Option<PathBuf>,
     attached: bool,
 }
 
 impl Mounted {
-    /// Its root, to work in.
+    /// Opens the root directory.
     pub(super) fn open(&self) -> Result<OwnedFd, Cause> {
         open_directory(&self.rootfs)
     }
@@ -61,7 +62,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // The mount namespace ends with the build, so nothing can stay.
+        // The mount namespace ends with the build, so nothing can be left.
         let _ = self.unmount();
     }
 }
@@ -79,7 +80,7 @@ impl Store {
         Ok(Self::new(&options.root, images, options.rootless))
     }
 
-    /// The store to look at: nothing may be made in it.
+    /// As [`Store::open`], for a build that only looks. Nothing is written to the store.
     pub(super) fn look(options: &Options) -> Result<Self, Cause> {
         let layout = Layout::look(options.root.join("images"))?;
         let images = Images::new(layout, Pull::Never, true, &options.contexts).looking();
@@ -97,14 +98,15 @@ impl Store {
         }
     }
 
-    /// The ONBUILD instructions of an image. None if the image is missing; the stage on it reports that.
+    /// The ONBUILD instructions of an image. Empty if the image is missing; the stage that needs it reports
+    /// that.
     pub(super) fn triggers(&self, name: &str, platform: Option<&Platform>) -> Vec<String> {
         let image = self.images.peek(name, platform);
         let image = image.and_then(|image| serde_json::from_value::<Image>(image.raw_configuration).ok());
         image.map(|image| image.config.on_build).unwrap_or_default()
     }
 
-    /// The build's own directory.
+    /// The directory of the build. It is made when it is first needed.
     pub(super) fn workspace(&self) -> Result<&Workspace, Cause> {
         if self.workspace.get().is_none() {
             let _ = self.workspace.set(Workspace::new(&self.root)?);
@@ -116,7 +118,7 @@ impl Store {
         })
     }
 
-    /// For a process that was forked: what its parent has stays the parent's.
+    /// Called in a forked process: the parent's directory and mounts stay the parent's.
     pub(super) fn renew(&mut self) {
         if let Some(workspace) = self.workspace.take() {
             std::mem::forget(workspace);
@@ -124,12 +126,12 @@ impl Store {
         self.isolated.set(false);
     }
 
-    /// Removes the build's own directory.
+    /// Removes the directory of the build.
     pub(super) fn end(&mut self) {
         drop(self.workspace.take());
     }
 
-    /// Makes a mount namespace for the build, so that its mounts end with it, however it ends.
+    /// Moves the build to its own mount namespace, so that its mounts end with it in any case.
     pub(super) fn isolate(&self) -> Result<(), Cause> {
         if self.isolated.replace(true) {
             return Ok(());
@@ -142,11 +144,11 @@ impl Store {
         Ok(())
     }
 
-    /// The directories of layers, lowest first. Missing ones are unpacked.
+    /// The directories of layers, lowest first. Layers that are not unpacked yet are unpacked.
     fn directories(&self, layers: &[Layer]) -> Result<Vec<PathBuf>, Cause> {
         let mut directories: Vec<PathBuf> = Vec::new();
         for (at, layer) in layers.iter().enumerate() {
-            // An unpacked layer can depend on those below it.
+            // An unpacked layer may depend on the layers below it.
             let chain = chain_id(&layers[..=at]);
             let known = self.known.borrow().get(&chain).cloned();
             let directory = match known {
@@ -172,17 +174,17 @@ impl Store {
         Ok(standing.place.path().to_owned())
     }
 
-    /// The unpacked layers.
+    /// Opens the store of unpacked layers.
     fn layers(&self) -> Result<layer::store::Store, Cause> {
         layer::store::Store::open(&self.root).map_err(Cause::Layers)
     }
 
-    /// Mounts layers with a writable top.
+    /// Mounts layers with a writable layer on top.
     pub(super) fn writable(&self, layers: &[Layer]) -> Result<Mounted, Cause> {
-        // Nobody removes layers as long as there is this directory.
+        // While this directory exists, nobody removes layers.
         let directories = self.workspace()?.step()?;
         let lower = self.directories(layers)?;
-        // The root directory has the attributes of the upper one, which must match the one below.
+        // The merged root directory has the attributes of the upper one, so copy those of the layer below.
         let below = lower.last().cloned();
         if let Some(below) = &below {
             copy_root(below, &directories.upper)?;
@@ -196,14 +198,15 @@ impl Store {
         Ok(mounted)
     }
 
-    /// Mounts layers read-only. One layer is mounted as well: the marks in its directory say what it hides, and are no files.
+    /// Mounts layers read-only. A single layer is mounted as well, because its directory contains marks of
+    /// overlayfs that are not files.
     pub(super) fn readable(&self, layers: &[Layer]) -> Result<Mounted, Cause> {
         let directories = self.workspace()?.step()?;
         let mut lower = self.directories(layers)?;
         let mut mounted =
             Mounted { rootfs: directories.rootfs.clone(), directories, below: None, attached: false };
         if lower.len() == 1 {
-            // Without a writable top, overlayfs takes two at least.
+            // Without a writable layer, overlayfs needs at least two layers.
             lower.insert(0, mounted.directories.empty.clone());
         }
         if !lower.is_empty() {
@@ -228,13 +231,14 @@ impl Store {
             userxattr: namespace.is_some(),
             xino: false,
             owner: None,
+            newest: None,
         };
         overlay.mount()?;
         mounted.attached = true;
         Ok(())
     }
 
-    /// As [`Store::commit`], without mount points.
+    /// As [`Store::commit`], but first removes the mount points that were made for the command.
     pub(super) fn commit_without(
         &self,
         mut mounted: Mounted,
@@ -246,8 +250,8 @@ impl Store {
         self.commit(mounted, moment, None)
     }
 
-    /// Turns the changes into a new layer: its blob, and its directory. All in it gets the time; with `since`,
-    /// only directories that changed since then.
+    /// Makes a layer of the changes: its blob and its directory. All files get the time of `moment`. With
+    /// `since`, only directories that changed since then get it.
     pub(super) fn commit(
         &self,
         mounted: Mounted,
@@ -259,8 +263,8 @@ impl Store {
         Ok(layer)
     }
 
-    /// As [`Store::commit`], for a layer that was made on nothing. It is unpacked where it is used, because its root
-    /// directory must match those below it.
+    /// As [`Store::commit`], for a layer that was made on nothing. It is unpacked again where it is used,
+    /// because its root directory must match the layers below.
     pub(super) fn commit_alone(
         &self,
         mounted: Mounted,
@@ -270,7 +274,7 @@ impl Store {
         self.write(mounted, moment, since).map(|(layer, _)| layer)
     }
 
-    /// Writes the blob of the changes.
+    /// Writes the changes as a blob.
     fn write(
         &self,
         mut mounted: Mounted,
@@ -282,7 +286,8 @@ impl Store {
         moment.settle(upper, since)?;
         let directory = open_readable(upper)?;
         let mut writer = self.images.layout.writer()?;
-        let options = layer::diff::Options { below: mounted.below.clone(), ..Default::default() };
+        let options =
+            layer::diff::Options { lower: mounted.below.clone().into_iter().collect(), ..Default::default() };
         let summary = layer::diff::upper(std::os::fd::AsFd::as_fd(&directory), &mut writer, &options)
             .map_err(Cause::Diff)?;
         let descriptor = writer.commit_as(summary.media_type.into())?;
@@ -291,7 +296,7 @@ impl Store {
 }
 
 impl Store {
-    /// One layer that makes of the first ones all of them.
+    /// Makes one layer with the difference between the first `below` layers and all layers.
     pub(super) fn difference(&self, layers: &[Layer], below: usize, moment: Moment) -> Result<Layer, Cause> {
         let (lower, upper) = (self.readable(&layers[..below])?, self.readable(layers)?);
         let mut writer = self.images.layout.writer()?;
@@ -311,7 +316,7 @@ pub(super) fn open_readable(path: &Path) -> Result<OwnedFd, Cause> {
     rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path))
 }
 
-/// Gives one directory the owner, mode and times of another.
+/// Copies owner, mode and times from one directory to another.
 fn copy_root(from: &Path, to: &Path) -> Result<(), Cause> {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::metadata(from).map_err(Cause::system("stat", from))?;

@@ -1,5 +1,5 @@
-//! Mount points for a running command (`/proc`, `/etc/resolv.conf`) are made if the image does not have them. They do
-//! not belong to the command's changes, and are removed before its layer is made.
+//! The mount points of a running command (`/proc`, `/etc/resolv.conf`) are made if the image does not have
+//! them. They are not changes of the command, so they are removed before its layer is made.
 
 use std::{
     ffi::OsStr,
@@ -12,14 +12,14 @@ use rustix::{
     io::Errno,
 };
 
-use crate::copy::clean;
+use crate::copy::links;
 
-/// Paths that were missing in an image before a command ran.
+/// The paths that were missing in an image before a command ran.
 #[derive(Debug, Default)]
 pub(super) struct Stubs {
-    /// Each missing path; parents come before children.
+    /// The missing paths. Parents come before children.
     missing: Vec<PathBuf>,
-    /// Existing directories in which something was missing.
+    /// Existing directories in which something was missing, with their metadata.
     touched: Vec<(PathBuf, Stat)>,
 }
 
@@ -29,27 +29,15 @@ fn open(root: &OwnedFd, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, E
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
-/// The target of a mount on `path`. A link is followed even if its target is missing (`/etc/resolv.conf` to a file in
-/// `/run`).
-fn through_links(root: &OwnedFd, path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    // The kernel follows forty.
-    for _ in 0..40 {
-        let (above, name) =
-            (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or(OsStr::new(".")));
-        let Ok(directory) = open(root, above, ResolveFlags::IN_ROOT) else { break };
-        let Ok(link) = rustix::fs::readlinkat(directory, name, []) else { break };
-        path = clean(&format!("/{}", above.display()), &link.to_string_lossy());
-    }
-    path
-}
-
 impl Stubs {
-    /// Finds which of `targets` (paths below the root) are missing in the file system `root`.
+    /// Finds which of `targets` (paths relative to the root) are missing in the file system `root`.
     pub(super) fn find<'a>(root: &OwnedFd, targets: impl IntoIterator<Item = &'a Path>) -> Self {
         let mut stubs = Self::default();
         for target in targets {
-            let target = &through_links(root, target);
+            // The path that a mount on it leads to: `/etc/resolv.conf` may be a link to a file in `/run`, and
+            // `/var/run` one to `/run`.
+            let real = links::resolve(root.as_fd(), target, &mut |_| {});
+            let target = real.as_deref().unwrap_or(target);
             let mut above: Option<PathBuf> = None;
             let mut path = PathBuf::new();
             for part in target.components() {
@@ -72,8 +60,8 @@ impl Stubs {
         stubs
     }
 
-    /// Removes mount points from `upper`: empty files and directories that did not exist before, and their parents if
-    /// nothing else changed in them.
+    /// Removes mount points from `upper`: empty files and directories that did not exist before. Also removes
+    /// their parents if nothing else changed in them.
     pub(super) fn remove(&self, upper: &OwnedFd) {
         for path in self.missing.iter().rev() {
             remove_if_empty(upper, path, |stat| match FileType::from_raw_mode(stat.st_mode) {
@@ -91,7 +79,7 @@ impl Stubs {
     }
 }
 
-/// Removes the file or the empty directory at `path`, if `condition` holds for it. If it stays, no harm is done.
+/// Removes the file or empty directory at `path` if `condition` is true for it. A leftover does no harm.
 fn remove_if_empty(upper: &OwnedFd, path: &Path, condition: impl Fn(&Stat) -> bool) {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let above = path.parent().unwrap_or(Path::new(""));
@@ -109,7 +97,7 @@ fn remove_if_empty(upper: &OwnedFd, path: &Path, condition: impl Fn(&Stat) -> bo
     let _ = rustix::fs::unlinkat(&above, name, flags);
 }
 
-/// Whether a directory hides what is below it: then the command made it.
+/// Whether a directory is opaque. If so, the command made it.
 fn is_opaque(above: std::os::fd::BorrowedFd, name: &OsStr) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut value = [0_u8; 8];
@@ -131,13 +119,25 @@ mod tests {
         fs::create_dir_all(root.join("opt")).unwrap();
         let open = |path: &Path| rustix::fs::open(path, OFlags::PATH, Mode::empty()).unwrap();
         std::os::unix::fs::symlink("../run/x/resolv", root.join("etc/link")).unwrap();
-        let targets = ["proc", "etc/link", "etc/resolv.conf", "etc/hosts", "dev/shm", "opt/a/b", "sys"];
+        fs::create_dir_all(root.join("var")).unwrap();
+        std::os::unix::fs::symlink("/run", root.join("var/run")).unwrap();
+        let targets = [
+            "proc",
+            "etc/link",
+            "etc/resolv.conf",
+            "etc/hosts",
+            "dev/shm",
+            "opt/a/b",
+            "sys",
+            "var/run/secrets/s",
+        ];
         let stubs = Stubs::find(&open(&root), targets.iter().map(Path::new));
-        for path in ["proc", "run/x", "dev/shm", "opt/a/b", "sys", "etc"] {
+        for path in ["proc", "run/x", "run/secrets", "dev/shm", "opt/a/b", "sys", "etc"] {
             fs::create_dir_all(upper.join(path)).unwrap();
         }
         fs::write(upper.join("etc/resolv.conf"), "").unwrap();
         fs::write(upper.join("run/x/resolv"), "").unwrap();
+        fs::write(upper.join("run/secrets/s"), "").unwrap();
         fs::write(upper.join("etc/hosts"), "written").unwrap();
         fs::write(upper.join("sys/file"), "").unwrap();
         stubs.remove(&open(&upper));

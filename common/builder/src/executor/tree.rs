@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Builder<'_> {
-    /// All files of the image in a tar file, which has no name any more.
+    /// Writes all files of the image to a tar file. The file has no name any more.
     pub(super) fn tree(&self, state: &State) -> Result<Arc<File>, Cause> {
         let path = self.store.workspace()?.path().join("tree.tar");
         let mut file = File::create_new(&path).map_err(Cause::system("create", &path))?;
@@ -25,10 +25,11 @@ impl Builder<'_> {
     }
 }
 
-/// Writes the files of an image, which a reader of `tree` comes to next, into a directory, which may be there already. Files of the same names are replaced, others stay.
+/// Writes the files of an image to a directory, which may exist. `tree` is read from its current position.
+/// Files of the same names are replaced; others stay.
 ///
 /// # Errors
-/// When one of them cannot be written.
+/// When a file cannot be written.
 pub fn write_tree(tree: &File, directory: &Path) -> Result<(), Error> {
     let file = tree.try_clone().map_err(Cause::system("read", directory))?;
     fs::create_dir_all(directory).map_err(Cause::system("create", directory))?;

@@ -1,4 +1,4 @@
-//! The files of an image of the store, all its layers together.
+//! The files of an image in the store, with all its layers merged.
 
 use std::{io::Write, os::fd::AsFd, path::Path};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{cache::Layer, error::Cause, moment::Moment};
 
-/// Layers of an image that stands in the store below `root` (`$STAVE_ROOT`).
+/// The layers of an image in the store below `root` (`$STAVE_ROOT`).
 #[derive(Debug)]
 pub struct Whole {
     store: Store,
@@ -18,11 +18,11 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// Of an image's layers, lowest first. The calling process gets a mount namespace of its own when they are read. It must be
-    /// single-threaded then.
+    /// Takes the layers of an image. The calling process moves to its own mount namespace when they are read,
+    /// and must have only one thread then.
     ///
     /// # Errors
-    /// When there is no store, or a layer is missing in it.
+    /// When there is no store, or the store does not have a layer.
     pub fn new(root: &Path, image: &oci::Image, no_sync: bool) -> Result<Self, Cause> {
         Self::of(root, layers_of(image)?, no_sync)
     }
@@ -32,21 +32,21 @@ impl Whole {
         Ok(Self { store, layers })
     }
 
-    /// Writes all files as one archive, which has no whiteouts.
+    /// Writes all files as one archive. It contains no whiteouts.
     ///
     /// # Errors
-    /// When a layer cannot be unpacked, or the archive not be written.
+    /// When a layer cannot be unpacked, or the archive cannot be written.
     pub fn write(&self, out: &mut dyn Write, compression: Compression) -> Result<Summary, Cause> {
         write(&self.store, &self.layers, out, compression)
     }
 
-    /// Makes one layer of all, with the times that files have.
+    /// Merges all layers into one. Files keep their times.
     pub(crate) fn flatten(&self) -> Result<Layer, Cause> {
         self.store.difference(&self.layers, 0, Moment::untouched())
     }
 }
 
-/// Writes all files of layers as one archive.
+/// Writes all files of the layers as one archive.
 pub(super) fn write(
     store: &Store,
     layers: &[Layer],

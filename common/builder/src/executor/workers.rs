@@ -1,5 +1,6 @@
-//! Stages side by side: each in a process of its own, with a mount namespace of its own. What one prints goes to standard error line
-//! by line, with the stage's name before it. What it made is in the store and in the cache; only its state comes back.
+//! Builds stages in parallel, each in its own process and mount namespace. What a process prints goes to
+//! standard error line by line, with the name of its stage before each line. Results are in the store and the
+//! cache; only the state of the stage is sent back.
 
 use std::{
     collections::BTreeMap,
@@ -27,23 +28,23 @@ use crate::{
     workspace,
 };
 
-/// A longer line is printed in parts.
+/// The longest line, in bytes. A longer line is printed in parts.
 const LINE: usize = 64 << 10;
-/// An object holds at most what is in the Dockerfile, or the names of files.
+/// The longest JSON object, in bytes. It contains at most text of the Dockerfile, or names of files.
 const OBJECT: usize = 128 << 20;
 
-/// How lines begin that are JSON objects of ours.
+/// The beginnings of lines that are JSON objects of this program.
 const MARKS: [&[u8]; 2] = [b"{\"event\":", b"{\"cache\":"];
 
-/// What comes back of a stage.
+/// What the process of a stage sends back.
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
     state: State,
-    /// The results of steps that it used or made.
+    /// The results of steps that the stage used or made.
     entries: Vec<Used>,
-    /// Given arguments that it used.
+    /// The names of given arguments that the stage used.
     used: Vec<String>,
-    /// What it read.
+    /// The files and directories that the stage read.
     read: Vec<PathBuf>,
 }
 
@@ -57,7 +58,7 @@ struct Worker {
     answer: Vec<u8>,
 }
 
-/// Ends all workers, whatever happens.
+/// The running workers. Dropping this value ends them.
 #[derive(Default)]
 struct Workers(BTreeMap<usize, Worker>);
 
@@ -71,11 +72,12 @@ impl Drop for Workers {
 }
 
 impl Builder<'_> {
-    /// Builds the stages, as many at a time as may be. Where only one can be built, no process is started.
+    /// Builds the stages, as many at the same time as `--jobs` allows. If only one can be built, starts no
+    /// process.
     pub(super) fn side_by_side(&mut self) -> Result<(), Error> {
         let mut waiting = self.plan.stages.clone();
         if self.options.no_cache && waiting.len() > 1 {
-            // All stages share those of this build.
+            // All stages share the cache mounts of this build.
             self.own_caches = Some(self.caches()?);
         }
         let mut workers = Workers::default();
@@ -98,7 +100,7 @@ impl Builder<'_> {
             for at in finished {
                 let Some(worker) = workers.0.remove(&at) else { continue };
                 let outcome = worker.end().inspect_err(|_| {
-                    // What the others leave is removed once they have ended.
+                    // Remove what the other workers leave, after they have ended.
                     drop(std::mem::take(&mut workers));
                     let _ = workspace::collect(&self.options.root, false);
                 })?;
@@ -116,7 +118,7 @@ impl Builder<'_> {
         let ((output, to_output), (result, mut to_result)) = made().map_err(Cause::Workers)?;
         let name = self.file.name_of(at);
         let parent = nix::unistd::getpid();
-        // SAFETY: a build has one thread, so the child may do whatever its parent may.
+        // SAFETY: a build has one thread, so the child may do what the parent may.
         match unsafe { fork() }.map_err(|error| Cause::Workers(error.into()))? {
             ForkResult::Parent { child } => {
                 let (output, result) = (Some(output), Some(result));
@@ -131,19 +133,19 @@ impl Builder<'_> {
                     let answer = self.work(at);
                     let _ = serde_json::to_vec(&answer).map(|answer| to_result.write_all(&answer));
                 }
-                // What belongs to the parent is not dropped here.
+                // Values of the parent must not be dropped here.
                 std::process::exit(0)
             }
         }
     }
 
-    /// Builds a stage, in a process of its own.
+    /// Builds a stage. Runs in the process of the stage.
     fn work(&mut self, at: usize) -> Result<Outcome, Failure> {
         self.store.renew();
         self.progress.set_stage(self.file.name_of(at));
         let state = self.stage(at);
         self.progress.end();
-        // The network that this process has made, and its directory, end with it.
+        // The network and the directory of this process end with it.
         drop(self.network.take());
         self.store.end();
         let state = state.map_err(Failure::from)?;
@@ -151,7 +153,7 @@ impl Builder<'_> {
     }
 }
 
-/// Waits until something comes, and passes it on. Returns the stages whose process has ended.
+/// Waits for output or results of the workers, and handles them. Returns the stages whose process has ended.
 fn attend(workers: &mut Workers) -> io::Result<Vec<usize>> {
     let mut waited: Vec<(usize, bool)> = Vec::new();
     let ready: Vec<bool> = {
@@ -180,7 +182,7 @@ fn attend(workers: &mut Workers) -> io::Result<Vec<usize>> {
 }
 
 impl Worker {
-    /// Passes on what the stage prints.
+    /// Prints the output of the stage.
     fn print(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 << 10];
         let count = match &mut self.output {
@@ -191,9 +193,9 @@ impl Worker {
             self.output = None;
         }
         let mut text = Vec::new();
-        // An object names its stage itself, or is about a step of one. It stays whole.
+        // A JSON object names its stage itself, or is about a step of the stage. It must stay on one line.
         let is_object = |line: &[u8]| MARKS.iter().any(|mark| line.starts_with(mark));
-        // Only what is new may end a line: what is kept of one is not searched again.
+        // Only the new part is searched for line ends.
         for part in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
             if part.ends_with(b"\n") {
@@ -209,7 +211,7 @@ impl Worker {
             text.append(&mut self.line);
             text.push(b'\n');
         }
-        // If standard error is closed, the build goes on.
+        // If standard error is closed, the build continues.
         let _ = io::stderr().write_all(&text);
         Ok(())
     }
@@ -227,7 +229,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What the process has made of its stage.
+    /// Waits for the process, and returns the outcome of its stage.
     fn end(self) -> Result<Outcome, Error> {
         let _ = waitpid(self.process, None);
         let answer: Result<Outcome, Failure> = serde_json::from_slice(&self.answer).map_err(|_| {

@@ -1,13 +1,15 @@
-//! `# check=skip=…;error=true`: which checks count.
+//! `# check=skip=…;error=true`: which checks to skip, and whether findings are errors.
 
 use std::collections::BTreeSet;
 
-/// What is wrong with such a line.
+use operation::quantity::truth;
+
+/// The option is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid check option {0:?}")]
 pub struct BadChecks(String);
 
-/// Some checks.
+/// A set of checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Names {
     all: bool,
@@ -27,17 +29,17 @@ impl Names {
     }
 }
 
-/// Which checks are left out, and whether findings are errors.
+/// Which checks are skipped, and whether findings are errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checks {
     skip: Names,
     experimental: Names,
-    /// Whether the build fails for a finding.
+    /// Whether a finding is an error.
     pub is_error: bool,
 }
 
 impl Checks {
-    /// Reads the value of the directive, or of `--build-arg BUILDKIT_DOCKERFILE_CHECK`.
+    /// Parses the value of the directive, or of `--build-arg BUILDKIT_DOCKERFILE_CHECK`.
     ///
     /// # Errors
     /// [`BadChecks`].
@@ -49,20 +51,14 @@ impl Checks {
             match name.trim() {
                 "skip" => checks.skip = Names::parse(value),
                 "experimental" => checks.experimental = Names::parse(value),
-                "error" => {
-                    checks.is_error = match value.trim() {
-                        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                        _ => return Err(bad()),
-                    }
-                }
+                "error" => checks.is_error = truth(value.trim()).ok_or_else(bad)?,
                 _ => return Err(BadChecks(name.trim().to_owned())),
             }
         }
         Ok(checks)
     }
 
-    /// Those of a comment before an instruction: `check=skip=…`, without the `#`.
+    /// Parses a comment before an instruction: `check=skip=…`, without the `#`.
     pub(super) fn in_comment(comment: &str) -> Option<Self> {
         let (name, value) = comment.split_once('=')?;
         let is_meant = name.trim().eq_ignore_ascii_case("check");

@@ -1,4 +1,5 @@
-//! What in a Dockerfile is likely to be a mistake: BuildKit's checks, under its names (docs.docker.com/reference/build-checks).
+//! Finds likely mistakes in a Dockerfile: BuildKit's checks, under BuildKit's names
+//! (docs.docker.com/reference/build-checks).
 
 mod checks;
 mod stages;
@@ -22,34 +23,34 @@ use crate::{
 };
 use stages::Rules;
 
-/// What a check found.
+/// A finding of a check.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}: {message}")]
 pub struct Finding {
-    /// The number of the line, from 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// The check's name.
+    /// The name of the check.
     pub rule: &'static str,
-    /// What it says.
+    /// The message.
     pub message: String,
 }
 
-/// What is known of a build besides its Dockerfile.
+/// What the checks know about a build besides its Dockerfile.
 pub struct Surroundings<'a> {
-    /// Its stages.
+    /// The stages of the build.
     pub plan: &'a Plan,
-    /// Its arguments.
+    /// The arguments of the build.
     pub global: &'a Global,
-    /// Images that are bases, where they are known.
+    /// Returns the image of a base, if it is known.
     pub image: &'a dyn Fn(&str, Option<&Platform>) -> Option<Image>,
-    /// What is taken out of the context.
+    /// The files that are excluded from the context.
     pub ignore: &'a Ignore,
 }
 
-/// Names of stages that mean something else.
+/// Names that a stage should not have, because they mean something else.
 const RESERVED: [&str; 2] = ["scratch", "context"];
 
-/// Goes over a file. What `checks` leaves out is not among the findings. They are in the order of lines.
+/// Runs the checks. Returns the findings in the order of their lines, without those that `checks` skips.
 pub fn lint(file: &Dockerfile, around: &Surroundings<'_>, checks: &Checks) -> Vec<Finding> {
     let mut found = Found { checks, own: None, findings: Vec::new() };
     for &line in &file.empty_continuations {
@@ -82,16 +83,16 @@ pub fn lint(file: &Dockerfile, around: &Surroundings<'_>, checks: &Checks) -> Ve
     found.findings
 }
 
-/// What was found so far.
+/// The findings so far.
 struct Found<'a> {
     checks: &'a Checks,
-    /// Those of the comments before an instruction.
+    /// The checks option in the comments before the current instruction.
     own: Option<Checks>,
     findings: Vec<Finding>,
 }
 
 impl Found<'_> {
-    /// From now on, with what the comments before an instruction say.
+    /// Takes the checks option from the comments before an instruction.
     fn with(&mut self, comments: &[String]) {
         self.own = comments.iter().find_map(|comment| Checks::in_comment(comment));
     }
@@ -114,7 +115,7 @@ impl Found<'_> {
     }
 }
 
-/// The comment before an ARG or a stage describes it.
+/// Checks that the comment before an ARG or stage describes it.
 fn described(found: &mut Found<'_>, statement: &Statement) {
     if let Instruction::Arg(arguments) = &statement.instruction {
         let names: Vec<&str> = arguments.iter().map(|argument| argument.name.as_str()).collect();
@@ -151,7 +152,7 @@ fn names(found: &mut Found<'_>, file: &Dockerfile) {
     }
 }
 
-/// All instructions are written in one case: that of most of them.
+/// Checks that all instructions are in the same case as most of them.
 fn casing(found: &mut Found<'_>, file: &Dockerfile) {
     found.with(&[]);
     let of_stage = |stage: &Stage| {
@@ -173,7 +174,7 @@ fn casing(found: &mut Found<'_>, file: &Dockerfile) {
     }
 }
 
-/// The names of bases, if no argument was given.
+/// Checks the names of bases when no argument is given.
 fn defaults(found: &mut Found<'_>, file: &Dockerfile, around: &Surroundings<'_>) {
     found.with(&[]);
     let Ok(plain) = around.global.without_given(&file.arguments, file.escape) else { return };
@@ -246,7 +247,7 @@ fn undeclared(
     }
 }
 
-/// The base is for the platform that is built for.
+/// Checks that the base is for the platform of the build.
 fn platform(found: &mut Found<'_>, at: usize, stage: &Stage, around: &Surroundings<'_>) {
     found.with(&stage.comments);
     let Origin::Image(name, wanted) = &around.plan.bases[at] else { return };
@@ -262,12 +263,12 @@ fn platform(found: &mut Found<'_>, at: usize, stage: &Stage, around: &Surroundin
     }
 }
 
-/// The variables that a word uses: those that are set, and those that are not. Each once, in order.
+/// The variables that a word uses: those that are set and those that are not. Each is listed once, in order.
 fn used(escape: char, word: &str, lookup: &dyn Fn(&str) -> Option<String>) -> (Vec<String>, Vec<String>) {
     used_by(lookup, |lookup| Expander::new(escape, lookup).word(word).map(drop))
 }
 
-/// As [`used`], for what expands something in its own way.
+/// As [`used`], for text that `expand` expands in its own way.
 fn used_by(
     lookup: &dyn Fn(&str) -> Option<String>,
     expand: impl FnOnce(&dyn Fn(&str) -> Option<String>) -> Result<(), ExpandError>,
@@ -282,7 +283,7 @@ fn used_by(
         }
         value
     };
-    // What cannot be expanded fails in its own step.
+    // Text that cannot be expanded fails in its own step.
     let _ = expand(&watch);
     seen.into_inner()
 }

@@ -1,4 +1,5 @@
-//! The checks that follow a stage from instruction to instruction, with its variables. Only stages that are built are looked at.
+//! The checks that go through a stage, instruction by instruction, with its variables. Only stages that are
+//! built are checked.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use crate::{
     plan::Origin,
 };
 
-/// Arguments that are known without an ARG, and never reach the environment (reference, "Predefined ARGs").
+/// Arguments that are known without an ARG, and that never get into the environment (reference, "Predefined
+/// ARGs").
 const PREDEFINED: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
@@ -26,26 +28,26 @@ const PREDEFINED: [&str; 10] = [
     "ALL_PROXY",
     "all_proxy",
 ];
-/// Parts of names that mean something secret, and those that make it harmless.
+/// Parts of names that suggest a secret, and parts that make such a name harmless.
 const SECRET: [&str; 10] =
     ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
 const HARMLESS: [&str; 3] = ["public", "file", "version"];
 
-/// What a stage is after some of its instructions.
+/// What is known about a stage after some of its instructions.
 #[derive(Debug, Clone, Default)]
 struct Known {
     variables: BTreeMap<String, String>,
-    /// ARGs without a value: they are declared all the same.
+    /// ARGs without a value. They are declared nevertheless.
     declared: Vec<String>,
     /// Whether all variables of the base are known.
     is_complete: bool,
     has_workdir: bool,
     has_shell: bool,
-    /// The line of the last instruction of those of which only the last counts.
+    /// The line of the last instruction, for instructions of which only the last counts.
     last: BTreeMap<&'static str, usize>,
 }
 
-/// The checks.
+/// The checks of a Dockerfile's stages.
 pub(super) struct Rules<'a> {
     file: &'a Dockerfile,
     around: &'a Surroundings<'a>,
@@ -240,7 +242,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The variables of words must be defined.
+    /// Checks that the variables in words are defined.
     fn words<'w>(
         &self,
         found: &mut Found<'_>,
@@ -266,7 +268,7 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// Of some instructions only the last one counts.
+/// Checks that an instruction of which only the last counts appears once.
 fn once(found: &mut Found<'_>, statement: &Statement, name: &'static str, known: &mut Known) {
     if let Some(earlier) = known.last.insert(name, statement.line) {
         let message = format!(
@@ -279,7 +281,7 @@ fn once(found: &mut Found<'_>, statement: &Statement, name: &'static str, known:
 fn secret(found: &mut Found<'_>, line: usize, instruction: &str, name: &str) {
     let lower = name.to_lowercase();
     let has = |words: &[&str]| {
-        // A word at either end, or between underscores.
+        // A whole word between underscores, or at either end.
         words.iter().any(|word| lower.split('_').any(|part| part == *word))
     };
     if has(&SECRET) && !has(&HARMLESS) {

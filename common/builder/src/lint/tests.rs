@@ -1,7 +1,7 @@
 use super::*;
 use crate::{config::Config, dockerfile::parse, plan};
 
-/// What the checks find, as `line rule: message`.
+/// The findings of the checks, as `line rule: message`.
 fn found(text: &str, ignore: &str) -> Vec<String> {
     let file = parse(text.as_bytes()).unwrap();
     let global = Global::new(Default::default(), None, &file.arguments, '\\', "default").unwrap();

@@ -1,15 +1,15 @@
-//! The structures on the disk: little-endian those of ext4, big-endian those of its journal.
+//! The structures on disk. Those of ext4 are little-endian, those of its journal are big-endian.
 
 use crate::{
     BLOCK,
     layout::{BLOCKS_OF_GROUP, INODES_OF_GROUP, INODES_USED, JOURNAL, LOST_AND_FOUND, Layout, ROOT},
 };
 
-/// The size of an inode, and of a group's descriptor without the feature `64bit`.
+/// The sizes of an inode, and of a group descriptor without the feature `64bit`, in bytes.
 pub(crate) const INODE: usize = 256;
 pub(crate) const GROUP: usize = 32;
 
-/// Of the superblock: super.rst, "compatible", "incompatible" and "read-only compatible" features.
+/// Features in the superblock: compatible, incompatible and read-only compatible ones (super.rst).
 const HAS_JOURNAL: u32 = 0x4;
 const EXT_ATTR: u32 = 0x8;
 const DIR_INDEX: u32 = 0x20;
@@ -22,17 +22,17 @@ const GDT_CSUM: u32 = 0x10;
 const DIR_NLINK: u32 = 0x20;
 const EXTRA_ISIZE: u32 = 0x40;
 
-/// Of a group: group_descr.rst, "bgflags".
+/// Flags of a group (group_descr.rst, "bgflags").
 const INODE_UNINIT: u16 = 1;
 const BLOCK_UNINIT: u16 = 2;
 const INODE_ZEROED: u16 = 4;
 
-/// How many bytes of an inode's second half have a meaning (inodes.rst, `i_extra_isize`).
+/// The number of bytes in use in an inode's second half (inodes.rst, `i_extra_isize`).
 const EXTRA: u16 = 32;
-/// The flag of an inode with extents.
+/// The flag of an inode that uses extents.
 const EXTENTS_FL: u32 = 0x8_0000;
 
-/// Bytes to be filled at their offsets.
+/// A buffer whose fields are written at their offsets.
 struct Bytes<'a>(&'a mut [u8]);
 
 impl Bytes<'_> {
@@ -40,7 +40,7 @@ impl Bytes<'_> {
         self.0[at..at + 2].copy_from_slice(&value.to_le_bytes());
     }
 
-    /// The layout keeps every number below 32 bits.
+    /// Writes the low 32 bits. The layout keeps every number below 32 bits.
     fn u32(&mut self, at: usize, value: u64) {
         self.0[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
     }
@@ -68,10 +68,10 @@ pub(crate) fn superblock(layout: &Layout, uuid: &[u8; 16]) -> [u8; 1024] {
     to.u32(0x20, BLOCKS_OF_GROUP);
     to.u32(0x24, BLOCKS_OF_GROUP);
     to.u32(0x28, INODES_OF_GROUP);
-    // Never to be checked because it was mounted often.
+    // The number of mounts never triggers a check.
     to.u16(0x36, u16::MAX);
     to.u16(0x38, 0xef53);
-    // Clean; with inodes of a size of their own. After an error it is read-only.
+    // Clean. After an error the kernel remounts it read-only. Revision 1: inodes have the size given here.
     to.u16(0x3a, 1);
     to.u16(0x3c, 2);
     to.u32(0x4c, 1);
@@ -82,14 +82,14 @@ pub(crate) fn superblock(layout: &Layout, uuid: &[u8; 16]) -> [u8; 1024] {
     to.u32(0x60, u64::from(FILETYPE | EXTENTS));
     to.u32(0x64, u64::from(LARGE_FILE | HUGE_FILE | GDT_CSUM | DIR_NLINK | EXTRA_ISIZE));
     to.put(0x68, uuid);
-    // The seed of directories' hashes, and the hash: half MD4, of unsigned characters.
+    // The seed and the algorithm of directory hashes: half MD4 of unsigned characters.
     to.put(0xec, uuid);
     to.put(0xfc, &[1]);
     to.u16(0x15c, EXTRA);
     to.u16(0x15e, EXTRA);
     to.u32(0x160, 2);
     if layout.journal > 0 {
-        // Its inode, with a copy of the extents and the size.
+        // The journal's inode, and a copy of its extents and size.
         to.u32(0xe0, JOURNAL);
         to.put(0xfd, &[1]);
         to.put(0x10c, &extent(layout.journal_at(), layout.journal));
@@ -98,7 +98,7 @@ pub(crate) fn superblock(layout: &Layout, uuid: &[u8; 16]) -> [u8; 1024] {
     block
 }
 
-/// `struct journal_superblock_s` (journal.rst) of an empty journal.
+/// `struct journal_superblock_s` of an empty journal (journal.rst).
 pub(crate) fn journal_superblock(blocks: u64, uuid: &[u8; 16]) -> [u8; 1024] {
     let mut block = [0; 1024];
     let mut to = Bytes(&mut block);
@@ -139,14 +139,15 @@ pub(crate) fn group(layout: &Layout, number: u64, uuid: &[u8; 16]) -> [u8; GROUP
     descriptor
 }
 
-/// CRC-16 with the polynomial 0x8005, bits reversed, as the kernel's lib/crc16.c.
+/// CRC-16 with the polynomial 0x8005 and reversed bits, as in the kernel's lib/crc16.c.
 fn crc16(sum: u16, bytes: &[u8]) -> u16 {
     bytes.iter().fold(sum, |sum, byte| {
         (0..8).fold(sum ^ u16::from(*byte), |sum, _| (sum >> 1) ^ if sum & 1 == 1 { 0xa001 } else { 0 })
     })
 }
 
-/// A block of which the first `used` of `count` bits are set; those behind `count` stand for nothing, and are set too.
+/// A bitmap block whose first `used` bits are set. Bits from `count` on are set too, because they stand for
+/// nothing.
 pub(crate) fn bitmap(used: u64, count: u64) -> Vec<u8> {
     let mut block = vec![0; BLOCK as usize];
     for bit in (0..used).chain(count..BLOCK * 8) {
@@ -155,14 +156,14 @@ pub(crate) fn bitmap(used: u64, count: u64) -> Vec<u8> {
     block
 }
 
-/// `struct ext4_inode` of root, with its extents.
+/// `struct ext4_inode` that belongs to root, with its extents.
 pub(crate) fn inode(mode: u16, links: u16, blocks: u64, extents: &[u8; 60]) -> [u8; INODE] {
     let mut inode = [0; INODE];
     let mut to = Bytes(&mut inode);
     to.u16(0x0, mode);
     to.u32(0x4, blocks * BLOCK);
     to.u16(0x1a, links);
-    // Counted in sectors.
+    // In sectors of 512 bytes.
     to.u32(0x1c, blocks * BLOCK / 512);
     to.u32(0x20, u64::from(EXTENTS_FL));
     to.put(0x28, extents);
@@ -170,7 +171,7 @@ pub(crate) fn inode(mode: u16, links: u16, blocks: u64, extents: &[u8; 60]) -> [
     inode
 }
 
-/// One extent (ifork.rst, "Extent Tree"), as an inode holds it: at most 32,768 blocks.
+/// One extent, as an inode holds it (ifork.rst, "Extent Tree"). It has at most 32,768 blocks.
 pub(crate) fn extent(first: u64, blocks: u64) -> [u8; 60] {
     let mut tree = [0; 60];
     let mut to = Bytes(&mut tree);
@@ -182,7 +183,8 @@ pub(crate) fn extent(first: u64, blocks: u64) -> [u8; 60] {
     tree
 }
 
-/// The one block of a directory (directory.rst): itself, the root, and in the root one more.
+/// The single block of a directory, with the entries `.` and `..`, and `lost+found` in the root
+/// (directory.rst).
 pub(crate) fn directory(own: u64, lost_and_found: Option<u64>) -> Vec<u8> {
     let mut block = vec![0; BLOCK as usize];
     let mut entries = vec![(own, "."), (ROOT, "..")];
@@ -193,7 +195,7 @@ pub(crate) fn directory(own: u64, lost_and_found: Option<u64>) -> Vec<u8> {
         let mut to = Bytes(&mut block[at..]);
         to.u32(0x0, number);
         to.u16(0x4, length as u16);
-        // A directory.
+        // The length of the name, and the file type of a directory.
         to.put(0x6, &[name.len() as u8, 2]);
         to.put(0x8, name.as_bytes());
         at += length;

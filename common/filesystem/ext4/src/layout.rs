@@ -1,37 +1,38 @@
-//! Where everything is.
+//! Where everything is in the file system. Offsets and sizes are in blocks.
 
 use crate::BLOCK;
 
-/// As many blocks and inodes as one block has bits.
+/// A group has as many blocks and inodes as a block has bits, because each bitmap is one block.
 pub(crate) const BLOCKS_OF_GROUP: u64 = BLOCK * 8;
 pub(crate) const INODES_OF_GROUP: u64 = BLOCK * 8;
-/// The blocks of a group's table of inodes.
+/// The blocks of a group's inode table.
 const TABLE: u64 = INODES_OF_GROUP * crate::format::INODE as u64 / BLOCK;
-/// Two bitmaps and the table.
+/// The blocks that each group needs for itself: two bitmaps and the inode table.
 const OVERHEAD: u64 = 2 + TABLE;
-/// A last group that is shorter is not worth its overhead.
+/// The smallest useful number of blocks in the last group, beyond its overhead.
 const LEAST: u64 = 64;
-/// What the kernel keeps back for itself: a fiftieth of all blocks, and no more than this (ext4_calculate_resv_clusters).
+/// The largest reserve of the kernel: it reserves a fiftieth of all blocks, but not more than this
+/// (ext4_calculate_resv_clusters).
 const RESERVE: u64 = 4096;
 
-/// The numbers of inodes that always mean the same (special_inodes.rst), and the first one that does not.
+/// Reserved inode numbers (special_inodes.rst), and the first one that is not reserved.
 pub(crate) const ROOT: u64 = 2;
 pub(crate) const JOURNAL: u64 = 8;
 pub(crate) const LOST_AND_FOUND: u64 = 11;
 pub(crate) const INODES_USED: u64 = LOST_AND_FOUND;
 
-/// The blocks of the file system, in groups. The first one has the superblock, the groups' descriptors, and behind its table of
-/// inodes the root, `lost+found` and the journal.
+/// The blocks of the file system, in groups. The first group has the superblock and the group descriptors.
+/// Behind its inode table are the root directory, `lost+found` and the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) blocks: u64,
     pub(crate) groups: u64,
-    /// The blocks of the journal; 0 without one.
+    /// The blocks of the journal; 0 for no journal.
     pub(crate) journal: u64,
 }
 
 impl Layout {
-    /// With `room` blocks for files.
+    /// A layout with `room` blocks for files.
     pub(crate) fn new(room: u64, journal: bool) -> Self {
         let journal = match (journal, room) {
             (false, _) => 0,
@@ -45,7 +46,7 @@ impl Layout {
             layout.blocks = needed + (needed / 49 + 1).min(RESERVE);
             let needed = layout.blocks.div_ceil(BLOCKS_OF_GROUP);
             if needed <= layout.groups {
-                // The last group has to hold its own overhead.
+                // The last group must hold its own overhead.
                 let least = (layout.groups - 1) * BLOCKS_OF_GROUP + OVERHEAD + LEAST;
                 layout.blocks = layout.blocks.max(least);
                 return layout;
@@ -54,7 +55,7 @@ impl Layout {
         }
     }
 
-    /// The superblock, and the blocks of descriptors.
+    /// The blocks of the superblock and the group descriptors.
     fn head(&self) -> u64 {
         1 + (self.groups * crate::format::GROUP as u64).div_ceil(BLOCK)
     }
@@ -85,12 +86,12 @@ impl Layout {
         self.root() + 2
     }
 
-    /// How many blocks a group has.
+    /// The number of blocks in a group.
     pub(crate) fn blocks_of(&self, group: u64) -> u64 {
         (self.blocks - group * BLOCKS_OF_GROUP).min(BLOCKS_OF_GROUP)
     }
 
-    /// How many of them are used, from its first one on.
+    /// The number of used blocks in a group. They are its first ones.
     pub(crate) fn used(&self, group: u64) -> u64 {
         if group == 0 { self.journal_at() + self.journal } else { OVERHEAD }
     }

@@ -1,8 +1,8 @@
-//! An empty ext4 file system in a sparse file (kernel, Documentation/filesystems/ext4/).
+//! Makes an empty ext4 file system in a sparse file (kernel, Documentation/filesystems/ext4/).
 //!
-//! It is made for one use, the writable top of a container, so it is simple. Each group has its bitmaps and its table of
-//! inodes at its beginning, and there is an inode for each block: bytes run out before inodes do. All of that is a hole in the
-//! file until it is used. There are no copies of the superblock. A journal is there only if it is asked for.
+//! It has one use, the writable layer of a container, so it is simple. Each group starts with its bitmaps and
+//! its inode table. There is an inode for each block, so that inodes never run out before blocks. Unused
+//! metadata is a hole in the file. There are no copies of the superblock. A journal is optional.
 
 mod format;
 mod layout;
@@ -12,27 +12,27 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 use format::{GROUP, INODE, bitmap, directory, extent, group, inode, journal_superblock, superblock};
 use layout::Layout;
 
-/// The size of a block.
+/// The size of a block, in bytes.
 pub const BLOCK: u64 = 4096;
 
-/// The most bytes that a file system may have room for: its blocks have numbers of 32 bits.
+/// The largest room for files, in bytes. Block numbers have 32 bits.
 pub const LARGEST: u64 = 8 << 40;
 
-/// What the file system is to be.
+/// The parameters of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// How many bytes files can have in it, with their directories.
+    /// The room for files and directories, in bytes.
     pub room: u64,
-    /// Whether it has a journal, and so survives a power cut.
+    /// Whether the file system has a journal, and so survives a power cut.
     pub journal: bool,
-    /// What tells it from others.
+    /// The id of the file system.
     pub uuid: [u8; 16],
 }
 
-/// Makes it in a new file.
+/// Makes the file system in a new file.
 ///
 /// # Errors
-/// `EFBIG` for more room than [`LARGEST`]; when the file cannot be written.
+/// `EFBIG` for more room than [`LARGEST`]; an error of writing the file.
 pub fn make(file: &File, shape: &Shape) -> io::Result<()> {
     if shape.room > LARGEST {
         return Err(io::Error::from_raw_os_error(27));
@@ -46,7 +46,8 @@ pub fn make(file: &File, shape: &Shape) -> io::Result<()> {
         descriptors.extend(group(&layout, number, &shape.uuid));
     }
     write(1, &descriptors)?;
-    // The bitmaps that are not computed by the kernel: the first group's, and that of the last one, which may be short.
+    // The first group's bitmaps, and the block bitmap of the last group, which may be short. The kernel
+    // computes all others.
     write(layout.block_bitmap(0), &bitmap(layout.used(0), layout.blocks_of(0)))?;
     write(layout.inode_bitmap(0), &bitmap(layout::INODES_USED, layout::INODES_OF_GROUP))?;
     let last = layout.groups - 1;
@@ -68,6 +69,6 @@ pub fn make(file: &File, shape: &Shape) -> io::Result<()> {
         put(layout::JOURNAL, inode(0o100_600, 1, layout.journal, &at))?;
         write(layout.journal_at(), &journal_superblock(layout.journal, &shape.uuid))?;
     }
-    // Last: without it there is no file system.
+    // The superblock comes last: without it there is no file system.
     file.write_all_at(&superblock(&layout, &shape.uuid), 1024)
 }

@@ -1,4 +1,4 @@
-//! What is written, as e2fsck and the kernel see it. Needs root.
+//! What e2fsck and the kernel say about the file systems that are made. Needs root.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -28,7 +28,8 @@ fn the_checker_finds_nothing_to_mend() {
     assert_eq!(error.raw_os_error(), Some(27));
 }
 
-/// As many bytes as were asked for, and many small files; checked again after it was in use.
+/// The file system takes a file with as many bytes as were asked for, and many small files. e2fsck checks it
+/// after use.
 #[test]
 fn the_kernel_fills_it() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Mounts that are not attached yet, and attaching them.
+//! Detached mounts: mounts that are not attached to the file tree yet, and how to attach them.
 
 use std::{
     ffi::{CStr, OsStr},
@@ -10,8 +10,8 @@ use std::{
 use rustix::{
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-        UnmountFlags,
+        FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+        OpenTreeFlags, UnmountFlags,
     },
 };
 
@@ -48,10 +48,10 @@ impl FileSystem {
         Ok(Self { context, kind: kind.to_owned() })
     }
 
-    /// Sets the option `key` to `value`, of 255 bytes at most.
+    /// Sets the option `key` to `value`, at most 255 bytes.
     ///
     /// # Errors
-    /// When the file system refuses it.
+    /// When the file system rejects the option.
     pub fn set(&self, key: &str, value: impl rustix::path::Arg + std::fmt::Debug + Copy) -> Result<()> {
         rustix::mount::fsconfig_set_string(self.context.as_fd(), key, value)
             .map_err(|errno| self.error("set", format_args!("{key}={value:?} of {}", self.kind), errno))
@@ -60,7 +60,7 @@ impl FileSystem {
     /// Sets options in the form of `mount -o`: `mode=755`, `newinstance`.
     ///
     /// # Errors
-    /// When the file system refuses one of them.
+    /// When the file system rejects an option.
     pub fn set_data<'a>(&self, data: impl IntoIterator<Item = &'a str>) -> Result<()> {
         for option in data {
             match option.split_once('=') {
@@ -72,10 +72,10 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Makes the file system, and an unattached mount of it with these attributes.
+    /// Creates the file system, and a detached mount of it with these attributes.
     ///
     /// # Errors
-    /// When the file system cannot be made with its options.
+    /// When the file system cannot be created with its options.
     pub fn mount(&self, attributes: MountAttrFlags) -> Result<Detached> {
         let make = || {
             rustix::mount::fsconfig_create(self.context.as_fd())?;
@@ -84,7 +84,7 @@ impl FileSystem {
         make().map(Detached).map_err(|errno| self.error("mount", &self.kind, errno))
     }
 
-    /// The error, with the file system's explanation from its context's log.
+    /// The error, with the message that the file system wrote to the log of its context.
     fn error(&self, verb: &'static str, object: impl std::fmt::Display, errno: Errno) -> Error {
         let mut line = [0_u8; 1024];
         let mut said = Vec::new();
@@ -103,21 +103,21 @@ impl FileSystem {
     }
 }
 
-/// An unattached mount: of a new file system, or a copy of an existing mount (a future bind mount).
+/// A detached mount: a new file system, or a copy of an existing mount that will become a bind mount.
 #[derive(Debug)]
 pub struct Detached(OwnedFd);
 
 impl Detached {
-    /// A copy of the mount at `path`, and of all mounts below it if `recursive`. Follows symbolic links: open an
-    /// untrusted path with [`crate::resolve`] first, and use [`Detached::copy_of`].
+    /// Copies the mount at `path`, and with `recursive` all mounts below it. Follows symbolic links: for an
+    /// untrusted path, open it with [`crate::resolve`] and use [`Detached::copy_of`].
     ///
     /// # Errors
-    /// When it does not exist, or the caller may not mount.
+    /// When `path` does not exist, or the caller may not mount.
     pub fn copy(path: &Path, recursive: bool) -> Result<Self> {
         open_tree(rustix::fs::CWD, path, recursive).map_err(mounting("copy mount of", path))
     }
 
-    /// The same for an open file.
+    /// As [`Detached::copy`], for an open file.
     ///
     /// # Errors
     /// When the caller may not mount.
@@ -125,16 +125,17 @@ impl Detached {
         open_tree(place.as_fd(), Path::new(""), recursive)
     }
 
-    /// Attaches it on top of the open `target`.
+    /// Attaches the mount on top of the open `target`.
     ///
     /// # Errors
-    /// When a directory would cover a file, or the reverse; when the caller may not mount.
+    /// When the mount is a directory and `target` a file, or the reverse; when the caller may not mount.
     pub fn attach(&self, target: impl AsFd) -> std::result::Result<(), Errno> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(self.0.as_fd(), c"", target.as_fd(), c"", flags)
     }
 
-    /// Attaches it on top of `name` in a directory that only this process can change. A symbolic link is not followed.
+    /// Attaches the mount on top of `name` in a directory that only this process can change. Does not follow
+    /// a symbolic link.
     ///
     /// # Errors
     /// As [`Detached::attach`].
@@ -143,22 +144,35 @@ impl Detached {
         rustix::mount::move_mount(self.0.as_fd(), c"", directory.as_fd(), name, flags)
     }
 
-    /// Shows the files' owners by the mappings of a user namespace: what belongs to 0 on the disk belongs to its root. The mount
-    /// is a copy that was never attached.
+    /// Maps the owners of files by a user namespace: files of user 0 on the disk belong to the root of the
+    /// namespace. The mount must be a copy that was never attached.
     ///
     /// # Errors
-    /// EINVAL for a file system that cannot be shown so, such as an overlay, and for one that is already.
+    /// EINVAL for a file system that does not support mapped owners, such as an overlay, and for a mount that
+    /// is mapped already.
     pub fn map_owners(&self, namespace: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+        self.map_owners_below(namespace, false)
+    }
+
+    /// As [`Detached::map_owners`]; `recursive` maps the mounts below too.
+    ///
+    /// # Errors
+    /// As [`Detached::map_owners`].
+    pub fn map_owners_below(
+        &self,
+        namespace: BorrowedFd<'_>,
+        recursive: bool,
+    ) -> std::result::Result<(), Errno> {
         let attributes = sys::Attributes {
             set: MOUNT_ATTR_IDMAP,
             userns: namespace.as_raw_fd().unsigned_abs().into(),
             ..sys::Attributes::default()
         };
-        sys::mount_setattr(self.0.as_fd(), false, &attributes)
+        sys::mount_setattr(self.0.as_fd(), recursive, &attributes)
     }
 
-    /// Sets and clears the attributes in `options`, on this mount and on those below it if `recursive`. Works on an
-    /// attached mount too.
+    /// Sets and clears the attributes in `options` on this mount, and with `recursive` on the mounts below
+    /// it. Also works on an attached mount.
     ///
     /// # Errors
     /// When the caller may not, or an attribute is locked.
@@ -174,14 +188,14 @@ impl AsFd for Detached {
 }
 
 impl From<OwnedFd> for Detached {
-    /// The open root of a mount, with `O_PATH`.
+    /// Takes the open root of a mount. `O_PATH` is enough.
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
     }
 }
 
 impl From<Detached> for OwnedFd {
-    /// The root of the mount. Unless it is attached, it disappears with the last descriptor.
+    /// Returns the root of the mount. Unless it is attached, the mount disappears with the last descriptor.
     fn from(mount: Detached) -> Self {
         mount.0
     }
@@ -201,7 +215,7 @@ fn change(mount: BorrowedFd<'_>, options: &Options, recursive: bool) -> std::res
     let mut clear = options.cleared;
     let times = MountAttrFlags::MOUNT_ATTR__ATIME;
     if options.sets_times {
-        // The three ways to handle access times are one field, which must be cleared as a whole before it is set.
+        // Access times are one field with three values. Clear the whole field before setting it.
         clear |= times;
     } else {
         set -= times;
@@ -215,6 +229,13 @@ fn change(mount: BorrowedFd<'_>, options: &Options, recursive: bool) -> std::res
     if attributes.set != 0 || attributes.clear != 0 || attributes.propagation != 0 {
         sys::mount_setattr(mount, recursive, &attributes)?;
     }
+    let (set, cleared, sets_times) = options.below;
+    if !set.is_empty() || !cleared.is_empty() {
+        let clear = if sets_times { cleared | times } else { cleared };
+        let below =
+            sys::Attributes { set: set.bits().into(), clear: clear.bits().into(), propagation: 0, userns: 0 };
+        sys::mount_setattr(mount, true, &below)?;
+    }
     if options.shallow.is_empty() {
         return Ok(());
     }
@@ -222,23 +243,42 @@ fn change(mount: BorrowedFd<'_>, options: &Options, recursive: bool) -> std::res
     sys::mount_setattr(mount, false, &here)
 }
 
-/// Sets the propagation of the mount at `path`, and of all below it if `kind` contains `REC`.
+/// Changes options of the file system that is mounted at the open `place`.
 ///
 /// # Errors
-/// When it is not a mount, or the caller may not.
+/// When the file system rejects an option.
+pub fn reconfigure<'a>(
+    place: BorrowedFd<'_>,
+    data: impl IntoIterator<Item = &'a str>,
+) -> std::result::Result<(), Errno> {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let context = rustix::mount::fspick(place, c"", flags)?;
+    for option in data {
+        match option.split_once('=') {
+            Some((key, value)) => rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?,
+            None => rustix::mount::fsconfig_set_flag(context.as_fd(), option)?,
+        }
+    }
+    rustix::mount::fsconfig_reconfigure(context.as_fd())
+}
+
+/// Sets the propagation of the mount at `path`, and of all mounts below it if `kind` contains `REC`.
+///
+/// # Errors
+/// When `path` is not a mount, or the caller may not change it.
 pub fn propagate(path: &Path, kind: MountPropagationFlags) -> Result<()> {
     rustix::mount::mount_change(path, kind).map_err(mounting("set propagation of", path))
 }
 
-/// Unmounts the topmost mount at `path`. Its directory is reached without following a symbolic link. A mount in use
-/// leaves the tree at once, and disappears with its last user.
+/// Unmounts the topmost mount at `path`, without following a symbolic link. A mount in use is detached from
+/// the tree at once, and disappears with its last user.
 ///
 /// # Errors
-/// When nothing is mounted there ([`Errno::INVAL`]), or the caller may not.
+/// When nothing is mounted there ([`Errno::INVAL`]), or the caller may not unmount.
 pub fn unmount(path: &Path) -> Result<()> {
     let unmount = || {
         let (directory, name) = crate::resolve::parent(path)?;
-        // By the descriptor of the parent directory: one of the mount itself would keep it busy.
+        // Use the descriptor of the parent directory: a descriptor of the mount itself would keep it busy.
         let mut place = crate::resolve::proc_path(directory.as_fd());
         place.push(name);
         match rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW) {
@@ -247,6 +287,18 @@ pub fn unmount(path: &Path) -> Result<()> {
         }
     };
     unmount().map_err(mounting("unmount", path))
+}
+
+/// As [`unmount`], but fails if the mount is in use.
+///
+/// # Errors
+/// [`Errno::BUSY`] if a process in this mount namespace uses the mount, or something is mounted in it; the
+/// errors of [`unmount`].
+pub(crate) fn unmount_unused(path: &Path) -> std::result::Result<(), Errno> {
+    let (directory, name) = crate::resolve::parent(path)?;
+    let mut place = crate::resolve::proc_path(directory.as_fd());
+    place.push(name);
+    rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW)
 }
 
 /// mount(2), for kernels with an incomplete mount API.

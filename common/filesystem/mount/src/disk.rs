@@ -1,7 +1,7 @@
-//! A file system of its own for the top of an overlay: what is written there has only so much room.
+//! A file system with a limited size for the upper directory of an overlay.
 //!
-//! It is ext4 in a sparse file. Project quotas would need no file, but a kernel and a file system that have them: Debian's root
-//! has not, and so most people could not use them.
+//! It is an ext4 file system in a sparse file. Project quotas would need no file, but few kernels and file
+//! systems support them: Debian's root file system does not.
 
 use std::{
     fs::File,
@@ -26,42 +26,45 @@ use crate::{
     resolve,
 };
 
-/// The file system's name.
+/// The type of the file system.
 const KIND: &str = "ext4";
 
-/// A file with a file system, and the directory where it is mounted.
+/// A file that contains a file system, and its mount point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
-    /// The file.
+    /// The path of the file.
     pub image: PathBuf,
     /// The mount point.
     pub target: PathBuf,
-    /// How many bytes can be written to it.
+    /// The usable size in bytes.
     pub size: u64,
-    /// Whether it survives a power cut.
+    /// Whether the content survives a power cut.
     pub durable: bool,
-    /// Permissions, user and group of the directory `upper` in it.
+    /// The mode of the directory `upper`.
     pub mode: u32,
-    /// See `mode`.
+    /// User and group of the directory `upper`.
     pub owner: (u32, u32),
 }
 
 impl Disk {
-    /// The largest size.
+    /// The name of the directory that it is mounted on, in the container's directory.
+    pub const TARGET: &str = "top";
+
+    /// The largest size in bytes.
     pub const LARGEST: u64 = ext4::LARGEST;
 
-    /// The directories for an overlay.
+    /// The upper directory for an overlay.
     pub fn upper(&self) -> PathBuf {
         self.target.join("upper")
     }
 
-    /// See [`Disk::upper`].
+    /// The work directory for an overlay.
     pub fn work(&self) -> PathBuf {
         self.target.join("work")
     }
 
-    /// Makes the file, with an empty file system.
+    /// Creates the file with an empty file system.
     pub(crate) fn create(&self) -> Result<()> {
         let path = &self.image;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -72,20 +75,20 @@ impl Disk {
             ext4::make(&File::from(file), &Shape { room: self.size, journal: self.durable, uuid })
         };
         make().map_err(|error: std::io::Error| {
-            // The error that counts is the first.
+            // The first error is reported.
             let _ = rustix::fs::unlink(path);
             on("write file system", path)(error)
         })
     }
 
-    /// Mounts it, with its two directories.
+    /// Mounts the file system, and makes its two directories.
     pub(crate) fn mount(&self) -> Result<()> {
         let place = resolve::place(&self.target).map_err(on("open", &self.target))?;
         let file = open(&self.image, OFlags::RDWR | OFlags::NOFOLLOW)?;
         let mount = by_loop(&self.image, &file, false, |device| self.mount_device(device))
             .map_err(|error| error.with_hint("a size needs loop devices, and ext4 in the kernel"))?;
         let make = |name: &str, mode, owner| match directory::make(&mount, name, mode, Some(owner)) {
-            // Made before a restart of the machine: it stays as it is.
+            // Made before the machine was restarted: keep it.
             Err(Errno::EXIST) => Ok(()),
             made => made,
         };
@@ -95,6 +98,19 @@ impl Disk {
         mount.attach(place).map_err(mounting("mount on", &self.target))
     }
 
+    /// Mounts the file system unless it is mounted.
+    pub(crate) fn share(&self) -> Result<()> {
+        match self.check()? {
+            Condition::Missing(_) => self.mount(),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn explain_share(&self) -> String {
+        let target = operation::words(["mountpoint", "-q", &self.target.to_string_lossy()]);
+        format!("{target} || {}", self.explain_mount().swap_remove(0))
+    }
+
     fn mount_device(&self, device: &Path) -> Result<Detached> {
         let file_system = FileSystem::open(KIND)?;
         file_system.set("source", device)?;
@@ -102,7 +118,8 @@ impl Disk {
         file_system.mount(MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID)
     }
 
-    /// What is deleted becomes a hole in the file. What a crash may lose anyway is not flushed.
+    /// Deleted data becomes a hole in the file. Without `durable`, a crash may lose data anyway, so barriers
+    /// are off.
     fn options(&self) -> &'static [&'static str] {
         if self.durable { &["discard"] } else { &["discard", "nobarrier"] }
     }
@@ -115,7 +132,7 @@ impl Disk {
         mounted::check(&self.target, |entry| entry.kind == KIND)
     }
 
-    /// As commands. The file's size, which has room for the file system itself too, is up to the first.
+    /// The creation as a command. The size of the file includes the file system's own data.
     pub(crate) fn explain_create(&self) -> String {
         let features = if self.durable { "has_journal" } else { "^has_journal" };
         let image = self.image.to_string_lossy();

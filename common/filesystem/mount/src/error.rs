@@ -17,12 +17,12 @@ pub(crate) fn mounting<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl 
     move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::Namespace)
 }
 
-/// As a cause, with the kernel's further explanation.
+/// An error number with an explanation in words.
 pub(crate) fn explained(errno: Errno, words: String) -> Cause {
     Cause::Explained(nix::errno::Errno::from_raw(errno.raw_os_error()), words)
 }
 
-/// The system's words for an error, without a number.
+/// The system's message for an error, without a number.
 pub fn strerror(errno: Errno) -> &'static str {
     nix::errno::Errno::from_raw(errno.raw_os_error()).desc()
 }

@@ -1,4 +1,4 @@
-//! Files with owners that another user namespace maps.
+//! Creates files as a user that a user namespace maps.
 
 use std::thread;
 
@@ -10,14 +10,15 @@ use rustix::{
 
 use crate::{Error, Result};
 
-/// Does `work` so that what it makes belongs to this user and this group, with all rights that the caller has. Where an owner has no
-/// mapping, as on a mount with mapped owners, the kernel makes no file (EOVERFLOW).
+/// Runs `work` in a thread that creates files as this user and group, with all capabilities of the caller.
+/// Without this, the kernel creates no file where the caller has no mapping, as on a mount with mapped owners
+/// (EOVERFLOW).
 ///
 /// # Errors
-/// Those of `work`; when there is no thread for it, or the caller may not act for others.
+/// The errors of `work`; when no thread can be started, or the caller may not change its user.
 pub fn files_of<T: Send>((user, group): (u32, u32), work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let object = || format!("user {user}");
-    // Rights of a thread: they end with it.
+    // These ids belong to one thread, and end with it.
     let begin = || {
         act_for(user, group).map_err(Error::on("act for", object()))?;
         work()
@@ -29,17 +30,17 @@ pub fn files_of<T: Send>((user, group): (u32, u32), work: impl FnOnce() -> Resul
     })
 }
 
-/// The same from now on, for the calling thread.
+/// Lets the calling thread access files as this user and group from now on.
 ///
 /// # Errors
-/// When it may not act for others.
+/// When the thread may not change its user.
 pub fn act_for(user: u32, group: u32) -> std::result::Result<(), Errno> {
     let had = capabilities(None)?;
     setfsgid(Gid::from_raw(group));
     setfsuid(Uid::from_raw(user));
-    // The kernel takes the rights over files from who is not root any more, and leaves the permission to have them.
+    // The kernel drops the effective file capabilities of a user other than root, but keeps them permitted.
     set_capabilities(None, CapabilitySets { effective: had.effective, ..capabilities(None)? })?;
-    // The two calls do not tell: asked for an id that there is not, they say who it is.
+    // The two calls report no error. With an invalid id they change nothing, and return the current id.
     let of_nobody = (Uid::from_raw(u32::MAX), Gid::from_raw(u32::MAX));
     match (setfsuid(of_nobody.0).as_raw(), setfsgid(of_nobody.1).as_raw()) {
         found if found == (user, group) => Ok(()),

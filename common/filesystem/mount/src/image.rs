@@ -1,4 +1,4 @@
-//! A layer in one file: an EROFS image.
+//! A layer as one file: an EROFS image.
 
 use std::{os::fd::AsFd, path::Path};
 
@@ -11,16 +11,16 @@ use crate::{
     resolve,
 };
 
-/// The file system's name.
+/// The type of the file system.
 pub(crate) const KIND: &str = "erofs";
 
-/// An unattached mount of the image in the file `path`, read-only and without devices.
+/// Makes a detached mount of the image in the file `path`, read-only and without devices.
 ///
 /// # Errors
-/// When it is not an image, or the caller may not mount.
+/// When the file is not an image, or the caller may not mount.
 pub fn image(path: &Path) -> Result<Detached> {
     let file = open(path, OFlags::RDONLY | OFlags::NOFOLLOW)?;
-    // The source in the mount table shows which layer is in use. If the path is too long for that, the descriptor's
+    // The source in the mount table shows which layer is in use. If the path is too long, the descriptor's
     // path is used.
     let source = match path.as_os_str().len() {
         0..=LONGEST_STRING => path.to_owned(),
@@ -63,7 +63,7 @@ mod tests {
         (dir, path)
     }
 
-    /// The loop devices of the file.
+    /// The number of loop devices of the file.
     fn loops(path: &Path) -> usize {
         let devices = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path());
         let backing = devices.filter_map(|device| fs::read_to_string(device.join("loop/backing_file")).ok());

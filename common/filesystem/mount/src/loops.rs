@@ -1,4 +1,4 @@
-//! Loop devices: a file as a disk.
+//! Loop devices: a file as a block device.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -17,10 +17,10 @@ use crate::{
     sys,
 };
 
-/// How many times to ask for a free loop device, if others are faster.
+/// How many times to ask for a free loop device. Another process may take it first.
 const TRIES: usize = 100;
 
-/// Mounts the open `file` at `path` as a disk, which disappears with the mount.
+/// Mounts the open `file` at `path` by a loop device. The device is released with the mount.
 pub(crate) fn by_loop(
     path: &Path,
     file: &OwnedFd,
@@ -31,7 +31,7 @@ pub(crate) fn by_loop(
     for _ in 0..TRIES {
         let number = sys::free_loop(control.as_fd()).map_err(mounting("find a loop device for", path))?;
         let name = PathBuf::from(format!("/dev/loop{number}"));
-        // Held until it is mounted; otherwise it would be released at once.
+        // Open until it is mounted. Otherwise the kernel would release it at once.
         let device = open(&name, if readonly { OFlags::RDONLY } else { OFlags::RDWR })?;
         match sys::configure_loop(device.as_fd(), file.as_fd(), path, readonly) {
             Err(Errno::BUSY) => {}

@@ -2,21 +2,28 @@
 
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
-/// Options of one mount, sorted by their kind.
+/// The options of one mount, sorted by kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Attributes of the mount to set: read-only, nosuid, nodev, noexec, access times.
     pub attributes: MountAttrFlags,
-    /// Attributes to set on the mount itself, and never on those below it.
+    /// Attributes to set on the mount itself, but never on the mounts below it.
     pub shallow: MountAttrFlags,
-    /// Attributes of a bind mount to clear. The others stay.
+    /// Attributes to clear on a bind mount. All others stay.
     pub cleared: MountAttrFlags,
-    /// Whether access times are among the attributes.
+    /// Whether `attributes` contains access times.
     pub sets_times: bool,
-    /// A bind mount; `Some(true)` includes the mounts below.
+    /// Whether it is a bind mount. `Some(true)` includes the mounts below.
     pub bind: Option<bool>,
-    /// Propagation; with `REC` also of the mounts below.
+    /// Propagation. With `REC` it includes the mounts below.
     pub propagation: Option<MountPropagationFlags>,
+    /// Attributes to set and to clear on the mount and on all mounts below it, and whether access times are
+    /// among them.
+    pub below: (MountAttrFlags, MountAttrFlags, bool),
+    /// Whether to change the existing mount.
+    pub remounts: bool,
+    /// Whether a new tmpfs starts with a copy of the files at the mount point.
+    pub copies_up: bool,
     /// Options for the file system, as `key=value` or `flag`.
     pub data: Vec<String>,
 }
@@ -30,6 +37,9 @@ impl Default for Options {
             sets_times: false,
             bind: None,
             propagation: None,
+            below: (MountAttrFlags::empty(), MountAttrFlags::empty(), false),
+            remounts: false,
+            copies_up: false,
             data: Vec::new(),
         }
     }
@@ -42,6 +52,8 @@ enum Meaning {
     Times(MountAttrFlags),
     Bind(bool),
     Propagation(MountPropagationFlags),
+    Remount,
+    CopyUp,
     Nothing,
 }
 
@@ -50,7 +62,7 @@ fn meaning(word: &str) -> Option<Meaning> {
     let recursive = MountPropagationFlags::REC;
     Some(match word {
         "ro" => Set(MountAttrFlags::MOUNT_ATTR_RDONLY),
-        // mount(8): of this mount alone, and not of its file system.
+        // mount(8): read-only for this mount only, not for its file system.
         "ro=vfs" => SetHere(MountAttrFlags::MOUNT_ATTR_RDONLY),
         "rw" => Clear(MountAttrFlags::MOUNT_ATTR_RDONLY),
         "nosuid" => Set(MountAttrFlags::MOUNT_ATTR_NOSUID),
@@ -63,6 +75,8 @@ fn meaning(word: &str) -> Option<Meaning> {
         "symfollow" => Clear(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
         "nodiratime" => Set(MountAttrFlags::MOUNT_ATTR_NODIRATIME),
         "diratime" => Clear(MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+        // The default (mount(8)).
+        "atime" | "norelatime" | "nostrictatime" => Times(MountAttrFlags::MOUNT_ATTR_RELATIME),
         "relatime" => Times(MountAttrFlags::MOUNT_ATTR_RELATIME),
         "noatime" => Times(MountAttrFlags::MOUNT_ATTR_NOATIME),
         "strictatime" => Times(MountAttrFlags::MOUNT_ATTR_STRICTATIME),
@@ -76,17 +90,50 @@ fn meaning(word: &str) -> Option<Meaning> {
         "rshared" => Propagation(MountPropagationFlags::SHARED | recursive),
         "unbindable" => Propagation(MountPropagationFlags::UNBINDABLE),
         "runbindable" => Propagation(MountPropagationFlags::UNBINDABLE | recursive),
-        "defaults" | "" => Nothing,
+        "remount" => Remount,
+        "tmpcopyup" => CopyUp,
+        // `silent` and `loud` only change what the kernel logs, and the mount API has no such options.
+        "defaults" | "" | "noiversion" | "silent" | "loud" => Nothing,
         _ => return None,
     })
 }
 
+/// Options of the OCI runtime-spec that include all mounts below, such as `rro` for `ro`.
+fn recursive_meaning(word: &str) -> Option<Meaning> {
+    const WORDS: [&str; 15] = [
+        "ro",
+        "rw",
+        "nosuid",
+        "suid",
+        "nodev",
+        "dev",
+        "noexec",
+        "exec",
+        "noatime",
+        "atime",
+        "nodiratime",
+        "diratime",
+        "relatime",
+        "strictatime",
+        "nosymfollow",
+    ];
+    let plain = word.strip_prefix('r')?;
+    (WORDS.contains(&plain) || ["symfollow", "norelatime", "nostrictatime"].contains(&plain))
+        .then(|| meaning(plain))?
+}
+
 impl Options {
-    /// Sorts the words; later ones override.
+    /// Parses mount options. Later ones override earlier ones.
     pub fn parse<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> Self {
         let mut options = Self::default();
         for word in words {
-            match meaning(word.as_ref()) {
+            let meaning = meaning(word.as_ref());
+            if meaning.is_none() && options.add_below(word.as_ref()) {
+                continue;
+            }
+            match meaning {
+                Some(Meaning::Remount) => options.remounts = true,
+                Some(Meaning::CopyUp) => options.copies_up = true,
                 Some(Meaning::Set(flag)) => {
                     options.attributes |= flag;
                     options.cleared -= flag;
@@ -106,7 +153,10 @@ impl Options {
                     options.attributes |= flag;
                     options.sets_times = true;
                 }
-                Some(Meaning::Bind(recursive)) => options.bind = Some(recursive),
+                // `rbind` includes `bind`, so it wins in either order.
+                Some(Meaning::Bind(recursive)) => {
+                    options.bind = Some(recursive || options.bind == Some(true))
+                }
                 Some(Meaning::Propagation(kind)) => options.propagation = Some(kind),
                 Some(Meaning::Nothing) => {}
                 None => options.data.push(word.as_ref().to_owned()),
@@ -115,7 +165,29 @@ impl Options {
         options
     }
 
-    /// Whether the mounts below get the same propagation.
+    /// Applies `word` if it is an option for this mount and all mounts below. Returns false for any other
+    /// word.
+    fn add_below(&mut self, word: &str) -> bool {
+        let (set, cleared, times) = &mut self.below;
+        match recursive_meaning(word) {
+            Some(Meaning::Set(flag)) => {
+                *set |= flag;
+                *cleared -= flag;
+            }
+            Some(Meaning::Clear(flag)) => {
+                *cleared |= flag;
+                *set -= flag;
+            }
+            Some(Meaning::Times(flag)) => {
+                *set = (*set - MountAttrFlags::MOUNT_ATTR__ATIME) | flag;
+                *times = true;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether the propagation includes the mounts below.
     pub fn is_recursive(&self) -> bool {
         self.propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::REC))
     }
@@ -127,7 +199,8 @@ mod tests {
 
     #[test]
     fn later_words_win_and_unknown_ones_are_the_file_systems_own() {
-        let options = Options::parse(["nosuid", "ro", "rw", "strictatime", "mode=755", "rbind", "rprivate"]);
+        let options =
+            Options::parse(["nosuid", "ro", "rw", "strictatime", "mode=755", "rbind", "bind", "rprivate"]);
         assert_eq!(
             options,
             Options {
@@ -138,7 +211,18 @@ mod tests {
                 bind: Some(true),
                 propagation: Some(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
                 data: vec!["mode=755".into()],
+                ..Options::default()
             }
         );
+    }
+
+    #[test]
+    fn words_of_the_runtime_spec_for_all_mounts_below() {
+        let options = Options::parse(["rbind", "rro", "rnodev", "rdev", "rnoatime", "tmpcopyup", "remount"]);
+        let (set, cleared, times) = options.below;
+        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOATIME;
+        assert_eq!((set, cleared, times), (read_only, MountAttrFlags::MOUNT_ATTR_NODEV, true));
+        assert!(options.remounts && options.copies_up && options.data.is_empty());
+        assert_eq!(Options::parse(["rfoo", "ridmap"]).data, ["rfoo", "ridmap"]);
     }
 }

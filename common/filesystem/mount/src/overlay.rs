@@ -1,6 +1,7 @@
-//! overlayfs: several directories as one (kernel, Documentation/filesystems/overlayfs.rst).
+//! overlayfs: shows several directories as one (kernel, Documentation/filesystems/overlayfs.rst).
 
 use std::{
+    collections::HashSet,
     ffi::CString,
     fmt::Write as _,
     os::{
@@ -23,54 +24,62 @@ use crate::{
     Error, FileSystem, Result,
     detached::{LONGEST_STRING, mount_by_string},
     error::{mounting, on},
-    resolve, volatile,
+    level, resolve, table, volatile,
 };
 
 /// An overlay mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Overlay {
-    /// The source in `/proc/mounts`: the mark of its owner, `stave:<id>`.
+    /// The source in `/proc/mounts`. `stave:<id>` marks the mount of a container.
     pub source: String,
     /// The lower directories, lowest first, like the layers of an image.
     pub lower: Vec<PathBuf>,
-    /// The writable directory; none for a read-only mount, which needs two lower ones.
+    /// The writable directory. A read-only mount has none, and needs two lower directories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper: Option<PathBuf>,
-    /// overlayfs's own directory, on the file system of `upper`.
+    /// The work directory of overlayfs, on the same file system as `upper`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<PathBuf>,
-    /// The boot of the machine in which it was mounted, see [`operation::boot`]. During that boot nothing of `upper` is
-    /// lost, and it can be mounted again.
+    /// The boot of the machine in which the overlay was mounted, see [`operation::boot`]. During the same
+    /// boot nothing in `upper` is lost, and the overlay can be mounted again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
     /// The mount point.
     pub target: PathBuf,
-    /// Make it read-only, even with an upper directory.
+    /// Whether the mount is read-only, even with an upper directory.
     #[serde(default)]
     pub readonly: bool,
-    /// Whether fsync(2) in it writes to the disk, and unmounting waits for that. Without it, a crash of the machine may
-    /// leave the upper directory half written. That is right for a container that does not outlive its mount.
+    /// Whether fsync(2) in the overlay writes to the disk, and unmounting waits for that. If false, a crash
+    /// of the machine may leave the upper directory half written. That is fine for a container that does not
+    /// outlive its mount.
     #[serde(default)]
     pub durable: bool,
-    /// The marks of whiteouts are `user.overlay.*` instead of `trusted.overlay.*`, for a user namespace.
+    /// Whether whiteouts are marked with `user.overlay.*` instead of `trusted.overlay.*`. A user namespace
+    /// needs this.
     #[serde(default)]
     pub userxattr: bool,
-    /// The directories are on several file systems, as with images. Everything in the overlay then appears on one file
-    /// system, with inode numbers that do not change when a file is copied up. (They have more than 32 bits then.)
+    /// Whether the directories are on several file systems, as with images. Everything in the overlay then
+    /// appears on one file system, and an inode number does not change when a file is copied up. (Inode
+    /// numbers then have more than 32 bits.)
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub xino: bool,
-    /// Whose files overlayfs makes for itself: the root of the user namespace by which the directories show their owners.
+    /// The owner of files that overlayfs creates itself: the root of the user namespace that maps the
+    /// directories' owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<(u32, u32)>,
+    /// The number of the container's newest snapshot; 0 if it has none; `None` if unknown. It is computed
+    /// from the steps of the record, and not stored again.
+    #[serde(default, skip_serializing)]
+    pub newest: Option<u32>,
 }
 
 impl Overlay {
-    /// Options without a value. After a rename or a change of mode, files of lower layers are copied up whole. So an
-    /// upper directory is complete without the layers below, and can become a layer.
+    /// Options without a value. After a rename or a change of mode, files of lower layers are copied up
+    /// whole. So an upper directory is complete without the layers below, and can become a layer.
     fn options(&self) -> Vec<&'static str> {
-        // With `userxattr`, redirects and metacopies are neither made nor followed, and kernels disagree about which of
-        // these options contradict it.
+        // With `userxattr`, overlayfs neither makes nor follows redirects and metacopies. Kernels disagree
+        // about which of these options conflict with it.
         let mut options = if self.userxattr {
             vec!["userxattr", "index=off"]
         } else {
@@ -85,11 +94,14 @@ impl Overlay {
         options
     }
 
-    /// The lower directories, each once. The kernel refuses one that appears twice (ELOOP), as in an image with two
-    /// equal layers. The upper one of the two already contains everything.
+    /// Returns the lower directories without duplicates. The kernel rejects a directory that appears twice
+    /// (ELOOP), as in an image with two equal layers. The upper one of the two is kept: it hides the same
+    /// files.
     fn distinct(&self) -> Vec<&PathBuf> {
-        let last = |(at, path): &(usize, &PathBuf)| !self.lower[at + 1..].contains(path);
-        self.lower.iter().enumerate().filter(last).map(|(_, path)| path).collect()
+        let mut seen = HashSet::new();
+        let mut distinct: Vec<_> = self.lower.iter().rev().filter(|path| seen.insert(*path)).collect();
+        distinct.reverse();
+        distinct
     }
 
     fn attributes(&self) -> MountAttrFlags {
@@ -98,12 +110,35 @@ impl Overlay {
         if self.readonly { nodev | MountAttrFlags::MOUNT_ATTR_RDONLY } else { nodev }
     }
 
-    /// Mounts it.
+    /// Whether `entry` is this overlay, or the overlay of one of its levels ([`crate::Level`]).
+    pub(crate) fn is_at(&self, entry: &table::Entry) -> bool {
+        level::number_of(&self.source, entry).is_some()
+    }
+
+    /// Mounts the overlay as the base of its levels. If there is a snapshot, the upper directory is frozen:
+    /// the overlay is mounted read-only until the level is mounted too. Levels newer than the newest snapshot
+    /// are removed. They exist if the power was cut before the snapshot was recorded, and contain no data
+    /// yet.
     ///
     /// # Errors
-    /// When a directory is missing, or the kernel refuses the combination; the message has the kernel's reason.
-    /// [`Errno::EUCLEAN`] if a crash may have lost a part of `upper`, [`Errno::EBUSY`] if a process has it mounted,
-    /// [`Errno::EOPNOTSUPP`] if its file system is unsuitable.
+    /// As [`Overlay::mount`]; when a newer level cannot be removed.
+    pub(crate) fn mount_below(&self) -> Result<()> {
+        let Some(newest) = self.newest else { return self.mount() };
+        if let Some(around) = self.upper.as_deref().and_then(Path::parent) {
+            level::remove_newer(around, newest)?;
+        }
+        match newest > 0 && !self.readonly {
+            true => Self { readonly: true, ..self.clone() }.mount(),
+            false => self.mount(),
+        }
+    }
+
+    /// Mounts the overlay.
+    ///
+    /// # Errors
+    /// When a directory is missing, or the kernel rejects the combination; the message has the kernel's
+    /// reason. [`Errno::EUCLEAN`] if a crash may have lost a part of `upper`, [`Errno::EBUSY`] if a process
+    /// has the overlay mounted, [`Errno::EOPNOTSUPP`] if the file system of `upper` is unsuitable.
     pub fn mount(&self) -> Result<()> {
         match self.owner {
             Some(owner) => crate::files_of(owner, || self.mount_as_caller()),
@@ -114,7 +149,7 @@ impl Overlay {
     fn mount_as_caller(&self) -> Result<()> {
         volatile::release(self)?;
         let mounted = match self.mount_by_api() {
-            // Before Linux 6.7 there is no `lowerdir+`, which takes one directory with any path at a time.
+            // Linux before 6.7 has no `lowerdir+`, which adds one directory with any path.
             Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::ENOSYS)) => self
                 .mount_by_string()
                 .map_err(|late| if late.errno() == Some(Errno::EINVAL) { error } else { late }),
@@ -123,8 +158,8 @@ impl Overlay {
         mounted.map_err(|error| self.unfit().unwrap_or(error))
     }
 
-    /// Why the file system of the upper directory is unsuitable: it has no whiteouts, or cannot tell overlayfs the kind
-    /// of an entry.
+    /// Returns an error if the file system of the upper directory is unsuitable: it does not support
+    /// whiteouts, or does not report the type of directory entries.
     fn unfit(&self) -> Option<Error> {
         // linux/magic.h
         const OVERLAYFS: u64 = 0x794c_7630;
@@ -147,7 +182,8 @@ impl Overlay {
         let target = resolve::place(&self.target).map_err(on("open", &self.target))?;
         let file_system = FileSystem::open("overlay")?;
         file_system.set("source", self.source.as_str())?;
-        // Held until the file system is made: a path that is too long is replaced with its descriptor.
+        // Open until the file system is made. A path that is too long is replaced with the path of its
+        // descriptor.
         let mut open = Vec::new();
         let lower = self.distinct().into_iter().rev().map(|path| ("lowerdir+", path));
         let upper = self.upper.iter().map(|path| ("upperdir", path));
@@ -166,8 +202,8 @@ impl Overlay {
         mount.attach(&target).map_err(mounting("mount overlay on", &self.target))
     }
 
-    /// mount(2) takes all options in one page. Two hundred directories fit as numbers of descriptors, relative to
-    /// `/proc/self/fd`.
+    /// Mounts with mount(2). All options must fit in one page. Two hundred directories fit as descriptor
+    /// numbers, relative to `/proc/self/fd`.
     pub(crate) fn mount_by_string(&self) -> Result<()> {
         let open = |path: &Path| resolve::place(path).map_err(on("open", path));
         let target = open(&self.target)?;
@@ -199,7 +235,7 @@ impl Overlay {
         mount().map_err(error)
     }
 
-    /// In the form of `mount -o`.
+    /// The mount as a command.
     pub(crate) fn explain(&self) -> String {
         let paths = |paths: Vec<&PathBuf>| -> String {
             paths
@@ -252,6 +288,7 @@ mod tests {
             userxattr: false,
             xino: false,
             owner: None,
+            newest: None,
         };
         (dir, overlay)
     }
@@ -263,7 +300,7 @@ mod tests {
         for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
             let (_dir, overlay) = fixture(200);
             mount(&overlay).unwrap();
-            let entry = crate::table::at(&overlay.target).unwrap().unwrap();
+            let entry = table::at(&overlay.target).unwrap().unwrap();
             let top = fs::read_to_string(overlay.target.join("which")).unwrap();
             let written = fs::write(overlay.target.join("new"), "");
             let count = fs::read_dir(&overlay.target).unwrap().count();
@@ -347,6 +384,7 @@ mod tests {
             userxattr: false,
             xino: false,
             owner: None,
+            newest: None,
         };
         assert_eq!(
             overlay.explain(),

@@ -1,4 +1,5 @@
-//! What a container without a record left in `$STAVE_ROOT`: after a restart of the machine nothing of it is mounted.
+//! Files that a container without a record left in `$STAVE_ROOT`. After a restart of the machine, none of its
+//! mounts exist.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use crate::{Error, Result, error::on, operation, table};
 /// Whether `directory`, the container's `$STAVE_ROOT/containers/<id>`, was left behind.
 ///
 /// # Errors
-/// When something is mounted in it: then the container belongs to somebody who keeps records elsewhere.
+/// When something is mounted in the directory. The container's record is then in another run directory.
 pub fn is_left(scope: &Scope, directory: &Path) -> Result<bool> {
     match directory.symlink_metadata() {
         Err(error) if is_gone(&error) => return Ok(false),
@@ -25,13 +26,19 @@ pub fn is_left(scope: &Scope, directory: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes it.
+/// Removes the directory that was left behind.
 ///
 /// # Errors
-/// As [`is_left`]; when something in it cannot be removed.
+/// As [`is_left`]; when another container is a fork of one of its snapshots; when a file cannot be removed.
 pub fn remove(scope: &Scope, directory: &Path) -> Result<()> {
-    match is_left(scope, directory)? {
-        true => operation::directory::remove(scope, directory),
-        false => Ok(()),
+    if !is_left(scope, directory)? {
+        return Ok(());
     }
+    let id = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(fork) = crate::level::forks(scope, id, 0)?.first() {
+        let cause = format!("container {fork:?} stands on it");
+        let error = Error::new("remove", format_args!("{directory:?}"), cause);
+        return Err(error.with_hint(format!("`unwind {fork}` first")));
+    }
+    operation::directory::remove(scope, directory)
 }

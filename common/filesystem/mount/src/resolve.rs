@@ -1,4 +1,4 @@
-//! Paths to descriptors, safely: absolute paths without any symbolic link, and paths of a container, whose links are
+//! Opens paths safely: absolute paths without any symbolic link, and paths of a container, whose links are
 //! resolved inside its own root.
 
 use std::{
@@ -16,43 +16,43 @@ use rustix::{
     io::Errno,
 };
 
-/// The kernel's limit for links in one path.
+/// The kernel's limit for symbolic links in one path.
 const MAX_LINKS: usize = 40;
 
-/// Opens `path` (absolute) with `O_PATH` and without following a symbolic link anywhere in it.
+/// Opens the absolute `path` with `O_PATH`. Follows no symbolic link in any part of it.
 ///
 /// # Errors
-/// [`Errno::LOOP`] if there is one.
+/// [`Errno::LOOP`] if the path contains a symbolic link.
 pub fn place(path: &Path) -> Result<OwnedFd, Errno> {
     openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
-/// Opens the parent of `path` in the same way; returns the last name too.
+/// Opens the parent directory of `path` in the same way. Returns it with the last name of `path`.
 ///
 /// # Errors
-/// [`Errno::INVAL`] if `path` has no last name; those of [`place`].
+/// [`Errno::INVAL`] if `path` has no last name; the errors of [`place`].
 pub fn parent(path: &Path) -> Result<(OwnedFd, &OsStr), Errno> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok((openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?, name))
 }
 
-/// Opens `path` as a process would whose root directory is `root`.
+/// Opens `path` as a process with the root directory `root` would.
 ///
 /// # Errors
-/// Those of openat2(2).
+/// The errors of openat2(2).
 pub fn open_in(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     loop {
         match openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // After a rename on the way, the kernel cannot be sure that the path stays inside.
+            // After a concurrent rename, the kernel cannot be sure that the path stays inside.
             Err(Errno::AGAIN) => {}
             result => return result,
         }
     }
 }
 
-/// What a path should lead to.
+/// The expected kind of file at the end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaf {
     /// A directory.
@@ -61,11 +61,11 @@ pub enum Leaf {
     File,
 }
 
-/// Opens `path` inside `root` with `O_PATH`. Missing parts are made: directories of mode 0755, an empty file of mode
-/// 0644.
+/// Opens `path` inside `root` with `O_PATH`. Creates missing parts: directories with mode 0755, an empty file
+/// with mode 0644.
 ///
 /// # Errors
-/// [`Errno::NOTDIR`] or [`Errno::ISDIR`] if the path has the other kind; those of the system.
+/// [`Errno::NOTDIR`] or [`Errno::ISDIR`] if the path has the other kind; errors of the system.
 pub fn create_in(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
     let found = match open_in(root, path, OFlags::PATH) {
@@ -91,8 +91,8 @@ fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
     })
 }
 
-/// Makes the last name of `path` in an existing directory, which is the usual case. None if more is missing, or if the
-/// name is taken by a dangling link.
+/// Creates the last name of `path` in an existing directory, the usual case. Returns `None` if more parts are
+/// missing, or if the name is a dangling symbolic link.
 fn make_last(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<Option<OwnedFd>, Errno> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     let directory = match open_in(root, above, OFlags::PATH | OFlags::DIRECTORY) {
@@ -153,11 +153,11 @@ fn create(directory: &OwnedFd, name: &OsStr, file: bool) -> Result<(), Errno> {
     } else {
         rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))
     };
-    // Another process has just made it: treat it like any other.
+    // Another process has just made it: use that one.
     if result == Err(Errno::EXIST) { Ok(()) } else { result }
 }
 
-/// The path by which `/proc` names a descriptor of this process.
+/// The path of a descriptor of this process in `/proc`.
 pub fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }

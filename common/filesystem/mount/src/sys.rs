@@ -1,4 +1,4 @@
-//! Functions that rustix does not have: one system call of the mount API, and loop devices.
+//! System calls that rustix lacks: mount_setattr(2), and the ioctls of loop devices.
 
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
@@ -25,8 +25,8 @@ pub(crate) fn mount_setattr(
     attributes: &Attributes,
 ) -> Result<(), Errno> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a C string, and `attributes` has the kernel's layout and the given size; the kernel only
-    // reads.
+    // SAFETY: the path is a C string, and `attributes` has the kernel's layout and the given size. The kernel
+    // only reads both.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -70,17 +70,17 @@ const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
-/// The number of a loop device that is free at this moment. `control` is `/dev/loop-control`.
+/// Returns the number of a loop device that is free now. `control` is `/dev/loop-control`.
 pub(crate) fn free_loop(control: BorrowedFd<'_>) -> Result<u32, Errno> {
     // SAFETY: this ioctl takes no argument.
     let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
     u32::try_from(number).map_err(|_| last_error())
 }
 
-/// Connects the loop device to `file`, until its last user is gone; `losetup` shows `path` for it.
+/// Connects the loop device to `file` until its last user is gone. `losetup` shows `path` as its file.
 ///
 /// # Errors
-/// `EBUSY` when another process was faster.
+/// `EBUSY` if another process has taken the device.
 pub(crate) fn configure_loop(
     device: BorrowedFd<'_>,
     file: BorrowedFd<'_>,

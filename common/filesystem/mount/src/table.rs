@@ -1,4 +1,4 @@
-//! The mounts that this process sees (`/proc/self/mountinfo`).
+//! The mount table of this process (`/proc/self/mountinfo`).
 
 use std::{
     ffi::OsString,
@@ -18,25 +18,27 @@ use crate::{Error, Result, error::on};
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The kernel's number for it.
+    /// The kernel's id of the mount.
     pub id: u64,
+    /// Major and minor number of the file system's device.
+    pub device: (u32, u32),
     /// The directory of the file system that is mounted.
     pub root: PathBuf,
     /// The mount point.
     pub target: PathBuf,
-    /// `overlay`, `tmpfs`.
+    /// The type of the file system, such as `overlay` or `tmpfs`.
     pub kind: String,
     /// The source of the mount.
     pub source: String,
-    /// The file system's own options, separated by commas.
+    /// The options of the file system, separated by commas.
     pub options: String,
-    /// Mounts below it spread to its copies (mount_namespaces(7)).
+    /// Whether mounts below it propagate to its peers (mount_namespaces(7)).
     pub shared: bool,
-    /// Mounts below another one spread to it.
+    /// Whether mounts below its master propagate to it.
     pub slave: bool,
 }
 
-/// All mounts.
+/// Returns all mounts.
 ///
 /// # Errors
 /// When `/proc` is not mounted.
@@ -44,12 +46,12 @@ pub fn read() -> Result<Vec<Entry>> {
     read_from(Path::new("/proc/self/mountinfo"))
 }
 
-/// All mounts that another process sees.
+/// Returns all mounts of the mountinfo file at `path`, which may be another process's.
 ///
 /// # Errors
 /// When the process is gone, or belongs to another user.
 pub(crate) fn read_from(path: &Path) -> Result<Vec<Entry>> {
-    // The file's size is unknown; std would start with a few bytes and grow each time.
+    // The file's size is unknown. std would start with a small buffer and grow it each time.
     let mut text = Vec::with_capacity(16 << 10);
     File::open(path)
         .and_then(|mut file| file.read_to_end(&mut text))
@@ -57,10 +59,10 @@ pub(crate) fn read_from(path: &Path) -> Result<Vec<Entry>> {
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
-/// The topmost mount at `path`, if `path` is a mount point.
+/// Returns the topmost mount at `path`, if `path` is a mount point.
 ///
 /// # Errors
-/// When it cannot be read. A missing path is not an error.
+/// When `path` or the mount table cannot be read. A missing path is not an error.
 pub fn at(path: &Path) -> Result<Option<Entry>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let found = match statx(CWD, path, flags, StatxFlags::MNT_ID) {
@@ -73,20 +75,24 @@ pub fn at(path: &Path) -> Result<Option<Entry>> {
     Ok(read()?.into_iter().find(|entry| entry.id == found.stx_mnt_id))
 }
 
-/// The mount that `path` is in; none if it is not one of those that this process sees.
+/// Returns the mount that contains `path`; `None` if this process does not see that mount.
 ///
 /// # Errors
-/// When the path is missing, or the mounts cannot be read.
+/// When the path is missing, or the mount table cannot be read.
 pub fn holding(path: &Path) -> Result<Option<Entry>> {
     let found = statx(CWD, path, AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID).map_err(on("look at", path))?;
     Ok(read()?.into_iter().find(|entry| entry.id == found.stx_mnt_id))
 }
 
-/// proc(5), /proc/pid/mountinfo: `36 35 98:0 /root /target rw,noatime master:1 - ext3 /dev/root rw`.
+/// Parses a line of /proc/pid/mountinfo (proc(5)):
+/// `36 35 98:0 /root /target rw,noatime master:1 - ext3 /dev/root rw`.
 fn parse(line: &[u8]) -> Option<Entry> {
     let mut words = line.split(|byte| *byte == b' ');
     let id = str::from_utf8(words.next()?).ok()?.parse().ok()?;
-    let root = unescape(words.nth(2)?).into();
+    let device = words.nth(1)?;
+    let (major, minor) = str::from_utf8(device).ok()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let root = unescape(words.next()?).into();
     let target = unescape(words.next()?).into();
     let (mut shared, mut slave) = (false, false);
     for word in words.by_ref().take_while(|word| *word != b"-") {
@@ -94,10 +100,10 @@ fn parse(line: &[u8]) -> Option<Entry> {
         slave |= word.starts_with(b"master:");
     }
     let mut text = || Some(unescape(words.next()?).to_string_lossy().into_owned());
-    Some(Entry { id, root, target, kind: text()?, source: text()?, options: text()?, shared, slave })
+    Some(Entry { id, device, root, target, kind: text()?, source: text()?, options: text()?, shared, slave })
 }
 
-/// Space, tab, newline and backslash are written as three octal digits.
+/// Decodes `\ooo`: space, tab, newline and backslash are written as three octal digits.
 fn unescape(word: &[u8]) -> OsString {
     let mut out = Vec::with_capacity(word.len());
     let mut rest = word;
@@ -127,7 +133,7 @@ mod tests {
         let line =
             br"36 35 98:0 / /a\040b\134 rw,noatime master:1 shared:2 - overlay stave:web rw,lowerdir=/x";
         let entry = parse(line).unwrap();
-        assert_eq!(entry.id, 36);
+        assert_eq!((entry.id, entry.device), (36, (98, 0)));
         assert_eq!(entry.target, Path::new(r"/a b\"));
         assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("overlay", "stave:web"));
         assert!(entry.shared && entry.slave);

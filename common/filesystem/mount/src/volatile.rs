@@ -1,7 +1,7 @@
-//! The mark of a volatile top. overlayfs makes `work/incompat/volatile` in its own directory, and refuses a top with
-//! this mark, because its content may not have reached the disk (kernel, Documentation/filesystems/overlayfs.rst,
-//! "Volatile mount"). During the same boot everything is in the page cache, and the mark may be removed, unless the top
-//! is still mounted somewhere.
+//! The mark of a volatile upper directory. overlayfs creates `work/incompat/volatile` in its work directory,
+//! and rejects an upper directory with this mark, because its content may not have reached the disk (kernel,
+//! Documentation/filesystems/overlayfs.rst, "Volatile mount"). During the same boot all data is in the page
+//! cache. The mark may then be removed, unless the directory is still mounted somewhere.
 
 use std::{
     fs,
@@ -21,10 +21,13 @@ use crate::{
     table, tree,
 };
 
-/// Removes the mark of a top that was mounted before, if nothing of it can have been lost.
+/// The path of the mark in the work directory.
+const MARK: &str = "work/incompat/volatile";
+
+/// Removes the mark of an overlay that was mounted before, if no data can have been lost.
 pub(crate) fn release(overlay: &Overlay) -> Result<()> {
     let (Some(upper), Some(work)) = (&overlay.upper, &overlay.work) else { return Ok(()) };
-    let mark = work.join("work/incompat/volatile");
+    let mark = work.join(MARK);
     match statx(CWD, &mark, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         found => found.map_err(on("look at", &mark))?,
@@ -45,15 +48,21 @@ pub(crate) fn release(overlay: &Overlay) -> Result<()> {
     tree::remove(&mark)
 }
 
-/// A process in whose mount namespace the overlay is mounted. A process that is somebody else's is none of this container's.
+/// Removes the mark. The caller knows that the upper directory is complete, and that no process writes to it.
+pub(crate) fn forget(overlay: &Overlay) -> Result<()> {
+    overlay.work.as_ref().map_or(Ok(()), |work| tree::remove(&work.join(MARK)))
+}
+
+/// Returns a process in whose mount namespace the overlay is mounted. Processes that the caller may not
+/// examine are skipped.
 ///
 /// # Errors
-/// When a running process cannot be examined: it may have the mount.
+/// When a running process cannot be examined for another reason: it may have the mount.
 fn holder(overlay: &Overlay, upper: &Path) -> Result<Option<String>> {
     let upper = upper.to_string_lossy();
     let is_it = |entry: &table::Entry| {
         let shown = entry.options.split(',').find_map(|option| option.strip_prefix("upperdir="));
-        // A mount by a descriptor shows the descriptor's path instead.
+        // For a directory given as a descriptor, the option shows the descriptor's path.
         let shown = shown.filter(|path| path.starts_with('/') && !path.starts_with("/proc/"));
         entry.kind == "overlay"
             && entry.source == overlay.source
@@ -81,7 +90,7 @@ fn is_elsewhere(error: &Error) -> bool {
     matches!(error.errno(), Some(EACCES | EPERM | EINVAL))
 }
 
-/// A path up to where overlayfs puts a backslash into it.
+/// Returns the path up to the first character that overlayfs escapes with a backslash.
 fn until_escaped(path: &str) -> &str {
     path.split([',', ':', '\\']).next().unwrap_or_default()
 }

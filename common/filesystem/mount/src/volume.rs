@@ -3,23 +3,24 @@ use std::{
     str::FromStr,
 };
 
-/// What is there where SELinux runs.
+/// This file exists if SELinux is active.
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
-/// A directory or a file of the host for a container: `SRC:DST[:OPTIONS]`, as in Docker's `-v`, with Podman's option `idmap`.
+/// A file or directory of the host that is mounted in a container: `SRC:DST[:OPTIONS]`, as in Docker's `-v`,
+/// with Podman's option `idmap`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Absolute path on the host.
     pub source: PathBuf,
     /// Absolute path in the container, without `.` and `..`.
     pub target: PathBuf,
-    /// Make it read-only.
+    /// Whether the mount is read-only.
     pub readonly: bool,
-    /// Its files belong in the container's user namespace to the ids that they have on the disk.
+    /// Whether files have the same owner ids in the container's user namespace as on the disk.
     pub idmap: bool,
 }
 
-/// Text that is not a volume.
+/// The error for text that is not a volume.
 #[derive(Debug, thiserror::Error)]
 #[error("{text:?}: {reason}")]
 pub struct InvalidVolume {
@@ -44,7 +45,7 @@ impl FromStr for Volume {
                 "ro" => readonly = true,
                 "rw" => readonly = false,
                 "idmap" => idmap = true,
-                // The default; and what only Docker on other systems has a use for.
+                // The default, and options that only have an effect with Docker on other systems.
                 "rprivate" | "consistent" | "cached" | "delegated" => {}
                 "z" | "Z" if Path::new(SELINUX).exists() => {
                     return Err(error(
@@ -65,13 +66,15 @@ impl FromStr for Volume {
     }
 }
 
-/// An absolute path below `/` in its normal form; none for other paths.
+/// Returns an absolute path below `/` in normal form, and `None` for other paths. `..` removes the name before it,
+/// whatever is there, and has no effect at the top, as with Docker.
 pub fn plain(path: &Path) -> Option<PathBuf> {
     let mut spelled = PathBuf::from("/");
     for part in path.components() {
         match part {
             Component::RootDir => {}
             Component::Normal(name) => spelled.push(name),
+            Component::ParentDir => drop(spelled.pop()),
             _ => return None,
         }
     }
@@ -99,7 +102,9 @@ mod tests {
             ("/a", Err("\"/a\": a volume is SRC:DST or SRC:DST:ro")),
             ("a:/b", Err("\"a:/b\": the source of a volume is an absolute path on the host")),
             ("/a:b", Err("\"/a:b\": the target of a volume is an absolute path below /")),
-            ("/a:/b/../c", Err("\"/a:/b/../c\": the target of a volume is an absolute path below /")),
+            ("/a:/b/../c", Ok(volume("/a", "/c", false))),
+            ("/a:/../../c/d/..", Ok(volume("/a", "/c", false))),
+            ("/a:/b/..", Err("\"/a:/b/..\": the target of a volume is an absolute path below /")),
             ("/a:/", Err("\"/a:/\": the target of a volume is an absolute path below /")),
             ("/a:/b:x", Err("\"/a:/b:x\": the options of a volume are ro, rw and idmap")),
         ] {

@@ -1,8 +1,8 @@
-//! The user namespace that this process is in (user_namespaces(7)).
+//! User namespaces (user_namespaces(7)): the caller's own, and those for containers.
 //!
-//! In any namespace but the machine's first one, root is an ordinary user: files can belong only to ids that have a
-//! mapping, device nodes cannot be made, and overlayfs keeps its marks in `user.overlay.*`, because `trusted.*` is only
-//! for the first root.
+//! Outside the machine's first user namespace, root has fewer rights. Files can only belong to ids that are
+//! mapped. Root cannot make device nodes. overlayfs keeps its marks in `user.overlay.*`, because only root of
+//! the first namespace can write `trusted.*`.
 
 mod made;
 mod sys;
@@ -15,38 +15,39 @@ use serde::{Deserialize, Serialize};
 
 pub use wanted::Wanted;
 
-/// The inode of the first user namespace of every machine: `USER_NS_INIT_INO` of the kernel's `linux/nsfs.h`. The map
-/// does not tell: a process that may map all ids can make another namespace with the same map.
+/// The inode of the first user namespace on every machine: `USER_NS_INIT_INO` of the kernel's `linux/nsfs.h`.
+/// The id map does not tell, because a process that may map all ids can make another namespace with the same
+/// map.
 const FIRST: u64 = 0xEFFF_FFFD;
 
-/// One run of ids that the namespace maps, in the form of OCI runtime-spec's `uidMappings`.
+/// A range of mapped ids, in the form of `uidMappings` of OCI runtime-spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
-    /// The first id inside.
+    /// The first id inside the namespace.
     #[serde(rename = "containerID")]
     pub inside: u32,
-    /// The first id in the namespace above.
+    /// The first id outside, in the parent namespace.
     #[serde(rename = "hostID")]
     pub outside: u32,
-    /// How many ids.
+    /// The number of ids.
     pub size: u32,
 }
 
-/// A user namespace other than the first: which files can belong to which ids.
+/// The mappings of a user namespace other than the first. They say which ids can own files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Namespace {
-    /// Its users.
+    /// The mappings of user ids.
     pub uid_mappings: Vec<Mapping>,
-    /// Its groups.
+    /// The mappings of group ids.
     pub gid_mappings: Vec<Mapping>,
 }
 
 impl Namespace {
-    /// The caller's namespace; none in the machine's first one.
+    /// The caller's namespace. `None` if it is the machine's first one.
     ///
     /// # Errors
-    /// When `/proc` does not tell.
+    /// When `/proc` cannot be read.
     pub fn current() -> Result<Option<Self>, Error> {
         if is_first()? {
             return Ok(None);
@@ -55,33 +56,33 @@ impl Namespace {
         Ok(Some(Self { uid_mappings: read("uid_map")?, gid_mappings: read("gid_map")? }))
     }
 
-    /// Whether files can belong to the user `uid`.
+    /// Whether the user `uid` is mapped, and so can own files.
     pub fn has_user(&self, uid: u32) -> bool {
         outside(&self.uid_mappings, uid).is_some()
     }
 
-    /// Whether files can belong to the group `gid`.
+    /// Whether the group `gid` is mapped, and so can own files.
     pub fn has_group(&self, gid: u32) -> bool {
         outside(&self.gid_mappings, gid).is_some()
     }
 
-    /// The last group of the run that starts with 0.
+    /// The last group id of the range that starts with 0.
     pub fn last_group(&self) -> Option<u32> {
         let first = self.gid_mappings.iter().find(|mapping| mapping.inside == 0)?;
         first.size.checked_sub(1)
     }
 
-    /// Which user `uid` is in the namespace above.
+    /// The id of the user `uid` in the parent namespace. `None` if it is not mapped.
     pub fn user_outside(&self, uid: u32) -> Option<u32> {
         outside(&self.uid_mappings, uid)
     }
 
-    /// Which group `gid` is in the namespace above.
+    /// The id of the group `gid` in the parent namespace. `None` if it is not mapped.
     pub fn group_outside(&self, gid: u32) -> Option<u32> {
         outside(&self.gid_mappings, gid)
     }
 
-    /// User and group of its root in the namespace above; none if it has no root.
+    /// User and group of this namespace's root in the parent namespace. `None` if root is not mapped.
     pub fn root(&self) -> Option<(u32, u32)> {
         Some((self.user_outside(0)?, self.group_outside(0)?))
     }
@@ -90,21 +91,21 @@ impl Namespace {
 /// Whether the caller is in the machine's first user namespace.
 ///
 /// # Errors
-/// When `/proc` does not tell.
+/// When `/proc` cannot be read.
 pub fn is_first() -> Result<bool, Error> {
     Ok(fs::metadata(own("ns/user")).map_err(at("ns/user"))?.ino() == FIRST)
 }
 
-/// Whether the caller may write to the machine's own directories, as root does. That holds also in a user namespace
-/// with its own root file system, as in a system container. It does not hold in a namespace that maps only the caller's
-/// id.
+/// Whether the caller can write to the machine's own directories, as root does. This is also true in a user
+/// namespace with its own root file system, as in a system container. It is false in a namespace that maps
+/// only the caller's id.
 pub fn is_system_root() -> bool {
     let ours = || fs::metadata("/").is_ok_and(|root| root.uid() == 0);
     rustix::process::geteuid().is_root() && (matches!(Namespace::current(), Ok(None)) || ours())
 }
 
-/// Whether processes of the namespace may not change their groups. `unshare --map-root-user` sets this, because a user
-/// without privileges may not map a group otherwise.
+/// Whether processes of the namespace cannot change their groups. `unshare --map-root-user` denies that,
+/// because otherwise a user without privileges cannot map a group.
 pub fn denies_setgroups() -> bool {
     fs::read_to_string(own("setgroups")).is_ok_and(|text| text.trim_end() == "deny")
 }
@@ -124,7 +125,7 @@ fn outside(mappings: &[Mapping], id: u32) -> Option<u32> {
     })
 }
 
-/// Parses lines of three numbers.
+/// Parses `/proc/<pid>/uid_map` or `gid_map`: lines of three numbers.
 fn parse(text: &str) -> io::Result<Vec<Mapping>> {
     let line = |line: &str| {
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, format!("{line:?} is not a mapping"));
@@ -133,7 +134,7 @@ fn parse(text: &str) -> io::Result<Vec<Mapping>> {
     text.lines().map(line).collect()
 }
 
-/// Three numbers: the first id inside, the first outside, how many.
+/// Parses three numbers: the first id inside, the first id outside, and the number of ids.
 fn mapping<'a>(numbers: impl Iterator<Item = &'a str>) -> Option<Mapping> {
     let numbers: Vec<u32> = numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?;
     let &[inside, outside, size] = numbers.as_slice() else { return None };

@@ -1,4 +1,4 @@
-//! A user namespace as a flag names it, in the words of Podman.
+//! The user namespace that a flag asks for, in Podman's words.
 
 use std::str::FromStr;
 
@@ -6,22 +6,23 @@ use operation::{Claim, Error, Scope, holds_another};
 
 use crate::{Mapping, Namespace, is_first, mapping};
 
-/// Which user namespace a container is for.
+/// The user namespace that a container gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// `host`: the caller's.
+    /// `host`: the caller's namespace.
     Host,
-    /// `auto`, `auto:size=N`: one of its own, with this many ids that no other container has.
+    /// `auto`, `auto:size=N`: a new namespace with this many ids that no other container has.
     Auto(u32),
-    /// `CONTAINER:HOST:SIZE[,…]`: one with these runs of users, and the same of groups.
+    /// `CONTAINER:HOST:SIZE[,…]`: a new namespace with these ranges, for users and for groups.
     Ranges(Namespace),
 }
 
-/// How many ids a container gets by default, and at most: with less, an image's `nobody` has no mapping.
+/// The number of ids that a container gets by default, and also the largest one. With less, `nobody` (65534)
+/// has no mapping.
 const SIZE: u32 = 1 << 16;
 
-/// The ids for containers: the end of what systemd's UIDS-GIDS.md sets aside for them, behind all that useradd(8) gives out as
-/// subordinate ids.
+/// The first of the ids for containers. They are at the end of the range that systemd's UIDS-GIDS.md sets
+/// aside for containers, behind all ids that useradd(8) assigns as subordinate ids.
 const FIRST: u32 = 0x4800_0000;
 const RUNS: u32 = 10_000;
 
@@ -70,10 +71,11 @@ fn overlap(mappings: &[Mapping]) -> bool {
 }
 
 impl Wanted {
-    /// The namespace for a container, if it is not the caller's, and a claim on its ids, if they are to be nobody else's.
+    /// The namespace for a container, or `None` for the caller's. With `auto`, also a claim on the ids, so
+    /// that no other container gets them.
     ///
     /// # Errors
-    /// For a caller who may map no ids; when every run of ids is taken.
+    /// When the caller may not map ids, or all ranges are taken.
     pub fn find(&self, scope: &Scope, container: &str) -> Result<(Option<Namespace>, Option<Claim>), Error> {
         if *self != Self::Host && !is_first()? {
             let cause = "only root of the machine maps other ids, and this is a user namespace";
@@ -94,8 +96,9 @@ impl Wanted {
     }
 }
 
-/// A namespace with `size` ids, and the name of their run. The first run that is looked at depends on the container, so that two
-/// of them rarely meet when both look at the same moment; the claim then goes to one of them at most.
+/// A namespace with `size` ids, and the name of their range. The search starts at a range that depends on the
+/// container's id, so that two containers rarely choose the same range at the same moment. If they do, only
+/// one of them gets the claim.
 fn automatic(
     container: &str,
     size: u32,

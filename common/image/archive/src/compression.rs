@@ -1,31 +1,31 @@
-//! How streams are compressed, told from their first bytes: media types and file names are known to lie about it.
+//! Detects the compression of a stream from its first bytes. Media types and file names are not reliable.
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// How a stream is compressed.
+/// The compression of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// Not compressed.
     None,
     /// gzip (RFC 1952).
     Gzip,
     /// Zstandard (RFC 8878).
     Zstd,
-    /// xz; archives come in it, the image-spec's layers do not.
+    /// xz. Archives may use it, but the image-spec's layers may not.
     Xz,
-    /// bzip2; archives come in it, the image-spec's layers do not.
+    /// bzip2. Archives may use it, but the image-spec's layers may not.
     Bzip2,
 }
 
 impl Compression {
-    /// How many of a stream's first bytes [`Compression::detect`] looks at.
+    /// How many of a stream's first bytes [`Compression::detect`] needs.
     pub const LOOK: usize = 6;
 
-    /// By the first bytes of the stream, of which [`Compression::LOOK`] are enough.
+    /// Detects the compression from the first bytes of a stream. [`Compression::LOOK`] bytes are enough.
     pub fn detect(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            // A frame, or one that is to be skipped (RFC 8878, 3.1).
+            // A frame, or a skippable frame (RFC 8878, 3.1).
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', 0x00, ..] => Self::Xz,
             // A block, or the end of an empty stream.
@@ -36,10 +36,10 @@ impl Compression {
     }
 }
 
-/// The first bytes of a stream, at most `length`, and the stream with them still to come.
+/// The first bytes of a stream, at most `length`, and a reader of the whole stream including these bytes.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the stream cannot be read.
 pub fn peek<R: Read>(mut source: R, length: usize) -> io::Result<(Vec<u8>, impl BufRead)> {
     const BUFFER: usize = 128 << 10;
     let mut start = Vec::with_capacity(length);

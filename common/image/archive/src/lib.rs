@@ -1,11 +1,11 @@
-//! Archives, for everything that reads or writes one: how a stream is compressed, how much may come out of it, and what the
-//! tar in it says.
+//! Reads and writes archives: compressed streams, limits on their size, and tar.
 //!
-//! * [`Compression`] is told by a stream's first bytes; [`Decompressed`] reads what is in the stream, within [`Limits`].
-//! * [`Reader`] and [`Writer`]: the tar format, read strictly and written deterministically.
+//! * [`Compression`] is detected from a stream's first bytes. [`Decompressed`] reads the content of a stream,
+//!   within [`Limits`].
+//! * [`Reader`] and [`Writer`]: the tar format, read strictly and written reproducibly.
 //!
-//! A layer that is unpacked, an archive of images that is loaded and an archive that a Dockerfile adds go through the same
-//! code: what one of them accepts, the others accept too.
+//! Unpacking layers, loading archives of images, and adding archives from a Dockerfile all use this code, so
+//! they all accept the same archives.
 
 mod compression;
 pub mod decompress;

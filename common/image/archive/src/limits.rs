@@ -1,24 +1,24 @@
-//! How much an archive may ask of us: one set of limits, whoever unpacks it.
+//! Limits on the size of archives. Everything that unpacks archives uses the same ones.
 
-/// How large an archive and what is in it may be.
+/// The maximum size of an archive and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Size of the decompressed archive in bytes; also of the files in it, holes included.
+    /// The maximum size in bytes of the decompressed archive, and of all files in it, holes included.
     pub size: u64,
-    /// How many times larger than its compressed form it may be. Counts from 64 MiB on.
+    /// The maximum ratio of decompressed to compressed size. It applies above 64 MiB.
     pub ratio: u64,
-    /// Number of its entries.
+    /// The maximum number of entries.
     pub entries: u64,
 }
 
 impl Default for Limits {
-    /// 64 GiB, ten million entries; a ratio of 1000, which is what gzip makes of nothing but zeros.
+    /// 64 GiB, ten million entries, and a ratio of 1000, which gzip reaches only for zeros.
     fn default() -> Self {
         Self { size: 64 << 30, ratio: 1000, entries: 10_000_000 }
     }
 }
 
-/// A limit that an archive exceeds.
+/// The limit that an archive exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exceeded {
     /// [`Limits::size`].
@@ -33,15 +33,15 @@ pub enum Exceeded {
 }
 
 impl Limits {
-    /// No limit at all, for what is known already.
+    /// No limits, for trusted content.
     pub const NONE: Self = Self { size: u64::MAX, ratio: u64::MAX, entries: u64::MAX };
-    /// Below this many bytes no ratio is too high: a small archive of zeros is harmless.
+    /// The ratio is not checked up to this decompressed size in bytes: a small archive of zeros is harmless.
     const FLOOR: u64 = 64 << 20;
 
-    /// Whether `given` bytes may have come out of `taken`.
+    /// Checks that `given` bytes may be decompressed from `taken` bytes.
     ///
     /// # Errors
-    /// The limit that they exceed.
+    /// The exceeded limit.
     pub fn hold_stream(&self, given: u64, taken: u64) -> Result<(), Exceeded> {
         if given > self.size {
             return Err(Exceeded::Size(self.size));
@@ -52,11 +52,11 @@ impl Limits {
         }
     }
 
-    /// Whether there may be this many entries, with files of `size` bytes in all. (Holes count: who reads a file reads them
-    /// all.)
+    /// Checks the number of entries and the total `size` of their files in bytes. Holes count, because a
+    /// program that reads a file reads its holes too.
     ///
     /// # Errors
-    /// The limit that they exceed.
+    /// The exceeded limit.
     pub fn hold_entries(&self, entries: u64, size: u64) -> Result<(), Exceeded> {
         match () {
             () if entries > self.entries => Err(Exceeded::Entries(self.entries)),

@@ -1,6 +1,7 @@
-//! CRC-32C as the kernel's `crc32c` function computes it: starts with all ones, not inverted at the end.
+//! CRC-32C as the kernel's `crc32c` function computes it: it starts with all ones and is not inverted at the
+//! end.
 
-/// The polynomial of Castagnoli, its bits reversed.
+/// Castagnoli's polynomial, bit-reversed.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 /// The checksum of `data`. The data is small, so bit by bit is fast enough.
@@ -13,7 +14,7 @@ pub(crate) fn crc32c(data: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    /// RFC 3720, appendix B.4, which inverts the result.
+    /// From RFC 3720, appendix B.4, which inverts the result.
     #[test]
     fn known_values() {
         assert_eq!(!super::crc32c(b"123456789"), 0xe306_9283);

@@ -1,19 +1,19 @@
-//! A directory's content: blocks of sorted entries, each block followed by its names.
+//! The content of a directory: blocks of sorted entries, each followed by the names of its entries.
 
 use crate::{
     BLOCK,
     format::{ENTRY, Kind},
 };
 
-/// One entry.
+/// An entry of a directory.
 pub(crate) struct Named<'a> {
     pub(crate) name: &'a [u8],
-    /// The number of its inode.
+    /// The number of the entry's inode.
     pub(crate) number: u64,
     pub(crate) kind: Kind,
 }
 
-/// The blocks. All but the last are full.
+/// The content of a directory as blocks. All blocks but the last are full.
 pub(crate) fn blocks<'a>(entries: impl Iterator<Item = Named<'a>>) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     let (mut block, mut size) = (Vec::new(), 0);

@@ -6,27 +6,27 @@ pub enum Error {
     /// The file of the image could not be written.
     #[error("write image: {0}")]
     Write(#[from] io::Error),
-    /// More blocks than there are numbers: 16 TiB.
+    /// The image needs more blocks than there are block numbers: 16 TiB.
     #[error("image larger than EROFS can be")]
     TooLarge,
-    /// A name that is too long for any file.
+    /// A name is too long.
     #[error("name longer than 255 bytes")]
     NameTooLong,
-    /// An extended attribute whose name has no code in the format.
+    /// The format has no code for the name of an extended attribute.
     #[error("extended attribute of a kind that EROFS does not have")]
     AttributeKind,
-    /// Extended attributes that are too large for an inode.
+    /// An inode's extended attributes are too large.
     #[error("extended attributes of {size} bytes: EROFS has room for {limit}")]
     Attributes {
-        /// Their size, in bytes.
+        /// The size of the attributes, in bytes.
         size: usize,
         /// The limit, in bytes.
         limit: usize,
     },
-    /// A hard link to a file that has the largest number of links.
+    /// A file has the maximum number of hard links already.
     #[error("too many hard links to one file")]
     Links,
-    /// Data after the announced size.
+    /// Data was written after the announced size of a file.
     #[error("data after the end of a file")]
     Size,
 }

@@ -1,21 +1,21 @@
-//! The structures on the disk, little-endian (fs/erofs/erofs_fs.h).
+//! The on-disk structures, all little-endian (fs/erofs/erofs_fs.h).
 
 use crate::checksum::crc32c;
 
-/// The unit in which content is laid out, in bytes.
+/// The block size, in bytes.
 pub const BLOCK: u64 = 4096;
 
 /// The superblock's offset in the first block.
 pub(crate) const SUPERBLOCK: usize = 1024;
 /// The offset of the root's inode: directly after the superblock. Its number must fit into 16 bits.
 pub(crate) const ROOT: u64 = SUPERBLOCK as u64 + 128;
-/// The size of the larger kind of inode. Only this kind has a time.
+/// The size of the larger kind of inode. Only this kind has a modification time.
 pub(crate) const INODE: u64 = 64;
-/// Inodes begin at multiples of this, and their numbers count it.
+/// Inodes begin at multiples of this, and inode numbers count in units of it.
 pub(crate) const SLOT: u64 = 32;
-/// The size of a directory's entry, without the name.
+/// The size of a directory entry, without its name.
 pub(crate) const ENTRY: usize = 12;
-/// The offset of the number of links in an inode.
+/// The offset of the link count in an inode.
 pub(crate) const LINKS: u64 = 0x2c;
 
 pub(crate) const MAGIC: u32 = 0xe0f5_e1e2;
@@ -23,10 +23,10 @@ pub(crate) const MAGIC: u32 = 0xe0f5_e1e2;
 const CHECKSUM: u32 = 1;
 /// Inodes have the time of the last modification, not of the last change.
 const MTIME: u32 = 2;
-/// No blocks of its own.
+/// The block number of an inode without blocks of its own.
 const NO_BLOCKS: u32 = u32::MAX;
 
-/// What an inode is.
+/// The kind of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A regular file.
@@ -56,7 +56,7 @@ impl Kind {
         Self::Symlink,
     ];
 
-    /// The code in a directory's entry: the kernel's `FT_*`.
+    /// The kernel's code in a directory entry: `FT_*`.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::File => 1,
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// The bits in a mode: `S_IF*`.
+    /// The type bits in a mode: `S_IF*`.
     fn mode(self) -> u16 {
         match self {
             Self::File => 0o100_000,
@@ -83,7 +83,7 @@ impl Kind {
     }
 }
 
-/// A time: seconds since the epoch, and nanoseconds (0 to 999,999,999).
+/// A time: seconds since 1970, and nanoseconds (0 to 999,999,999) after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Time {
     /// Seconds, negative before 1970.
@@ -95,42 +95,42 @@ pub struct Time {
 /// The attributes of an inode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// Permissions with suid, sgid and sticky: the low twelve bits.
+    /// Permissions with setuid, setgid and sticky bit: the low twelve bits of the mode.
     pub mode: u32,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id.
     pub gid: u32,
     /// When the content last changed.
     pub mtime: Time,
-    /// Extended attributes: whole names, and values. If a name comes twice, the last value counts.
+    /// Extended attributes: full names, and values. If a name occurs twice, the last value counts.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Where an inode's content is.
+/// The place of an inode's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     /// No content.
     None,
-    /// In blocks, starting with this one.
+    /// In blocks, starting with this block.
     Plain(u32),
-    /// In blocks, starting with this one, with its tail after the inode.
+    /// In blocks, starting with this block, with the tail directly after the inode.
     Inline(Option<u32>),
-    /// The number of a device.
+    /// No content, but a device number.
     Device(u32),
 }
 
-/// An inode with all its fields.
+/// An inode.
 #[derive(Debug)]
 pub(crate) struct Inode<'a> {
     pub(crate) kind: Kind,
     pub(crate) attributes: &'a Attributes,
-    /// Extended attributes as they follow it.
+    /// The encoded extended attributes, which follow the inode.
     pub(crate) xattrs: &'a [u8],
     pub(crate) size: u64,
     pub(crate) links: u32,
     pub(crate) content: Content,
-    /// Its own number.
+    /// The inode's own number.
     pub(crate) number: u64,
 }
 
@@ -152,7 +152,7 @@ impl Inode<'_> {
         out.extend([0; 2]);
         out.extend(self.size.to_le_bytes());
         out.extend(block.to_le_bytes());
-        // For 32-bit programs.
+        // The inode number for 32-bit programs.
         out.extend((self.number as u32).to_le_bytes());
         out.extend(uid.to_le_bytes());
         out.extend(gid.to_le_bytes());
@@ -165,7 +165,7 @@ impl Inode<'_> {
     }
 }
 
-/// A device's number as the kernel stores it (`new_encode_dev`).
+/// A device number as the kernel stores it (`new_encode_dev`).
 pub(crate) fn device(major: u32, minor: u32) -> u32 {
     minor & 0xff | (major & 0xfff) << 8 | (minor & !0xff) << 12
 }
@@ -175,7 +175,7 @@ pub(crate) fn number_at(offset: u64) -> u64 {
     offset / SLOT
 }
 
-/// The first block: the superblock, followed by `root`, the root's inode with all that belongs to it.
+/// The first block: the superblock, followed by `root`, the encoded inode of the root.
 pub(crate) fn first_block(root: &[u8], inodes: u64, blocks: u32, uuid: &[u8; 16]) -> Vec<u8> {
     let mut out = vec![0; SUPERBLOCK];
     out.extend(MAGIC.to_le_bytes());

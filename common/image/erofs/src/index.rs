@@ -1,28 +1,29 @@
-//! A hash table of numbers. Their keys are elsewhere, so each place takes four bytes.
+//! A hash table of numbers. The keys are stored elsewhere, so each slot takes four bytes.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Where the keys are.
+/// Gives access to the keys.
 pub(crate) trait Keys {
     /// The key of the entry with this number.
     fn key(&self, index: u32) -> (u32, &[u8]);
 }
 
-/// Numbers by their keys. None is ever removed. The hash differs in every run, because names are hostile input.
+/// Finds numbers by their keys. Entries are never removed. The hash differs in every run, because names are
+/// untrusted.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    /// A power of two of them, or none.
+    /// The slots. Their number is a power of two, or 0.
     places: Vec<u32>,
     used: usize,
     hasher: RandomState,
 }
 
 const EMPTY: u32 = u32::MAX;
-/// The least number of places.
+/// The minimum number of slots.
 const LEAST: usize = 64;
 
 impl Index {
-    /// Its size in memory, in bytes.
+    /// The size of the table in memory, in bytes.
     pub(crate) fn kept(&self) -> usize {
         self.places.len() * size_of::<u32>()
     }
@@ -34,9 +35,9 @@ impl Index {
             .find(|index| keys.key(*index) == key)
     }
 
-    /// Adds a number whose key is not in the table.
+    /// Adds a number. Its key must not be in the table yet.
     pub(crate) fn insert(&mut self, index: u32, keys: &impl Keys) {
-        // At most three quarters full.
+        // At most three quarters of the slots are used.
         if self.places.len() < (self.used + 1).div_ceil(3) * 4 {
             let size = (self.places.len() * 2).max(LEAST);
             let old = std::mem::replace(&mut self.places, vec![EMPTY; size]);
@@ -53,7 +54,7 @@ impl Index {
         }
     }
 
-    /// The places where a key can be, one after the other.
+    /// The slots where a key can be, in the order of probing.
     fn walk(&self, key: (u32, &[u8])) -> impl Iterator<Item = usize> + use<> {
         let size = self.places.len();
         let first = self.hasher.hash_one(key) as usize;

@@ -1,11 +1,13 @@
-//! EROFS images, written in one pass (kernel, Documentation/filesystems/erofs.rst; fs/erofs/erofs_fs.h).
+//! Writes EROFS images in one pass (kernel, Documentation/filesystems/erofs.rst; fs/erofs/erofs_fs.h).
 //!
-//! The format has no table of inodes: an inode may be anywhere, and its number is its place. So each file is written
-//! when it comes. Its content goes into blocks of its own; its inode, attributes and short tail go into blocks that
-//! hold only these. The directories follow. The first block, with the root and the superblock, is written last. Only
-//! names stay in memory: about thirty bytes and the name for each file, whatever its size.
+//! The format has no inode table: an inode may be anywhere, and its number tells its place. So each file is
+//! written as soon as it comes. Its content goes into its own blocks. Its inode, attributes and short tail go
+//! into blocks that hold only those. Directories are written at the end, and last the first block with the
+//! root and the superblock. Only names stay in memory: about thirty bytes plus the name for each file,
+//! whatever its size.
 //!
-//! Nothing is compressed. A hole in a file is a hole in the image. The same calls give the same bytes.
+//! Nothing is compressed. A hole in a file becomes a hole in the image. The same calls always give the same
+//! bytes.
 
 mod checksum;
 mod directory;

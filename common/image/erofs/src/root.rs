@@ -1,4 +1,4 @@
-//! Reading the attributes of an image's root.
+//! Reads the attributes of an image's root.
 
 use std::io::{self, Read};
 
@@ -7,10 +7,10 @@ use crate::{
     format::{self, MAGIC, ROOT, SUPERBLOCK},
 };
 
-/// The attributes of the root's inode, without the extended ones, of an image that [`crate::Writer`] made.
+/// The attributes of the root of an image that [`crate::Writer`] made, without extended attributes.
 ///
 /// # Errors
-/// When it cannot be read, or is not such an image.
+/// When the image cannot be read, or was not made by [`crate::Writer`].
 pub fn root(mut image: impl Read) -> io::Result<Attributes> {
     let mut block = [0; BLOCK as usize];
     image.read_exact(&mut block)?;

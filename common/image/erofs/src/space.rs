@@ -1,4 +1,4 @@
-//! Where things are in the image, and how they are written.
+//! Allocates space in the image and writes to it.
 
 use std::os::fd::OwnedFd;
 
@@ -6,7 +6,7 @@ use crate::{BLOCK, Error, format::SLOT};
 
 /// How many blocks are reserved for inodes at a time. They stay in memory until they are full.
 const EXTENT: u64 = 16;
-/// The longest tail that follows an inode, in bytes. A longer one wastes less in a block of its own.
+/// The maximum tail that follows an inode, in bytes. A longer tail wastes less space in a block of its own.
 pub(crate) const TAIL: u64 = 3072;
 
 /// The image file.
@@ -15,22 +15,22 @@ pub(crate) struct Space {
     file: OwnedFd,
     /// The first free block.
     end: u64,
-    /// Where the current extent of inodes begins, in bytes.
+    /// The offset of the current extent of inodes, in bytes.
     start: u64,
     /// The content of the extent so far.
     filled: Vec<u8>,
-    /// How many bytes of the extent are used, and its size.
+    /// The number of used bytes in the extent, and its size.
     used: u64,
     size: u64,
 }
 
 impl Space {
-    /// An image in an empty file. Its first block is in use.
+    /// An image in an empty file. The first block is reserved.
     pub(crate) fn new(file: OwnedFd) -> Self {
         Self { file, end: 1, start: 0, filled: Vec::new(), used: 0, size: 0 }
     }
 
-    /// The first of `count` consecutive blocks.
+    /// Allocates `count` consecutive blocks. Returns the first one.
     pub(crate) fn blocks(&mut self, count: u64) -> Result<u32, Error> {
         let first = self.end;
         let end = first.checked_add(count).filter(|end| *end < u64::from(u32::MAX)).ok_or(Error::TooLarge)?;
@@ -38,8 +38,8 @@ impl Space {
         Ok(first as u32)
     }
 
-    /// A place for an inode of `head` bytes followed by its tail. The tail has at most [`TAIL`] bytes and never crosses
-    /// the end of a block.
+    /// Allocates space for an inode of `head` bytes followed by its tail, and returns the offset. The tail
+    /// has at most [`TAIL`] bytes and never crosses the end of a block.
     pub(crate) fn inode(&mut self, head: u64, tail: u64) -> Result<u64, Error> {
         let mut at = place(self.used, head, tail);
         if at + head + tail > self.size {
@@ -52,7 +52,7 @@ impl Space {
         Ok(self.start + at)
     }
 
-    /// Writes to an offset that [`Space::inode`] returned.
+    /// Writes at an offset from [`Space::inode`].
     pub(crate) fn write_inode(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let Some(at) = offset.checked_sub(self.start).filter(|at| *at < self.size) else {
             return self.write(offset, bytes);
@@ -86,7 +86,7 @@ impl Space {
         Ok(())
     }
 
-    /// Extends the file to the size of all its blocks. Returns their number.
+    /// Extends the file to the size of all its blocks. Returns the number of blocks.
     pub(crate) fn close(&mut self) -> Result<u32, Error> {
         self.flush()?;
         rustix::fs::ftruncate(&self.file, self.end * BLOCK)?;
@@ -94,9 +94,9 @@ impl Space {
     }
 }
 
-/// The first place from `at` on, in bytes from the start of a block. An inode and its tail share one block if one block
-/// can hold both. Otherwise kernels before late 2024 (fs/erofs/inode.c, `erofs_fill_symlink`) report a symbolic link as
-/// damaged.
+/// The first suitable offset from `at` on, in bytes from the start of a block. An inode and its tail are put
+/// in one block if they fit. Otherwise kernels before late 2024 (fs/erofs/inode.c, `erofs_fill_symlink`)
+/// report a symbolic link as damaged.
 fn place(at: u64, head: u64, tail: u64) -> u64 {
     let fits = |at: u64| match tail > 0 && head + tail <= BLOCK {
         true => at % BLOCK + head + tail <= BLOCK,
@@ -106,7 +106,7 @@ fn place(at: u64, head: u64, tail: u64) -> u64 {
     let next = at.next_multiple_of(BLOCK);
     match [at, next].into_iter().find(|at| fits(*at)) {
         Some(at) => at,
-        // The tail begins with a block.
+        // Put the tail at the start of a block.
         None => next + ((BLOCK - head % BLOCK) % BLOCK).next_multiple_of(SLOT),
     }
 }

@@ -1,4 +1,4 @@
-//! The directories of an image, and the names in them. Nothing else stays in memory.
+//! The directories of an image and the names in them. Nothing else stays in memory.
 
 use crate::{
     Attributes, Error, Kind,
@@ -10,7 +10,7 @@ use crate::{
 pub struct Directory(u32);
 
 impl Directory {
-    /// The root.
+    /// The root directory.
     pub const ROOT: Self = Self(0);
 
     pub(crate) fn index(self) -> usize {
@@ -18,10 +18,10 @@ impl Directory {
     }
 }
 
-/// Anything but a directory, written already: the number of its inode.
+/// A file that is written already, of any kind but a directory. It is identified by its inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct File {
-    /// Its kind.
+    /// The kind of file.
     pub kind: Kind,
     pub(crate) number: u64,
 }
@@ -39,17 +39,18 @@ pub enum Entry {
 #[derive(Debug)]
 struct Name {
     directory: u32,
-    /// Where the name begins. Its length, in one byte, precedes it.
+    /// The offset of the name. The byte at this offset is the length of the name, which follows.
     at: u32,
-    /// The previous entry of the same directory; [`NONE`] for the first.
+    /// The previous entry of the same directory; [`NONE`] in the first entry.
     before: u32,
-    /// What the entry refers to: a number of 48 bits and the code of the kind; 0 if it was removed.
+    /// The target of the entry: a number of 48 bits and the code of the kind; code 0 if the entry was
+    /// removed.
     low: u32,
     high: u16,
     kind: u8,
 }
 
-/// The number that means no entry.
+/// The index that means no entry.
 const NONE: u32 = u32::MAX;
 
 impl Name {
@@ -70,12 +71,12 @@ impl Name {
     }
 }
 
-/// What is known about a directory.
+/// A directory's attributes, parent and entries.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) attributes: Attributes,
     pub(crate) parent: Directory,
-    /// The newest entry.
+    /// The latest entry.
     last: u32,
 }
 
@@ -113,7 +114,7 @@ impl Tree {
         Self { nodes: vec![root], names: Names::default(), index: Index::default() }
     }
 
-    /// About how many bytes all this takes, without the directories' attributes.
+    /// The approximate memory used, in bytes, without the attributes of directories.
     pub(crate) fn kept(&self) -> usize {
         self.nodes.len() * size_of::<Node>()
             + self.names.entries.len() * size_of::<Name>()
@@ -129,16 +130,16 @@ impl Tree {
         self.names.entries[self.find(directory, name)? as usize].get()
     }
 
-    /// A new directory, without a name yet.
+    /// Adds a directory that has no name yet.
     pub(crate) fn add(&mut self, parent: Directory) -> Result<Directory, Error> {
         let index = u32::try_from(self.nodes.len()).map_err(|_| Error::TooLarge)?;
         self.nodes.push(Node { attributes: Attributes::default(), parent, last: NONE });
         Ok(Directory(index))
     }
 
-    /// Gives `entry` a name that is not in use.
+    /// Adds a name for `entry`. The name must not be in use.
     pub(crate) fn insert(&mut self, directory: Directory, name: &[u8], entry: Entry) -> Result<(), Error> {
-        // The longest name has 255 bytes (erofs_fs.h, EROFS_NAME_LEN).
+        // The maximum length of a name is 255 bytes (erofs_fs.h, EROFS_NAME_LEN).
         let length = u8::try_from(name.len()).map_err(|_| Error::NameTooLong)?;
         if let Some(found) = self.find(directory, name) {
             self.names.entries[found as usize].set(entry);
@@ -156,7 +157,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes a name and everything below it. Returns the files that had these names.
+    /// Removes a name and everything below it. Returns the removed files, once for each of their removed
+    /// names.
     pub(crate) fn remove(&mut self, directory: Directory, name: &[u8]) -> Vec<File> {
         let (mut left, mut files) = (Vec::from_iter(self.find(directory, name)), Vec::new());
         while let Some(index) = left.pop() {
@@ -172,15 +174,14 @@ impl Tree {
         files
     }
 
-    /// The entries of a directory, including removed ones, newest first.
+    /// The entries of a directory, including removed ones, latest first.
     fn entries(&self, directory: Directory) -> impl Iterator<Item = u32> {
         let number = |at: u32| (at != NONE).then_some(at);
         let before = move |at: &u32| number(self.names.entries[*at as usize].before);
         std::iter::successors(number(self.nodes[directory.index()].last), before)
     }
 
-    /// The entries of a directory, in order, with the two that every directory has. Those have no target: they mean the
-    /// directory itself and its parent.
+    /// The entries of a directory, sorted by name, including `.` and `..`.
     pub(crate) fn sorted(&self, directory: Directory) -> Vec<(&[u8], Entry)> {
         let parent = self.nodes[directory.index()].parent;
         let own = [(&b"."[..], Entry::Directory(directory)), (b"..", Entry::Directory(parent))];

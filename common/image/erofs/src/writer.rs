@@ -1,4 +1,4 @@
-//! The calls that make an image.
+//! Writes an image.
 
 use std::{collections::HashMap, os::fd::OwnedFd};
 
@@ -16,11 +16,11 @@ use crate::{
 pub struct Writer {
     space: Space,
     tree: Tree,
-    /// Numbers of links, of files that do not have exactly one.
+    /// The link counts of files that do not have exactly one link.
     links: HashMap<u64, u32>,
-    /// How many files have a name.
+    /// The number of files with a name.
     files: u64,
-    /// The bytes of directories' extended attributes.
+    /// The size of all directories' extended attributes, in bytes.
     attributes: usize,
 }
 
@@ -28,43 +28,44 @@ pub struct Writer {
 #[derive(Debug)]
 pub struct Open {
     file: File,
-    /// The place of its inode.
+    /// The encoded inode.
     inode: Vec<u8>,
-    /// Where its blocks begin.
+    /// The offset of the file's blocks, in bytes.
     start: u64,
-    /// How much of the content they hold.
+    /// How many bytes of the content are in these blocks.
     blocks: u64,
     size: u64,
-    /// The rest, which follows the inode.
+    /// The rest of the content, which follows the inode.
     tail: Vec<u8>,
 }
 
-/// What was written.
+/// Facts about a finished image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// The size of the image in bytes.
     pub size: u64,
-    /// The number of its files and directories.
+    /// The number of files and directories.
     pub inodes: u64,
 }
 
 impl Writer {
-    /// Starts an image in `file`, which must be empty and open for writing. Its root is an empty directory.
+    /// Starts an image in `file`, which must be empty and open for writing. The image has an empty root
+    /// directory.
     pub fn new(file: OwnedFd) -> Self {
         Self { space: Space::new(file), tree: Tree::new(), links: HashMap::new(), files: 0, attributes: 0 }
     }
 
-    /// About how many bytes of memory it takes.
+    /// The approximate memory used, in bytes.
     pub fn kept(&self) -> usize {
         self.tree.kept() + self.attributes + self.links.len() * 32
     }
 
-    /// What `name` in `directory` refers to.
+    /// The entry for `name` in `directory`.
     pub fn get(&self, directory: Directory, name: &[u8]) -> Option<Entry> {
         self.tree.get(directory, name)
     }
 
-    /// Makes a directory, under a name that is not in use. Its attributes come later.
+    /// Makes a directory. The name must not be in use. [`Writer::set_attributes`] sets its attributes.
     ///
     /// # Errors
     /// When the name is too long.
@@ -83,18 +84,18 @@ impl Writer {
         }
     }
 
-    /// Begins a regular file of `size` bytes. Parts that are not written are zeros.
+    /// Begins a regular file of `size` bytes. Parts that are never written are zeros.
     ///
     /// # Errors
-    /// When its attributes do not fit, or the image gets too large.
+    /// When the attributes do not fit, or the image gets too large.
     pub fn file(&mut self, attributes: &Attributes, size: u64) -> Result<Open, Error> {
         self.open(Kind::File, attributes, size)
     }
 
     fn open(&mut self, kind: Kind, attributes: &Attributes, size: u64) -> Result<Open, Error> {
         let xattrs = xattr::encode(&attributes.xattrs)?;
-        // A link's target that does not share a block with its inode gets a block of its own. All kernels can read
-        // that.
+        // If a link's target does not share a block with its inode, it gets a block of its own. All kernels
+        // can read that.
         let room = if kind == Kind::Symlink { BLOCK - INODE } else { u64::MAX };
         let tail = match size % BLOCK {
             tail if tail <= TAIL && xattrs.len() as u64 + tail <= room => tail,
@@ -117,10 +118,10 @@ impl Writer {
         Ok(Open { file, inode: inode.encode(), start, blocks, size, tail: vec![0; tail as usize] })
     }
 
-    /// Writes `data` at `offset` of a file.
+    /// Writes `data` at `offset` in a file.
     ///
     /// # Errors
-    /// When it does not fit into the size of the file, or cannot be written.
+    /// When the data exceeds the size of the file, or cannot be written.
     pub fn write(&self, open: &mut Open, offset: u64, data: &[u8]) -> Result<(), Error> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= open.size).ok_or(Error::Size)?;
         let (body, rest) = data.split_at(open.blocks.saturating_sub(offset).min(data.len() as u64) as usize);
@@ -132,10 +133,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends a file. It has no name yet.
+    /// Ends a file. [`Writer::name`] gives it a name.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn close(&mut self, open: Open) -> Result<File, Error> {
         let Open { file, mut inode, tail, .. } = open;
         inode.extend(tail);
@@ -143,20 +144,21 @@ impl Writer {
         Ok(file)
     }
 
-    /// Makes a symbolic link. It has no name yet.
+    /// Makes a symbolic link. [`Writer::name`] gives it a name.
     ///
     /// # Errors
-    /// As [`Writer::file`].
+    /// Those of [`Writer::file`].
     pub fn symlink(&mut self, attributes: &Attributes, target: &[u8]) -> Result<File, Error> {
         let mut open = self.open(Kind::Symlink, attributes, target.len() as u64)?;
         self.write(&mut open, 0, target)?;
         self.close(open)
     }
 
-    /// Makes a device (with major and minor number), a named pipe or a socket. It has no name yet.
+    /// Makes a device (with major and minor number), a named pipe or a socket. [`Writer::name`] gives it a
+    /// name.
     ///
     /// # Errors
-    /// As [`Writer::file`].
+    /// Those of [`Writer::file`].
     pub fn special(
         &mut self,
         kind: Kind,
@@ -175,20 +177,21 @@ impl Writer {
         Ok(File { kind, number })
     }
 
-    /// Gives a file a name that is not in use. The second name, and each after it, is a hard link.
+    /// Gives a file its first name. The name must not be in use. Further names are added with
+    /// [`Writer::link`].
     ///
     /// # Errors
-    /// When the name is too long, or the file has too many names.
+    /// When the name is too long.
     pub fn name(&mut self, directory: Directory, name: &[u8], file: File) -> Result<(), Error> {
         self.tree.insert(directory, name, Entry::File(file))?;
         self.files += 1;
         Ok(())
     }
 
-    /// Gives another name to a file that has one.
+    /// Adds a name to a file that has one already: a hard link.
     ///
     /// # Errors
-    /// As [`Writer::name`].
+    /// Those of [`Writer::name`], and when the file has too many names.
     pub fn link(&mut self, directory: Directory, name: &[u8], file: File) -> Result<(), Error> {
         self.tree.insert(directory, name, Entry::File(file))?;
         let links = self.links.entry(file.number).or_insert(1);
@@ -206,7 +209,8 @@ impl Writer {
         }
     }
 
-    /// Writes directories and the superblock. Images that are mounted together should differ in their `uuid`.
+    /// Writes the directories and the superblock. Images that are mounted together should have different
+    /// UUIDs.
     ///
     /// # Errors
     /// When the attributes of a directory do not fit, or something cannot be written.
@@ -217,7 +221,8 @@ impl Writer {
         }
         let directories = self.tree.standing();
         let inodes = self.files + directories.len() as u64;
-        // Each entry contains a number, so all numbers are known before the first entry is written.
+        // Each entry contains an inode number, so all numbers must be known before the first entry is
+        // written.
         let mut placed = vec![Place::default(); self.tree.nodes.len()];
         for directory in &directories {
             placed[directory.index()] = self.place(*directory)?;
@@ -258,14 +263,15 @@ impl Writer {
         Ok(Place { offset, start, size, tail })
     }
 
-    /// Writes a directory's blocks. Returns its inode, with attributes and tail.
+    /// Writes a directory's blocks. Returns its encoded inode, with attributes and tail.
     fn write_directory(&self, directory: Directory, placed: &[Place]) -> Result<Vec<u8>, Error> {
         let node = &self.tree.nodes[directory.index()];
         let Place { start, size, tail, .. } = placed[directory.index()];
         let number = |directory: Directory| format::number_at(placed[directory.index()].offset);
         let sorted = self.tree.sorted(directory);
         let is_directory = |(_, entry): &&(&[u8], Entry)| matches!(entry, Entry::Directory(_));
-        // The links: its own "." and its name (for the root, ".."), and ".." of each directory in it.
+        // The links of a directory: its own ".", its name (for the root, ".."), and the ".." of each
+        // subdirectory.
         let links = sorted.iter().filter(is_directory).count() as u32;
         let entries = sorted.into_iter().map(|(name, entry)| {
             let (kind, number) = match entry {
@@ -298,15 +304,15 @@ impl Writer {
     }
 }
 
-/// Where a directory is.
+/// The place of a directory.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
-    /// Its inode.
+    /// The offset of its inode, in bytes.
     offset: u64,
     /// The first of its blocks.
     start: Option<u32>,
-    /// The size of its content.
+    /// The size of its content, in bytes.
     size: u64,
-    /// How much of the content follows the inode.
+    /// How many bytes of the content follow the inode.
     tail: u64,
 }

@@ -1,20 +1,21 @@
-//! Extended attributes, as they follow an inode.
+//! Extended attributes, encoded as they follow an inode.
 
 use std::collections::BTreeMap;
 
 use crate::Error;
 
-/// The header: a filter of names (zero means no filter), and the number of shared attributes.
+/// The size of the header: a filter of names (zero means no filter), and the number of shared attributes.
 const HEAD: usize = 12;
-/// An inode counts them in units of 4 bytes after the header, in 16 bits.
+/// The maximum size of the attributes. An inode gives their size in 16 bits, in units of 4 bytes after the
+/// header.
 const LIMIT: usize = HEAD + (u16::MAX as usize - 1) * 4;
 
-/// A prefix of a name, and the number for it.
+/// Prefixes of names, and their codes.
 const PREFIXES: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
-/// Whole names that have a number of their own.
+/// Names that have a code of their own.
 const NAMES: [(&[u8], u8); 2] = [(b"system.posix_acl_access", 2), (b"system.posix_acl_default", 3)];
 
-/// The attributes after an inode, with padding; nothing if there are none.
+/// The encoded attributes, with padding; empty if there are none.
 pub(crate) fn encode(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u8>, Error> {
     if xattrs.is_empty() {
         return Ok(Vec::new());
@@ -38,7 +39,7 @@ pub(crate) fn encode(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// How an inode encodes this size.
+/// The size of the encoded attributes, as an inode gives it.
 pub(crate) fn count(encoded: &[u8]) -> u16 {
     match encoded.len() {
         0 => 0,

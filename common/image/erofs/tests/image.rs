@@ -1,4 +1,4 @@
-//! Images, read by the kernel and by fsck.erofs.
+//! Writes images and reads them with the kernel and fsck.erofs.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
 use std::{
@@ -21,7 +21,7 @@ fn write(path: &Path, make: impl Fn(&mut Writer)) -> Summary {
     writer.finish(*b"stave-erofs-test").unwrap()
 }
 
-/// A temporary image, and its root where the kernel mounts it.
+/// A temporary image, and the root of its mount.
 struct Mounted {
     _dir: tempfile::TempDir,
     _mount: mount::Detached,
@@ -51,7 +51,7 @@ fn attributes(mode: u32) -> Attributes {
 
 fn add(writer: &mut Writer, directory: Directory, name: &str, content: &[u8]) -> erofs::File {
     let mut open = writer.file(&attributes(0o644), content.len() as u64).unwrap();
-    // In pieces that do not match blocks.
+    // In pieces that do not align with blocks.
     for (at, piece) in content.chunks(1000).enumerate() {
         writer.write(&mut open, at as u64 * 1000, piece).unwrap();
     }
@@ -148,7 +148,7 @@ fn every_kind_with_all_that_an_inode_says() {
 
 #[test]
 fn large_directories_and_odd_names() {
-    // Before, between and after "." and "..".
+    // Names that sort before, between and after "." and "..".
     let odd: Vec<Vec<u8>> =
         ["!", "-", ".!", ".-", "...", "..a", ".a", "0", "a\n", "\u{fc}"].map(|name| name.into()).to_vec();
     let odd = [odd, vec![b"\xff\xfe".to_vec(), vec![b'n'; 255]]].concat();
@@ -249,7 +249,7 @@ fn what_cannot_be() {
     let xattrs = vec![(b"user.large".to_vec(), vec![0; 3000])];
     first.set_attributes(Directory::ROOT, Attributes { xattrs, ..attributes(0o755) });
     assert!(matches!(first.finish([0; 16]), Err(Error::Attributes { size: 3024, limit: 2880 })));
-    // Nothing at all.
+    // An image with nothing but its root.
     assert_eq!(writer("second").finish([0; 16]).unwrap(), Summary { size: 4096, inodes: 1 });
 }
 

@@ -1,48 +1,51 @@
-//! Addresses of repositories, as Dockerfiles and command lines have them (docs.docker.com/build/concepts/context, "Git
-//! repositories").
+//! Addresses of repositories, as used in Dockerfiles and on command lines
+//! (docs.docker.com/build/concepts/context, "Git repositories").
 
 use std::fmt;
 
+use operation::quantity::truth;
 use registry::without_user;
 
-/// What is wrong with an address.
+/// Why an address is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// A parameter without a value, with several, or with an invalid one.
+    /// A parameter has no value, several values, or an invalid one.
     #[error("query {0:?} {1}")]
     Query(String, &'static str),
-    /// Two places that say different things.
+    /// Two parts of the address contradict each other.
     #[error("{0} conflicts: {1:?} and {2:?}")]
     Conflict(&'static str, String, String),
-    /// A parameter that nobody knows.
+    /// A parameter is unknown.
     #[error("unexpected query {0:?}")]
     Unknown(String),
 }
 
-/// Where a repository is, and what of it is wanted.
+/// The address of a repository, and what to use of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Address {
-    /// Where the server is, without what follows a `#` or a `?`.
+    /// The repository's address, without the parts after `#` and `?`.
     pub remote: String,
-    /// A branch, a tag or a commit; the server's own choice by default.
+    /// A branch, a tag or a commit. The default is the server's HEAD.
     pub reference: Option<String>,
-    /// The directory of the repository that is meant, without slashes at its ends.
+    /// The subdirectory of the repository to use, without slashes at its ends.
     pub subdirectory: String,
-    /// The commit that it has to be, or the start of its name.
+    /// The expected commit, or the start of its name.
     pub commit: Option<String>,
-    /// Whether `.git` is kept, where the address says so.
+    /// Whether to keep `.git`, if the address says so.
     pub keep: Option<bool>,
-    /// Whether submodules are left out.
+    /// Whether to leave out submodules.
     pub without_submodules: bool,
-    /// Whether it was written without `https://`: `github.com/…`, which may also be the name of a file.
+    /// Whether the address was written without `https://`: `github.com/…`, which may also be the name of a
+    /// file.
     pub bare: bool,
 }
 
 impl Address {
-    /// Reads an address. None where the text does not mean a repository: then it is a file, or something on a web server.
+    /// Parses an address. None if the text does not mean a repository; it is then a file, or something on a
+    /// web server.
     ///
     /// # Errors
-    /// [`AddressError`]: it means a repository, and something in it is wrong.
+    /// [`AddressError`], if the text means a repository but is not valid.
     pub fn parse(text: &str) -> Option<Result<Self, AddressError>> {
         if text.starts_with("./") || text.starts_with("../") {
             return None;
@@ -86,9 +89,8 @@ impl Address {
             }
             seen.push(name);
             let boolean = || match value {
-                "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-                _ => Err(wrong("is not true or false")),
+                "" => Ok(true),
+                value => truth(value).ok_or_else(|| wrong("is not true or false")),
             };
             let text = || match value {
                 "" => Err(wrong("has no value")),
@@ -108,10 +110,10 @@ impl Address {
                 "checksum" | "commit" => self.commit = Some(text()?),
                 "keep-git-dir" => self.keep = Some(boolean()?),
                 "submodules" => self.without_submodules = !boolean()?,
-                // A commit that is given is fetched by its name anyway.
+                // A given commit is fetched by its name anyway.
                 "fetch-by-commit" => drop(boolean()?),
                 "mtime" => match value {
-                    // Files have the time of the commit, or that of the image; never that of the checkout.
+                    // Files get the time of the commit or the image, never that of the checkout.
                     "checkout" | "commit" => {}
                     _ => return Err(wrong("must be checkout or commit")),
                 },
@@ -134,20 +136,20 @@ impl Address {
         }
     }
 
-    /// The name of a repository, without `.git`.
+    /// The repository's name, without `.git`.
     pub fn name(&self) -> &str {
         let last = self.remote.rsplit(['/', ':']).next().unwrap_or_default();
         last.strip_suffix(".git").unwrap_or(last)
     }
 
-    /// The commit, where the address has its whole name: what a branch is now has to be asked.
+    /// The commit, if the address contains its full name. For a branch, the server must be asked.
     pub fn full_commit(&self) -> Option<&str> {
         let named = self.reference.as_deref().filter(|reference| is_full(reference))?;
         self.commit.as_deref().is_none_or(|commit| commit == named).then_some(named)
     }
 }
 
-/// Without a password.
+/// Prints the address without user and password.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&without_user(&self.remote))?;
@@ -158,13 +160,13 @@ impl fmt::Display for Address {
     }
 }
 
-/// Whether a text is the whole name of an object, in either of git's two lengths.
+/// Whether a text is the full name of an object, in either of git's two lengths.
 pub(crate) fn is_full(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
         && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// `user@host:path`.
+/// Whether the address has the form `user@host:path`.
 fn is_of_scp(text: &str) -> bool {
     let Some((authority, path)) = text.split_once(':') else { return false };
     let Some((user, host)) = authority.split_once('@') else { return false };
@@ -178,7 +180,7 @@ fn below(start: &str, name: &str) -> String {
     if name.starts_with(start) { name.to_owned() } else { format!("{start}{name}") }
 }
 
-/// A path without `.`, `..` and slashes at its ends.
+/// The path without `.`, `..` and slashes at its ends.
 fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

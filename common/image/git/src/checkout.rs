@@ -1,4 +1,4 @@
-//! The files of a commit, in a directory.
+//! Writes the files of a commit into a directory.
 
 use std::{
     collections::BTreeMap,
@@ -16,12 +16,14 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 
 use crate::{Address, Authorize, Error, Remote, Revision, objects::Objects, submodule};
 
-/// How deep submodules may lie in submodules.
+/// The maximum depth of nested submodules.
 const DEPTH: usize = 10;
 
-/// Writes the files of a commit into an empty directory. Submodules are fetched, too. Files and directories have the time of their commit. `scratch`
-/// is an empty directory on the same file system; with `keep`, it becomes `.git`. The subdirectory of the address is all that is
-/// written, if it has one; then there is no `.git`.
+/// Writes the files of a commit into an empty directory. Submodules are fetched too. Files and directories
+/// get the time of their commit.
+///
+/// `scratch` is an empty directory on the same file system. With `keep`, the objects in it become `.git`. If
+/// the address has a subdirectory, only that is written, without `.git`.
 ///
 /// # Errors
 /// When the server does not send the commit, or a file cannot be written.
@@ -60,17 +62,17 @@ struct Checkout<'c> {
     files: usize,
     bytes: u64,
     scratch: &'c Path,
-    /// Submodules so far.
+    /// The number of submodules so far.
     made: usize,
 }
 
-/// How many submodules there may be, in all.
+/// The maximum number of submodules in total.
 const SUBMODULES: usize = 1000;
 
-/// A directory to write.
+/// A directory that has not been written yet.
 struct Pending {
     tree: ObjectId,
-    /// Its path below the directory of the checkout, which is what is opened.
+    /// Its path below the root of the checkout. It is opened by this path.
     place: PathBuf,
     /// Its path in the repository.
     path: String,
@@ -95,7 +97,8 @@ impl Checkout<'_> {
         let mut pending = vec![Pending { tree: top, place: base.to_owned(), path: subdirectory.to_owned() }];
         let (mut links, mut directories) = (Vec::new(), vec![base.to_owned()]);
         while let Some(next) = pending.pop() {
-            // Opened when it is its turn: a tree may have more directories than a process may have open files.
+            // Open the directory only now: a tree may have more directories than a process may have open
+            // files.
             let above = open_directory(root, &next.place)?;
             for (kind, name, id) in entries(&mut objects, next.tree)? {
                 let path = if next.path.is_empty() { name.clone() } else { format!("{}/{name}", next.path) };
@@ -122,7 +125,8 @@ impl Checkout<'_> {
         for (url, id, place) in links {
             self.submodule(&submodule::resolve(&url, &objects.remote), id, (root, &place), depth + 1)?;
         }
-        // What is written into a directory gives it the time of now. The deepest come first.
+        // Writing into a directory changes its time, so the times are set last. The deepest directories come
+        // first.
         for place in directories.iter().rev() {
             let directory = open_directory(root, place)?;
             rustix::fs::futimens(&directory, &times(time)).map_err(Error::system("set times of", place))?;
@@ -152,7 +156,7 @@ impl Checkout<'_> {
         self.commit(&remote, &id.to_string(), (root, place, ""), (true, depth), &git).map(|_| ())
     }
 
-    /// Counts a file, and its bytes.
+    /// Counts a file and its size, and checks the limits.
     fn count(&mut self, objects: &Objects<'_>, size: u64) -> Result<(), Error> {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
@@ -164,10 +168,10 @@ impl Checkout<'_> {
     }
 }
 
-/// The tree of a commit or of a tag, and the commit's time in seconds since 1970.
+/// The tree of a commit or a tag, and the commit's time in seconds since 1970.
 fn tree_of(objects: &mut Objects<'_>, id: ObjectId) -> Result<(ObjectId, i64), Error> {
     let mut id = id;
-    // A tag may be of a tag.
+    // A tag may point to another tag.
     for _ in 0..16 {
         let (kind, content) = objects.any(&id)?;
         let bad = |problem: String| objects.bad(&id, problem);
@@ -189,7 +193,7 @@ fn tree_of(objects: &mut Objects<'_>, id: ObjectId) -> Result<(ObjectId, i64), E
     Err(objects.bad(&id, "a tag of too many tags".to_owned()))
 }
 
-/// The entries of a tree, whose names are safe.
+/// The entries of a tree. Unsafe names are errors.
 fn entries(objects: &mut Objects<'_>, tree: ObjectId) -> Result<Vec<(EntryKind, String, ObjectId)>, Error> {
     let content = objects.get(&tree, gix_object::Kind::Tree)?;
     let mut found = Vec::new();
@@ -209,7 +213,7 @@ fn entries(objects: &mut Objects<'_>, tree: ObjectId) -> Result<Vec<(EntryKind, 
     Ok(found)
 }
 
-/// The tree at a path.
+/// The tree at a path below `tree`.
 fn find(objects: &mut Objects<'_>, tree: ObjectId, path: &str) -> Result<ObjectId, Error> {
     let mut tree = tree;
     for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -222,7 +226,7 @@ fn find(objects: &mut Objects<'_>, tree: ObjectId, path: &str) -> Result<ObjectI
     Ok(tree)
 }
 
-/// `.gitmodules` of a tree.
+/// The submodules in the `.gitmodules` of a tree.
 fn modules(objects: &mut Objects<'_>, tree: ObjectId) -> Result<BTreeMap<String, String>, Error> {
     let all = entries(objects, tree)?;
     let file = all.iter().find(|(kind, name, _)| *kind == EntryKind::Blob && name == ".gitmodules");
@@ -236,7 +240,7 @@ fn make_directory(above: &OwnedFd, name: &str, path: &Path) -> Result<(), Error>
         .map_err(Error::system("create directory", path))
 }
 
-/// Opens a directory that was made below `root`; the empty path is that itself.
+/// Opens a directory below `root`. An empty path is `root` itself.
 fn open_directory(root: &OwnedFd, place: &Path) -> Result<OwnedFd, Error> {
     let path = if place.as_os_str().is_empty() { Path::new(".") } else { place };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -272,7 +276,7 @@ fn write(
         .map_err(Error::system("set times of", path))
 }
 
-/// Makes a repository of the objects, as a shallow clone has it.
+/// Makes a git repository of the objects, as a shallow clone would.
 fn keep_repository(
     objects: &mut Objects<'_>,
     tree: ObjectId,
@@ -320,7 +324,7 @@ fn configuration(kind: Kind, remote: &str) -> String {
     format!("{core}{extension}{origin}")
 }
 
-/// Whether the name of a branch or a tag can be that of a file.
+/// Whether the name of a branch or a tag is safe as a file name.
 fn is_safe(name: &str) -> bool {
     name.starts_with("refs/")
         && name.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.ends_with(".lock"))

@@ -5,16 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why a repository could not be fetched.
+/// Why a repository could not be fetched, or its files not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Over SSH: that takes a client of SSH.
+    /// The address is for SSH, which would need an SSH client.
     #[error("{0}: repositories over SSH are not fetched; write its address with https://")]
     Ssh(String),
-    /// The server did not answer, or not with what was asked.
+    /// The web server did not answer, or rejected the request.
     #[error(transparent)]
     Web(Box<registry::Error>),
-    /// The same, of git's own protocol.
+    /// The server of git's own protocol could not be reached.
     #[error("connect to {host}: {source}")]
     Connect {
         /// The server.
@@ -22,7 +22,7 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// The server speaks otherwise than git's protocol says.
+    /// The server breaks git's protocol.
     #[error("{remote}: {problem}")]
     Protocol {
         /// The repository.
@@ -30,7 +30,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// No branch, tag or commit of this name.
+    /// The repository has no branch, tag or commit with this name.
     #[error("{remote} has no {reference:?}")]
     NoReference {
         /// The repository.
@@ -38,27 +38,27 @@ pub enum Error {
         /// The name.
         reference: String,
     },
-    /// It is another commit than it has to be.
+    /// The commit is not the expected one.
     #[error("{remote}: expected commit {wanted}, found {found}")]
     Commit {
         /// The repository.
         remote: String,
-        /// What it has to be.
+        /// The expected commit.
         wanted: String,
-        /// What it is.
+        /// The commit found.
         found: String,
     },
-    /// An object that is missing or is not what it has to be.
+    /// An object is missing or damaged.
     #[error("{remote}: object {id}: {problem}")]
     Object {
         /// The repository.
         remote: String,
-        /// Its name.
+        /// The object's name.
         id: String,
         /// What is wrong.
         problem: String,
     },
-    /// A directory that the repository does not have.
+    /// The repository does not have the directory.
     #[error("{remote} has no directory {path:?}")]
     NoDirectory {
         /// The repository.
@@ -66,7 +66,7 @@ pub enum Error {
         /// The directory.
         path: String,
     },
-    /// A name of a file that could lead elsewhere.
+    /// A file name is unsafe, because it could lead out of the directory.
     #[error("{remote}: invalid file name {name:?}")]
     Name {
         /// The repository.
@@ -74,20 +74,20 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// More files or bytes than are taken.
+    /// The repository has too many files or bytes.
     #[error("{remote}: {source}")]
     TooMuch {
         /// The repository.
         remote: String,
-        /// Which limit.
+        /// The exceeded limit.
         source: io::Error,
     },
-    /// Writing failed.
+    /// A file could not be written.
     #[error("{verb} {path:?}: {source}")]
     System {
-        /// What was tried.
+        /// What was attempted.
         verb: &'static str,
-        /// On which file.
+        /// The path of the file.
         path: PathBuf,
         /// The cause.
         source: io::Error,
@@ -95,7 +95,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: names the object of a call that failed.
+    /// For `map_err`: an error while doing `verb` on `path`.
     pub(crate) fn system<E: Into<io::Error>>(verb: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |source| Self::System { verb, path, source: source.into() }

@@ -1,10 +1,11 @@
-//! Fetching a repository of git at one commit, without the program `git`.
+//! Fetches a commit of a git repository, without the program `git`.
 //!
-//! [`Address`] is what a Dockerfile says (`https://host/repository.git#branch:directory`). [`Remote`] is the server: it
-//! names its branches and tags, and sends objects, over HTTP (smart or dumb) or git's own protocol. [`checkout`] writes the files.
+//! [`Address`] is the address in a Dockerfile (`https://host/repository.git#branch:directory`). [`Remote`] is
+//! the server: it lists branches and tags, and sends objects over HTTP (smart or dumb) or git's own protocol.
+//! [`checkout`] writes the files of a commit.
 //!
-//! A server is hostile input: objects are checked against their names, names of files cannot lead out of the directory, and
-//! what is written is limited as for an archive.
+//! All data from a server is untrusted. Objects are checked against their names, file names cannot lead out
+//! of the directory, and the total size is limited as for an archive.
 
 mod address;
 mod checkout;
@@ -19,11 +20,11 @@ pub use checkout::checkout;
 pub use error::Error;
 pub use remote::{Remote, Revision};
 
-/// Gives the `Authorization` header for the address of a repository, if there is one. That may be the address of a submodule, which
-/// the repository chooses.
+/// Returns the `Authorization` header for the address of a repository, if there is one. The address may be
+/// that of a submodule, which the repository's author chooses.
 pub type Authorize<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The header for a token, in the form that hosts of repositories take.
+/// The `Authorization` header for a token, in the form that git hosts accept.
 pub fn authorization_of_token(token: &str) -> String {
     use base64::Engine;
     let pair = format!("x-access-token:{}", token.trim());

@@ -12,13 +12,14 @@ use gix_object::{Data, Find};
 
 use crate::{Error, remote::Dumb};
 
-/// The largest object that is taken, in bytes: it is held in memory.
+/// The maximum size of an object, in bytes. Objects are held in memory.
 const LARGEST: usize = 256 << 20;
 
-/// More of a pack is not read, in bytes: as much as an archive may have.
+/// The maximum size of a pack, in bytes. It is that of an archive.
 const PACKED: u64 = 64 << 30;
 
-/// A directory of objects, as git has it. Objects that are missing come from a server that has them as files.
+/// A directory of objects, in git's format. Missing objects are fetched from a dumb server, where each is a
+/// file.
 pub(crate) struct Objects<'a> {
     pub(crate) remote: String,
     pub(crate) directory: PathBuf,
@@ -28,7 +29,7 @@ pub(crate) struct Objects<'a> {
 }
 
 impl<'a> Objects<'a> {
-    /// Makes an empty one.
+    /// Makes an empty directory of objects.
     pub(crate) fn create(
         directory: &Path,
         kind: Kind,
@@ -46,7 +47,7 @@ impl<'a> Objects<'a> {
         })
     }
 
-    /// Takes a pack in, which is checked.
+    /// Stores a pack and checks it.
     pub(crate) fn take(&mut self, pack: &mut dyn Read) -> Result<(), Error> {
         let options = gix_pack::bundle::write::Options {
             thread_limit: Some(1),
@@ -74,7 +75,7 @@ impl<'a> Objects<'a> {
         Ok(())
     }
 
-    /// The content of an object of this kind, which must be there.
+    /// The content of an object. It must exist and be of this kind.
     pub(crate) fn get(&mut self, id: &ObjectId, kind: gix_object::Kind) -> Result<Vec<u8>, Error> {
         let (found, content) = self.any(id)?;
         match found == kind {
@@ -83,7 +84,7 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// An object of any kind.
+    /// The kind and content of an object.
     pub(crate) fn any(&mut self, id: &ObjectId) -> Result<(gix_object::Kind, Vec<u8>), Error> {
         let mut content = Vec::new();
         if let Some(kind) = self.look(id, &mut content)? {
@@ -106,7 +107,8 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// Whether an object is there. A packed one is checked when its pack is taken in, one in a file here.
+    /// Looks for an object on disk. A packed object was checked when its pack was stored; an object in its
+    /// own file is checked here.
     fn look(&self, id: &ObjectId, content: &mut Vec<u8>) -> Result<Option<gix_object::Kind>, Error> {
         let found = self.handle.try_find(id, content).map_err(|error| self.bad(id, error.to_string()))?;
         let Some(Data { kind, data, .. }) = found else { return Ok(None) };
@@ -126,7 +128,7 @@ impl<'a> Objects<'a> {
         Error::Object { remote: self.remote.clone(), id: id.to_string(), problem }
     }
 
-    /// For the list of files that git keeps.
+    /// Gives access to the object database.
     pub(crate) fn handle(&self) -> &gix_odb::Handle {
         &self.handle
     }

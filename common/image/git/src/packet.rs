@@ -1,17 +1,18 @@
-//! git's packets (gitprotocol-common, "pkt-line Format"): four hexadecimal digits of length, and the content.
+//! git's packets (gitprotocol-common, "pkt-line Format"): a length of four hexadecimal digits, followed by
+//! the content.
 
 use std::io::{self, Read};
 
-/// A packet.
+/// A packet of git's protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Packet {
-    /// `0000`.
+    /// The flush packet, `0000`.
     Flush,
     /// A line or data.
     Data(Vec<u8>),
 }
 
-/// The longest packet.
+/// The maximum length of a packet, in bytes.
 const MOST: usize = 65_520;
 
 /// Reads the next packet.
@@ -40,7 +41,7 @@ pub(crate) fn flush(to: &mut Vec<u8>) {
     to.extend_from_slice(b"0000");
 }
 
-/// The data of the first band of an answer in several (gitprotocol-pack, "Packfile Data").
+/// Reads the data in band 1 of a multiplexed answer (gitprotocol-pack, "Packfile Data").
 pub(crate) struct Band<'a> {
     from: &'a mut dyn Read,
     rest: Vec<u8>,
@@ -61,7 +62,7 @@ impl Read for Band<'_> {
                 Packet::Flush => self.ended = true,
                 Packet::Data(data) => match data.split_first() {
                     Some((1, _)) => (self.rest, self.at) = (data, 1),
-                    // Progress of the server.
+                    // Progress messages of the server.
                     Some((2, _)) => {}
                     Some((3, text)) => {
                         let text = String::from_utf8_lossy(text).trim().to_owned();

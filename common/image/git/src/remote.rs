@@ -1,7 +1,8 @@
-//! The server of a repository: which branches and tags it has, and the objects of a commit.
+//! The server of a repository: lists its branches and tags, and sends the objects of a commit.
 //!
-//! Version 0 of git's protocol (gitprotocol-pack, gitprotocol-http): every server speaks it. A web server that knows nothing of
-//! git has the repository's files ("dumb"): then each object is a file, or in a pack that `objects/info/packs` names.
+//! This is version 0 of git's protocol (gitprotocol-pack, gitprotocol-http), which every server supports. A
+//! web server without git support ("dumb") only has the repository's files: each object is a file, or is in a
+//! pack listed in `objects/info/packs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,19 +23,20 @@ use crate::{
     packet::{self, Band, Packet},
 };
 
-/// More of an answer that lists something is not read, in bytes.
+/// The maximum size of a list from a server, in bytes.
 const LIST: u64 = 64 << 20;
-/// More packs of a web server are not looked at.
+/// The maximum number of packs of a dumb server.
 const PACKS: usize = 1000;
-/// A server of git's own protocol may be silent that long.
+/// How long a server of git's own protocol may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
 const AGENT: &str = concat!("agent=stave/", env!("CARGO_PKG_VERSION"));
 
-/// A server's repository, and what it said of itself.
+/// The repository on a server, with the names and capabilities that the server announced.
 pub struct Remote<'a> {
     name: String,
     way: Way<'a>,
-    /// The objects that names stand for; `^{}` behind the name of a tag is what the tag is of.
+    /// Names and their objects. The name of a tag with `^{}` appended stands for the object that the tag
+    /// points to.
     names: BTreeMap<String, ObjectId>,
     capabilities: Vec<String>,
     kind: Kind,
@@ -57,9 +59,9 @@ pub(crate) struct Web<'a> {
 /// One commit of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision {
-    /// The commit's whole name.
+    /// The commit's full name.
     pub commit: String,
-    /// The whole name of the branch or tag, if it was found by one.
+    /// The full name of the branch or tag, if one was used to find the commit.
     pub reference: Option<String>,
 }
 
@@ -75,7 +77,7 @@ impl Web<'_> {
         Ok(self.client.ask(&address, &headers, body)?)
     }
 
-    /// A file; none if there is none.
+    /// Fetches a file; None if it does not exist.
     fn file(&self, path: &str) -> Result<Option<registry::Reply>, Error> {
         match self.get(path, None) {
             Ok(reply) => Ok(Some(reply)),
@@ -86,10 +88,10 @@ impl Web<'_> {
 }
 
 impl<'a> Remote<'a> {
-    /// Asks the server of a repository what it has.
+    /// Asks the server of a repository for its branches and tags.
     ///
     /// # Errors
-    /// [`Error::Ssh`]; when the server does not answer, or not as git's protocol says.
+    /// [`Error::Ssh`]; when the server does not answer, or breaks git's protocol.
     pub fn open(remote: &'a str, client: &'a Client, authorize: Authorize<'a>) -> Result<Self, Error> {
         let name = without_user(remote);
         let (scheme, rest) = remote.split_once("://").unwrap_or(("ssh", remote));
@@ -167,7 +169,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// The names and abilities of a server that knows git.
+    /// Reads the names and capabilities that a smart server announces.
     fn advertised(&mut self, from: &mut dyn Read) -> Result<(), Error> {
         let mut first = true;
         while let Packet::Data(line) = self.packet(from)? {
@@ -180,7 +182,7 @@ impl<'a> Remote<'a> {
                 }
             }
             let Some((id, name)) = line.split_once(' ') else { continue };
-            // An empty repository has only that.
+            // An empty repository has only this line.
             if name != "capabilities^{}" && id != "shallow" {
                 self.add(name, id)?;
             }
@@ -188,7 +190,7 @@ impl<'a> Remote<'a> {
         Ok(())
     }
 
-    /// `info/refs` of a dumb server.
+    /// Reads `info/refs` of a dumb server.
     fn listed(&mut self, text: &str) -> Result<(), Error> {
         for line in text.lines() {
             let (id, name) =
@@ -201,7 +203,7 @@ impl<'a> Remote<'a> {
         Ok(())
     }
 
-    /// What HEAD of a dumb server means.
+    /// Reads HEAD of a dumb server.
     fn head_of(&mut self, web: Web<'_>) -> Result<(), Error> {
         let Some(reply) = web.file("HEAD")? else { return Ok(()) };
         let mut text = String::new();
@@ -229,15 +231,16 @@ impl<'a> Remote<'a> {
         id.ok_or_else(|| self.wrong(format!("{text:?} is not the name of an object")))
     }
 
-    /// What follows one of the server's abilities, if it has that.
+    /// The text after `start` in the server's capabilities, if the server has that capability.
     fn capability(&self, start: &str) -> Option<&str> {
         self.capabilities.iter().find_map(|capability| capability.strip_prefix(start))
     }
 
-    /// The commit that an address means.
+    /// The commit that an address refers to.
     ///
     /// # Errors
-    /// [`Error::NoReference`], [`Error::Commit`].
+    /// [`Error::NoReference`] when the branch or tag does not exist, [`Error::Commit`] when it is not at the
+    /// expected commit.
     pub fn resolve(&self, address: &Address) -> Result<Revision, Error> {
         let (tag, revision) = match address.reference.as_deref() {
             Some(full) if is_full(full) => (None, Revision { commit: full.to_owned(), reference: None }),
@@ -262,7 +265,7 @@ impl<'a> Remote<'a> {
         Error::NoReference { remote: self.name.clone(), reference: reference.to_owned() }
     }
 
-    /// The object of a branch or a tag, and the commit that it stands for. A branch goes before a tag.
+    /// The object and the commit of a branch or a tag. A branch takes precedence over a tag.
     fn named(&self, name: &str) -> Result<(Option<String>, Revision), Error> {
         let candidates = [
             format!("refs/heads/{name}"),
@@ -280,7 +283,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Fetches the objects of one commit, without those before it where the server can leave them out.
+    /// Fetches the objects of one commit, without its history if the server can leave that out.
     pub(crate) fn fetch(&self, commit: &str, directory: &Path) -> Result<(ObjectId, Objects<'a>), Error> {
         let id = self.id(commit)?;
         if let (true, Way::Web(web)) = (self.dumb, &self.way) {
@@ -290,7 +293,8 @@ impl<'a> Remote<'a> {
         let mut objects = Objects::create(directory, self.kind, &self.name, None)?;
         match self.receive(&[id], true, &mut objects) {
             Ok(()) => {}
-            // A server need not send what no name stands for. It may be before something that has one.
+            // A server need not send a commit that no name points to. It may be in the history of a branch or
+            // tag.
             Err(error @ (Error::Protocol { .. } | Error::Web(_)))
                 if !self.names.values().any(|it| *it == id) =>
             {
@@ -361,15 +365,15 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// Objects that are files on a web server.
+/// The objects of a dumb server.
 pub(crate) struct Dumb<'a> {
     web: Web<'a>,
-    /// Packs that have not been fetched.
+    /// The packs that have not been fetched. None before the list was read.
     packs: Option<Vec<String>>,
 }
 
 impl Dumb<'_> {
-    /// Fetches an object, or a pack that may have it. Returns whether something was fetched.
+    /// Fetches an object, or packs until one has it. Returns whether it was found.
     pub(crate) fn fetch(&mut self, id: &ObjectId, objects: &mut Objects<'_>) -> Result<bool, Error> {
         let hex = id.to_string();
         let (start, rest) = hex.split_at(2);
@@ -384,7 +388,7 @@ impl Dumb<'_> {
         if self.packs.is_none() {
             self.packs = Some(self.packs()?);
         }
-        // Which of them has it, their indexes tell; most repositories have one pack.
+        // The packs' indexes would tell which one has the object, but most repositories have only one pack.
         while let Some(name) = self.packs.as_mut().and_then(Vec::pop) {
             if let Some(mut reply) = self.web.file(&format!("objects/pack/{name}"))? {
                 objects.take(&mut reply)?;

@@ -1,4 +1,4 @@
-//! `.gitmodules`: where the repositories are whose commits stand in a tree (gitmodules(5)).
+//! Parses `.gitmodules`: the addresses of the repositories whose commits are in a tree (gitmodules(5)).
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// What an address of a submodule means in a repository: `../other.git` is beside it.
+/// The full address of a submodule. `../other.git` is relative to the address of the repository.
 pub(crate) fn resolve(url: &str, remote: &str) -> String {
     let mut base = remote.trim_end_matches('/').to_owned();
     let mut rest = url;
@@ -37,7 +37,7 @@ pub(crate) fn resolve(url: &str, remote: &str) -> String {
         } else if let Some(after) = rest.strip_prefix("../") {
             rest = after;
             let root = base.find("://").map_or(0, |at| at + 3);
-            // Above the root there is nothing.
+            // There is nothing above the root.
             if let Some(at) = base[root..].rfind('/') {
                 base.truncate(root + at);
             }

@@ -1,9 +1,13 @@
-//! Layers: what an OCI layer tar says (image-spec, layer.md), and the directory in overlayfs's own form that it becomes.
+//! OCI layers (image-spec, layer.md): unpacking layer tars into directories in overlayfs's form, and writing
+//! directories as layers.
 //!
-//! * [`apply`]: a layer's blob → a directory. Every name in a layer is taken for hostile: all work goes through directory
-//!   descriptors, a path is only ever opened below the layer's root with symbolic links refused.
-//! * [`diff`]: an upper directory of overlayfs, or two directories → a layer.
-//! * [`store`]: the unpacked layers below `$STAVE_ROOT/layers`, each made once and trusted only as far as the disk is.
+//! * [`apply`]: unpacks a layer's blob into a directory or an EROFS image. All names in a layer are
+//!   untrusted: every call works on a directory descriptor, and a path is only opened below the layer's root,
+//!   without following symbolic links.
+//! * [`diff`]: writes a layer from an upper directory of overlayfs, or from the difference of two
+//!   directories.
+//! * [`store`]: the unpacked layers in `$STAVE_ROOT/layers`. Each is unpacked once. After a restart it is
+//!   trusted only if it was synced.
 
 pub mod apply;
 pub mod compression;

@@ -15,52 +15,52 @@ use crate::{
     store::{Format, Place, Standing, Store, Wanted},
 };
 
-/// One of the layers of an [`Apply`].
+/// A layer of an [`Apply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Layer {
-    /// OCI descriptor of the layer's blob, in the store.
+    /// The OCI descriptor of the layer's blob, which is in the store.
     pub descriptor: Descriptor,
-    /// The digest of the layer's archive.
+    /// The digest of the layer's uncompressed archive.
     #[serde(rename = "diffID")]
     pub diff_id: Digest,
-    /// Its place; before it is applied, the expected one.
+    /// The layer's place. Before the layer is applied, this is the expected place.
     #[serde(flatten)]
     pub place: Place,
 }
 
-/// Makes sure that an image's layers are unpacked below `$STAVE_ROOT/layers`.
+/// Unpacks an image's layers into `$STAVE_ROOT/layers`, unless they are there already.
 ///
-/// They are shared and not part of a container, so undo leaves them. The records of containers show which ones are
-/// used. `img-gc` removes unused ones.
+/// Layers are shared and belong to no container, so undo leaves them in place. The records of containers show
+/// which layers are used. `img-gc` removes unused ones.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "layer-apply", rename_all = "camelCase")]
 pub struct Apply {
     /// The layers, lowest first.
     pub layers: Vec<Layer>,
-    /// The largest archive that a layer may have, in bytes.
+    /// The maximum size of a layer's archive, in bytes.
     pub max_size: u64,
-    /// The largest number of entries in a layer.
+    /// The maximum number of entries in a layer.
     pub max_entries: u64,
-    /// How many times larger than its blob a layer may be.
+    /// The maximum ratio between the sizes of a layer's archive and its blob.
     pub max_ratio: u64,
     /// Whether layers may contain device nodes.
     pub devices: bool,
-    /// Whether a layer is unpacked as closely as possible when a user namespace cannot represent it.
+    /// Whether to approximate a layer that the user namespace cannot represent exactly.
     #[serde(default)]
     pub rootless: bool,
     /// The form of the layers.
     #[serde(default)]
     pub format: Format,
-    /// Called for each layer that is ready, with what is known of it.
+    /// Called for each layer as soon as it is ready.
     #[serde(skip)]
     pub tell: Option<Tell>,
 }
 
-/// A function that is called for a layer that is ready, with what is known of it.
+/// Called with a layer that is ready and the facts about it.
 pub type Tell = fn(&Layer, &Standing);
 
-/// The kernel has written most of a layer that was unpacked a while ago, so syncing it is cheap then.
+/// The age at which the kernel has written most of an unpacked layer, so that a sync is cheap.
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
 
 impl Apply {
@@ -95,14 +95,14 @@ impl Apply {
             layer.place = standing.place;
         }
         if unsettled {
-            // If this fails, the layers are still good: after a crash they would be unpacked again.
+            // If the sync fails, the layers are still good. After a crash they would be unpacked again.
             let _ = store.settle(SETTLED);
         }
         Ok(())
     }
 }
 
-/// The error with what a person can do about it.
+/// The error with a hint for the user.
 fn advised(error: Error) -> operation::Error {
     let hint = match &error {
         Error::Interrupted(_) => None,
@@ -118,8 +118,9 @@ fn advised(error: Error) -> operation::Error {
     }
 }
 
-/// The error of a layer; or that its blob does not match its digest, if that is the cause. (The DiffID decides.
-/// Checking the digest of every blob would add nothing, and would take a tenth of the time.)
+/// The error of a layer. If the blob does not match its digest, that is reported as the cause. (While
+/// unpacking, only the DiffID is checked. Checking each blob's digest too would add nothing and cost a tenth
+/// of the time.)
 fn blame(layout: &Layout, layers: &[Layer], error: Error) -> Error {
     let Error::Layer { digest, source } = error else { return error };
     let is_its = |blob: &&Descriptor| blob.digest().to_string() == digest.to_string();
@@ -141,7 +142,7 @@ impl Operation for Apply {
     fn explain(&self) -> Vec<String> {
         let line = |layer: &Layer| {
             let place = quote(&layer.place.path().to_string_lossy());
-            // `$STAVE_ROOT/layers/<name>` next to `$STAVE_ROOT/images`.
+            // `$STAVE_ROOT/layers/<name>` is next to `$STAVE_ROOT/images`.
             let root = layer.place.path().ancestors().nth(2).unwrap_or(Path::new("/"));
             let name = layer.descriptor.digest().to_string().replace(':', "/");
             let blob = root.join("images/blobs").join(name);
@@ -158,7 +159,7 @@ impl Operation for Apply {
         self.apply_all(scope)
     }
 
-    /// The layers stay: they are shared.
+    /// Does nothing: the layers are shared.
     fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
         Ok(())
     }

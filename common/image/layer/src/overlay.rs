@@ -1,4 +1,4 @@
-//! overlayfs's own form of deletions (kernel, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
+//! How overlayfs represents deletions (kernel, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
 //! directories").
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,18 +8,18 @@ use rustix::{
     io::Errno,
 };
 
-/// The prefix of overlayfs's extended attributes: for mounts by root, and by a user (`userxattr`).
+/// The prefixes of overlayfs's extended attributes: for mounts by root, and by other users (`userxattr`).
 pub(crate) const PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// The attribute of an opaque directory, in the same order.
+/// The attribute of an opaque directory, in the order of [`PREFIXES`].
 pub(crate) const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
-/// Whether the attribute belongs to overlayfs, and so not to a layer.
+/// Whether the attribute belongs to overlayfs. Such attributes are not part of a layer.
 pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether the attribute is in one of the name spaces of Linux (xattr(7)).
+/// Whether the attribute is in one of Linux's namespaces for attributes (xattr(7)).
 pub(crate) fn is_linux_xattr(name: &[u8]) -> bool {
     [&b"user."[..], b"trusted.", b"security.", b"system."].iter().any(|prefix| name.starts_with(prefix))
 }
@@ -29,7 +29,7 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// The attribute's value, for a file that is open for reading; none if it is not set.
+/// The attribute's value, for a file that is open for reading; None if it is not set.
 pub(crate) fn xattr(fd: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 64];
     loop {
@@ -48,7 +48,7 @@ pub(crate) fn xattr(fd: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<
     }
 }
 
-/// Whether the directory hides its content in lower layers.
+/// Whether the directory hides the content of lower layers.
 ///
 /// # Errors
 /// When its attributes cannot be read.
@@ -61,8 +61,8 @@ pub fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
     Ok(false)
 }
 
-/// The path by which the kernel's older calls reach an entry of an open directory, or (with an empty name) a file that
-/// was opened with `O_PATH`.
+/// The `/proc` path of an entry in an open directory, for system calls without a directory argument. With an
+/// empty name, the path of a file opened with `O_PATH`.
 pub(crate) fn proc_path(directory: impl AsFd, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd()).into_bytes();
     if !name.is_empty() {
@@ -72,7 +72,8 @@ pub(crate) fn proc_path(directory: impl AsFd, name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// The extended attributes of the entry, sorted by name, without overlayfs's. Symbolic links are not followed.
+/// The extended attributes of an entry, sorted by name, without those of overlayfs. Symbolic links are not
+/// followed.
 pub(crate) fn xattrs(directory: impl AsFd, name: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let path = proc_path(directory, name);
     let mut names = all_xattr_names(&path)?;

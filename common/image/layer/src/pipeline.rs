@@ -1,7 +1,8 @@
-//! A blob through decompression and hash, on other threads than the one that uses what comes out.
+//! Decompresses and hashes a blob on other threads than the one that uses the archive.
 //!
-//! One thread reads and decompresses (a reader that verifies the blob's digest does so there); another hashes the archive; the caller's own thread consumes it.
-//! Chunks are shared, not copied, and their number is bounded, so memory does not depend on the blob.
+//! One thread reads and decompresses the blob. Its reader may also verify the blob's digest. Another thread
+//! hashes the archive. The caller's thread consumes the archive. Chunks are shared, not copied, and their
+//! number is limited, so the memory does not depend on the size of the blob.
 
 use std::{
     io::{self, BufRead, Read},
@@ -20,10 +21,10 @@ use oci::digest::{Algorithm, Digest, Hasher};
 
 pub(crate) use archive::decompress::Error;
 
-/// How many chunks may wait for either of their users.
+/// How many chunks may wait for the consumer, and for the hash.
 const WAITING: usize = 2;
 
-/// What came through.
+/// The size of the blob, and the DiffID and size of the archive.
 #[derive(Debug, Clone)]
 pub(crate) struct Totals {
     pub(crate) size: u64,
@@ -31,10 +32,10 @@ pub(crate) struct Totals {
     pub(crate) uncompressed: u64,
 }
 
-/// Runs `consume` on the archive that `blob` holds. The blob is read to its end, whatever `consume` leaves of it.
+/// Calls `consume` with the archive in `blob`. The blob is read to its end, even if `consume` stops earlier.
 ///
 /// # Errors
-/// What stopped the archive, before what `consume` made of its early end; else what `consume` returned.
+/// The error that ended the archive early, if there is one; otherwise the error of `consume`.
 pub(crate) fn run<T, E: From<Error>>(
     blob: impl Read + Send,
     algorithm: Algorithm,
@@ -51,7 +52,7 @@ pub(crate) fn run<T, E: From<Error>>(
             .map_err(Error::Thread)?;
         let reader = thread::Builder::new().spawn_scoped(scope, move || {
             decompress(blob, limits, &to_consumer, &to_hash, &unused).unwrap_or_else(|error| {
-                // A consumer that is gone needs no reason.
+                // If the consumer is gone, it needs no error.
                 let _ = to_consumer.send(Err(error));
                 0
             })
@@ -88,7 +89,7 @@ fn hash(mut hasher: Hasher, chunks: &Receiver<Arc<Chunk>>, used: &Sender<Chunk>)
     (hasher.finish(), size)
 }
 
-/// Returns the blob's size.
+/// Decompresses the blob and returns its size.
 fn decompress(
     blob: impl Read,
     limits: Limits,
@@ -111,7 +112,7 @@ fn decompress(
     }
 }
 
-/// The archive as its consumer reads it.
+/// The archive, as its consumer reads it.
 pub(crate) struct Archive {
     chunks: Receiver<Result<Arc<Chunk>, Error>>,
     current: Option<Arc<Chunk>>,

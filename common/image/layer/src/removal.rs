@@ -1,4 +1,4 @@
-//! Removes a tree, however deep and odd the author of the layer made it.
+//! Removes a directory tree of any depth and with any names.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -7,14 +7,14 @@ use rustix::{
     io::Errno,
 };
 
-/// Removes `name` in `parent` with everything below it. Succeeds if the name does not exist. Follows no symbolic link
-/// and enters no other file system.
+/// Removes `name` in `parent` with everything below it. Does nothing if `name` does not exist. Does not
+/// follow symbolic links or enter other file systems.
 ///
-/// A directory in a directory is moved up before it is emptied, so that neither paths nor open files grow with the
-/// depth.
+/// Subdirectories are moved up before they are emptied, so the length of paths and the number of open files
+/// do not grow with the depth.
 ///
 /// # Errors
-/// The first error of the kernel: `ENOTEMPTY` or `EXDEV` if something is mounted inside.
+/// The kernel's first error. `ENOTEMPTY` or `EXDEV` if something is mounted inside.
 pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     let parent = parent.as_fd();
     let refused = match unlinkat(parent, name, AtFlags::empty()) {
@@ -24,12 +24,12 @@ pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     };
     let top = match open(parent, name) {
         Err(Errno::NOENT) => return Ok(()),
-        // What is no directory was refused for another reason.
+        // Something that is not a directory could not be unlinked for another reason.
         Err(Errno::NOTDIR) => return Err(refused),
         top => top?,
     };
     let mut moved = 0_u64;
-    // Entries of `top` may have the names that moved directories get: a round ends when it is empty.
+    // Entries of `top` may have the names that moved directories get, so repeat until `top` is empty.
     loop {
         let children = empty(&top)?;
         if children.is_empty() {
@@ -54,7 +54,8 @@ fn move_up(from: &OwnedFd, name: &[u8], top: &OwnedFd, moved: &mut u64) -> rusti
         let to = format!(".removed-{moved}");
         match rustix::fs::renameat_with(from, name, top, &to, rustix::fs::RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}
-            // A file system without RENAME_NOREPLACE: rename to a directory that is not empty fails as well.
+            // The file system lacks RENAME_NOREPLACE. A plain rename onto a directory that is not empty fails
+            // as well.
             Err(Errno::INVAL) => match renameat(from, name, top, &to) {
                 Err(Errno::EXIST | Errno::NOTEMPTY) => {}
                 other => return other,

@@ -1,7 +1,7 @@
-//! Names with another meaning in a layer (OCI image-spec, layer.md, Whiteouts).
+//! Names with a special meaning in a layer (OCI image-spec, layer.md, "Whiteouts").
 
-/// The beginning of a name that says that the rest of it was removed.
+/// The prefix of a whiteout. The rest of the name was deleted.
 pub const WHITEOUT: &[u8] = b".wh.";
 
-/// The name that says that all of its directory was removed.
+/// The name of an opaque whiteout. Everything that lower layers have in its directory was deleted.
 pub const OPAQUE: &[u8] = b".wh..wh..opq";

@@ -1,4 +1,4 @@
-//! A layer is the same in both forms: each file of the directory and of the mounted image, and what is refused.
+//! A layer is the same in both forms, directory and mounted image: each file, and each error.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod seen;
@@ -28,7 +28,7 @@ impl Both {
         Self { dir: tempfile::tempdir().unwrap(), directories: Vec::new(), images: Vec::new() }
     }
 
-    /// Unpacks one more layer on those that are there. What is refused is refused in both forms, and in the same words.
+    /// Unpacks one more layer on top. Both forms must succeed, or fail with the same message.
     fn add(&mut self, archive: &[u8], options: &Options) -> Result<(), String> {
         let number = self.directories.len();
         let directory = self.dir.path().join(format!("{number}.directory"));
@@ -114,6 +114,7 @@ fn all_that_an_entry_can_say() {
         (b"user.empty".to_vec(), Vec::new()),
         (b"trusted.overlay.opaque".to_vec(), b"y".to_vec()),
         (b"security.selinux".to_vec(), b"label".to_vec()),
+        (b"system.cifs_acl".to_vec(), b"acl".to_vec()),
     ];
     let (sparse, _) = file("d/sparse", 0);
     let segments = vec![
@@ -145,7 +146,7 @@ fn all_that_an_entry_can_say() {
     entries.extend((0..1000).map(|at| file(&format!("many/a file with a longer name, {at}"), at % 7)));
     let mut both = Both::new();
     both.add(&archive(&entries), &Options::default()).unwrap();
-    // What one layer takes from those below: attributes, links on the way, files to link to.
+    // Things that a layer takes from those below: attributes, symbolic links on the way, files to link to.
     let link = |name: &str, target: &str| {
         (Entry { link: target.into(), ..special(Kind::HardLink, name).0 }, Vec::new())
     };
@@ -156,14 +157,19 @@ fn all_that_an_entry_can_say() {
         link("other/long", "d/long"),
         link("other/disk", "d/disk"),
         link("other/sparse", "d/sparse"),
+        link("other/old", "d/old"),
+        file(".wh..wh.plnk/1.2", 10),
+        link("other/one", ".wh..wh.plnk/1.2"),
+        link("other/two", ".wh..wh.plnk/1.2"),
         file("d/.wh.old", 0),
         file("many/.wh..wh..opq", 0),
     ];
     both.add(&archive(&second), &Options::default()).unwrap();
     let top = mounted(both.images.last().unwrap(), walk);
-    // The ACL says what the permissions are.
+    // The ACL decides the permissions.
     assert!(top[Path::new("d")].starts_with("43644 70000:4000000000 0 1234567890.123456789 "));
     assert!(top[Path::new("d/old")].starts_with("20000 0:0 0"), "a whiteout");
+    assert!(top[Path::new("other/old")].contains("1 links"), "{}", top[Path::new("other/old")]);
     assert!(top[Path::new("other/all")].contains("2 links, \"d/all\", 5000 bytes"));
     assert!(top[Path::new("many")].contains("trusted.overlay.opaque=y"));
     both.add(&archive(&[file(".wh..wh..opq", 0)]), &Options::default()).unwrap();
@@ -206,7 +212,7 @@ fn the_same_is_refused_in_the_same_words() {
         let refused = refused.unwrap_err();
         assert!(refused.contains(said), "{refused}, not: {said}");
     }
-    // What is in none of Linux's name spaces is left out of both.
+    // An attribute outside Linux's namespaces is left out of both.
     let mut both = Both::new();
     both.add(&archive(&[with_xattr(Kind::File, "other.x", b"1")]), &Options::default()).unwrap();
     let limited = |limits: Limits, devices| Options { limits, devices, ..Options::default() };

@@ -1,4 +1,4 @@
-//! Archive → directory → archive → directory: nothing is lost, and the bytes are the same from then on.
+//! Archive → directory → archive → directory: nothing is lost, and the bytes stay the same from then on.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod seen;
@@ -49,7 +49,7 @@ fn entry() -> impl Strategy<Value = (Entry, Vec<u8>)> {
             if !file {
                 data.clear();
             }
-            // The kernel lets no user attributes on what is neither file nor directory.
+            // The kernel allows user attributes only on files and directories.
             let keeps = file || kind == Kind::Directory;
             let xattrs = xattrs.into_iter().filter(|_| keeps).map(|(name, value)| (name.into_bytes(), value));
             let size = data.len() as u64;
@@ -90,7 +90,7 @@ proptest! {
         let first = dir.path().join("first");
         fs::create_dir(&first).unwrap();
         let below = Below::open(&[&base]).unwrap();
-        // A file among the parents of a later entry is refused: such an archive says nothing.
+        // A file among the parents of a later entry is an error. Such an archive is skipped.
         if unpack(&archive[..], Target::Directory(open(&first)), &below, &Options::default()).is_err() {
             return Ok(());
         }

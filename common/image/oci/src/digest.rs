@@ -1,9 +1,11 @@
-//! Digests of content (OCI image-spec, descriptor.md, "Digests"), computed while bytes pass.
+//! Digests of content (OCI image-spec, descriptor.md, "Digests"), computed while the content is read or
+//! written.
 
 use std::{
     error::Error as _,
     fmt,
     io::{self, Read, Write},
+    path::PathBuf,
     str::FromStr,
 };
 
@@ -11,17 +13,18 @@ use oci_spec::image as spec;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-/// An algorithm that the image-spec registers. Others are not accepted, because their digests could not be checked.
+/// A digest algorithm that the image-spec registers. Others are rejected, because their digests could not be
+/// checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
     /// SHA-256, the usual one.
     Sha256,
-    /// SHA-512, which readers must support too.
+    /// SHA-512, which the image-spec allows too.
     Sha512,
 }
 
 impl Algorithm {
-    /// Its name in a digest, and the name of its directory below `blobs`.
+    /// The algorithm's name in a digest. It is also the name of the algorithm's directory under `blobs`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -29,7 +32,7 @@ impl Algorithm {
         }
     }
 
-    /// How many hexadecimal digits a digest has.
+    /// The number of hexadecimal digits in a digest.
     fn length(self) -> usize {
         match self {
             Self::Sha256 => 64,
@@ -38,7 +41,8 @@ impl Algorithm {
     }
 }
 
-/// The digest of some content: `sha256:` and 64 lower case hexadecimal digits. Its parts are safe as file names.
+/// The digest of some content, e.g. `sha256:` and 64 lower case hexadecimal digits. Both parts are safe as
+/// file names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest {
@@ -57,7 +61,7 @@ impl Digest {
         Self::by(Algorithm::Sha256, content)
     }
 
-    /// The digest of `content` by this algorithm.
+    /// The digest of `content` by `algorithm`.
     pub fn by(algorithm: Algorithm, content: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(content);
@@ -69,12 +73,12 @@ impl Digest {
         self.algorithm
     }
 
-    /// Only the hexadecimal digits. They name a layer's directory.
+    /// The hexadecimal digits alone. They name a layer's directory.
     pub fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// The first twelve digits, for people.
+    /// The first twelve hexadecimal digits, for display.
     pub fn short(&self) -> &str {
         &self.hex[..12]
     }
@@ -147,7 +151,7 @@ enum State {
 }
 
 impl Hasher {
-    /// A digest of nothing so far.
+    /// Starts a digest of no content.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
             Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
@@ -155,7 +159,7 @@ impl Hasher {
         })
     }
 
-    /// Adds content.
+    /// Adds `content` to what is hashed.
     pub fn update(&mut self, content: &[u8]) {
         match &mut self.0 {
             State::Sha256(state) => state.update(content),
@@ -163,7 +167,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all content.
+    /// The digest of all content added so far.
     pub fn finish(self) -> Digest {
         match self.0 {
             State::Sha256(state) => Digest { algorithm: Algorithm::Sha256, hex: to_hex(&state.finalize()) },
@@ -177,7 +181,7 @@ fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Hashes and counts the bytes that are read from `R` or written to `W`.
+/// A reader or writer that hashes and counts the bytes that pass through it.
 #[derive(Debug)]
 pub struct Hashing<T> {
     inner: T,
@@ -191,17 +195,17 @@ impl<T> Hashing<T> {
         Self { inner, hasher: Hasher::new(algorithm), size: 0 }
     }
 
-    /// How many bytes have passed.
+    /// The number of bytes that have passed.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The reader or writer inside.
+    /// The wrapped reader or writer.
     pub fn get_ref(&self) -> &T {
         &self.inner
     }
 
-    /// The reader or writer back, the digest of all bytes that passed, and their number.
+    /// Returns the wrapped reader or writer, the digest of all bytes that passed, and their number.
     pub fn finish(self) -> (T, Digest, u64) {
         (self.inner, self.hasher.finish(), self.size)
     }
@@ -232,7 +236,7 @@ impl<W: Write> Write for Hashing<W> {
 /// Content that does not match its descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// Wrong bytes.
+    /// The content has another digest.
     #[error("content of {expected} has digest {found}")]
     Digest {
         /// The expected digest.
@@ -240,75 +244,102 @@ pub enum Mismatch {
         /// The actual digest.
         found: Digest,
     },
-    /// The wrong number of bytes.
+    /// The content has another size.
     #[error("content of {digest} has {}{found} bytes, its descriptor says {expected}", if *.more { "more than " } else { "" })]
     Size {
         /// The expected digest.
         digest: Digest,
         /// The expected size.
         expected: u64,
-        /// The number of bytes seen.
+        /// The number of bytes read.
         found: u64,
-        /// Whether there were more.
+        /// Whether the content goes on after `found` bytes.
         more: bool,
     },
 }
 
-/// Content of the image store that is not what its descriptor says: a power cut, a disk, or somebody has changed it.
+/// Whose layout has the content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The image store.
+    Store,
+    /// A layout of somebody else, in this directory.
+    Layout(PathBuf),
+}
+
+/// Content in a layout that does not match its descriptor. A power cut, a failing disk or another program
+/// changed it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}: the image store is damaged")]
-pub struct Damaged(pub Mismatch);
+#[error("{mismatch}: {} is damaged", self.place())]
+pub struct Damaged {
+    /// The content.
+    pub mismatch: Mismatch,
+    /// The layout's directory; None for the image store.
+    pub layout: Option<PathBuf>,
+}
 
 impl Damaged {
+    fn place(&self) -> String {
+        match &self.layout {
+            Some(path) => format!("the layout {path:?}"),
+            None => "the image store".to_owned(),
+        }
+    }
+
     const HINT: &str =
         "`img-verify --remove` takes damaged blobs out; pull, load or build the image again then";
 }
 
 impl Mismatch {
-    /// The same, of content of the image store: [`Damaged`], with what a person can do about it.
-    pub(crate) fn in_store(self) -> operation::Error {
-        operation::Error::caused_by(Damaged(self)).with_hint(Damaged::HINT)
+    /// Wraps the mismatch in [`Damaged`], for content of a layout. For the image store, adds a hint.
+    pub(crate) fn held_by(self, holder: &Holder) -> operation::Error {
+        let damaged = |layout| operation::Error::caused_by(Damaged { mismatch: self, layout });
+        match holder {
+            Holder::Store => damaged(None).with_hint(Damaged::HINT),
+            Holder::Layout(path) => damaged(Some(path.clone())),
+        }
     }
 
-    /// The mismatch that travelled inside an io error, whatever it was in.
+    /// Finds the mismatch inside an I/O error, also inside an [`operation::Error`] there.
     pub fn within(error: &io::Error) -> Option<&Self> {
         let inner = error.get_ref()?;
         let damaged = || inner.downcast_ref::<operation::Error>()?.source()?.downcast_ref::<Damaged>();
-        inner.downcast_ref().or_else(|| damaged().map(|damaged| &damaged.0))
+        inner.downcast_ref().or_else(|| damaged().map(|damaged| &damaged.mismatch))
     }
 }
 
-/// Reads content with a known digest and size. It fails at the end if the content does not match, or as soon as it is
-/// too long.
+/// A reader of content with a known digest and size. It fails at the end if the content does not match, and
+/// earlier if the content is too long.
 #[derive(Debug)]
 pub struct Verifying<R> {
     inner: R,
-    /// None after the content was checked.
+    /// None once the content has been checked.
     hasher: Option<Hasher>,
     expected: Digest,
     size: u64,
     seen: u64,
-    /// Whether it comes from the image store: then that is damaged.
-    stored: bool,
+    /// Whose layout has the content. A mismatch is then reported as [`Damaged`]. None for a stream, such as a
+    /// registry's answer or an archive: its reader says where it is from.
+    holder: Option<Holder>,
 }
 
 impl<R: Read> Verifying<R> {
     /// Wraps a reader of content that must have the digest `expected` and `size` bytes.
     pub fn new(inner: R, expected: Digest, size: u64) -> Self {
         let hasher = Some(Hasher::new(expected.algorithm()));
-        Self { inner, hasher, expected, size, seen: 0, stored: false }
+        Self { inner, hasher, expected, size, seen: 0, holder: None }
     }
 
-    /// The same, of content from the image store ([`Damaged`] inside its errors).
-    pub(crate) fn stored(inner: R, expected: Digest, size: u64) -> Self {
-        Self { stored: true, ..Self::new(inner, expected, size) }
+    /// Like [`Verifying::new`], for content of a layout. Its errors hold [`Damaged`].
+    pub(crate) fn held_by(holder: Holder, inner: R, expected: Digest, size: u64) -> Self {
+        Self { holder: Some(holder), ..Self::new(inner, expected, size) }
     }
 
-    /// Reads the rest and checks the whole. For readers that know the end of their part before the content ends, such
-    /// as tar.
+    /// Reads the rest and checks the whole content. Needed by readers such as tar, which stop before the
+    /// content ends.
     ///
     /// # Errors
-    /// When it cannot be read or does not match ([`Mismatch`] inside).
+    /// When the content cannot be read or does not match. The error then holds a [`Mismatch`].
     pub fn finish(mut self) -> io::Result<R> {
         io::copy(&mut self, &mut io::sink())?;
         Ok(self.inner)
@@ -321,9 +352,9 @@ impl<R: Read> Verifying<R> {
     }
 
     fn error(&self, mismatch: Mismatch) -> io::Error {
-        match self.stored {
-            true => io::Error::new(io::ErrorKind::InvalidData, mismatch.in_store()),
-            false => io::Error::new(io::ErrorKind::InvalidData, mismatch),
+        match &self.holder {
+            None => io::Error::new(io::ErrorKind::InvalidData, mismatch),
+            Some(holder) => io::Error::new(io::ErrorKind::InvalidData, mismatch.held_by(holder)),
         }
     }
 }

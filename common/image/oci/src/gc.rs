@@ -1,9 +1,9 @@
-//! What nothing refers to any more.
+//! Garbage collection: finds blobs that nothing refers to any more.
 //!
-//! Marking errs to one side only: whatever is mentioned stays. A digest counts as mentioned wherever its digits stand, in
-//! `index.json`, in a manifest or configuration that is mentioned itself, in a container's record, in the build cache, in
-//! the table of mounts; no form of these files is relied on. And whatever is young stays, since somebody may be about
-//! to mention it.
+//! Marking is conservative. A digest counts as mentioned if its digits are anywhere in `index.json`, in a
+//! manifest or configuration that is mentioned itself, in a container's record, in the build cache, or in the
+//! table of mounts. The format of these files does not matter. Young blobs are kept too, because something
+//! may be about to mention them.
 
 use std::{
     collections::HashSet,
@@ -20,11 +20,11 @@ use crate::{
     layout::{Error, Layout, MAX_JSON},
 };
 
-/// Digests that are mentioned somewhere, by their hexadecimal digits.
+/// The digests mentioned somewhere, as hexadecimal digits.
 #[derive(Debug, Default)]
 pub struct Marks {
     marked: HashSet<String>,
-    /// Those whose blobs were not looked into yet.
+    /// Digests whose blobs have not been scanned yet.
     fresh: Vec<String>,
 }
 
@@ -42,10 +42,10 @@ impl Marks {
         }
     }
 
-    /// Scans a file. One that is missing mentions nothing.
+    /// Scans a file. A missing file mentions nothing.
     ///
     /// # Errors
-    /// When it cannot be read: then nothing may be taken for unused.
+    /// When the file cannot be read. Nothing may then be treated as unused.
     pub fn scan_file(&mut self, path: &Path) -> Result<(), Error> {
         match fs::read(path) {
             Ok(text) => {
@@ -57,10 +57,10 @@ impl Marks {
         }
     }
 
-    /// Scans all files of a directory with names that end in `.json`, but for some. A directory that is missing holds none.
+    /// Scans all `.json` files in a directory, except those in `without`. A missing directory has none.
     ///
     /// # Errors
-    /// When something cannot be read: then nothing may be taken for unused.
+    /// When something cannot be read. Nothing may then be treated as unused.
     pub fn scan_directory(&mut self, path: &Path, without: &[PathBuf]) -> Result<(), Error> {
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
@@ -76,12 +76,12 @@ impl Marks {
         Ok(())
     }
 
-    /// Whether the digest, or a DiffID, is mentioned.
+    /// Whether the digest or DiffID is mentioned.
     pub fn contains(&self, digest: &Digest) -> bool {
         self.marked.contains(digest.hex())
     }
 
-    /// Looks into the marked blobs that are JSON, for what they mention.
+    /// Scans the marked blobs that are JSON, and the blobs that these mention.
     fn follow(&mut self, layout: &Layout) -> Result<(), Error> {
         while let Some(hex) = self.fresh.pop() {
             let algorithm = if hex.len() == 128 { "sha512" } else { "sha256" };
@@ -94,7 +94,7 @@ impl Marks {
     }
 }
 
-/// The text of a blob that may be JSON; none where it is missing or something else.
+/// The text of a blob that may be JSON; None if the blob is missing or something else.
 fn json_text(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let read = || -> io::Result<Option<Vec<u8>>> {
         let file = fs::File::open(path)?;
@@ -118,42 +118,43 @@ pub struct Garbage {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Where it stands.
+    /// The path of the blob.
     #[serde(skip)]
     pub path: PathBuf,
 }
 
-/// What is to be removed of a layout. Nobody can name an image until it is removed, or dropped.
+/// What is to be removed from a layout. No image can be named until the `Sweep` is removed or dropped.
 #[derive(Debug)]
 pub struct Sweep {
     /// Blobs that nothing refers to.
     pub blobs: Vec<Garbage>,
-    /// What somebody had half written who was killed: blobs, on file systems where these have names, and the layout's own
+    /// Files that a killed process left half-written: blobs, on file systems without unnamed files, and new
     /// lists beside their places.
     pub unfinished: Vec<PathBuf>,
-    /// What is mentioned, for whoever goes on to what hangs on DiffIDs.
+    /// Everything that is mentioned, for callers that collect what belongs to DiffIDs.
     pub marks: Marks,
     grace: Duration,
     lock: Option<fs::File>,
 }
 
 impl Sweep {
-    /// The files, in the order in which they are removed.
+    /// The files, in the order of their removal.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let blobs = self.blobs.iter().map(|blob| &blob.path);
         blobs.chain(&self.unfinished).map(PathBuf::as_path)
     }
 
-    /// Removes them from the layout that they were found in.
+    /// Removes the files from the layout that they were found in.
     ///
     /// # Errors
-    /// When one cannot be removed; those behind it stay.
+    /// When a file cannot be removed; the files after it stay.
     pub fn remove(&mut self, layout: &Layout) -> Result<(), Error> {
         let lock = self.lock.take();
         if !self.blobs.is_empty() {
-            // That nobody refers to it must be on the disk first: others write the list too, and do not sync it.
+            // The list without references to these blobs must be on the disk first: other programs write the
+            // list too, without a sync.
             layout.sync_everything()?;
-            // That takes a while, in which somebody may have taken one up again.
+            // The sync takes a while. Another process may have reused a blob meanwhile.
             let grace = self.grace;
             self.blobs.retain(|blob| is_older(&blob.path, grace).unwrap_or(false));
         }
@@ -163,7 +164,7 @@ impl Sweep {
     }
 }
 
-/// Whether a file was neither made, renamed nor touched during the last `grace`.
+/// Whether a file has not been created, renamed or touched during the last `grace`.
 ///
 /// # Errors
 /// When the system cannot tell.
@@ -171,17 +172,20 @@ pub fn is_older(path: &Path, grace: Duration) -> io::Result<bool> {
     let metadata = fs::symlink_metadata(path)?;
     let latest = metadata.mtime().max(metadata.ctime());
     let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(latest).unwrap_or(0));
-    // A time to come is no age at all.
+    // A file dated in the future has no age.
     Ok(SystemTime::now().duration_since(latest).is_ok_and(|age| age >= grace))
 }
 
 impl Layout {
-    /// The blobs that nothing refers to and that are older than `grace`, and what was left half written. `roots` marks what is
-    /// mentioned outside of this layout. Nothing is removed yet.
+    /// Finds the blobs that nothing refers to and that are older than `grace`, and half-written files.
+    /// Nothing is removed yet.
+    ///
+    /// `roots` marks what is mentioned outside this layout. With `dry_run`, a lost `index.json` is not put
+    /// back.
     ///
     /// # Errors
-    /// When something that may mention a blob cannot be read, or `index.json` was lost, which is put back then where there is
-    /// a copy (not with `dry_run`): nothing may be removed.
+    /// When something that may mention a blob cannot be read. When `index.json` was lost; it is then restored
+    /// from its copy, if there is one. Nothing may be removed in these cases.
     pub fn garbage<E: From<Error>>(
         &self,
         roots: impl FnOnce(&mut Marks) -> Result<(), E>,
@@ -190,7 +194,7 @@ impl Layout {
     ) -> Result<Sweep, E> {
         let edit = self.edit()?;
         if edit.is_restored() {
-            // What somebody else listed since the copy was made is not in it.
+            // The copy lacks entries that other programs made later.
             if !dry_run {
                 edit.commit()?;
             }
@@ -218,7 +222,7 @@ impl Layout {
         names.sort();
         let mut found = Vec::new();
         for name in names {
-            // What is named otherwise is not ours.
+            // A file with another name is not a blob of ours.
             let Ok(digest) = format!("{}:{name}", algorithm.as_str()).parse::<Digest>() else { continue };
             let path = self.blob_path(&digest);
             if marks.contains(&digest) || !is_older(&path, grace).map_err(Error::io("look at", &path))? {

@@ -1,4 +1,4 @@
-//! An image: a manifest and a configuration, chosen from an index by platform.
+//! An image: a manifest and its configuration, selected from an index by platform.
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
@@ -10,34 +10,36 @@ use crate::{
     layout::{Error, Layout},
     media_type::{Kind, kind},
     platform::Platform,
+    shape,
 };
 
-/// How deep indexes may be nested.
+/// The maximum depth of nested indexes.
 pub const MAX_NESTING: u32 = 4;
 
-/// An image in the store, without its layers' content.
+/// An image in the store, without the content of its layers.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The image manifest's descriptor.
     pub descriptor: Descriptor,
-    /// The image manifest; also Docker's schema 2.
+    /// The image manifest, in OCI's or Docker's (schema 2) form.
     pub manifest: ImageManifest,
     /// The image configuration.
     pub configuration: ImageConfiguration,
-    /// The configuration with the members that its type lacks: Docker's `Healthcheck`, `OnBuild`, `Shell`.
+    /// The configuration as JSON, with the members that [`ImageConfiguration`] lacks: Docker's `Healthcheck`,
+    /// `OnBuild`, `Shell`. Null is replaced, and missing members have their defaults.
     pub raw_configuration: Value,
 }
 
 impl Image {
-    /// The image's id in Docker's sense: the digest of its configuration.
+    /// The image's id as Docker defines it: the digest of its configuration.
     ///
     /// # Errors
-    /// When its algorithm is unknown.
+    /// When the digest's algorithm is unknown.
     pub fn id(&self) -> Result<Digest, Error> {
         Ok(Digest::try_from(self.manifest.config().digest())?)
     }
 
-    /// The platform that it was made for.
+    /// The platform that the image was made for.
     pub fn platform(&self) -> Platform {
         Platform::from(&self.configuration)
     }
@@ -54,12 +56,14 @@ impl Image {
 }
 
 impl Layout {
-    /// The image for a descriptor of a manifest or an index. From an index, the best one for `platform` is taken. The
-    /// default platform is this machine's; if its image is not in the store, the first image in the store is taken. A
-    /// single image is taken as it is, unless `platform` asks for another.
+    /// The image for a descriptor of a manifest or an index.
+    ///
+    /// From an index, the best entry for `platform` is used. The default platform is this machine's; if its
+    /// image is not in the store, the first image in the store is used. A single manifest is used whatever
+    /// its platform is, unless `platform` asks for another.
     ///
     /// # Errors
-    /// When a part of it is missing or malformed, or there is no image for the platform.
+    /// When a part of the image is missing or malformed, or there is no image for the platform.
     pub fn image(&self, descriptor: &Descriptor, platform: Option<&Platform>) -> Result<Image, Error> {
         let (descriptor, manifest) = self.choose(descriptor, platform, 0)?;
         if matches!(kind(manifest.config()), Kind::Manifest | Kind::Index | Kind::Layer) {
@@ -70,15 +74,14 @@ impl Layout {
             });
         }
         let digest = Digest::try_from(descriptor.digest())?;
-        let read = |content: &Value| {
-            ImageConfiguration::deserialize(content)
-                .map_err(malformed(manifest.config(), "an image configuration"))
+        let read = |content: &mut Value| {
+            shape::configuration(content).map_err(malformed(manifest.config(), "an image configuration"))
         };
         let (raw_configuration, configuration) = match kind(manifest.config()) {
-            // Docker 1.10 called it `application/octet-stream`. What says that it is something else, and is, belongs to an
-            // artifact.
+            // Docker 1.10 gave the configuration the media type `application/octet-stream`. Another unknown
+            // media type with content that is no configuration belongs to an artifact.
             Kind::Other => {
-                let found = self.read_value(manifest.config()).and_then(|raw| Ok((read(&raw)?, raw)));
+                let found = self.read_value(manifest.config()).and_then(|mut raw| Ok((read(&mut raw)?, raw)));
                 let (configuration, raw) = found.map_err(|error| match error {
                     Error::Malformed { .. } => {
                         let media_type = manifest.config().media_type().to_string();
@@ -89,8 +92,8 @@ impl Layout {
                 (raw, configuration)
             }
             _ => {
-                let raw = self.read_value(manifest.config())?;
-                let configuration = read(&raw)?;
+                let mut raw = self.read_value(manifest.config())?;
+                let configuration = read(&mut raw)?;
                 (raw, configuration)
             }
         };
@@ -120,28 +123,29 @@ impl Layout {
         json::document(&content, expected).map_err(malformed(descriptor, what(expected)))
     }
 
-    /// The manifest of a descriptor.
+    /// Reads the manifest of a descriptor.
     ///
     /// # Errors
-    /// When it is missing, does not match the descriptor, or is not a manifest.
+    /// When the manifest is missing, does not match the descriptor, or is not a manifest.
     pub fn manifest(&self, descriptor: &Descriptor) -> Result<ImageManifest, Error> {
         let value = self.read_value(descriptor)?;
         ImageManifest::deserialize(value).map_err(malformed(descriptor, "an image manifest"))
     }
 
-    /// The index of a descriptor.
+    /// Reads the index of a descriptor.
     ///
     /// # Errors
-    /// When it is missing, does not match the descriptor, or is not an index.
+    /// When the index is missing, does not match the descriptor, or is not an index.
     pub fn index(&self, descriptor: &Descriptor) -> Result<ImageIndex, Error> {
         let value = self.read_value(descriptor)?;
         ImageIndex::deserialize(value).map_err(malformed(descriptor, "an image index"))
     }
 
-    /// All manifests of a descriptor: itself, or those of an index that are in the store.
+    /// All manifests of a descriptor: the manifest itself, or the manifests of an index that are in the
+    /// store.
     ///
     /// # Errors
-    /// When one of them is malformed, or the only one is missing.
+    /// When a manifest is malformed, or the only one is missing.
     pub fn manifests(&self, descriptor: &Descriptor) -> Result<Vec<(Descriptor, ImageManifest)>, Error> {
         let mut found = Vec::new();
         self.collect_manifests(descriptor, 0, &mut found)?;
@@ -170,7 +174,7 @@ impl Layout {
         Ok(())
     }
 
-    /// The entry of an index for this machine, or else the first image that is in the store.
+    /// The chosen entry of an index if it is in the store, or else the first image that is.
     fn present_child<'a>(
         &self,
         index: &'a ImageIndex,
@@ -213,7 +217,8 @@ impl Layout {
     }
 }
 
-/// The best entry of an index for the platform. An entry without a platform could be for any, and is the last choice.
+/// The best entry of an index for the platform. An entry without a platform may be for any platform; it is
+/// the last choice.
 pub fn choose_child<'a>(
     index: &'a ImageIndex,
     descriptor: &Descriptor,
@@ -249,7 +254,8 @@ pub fn choose_child<'a>(
     }
 }
 
-/// Whether an entry of an index is an image for a platform. Signatures and the like have an unknown one.
+/// Whether an entry of an index is an image for a platform. The platform of signatures and similar artifacts
+/// is unknown.
 fn is_image(entry: &Descriptor) -> bool {
     let known = |platform: &_| !Platform::from(platform).is_unknown();
     matches!(kind(entry), Kind::Manifest | Kind::Index) && entry.platform().as_ref().is_none_or(known)

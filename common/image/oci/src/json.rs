@@ -1,5 +1,5 @@
-//! JSON with fixed bytes, so that its digest is fixed; and foreign JSON, read so that no other program can read it
-//! differently.
+//! JSON with reproducible bytes, and so with a reproducible digest; and strict parsing of untrusted JSON, so
+//! that no other program can read it differently.
 
 use std::fmt;
 
@@ -9,24 +9,28 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::media_type::{Kind, kind_of};
+use crate::{
+    media_type::{Kind, kind_of},
+    shape,
+};
 
-/// `value` as JSON, without spaces, with the members of every object sorted by name. Types with hash maps (labels,
-/// annotations, volumes) would otherwise give different bytes each time.
+/// Writes `value` as JSON, without spaces and with the members of every object sorted by name. Types with
+/// hash maps (labels, annotations, volumes) would otherwise give different bytes each time.
 ///
 /// # Errors
-/// When the value cannot be JSON, for example a map whose keys are not strings.
+/// When the value has no JSON form, for example a map whose keys are not strings.
 pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut value = serde_json::to_value(value)?;
     value.sort_all_objects();
     serde_json::to_vec(&value)
 }
 
-/// Parses JSON in which no object has a member twice. Of two members with the same name, some programs take the first
-/// and some the last (RFC 8259, section 4). One program would then check what another does not see.
+/// Parses JSON and rejects objects with a duplicate member. Of two members with the same name, some programs
+/// use the first and some the last (RFC 8259, section 4), so one program could check what another does not
+/// see.
 ///
 /// # Errors
-/// The problem, and its place.
+/// When the JSON is malformed; the error tells where.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Strict.deserialize(&mut deserializer)?;
@@ -34,23 +38,25 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Err
     T::deserialize(value)
 }
 
-/// Parses a manifest or an index, and checks that it is not something else at the same time (CVE-2021-41190). Lists
-/// that Go wrote as `null` are empty.
+/// Parses a manifest or an index, and checks that it cannot be read as something else too (CVE-2021-41190).
+/// Null, which Go writes for what is empty, becomes that. Entries of an index that are no descriptors are left
+/// out, unless all are.
 ///
 /// # Errors
-/// The problem.
+/// When the JSON is malformed or is another kind of document.
 pub fn document(text: &[u8], expected: Kind) -> Result<Value, serde_json::Error> {
     let mut value: Value = from_slice(text)?;
-    for list in ["/layers", "/manifests", "/rootfs/diff_ids"] {
-        null_as_empty(&mut value, list);
-    }
     if matches!(expected, Kind::Manifest | Kind::Index) {
+        for list in ["/layers", "/manifests"] {
+            null_as_empty(&mut value, list);
+        }
         hold(&value, expected)?;
+        shape::document(&mut value, expected)?;
     }
     Ok(value)
 }
 
-/// Checks what [`document`] promises.
+/// Checks that `value` is a document of the `expected` kind and of no other.
 pub(crate) fn hold(value: &Value, expected: Kind) -> Result<(), serde_json::Error> {
     let wrong = |problem: String| Err(serde_json::Error::custom(problem));
     match value.get("schemaVersion") {
@@ -136,8 +142,8 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
-/// Reads a list that Go wrote as `null` (an empty slice) as empty.
-pub(crate) fn null_as_empty(value: &mut Value, pointer: &str) {
+/// Replaces a list that Go wrote as `null` (an empty slice) with an empty one.
+fn null_as_empty(value: &mut Value, pointer: &str) {
     if let Some(list @ Value::Null) = value.pointer_mut(pointer) {
         *list = Value::Array(Vec::new());
     }

@@ -1,7 +1,7 @@
-//! Images as the OCI defines them: digests, references, descriptors, and the image layout that they are stored in.
+//! OCI images: digests, references, descriptors, and the image layout that stores them.
 //!
-//! [`layout::Layout`] is the store at `$STAVE_ROOT/images`: an OCI image layout that skopeo, umoci, podman and crane read
-//! and write as it is, also while we do.
+//! [`layout::Layout`] is the store at `$STAVE_ROOT/images`. It is an OCI image layout. skopeo, umoci, podman
+//! and crane can read and write it directly, also while our tools run.
 
 pub mod digest;
 pub mod gc;
@@ -13,6 +13,7 @@ pub mod media_type;
 pub mod platform;
 pub mod reference;
 pub mod save;
+mod shape;
 pub mod summary;
 pub mod table;
 pub mod timestamp;

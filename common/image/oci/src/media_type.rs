@@ -1,5 +1,5 @@
-//! Media types: what a descriptor points at. Docker's image manifest version 2, schema 2, is read as the OCI's own form,
-//! of which it is the twin.
+//! Media types. Docker's image manifest version 2, schema 2, is read as an OCI manifest, which has the same
+//! members.
 
 use archive::Compression;
 use oci_spec::image::{Descriptor, MediaType};
@@ -17,7 +17,7 @@ pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.ta
 /// `application/vnd.docker.image.rootfs.diff.tar.zstd`
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
-/// What a descriptor points at, as far as reading an image is concerned.
+/// What a descriptor points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// An image manifest.
@@ -28,11 +28,11 @@ pub enum Kind {
     Configuration,
     /// A layer's tar.
     Layer,
-    /// Something else; kept, never interpreted.
+    /// Something else. It is kept but never interpreted.
     Other,
 }
 
-/// The media type of a layer that is compressed like this; none where the image-spec has none.
+/// The media type of a layer with this compression; None if the image-spec has none.
 pub fn of_layer(compression: Compression) -> Option<MediaType> {
     match compression {
         Compression::None => Some(MediaType::ImageLayer),
@@ -42,10 +42,10 @@ pub fn of_layer(compression: Compression) -> Option<MediaType> {
     }
 }
 
-/// Docker's names for layers that are not to be distributed begin so.
+/// The prefix of Docker's media types for layers that must not be distributed.
 const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 
-/// Whether a layer is not to be distributed by registries.
+/// Whether registries must not distribute this layer.
 pub fn is_nondistributable(layer: &Descriptor) -> bool {
     match layer.media_type() {
         MediaType::ImageLayerNonDistributable
@@ -61,7 +61,7 @@ pub fn kind(descriptor: &Descriptor) -> Kind {
     kind_of(descriptor.media_type())
 }
 
-/// What a media type says.
+/// What a media type stands for.
 pub fn kind_of(media_type: &MediaType) -> Kind {
     match media_type {
         MediaType::ImageManifest => Kind::Manifest,

@@ -4,16 +4,64 @@ use std::{fmt, str::FromStr};
 
 use oci_spec::image as spec;
 
-/// An operating system, a processor architecture in Go's names, and its variant: `linux/arm64/v8`.
+/// An operating system, a processor architecture (with Go's name for it) and a variant: `linux/arm64/v8`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
     /// The operating system: `linux`.
     pub os: String,
     /// The architecture: `amd64`.
     pub architecture: String,
-    /// The variant, if the architecture has any: `v7`.
+    /// The variant, if there is one: `v7`.
     pub variant: Option<String>,
 }
+
+/// The systems that Go can compile for (`go tool dist list`). Only these can stand for a platform alone.
+const KNOWN_SYSTEMS: [&str; 17] = [
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
+];
+
+/// The same of architectures.
+const KNOWN_ARCHITECTURES: [&str; 23] = [
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "arm64",
+    "arm64be",
+    "armbe",
+    "loong64",
+    "mips",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "mipsle",
+    "ppc",
+    "ppc64",
+    "ppc64le",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc64",
+    "wasm",
+];
 
 /// A string that is not a [`Platform`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +75,8 @@ impl Platform {
         Self::normalised(spec::Os::default().to_string(), architecture, None)
     }
 
-    /// Whether it is `unknown/unknown`: of what is for no platform, such as an attestation.
+    /// Whether the platform is `unknown/unknown`. Attestations and similar artifacts, which are for no
+    /// platform, have this one.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"
     }
@@ -43,13 +92,24 @@ impl Platform {
             other => (other, None),
         };
         let variant = variant.or_else(|| implied.map(str::to_owned)).filter(|variant| {
-            // The usual variants, which are meant when none is given.
+            // These variants are the default ones and are left out.
             !matches!((architecture, variant.as_str()), ("arm64", "v8" | "8") | ("amd64", "v1") | (_, ""))
         });
         Self { os, architecture: architecture.to_owned(), variant }
     }
 
-    /// How well an image for `offered` runs here: none if it does not, otherwise lower is better.
+    /// A platform of which only the operating system or the architecture is given. The host has the rest, as in
+    /// containerd (platforms.Parse).
+    fn of_one(one: &str) -> Option<Self> {
+        let host = Self::host();
+        if KNOWN_SYSTEMS.contains(&one) {
+            return Some(Self { os: one.to_owned(), ..host });
+        }
+        let platform = Self::normalised(host.os, one.to_owned(), None);
+        KNOWN_ARCHITECTURES.contains(&&*platform.architecture).then_some(platform)
+    }
+
+    /// How well an image for `offered` runs here. Lower is better; None if it does not run.
     pub fn rank(&self, offered: &Platform) -> Option<u32> {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
@@ -60,7 +120,7 @@ impl Platform {
         };
         match (level(self), level(offered)) {
             _ if self.variant == offered.variant => Some(0),
-            // A processor also runs images for an earlier variant; the latest of those is best.
+            // A processor also runs images for earlier variants. The latest of them is best.
             (Some(ours), Some(theirs)) if theirs < ours => Some(ours - theirs),
             _ => None,
         }
@@ -80,6 +140,7 @@ impl FromStr for Platform {
         }
         let lower = |part: &str| part.to_ascii_lowercase();
         match parts[..] {
+            [one] => Self::of_one(&lower(one)).ok_or_else(|| InvalidPlatform(text.to_owned())),
             [os, architecture] => Ok(Self::normalised(lower(os), lower(architecture), None)),
             [os, architecture, variant] => {
                 Ok(Self::normalised(lower(os), lower(architecture), Some(lower(variant))))
@@ -130,7 +191,17 @@ mod tests {
             ("linux/arm", Some("linux/arm/v7")),
             ("linux/arm/v6", Some("linux/arm/v6")),
             ("linux/i386", Some("linux/386")),
-            ("linux", None),
+            ("linux", Some(&*format!("linux/{}", Platform::host().to_string().split_once('/').unwrap().1))),
+            ("AMD64", Some("linux/amd64")),
+            ("x86_64", Some("linux/amd64")),
+            ("aarch64", Some("linux/arm64")),
+            ("armel", Some("linux/arm/v6")),
+            (
+                "windows",
+                Some(&*format!("windows/{}", Platform::host().to_string().split_once('/').unwrap().1)),
+            ),
+            ("solarium", None),
+            ("", None),
             ("linux/", None),
             ("a/b/c/d", None),
             ("linux/../x", None),

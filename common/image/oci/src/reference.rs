@@ -1,4 +1,4 @@
-//! Names of images in Docker's form.
+//! Names of images, in Docker's form.
 
 use std::{fmt, str::FromStr};
 
@@ -8,13 +8,13 @@ use crate::digest::{Digest, InvalidDigest};
 
 const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_TAG: &str = "latest";
-/// The longest repository name, including its registry.
+/// The maximum length of a repository name with its registry, in bytes.
 const MAX_NAME: usize = 255;
 
 /// A full reference: registry, repository, and a tag, a digest or both.
 ///
-/// Missing parts are filled in as Docker does it: `debian` is `docker.io/library/debian:latest`. The short form is used
-/// for display; [`Reference::canonical`] gives the long one.
+/// Missing parts are filled in as Docker does: `debian` is `docker.io/library/debian:latest`. `Display`
+/// prints the short form; [`Reference::canonical`] returns the long one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference {
@@ -55,7 +55,7 @@ enum Reason {
 }
 
 impl Reference {
-    /// The registry's host, with its port if it has one: `docker.io`, `localhost:5000`.
+    /// The registry's host, with its port if there is one: `docker.io`, `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
     }
@@ -65,7 +65,7 @@ impl Reference {
         &self.repository
     }
 
-    /// The tag; none if only a digest was given.
+    /// The tag; None if only a digest was given.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
@@ -75,7 +75,7 @@ impl Reference {
         self.digest.as_ref()
     }
 
-    /// What stands for the image in addresses of its manifest: the digest, or else the tag.
+    /// The last part of the manifest's URL: the digest if there is one, or else the tag.
     pub fn target(&self) -> String {
         let digest = self.digest.as_ref().map(Digest::to_string);
         digest.or(self.tag.clone()).unwrap_or_default()
@@ -92,11 +92,11 @@ impl Reference {
             return self.name();
         }
         match self.repository.strip_prefix("library/") {
-            // "library/a/b" without the prefix would be read as "a/b", and 64 digits or "sha256:a" as an id.
+            // Without the prefix, "library/a/b" would be read as "a/b", and 64 digits or "sha256:a" as an id.
             Some(short) if !short.contains('/') && !looks_like_id(short) && !is_algorithm(short) => {
                 short.to_owned()
             }
-            // The same holds for "docker.io/a.b/c" without the registry.
+            // In the same way, "docker.io/a.b/c" needs its registry.
             _ if self.repository.split_once('/').is_some_and(|(first, _)| is_registry(first)) => self.name(),
             _ => self.repository.clone(),
         }
@@ -107,15 +107,16 @@ impl Reference {
         self.name() + &self.suffix()
     }
 
-    /// The same, without the tag if there is a digest: the tag may refer to something else, or not exist.
+    /// The reference without its tag if it has a digest. The tag may point to another image by now, or may
+    /// not exist.
     pub fn pinned(self) -> Self {
         if self.digest.is_some() { Self { tag: None, ..self } } else { self }
     }
 
-    /// A name that an image is to get: one without a digest, for the image has its own.
+    /// Parses a name to give to an image. It must have no digest, because the image has its own.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// When `text` is not a reference or has a digest.
     pub fn to_give(text: &str) -> Result<Self, String> {
         let reference: Self = text.parse().map_err(|error: InvalidReference| error.to_string())?;
         match reference.digest {
@@ -158,8 +159,8 @@ impl Reference {
     }
 }
 
-/// The first part is a registry if it could not be part of a repository's name, or if it is `localhost` (as in Docker's
-/// distribution/reference, normalize.go).
+/// Whether the first part of a name is a registry: it is `localhost`, or it could not be part of a
+/// repository's name (as in Docker's distribution/reference, normalize.go).
 fn is_registry(part: &str) -> bool {
     part.contains(['.', ':']) || part == "localhost" || part.contains(|c: char| c.is_ascii_uppercase())
 }
@@ -188,7 +189,7 @@ fn looks_like_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// `sha256:4a` is an image's id. Docker does not allow such names either.
+/// `sha256:4a` is an image's id. Docker rejects such names too.
 fn is_algorithm(name: &str) -> bool {
     matches!(name, "sha256" | "sha512")
 }

@@ -1,4 +1,4 @@
-//! The content of a store, for people and programs.
+//! Lists the images of a store, for people and programs.
 
 use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
@@ -12,37 +12,37 @@ use crate::{
     timestamp,
 };
 
-/// An image of the store with all its names.
+/// An image in the store, with all its names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// Its names, in the short form.
+    /// The image's names, in the short form.
     pub references: Vec<String>,
-    /// The digest of its configuration; none if it cannot be read.
+    /// The digest of the image's configuration; None if it cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Digest>,
-    /// The digest of its manifest or index.
+    /// The digest of the image's manifest or index.
     pub digest: String,
-    /// When it was made (RFC 3339), if it says so.
+    /// When the image was made (RFC 3339), if it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// The size of its configuration and its layers, as they are stored.
+    /// The size of the configuration and the layers as stored, in bytes.
     pub size: u64,
-    /// Its platform; for an index, the one that this machine would run.
+    /// The image's platform. For an index, the platform that this machine would run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
-    /// All platforms of an index that are in the store.
+    /// The platforms of an index whose images are in the store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<String>,
-    /// The digests of its layers, lowest first.
+    /// The digests of the layers, lowest first.
     pub layers: Vec<String>,
-    /// Why it cannot be read.
+    /// Why the image cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl Summary {
-    /// An image of which no more is known yet.
+    /// An image whose other members are not known yet.
     fn new(digest: String, references: Vec<String>) -> Self {
         Self {
             references,
@@ -59,13 +59,14 @@ impl Summary {
 }
 
 impl Layout {
-    /// All images, newest first. Unreadable ones are listed with the reason.
+    /// All images, newest first. An unreadable image is listed with the reason.
     ///
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn summaries(&self) -> Result<Vec<Summary>, Error> {
+        let (entries, malformed) = self.list_all()?;
         let mut grouped: Vec<(Descriptor, Vec<String>)> = Vec::new();
-        for Entry { reference, descriptor } in self.list()? {
+        for Entry { reference, descriptor } in entries {
             let reference = reference.map(|reference| reference.to_string());
             match grouped.iter_mut().find(|(other, _)| other.digest() == descriptor.digest()) {
                 Some((_, references)) => references.extend(reference),
@@ -74,7 +75,7 @@ impl Layout {
         }
         let mut images: Vec<_> =
             grouped.into_iter().map(|(image, names)| self.summary(&image, names)).collect();
-        for Malformed { reference, digest, problem } in self.malformed()? {
+        for Malformed { reference, digest, problem } in malformed {
             let names = reference.iter().map(Reference::to_string).collect();
             let error = Some(format!("its entry in index.json is no descriptor: {problem}"));
             images.push(Summary { error, ..Summary::new(digest, names) });
@@ -116,7 +117,7 @@ impl Layout {
 pub fn human_size(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
-        // Three digits that count, as `%.3g` has them.
+        // Three significant digits, as with `%.3g`.
         if size < 999.5 || unit == "TB" {
             let decimals = if size < 9.995 {
                 2

@@ -1,11 +1,11 @@
-//! Tables in the form of Docker's commands.
+//! Tables as Docker's commands print them.
 
 /// The gap between two columns, in spaces.
 const GAP: usize = 3;
-/// The narrowest column, including the gap.
+/// The width of the narrowest column with its gap, in characters.
 const NARROWEST: usize = 10;
 
-/// Lines of text with the columns aligned. `rows` have as many cells as `heads`.
+/// Formats lines of text with aligned columns. Each row has as many cells as `heads`.
 pub fn format(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

@@ -1,4 +1,4 @@
-//! Points in time in the form of images (RFC 3339), in seconds since 1970.
+//! Times as images write them (RFC 3339), in seconds since 1970.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,37 +10,67 @@ use jiff::{
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-/// The time in `SOURCE_DATE_EPOCH`, for reproducible builds.
-pub fn source_date_epoch() -> Option<i64> {
-    std::env::var("SOURCE_DATE_EPOCH").ok()?.trim().parse().ok()
+/// The variable with the time of everything in an image (reproducible-builds.org).
+pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// The last second of the year 9999. RFC 3339 has no later one.
+const LAST: i64 = 253_402_300_799;
+
+/// A value of `SOURCE_DATE_EPOCH` that is no time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("read SOURCE_DATE_EPOCH {0:?}: it is not a number of seconds since 1970")]
+pub struct InvalidEpoch(String);
+
+/// The time in `SOURCE_DATE_EPOCH` of the environment, for reproducible builds; None if it is not set or empty.
+///
+/// # Errors
+/// [`InvalidEpoch`].
+pub fn source_date_epoch() -> Result<Option<i64>, InvalidEpoch> {
+    std::env::var_os(SOURCE_DATE_EPOCH).map_or(Ok(None), |text| epoch(&text.to_string_lossy()))
 }
 
-/// Now, or the time in `SOURCE_DATE_EPOCH` (reproducible-builds.org).
+/// Parses a value of `SOURCE_DATE_EPOCH`: a whole number of seconds since 1970, until the year 9999. None if it
+/// is empty.
+///
+/// # Errors
+/// [`InvalidEpoch`].
+pub fn epoch(text: &str) -> Result<Option<i64>, InvalidEpoch> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = text.parse().ok().filter(|seconds| is_number && (0..=LAST).contains(seconds));
+    seconds.map(Some).ok_or_else(|| InvalidEpoch(text.to_owned()))
+}
+
+/// The current time, or the time in `SOURCE_DATE_EPOCH` (reproducible-builds.org).
 pub fn now() -> i64 {
-    source_date_epoch().unwrap_or_else(|| {
+    source_date_epoch().ok().flatten().unwrap_or_else(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     })
 }
 
-/// `2024-02-29T12:00:00Z`
+/// Formats a time as `2024-02-29T12:00:00Z`.
 pub fn format(seconds: i64) -> String {
-    // A year has four digits in RFC 3339.
+    // RFC 3339 allows only years of four digits.
     let (first, last) = (date(0, 1, 1).at(0, 0, 0, 0), date(9999, 12, 31).at(23, 59, 59, 0));
     let time = EPOCH.saturating_add(SignedDuration::from_secs(seconds)).clamp(first, last);
     format!("{time}Z")
 }
 
-/// Reads `2024-02-29T12:00:00.5+01:00`; fractions of a second are dropped. None if it is not such a time.
+/// Parses a time such as `2024-02-29T12:00:00.5+01:00`. Fractions of a second are dropped. None if `text` is
+/// not such a time.
 pub fn parse(text: &str) -> Option<i64> {
     let text = text.trim();
-    // ISO 8601 has years of six digits too, and dates without `-`.
+    // ISO 8601 also allows years of six digits, and dates without `-`.
     if text.as_bytes().get(4) != Some(&b'-') {
         return None;
     }
     let pieces = Pieces::parse(text).ok()?;
     let (time, offset) = (pieces.date().to_datetime(pieces.time()?), pieces.to_numeric_offset()?);
-    // A point in time, without a calendar or a place.
+    // Only a point in time is accepted, without a time zone or calendar.
     if pieces.time_zone_annotation().is_some() {
         return None;
     }
@@ -48,7 +78,7 @@ pub fn parse(text: &str) -> Option<i64> {
     Some(whole.duration_since(EPOCH).as_secs() - i64::from(offset.seconds()))
 }
 
-/// How long ago, in Docker's words: `3 weeks ago`.
+/// The age of `then`, in Docker's words: `3 weeks ago`.
 pub fn ago(then: i64, now: i64) -> String {
     let seconds = (now - then).max(0);
     let (count, unit) = match seconds {
@@ -104,6 +134,17 @@ mod tests {
         }
         assert_eq!(format(i64::MIN), "0000-01-01T00:00:00Z");
         assert_eq!(format(i64::MAX), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn times_of_reproducible_builds() {
+        for (text, time) in [("", None), (" \n", None), ("0", Some(0)), ("1700000000\n", Some(1_700_000_000))]
+        {
+            assert_eq!(epoch(text), Ok(time), "{text:?}");
+        }
+        for text in ["soon", "1.5", "-1", "+1", "1e9", "253402300800", "99999999999999999999"] {
+            assert_eq!(epoch(text), Err(InvalidEpoch(text.to_owned())));
+        }
     }
 
     #[test]

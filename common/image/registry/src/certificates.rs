@@ -1,4 +1,4 @@
-//! The certificates of a connection: those that are trusted, and our own.
+//! The certificates of a connection: trusted ones and our own.
 
 use std::{
     fs,
@@ -9,19 +9,20 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, parse_pem};
 
 use crate::{Error, Options};
 
-/// Where Docker and podman keep certificates for one registry (containers-certs.d(5)).
+/// The directories with certificates for single registries, of podman and Docker (containers-certs.d(5)).
 const PER_HOST: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
-/// What a connection needs.
+/// The certificates for a connection.
 pub(crate) struct Certificates {
-    /// The system's certificates, those that the user trusts for this host, and those of his options.
+    /// The system's certificates, those configured for this host, and those of the options.
     pub(crate) trusted: Vec<Certificate<'static>>,
-    /// Ours, for a server that asks.
+    /// Our own certificate, for a server that asks for one.
     pub(crate) own: Option<ClientCert>,
 }
 
 impl Certificates {
-    /// Reads those for `host`. An `insecure` connection trusts any certificate, so the trusted ones are not read.
+    /// Reads the certificates for `host`. An `insecure` connection trusts any certificate, so the trusted
+    /// ones are not read.
     pub(crate) fn read(options: &Options, host: &str, insecure: bool) -> Result<Self, Error> {
         let per_host = PER_HOST.iter().map(|directory| Path::new(directory).join(host));
         let mut directories: Vec<PathBuf> = per_host.filter(|directory| directory.is_dir()).collect();
@@ -43,7 +44,7 @@ impl Certificates {
     }
 }
 
-/// The files of a directory, in the order of their names.
+/// The files of a directory, sorted by name.
 fn listed(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let entries = entries.map_err(|error| wrong(directory, error))?;
@@ -52,7 +53,8 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// The first `NAME.cert` with its `NAME.key`. One without the other is a mistake that would be hard to find.
+/// The first `NAME.cert` with its `NAME.key`. A file without its partner is an error, because the mistake
+/// would be hard to find.
 fn own(files: &[PathBuf]) -> Result<Option<ClientCert>, Error> {
     let pair = |path: &PathBuf| (path.with_extension("cert"), path.with_extension("key"));
     let halves = files.iter().filter(|path| has_extension(path, "cert") || has_extension(path, "key"));

@@ -1,4 +1,4 @@
-//! How registries are reached.
+//! Connects to registries.
 
 use std::{path::PathBuf, sync::Once, time::Duration};
 
@@ -21,17 +21,17 @@ pub struct Options {
     pub insecure: bool,
     /// A file of certificates (PEM) to trust in addition to the system's.
     pub cacert: Option<PathBuf>,
-    /// A directory in the form of containers-certs.d(5), in addition to those of the system for the registry.
+    /// A directory of certificates as in containers-certs.d(5), in addition to the system's ones.
     pub cert_dir: Option<PathBuf>,
-    /// Hosts, with or without a path, that are asked before the registry itself when an image is pulled.
+    /// Hosts, with or without a path, to try before the registry itself when an image is pulled.
     pub mirrors: Vec<String>,
-    /// The file with credentials, instead of the usual ones.
+    /// The file with credentials, instead of the usual files.
     pub authfile: Option<PathBuf>,
-    /// A name and a password, instead of those of any file.
+    /// A name and a password, instead of those in any file.
     pub login: Option<Login>,
-    /// How many times an error is retried without progress.
+    /// How often an attempt without progress is repeated.
     pub retries: u32,
-    /// How long a server may be silent.
+    /// How long a server may be silent before the connection is aborted.
     pub timeout: Duration,
     /// The slowest acceptable connection.
     pub pace: Pace,
@@ -56,13 +56,13 @@ impl Default for Options {
     }
 }
 
-/// Reaches registries as its options say.
+/// A client that connects to registries according to its [`Options`].
 #[derive(Debug)]
 pub struct Client {
     options: Options,
 }
 
-/// Docker's own registry has another host than the names of its images.
+/// The host of Docker's registry differs from the one in its images' names.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
 impl Client {
@@ -70,7 +70,7 @@ impl Client {
     pub fn new(options: Options) -> Self {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
-            // It does not matter if a provider was installed before.
+            // It does not matter if a provider has been installed already.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
         Self { options }
@@ -80,12 +80,12 @@ impl Client {
         &self.options
     }
 
-    /// The places that an image can be pulled from: mirrors, then its registry.
+    /// The places to pull an image from: the mirrors, then its registry.
     pub(crate) fn places(&self, reference: &Reference) -> Result<Vec<Place>, Error> {
         places::to_pull(&self.options.mirrors, reference)
     }
 
-    /// Reaches one of the places of an image.
+    /// Opens the repository at one of the places of an image.
     pub(crate) fn open(&self, place: &Place, access: Access) -> Result<Repository, Error> {
         let Place { registry, repository, .. } = place;
         let insecure = self.options.insecure || place.insecure;
@@ -97,7 +97,7 @@ impl Client {
         Ok(Repository::new(http, base, repository, access, self.options.retries, credentials))
     }
 
-    /// Connections to a registry, and its address.
+    /// Connections to a registry, and its base address.
     pub(crate) fn reach(&self, registry: &str, insecure: bool) -> Result<(Http, Url), Error> {
         let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
         if format!("{host}/a").parse::<Reference>().is_err() {
@@ -111,14 +111,15 @@ impl Client {
         Ok((http, base))
     }
 
-    /// Reaches a host that is not a registry, without credentials.
+    /// Connects to a host that is not a registry, without credentials.
     pub(crate) fn open_elsewhere(&self, url: &Url) -> Result<Repository, Error> {
         let http = Http::new(&self.options, url.authority(), self.options.insecure)?;
         let base = Url::host(url.is_tls(), url.authority());
         Ok(Repository::new(http, base, "", Access::Pull, self.options.retries, None))
     }
 
-    /// Whether a registry that may speak plain HTTP does so.
+    /// The base address of a registry that may speak plain HTTP: with TLS if it answers that way, or else
+    /// without.
     fn detect(&self, http: &Http, host: &str) -> Result<Url, Error> {
         let tls = Url::host(true, host);
         let probe =
@@ -130,7 +131,7 @@ impl Client {
                 let plain = Url::host(false, host);
                 match probe(&plain) {
                     Ok(_) => Ok(plain),
-                    // There may be no other way than the proxy, so its error counts.
+                    // The proxy may be the only way out, so its error is the one to report.
                     Err(_) if error.is_at_proxy() => Err(error),
                     Err(error) => Err(error),
                 }

@@ -1,4 +1,4 @@
-//! A name in a registry → a name in another one. Blobs pass through memory, and are stored nowhere on the way.
+//! Copies an image from one registry to another. Blobs pass through memory and are not stored.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,15 +24,16 @@ use crate::{
     upload::{Blobs, Uploads},
 };
 
-/// The limit of all manifests of an image together, in bytes: they are held in memory.
+/// The maximum size of all manifests of an image together, in bytes. They are held in memory.
 const MAX_MANIFESTS: usize = 32 << 20;
 
-/// Copies an image: first blobs, then manifests, last the one that gets the name. An index is copied whole, with what it names of
-/// attestations too, or with `platform` only the image for that. Blobs that the destination has, or can take from another of its
-/// repositories, are not sent.
+/// Copies an image: first the blobs, then the manifests. The manifest that gets the name comes last.
+///
+/// An index is copied whole, with its attestations, or with `platform` only the image for that platform.
+/// Blobs that the destination has, or can mount from another of its repositories, are not sent.
 ///
 /// # Errors
-/// When the source does not have it whole, or the destination refuses it.
+/// When the image at the source is not complete, or the destination rejects it.
 pub fn copy(
     (from, source): (&Client, &Reference),
     (to, destination): (&Client, &Reference),
@@ -48,7 +49,7 @@ pub fn copy(
     check_digest(destination, &root)?;
     let repository = to.repository(destination, Access::Push)?;
     let blobs = blobs_of(&tree.images()?);
-    // A registry gives its own blobs from one repository to another.
+    // A registry can mount a blob from one of its repositories into another.
     let origins: HashMap<String, String> = match source.registry() == destination.registry() {
         true => blobs
             .iter()
@@ -67,10 +68,10 @@ pub fn copy(
 struct Tree<'a> {
     repository: &'a Repository,
     progress: &'a dyn Progress,
-    /// Each after those that it names.
+    /// Each comes after those it names.
     manifests: Vec<Manifest>,
     seen: HashSet<Digest>,
-    /// In bytes.
+    /// The total size in bytes.
     size: usize,
 }
 
@@ -105,7 +106,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// The manifests alone, read.
+    /// The image manifests, parsed.
     fn images(&self) -> Result<Vec<ImageManifest>, Error> {
         self.manifests
             .iter()
@@ -129,7 +130,7 @@ impl Blobs for Repository {
     }
 }
 
-/// The body of an answer, with the request in its errors.
+/// The body of an answer. Its errors name the request.
 struct Body(AnswerBody);
 
 impl Read for Body {

@@ -1,24 +1,25 @@
-//! Taking images out of a registry (OCI distribution-spec, "Content Management").
+//! Removes images from a registry (OCI distribution-spec, "Content Management").
 
 use oci::{Digest, Reference};
 
 use crate::{Client, Error, repository::Access};
 
-/// What was taken out of a registry.
+/// What was removed from a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deleted {
-    /// The name alone.
+    /// Only the name.
     Tag(String),
-    /// The manifest, and so all names that it had.
+    /// The manifest, and with it all its names.
     Manifest(Digest),
 }
 
 impl Client {
-    /// Takes out a name; where the registry can only take out whole manifests, fails and says so. A name with a digest takes out
-    /// the manifest with all its names.
+    /// Removes a name from the registry. If the name has a digest, the manifest is removed with all its
+    /// names.
     ///
     /// # Errors
-    /// When the registry has no such image, or does not let us.
+    /// When the registry has no such image, or does not allow the removal. [`Error::NoUntag`] when it can
+    /// only remove whole manifests.
     pub fn delete(&self, reference: &Reference) -> Result<Deleted, Error> {
         let repository = self.repository(reference, Access::Delete)?;
         let url = repository.url(&format!("manifests/{}", reference.target()))?;
@@ -27,7 +28,7 @@ impl Client {
         match (answer, reference.digest()) {
             (Ok(_), Some(digest)) => Ok(Deleted::Manifest(digest.clone())),
             (Ok(_), None) => Ok(Deleted::Tag(reference.to_string())),
-            // "The request was not supported": distribution 2.x knows manifests by digest alone here.
+            // "The request was not supported": distribution 2.x can only delete a manifest by its digest.
             (Err(error), None) if error.is_unsupported() => {
                 let digest = repository.digest_of(&reference.target())?;
                 let name = reference.to_string();

@@ -1,4 +1,5 @@
-//! The progress of a pull or a push, on standard error: bars on a terminal, otherwise the lines that Docker prints.
+//! Shows the progress of a pull or a push on standard error: bars on a terminal, otherwise the lines that
+//! Docker prints.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use oci::Digest;
 
 use crate::progress::{Event, Progress};
 
-/// Shows progress to people.
+/// Prints progress for people.
 #[derive(Debug)]
 pub struct Display {
     form: Form,
@@ -21,11 +22,11 @@ pub struct Display {
 /// The kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
-    /// Layers are downloaded.
+    /// Downloads layers.
     Pull,
-    /// Layers are downloaded and unpacked.
+    /// Downloads and unpacks layers.
     PullAndApply,
-    /// Layers are sent.
+    /// Sends layers.
     Push,
 }
 
@@ -37,7 +38,7 @@ enum Form {
 }
 
 impl Display {
-    /// A display that fits standard error; with `quiet`, one that prints nothing.
+    /// A display for standard error. With `quiet` it prints nothing.
     pub fn new(job: Job, quiet: bool) -> Self {
         let form = match (quiet, io::stderr().is_terminal()) {
             (true, _) => Form::Quiet,
@@ -52,7 +53,7 @@ impl Display {
         match &self.form {
             Form::Quiet => {}
             Form::Lines => operation::tell!("{text}"),
-            // A terminal that has gone does not stop the work.
+            // If the terminal is gone, the work still goes on.
             Form::Bars { all, .. } => drop(all.println(text)),
         }
     }
@@ -133,7 +134,7 @@ fn show(bar: &ProgressBar, event: &Event, words: Option<String>, job: Job) {
     }
     let Some(words) = words else { return };
     if matches!(event, Event::Retrying(..)) {
-        // The bar returns with the next bytes.
+        // The bar returns when the next bytes arrive.
         bar.set_position(0);
     }
     bar.set_style(style("{prefix}: {msg}"));

@@ -1,4 +1,4 @@
-//! Downloads one blob from a registry into the store. It can be read while it arrives.
+//! Downloads one blob from a registry into the store. The blob can be read while it arrives.
 
 use std::{
     fs::File,
@@ -27,13 +27,14 @@ use crate::{
     url::Url,
 };
 
-/// How many bytes are taken from a connection before they are written.
+/// How many bytes are read from a connection before they are written.
 const BUFFER: usize = 256 << 10;
-/// After an attempt that brought this many bytes, counting starts again.
+/// An attempt that transferred this many bytes made progress; the retries are then counted anew.
 const PROGRESS: u64 = 64 << 10;
 
-/// A blob that grows. Its reader waits for bytes that have not arrived, and sees the end only after all of it was
-/// checked. If the bytes were wrong and are downloaded again from elsewhere, the reader gets an error and starts again.
+/// A blob that is being downloaded. Its reader waits for bytes that have not arrived, and reaches the end
+/// only after the whole blob has been checked. If the bytes were wrong and are downloaded again from another
+/// place, the reader gets an error and must start again.
 #[derive(Debug, Default)]
 pub(crate) struct Growing {
     state: Mutex<State>,
@@ -43,14 +44,14 @@ pub(crate) struct Growing {
 #[derive(Debug, Default)]
 struct State {
     file: Option<Arc<File>>,
-    /// How many bytes can be read.
+    /// The number of bytes that can be read.
     size: u64,
     end: Option<End>,
     /// How often the download was started.
     beginnings: u32,
-    /// Which of the starts was opened last.
+    /// The start at which the blob was last opened.
     opened: u32,
-    /// Whether it will be started again if its bytes turn out to be wrong.
+    /// Whether the download will start again if the bytes turn out to be wrong.
     replaceable: bool,
 }
 
@@ -70,7 +71,7 @@ impl Growing {
         self.changed.notify_all();
     }
 
-    /// Starts it, in this file.
+    /// Starts the download, in the file of `writer`.
     fn begin(&self, writer: &BlobWriter) -> io::Result<()> {
         let file = Arc::new(writer.file()?);
         self.change(|state| {
@@ -80,7 +81,7 @@ impl Growing {
         Ok(())
     }
 
-    /// Whether it was started again since it was opened. Waits while that may still happen.
+    /// Whether the download was started again after the blob was opened. Waits while that may still happen.
     pub(crate) fn begun_again(&self) -> bool {
         let mut state = self.lock();
         while state.beginnings <= state.opened && state.end.is_none() && state.replaceable {
@@ -89,21 +90,22 @@ impl Growing {
         state.beginnings > state.opened && !matches!(state.end, Some(End::Failed))
     }
 
-    /// Reads it, from its current start.
+    /// Opens a reader at the current start.
     pub(crate) fn follow(self: &Arc<Self>) -> Following {
         let mut state = self.lock();
         state.opened = state.beginnings.max(1);
         Following { blob: self.clone(), position: 0, beginning: state.opened }
     }
 
-    /// Marks it as failed: there will be no more bytes.
+    /// Marks the download as failed: no more bytes will come.
     pub(crate) fn fail(&self) {
         self.change(|state| {
             state.end.get_or_insert(End::Failed);
         });
     }
 
-    /// Waits until there is something after `position`. Returns how much there is, and whether that is all.
+    /// Waits for bytes after `position`. Returns the file, its readable size, and whether that is the whole
+    /// blob.
     fn wait(&self, position: u64, beginning: u32) -> io::Result<(Arc<File>, u64, bool)> {
         let mut state = self.lock();
         loop {
@@ -125,7 +127,7 @@ impl Growing {
 pub(crate) struct Following {
     blob: Arc<Growing>,
     position: u64,
-    /// Which of the starts is read.
+    /// The start that is read.
     beginning: u32,
 }
 
@@ -153,10 +155,11 @@ pub(crate) struct Downloads<'a> {
 }
 
 impl Downloads<'_> {
-    /// Downloads a blob to its place: from one source after the other, with retries.
+    /// Downloads a blob into the store, with retries, from one source after the other.
     ///
-    /// If a source fails, the next one continues. If the bytes are wrong, the next one starts again. If some of the
-    /// wrong bytes came from an earlier source, that one may be at fault, and the same source starts again.
+    /// If a source fails, the next one continues. If the bytes are wrong, the next one starts again. If some
+    /// of the wrong bytes came from an earlier source, that source may be at fault, so the same source starts
+    /// again.
     pub(crate) fn fetch(&self, descriptor: &Descriptor, blob: &Growing) -> Result<(), Error> {
         let digest = Digest::try_from(descriptor.digest())?;
         let begin = || -> Result<BlobWriter, Error> {
@@ -198,8 +201,8 @@ impl Downloads<'_> {
                 }
             }
         }
-        // Last, where the descriptor says that it is (image-spec, descriptor.md, "urls"): no registry has the base layers of
-        // Windows, which may not be distributed.
+        // Last, try the URLs in the descriptor (image-spec, descriptor.md, "urls"). No registry has the base
+        // layers of Windows, because they must not be distributed.
         for url in descriptor.urls().iter().flatten() {
             let outcome = self.sources.elsewhere(url).and_then(|(source, url)| {
                 if writer.size() > 0 {
@@ -220,7 +223,7 @@ impl Downloads<'_> {
         Err(last)
     }
 
-    /// Moves a checked blob to its place.
+    /// Moves a checked blob into place.
     fn place(&self, digest: &Digest, writer: BlobWriter, blob: &Growing) -> Result<(), Error> {
         let sealed: SealedBlob = writer.seal()?;
         let size = sealed.size();
@@ -233,7 +236,8 @@ impl Downloads<'_> {
         Ok(())
     }
 
-    /// Downloads from one source, with retries, and checks the digest. The blob is among the source's blobs, or at `url`.
+    /// Downloads from one source, with retries, and checks the digest. Without `url`, the blob is one of the
+    /// repository's blobs.
     fn receive_all(
         &self,
         source: &Repository,
@@ -282,7 +286,7 @@ impl Downloads<'_> {
         let mut skip = match answer.status.as_u16() {
             206 => begins_at(&answer, from).map(|()| 0)?,
             416 => return Err(too_little(digest, size, from)),
-            // This server does not support ranges, and starts from the beginning.
+            // This server does not support ranges and starts from the beginning.
             _ => from,
         };
         let length = answer.length();
@@ -293,7 +297,7 @@ impl Downloads<'_> {
             let found = if more { size } else { found };
             return Err(Mismatch::Size { digest: digest.clone(), expected: size, found, more }.into());
         }
-        // Only an answer with a known end can be too short. Any other can be cut off.
+        // Only an answer of known length can be too short. Any other may have been cut off.
         let framed = length.is_some() || answer.header(header::TRANSFER_ENCODING).is_some();
         let broken =
             Error::Connection { request: answer.request.clone(), cause: crate::error::Cause::Broken };
@@ -323,7 +327,7 @@ impl Downloads<'_> {
     }
 }
 
-/// Fills the buffer. Returns how far, and whether the end was reached or an error occurred.
+/// Fills the buffer. Returns the number of bytes, and whether the end was reached or an error occurred.
 fn fill(body: &mut crate::http::AnswerBody, buffer: &mut [u8]) -> (usize, Result<bool, Error>) {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -336,7 +340,7 @@ fn fill(body: &mut crate::http::AnswerBody, buffer: &mut [u8]) -> (usize, Result
     (filled, Ok(false))
 }
 
-/// `Content-Range: bytes 5-9/10` must begin where we asked for (RFC 9110, section 14.4).
+/// Checks that `Content-Range: bytes 5-9/10` begins at the requested offset (RFC 9110, section 14.4).
 fn begins_at(answer: &Answer, from: u64) -> Result<(), Error> {
     let range = answer.header(header::CONTENT_RANGE).unwrap_or_default();
     let start = range.trim().strip_prefix("bytes ").and_then(|range| range.split('-').next());
@@ -357,7 +361,7 @@ pub(crate) fn failed(verb: &'static str, digest: &Digest) -> impl FnOnce(io::Err
     move |source| Error::Blob { verb, digest, source }
 }
 
-/// Reports a mismatch that the writer found as itself.
+/// Returns a mismatch found by the writer as itself, and any other error as an error of writing.
 fn written(digest: &Digest, error: io::Error) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Mismatch>()) {
         Some(mismatch) => mismatch.clone().into(),

@@ -1,4 +1,4 @@
-//! Why an image could not be pulled or pushed.
+//! Why a registry operation failed.
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::{
     url::Url,
 };
 
-/// What went wrong.
+/// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No answer, or only part of one.
+    /// There was no answer, or only a part of one.
     #[error("{request}: {cause}")]
     Connection {
         /// The request.
@@ -21,7 +21,7 @@ pub enum Error {
         /// The cause.
         cause: Cause,
     },
-    /// An answer that refuses the request.
+    /// The server rejected the request.
     #[error("{request}: {status}{}", detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default())]
     Refused {
         /// The request.
@@ -30,12 +30,13 @@ pub enum Error {
         status: ureq::http::StatusCode,
         /// The registry's explanation.
         detail: Option<Box<str>>,
-        /// When the registry wants the next attempt.
+        /// How long the registry asks to wait before the next attempt.
         retry_after: Option<Duration>,
-        /// Whether it comes from another host, to which the registry redirected: an object store.
+        /// Whether the answer came from another host that the registry redirected to, such as an object
+        /// store.
         elsewhere: bool,
     },
-    /// An answer that a registry must not give.
+    /// The answer breaks the protocol.
     #[error("{request}: {problem}")]
     Answer {
         /// The request.
@@ -43,27 +44,27 @@ pub enum Error {
         /// The problem with the answer.
         problem: String,
     },
-    /// Credentials that could not be read.
+    /// Credentials could not be read.
     #[error("read credentials for {registry} from {from}: {problem}")]
     Credentials {
         /// The registry's host.
         registry: String,
-        /// The file, or the program.
+        /// The file or the program.
         from: String,
         /// The problem.
         problem: String,
     },
-    /// A login that could not be kept, or removed.
+    /// A login could not be stored or removed.
     #[error("edit the login for {registry} in {place}: {problem}")]
     Login {
         /// The registry's host.
         registry: String,
-        /// The file, or the program.
+        /// The file or the program.
         place: String,
         /// The problem.
         problem: String,
     },
-    /// Content of a registry that is not what it should be.
+    /// Content from a registry is malformed.
     #[error("read {name}: {problem}")]
     Content {
         /// The image.
@@ -71,18 +72,18 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
-    /// A registry that removes whole manifests only.
+    /// The registry can only remove whole manifests.
     #[error("remove {name}: the registry does not remove a name alone")]
     NoUntag {
         /// The name.
         name: String,
-        /// The name of its manifest, by digest.
+        /// The image's name with the digest of its manifest.
         digest: Option<String>,
     },
-    /// An environment variable that does not hold the address of a proxy.
+    /// An environment variable does not hold the address of a proxy.
     #[error("read {variable}: {problem}")]
     Proxy {
-        /// Its name.
+        /// The variable's name.
         variable: &'static str,
         /// The problem.
         problem: String,
@@ -95,21 +96,21 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
-    /// An address that is not valid.
+    /// An address is not valid.
     #[error("read address {address:?}: {problem}")]
     Address {
-        /// As it was given.
+        /// The address as it was given.
         address: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// A host name that is not valid.
+    /// A host name is not valid.
     #[error("{0:?} is not a registry's host and port")]
     Host(String),
     /// A URL in a descriptor cannot be used.
     #[error("the descriptor's url cannot be used: {0}")]
     Elsewhere(String),
-    /// A file of the containers-registries.conf(5) kind could not be used.
+    /// A file such as containers-registries.conf(5) could not be used.
     #[error("read {}: {problem}", path.display())]
     Places {
         /// The file.
@@ -117,7 +118,7 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
-    /// A registry that such a file blocks.
+    /// The configuration blocks the registry.
     #[error("{name} is blocked by {}", path.display())]
     Blocked {
         /// The image.
@@ -125,7 +126,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// An image that cannot be pushed under that name.
+    /// The image cannot be pushed under that name.
     #[error("push {name}: {problem}")]
     Destination {
         /// The name.
@@ -133,7 +134,7 @@ pub enum Error {
         /// The reason.
         problem: String,
     },
-    /// An image that the store does not have whole.
+    /// The store does not have the complete image.
     #[error("push {name}: the store lacks {missing} of it")]
     Incomplete {
         /// The name.
@@ -141,20 +142,20 @@ pub enum Error {
         /// The platforms, or digests.
         missing: String,
     },
-    /// The image store.
+    /// The image store failed.
     #[error(transparent)]
     Store(#[from] layout::Error),
-    /// A blob that could not be written to the store, or read from it.
+    /// A blob could not be written to the store, or read from it.
     #[error("{verb} blob {digest}: {source}")]
     Blob {
-        /// The verb of the attempt.
+        /// What was attempted.
         verb: &'static str,
         /// The blob.
         digest: String,
         /// The cause.
         source: io::Error,
     },
-    /// Another download failed before.
+    /// Another download failed first.
     #[error("aborted: another download failed")]
     GivenUp,
 }
@@ -172,12 +173,12 @@ impl From<oci::digest::InvalidDigest> for Error {
 }
 
 impl Error {
-    /// Whether the registry wants credentials, or other ones.
+    /// Whether the registry wants credentials, or other credentials.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 401 | 403))
     }
 
-    /// Whether it is about a request to `registry`, a host.
+    /// Whether the error is about a request to `registry` (a host).
     pub fn is_from(&self, registry: &str) -> bool {
         match self {
             Self::Connection { request, .. }
@@ -187,12 +188,12 @@ impl Error {
         }
     }
 
-    /// Whether the registry says that the thing does not exist.
+    /// Whether the registry says that the requested thing does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.as_u16() == 404)
     }
 
-    /// Whether the registry says that it cannot do this at all.
+    /// Whether the registry says that it does not support the request.
     pub(crate) fn is_unsupported(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 400 | 405 | 501))
     }
@@ -202,7 +203,7 @@ impl Error {
         matches!(self, Self::Connection { cause: Cause::Certificate(_), .. })
     }
 
-    /// Whether the proxy wants a password.
+    /// Whether the proxy caused the error.
     pub(crate) fn is_at_proxy(&self) -> bool {
         matches!(self, Self::Connection { cause: Cause::Proxy { .. }, .. })
     }
@@ -217,7 +218,7 @@ impl Error {
         }
     }
 
-    /// The variable that names the proxy, and the requested host.
+    /// The environment variable that names the proxy, and the requested host.
     fn at_proxy(&self) -> Option<(&'static str, &str)> {
         match self {
             Self::Connection { request, .. } | Self::Refused { request, .. } => {
@@ -227,12 +228,12 @@ impl Error {
         }
     }
 
-    /// Whether the bytes do not match their digest or size.
+    /// Whether the content does not match its digest or size.
     pub(crate) fn is_wrong_content(&self) -> bool {
         matches!(self, Self::Store(layout::Error::Mismatch(_)))
     }
 
-    /// What the user can do about it; `registry` is the requested host.
+    /// What the user can do about the error. `registry` is the requested host.
     pub fn hint(&self, registry: &str) -> Option<String> {
         match self {
             Self::Refused { elsewhere: true, .. } if self.is_denied() => {
@@ -288,25 +289,25 @@ fn passes(status: ureq::http::StatusCode) -> bool {
 pub enum Cause {
     /// The host has no address.
     Name,
-    /// An error of the system.
+    /// A system call failed.
     System(io::Error),
     /// The server was silent for this long.
     Silence(Duration),
     /// The connection was too slow.
     Slow(Pace),
-    /// The connection ended early.
+    /// The connection was closed early.
     Broken,
     /// The server's certificate is not trusted.
     Certificate(String),
     /// The server does not speak TLS.
     NotTls,
-    /// The server does not speak HTTP, or sent something else that a retry does not change.
+    /// The server does not speak HTTP, or broke the protocol in another way that a retry does not change.
     Protocol(String),
-    /// The status with which a proxy refused a tunnel.
+    /// The proxy rejected a tunnel with this status.
     Status(ureq::http::StatusCode),
     /// The proxy could not be used.
     Proxy {
-        /// Its address, without user and password.
+        /// The proxy's address, without user and password.
         proxy: String,
         /// The cause.
         cause: Box<Cause>,
@@ -323,7 +324,7 @@ impl Cause {
         }
     }
 
-    /// Whether no server was there to answer.
+    /// Whether no server answered at all.
     pub(crate) fn is_absence(&self) -> bool {
         match self {
             Self::Name => true,
@@ -361,13 +362,13 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A request, for messages: `get http://localhost:5000/v2/`. The part after `?` is left out, because it may hold a
-/// secret.
+/// A request, for error messages: `get http://localhost:5000/v2/`. The query is left out, because it may hold
+/// a secret.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub(crate) method: &'static str,
     pub(crate) url: Url,
-    /// The proxy that it goes through.
+    /// The proxy that the request goes through.
     pub(crate) proxy: Option<Proxy>,
 }
 
@@ -381,7 +382,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// A server's text, made fit for one line of a terminal.
+/// A server's text as one line that is safe to print on a terminal. Long text is shortened.
 pub(crate) fn plain(text: &str) -> String {
     let words = text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
     let line = words.collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! A file on any web server, in the way that registries are reached: the same certificates, proxies and limits.
+//! Downloads a file from any web server, with the same certificates, proxies and limits as for registries.
 
 use std::{io, time::SystemTime};
 
@@ -11,7 +11,7 @@ use crate::{
     url::{Url, without_user},
 };
 
-/// A file that comes.
+/// A file being downloaded.
 pub struct Download {
     /// `Last-Modified`, in seconds since 1970.
     pub modified: Option<i64>,
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Download {
 }
 
 impl Download {
-    /// The next bytes; none at the end.
+    /// Reads the next bytes into `buffer` and returns their number; 0 at the end.
     ///
     /// # Errors
     /// [`Error::Connection`].
@@ -36,7 +36,7 @@ impl Download {
 
 /// An answer to a request.
 pub struct Reply {
-    /// `Content-Type`, or nothing.
+    /// `Content-Type`; empty if there is none.
     pub media_type: String,
     body: AnswerBody,
 }
@@ -54,21 +54,21 @@ impl io::Read for Reply {
 }
 
 impl Client {
-    /// Asks for the file at `address`, `http://…` or `https://…`, and follows where the server sends us.
+    /// Downloads the file at `address` (`http://…` or `https://…`). Redirections are followed.
     ///
     /// # Errors
-    /// [`Error::Address`]; when there is no answer, or one that is no file.
+    /// [`Error::Address`]; when there is no answer, or the server rejects the request.
     pub fn get(&self, address: &str) -> Result<Download, Error> {
         let answer = self.answer(address, &[], None)?;
         let modified = answer.date(header::LAST_MODIFIED).map(seconds);
         Ok(Download { modified, body: answer.into_body() })
     }
 
-    /// Sends a request with these headers: a POST if it has a body, else a GET. Follows where the server sends us; an
-    /// `Authorization` goes only to the host that it is for.
+    /// Sends a request with these headers: a POST if there is a body, otherwise a GET. Redirections are
+    /// followed. An `Authorization` header is sent only to the host of `address`.
     ///
     /// # Errors
-    /// [`Error::Address`]; when there is no answer, or one that refuses.
+    /// [`Error::Address`]; when there is no answer, or the server rejects the request.
     pub fn ask(
         &self,
         address: &str,
@@ -80,7 +80,7 @@ impl Client {
         Ok(Reply { media_type, body: answer.into_body() })
     }
 
-    /// The answer to a request, with retries: one of success.
+    /// Sends a request, with retries. Returns a successful answer.
     fn answer(
         &self,
         address: &str,
@@ -133,7 +133,7 @@ impl Client {
     }
 }
 
-/// In seconds since 1970.
+/// The time in seconds since 1970.
 fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

@@ -1,4 +1,4 @@
-//! One request, one answer.
+//! Sends one request and reads one answer.
 
 use std::{
     io::{self, Read},
@@ -26,14 +26,14 @@ use crate::{
     url::Url,
 };
 
-/// How often a server may send us elsewhere.
+/// How many redirections are followed.
 pub(crate) const MAX_REDIRECTIONS: u32 = 10;
-/// How much is read of an answer that only explains an error, in bytes.
+/// How many bytes are read of an answer that only explains an error.
 const MAX_DETAIL: u64 = 64 << 10;
-/// Bytes read from a connection at a time.
+/// How many bytes are read from a connection at a time.
 const BUFFER: usize = 256 << 10;
 
-/// Makes connections to a registry, and keeps them for the next request.
+/// Opens connections to a registry and reuses them.
 #[derive(Debug)]
 pub(crate) struct Http {
     agent: Agent,
@@ -44,7 +44,7 @@ pub(crate) struct Http {
 /// The body to send: a reader and its size in bytes.
 pub(crate) type Body<'a> = (&'a mut dyn Read, u64);
 
-/// The head of an answer. The rest is in its body.
+/// The head of an answer. The rest can be read from its body.
 pub(crate) struct Answer {
     pub(crate) request: Request,
     pub(crate) status: StatusCode,
@@ -68,7 +68,7 @@ impl Http {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("stave/", env!("CARGO_PKG_VERSION")))
-            // A body that a proxy compressed on the way would have another digest.
+            // If a proxy compressed the body on the way, its digest would differ.
             .accept_encoding("identity")
             .allow_non_standard_methods(false)
             .max_response_header_size(64 << 10)
@@ -79,7 +79,7 @@ impl Http {
             .timeout_per_write(Some(options.timeout))
             .build();
         let proxies = Arc::new(Proxies::from_environment());
-        // The same chain as ureq's own, with the meter between TCP and TLS, and with our own code for proxies.
+        // ureq's own chain of connectors, plus the meter between TCP and TLS, and our own code for proxies.
         let connector =
             ().chain(TcpConnector::default())
                 .chain(Metered(options.pace))
@@ -141,13 +141,13 @@ impl Answer {
         self.header(header::CONTENT_LENGTH)?.parse().ok()
     }
 
-    /// A header that is a point in time (RFC 9110, section 5.6.7).
+    /// A header that holds a date (RFC 9110, section 5.6.7).
     pub(crate) fn date(&self, name: impl header::AsHeaderName) -> Option<SystemTime> {
         httpdate::parse_http_date(self.header(name)?).ok()
     }
 
-    /// When the registry wants the next attempt (RFC 9110, section 10.2.3): in some seconds, or at a point in time. That is of its
-    /// own clock, if it tells.
+    /// How long the registry asks to wait (RFC 9110, section 10.2.3). The header holds seconds or a date. A
+    /// date is compared with the server's own clock if the answer has one.
     fn retry_after(&self) -> Option<Duration> {
         if let Ok(seconds) = self.header(header::RETRY_AFTER)?.trim().parse() {
             return Some(Duration::from_secs(seconds));
@@ -156,14 +156,15 @@ impl Answer {
         Some(self.date(header::RETRY_AFTER)?.duration_since(now).unwrap_or_default())
     }
 
-    /// The address that the registry redirects to, in full.
+    /// The absolute address that the registry redirects to.
     pub(crate) fn location(&self) -> Result<Url, Error> {
         let location =
             self.header(header::LOCATION).ok_or_else(|| self.wrong("an answer without Location"))?;
         self.request.url.join(location).map_err(|problem| self.wrong(format!("redirected: {problem}")))
     }
 
-    /// As [`Answer::location`], for the same request there: what came by TLS does not go on without.
+    /// Like [`Answer::location`], for repeating the request there. A redirection from TLS to plain HTTP is an
+    /// error.
     pub(crate) fn onward(&self) -> Result<Url, Error> {
         let next = self.location()?;
         match self.request.url.is_tls() && !next.is_tls() {
@@ -176,13 +177,13 @@ impl Answer {
         Error::Answer { request: self.request.clone(), problem: problem.into() }
     }
 
-    /// The rest of the answer.
+    /// The rest of the answer, as a reader.
     pub(crate) fn into_body(self) -> AnswerBody {
         let Self { request, body, timeout, .. } = self;
         AnswerBody { request, reader: body.into_with_config().limit(u64::MAX).reader(), timeout }
     }
 
-    /// All of the rest, which must have at most `limit` bytes.
+    /// Reads the rest of the answer. It must not be longer than `limit` bytes.
     pub(crate) fn read(self, limit: u64) -> Result<Vec<u8>, Error> {
         let request = self.request.clone();
         let too_large = || Error::Answer {
@@ -207,8 +208,8 @@ impl Answer {
         }
     }
 
-    /// The answer as an error, with the registry's explanation (OCI distribution-spec, "Error Codes"), or that of a host
-    /// `elsewhere`.
+    /// Turns the answer into an error, with the registry's explanation (OCI distribution-spec, "Error
+    /// Codes"). `elsewhere` says that the answer came from another host.
     pub(crate) fn refused(self, elsewhere: bool) -> Error {
         let (request, status) = (self.request.clone(), self.status);
         let retry_after = self.retry_after();
@@ -227,7 +228,7 @@ pub(crate) struct AnswerBody {
 }
 
 impl AnswerBody {
-    /// As [`Read::read`], with the request in the error.
+    /// Like [`Read::read`]. The error names the request.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         pace::allow_more();
         loop {
@@ -243,7 +244,21 @@ impl AnswerBody {
     }
 }
 
-/// `{"errors": [{"code": …, "message": …}]}`, or the first line of plain text.
+/// Takes the quoted string (RFC 9110, section 5.6.4) whose first quote is just before `text`. `\` escapes a
+/// character in it. Returns the string and what follows it; None if it has no end.
+pub(crate) fn quoted(text: &str) -> (String, Option<&str>) {
+    let (mut value, mut characters) = (String::new(), text.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => return (value, Some(characters.as_str())),
+            '\\' => value.extend(characters.next()),
+            other => value.push(other),
+        }
+    }
+    (value, None)
+}
+
+/// The explanation in `{"errors": [{"code": …, "message": …}]}`, or the first line of plain text.
 fn detail(text: &[u8]) -> Option<String> {
     let value: Option<serde_json::Value> = serde_json::from_slice(text).ok();
     let said = match &value {
@@ -271,7 +286,7 @@ fn no_answer(mut request: Request, error: ureq::Error, timeout: Duration) -> Err
         },
         error => {
             let cause = cause(error, timeout);
-            // Only the proxy was looked up and called.
+            // Only the proxy's address was looked up and called.
             (cause.is_absence(), cause)
         }
     };
@@ -282,7 +297,7 @@ fn no_answer(mut request: Request, error: ureq::Error, timeout: Duration) -> Err
     Error::Connection { request, cause }
 }
 
-/// The cause of a connection error, in our words.
+/// The cause of a connection error, in our own terms.
 fn cause(error: ureq::Error, timeout: Duration) -> Cause {
     match error {
         ureq::Error::Timeout(ureq::Timeout::Connect) => Cause::Silence(timeout.min(Duration::from_secs(30))),

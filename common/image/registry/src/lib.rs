@@ -1,16 +1,18 @@
-//! Images from and to registries: the OCI distribution-spec as a client, over blocking HTTP.
+//! A client for image registries (OCI distribution-spec), over blocking HTTP.
 //!
-//! * [`Client`]: how registries are reached (TLS, credentials, mirrors, retries).
-//! * [`pull`]: a name in a registry → an image in the store. Several layers arrive at once, and can be read while they
-//!   arrive.
-//! * [`Client::get`]: a file on any web server.
-//! * [`Client::tags`], [`Client::named`], [`Client::referrers`], [`Client::delete`]: what a registry has, and taking it out.
+//! * [`Client`]: connects to registries (TLS, credentials, mirrors, retries).
+//! * [`pull`]: copies an image from a registry into the store. Several layers are downloaded at once, and can
+//!   be read while they arrive.
+//! * [`push`]: copies an image from the store to a registry.
+//! * [`copy`]: copies an image from one registry to another.
+//! * [`Client::tags`], [`Client::named`], [`Client::referrers`], [`Client::delete`]: list and remove what a
+//!   registry has.
 //! * [`Client::log_in`], and [`credentials`]: names and passwords, in the files of Docker, podman and skopeo.
-//! * [`push`]: an image in the store → a name in a registry.
-//! * [`Display`]: what the user sees of it.
+//! * [`Client::get`]: downloads a file from any web server.
+//! * [`Display`]: shows the progress to the user.
 //!
-//! Everything that a registry sends is hostile input. Nothing counts before its digest was checked; manifests have a
-//! limited size; connections to silent servers are aborted; credentials go only to the host that they belong to.
+//! All data from a registry is untrusted. No content is used before its digest has been checked. Manifests
+//! have a size limit. Connections to silent servers are aborted. Credentials are sent only to their own host.
 
 mod auth;
 mod certificates;

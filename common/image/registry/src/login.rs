@@ -1,12 +1,12 @@
-//! Asking a registry whether it takes a name and a password.
+//! Checks a name and a password with a registry.
 
 use crate::{Client, Error, Login, repository::Repository};
 
 impl Client {
-    /// Asks `registry`, a host, whether it takes this name and password.
+    /// Checks that `registry` (a host) accepts this name and password.
     ///
     /// # Errors
-    /// When it does not, or does not answer.
+    /// When the registry rejects the login or does not answer.
     pub fn log_in(&self, registry: &str, login: &Login) -> Result<(), Error> {
         let (http, base) = self.reach(registry, self.options().insecure)?;
         let url = base.join("/v2/").map_err(|_| Error::Host(registry.to_owned()))?;

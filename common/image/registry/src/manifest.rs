@@ -1,10 +1,10 @@
-//! Manifests and indexes, from and to a registry.
+//! Downloads and uploads manifests and indexes.
 
 use oci::{
     Digest,
     digest::Mismatch,
     layout::MAX_JSON,
-    media_type::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, Kind, kind_of},
+    media_type::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, Kind, kind, kind_of},
     spec::{Descriptor, MediaType},
 };
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DIGEST: &str = "docker-content-digest";
 
-/// A manifest or an index, with the bytes that its digest belongs to.
+/// A manifest or an index, as the exact bytes that its digest covers.
 #[derive(Debug)]
 pub(crate) struct Manifest {
     pub(crate) descriptor: Descriptor,
@@ -25,9 +25,10 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// The content, as JSON of the kind that it is.
+    /// Parses the content as JSON.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        oci::json::from_slice(&self.content).map_err(|error| Error::Content {
+        let value = oci::json::document(&self.content, kind(&self.descriptor));
+        value.and_then(T::deserialize).map_err(|error| Error::Content {
             name: self.descriptor.digest().to_string(),
             problem: error.to_string(),
         })
@@ -35,7 +36,7 @@ impl Manifest {
 }
 
 impl Repository {
-    /// The manifest or index of this tag or digest. With a digest, the content is checked.
+    /// The manifest or index for a tag or digest. If `expected` is given, the content must match it.
     pub(crate) fn manifest(
         &self,
         target: &str,
@@ -52,14 +53,14 @@ impl Repository {
         })
     }
 
-    /// The digest of a tag, if the registry tells. It is not checked.
+    /// The digest that a tag refers to, if the registry tells it. The digest is not checked.
     pub(crate) fn digest_of(&self, tag: &str) -> Result<Option<Digest>, Error> {
         let answer = self.expect("HEAD", self.url(&format!("manifests/{tag}"))?, &accept(), None, &[200])?;
         Ok(answer.header(DIGEST).and_then(|digest| digest.parse().ok()))
     }
 
-    /// Stores a manifest under a tag or its digest. A registry may give what comes under a tag a digest by another algorithm than
-    /// its own here.
+    /// Stores a manifest under a tag or its digest. For a tag, the registry may compute the digest by another
+    /// algorithm than the descriptor's.
     pub(crate) fn put_manifest(
         &self,
         target: &str,
@@ -116,7 +117,8 @@ fn read(answer: Answer, expected: Option<&Digest>) -> Result<Manifest, Error> {
     Ok(Manifest { descriptor: Descriptor::new(media_type, content.len() as u64, digest), content })
 }
 
-/// The registry's document. One that can be read in two ways is rejected (CVE-2021-41190).
+/// The media type of a document from the registry. A document that can be read in two ways is rejected
+/// (CVE-2021-41190).
 fn media_type(content: &[u8], content_type: &str) -> Result<MediaType, String> {
     let value: Value = oci::json::from_slice(content).map_err(|error| format!("not a manifest: {error}"))?;
     let own = value["mediaType"].as_str();

@@ -1,4 +1,4 @@
-//! What a name refers to in a registry.
+//! Finds out what a name refers to in a registry.
 
 use oci::{
     Digest, Platform, Reference,
@@ -16,16 +16,17 @@ use crate::{
 };
 
 impl Client {
-    /// The manifest or index that a name refers to now; with `platform`, the image of an index for it. Mirrors are not asked.
+    /// The manifest or index that a name refers to now. With `platform`, the image for it is selected from an
+    /// index. Mirrors are not used.
     ///
     /// # Errors
-    /// When the registry has no such image, or sends something else.
+    /// When the registry has no such image, or sends something unusable.
     pub fn named(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Descriptor, Error> {
         let repository = self.repository(reference, Access::Pull)?;
         Ok(repository.named(reference, platform, &())?.descriptor)
     }
 
-    /// The repository of a name at the registry itself, or to pull at the place that registries.conf gives for it.
+    /// The repository of a name at its registry. For a pull, registries.conf may redirect it.
     pub(crate) fn repository(&self, reference: &Reference, access: Access) -> Result<Repository, Error> {
         match (access, self.places(reference)?.pop()) {
             (Access::Pull, Some(place)) => self.open(&place, access),
@@ -35,7 +36,7 @@ impl Client {
 }
 
 impl Repository {
-    /// What a name refers to, or the image of it for `platform`.
+    /// What a name refers to, or with `platform` the image for that platform.
     pub(crate) fn named(
         &self,
         name: &Reference,
@@ -51,7 +52,7 @@ impl Repository {
         Ok(manifest)
     }
 
-    /// The manifest or index of a descriptor.
+    /// Downloads the manifest or index of a descriptor.
     pub(crate) fn described(
         &self,
         descriptor: &Descriptor,

@@ -1,8 +1,9 @@
-//! Connections that are aborted when they are too slow.
+//! Aborts connections that are too slow.
 //!
-//! A timeout on each read is no limit: a server that sends a byte now and then is never silent. So bytes are counted
-//! right above the socket, where everything passes: TLS, heads, bodies, and uploads. Only the time that we wait for the
-//! other side counts. The time for our own work, and the time that a connection is unused, do not count.
+//! A timeout on each read is not enough: a server that sends one byte now and then is never silent. So bytes
+//! are counted directly above the socket, where everything passes: TLS, heads, bodies, and uploads. Only the
+//! time spent waiting for the other side counts. The time for our own work, and the time a connection is
+//! idle, do not count.
 
 use std::{
     cell::Cell,
@@ -15,15 +16,15 @@ use ureq::{
     unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport},
 };
 
-/// How much is sent without looking at the clock, in bytes.
+/// How many bytes are sent between two looks at the clock.
 const PIECE: usize = 16 << 10;
 
-/// The slowest acceptable speed. Both values as in curl's `--speed-limit` and `--speed-time`.
+/// The slowest acceptable speed. Both values are those of curl's `--speed-limit` and `--speed-time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Bytes a second; 0 for no limit.
+    /// The limit in bytes per second; 0 means no limit.
     pub limit: u64,
-    /// The time over which the speed is measured. Only waiting for the other side counts.
+    /// The time over which the speed is measured. Only time spent waiting for the other side counts.
     pub time: Duration,
 }
 
@@ -47,7 +48,7 @@ impl fmt::Display for TooSlow {
 impl std::error::Error for TooSlow {}
 
 impl TooSlow {
-    /// Whether an error of a connection says this. It may be wrapped by an error of ureq.
+    /// Finds this error inside an error of a connection. ureq may have wrapped it.
     pub(crate) fn behind(error: &io::Error) -> Option<Self> {
         let inner = error.get_ref()?;
         match inner.downcast_ref::<ureq::Error>() {
@@ -57,15 +58,16 @@ impl TooSlow {
     }
 }
 
-/// How much may come before content, in bytes: heads and the framing of chunks.
+/// How many bytes may arrive that are not content: heads and the framing of chunks.
 const MOST_BESIDES: u64 = 4 << 20;
 
 thread_local! {
-    /// How much may still come. One thread makes a request and reads its answer.
+    /// How many such bytes may still arrive. One thread makes a request and reads its answer.
     static ALLOWANCE: Cell<u64> = const { Cell::new(MOST_BESIDES) };
 }
 
-/// Content of an answer has arrived, or a request begins. A server could otherwise send trailers of chunks forever.
+/// Resets the allowance when a request begins or content arrives. Without the allowance a server could send
+/// trailers forever.
 pub(crate) fn allow_more() {
     ALLOWANCE.set(MOST_BESIDES);
 }
@@ -80,7 +82,7 @@ fn spend(bytes: u64) -> Result<(), Error> {
     }
 }
 
-/// The bytes since the speed was checked last.
+/// Counts bytes since the speed was last checked.
 #[derive(Debug)]
 struct Meter {
     pace: Pace,
@@ -125,13 +127,14 @@ impl<In: Transport> Connector<In> for Metered {
 pub(crate) struct Connection<T> {
     inner: T,
     meter: Meter,
-    /// Whether something was sent and nothing has come back yet. A server may think about it; the timeout covers that.
+    /// Whether a request was sent and nothing has come back yet. The server may be working on it; the timeout
+    /// covers that.
     asked: bool,
 }
 
 impl<T: Transport> Connection<T> {
-    /// The kernel accepts bytes in lumps, when it has sent some. So a piece may wait long for its last byte. It waits
-    /// at most for the time over which the speed is measured.
+    /// Sends a piece of output. The kernel accepts more bytes only in batches, after it has sent some, so the
+    /// last byte may have to wait long. The wait is limited to the time over which the speed is measured.
     fn transmit(&mut self, piece: usize, timeout: NextTimeout) -> Result<(), Error> {
         let pace = self.meter.pace;
         let ours = pace.limit > 0 && timeout.per_write.is_none_or(|limit| *limit > pace.time);
@@ -163,7 +166,7 @@ impl<T: Transport> Transport for Connection<T> {
             if left == 0 {
                 return Ok(());
             }
-            // It always sends from the start of the buffer.
+            // `transmit_output` always sends from the start of the buffer.
             self.inner.buffers().output().copy_within(piece..piece + left, 0);
         }
     }
@@ -198,7 +201,7 @@ mod tests {
         let pace = Pace { limit: 100, time: Duration::from_secs(10) };
         let mut meter = Meter { pace, bytes: 0, waited: Duration::ZERO };
         let second = Duration::from_secs(1);
-        // Fast and then silent, within the time: on average it is enough.
+        // Fast, then silent within the time: the average is sufficient.
         assert_eq!(meter.count(1000, second), Ok(()));
         assert_eq!(meter.count(0, 9 * second), Ok(()));
         // Earlier speed does not count for later bytes.

@@ -1,5 +1,5 @@
-//! Where an image is looked for: the user's mirrors, the mirrors and other places of containers-registries.conf(5), and
-//! the registry itself.
+//! Where to look for an image: the user's mirrors, the mirrors and locations in
+//! containers-registries.conf(5), and the registry itself.
 
 use std::{
     env,
@@ -16,17 +16,18 @@ use crate::Error;
 /// A repository in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The host, with its port if it has one.
+    /// The host, with its port if there is one.
     pub(crate) registry: String,
     pub(crate) repository: String,
-    /// Whether it may speak plain HTTP, or have an untrusted certificate.
+    /// Whether the registry may speak plain HTTP or have an untrusted certificate.
     pub(crate) insecure: bool,
-    /// Whether it is the registry of the name: what the user says of that is not for mirrors.
+    /// Whether this is the registry in the image's name. The user's login is for this one only, not for
+    /// mirrors.
     pub(crate) own: bool,
 }
 
-/// The tables of registries.conf that say where images are. The others, such as short names, only matter to podman:
-/// here a short name belongs to Docker's registry.
+/// The tables of registries.conf that say where images are. The other tables, such as short names, matter
+/// only to podman: here a short name belongs to Docker's registry.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct File {
@@ -52,19 +53,19 @@ struct Mirror {
     pull_from_mirror: String,
 }
 
-/// The rule of a file for an image.
+/// The rule for an image, and the file it comes from.
 struct Rule {
     file: PathBuf,
     registry: Registry,
 }
 
-/// The places that an image is pulled from, in order.
+/// The places to pull an image from, in order.
 pub(crate) fn to_pull(mirrors: &[String], reference: &Reference) -> Result<Vec<Place>, Error> {
     let rule = Rule::find(files(environment), &reference.name())?;
     places(rule, mirrors, reference)
 }
 
-/// The place that an image is pushed to: only its registry.
+/// The place to push an image to. This is always its registry.
 pub(crate) fn to_push(reference: &Reference) -> Result<Place, Error> {
     let rule = Rule::find(files(environment), &reference.name())?;
     let own = Place { insecure: rule.as_ref().is_some_and(|rule| rule.registry.insecure), ..own(reference) };
@@ -107,7 +108,7 @@ fn places(rule: Option<Rule>, mirrors: &[String], reference: &Reference) -> Resu
     Ok(places)
 }
 
-/// `host[:port]/path/of/the/repository`.
+/// Parses `host[:port]/path/of/the/repository`.
 fn place(text: &str, insecure: bool) -> Result<Place, Error> {
     let wrong = || Error::Host(text.to_owned());
     let (registry, repository) = text.split_once('/').ok_or_else(wrong)?;
@@ -123,7 +124,7 @@ impl Registry {
 }
 
 impl Rule {
-    /// Of all files, the rule with the longest prefix; of two with the same prefix, the one in the later file.
+    /// Finds the rule with the longest prefix in all files. Of two with the same prefix, the later one wins.
     fn find(files: Vec<PathBuf>, name: &str) -> Result<Option<Self>, Error> {
         let mut best: Option<(usize, Self)> = None;
         for file in files {
@@ -154,7 +155,8 @@ impl Rule {
     }
 }
 
-/// How much of the name a prefix covers: whole parts of it, or with `*.` hosts below a domain.
+/// How many bytes of the name a prefix covers. A prefix covers whole path components; `*.` covers hosts below
+/// a domain.
 fn matched(prefix: &str, name: &str) -> Option<usize> {
     let host = name.split('/').next().unwrap_or_default();
     if let Some(domain) = prefix.strip_prefix('*') {
@@ -165,12 +167,13 @@ fn matched(prefix: &str, name: &str) -> Option<usize> {
     (rest.is_empty() || rest.starts_with('/')).then_some(prefix.len())
 }
 
-/// A variable of the environment; an empty one is none.
+/// The value of an environment variable; None if it is unset or empty.
 pub(crate) fn environment(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// The files, in the order in which later ones override: the user's or the system's, then registries.conf.d beside it.
+/// The configuration files; later ones override. First comes the user's file, or else the system's, then the
+/// files in registries.conf.d.
 fn files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     if let Some(path) = variable("CONTAINERS_REGISTRIES_CONF") {
         return vec![path.into()];

@@ -1,4 +1,4 @@
-//! Events about the blobs of an image, as they happen.
+//! Events about the blobs of an image.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use crate::Error;
 /// An event about a blob.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// It will be downloaded or sent; its size in bytes.
+    /// The blob will be downloaded or sent; its size in bytes.
     Planned(u64),
-    /// It is in its place already.
+    /// The blob is in its place already.
     Exists,
-    /// This many bytes of it have been transferred.
+    /// This many bytes of the blob have been transferred so far.
     Passed(u64),
-    /// An error occurred; it is retried after a pause.
+    /// An error occurred; the next attempt follows after this pause.
     Retrying(&'a Error, Duration),
-    /// All of it has arrived, and is checked.
+    /// The whole blob has arrived and is checked.
     Fetched,
-    /// It is in its place.
+    /// The blob is in its place.
     Done,
-    /// The registry took it from another of its repositories.
+    /// The registry mounted the blob from another of its repositories.
     Mounted(&'a str),
 }
 
 /// A receiver of events. Several threads call it at the same time.
 pub trait Progress: Sync {
-    /// An event about the blob with this digest.
+    /// Reports an event about the blob with this digest.
     fn tell(&self, digest: &Digest, event: Event);
-    /// A line that is not about a blob.
+    /// Reports a line that is not about a blob.
     fn note(&self, line: &str);
 }
 

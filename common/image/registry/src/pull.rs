@@ -1,4 +1,4 @@
-//! A name in a registry → an image in the store.
+//! Pulls an image from a registry into the store.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -30,7 +30,8 @@ use crate::{
     url::Url,
 };
 
-/// The places that an image can be pulled from: mirrors, then the registry itself. Each is connected when it is needed.
+/// The places that an image can be pulled from: mirrors, then the registry itself. Each is connected only
+/// when it is needed.
 pub(crate) struct Sources<'a> {
     client: &'a Client,
     places: Vec<Place>,
@@ -55,7 +56,7 @@ impl<'a> Sources<'a> {
         Ok(self.opened[index].get_or_init(|| open))
     }
 
-    /// The numbers of the places that may have the blobs of the image whose manifest was found.
+    /// The numbers of the places that may have the blobs: the place that had the manifest, and all after it.
     pub(crate) fn remaining(&self) -> Range<usize> {
         self.answered.load(Ordering::Relaxed)..self.places.len()
     }
@@ -64,23 +65,23 @@ impl<'a> Sources<'a> {
         index + 1 == self.places.len()
     }
 
-    /// Reaches a URL of a descriptor, without the registry's credentials.
+    /// Opens a URL from a descriptor, without the registry's credentials.
     pub(crate) fn elsewhere(&self, url: &str) -> Result<(Repository, Url), Error> {
         let url = Url::parse(url).map_err(Error::Elsewhere)?;
         Ok((self.client.open_elsewhere(&url)?, url))
     }
 
-    /// Says that the next place is asked.
+    /// Reports that a place failed and the next one is tried.
     pub(crate) fn passed_over(&self, index: usize, error: &Error) {
         let mirror = match error.is_wrong_content() {
             true => format!("mirror {}", self.places[index].registry),
-            // Other errors name it.
+            // Other errors name the mirror themselves.
             false => "mirror".to_owned(),
         };
         self.progress.note(&format!("{mirror} skipped: {error}"));
     }
 
-    /// The result of the first source that has one. Other mirrors are skipped, with a message.
+    /// The result of the first place for which `act` succeeds. Each mirror that fails is reported.
     fn first<T>(&self, act: impl Fn(&Repository) -> Result<T, Error>) -> Result<T, Error> {
         for index in self.remaining() {
             match self.get(index).and_then(&act) {
@@ -96,19 +97,21 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Which of the images of an index are pulled. One that stands alone is always taken.
+/// Which images of an index to pull. A name that refers to a single image always gets that image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// The one for this machine.
+    /// The image for this machine.
     Host,
-    /// Those for these platforms. `unknown/unknown` means all that are for none: attestations, signatures.
+    /// The images for these platforms. `unknown/unknown` means all entries for no platform: attestations,
+    /// signatures.
     Platforms(Vec<Platform>),
-    /// Everything that the index names.
+    /// Everything in the index.
     All,
 }
 
 impl Wanted {
-    /// The platform of the image that the document gets; none: this machine's, or else the first.
+    /// The platform of the image that goes into the document. None means this machine's platform, or else the
+    /// first image.
     fn first(&self) -> Option<&Platform> {
         match self {
             Self::Platforms(platforms) => platforms.iter().find(|platform| !platform.is_unknown()),
@@ -117,27 +120,27 @@ impl Wanted {
     }
 }
 
-/// An image that is being pulled: manifests and configurations are in the store, its layers may not be.
+/// An image being pulled. Its manifests and configurations are in the store; its layers may be missing.
 pub struct Pull<'a> {
     layout: &'a Layout,
     sources: Sources<'a>,
     reference: &'a Reference,
     progress: &'a dyn Progress,
     jobs: usize,
-    /// All that is pulled: the image, those for other platforms, and what is no image.
+    /// All manifests to pull: of the image, of images for other platforms, and of artifacts.
     manifests: Vec<ImageManifest>,
     /// The descriptor that the name refers to: of a manifest or an index.
     pub descriptor: Descriptor,
-    /// The image for the first of the platforms.
+    /// The image for the first wanted platform.
     pub image: Image,
-    /// Whether the name meant the same in the store already, with all that belongs to it.
+    /// Whether the store already had the complete image under this name.
     pub up_to_date: bool,
 }
 
-/// Asks the registry what a name refers to, and fetches everything except the layers.
+/// Asks the registry what a name refers to, and downloads everything except the layers.
 ///
 /// # Errors
-/// When the registry refuses, or sends something unusable.
+/// When the registry rejects a request or sends something unusable.
 pub fn resolve<'a>(
     client: &'a Client,
     layout: &'a Layout,
@@ -158,14 +161,14 @@ pub fn resolve<'a>(
     Ok(Pull { layout, sources, reference, progress, jobs, manifests, descriptor, image, up_to_date })
 }
 
-/// What was found below an index.
+/// The manifests found below an index.
 #[derive(Default)]
 struct Found {
     manifests: Vec<ImageManifest>,
     seen: HashSet<Digest>,
 }
 
-/// Which entries of an index are wanted.
+/// Selects the wanted entries of an index.
 type Choose<'a> = dyn Fn(&ImageIndex, &Descriptor) -> Result<Vec<Descriptor>, Error> + 'a;
 
 struct Resolving<'a> {
@@ -177,7 +180,7 @@ struct Resolving<'a> {
 impl Resolving<'_> {
     /// The manifest or index that the name refers to now.
     fn named(&self, reference: &Reference, local: Option<&Descriptor>) -> Result<Descriptor, Error> {
-        // The content of a digest cannot change.
+        // Content with a given digest cannot change.
         if let (Some(_), Some(local)) = (reference.digest(), local)
             && self.layout.has_sound_blob(local)?
         {
@@ -187,7 +190,7 @@ impl Resolving<'_> {
         let target = reference.target();
         let manifest = self.sources.first(|source| {
             if let Some(local) = local
-                // This request is cheap, and some registries limit how often manifests are fetched.
+                // This request is cheap. Some registries limit how often manifests are fetched.
                 && source.digest_of(&target).ok().flatten().is_some_and(|now| is(local, &now))
                 && self.layout.has_sound_blob(local)?
             {
@@ -218,7 +221,7 @@ impl Resolving<'_> {
         Ok(descriptor)
     }
 
-    /// Fetches the manifests that are wanted, each with its configuration.
+    /// Fetches the wanted manifests, each with its configuration.
     fn fetch_wanted(&self, descriptor: &Descriptor, wanted: &Wanted) -> Result<Vec<ImageManifest>, Error> {
         let below = |choose: &Choose<'_>| {
             let mut found = Found::default();
@@ -237,7 +240,7 @@ impl Resolving<'_> {
         }
     }
 
-    /// Follows indexes to the manifests that are chosen of each, and fetches their configurations.
+    /// Follows indexes to the chosen manifests and fetches their configurations.
     fn fetch(
         &self,
         descriptor: &Descriptor,
@@ -245,7 +248,7 @@ impl Resolving<'_> {
         depth: u32,
         found: &mut Found,
     ) -> Result<(), Error> {
-        // An index may name the same thing many times, and indexes below may again.
+        // An index may name the same manifest several times, and so may nested indexes.
         if !found.seen.insert(Digest::try_from(descriptor.digest())?) {
             return Ok(());
         }
@@ -293,14 +296,15 @@ impl Resolving<'_> {
             self.layout.touch_blob(&digest);
             return Ok(());
         }
-        // It is not a layer, so it is not shown.
+        // Progress is shown only for layers.
         let (progress, given_up) = (&() as &dyn Progress, &AtomicBool::new(false));
         let downloads = Downloads { sources: self.sources, layout: self.layout, progress, given_up };
         downloads.fetch(descriptor, &Growing::default())
     }
 }
 
-/// The entry of an index for this platform, or this machine's; all that are for no platform, if they are meant.
+/// The entry of an index for the platform (default: this machine's). For `unknown/unknown`, all entries with
+/// that platform.
 fn choose(
     index: &ImageIndex,
     descriptor: &Descriptor,
@@ -322,7 +326,7 @@ fn is(descriptor: &Descriptor, digest: &Digest) -> bool {
     descriptor.digest().as_ref() == digest.to_string()
 }
 
-/// The digest of a blob that is read whole, and so must not be large.
+/// The digest of a blob that is read whole. The blob must not be larger than [`MAX_JSON`].
 fn check_json(descriptor: &Descriptor) -> Result<Digest, Error> {
     let digest = Digest::try_from(descriptor.digest())?;
     match descriptor.size() > MAX_JSON {
@@ -331,7 +335,7 @@ fn check_json(descriptor: &Descriptor) -> Result<Digest, Error> {
     }
 }
 
-/// The layers that are not in the store, each once.
+/// The layers that are not in the store, without duplicates.
 fn missing(layout: &Layout, manifests: &[ImageManifest]) -> Result<Vec<Descriptor>, Error> {
     let mut missing: Vec<Descriptor> = Vec::new();
     for layer in manifests.iter().flat_map(ImageManifest::layers) {
@@ -342,18 +346,18 @@ fn missing(layout: &Layout, manifests: &[ImageManifest]) -> Result<Vec<Descripto
     Ok(missing)
 }
 
-/// The layers while they arrive.
+/// The layers of an image while they are downloaded.
 pub struct Layers<'a> {
     layout: &'a Layout,
     coming: HashMap<Digest, Arc<Growing>>,
 }
 
 impl Layers<'_> {
-    /// Reads a layer's blob from its start, as far as it has arrived, and waits for the rest. The end is seen only if
-    /// the content matches the descriptor; otherwise see [`Layers::begun_again`].
+    /// Reads a layer's blob from the start and waits for bytes that have not arrived. The reader reaches the
+    /// end only if the content matches the descriptor; otherwise see [`Layers::begun_again`].
     ///
     /// # Errors
-    /// When it is neither in the store nor being downloaded.
+    /// When the layer is neither in the store nor being downloaded.
     pub fn open(&self, descriptor: &Descriptor) -> std::io::Result<Box<dyn Read + Send>> {
         let digest = Digest::try_from(descriptor.digest()).map_err(std::io::Error::other)?;
         match self.coming.get(&digest) {
@@ -366,28 +370,29 @@ impl Layers<'_> {
         }
     }
 
-    /// Whether a layer that was opened and turned out to be wrong can be opened again, with bytes from elsewhere. Waits
-    /// while a mirror's bytes have not been checked.
+    /// Whether a layer whose content turned out to be wrong can be opened again, with bytes from another
+    /// place. Waits while the bytes from a mirror have not been checked.
     pub fn begun_again(&self, digest: &Digest) -> bool {
         self.coming.get(digest).is_some_and(|blob| blob.begun_again())
     }
 }
 
 impl Pull<'_> {
-    /// Downloads the layers, several at once, while `meanwhile` may read them. Then the image gets its name.
+    /// Downloads the layers, several at once. `meanwhile` can read them while they arrive. Then the image
+    /// gets its name.
     ///
     /// # Errors
-    /// The error of a layer takes precedence over the result of `meanwhile`.
+    /// When a layer cannot be downloaded or `meanwhile` fails. The error of a layer takes precedence.
     pub fn fetch<T, E: From<Error>>(&self, meanwhile: impl FnOnce(&Layers) -> Result<T, E>) -> Result<T, E> {
         let value = self.fetch_unnamed(meanwhile)?;
         self.layout.tag(self.reference, &self.descriptor).map_err(Error::from)?;
         Ok(value)
     }
 
-    /// As [`Pull::fetch`], for an image that gets another name, or none.
+    /// Like [`Pull::fetch`], but gives the image no name.
     ///
     /// # Errors
-    /// As [`Pull::fetch`].
+    /// Those of [`Pull::fetch`].
     pub fn fetch_unnamed<T, E: From<Error>>(
         &self,
         meanwhile: impl FnOnce(&Layers) -> Result<T, E>,
@@ -414,7 +419,7 @@ impl Pull<'_> {
             let download = || work(downloads, &queue, &failure);
             let start = |_: &usize| thread::Builder::new().spawn_scoped(scope, download).is_ok();
             if (0..jobs).take_while(start).count() == 0 {
-                // No thread can be had: first the one, then the other.
+                // No thread can be started: download first, then call `meanwhile`.
                 download();
             }
             let outcome = meanwhile(&layers);
@@ -429,7 +434,7 @@ impl Pull<'_> {
             (_, Err(error)) => Err(error),
             (Some(error), Ok(_)) => Err(error.into()),
             (None, Ok(value)) => {
-                // The first blobs may be old by now, and img-gc removes old blobs without a name.
+                // The first blobs may be old by now. img-gc removes old blobs that no image names.
                 let blobs = self.manifests.iter().flat_map(|one| one.layers().iter().chain([one.config()]));
                 for blob in blobs {
                     self.layout.touch_blob(&Digest::try_from(blob.digest()).map_err(Error::from)?);
@@ -450,7 +455,7 @@ impl Pull<'_> {
                 true => self.progress.tell(&digest, Event::Planned(layer.size())),
                 false => {
                     self.layout.touch_blob(&digest);
-                    // For an image that is up to date, Docker prints only that.
+                    // If the image is up to date, Docker prints nothing else.
                     if !self.up_to_date {
                         self.progress.tell(&digest, Event::Exists);
                     }
@@ -461,7 +466,7 @@ impl Pull<'_> {
     }
 }
 
-/// Downloads one blob after the other until none is left, or one fails.
+/// Downloads blobs from the queue until it is empty or a download fails.
 fn work(
     downloads: Downloads,
     queue: &Mutex<VecDeque<(Descriptor, Arc<Growing>)>>,

@@ -1,4 +1,4 @@
-//! An image in the store → a name in a registry.
+//! Pushes an image from the store to a registry.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,21 +22,21 @@ use crate::{
 pub struct Pushed {
     /// What the name refers to in the registry now.
     pub descriptor: Descriptor,
-    /// How many blobs were sent.
+    /// The number of blobs sent.
     pub sent: usize,
-    /// How many the registry had.
+    /// The number of blobs that the registry already had.
     pub existing: usize,
-    /// How many it took from another of its repositories.
+    /// The number of blobs that the registry mounted from another of its repositories.
     pub mounted: usize,
 }
 
-/// Sends an image: first blobs, then manifests, last the one that gets the name.
+/// Sends an image: first the blobs, then the manifests. The manifest that gets the name comes last.
 ///
-/// An index is sent whole, or with `platform` only the image for that. Layers are sent as they are in the store, even
-/// uncompressed ones, because compression would make another image.
+/// An index is sent whole, or with `platform` only the image for that platform. Layers are sent as stored,
+/// even if they are not compressed: compression would make another image.
 ///
 /// # Errors
-/// When the store does not have it whole, or the registry refuses it.
+/// When the image in the store is not complete, or the registry rejects it.
 pub fn push(
     client: &Client,
     layout: &Layout,
@@ -66,7 +66,7 @@ pub fn push(
     let uploads = Uploads { repository: &repository, source: layout, progress, origins: &origins };
     let counts = uploads.send_all(blobs, client.options().jobs.max(1))?;
     put_manifests(&repository, &whole, &|manifest| Ok(layout.read_blob(manifest)?), destination, progress)?;
-    // It only helps the next push, and the store may be read-only.
+    // The record only helps the next push, and the store may be read-only.
     let _ = layout.remember_push(destination, &root);
     Ok(Pushed::new(root, &counts))
 }
@@ -79,7 +79,7 @@ impl Pushed {
     }
 }
 
-/// A name with a digest belongs to one image: no other is sent to it.
+/// Checks that a name with a digest is that of the image to send.
 pub(crate) fn check_digest(destination: &Reference, root: &Descriptor) -> Result<(), Error> {
     let digest = Digest::try_from(root.digest())?;
     match destination.digest() {
@@ -91,12 +91,12 @@ pub(crate) fn check_digest(destination: &Reference, root: &Descriptor) -> Result
     }
 }
 
-/// What there is of an image, and what there is not.
+/// The manifests of an image that are in the store, and what is missing.
 #[derive(Default)]
 struct Parts {
-    /// All manifests and indexes, each after those that it names.
+    /// All manifests and indexes. Each comes after those it names.
     whole: Vec<Descriptor>,
-    /// The platforms of those that are not in the store; a digest, where an index says none.
+    /// The platforms of missing manifests, or the digest if the index gives no platform.
     missing: Vec<String>,
     seen: HashSet<Digest>,
 }
@@ -146,17 +146,17 @@ fn incomplete(destination: &Reference, mut missing: Vec<String>) -> Error {
     Error::Incomplete { name: destination.to_string(), missing }
 }
 
-/// How many missing platforms an error names.
+/// How many missing platforms an error lists.
 const SHOWN: usize = 12;
 
-/// The configurations and layers of these manifests, each once; layers first, as users expect.
+/// The configurations and layers of the manifests, without duplicates. Layers come first, as users expect.
 fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, bool)>, Error> {
     let manifests = manifests.iter().filter(|descriptor| kind(descriptor) == Kind::Manifest);
     let manifests = manifests.map(|descriptor| layout.manifest(descriptor)).collect::<Result<Vec<_>, _>>()?;
     Ok(blobs_of(&manifests))
 }
 
-/// The same, of manifests that were read. Each comes with whether it is a layer.
+/// Like [`blobs`], for manifests that have been read. Each blob comes with whether it is a layer.
 pub(crate) fn blobs_of(manifests: &[ImageManifest]) -> Vec<(Descriptor, bool)> {
     let mut blobs: Vec<(Descriptor, bool)> = Vec::new();
     for manifest in manifests {
@@ -171,24 +171,25 @@ pub(crate) fn blobs_of(manifests: &[ImageManifest]) -> Vec<(Descriptor, bool)> {
     blobs
 }
 
-/// Whether a layer is not to be distributed (image-spec, layer.md), and has a URL of its own.
+/// Whether a layer must not be distributed (image-spec, layer.md) and has a URL of its own.
 fn is_foreign(layer: &Descriptor) -> bool {
     is_nondistributable(layer) && layer.urls().as_ref().is_some_and(|urls| !urls.is_empty())
 }
 
-/// For each layer of an image that was pushed to the same registry, or has a name there: the repository that the
-/// registry can take it from.
+/// Repositories to mount layers from: for each layer of an image that was pushed to the same registry or has
+/// a name there, a repository of that registry. Keyed by digest.
 fn origins(layout: &Layout, destination: &Reference) -> Result<HashMap<String, String>, Error> {
     let mut origins = HashMap::new();
     let named = layout.list()?.into_iter().filter_map(|entry| Some((entry.reference?, entry.descriptor)));
-    // The registry has had what was pushed, most likely the last one. Those come last, and override.
+    // A registry certainly had what was pushed, most likely in the last push. Pushed images come last and
+    // override.
     for (reference, descriptor) in named.chain(layout.pushed().into_iter().rev()) {
         if reference.registry() != destination.registry()
             || reference.repository() == destination.repository()
         {
             continue;
         }
-        // An image that cannot be read offers no layers.
+        // An image that cannot be read provides no layers.
         for (_, manifest) in layout.manifests(&descriptor).unwrap_or_default() {
             for layer in manifest.layers() {
                 origins.insert(layer.digest().to_string(), reference.repository().to_owned());
@@ -198,7 +199,7 @@ fn origins(layout: &Layout, destination: &Reference) -> Result<HashMap<String, S
     Ok(origins)
 }
 
-/// The manifests. The last one gets the name.
+/// Sends the manifests. The last one gets the name.
 pub(crate) fn put_manifests(
     repository: &Repository,
     manifests: &[Descriptor],

@@ -1,10 +1,14 @@
-//! What refers to an image: signatures, SBOMs, attestations (OCI distribution-spec, "Listing Referrers").
+//! Lists what refers to an image: signatures, SBOMs, attestations (OCI distribution-spec, "Listing
+//! Referrers").
 
 use oci::{
     Digest, Reference,
     layout::MAX_JSON,
+    media_type::Kind,
     spec::{Descriptor, ImageIndex},
 };
+
+use serde::Deserialize;
 
 use crate::{
     Client, Error,
@@ -13,23 +17,23 @@ use crate::{
     url::Url,
 };
 
-/// The limit of pages, each of at most 4 MiB.
+/// The maximum number of pages. Each has at most 4 MiB.
 const MAX_PAGES: u32 = 32;
 
-/// The images and artifacts that have an image as their `subject`.
+/// The images and artifacts whose `subject` is an image.
 #[derive(Debug)]
 pub struct Referrers {
-    /// The image: its manifest or index.
+    /// The digest of the image's manifest or index.
     pub subject: Digest,
-    /// Those that refer to it.
+    /// The descriptors that refer to the image.
     pub descriptors: Vec<Descriptor>,
 }
 
 impl Client {
-    /// Lists what refers to an image, of all types or of one.
+    /// Lists what refers to an image. With `artifact_type`, only artifacts of that type are listed.
     ///
     /// # Errors
-    /// When the registry has no such image, or sends something else.
+    /// When the registry has no such image, or sends something unusable.
     pub fn referrers(&self, reference: &Reference, artifact_type: Option<&str>) -> Result<Referrers, Error> {
         let repository = self.repository(reference, Access::Pull)?;
         let subject = match reference.digest() {
@@ -52,7 +56,7 @@ impl Client {
     }
 }
 
-/// By the registry's own list; none, if it keeps none.
+/// Asks the registry for its list; None if the registry keeps none.
 fn by_interface(
     repository: &Repository,
     subject: &Digest,
@@ -68,7 +72,7 @@ fn by_interface(
                 next = following.filter(|next| !descriptors.is_empty() && *next != url);
                 found.extend(descriptors);
             }
-            // distribution 2.x does not know the address.
+            // distribution 2.x does not know this endpoint.
             Err(error) if found.is_empty() && (error.is_not_found() || error.is_unsupported()) => {
                 return Ok(None);
             }
@@ -83,13 +87,14 @@ fn page(repository: &Repository, url: &Url) -> Result<(Vec<Descriptor>, Option<U
         let answer = repository.expect("GET", url.clone(), &[], None, &[200])?;
         let (request, next) = (answer.request.clone(), following(&answer)?);
         let content = answer.read(MAX_JSON)?;
-        let index: ImageIndex = oci::json::from_slice(&content)
-            .map_err(|error| Error::Answer { request, problem: format!("not an index: {error}") })?;
+        let index = oci::json::document(&content, Kind::Index).and_then(ImageIndex::deserialize);
+        let index =
+            index.map_err(|error| Error::Answer { request, problem: format!("not an index: {error}") })?;
         Ok((index.manifests().clone(), next))
     })
 }
 
-/// By the index that clients keep under a tag where the registry keeps none ("Referrers Tag Schema").
+/// Reads the index that clients maintain under a tag if the registry keeps no list ("Referrers Tag Schema").
 fn by_tag(repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
     let manifest = match repository.manifest(&subject.to_string().replace(':', "-"), None, &()) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),

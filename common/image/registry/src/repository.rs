@@ -1,4 +1,4 @@
-//! A repository of a registry: requests to it, with authentication.
+//! A repository of a registry: sends requests, with authentication.
 
 use std::{
     io::Read,
@@ -25,7 +25,7 @@ pub(crate) enum Access {
     Delete,
 }
 
-/// A repository, at one of its places.
+/// A repository at one of its places.
 #[derive(Debug)]
 pub(crate) struct Repository {
     http: Http,
@@ -33,13 +33,13 @@ pub(crate) struct Repository {
     name: String,
     authority: Authority,
     retries: u32,
-    /// Whether the registry has answered before.
+    /// Whether the registry has answered yet.
     reached: AtomicBool,
-    /// Whether there is another place to ask.
+    /// Whether another place can be tried if this one fails.
     dispensable: bool,
 }
 
-/// Makes the body of a request. Called for each attempt.
+/// Makes the body of a request and its size in bytes. Called for each attempt.
 pub(crate) type MakeBody<'a> = &'a mut dyn FnMut() -> Result<(Box<dyn Read + 'a>, u64), Error>;
 
 impl Repository {
@@ -71,12 +71,12 @@ impl Repository {
         Self { http, base, name, authority, retries, reached: AtomicBool::new(false), dispensable: false }
     }
 
-    /// A registry as a whole, to ask whether it takes credentials.
+    /// A registry as a whole, for checking credentials.
     pub(crate) fn whole(http: Http, base: Url, retries: u32, credentials: Credentials) -> Self {
         Self::of_scope(http, base, Default::default(), retries, Some(credentials))
     }
 
-    /// The same, as one of several places: without retries as long as it has never answered.
+    /// Marks the repository as one of several places. Until it has answered, its errors are not retried.
     pub(crate) fn dispensable(self) -> Self {
         Self { dispensable: true, ..self }
     }
@@ -91,7 +91,7 @@ impl Repository {
         Attempts::new(self.retries)
     }
 
-    /// Does something, with retries.
+    /// Calls `act`, with retries.
     pub(crate) fn patiently<T>(
         &self,
         tell: &dyn Fn(&Error, Duration),
@@ -100,7 +100,7 @@ impl Repository {
         let mut attempts = self.attempts();
         loop {
             match act() {
-                // A mistyped name should not take half a minute.
+                // A mistyped host name should fail at once, not after half a minute.
                 Err(error) if !self.reached.load(Ordering::Relaxed) && self.is_absent(&error) => {
                     return Err(error);
                 }
@@ -123,7 +123,7 @@ impl Repository {
     ) -> Result<Answer, Error> {
         let (mut url, mut redirections, mut renewals) = (url, 0, 0);
         loop {
-            // Another host must not see what is meant for the registry.
+            // Credentials are sent only to the registry itself, not to a host it redirects to.
             let at_home = url.same_origin(&self.base);
             let authorization = if at_home { self.authority.header() } else { None };
             let mut headers = headers.to_vec();
@@ -153,7 +153,7 @@ impl Repository {
         }
     }
 
-    /// As [`Repository::ask`], for an answer that must have one of these statuses.
+    /// Like [`Repository::ask`], but the answer must have one of these statuses.
     pub(crate) fn expect<'a>(
         &self,
         method: &'static str,
@@ -181,7 +181,8 @@ impl Repository {
     }
 }
 
-/// Whether the same request is to be sent elsewhere (RFC 9110, section 15.4): the older statuses make a GET of others.
+/// Whether to repeat the request at the new address (RFC 9110, section 15.4). Statuses 301 to 303 turn other
+/// methods into GET, so they are followed only for GET and HEAD.
 fn redirects(status: u16, method: &str) -> bool {
     match status {
         301..=303 => matches!(method, "GET" | "HEAD"),

@@ -1,4 +1,4 @@
-//! Retries.
+//! Repeats attempts that failed.
 
 use std::{thread, time::Duration};
 
@@ -6,12 +6,12 @@ use crate::Error;
 
 /// The first pause.
 const FIRST: Duration = Duration::from_millis(250);
-/// The longest pause of our own.
+/// The longest pause, unless the registry asks for a longer one.
 const LONGEST: Duration = Duration::from_secs(30);
 /// If a registry asks for a longer pause than this, its error is reported at once.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The number of attempts, and their limit.
+/// Counts the attempts that are left.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     left: u32,
@@ -24,7 +24,7 @@ impl Attempts {
         Self { left: limit, pause: FIRST, limit }
     }
 
-    /// The last attempt made progress: start counting again.
+    /// Starts counting again, because the last attempt made progress.
     pub(crate) fn progressed(&mut self) {
         *self = Self::new(self.limit);
     }
@@ -32,7 +32,7 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The error itself, if a retry cannot help or no attempt is left.
+    /// `error` itself, if a retry cannot help or no attempt is left.
     pub(crate) fn wait(&mut self, error: Error, tell: impl FnOnce(&Error, Duration)) -> Result<(), Error> {
         let wanted = match &error {
             Error::Refused { retry_after, .. } => *retry_after,

@@ -1,4 +1,5 @@
-//! One blob from the store, or from another registry, into a registry (OCI distribution-spec, "Pushing Blobs").
+//! Uploads a blob into a registry, from the store or from another registry (OCI distribution-spec, "Pushing
+//! Blobs").
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -29,9 +30,9 @@ pub(crate) enum Uploaded {
     Sent,
 }
 
-/// Where blobs come from.
+/// A source of blobs.
 pub(crate) trait Blobs: Sync {
-    /// Opens a blob. Its end is seen only if the content matches the descriptor.
+    /// Opens a blob. The reader reaches the end only if the content matches the descriptor.
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>, Error>;
 }
 
@@ -46,18 +47,18 @@ pub(crate) struct Uploads<'a> {
     pub(crate) repository: &'a Repository,
     pub(crate) source: &'a dyn Blobs,
     pub(crate) progress: &'a dyn Progress,
-    /// Digest → another repository of the registry that has the blob.
+    /// Maps a digest to another repository of the registry that has the blob.
     pub(crate) origins: &'a HashMap<String, String>,
 }
 
-/// The result of a request for an upload.
+/// The answer to the start of an upload.
 enum Session {
     Mounted,
     At(Url),
 }
 
 impl Uploads<'_> {
-    /// Sends blobs, `jobs` at once; each comes with whether it is a layer.
+    /// Sends blobs, `jobs` at once. Each comes with whether it is a layer.
     pub(crate) fn send_all(
         &self,
         blobs: Vec<(Descriptor, bool)>,
@@ -84,7 +85,7 @@ impl Uploads<'_> {
             }
         };
         thread::scope(|scope| {
-            // Where no thread can be had, this one does the work alone.
+            // If no thread can be started, this one does all the work.
             for _ in 1..jobs {
                 if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                     break;
@@ -102,7 +103,7 @@ impl Uploads<'_> {
         Ok(())
     }
 
-    /// Sends a blob, unless the registry has it. Progress of a layer is shown.
+    /// Sends a blob, unless the registry has it. Progress is shown only for layers.
     fn send(&self, descriptor: &Descriptor, is_layer: bool) -> Result<Uploaded, Error> {
         let digest = Digest::try_from(descriptor.digest())?;
         let progress = if is_layer { self.progress } else { &() };
@@ -130,12 +131,12 @@ impl Uploads<'_> {
         })
     }
 
-    /// Asks for an address to send to, or for the blob of another repository.
+    /// Asks for an upload address, or for mounting the blob from repository `from`.
     fn begin(&self, digest: &Digest, from: Option<&str>) -> Result<Session, Error> {
         let url = self.repository.url("blobs/uploads/")?;
         if let Some(from) = from {
             let url = url.clone().with("mount", &digest.to_string()).with("from", from);
-            // A registry that refuses to mount it accepts it in the ordinary way.
+            // A registry that refuses to mount the blob accepts an ordinary upload.
             if let Ok(answer) = self.repository.expect("POST", url, &[], None, &[201, 202]) {
                 return Ok(match answer.status.as_u16() {
                     201 => Session::Mounted,
@@ -147,7 +148,7 @@ impl Uploads<'_> {
         Ok(Session::At(answer.location()?))
     }
 
-    /// Sends all of it in one request.
+    /// Sends the whole blob in one request.
     fn put(
         &self,
         descriptor: &Descriptor,
@@ -164,7 +165,7 @@ impl Uploads<'_> {
         let headers = [(header::CONTENT_TYPE.as_str(), "application/octet-stream".to_owned())];
         let url = url.with("digest", &digest.to_string());
         let answer = self.repository.expect("PUT", url, &headers, Some(&mut body), &[201, 204]);
-        // What broke the upload is not what the connection says of it.
+        // The error of the source is the cause. The error of the connection only follows from it.
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(source) => Err(match source.downcast() {
                 Ok(error) => error,
@@ -175,8 +176,8 @@ impl Uploads<'_> {
     }
 }
 
-/// Counts how much of a blob was read, and keeps the error. The last bytes are handed on only after the whole was checked, so no
-/// registry gets all of a wrong blob.
+/// A reader that reports how much of a blob has been read, and keeps the error. It returns the last bytes
+/// only after the whole blob has been checked, so no registry gets all of a wrong blob.
 struct Told<'a> {
     reader: Box<dyn Read + 'a>,
     progress: &'a dyn Progress,

@@ -1,14 +1,15 @@
-//! Addresses of things in registries.
+//! Addresses (URLs) of registries and other web servers.
 
 use std::fmt;
 
-/// `http` or `https`, a host, and the rest. Other schemes, a user or a password are not accepted.
+/// An address: `http` or `https`, a host, and the rest. Other schemes are rejected, and so are a user or a
+/// password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     tls: bool,
-    /// Host, and port if it was given.
+    /// The host, with its port if one was given.
     authority: String,
-    /// Begins with `/`; with the query.
+    /// The path with the query. It begins with `/`.
     path: String,
 }
 
@@ -18,7 +19,7 @@ impl Url {
         Self { tls, authority: authority.to_owned(), path: "/".to_owned() }
     }
 
-    /// As [`Url::join`] on an absolute address.
+    /// Parses an absolute address.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, authority, path) = split(text).ok_or_else(|| format!("{text:?} is not an address"))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -28,7 +29,7 @@ impl Url {
         };
         let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b);
         if authority.contains('@') {
-            // It is not shown: it may be a password.
+            // The authority is not shown: it may hold a password.
             return Err("it has a user's name".to_owned());
         }
         if authority.is_empty() || !authority.bytes().all(valid) {
@@ -42,7 +43,7 @@ impl Url {
         Ok(Self { tls, authority: authority.to_ascii_lowercase(), path })
     }
 
-    /// What `location` means in an answer from this address (RFC 3986, section 5.2, without dot segments).
+    /// Resolves `location` in an answer from this address (RFC 3986, section 5.2, without dot segments).
     pub(crate) fn join(&self, location: &str) -> Result<Self, String> {
         let scheme = if self.tls { "https" } else { "http" };
         let head = location.split(['/', '?']).next().unwrap_or_default();
@@ -61,14 +62,14 @@ impl Url {
         Self::parse(&absolute)
     }
 
-    /// With one more parameter in its query.
+    /// Adds a parameter to the query.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         let separator = if self.path.contains('?') { '&' } else { '?' };
         self.path = format!("{}{separator}{name}={}", self.path, encode(value));
         self
     }
 
-    /// Host, and port if it was given.
+    /// The host, with its port if one was given.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
@@ -77,7 +78,8 @@ impl Url {
         self.tls
     }
 
-    /// Whether secrets for one may be sent to the other: the same host and port, equally secure.
+    /// Whether secrets for one address may be sent to the other: the same host and port, and both with TLS or
+    /// both without.
     pub(crate) fn same_origin(&self, other: &Self) -> bool {
         self.tls == other.tls && self.host_and_port() == other.host_and_port()
     }
@@ -87,13 +89,13 @@ impl Url {
         split_port(&self.authority).unwrap_or((&self.authority, default))
     }
 
-    /// The whole address, as it is requested.
+    /// The whole address, for the request.
     pub(crate) fn full(&self) -> String {
         format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority, self.path)
     }
 }
 
-/// Without the query, which may hold a signature or a token.
+/// Prints the address without the query, which may hold a signature or a token.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let full = self.full();
@@ -101,10 +103,10 @@ impl fmt::Display for Url {
     }
 }
 
-/// Where something on the web is: who may see what is meant for it.
+/// The origin of an address. Secrets for an address may be sent only to the same origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// `https`, `http` and so on.
+    /// The scheme: `https`, `http` and so on.
     pub scheme: String,
     /// The host, without a port.
     pub host: String,
@@ -112,7 +114,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// That of an address: of the host that a request for it goes to.
+    /// The origin of an address.
     pub fn of(address: &str) -> Self {
         let (scheme, authority, _) = split(address).unwrap_or(("ssh", address, ""));
         let scheme = scheme.to_ascii_lowercase();
@@ -123,25 +125,26 @@ impl Origin {
     }
 }
 
-/// An address for messages, without a user and a password.
+/// The address without user and password, for messages.
 pub fn without_user(address: &str) -> String {
     let Some((scheme, authority, path)) = split(address) else { return address.to_owned() };
     format!("{scheme}://{}{path}", host_of(authority))
 }
 
-/// The scheme of an address, its authority, and what follows (RFC 3986, section 3): an authority ends at the first `/`, `?` or `#`.
+/// Splits an address into scheme, authority and the rest (RFC 3986, section 3). The authority ends at the
+/// first `/`, `?` or `#`.
 fn split(address: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = address.split_once("://")?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     Some((scheme, authority, path))
 }
 
-/// Host and port, without a user.
+/// The host and port, without the user.
 fn host_of(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// Host and port, if it was given.
+/// The host and the port, if a port was given.
 pub(crate) fn split_port(authority: &str) -> Option<(&str, &str)> {
     authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'))
 }
@@ -155,7 +158,7 @@ pub(crate) fn is_loopback(authority: &str) -> bool {
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// As a value in a query or a form (RFC 3986, section 2.1).
+/// Encodes a value for a query or a form (RFC 3986, section 2.1).
 pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
@@ -223,7 +226,7 @@ mod tests {
             ("https://host:444/b", false),
             ("https://host.evil/b", false),
             ("https://evil/host/b", false),
-            // The host ends before a query, whatever looks like a user's name there.
+            // The host ends before a query, even if the query looks like a user's name.
             ("https://evil?@host/b", false),
             ("https://evil#@host/b", false),
         ] {

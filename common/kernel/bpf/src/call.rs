@@ -6,7 +6,7 @@ use std::{
 use nix::libc;
 use rustix::io::Errno;
 
-/// Commands of bpf(2), linux/bpf.h.
+/// Commands of bpf(2) (linux/bpf.h).
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Command {
     MapCreate = 0,
@@ -23,12 +23,13 @@ pub(crate) enum Command {
     Query = 16,
 }
 
-/// bpf(2). `attributes` is the beginning of `union bpf_attr`; the rest counts as zero.
+/// bpf(2). `attributes` is the beginning of `union bpf_attr`; the kernel takes the rest as zero.
 ///
 /// # Safety
-/// What `attributes` points to has the size that the command reads or writes there.
+/// Each pointer in `attributes` must point to memory of the size that the command reads or writes there.
 pub(crate) unsafe fn call<T>(command: Command, attributes: &mut T) -> Result<c_int, Errno> {
-    // SAFETY: the kernel uses `attributes`, of the given size, and what it points to, as the caller says.
+    // SAFETY: the kernel uses `attributes`, of the given size, and the memory it points to, for which the
+    // caller vouches.
     let answer = unsafe {
         libc::syscall(libc::SYS_bpf, command as c_int, std::ptr::from_mut(attributes), size_of::<T>())
     };
@@ -38,18 +39,18 @@ pub(crate) unsafe fn call<T>(command: Command, attributes: &mut T) -> Result<c_i
     }
 }
 
-/// A call that answers with a new descriptor.
+/// Makes a call that returns a new descriptor.
 ///
 /// # Safety
-/// As [`call`]; the command is one of these.
+/// As [`call`]. The command must return a new descriptor.
 pub(crate) unsafe fn open<T>(command: Command, attributes: &mut T) -> Result<OwnedFd, Errno> {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller vouches for it.
     let descriptor = unsafe { call(command, attributes) }?;
-    // SAFETY: it is new, and nobody else owns it.
+    // SAFETY: the descriptor is new, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// The attributes of the commands that open something by its id.
+/// The attributes of the commands that open an object by its id.
 #[repr(C)]
 pub(crate) struct ById {
     pub(crate) id: u32,

@@ -6,10 +6,11 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
 };
 
-/// asm-generic/socket.h
+/// From asm-generic/socket.h.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// The number of this thread's network namespace, by which programs know it. No other one gets it until the machine is restarted.
+/// The cookie of this thread's network namespace, a number by which programs can tell namespaces apart. No
+/// other namespace gets the same number until the machine is restarted.
 ///
 /// # Errors
 /// ENOPROTOOPT before Linux 5.14.

@@ -1,5 +1,6 @@
-/// Opcodes: class, source and operation in one byte (Documentation/bpf/standardization/instruction-set.rst). In the names,
-/// a number is the immediate operand, and a register the source.
+/// Opcodes: class, source and operation in one byte (Documentation/bpf/standardization/instruction-set.rst).
+/// In the names, `NUMBER` means that the source is the immediate operand, and `REGISTER` that it is a
+/// register.
 pub mod opcode {
     #![allow(missing_docs, reason = "the kernel's documentation has them")]
     pub const LOAD_32: u8 = 0x61;
@@ -24,7 +25,7 @@ pub mod opcode {
     pub const EXIT: u8 = 0x95;
 }
 
-/// One instruction: eight bytes (`struct bpf_insn`).
+/// Encodes one instruction: eight bytes (`struct bpf_insn`).
 pub fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
     let registers =
         if cfg!(target_endian = "little") { source << 4 | destination } else { destination << 4 | source };
@@ -35,10 +36,10 @@ pub fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate
     }
 }
 
-/// A place in a program that jumps lead to.
+/// The name of a jump's target.
 type Label = &'static str;
 
-/// Writes programs: jumps name where they lead.
+/// Writes programs whose jumps lead to labels.
 #[derive(Debug, Default)]
 pub struct Assembler {
     program: Vec<u64>,
@@ -53,22 +54,23 @@ impl Assembler {
         self
     }
 
-    /// Adds a jump to `label`, taken where the register is (or is not) the number.
+    /// Adds a jump to `label`. The opcode compares the register with the number and decides whether to jump.
     pub fn jump(&mut self, code: u8, register: u8, immediate: i32, label: Label) -> &mut Self {
         self.jumps.push((self.program.len(), label));
         self.push(code, register, 0, 0, immediate)
     }
 
-    /// The next instruction is where jumps to `label` lead. All of these come before it: the kernel takes no loops from here.
+    /// Makes the next instruction the target of jumps to `label`. All jumps to it must come before, because
+    /// loops are not supported.
     pub fn label(&mut self, label: Label) -> &mut Self {
         self.labels.push((label, self.program.len()));
         self
     }
 
-    /// The program.
+    /// The finished program.
     ///
     /// # Panics
-    /// When a jump leads nowhere, which is a mistake in the program.
+    /// When a jump's label does not exist behind it. That is a mistake in the program.
     pub fn finish(mut self) -> Vec<u64> {
         for (at, label) in self.jumps {
             let end = self.labels.iter().find(|(name, _)| *name == label).map(|(_, end)| *end);

@@ -8,14 +8,14 @@ use crate::{
     name,
 };
 
-/// linux/bpf.h
+/// From linux/bpf.h.
 const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
 
-/// A hash table in the kernel, with keys of `K` and values of `V` bytes. It lives as long as somebody has it open, or a program
-/// that uses it is attached.
+/// A hash table in the kernel, with keys of `K` bytes and values of `V` bytes. It lives as long as a process
+/// has it open or a program that uses it is attached.
 #[derive(Debug)]
 pub struct Map<const K: usize, const V: usize>(OwnedFd);
 
@@ -42,7 +42,8 @@ struct Element {
 }
 
 impl<const K: usize, const V: usize> Map<K, V> {
-    /// An empty one, for at most so many entries. Memory is taken for those that there are.
+    /// Makes an empty map for at most `entries` entries. The kernel allocates memory only for entries that
+    /// exist.
     ///
     /// # Errors
     /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace.
@@ -61,10 +62,11 @@ impl<const K: usize, const V: usize> Map<K, V> {
         unsafe { open(Command::MapCreate, &mut attributes) }.map(Self)
     }
 
-    /// The one with this id, whose keys and values have these sizes: it is one that `new` made.
+    /// Opens the map with this id, which [`Map::new`] made.
     ///
     /// # Errors
-    /// ENOENT if there is none; EINVAL if it has other sizes; EPERM without CAP_SYS_ADMIN in the first user namespace.
+    /// ENOENT if there is no such map; EINVAL if its keys or values have other sizes; EPERM without
+    /// CAP_SYS_ADMIN in the first user namespace.
     pub fn by_id(id: u32) -> Result<Self, Errno> {
         let mut attributes = ById { id, next: 0, flags: 0 };
         // SAFETY: the attributes point to nothing.
@@ -79,10 +81,10 @@ impl<const K: usize, const V: usize> Map<K, V> {
         Element { map: self.0.as_raw_fd() as u32, _padding: 0, key: key.as_ptr() as u64, value, flags }
     }
 
-    /// The value of this key.
+    /// The value of this key. `None` if the map does not have the key.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel cannot look it up.
     pub fn get(&self, key: &[u8; K]) -> Result<Option<[u8; V]>, Errno> {
         let mut value = [0; V];
         let mut attributes = self.element(key, value.as_mut_ptr() as u64, 0);
@@ -96,12 +98,12 @@ impl<const K: usize, const V: usize> Map<K, V> {
     /// Adds an entry.
     ///
     /// # Errors
-    /// EEXIST if the key is there; E2BIG if the map is full.
+    /// EEXIST if the map has the key already; E2BIG if the map is full.
     pub fn insert(&self, key: &[u8; K], value: &[u8; V]) -> Result<(), Errno> {
         self.update(key, value, BPF_NOEXIST)
     }
 
-    /// Adds an entry, or puts another value in its place.
+    /// Adds an entry, or replaces the value of an existing one.
     ///
     /// # Errors
     /// E2BIG if the map is full.
@@ -115,7 +117,7 @@ impl<const K: usize, const V: usize> Map<K, V> {
         unsafe { call(Command::MapUpdate, &mut attributes) }.map(drop)
     }
 
-    /// Removes an entry. What is not there is fine.
+    /// Removes an entry. A missing entry is no error.
     ///
     /// # Errors
     /// When the kernel cannot remove it.
@@ -128,10 +130,11 @@ impl<const K: usize, const V: usize> Map<K, V> {
         }
     }
 
-    /// The key after this one, or the first. Where an entry comes or goes meanwhile, it may begin again, or leave out that one.
+    /// The key after this one, or the first key. While other processes add or remove entries, the iteration
+    /// may start again or skip entries.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn next_key(&self, after: Option<&[u8; K]>) -> Result<Option<[u8; K]>, Errno> {
         let mut next = [0; K];
         let after = after.map_or(0, |key| key.as_ptr() as u64);
@@ -145,14 +148,14 @@ impl<const K: usize, const V: usize> Map<K, V> {
         }
     }
 
-    /// All keys. Those that come or go meanwhile may be among them.
+    /// All keys. Keys that are added or removed meanwhile may be among them or not.
     ///
     /// # Errors
     /// As [`Map::next_key`].
     pub fn keys(&self) -> Result<Vec<[u8; K]>, Errno> {
         let mut keys: Vec<[u8; K]> = Vec::new();
         while let Some(key) = self.next_key(keys.last())? {
-            // The last one went meanwhile, and it began again.
+            // The last key was removed meanwhile, so the iteration started again.
             if keys.first() == Some(&key) {
                 break;
             }
@@ -168,7 +171,7 @@ impl<const K: usize, const V: usize> AsFd for Map<K, V> {
     }
 }
 
-/// The sizes of keys and values.
+/// The sizes of the map's keys and values, in bytes.
 fn sizes(map: &OwnedFd) -> Result<(u32, u32), Errno> {
     // The beginning of `struct bpf_map_info`: type, id, sizes.
     let mut information = [0_u32; 4];
@@ -177,7 +180,7 @@ fn sizes(map: &OwnedFd) -> Result<(u32, u32), Errno> {
         length: size_of_val(&information) as u32,
         information: information.as_mut_ptr() as u64,
     };
-    // SAFETY: the kernel writes as much as the length says.
+    // SAFETY: the kernel writes as many bytes as `length` says.
     unsafe { call(Command::Information, &mut attributes) }?;
     Ok((information[2], information[3]))
 }

@@ -12,28 +12,28 @@ use crate::{
     name,
 };
 
-/// linux/bpf.h
+/// From linux/bpf.h.
 const BPF_F_ALLOW_MULTI: u32 = 2;
-/// BPF_CGROUP_MAX_PROGS: a cgroup has at most so many programs of a kind.
+/// BPF_CGROUP_MAX_PROGS: the largest number of programs of one kind that a cgroup can have.
 const MOST: usize = 64;
 
-/// Where in the kernel the programs of a cgroup are asked (`enum bpf_attach_type`).
+/// When the kernel runs a program of a cgroup (`enum bpf_attach_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment {
-    /// When a device is opened or made.
+    /// A process opens or makes a device node.
     Device = 6,
-    /// When a socket of IPv4 is bound to an address.
+    /// A process binds an IPv4 socket.
     Bind4 = 8,
-    /// When a socket of IPv6 is.
+    /// A process binds an IPv6 socket.
     Bind6 = 9,
 }
 
 /// `enum bpf_prog_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProgramKind {
-    /// It gets `struct bpf_cgroup_dev_ctx`.
+    /// Programs whose argument is `struct bpf_cgroup_dev_ctx`.
     CgroupDevice = 15,
-    /// It gets `struct bpf_sock_addr`.
+    /// Programs whose argument is `struct bpf_sock_addr`.
     CgroupSocketAddress = 18,
 }
 
@@ -45,7 +45,7 @@ impl Attachment {
         }
     }
 
-    /// What a program says at loading about where it will be attached, if its kind leaves a choice.
+    /// `expected_attach_type` for loading, if the program's kind leaves a choice.
     fn expected(self) -> u32 {
         match self {
             Self::Device => 0,
@@ -54,14 +54,14 @@ impl Attachment {
     }
 }
 
-/// A program in the kernel. It lives as long as somebody has it open, or it is attached.
+/// A program in the kernel. It lives as long as a process has it open or it is attached.
 #[derive(Debug)]
 pub struct Program(OwnedFd);
 
-/// How often the kernel is asked to check a program.
+/// How often to ask the kernel to check a program.
 const TRIES: usize = 16;
 
-/// Up to the last member of `union bpf_attr` that is set for BPF_PROG_LOAD.
+/// The attributes of BPF_PROG_LOAD: `union bpf_attr` up to the last member that is set.
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -94,7 +94,7 @@ struct Query {
     attach_flags: u32,
     ids: u64,
     count: u32,
-    /// Kernels that know less than this one look whether it is zero.
+    /// Older kernels require that the bytes they do not know are zero.
     _padding: u32,
 }
 
@@ -115,12 +115,12 @@ struct Description {
 }
 
 impl Program {
-    /// Gives the kernel a program that is to be attached there. The kernel checks that it ends, and that it keeps to what is its
-    /// own.
+    /// Loads a program for this attachment. The kernel verifies that the program ends, and that it only
+    /// accesses memory it may access.
     ///
     /// # Errors
-    /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace; EINVAL on a kernel that lacks something that the
-    /// program uses; EACCES for a program that it does not take.
+    /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace; EINVAL if the kernel lacks
+    /// something that the program uses; EACCES if the kernel rejects the program.
     pub fn load(called: &str, attachment: Attachment, instructions: &[u64]) -> Result<Self, Errno> {
         const LICENSE: &CStr = c"MIT";
         let mut attributes = Load {
@@ -137,7 +137,7 @@ impl Program {
             device: 0,
             attachment: attachment.expected(),
         };
-        // A signal that arrives while the kernel checks the program ends the check.
+        // A signal aborts the kernel's verification.
         for _ in 0..TRIES {
             // SAFETY: there are `count` instructions of eight bytes, and the license ends with a zero byte.
             match unsafe { open(Command::ProgramLoad, &mut attributes) } {
@@ -148,10 +148,10 @@ impl Program {
         Err(Errno::AGAIN)
     }
 
-    /// The programs that are attached to the cgroup there, of this name, each with the ids of the maps that it uses.
+    /// The programs of this name that are attached to the cgroup, each with the ids of the maps that it uses.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn attached(
         cgroup: impl AsFd,
         attachment: Attachment,
@@ -174,7 +174,7 @@ impl Program {
             let mut by_id = ById { id, next: 0, flags: 0 };
             // SAFETY: the attributes point to nothing.
             let program = match unsafe { open(Command::ProgramById, &mut by_id) } {
-                // Detached meanwhile.
+                // The program was detached meanwhile.
                 Err(Errno::NOENT) => continue,
                 program => Self(program?),
             };
@@ -186,15 +186,15 @@ impl Program {
         Ok(found)
     }
 
-    /// What the kernel makes of its instructions: programs that do the same have the same.
+    /// The kernel's hash of the program's instructions. Equal programs have equal tags.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn tag(&self) -> Result<u64, Errno> {
         Ok(self.describe()?.0.tag)
     }
 
-    /// What the kernel says of it, and the ids of its maps: of the first ones.
+    /// The kernel's description of the program, and the ids of its first four maps.
     fn describe(&self) -> Result<(Description, Vec<u32>), Errno> {
         let mut ids = [0_u32; 4];
         let mut description =
@@ -204,25 +204,25 @@ impl Program {
             length: size_of_val(&description) as u32,
             information: std::ptr::from_mut(&mut description) as u64,
         };
-        // SAFETY: the kernel writes as much as the length says, and as many ids as there is room for.
+        // SAFETY: the kernel writes as many bytes as `length` says, and as many ids as `maps` says.
         unsafe { call(Command::Information, &mut attributes) }?;
         let count = ids.len().min(description.maps as usize);
         Ok((description, ids[..count].to_vec()))
     }
 
-    /// Attaches it to the cgroup, for its processes and those of the cgroups below it, beside programs of others. It stays as
-    /// long as the cgroup does.
+    /// Attaches the program to the cgroup, beside programs of others. It applies to processes in the cgroup
+    /// and in all cgroups below. It stays attached until the cgroup is removed.
     ///
     /// # Errors
-    /// EPERM where a program of somebody wants to be the only one; E2BIG where there are 64.
+    /// EPERM if another program is attached exclusively; E2BIG if 64 programs are attached.
     pub fn attach(&self, cgroup: impl AsFd, attachment: Attachment) -> Result<(), Errno> {
         self.change(Command::Attach, cgroup, attachment, BPF_F_ALLOW_MULTI)
     }
 
-    /// Detaches it. ENOENT if it is not attached there.
+    /// Detaches the program from the cgroup.
     ///
     /// # Errors
-    /// When the kernel cannot.
+    /// ENOENT if the program is not attached there.
     pub fn detach(&self, cgroup: impl AsFd, attachment: Attachment) -> Result<(), Errno> {
         self.change(Command::Detach, cgroup, attachment, 0)
     }

@@ -1,4 +1,4 @@
-//! The network's configuration, from standard input (SPEC.md, "Plugin configuration objects").
+//! The network configuration on standard input (SPEC.md, "Plugin configuration objects").
 
 use std::io::Read;
 
@@ -6,17 +6,17 @@ use serde_json::{Map, Value};
 
 use crate::{Attachment, Code, Error, Version};
 
-/// The limit of a configuration, in bytes.
+/// The largest configuration, in bytes.
 const MAX: u64 = 4 << 20;
 
-/// A configuration.
+/// A network configuration.
 #[derive(Debug, Clone)]
 pub struct Configuration {
     members: Map<String, Value>,
 }
 
 impl Configuration {
-    /// Reads it, to its end.
+    /// Reads a configuration up to the end of the input.
     ///
     /// # Errors
     /// [`Code::Io`] and [`Code::Undecodable`].
@@ -33,7 +33,7 @@ impl Configuration {
         }
     }
 
-    /// A member; null is none.
+    /// The value of a member. None if it is missing or null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.members.get(key).filter(|value| !value.is_null())
     }
@@ -43,12 +43,12 @@ impl Configuration {
         self.members.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// `runtimeConfig.<key>`: what the runtime says by a capability.
+    /// `runtimeConfig.<key>`: a value from the runtime for a capability.
     pub fn capability(&self, key: &str) -> Option<&Value> {
         self.get("runtimeConfig")?.get(key).filter(|value| !value.is_null())
     }
 
-    /// `prevResult`, what the plugins before have made.
+    /// `prevResult`: the result of the previous plugins.
     ///
     /// # Errors
     /// [`Code::InvalidConfiguration`].
@@ -66,10 +66,10 @@ impl Configuration {
         }
     }
 
-    /// A member that must be a text.
+    /// A string member.
     ///
     /// # Errors
-    /// [`Code::InvalidConfiguration`].
+    /// [`Code::InvalidConfiguration`] if it has another type.
     pub fn text(&self, key: &str) -> Result<Option<&str>, Error> {
         match self.get(key) {
             None => Ok(None),
@@ -78,10 +78,10 @@ impl Configuration {
         }
     }
 
-    /// A member that must be true or false.
+    /// A boolean member.
     ///
     /// # Errors
-    /// [`Code::InvalidConfiguration`].
+    /// [`Code::InvalidConfiguration`] if it has another type.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
         match self.get(key) {
             None => Ok(None),
@@ -90,12 +90,12 @@ impl Configuration {
         }
     }
 
-    /// The version as it was named, for the answer.
+    /// `cniVersion` as text, for the answer.
     pub fn version_text(&self) -> &str {
         self.get("cniVersion").and_then(Value::as_str).unwrap_or("0.1.0")
     }
 
-    /// The version of the specification. Without one it is 0.1.0, as the specification says.
+    /// `cniVersion`. The specification says that the default is 0.1.0.
     ///
     /// # Errors
     /// [`Code::IncompatibleVersion`].
@@ -119,10 +119,10 @@ impl Configuration {
         }
     }
 
-    /// The attachments that GC leaves.
+    /// The attachments that GC must keep.
     ///
     /// # Errors
-    /// [`Code::InvalidConfiguration`]: a list that cannot be read must not make all of them go.
+    /// [`Code::InvalidConfiguration`]: an unreadable list must not remove all attachments.
     pub fn valid_attachments(&self) -> Result<Vec<Attachment>, Error> {
         let key = "cni.dev/valid-attachments";
         let Some(list) = self.get(key) else {
@@ -138,7 +138,7 @@ impl Configuration {
     }
 }
 
-/// A list of texts.
+/// A list of strings.
 ///
 /// # Errors
 /// [`Code::InvalidConfiguration`].

@@ -1,27 +1,27 @@
-//! What the runtime says in environment variables (SPEC.md, "Parameters").
+//! The environment variables from the runtime (SPEC.md, "Parameters").
 
 use std::path::PathBuf;
 
 use crate::{Code, Error};
 
-/// What is to be done.
+/// The command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Attach a container.
     Add,
-    /// Take an attachment back.
+    /// Undo an attachment.
     Del,
     /// Compare an attachment with the machine.
     Check,
-    /// Take back the attachments that the runtime does not know any more.
+    /// Undo the attachments that the runtime no longer knows.
     Gc,
-    /// Tell whether ADD would work.
+    /// Report whether ADD would work.
     Status,
-    /// Tell which versions are spoken.
+    /// Report the supported versions.
     Version,
 }
 
-/// One attachment: a container, and the interface that it has or gets.
+/// An attachment: a container, and one of its interfaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// `CNI_CONTAINERID`.
@@ -39,10 +39,10 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads the variables; none where there is no `CNI_COMMAND`, so no runtime has asked.
+    /// Reads the variables. None if `CNI_COMMAND` is not set, so the caller is not a runtime.
     ///
     /// # Errors
-    /// [`Code::InvalidEnvironment`], for a command that the specification does not know.
+    /// [`Code::InvalidEnvironment`] if the specification has no such command.
     pub fn read(variables: impl Iterator<Item = (String, String)>) -> Result<Option<Self>, Error> {
         let variables: Vec<(String, String)> =
             variables.filter(|(name, _)| name.starts_with("CNI_")).collect();
@@ -73,7 +73,7 @@ impl Environment {
     /// The attachment that the command is about.
     ///
     /// # Errors
-    /// [`Code::InvalidEnvironment`], for a missing or malformed `CNI_CONTAINERID` or `CNI_IFNAME`.
+    /// [`Code::InvalidEnvironment`] if `CNI_CONTAINERID` or `CNI_IFNAME` is missing or malformed.
     pub fn attachment(&self) -> Result<Attachment, Error> {
         let (container, interface) = (self.get("CNI_CONTAINERID"), self.get("CNI_IFNAME"));
         let wrong = |name: &str, value: Option<&str>| {
@@ -93,7 +93,7 @@ impl Environment {
     /// `CNI_NETNS`, the path of the container's network namespace.
     ///
     /// # Errors
-    /// [`Code::InvalidEnvironment`], where it is not set or no absolute path.
+    /// [`Code::InvalidEnvironment`] if it is not set, or not an absolute path.
     pub fn namespace(&self) -> Result<PathBuf, Error> {
         match self.get("CNI_NETNS").map(PathBuf::from) {
             Some(path) if path.is_absolute() => Ok(path),
@@ -102,20 +102,20 @@ impl Environment {
         }
     }
 
-    /// The value of one of `CNI_ARGS`, `KEY=VALUE` separated by semicolons.
+    /// The value of a key in `CNI_ARGS`, which has the form `KEY=VALUE`, separated by semicolons.
     pub fn argument(&self, key: &str) -> Option<&str> {
         let pairs = self.get("CNI_ARGS").unwrap_or_default().split(';');
         pairs.filter_map(|pair| pair.split_once('=')).find(|(own, _)| *own == key).map(|(_, value)| value)
     }
 }
 
-/// As SPEC.md wants a container id.
+/// Whether the text is a container id as SPEC.md defines it.
 fn is_id(text: &str) -> bool {
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     text.bytes().all(is_word) && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
 }
 
-/// As the kernel wants an interface's name.
+/// Whether the text is an interface name that the kernel accepts.
 fn is_interface(text: &str) -> bool {
     let is_part = |c: char| c != '/' && c != ':' && !c.is_whitespace() && !c.is_control();
     !matches!(text, "." | "..") && text.len() < 16 && text.chars().all(is_part)

@@ -1,10 +1,10 @@
-//! Failures, as runtimes read them (SPEC.md, "Error").
+//! Errors in the form that runtimes read (SPEC.md, "Error").
 
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// The numbers of the specification; 100 and above are the plugin's own.
+/// The error codes of the specification. Codes from 100 on belong to the plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// Incompatible CNI version.
@@ -30,31 +30,31 @@ pub enum Code {
 /// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// The kind.
+    /// The error code.
     pub code: Code,
-    /// One line.
+    /// The message, one line.
     pub message: String,
-    /// More, where there is something to say.
+    /// More text; may be empty.
     pub details: String,
 }
 
 impl Error {
-    /// A failure without details.
+    /// An error without details.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: String::new() }
     }
 
-    /// A field that is not carried out. The specification wants its key and value in the message.
+    /// An unsupported field. The specification requires its key and value in the message.
     pub fn unsupported(key: &str, value: &Value) -> Self {
         Self::new(Code::UnsupportedField, format!("{key:?} with value {value} is not supported"))
     }
 
-    /// A field whose value has a wrong form.
+    /// A field with an invalid value.
     pub fn invalid(key: &str, value: &Value, wanted: &str) -> Self {
         Self::new(Code::InvalidConfiguration, format!("{key:?} with value {value}: {wanted} is wanted"))
     }
 
-    /// What is printed, in the version that the runtime speaks.
+    /// The error as JSON, in the runtime's version.
     pub fn to_json(&self, version: &str) -> Value {
         let mut error = json!({"cniVersion": version, "code": self.code as u32, "msg": self.message});
         if !self.details.is_empty() {

@@ -1,9 +1,10 @@
-//! What runtimes and CNI plugins say to each other (containernetworking/cni, SPEC.md 1.1.0 and its earlier versions).
+//! The protocol between runtimes and CNI plugins (containernetworking/cni, SPEC.md 1.1.0 and its
+//! earlier versions).
 //!
 //! * [`Environment`]: the command, and the attachment that it is about.
 //! * [`Configuration`]: the network, from standard input.
-//! * [`result`]: what ADD prints, in the form of each version.
-//! * [`Error`]: a failure, with the specification's numbers.
+//! * [`result`]: the result of ADD, in the format of each version.
+//! * [`Error`]: an error, with the code of the specification.
 
 mod configuration;
 mod environment;

@@ -1,10 +1,10 @@
-//! What ADD prints (SPEC.md, "ADD Success").
+//! The result of ADD (SPEC.md, "ADD Success").
 
 use serde_json::{Map, Value, json};
 
 use crate::Version;
 
-/// A result of version 1.1.0 in the form of another version.
+/// Converts a result of version 1.1.0 to another version.
 #[must_use]
 pub fn to_version(result: &Value, version: Version) -> Value {
     let mut result = result.clone();
@@ -23,7 +23,8 @@ pub fn to_version(result: &Value, version: Version) -> Value {
     result
 }
 
-/// What the plugins before made, with what this one made: a chain's result lists both.
+/// Joins the result of the previous plugins with this plugin's own. The result of a chain lists
+/// both.
 #[must_use]
 pub fn joined(previous: &Value, own: &Value) -> Value {
     let mut result = previous.clone();

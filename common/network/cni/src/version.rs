@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{Code, Error};
 
-/// A version that is spoken here, the oldest first.
+/// A supported version. Older versions compare less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// 0.3.1: results with interfaces, chains.
@@ -18,10 +18,10 @@ pub enum Version {
 }
 
 impl Version {
-    /// All of them.
+    /// All supported versions, the oldest first.
     pub const ALL: [Self; 4] = [Self::V031, Self::V040, Self::V100, Self::V110];
 
-    /// As it is written in a configuration.
+    /// The version as in a configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V031 => "0.3.1",
@@ -31,7 +31,7 @@ impl Version {
         }
     }
 
-    /// The version of this name.
+    /// Parses a version.
     ///
     /// # Errors
     /// [`Code::IncompatibleVersion`].

@@ -1,4 +1,4 @@
-//! Values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
+//! Encodes values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
 
 use std::net::IpAddr;
 
@@ -37,7 +37,7 @@ const ICMPX_ADMIN_PROHIBITED: u8 = 3;
 const DYNSET_ADD: u32 = 0;
 const DYNSET_UPDATE: u32 = 1;
 
-/// The flags of a table: it belongs to the socket that sends this; it outlives that socket.
+/// Table flags: the table belongs to the sending socket, and it outlives that socket.
 pub(crate) const OWNED: u32 = 2;
 pub(crate) const PERSISTENT: u32 = 4;
 
@@ -45,12 +45,12 @@ fn milliseconds(kind: u16, seconds: u64) -> Attribute {
     Attribute::Bytes(kind, (seconds * 1000).to_be_bytes().to_vec())
 }
 
-/// The table's name alone.
+/// The attributes that name a table.
 pub(crate) fn table_name(table: &str) -> Vec<Attribute> {
     vec![Attribute::string(1, table)]
 }
 
-/// The table with a comment, which says whose it is.
+/// A table with a comment that names its owner.
 pub(crate) fn table(table: &str, flags: u32, comment: &str) -> Vec<Attribute> {
     let mut attributes = table_name(table);
     attributes.push(Attribute::number(2, flags));
@@ -59,7 +59,7 @@ pub(crate) fn table(table: &str, flags: u32, comment: &str) -> Vec<Attribute> {
 }
 
 fn described(text: &str) -> Vec<u8> {
-    // An id and an instance are shorter than that.
+    // An id and an instance are shorter than the limit.
     let text: String = text.chars().take(120).collect();
     expression::comment(&text)
 }
@@ -95,7 +95,7 @@ impl Version {
         }
     }
 
-    /// nft's number for the type of an address.
+    /// nft's number of the address type.
     fn type_id(self) -> u32 {
         match self {
             Self::V4 => 7,
@@ -112,7 +112,7 @@ impl Version {
 }
 
 impl Key {
-    /// How many parts follow the address: a protocol, and ports.
+    /// The number of parts after the address: a protocol, and ports.
     fn more(self) -> u32 {
         match self {
             Self::Address => 0,
@@ -122,14 +122,14 @@ impl Key {
     }
 }
 
-/// A set. `id` names it within its batch.
+/// The attributes of a set. `id` identifies the set within its batch.
 pub(crate) fn set(table: &str, set: &Set, id: u32) -> Vec<Attribute> {
     let mut attributes = set_alone(table, set);
     attributes.push(Attribute::number(10, id));
     attributes
 }
 
-/// A set as the kernel lists it.
+/// The attributes of a set as the kernel lists them.
 pub(crate) fn set_alone(table: &str, set: &Set) -> Vec<Attribute> {
     const INET_PROTO: u32 = 12;
     const INET_SERVICE: u32 = 13;
@@ -150,7 +150,8 @@ pub(crate) fn set_alone(table: &str, set: &Set) -> Vec<Attribute> {
         attributes.push(Attribute::Nested(9, vec![Attribute::number(1, size)]));
     }
     if concatenated {
-        // A range of a concatenation is looked up part by part, so the kernel needs their lengths.
+        // The kernel looks up a range of a concatenation part by part, so it needs the length of
+        // each part.
         let field = |length| Attribute::Nested(LIST_ELEM, vec![Attribute::number(1, length)]);
         let lengths = std::iter::once(set.version.length()).chain((0..parts).map(|_| 4));
         attributes.push(Attribute::Nested(9, vec![Attribute::Nested(2, lengths.map(field).collect())]));
@@ -158,7 +159,7 @@ pub(crate) fn set_alone(table: &str, set: &Set) -> Vec<Attribute> {
     attributes
 }
 
-/// A key, each part of which fills whole registers of four bytes.
+/// A key. Each part is padded to whole registers of four bytes.
 fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> Vec<u8> {
     let mut bytes = octets(address);
     if let Some((protocol, port)) = port {
@@ -169,14 +170,14 @@ fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> Vec<u8> {
     bytes
 }
 
-/// The elements of one set.
+/// The attributes of elements of one set.
 pub(crate) fn elements(table: &str, set: &Set, elements: &[&Element]) -> Vec<Attribute> {
     let mut attributes = named(table, set.name);
     attributes.push(Attribute::Nested(3, elements.iter().flat_map(|element| members(element)).collect()));
     attributes
 }
 
-/// The members of the list for one element: two for a range of single values, otherwise one.
+/// The list members that encode one element: two for a range of single values, otherwise one.
 fn members(element: &Element) -> Vec<Attribute> {
     let Element { set, address, port, seconds } = element;
     let mut attributes = vec![data(1, key(address.network(), *port))];
@@ -188,7 +189,8 @@ fn members(element: &Element) -> Vec<Attribute> {
     }
     let mut members = vec![Attribute::Nested(LIST_ELEM, attributes)];
     if set.kind == Kind::Fixed && port.is_none() {
-        // The end of the range is the first value after it; a range to the last address has none.
+        // The end of the range is the first value after it. A range up to the last address has no
+        // end element.
         if let Some(end) = following(octets(address.broadcast())) {
             let attributes = vec![data(1, end), Attribute::number(3, ELEMENT_INTERVAL_END)];
             members.push(Attribute::Nested(LIST_ELEM, attributes));
@@ -197,7 +199,7 @@ fn members(element: &Element) -> Vec<Attribute> {
     members
 }
 
-/// An element by its key alone, for a lookup: a range by its start.
+/// An element for a lookup: its key only; for a range, the start.
 pub(crate) fn element_to_find(table: &str, element: &Element) -> Vec<Attribute> {
     let element = Element { seconds: 0, ..element.clone() };
     let mut attributes = named(table, element.set.name);
@@ -211,14 +213,14 @@ pub(crate) fn rule(table: &str, rule: &Rule) -> Vec<Attribute> {
     attributes
 }
 
-/// The list of expressions of a rule.
+/// The attribute with the expressions of a rule.
 pub(crate) fn expressions(rule: &Rule) -> Attribute {
     let mut encoder = Encoder::default();
     rule.statements.iter().for_each(|statement| encoder.statement(statement));
     expression::list(encoder.expressions)
 }
 
-/// Where the destination stands in the header of the network protocol.
+/// The offset of the destination address in the network header.
 fn destination(version: Version) -> u32 {
     match version {
         Version::V4 => 16,
@@ -226,7 +228,8 @@ fn destination(version: Version) -> u32 {
     }
 }
 
-/// Writes the expressions of one rule. What a header must be is compared once, before the first field of it, as nft does.
+/// Writes the expressions of one rule. As in nft, the type of a header is checked once, before the
+/// first use of a field of it.
 #[derive(Default)]
 struct Encoder {
     expressions: Vec<Expression>,
@@ -271,7 +274,7 @@ impl Encoder {
         self.push(payload(NETWORK, offset, version.length(), into));
     }
 
-    /// Loads the fields one after the other.
+    /// Loads the fields into consecutive registers.
     fn load(&mut self, fields: &[Field]) {
         let mut word = 0;
         for field in fields {
@@ -360,7 +363,7 @@ impl Encoder {
         }
     }
 
-    /// Only the whole bytes that count, or a mask for the rest, as in nft.
+    /// As in nft: compare only the leading whole bytes of the address, or use a mask.
     fn to(&mut self, net: IpNet) {
         self.address(Version::of(net.addr()), false, REGISTER_1);
         let first = octets(net.network());
@@ -376,7 +379,7 @@ impl Encoder {
         self.push(compare(false, &first));
     }
 
-    /// What is about sets, and what becomes of the packet.
+    /// Encodes set statements and verdicts.
     fn effect(&mut self, statement: &Statement) {
         match statement {
             Statement::NotElsewhere => {

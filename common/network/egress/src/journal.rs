@@ -1,4 +1,5 @@
-//! What a container asked for and what was rejected, written down as JSON, one object a line.
+//! The journal of what a container looked up and sent, and what was rejected. It is JSON, one
+//! object a line.
 
 use std::{
     collections::HashMap,
@@ -17,30 +18,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::list::Protocol;
 
-/// When the file is longer than this, its first half goes.
+/// The size in bytes above which the first half of the file is dropped.
 const MOST: u64 = 1 << 20;
 
-/// One line.
+/// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// When it was.
+    /// The time.
     pub time: String,
-    /// What became of it.
+    /// The outcome.
     pub verdict: Outcome,
-    /// What it was.
+    /// The question or packet.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What became of a question or a packet.
+/// The outcome of a question or a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It was answered.
     Allowed,
-    /// It is on no list.
+    /// It is on no list, and was rejected.
     Rejected,
-    /// It is on no list, and passed all the same (`--log`).
+    /// It is on no list, but passed (`--log`).
     Logged,
 }
 
@@ -52,52 +53,53 @@ pub enum What {
     Name {
         /// The name.
         name: String,
-        /// The addresses that the container heard of.
+        /// The addresses that the container was told.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         addresses: Vec<IpAddr>,
-        /// Addresses that a server answered, and that no name's answer may open.
+        /// Addresses that the server returned and that must not be opened by a name.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         withheld: Vec<IpAddr>,
     },
     /// A packet.
     Packet {
-        /// Where it went.
+        /// The destination address.
         address: IpAddr,
-        /// To which port, if its protocol has any.
+        /// The destination port, if the protocol has ports.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
-        /// Its protocol: `tcp`, `udp`, `sctp`, `icmp`, or a number.
+        /// The protocol: `tcp`, `udp`, `sctp`, `icmp`, or a number.
         protocol: String,
     },
 }
 
-/// What came more than once, put together.
+/// Equal journal lines, combined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Seen {
-    /// What became of it.
+    /// The outcome.
     pub verdict: Outcome,
-    /// The name that was asked for; for a packet, the names that were answered with its address before.
+    /// The name in the question. For a packet, the names that had been answered with its address.
     pub names: Vec<String>,
-    /// Where a packet went.
+    /// The destination address of a packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
-    /// To which port, if its protocol has any.
+    /// The destination port, if the protocol has ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Its protocol.
+    /// The protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// How often; packets of one minute to one port count as one.
+    /// The number of occurrences. Packets to one port within a minute count as one.
     pub count: usize,
-    /// When it was the last time.
+    /// The time of the last occurrence.
     pub last: String,
 }
 
 impl Seen {
-    /// The words of `egress-allow` that let it pass. None for a name without a packet to it: names are part of the packets' words.
+    /// The arguments of `egress-allow` that would let it pass. Empty for a name that no packet was
+    /// sent to, because a packet's arguments include its names.
     pub fn words(&self) -> Vec<String> {
         let Some(address) = self.address else {
-            // Its addresses were never told, so that nothing could be sent there.
+            // The container was never told the addresses, so it could not send anything there.
             return if self.verdict == Outcome::Rejected { self.names.clone() } else { Vec::new() };
         };
         let target = match address {
@@ -114,7 +116,8 @@ impl Seen {
     }
 }
 
-/// Puts the lines of a log together, in the order in which they came first. A line that is cut is left out.
+/// Combines the lines of a journal, in the order of their first occurrence. Truncated lines are
+/// skipped.
 pub fn together(text: &str) -> Vec<Seen> {
     let mut seen: Vec<Seen> = Vec::new();
     let mut places: HashMap<(Outcome, String), usize> = HashMap::new();
@@ -150,12 +153,12 @@ pub fn together(text: &str) -> Vec<Seen> {
     seen
 }
 
-/// The file.
+/// The journal file.
 #[derive(Debug)]
 pub(crate) struct Journal(File);
 
 impl Journal {
-    /// Opens it, and makes it if it is not there.
+    /// Opens the file, or creates it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
@@ -174,7 +177,7 @@ impl Journal {
         self.0.as_fd()
     }
 
-    /// Writes a line. What cannot be written is lost: it decides nothing.
+    /// Appends a line. A line that cannot be written is lost, because nothing depends on it.
     pub(crate) fn note(&self, verdict: Outcome, what: What) {
         let line = Line { time: Timestamp::now().to_string(), verdict, what };
         let Ok(text) = serde_json::to_string(&line) else { return };
@@ -196,7 +199,7 @@ impl Journal {
     }
 }
 
-/// What the beginning of a packet tells: where it goes.
+/// The destination of a packet, parsed from its first bytes. None if they cannot be parsed.
 pub(crate) fn packet(bytes: &[u8]) -> Option<What> {
     let (address, protocol, rest) = match bytes.first()? >> 4 {
         4 => {

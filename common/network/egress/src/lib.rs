@@ -1,7 +1,8 @@
-//! What a container may reach, by name, by address and by port: a table of nf_tables at the container's own link, and a process
-//! that answers its questions for names.
+//! Restricts what a container may reach, by name, address and port: an nf_tables table at the
+//! container's link, and a resolver process for the container.
 //!
-//! [`list`] has the words, `table` the rules and their reasons, `resolver` the process, [`journal`] what is written down.
+//! [`list`] parses the entries, `table` has the rules and the reasons for them, `resolver` is the
+//! process, and [`journal`] records what was asked and rejected.
 
 mod encode;
 pub mod journal;

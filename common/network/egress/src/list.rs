@@ -1,4 +1,4 @@
-//! What a container may reach: the words of `egress-allow`.
+//! The list of what a container may reach: the arguments of `egress-allow`.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Entry {
-    /// Whom it is about.
+    /// The hosts that the entry allows.
     pub target: Target,
-    /// The port. Without one it is every TCP port but those of name servers (53 and 853), and ping.
+    /// The port. None means every TCP port except those of name servers (53 and 853), and ping.
     pub port: Option<Port>,
 }
 
-/// Whom an entry is about.
+/// The hosts of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Hosts by their names.
@@ -25,10 +25,10 @@ pub enum Target {
     Addresses(IpNet),
 }
 
-/// A name, or all names below one. Without a name, all.
+/// A name, or all names below one. An empty name means all names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pattern {
-    /// Whether it means the names below, at any depth, and not the name itself.
+    /// Whether it matches the names below, at any depth, but not the name itself.
     pub below: bool,
     labels: Vec<String>,
 }
@@ -36,14 +36,14 @@ pub struct Pattern {
 /// A port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Port {
-    /// Its number.
+    /// The port number.
     pub number: u16,
-    /// Its protocol.
+    /// The protocol.
     pub protocol: Protocol,
 }
 
 impl Pattern {
-    /// Whether it means the name with these labels, in lower case, the first one first.
+    /// Whether the pattern matches the name with these labels, in lower case, from left to right.
     pub fn matches(&self, labels: &[Vec<u8>]) -> bool {
         let Some(more) = labels.len().checked_sub(self.labels.len()) else { return false };
         let same = labels[more..].iter().zip(&self.labels).all(|(one, other)| one == other.as_bytes());
@@ -90,7 +90,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The network of an address, alone or with the length of its prefix; none if the text is none.
+/// Parses an address, with or without a prefix length. None if the text is not an address.
 fn network(text: &str) -> Option<Result<IpNet, String>> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(Ok(address.into()));
@@ -102,7 +102,7 @@ fn network(text: &str) -> Option<Result<IpNet, String>> {
     })
 }
 
-/// Cuts `[address]` or `[address]/length` off. Returns the network as text, and what follows.
+/// Splits off `[address]` or `[address]/length`. Returns the network as text, and the rest.
 fn bracketed(text: &str) -> Option<(String, &str)> {
     let (address, rest) = text.strip_prefix('[')?.split_once(']')?;
     match rest.strip_prefix('/') {
@@ -114,7 +114,7 @@ fn bracketed(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// The port of `:443` or `:53/udp`; none of nothing.
+/// Parses `:443` or `:53/udp`. None if the text is empty.
 fn port(text: &str) -> Result<Option<Port>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -148,7 +148,7 @@ impl FromStr for Entry {
             let network = network(&address).ok_or_else(|| format!("{address:?} is not an address"))?;
             return Ok(Self { target: Target::Addresses(network?), port: port(rest)? });
         }
-        // A protocol stands behind a port, and a length before it.
+        // A slash before the port starts a prefix length, after it a protocol.
         let (target, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
         if let (Some((_, protocol)), true) = (target.split_once('/'), rest.is_empty())
             && protocol.parse::<Protocol>().is_ok()
@@ -276,7 +276,7 @@ mod tests {
                 "{pattern} {name}"
             );
         }
-        // A label may have a dot in it, and is then one label all the same.
+        // A label with a dot in it is still one label.
         let odd = [b"evil.debian".to_vec(), b"org".to_vec()];
         assert!(!"*.debian.org".parse::<Pattern>().unwrap().matches(&odd));
     }

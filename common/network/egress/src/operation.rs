@@ -25,78 +25,78 @@ use crate::{
 /// The host's side of a container's link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// Its name.
+    /// Name of the link.
     pub name: String,
     /// The hardware address of the container's side.
     pub mac: Mac,
-    /// The container's addresses on it, with the lengths of their prefixes.
+    /// The container's addresses on the link, with prefix lengths.
     pub addresses: Vec<IpNet>,
 }
 
-/// What restricts a container to a list.
+/// Operations that restrict a container to a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all_fields = "camelCase")]
 pub enum EgressOperation {
-    /// The container's own table of nf_tables, of family netdev: rules at its links.
+    /// The container's own nf_tables table, of family netdev, with rules at its links.
     #[serde(rename = "egress-table")]
     Table {
-        /// The container's id, which is part of its name.
+        /// The container's id, which is part of the table's name.
         holder: String,
-        /// Whose it is: its comment says so.
+        /// The owner, named in the table's comment.
         mark: Mark,
         /// The links.
         links: Vec<Link>,
         /// What the container may reach.
         allow: Vec<Entry>,
-        /// The group of what is logged.
+        /// The log group of rejected packets.
         group: u16,
-        /// Whether everything passes, and is logged.
+        /// Whether everything passes and is only logged.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         learn: bool,
     },
-    /// The process that answers the container's questions for names.
+    /// The process that answers the container's DNS questions.
     #[serde(rename = "egress-resolver")]
     Resolver {
         /// The container's id.
         holder: String,
-        /// Its network namespace.
+        /// Path of its network namespace.
         namespace: PathBuf,
         /// What the container may reach.
         allow: Vec<Entry>,
-        /// The servers that it asks; the host's own if there are none.
+        /// The name servers. The host's own if empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         servers: Vec<IpAddr>,
-        /// Networks that no name's answer opens.
+        /// Networks that no answer to a name may open.
         closed: Vec<IpNet>,
-        /// Whether it answers for addresses of IPv6.
+        /// Whether it answers with IPv6 addresses.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ipv6: bool,
-        /// The group of what is logged.
+        /// The log group of rejected packets.
         group: u16,
-        /// The host's side of the container's first link: the process does not stay longer than that.
+        /// The host's side of the container's first link. The process ends when the link is gone.
         link: String,
-        /// The file that it writes down in what was asked for and rejected.
+        /// The journal file of questions and rejected packets.
         journal: PathBuf,
-        /// Whether it answers for every name.
+        /// Whether it answers for all names.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         learn: bool,
-        /// Whether all its networks are internal: then no question is passed on.
+        /// Whether all of the container's networks are internal. Then no question is forwarded.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         internal: bool,
     },
 }
 
-/// The table of a container.
+/// The name of a container's table.
 pub fn table_of(id: &str) -> String {
     format!("stave_egress_{id}")
 }
 
-/// The file in which it is written down what a container asked for and what was rejected.
+/// The path of a container's journal.
 pub fn journal_of(scope: &Scope, id: &str) -> PathBuf {
     scope.run_dir.join("egress").join(format!("{id}.log"))
 }
 
-/// A table that is looked at or made.
+/// The complete table, to compare with the kernel's or to make.
 struct Whole<'a> {
     name: String,
     holder: &'a str,
@@ -113,7 +113,7 @@ impl Whole<'_> {
         format!("table netdev {}", self.name)
     }
 
-    /// What makes it.
+    /// The changes that make the table.
     fn changes(&self, flags: u32) -> Vec<Change> {
         let Self { name, owner, table, .. } = self;
         const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -134,7 +134,7 @@ impl Whole<'_> {
         let elements = table.elements();
         for set in table.sets() {
             let of_set: Vec<_> = elements.iter().filter(|element| element.set == set).collect();
-            // Together they must fit into one attribute.
+            // The elements of one message must fit into one attribute.
             for part in of_set.chunks(500) {
                 let object = format!("elements of set {} of {}", set.name, self.object());
                 changes.push(change(Kind::NewElement, NEW, encode::elements(name, &set, part), object));
@@ -143,7 +143,7 @@ impl Whole<'_> {
         changes
     }
 
-    /// What is not as it should be; none if all is well.
+    /// The first difference from the kernel's table. None if there is none.
     fn lack(&self, socket: &Netfilter) -> Result<Option<Condition>, Refusal> {
         let Self { name, owner, table, .. } = self;
         let missing = |what: String| Ok(Some(Condition::Missing(what)));
@@ -185,13 +185,13 @@ impl Whole<'_> {
         Ok(None)
     }
 
-    /// Makes it, in one transaction. What is left of it is removed in the same.
+    /// Makes the table in one transaction, which also removes what is left of an old one.
     fn make(&self, is_there: bool) -> Result<(), Error> {
         let remove =
             is_there.then(|| change(Kind::DelTable, 0, encode::table_name(&self.name), self.object()));
         let socket =
             Netfilter::of_this_thread().map_err(|refusal| Error::new("add", self.object(), refusal))?;
-        // A kernel before 6.9 knows no table that outlives its owner.
+        // Kernels before 6.9 have no table that outlives its owner.
         for flags in [encode::PERSISTENT, 0] {
             let changes: Vec<_> = remove.iter().cloned().chain(self.changes(flags)).collect();
             match transaction::commit(&socket, None, &changes, &self.object()) {
@@ -265,7 +265,8 @@ impl EgressOperation {
         }
     }
 
-    /// A connection that hangs up when the process of this operation ends; none if it has none, or if that is not there.
+    /// A connection that hangs up when the process of this operation ends. None if the operation
+    /// has no process, or it does not run.
     pub fn watch(&self) -> Option<std::os::fd::OwnedFd> {
         self.resolver().and_then(|resolver| names::watch(&resolver::name(resolver.holder)).ok().flatten())
     }
@@ -289,7 +290,7 @@ fn make(whole: &Whole<'_>) -> Result<(), operation::Error> {
     let standing = socket.get(Kind::GetTable, NETDEV, &encode::table_name(&whole.name));
     let standing = standing.map_err(|refusal| Error::new("look for", whole.object(), refusal))?;
     if standing.is_some() {
-        // It belongs to the resolver, which is started again after this.
+        // The table belongs to the resolver, which is started again afterwards.
         resolver::end(whole.holder)?;
     }
     Ok(whole.make(standing.is_some())?)
@@ -324,7 +325,8 @@ impl Operation for EgressOperation {
             (Some(whole), _) => {
                 let made = make(&whole);
                 if made.is_err() && netlink::netfilter::is_in_doubt() {
-                    // The kernel may have done it all the same. The error that counts is the first.
+                    // The kernel may have carried the change out. The first error is the one to
+                    // report.
                     let _ = remove(&whole);
                 }
                 made
@@ -351,7 +353,7 @@ impl Operation for EgressOperation {
     }
 }
 
-/// Whether a path is that of a journal in this scope.
+/// Checks that the path is the journal of this container in this scope.
 pub(crate) fn contain(scope: &Scope, journal: &Path, holder: &str) -> Result<(), operation::Error> {
     match journal == journal_of(scope, holder) {
         true => Ok(()),

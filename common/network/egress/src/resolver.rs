@@ -1,7 +1,8 @@
-//! The process that answers a container's questions for names, and opens the way to what it answers.
+//! The process that answers a container's DNS questions, and opens the addresses in its answers.
 //!
-//! It belongs to nobody and may change the network alone. The container's table belongs to its socket, so that no `nft flush
-//! ruleset` of others takes it away. When the process ends, however it ends, the table stays, and no name is answered any more.
+//! It runs as nobody, with the right to change the network. The container's table belongs to the
+//! socket of the process, so that another program's `nft flush ruleset` does not remove it. However
+//! the process ends, the table stays, and no name is answered any more.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -34,13 +35,14 @@ use crate::{
     table::Sets,
 };
 
-/// So much longer than its answer counts an address stays open, in seconds: programs connect a while after they asked, and some
-/// answers count for no time at all.
+/// How long an address stays open after the TTL of its answer has passed, in seconds. Programs
+/// connect some time after they asked, and some answers have a TTL of 0.
 const GRACE: u64 = 60;
-/// The same for another container's address, which may soon be somebody else's.
+/// The same for the address of another container, which may soon belong to a different one.
 const OWN_GRACE: u64 = 5;
 
-/// Where clouds tell a machine its own secrets, apart from link-local addresses.
+/// The addresses of clouds' metadata services, which give a machine its secrets, apart from
+/// link-local ones.
 const METADATA: [IpNet; 9] = [
     // Amazon: the machine (::254), and the containers of EKS and ECS (::23).
     net6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32),
@@ -68,7 +70,7 @@ const fn net6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
 }
 
-/// What the process is made for.
+/// What the process needs to know.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resolver<'a> {
     pub(crate) holder: &'a str,
@@ -84,7 +86,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) internal: bool,
 }
 
-/// The name by which the process of a container is found.
+/// The name of a container's resolver process.
 pub(crate) fn name(holder: &str) -> Name {
     Name::new("egress", holder)
 }
@@ -93,7 +95,7 @@ fn failed(verb: &'static str, holder: &str) -> impl Fn(rustix::io::Errno) -> Err
     move |errno| Error::new(verb, format!("resolver of {holder:?}"), Errno::from_raw(errno.raw_os_error()))
 }
 
-/// Ends the process of a container, if it is there.
+/// Ends the process of a container, if it runs.
 pub(crate) fn end(holder: &str) -> Result<(), Error> {
     names::end(&name(holder)).map_err(failed("end", holder))
 }
@@ -103,7 +105,7 @@ impl Resolver<'_> {
         let namespace = format!("--net={}", self.namespace.display());
         let address = format!("--listen-address={}", names::ADDRESS.ip());
         let mut answer = vec!["nsenter".to_owned(), namespace, "dnsmasq".to_owned(), address];
-        // Of all names that are not listed, there is none.
+        // Names that are not listed do not exist.
         answer.extend((!self.learn).then(|| "--local=/#/".to_owned()));
         for entry in self.allow {
             let Target::Name(name) = &entry.target else { continue };
@@ -115,7 +117,7 @@ impl Resolver<'_> {
         vec![journal, words(answer.iter().map(String::as_str))]
     }
 
-    /// Starts it, if it is not there.
+    /// Starts the process, if it does not run.
     pub(crate) fn start(&self, scope: &Scope) -> Result<(), Error> {
         contain(scope, self.journal, self.holder)?;
         let Some(claim) = Claim::take(&name(self.holder)).map_err(failed("start", self.holder))? else {
@@ -138,7 +140,7 @@ impl Resolver<'_> {
         let mut kept: Vec<BorrowedFd<'_>> = place.descriptors().to_vec();
         kept.extend([journal.descriptor(), table.descriptor()]);
         kept.extend(packets.iter().map(Packets::descriptor));
-        // It reads the records of other containers, for their names.
+        // The process reads the records of other containers to find their names.
         let capabilities = CapabilitySet::NET_ADMIN | CapabilitySet::DAC_READ_SEARCH;
         let privileges = Privileges { nobody: true, capabilities };
         let work = |control: &mut Control| {
@@ -152,13 +154,14 @@ impl Resolver<'_> {
                 journal: &journal,
                 packets: packets.as_ref(),
             };
-            // Without it nothing is answered, which the next repair mends.
+            // If this fails, nothing is answered until the next repair.
             let _ = names::serve(serving);
         };
         names::start(c"egress-allow", claim, &kept, privileges, work).map_err(failed("start", self.holder))
     }
 
-    /// A socket to which the container's table belongs, where the kernel knows that (Linux 6.9).
+    /// Opens a socket that becomes the owner of the container's table, if the kernel supports it
+    /// (Linux 6.9).
     fn own_table(&self) -> Result<Netfilter, Error> {
         let table = table_of(self.holder);
         let failed = |refusal: Refusal| {
@@ -173,13 +176,13 @@ impl Resolver<'_> {
         let attributes = [name, vec![netlink::attribute::Attribute::number(2, flags)]].concat();
         let own = Message { kind: Kind::NewTable, family: NETDEV, flags: 0, attributes };
         match socket.commit(None, &[own]).map_err(|refused| refused.refusal) {
-            // One that was made without, by an earlier kernel's means.
+            // The table was made without an owner, by an older kernel.
             Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => Ok(socket),
             owned => owned.map(|()| socket).map_err(failed),
         }
     }
 
-    /// Ends it, and removes what it wrote down.
+    /// Ends the process, and removes its journal.
     pub(crate) fn stop(&self, scope: &Scope) -> Result<(), Error> {
         contain(scope, self.journal, self.holder)?;
         end(self.holder)?;
@@ -195,7 +198,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// Whether a name's answer may open this address.
+    /// Whether an answer to a name may open this address.
     fn may_open(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let is_special = match address {
@@ -216,7 +219,7 @@ impl Resolver<'_> {
         listed || !(is_special || METADATA.iter().any(within) || self.closed.iter().any(within))
     }
 
-    /// The entries that mean the name of a question.
+    /// The entries that match the name of a question.
     fn entries<'b>(&'b self, question: &'b Question) -> impl Iterator<Item = &'b Entry> {
         self.allow.iter().filter(
             |entry| matches!(&entry.target, Target::Name(pattern) if pattern.matches(question.labels())),
@@ -224,7 +227,7 @@ impl Resolver<'_> {
     }
 }
 
-/// The process at work.
+/// The running process.
 struct Serving<'a> {
     of: &'a Resolver<'a>,
     control: &'a mut Control,
@@ -237,12 +240,13 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    /// Goes on, unless it is told to end.
+    /// Handles a message to the process. Returns whether to continue.
     fn hear(&mut self, at: usize) -> ControlFlow<()> {
         self.control.hear(at).map_continue(drop)
     }
 
-    /// What it hears of a name that is another container's, if name-serve has given it those: a list may name them as well.
+    /// The answer for another container's name, if name-serve gave the container those names. A
+    /// list may contain them as well.
     fn of_a_container(&mut self, question: &Question) -> Option<Own> {
         let asker = self.containers.container(self.of.holder).filter(names::Container::is_served)?;
         let mut addresses = match self.containers.find(&asker, question.labels()) {
@@ -260,14 +264,14 @@ impl Serving<'_> {
         Some(question.of_addresses(addresses, names::TTL))
     }
 
-    /// Writes down what was answered.
+    /// Records an answer in the journal.
     fn note(&self, question: &Question, addresses: Vec<IpAddr>, withheld: Vec<IpAddr>) {
         let listed = self.of.entries(question).next().is_some();
         let verdict = if listed { Outcome::Allowed } else { Outcome::Logged };
         self.journal.note(verdict, What::Name { name: question.text(), addresses, withheld });
     }
 
-    /// Opens the address for so many seconds, on the ports of the entries.
+    /// Opens the address on the entries' ports, for this many seconds.
     fn open(&self, question: &Question, address: IpAddr, seconds: u64) -> Result<(), Refusal> {
         let sets = Sets::of(Version::of(address));
         for entry in self.of.entries(question) {
@@ -283,7 +287,7 @@ impl Serving<'_> {
     }
 }
 
-/// Makes sure that the element stays for so long at least.
+/// Makes sure that the element stays for at least this long.
 fn put(socket: &Netfilter, table: &str, element: &Element) -> Result<(), Refusal> {
     const EXPIRATION: u16 = 5;
     let wanted = encode::element_to_find(table, element);
@@ -302,7 +306,8 @@ fn put(socket: &Netfilter, table: &str, element: &Element) -> Result<(), Refusal
         flags,
         attributes: encode::elements(table, &element.set, &[element]),
     };
-    // Kernels before 6.12 keep the time of an element that is there. In one transaction it is there, goes and comes.
+    // Kernels before 6.12 do not change the timeout of an existing element. So one transaction adds
+    // it, removes it and adds it again.
     let (add, timeless) =
         (message(Kind::NewElement, NLM_F_CREATE, element), Element { seconds: 0, ..element.clone() });
     let remove = message(Kind::DelElement, 0, &timeless);
@@ -324,15 +329,16 @@ impl Policy for Serving<'_> {
             return Verdict::Own(own);
         }
         if self.of.internal {
-            // No way leads out, and a question that is passed on would be one (CVE-2024-29018).
+            // Forwarding a question would be a way out of internal networks (CVE-2024-29018).
             let what = What::Name { name: question.text(), addresses: Vec::new(), withheld: Vec::new() };
             self.journal.note(Outcome::Rejected, what);
             return Verdict::Own(Own::Prohibited);
         }
         match question.kind {
-            // Nobody gets anywhere by these.
+            // Without IPv6, these addresses are of no use.
             Rtype::AAAA if !self.of.ipv6 => Verdict::Own(Own::NoData),
-            // They bring addresses that are asked for by nobody, and hide the name in a TLS hello.
+            // These records contain addresses that were not asked for, and can hide the name in a
+            // TLS hello.
             Rtype::HTTPS | Rtype::SVCB | Rtype::ANY => Verdict::Own(Own::NoData),
             _ => Verdict::Forward,
         }
@@ -359,7 +365,7 @@ impl Policy for Serving<'_> {
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        // The packets come first: how many connections there are changes.
+        // The descriptor of the packets comes first, because the number of connections changes.
         self.packets.iter().map(|packets| packets.descriptor()).chain(self.control.descriptors()).collect()
     }
 
@@ -376,9 +382,10 @@ impl Policy for Serving<'_> {
     }
 
     fn look_around(&mut self) -> ControlFlow<()> {
-        // A container whose link is gone was not taken back as it should be. Its namespace must not stay for us.
+        // The link is gone, so the container was not undone properly. End, because the process
+        // would keep its namespace alive.
         let is_gone = if_nametoindex(self.of.link) == Err(Errno::ENODEV);
-        // Without the table's socket nothing can be opened.
+        // Without the table's socket, no address can be opened.
         if is_gone || self.table.is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
@@ -422,7 +429,7 @@ mod tests {
             assert!(!may(&resolver, secret), "{secret}");
         }
         assert!(may(&resolver, "192.0.2.1") && may(&resolver, "2001:db8::1"));
-        // Whoever lists it by its address gets it.
+        // An address that is listed itself may be opened.
         let listed = ["192.0.0.192".parse().unwrap()];
         resolver.allow = &listed;
         assert!(may(&resolver, "192.0.0.192"));

@@ -1,4 +1,4 @@
-//! The values of a table of family netdev, and their form in `nft` (`Display`).
+//! The types of a ruleset of family netdev. `Display` writes them in nft syntax.
 
 use std::{
     fmt::{self, Display},
@@ -6,11 +6,12 @@ use std::{
 };
 
 use ipnet::IpNet;
+use nat::ruleset::join;
 use netlink::Mac;
 
 use crate::list::Protocol;
 
-/// Which internet protocol something is about.
+/// An IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     V4,
@@ -25,18 +26,18 @@ impl Version {
     }
 }
 
-/// What the key of a set is made of.
+/// The parts of a set's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
     /// An address.
     Address,
-    /// An address, a protocol, a port.
+    /// An address, a protocol, and a port.
     Port,
     /// An address, a protocol, its port, and the container's port.
     Flow,
 }
 
-/// A set of one version.
+/// A set for one IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Set {
     pub(crate) name: &'static str,
@@ -45,14 +46,14 @@ pub(crate) struct Set {
     pub(crate) kind: Kind,
 }
 
-/// How elements come into a set.
+/// How a set gets its elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// With the table; they are ranges.
+    /// With the table. The elements are ranges.
     Fixed,
-    /// By the resolver, for a time; at most so many.
+    /// From the resolver, with a timeout. At most this many.
     Timed(u32),
-    /// By rules, for a time; at most so many.
+    /// From rules, with a timeout. At most this many.
     Dynamic(u32),
 }
 
@@ -62,11 +63,11 @@ pub(crate) struct Element {
     pub(crate) set: Set,
     pub(crate) address: IpNet,
     pub(crate) port: Option<(Protocol, u16)>,
-    /// For how long, in seconds; 0 for good.
+    /// The timeout in seconds; 0 for none.
     pub(crate) seconds: u64,
 }
 
-/// A field of a packet that is part of a key.
+/// A field of a packet, used as a part of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {
     Source(Version),
@@ -76,54 +77,56 @@ pub(crate) enum Field {
     DestinationPort,
 }
 
-/// A part of a rule. The packet goes on to the next part if this one matches.
+/// A statement of a rule. The next statement is evaluated only if this one matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Statement {
-    /// The frame is tagged for a VLAN: its type is this.
+    /// The EtherType, for a VLAN tag.
     EtherType(&'static str, u16),
-    /// The frame does not come from this hardware address.
+    /// The frame's source is not this hardware address.
     NotFrom(Mac),
-    /// The sender of an ARP message says that this is its address.
+    /// The sender address of an ARP message.
     ArpSource(std::net::Ipv4Addr),
-    /// The packet comes from this address.
+    /// The source address of the packet.
     Source(IpAddr),
-    /// The packet goes to this network.
+    /// The destination of the packet is in this network.
     To(IpNet),
-    /// The packet is of this version.
+    /// The packet has this IP version.
     Version(Version),
-    /// The packet is a fragment, but not the first.
+    /// The packet is a fragment other than the first.
     LaterFragment,
-    /// More fragments follow.
+    /// The packet is a fragment other than the last.
     MoreFragments,
-    /// The protocol of the transport.
+    /// The transport protocol.
     Protocol(Protocol),
-    /// A TCP packet that does not go to this port.
+    /// The packet is TCP and not for this port.
     NotToPort(u16),
-    /// Of these flags of TCP, at least one is set.
+    /// At least one of these TCP flags is set.
     AnyFlag(&'static str, u8),
-    /// Of these flags of TCP, exactly those are set.
+    /// Of the TCP flags in the mask, exactly these are set.
     Flags(&'static str, u8, &'static str, u8),
-    /// A message of ICMP: its type.
+    /// The type of an ICMP message.
     Icmp(Version, &'static str, u8),
-    /// The destination is not one host somewhere else: it is an address of this host, or of several hosts.
+    /// The destination is not a single other host: it is an address of this host, or a broadcast or
+    /// multicast address.
     NotElsewhere,
-    /// The fields together are in this set, or (`not`) are not.
+    /// The concatenated fields are in this set, or with `not`, are not.
     In { fields: Vec<Field>, not: bool, set: &'static str },
-    /// The fields become an element of this set for so many seconds; from now on again if they are one.
+    /// Adds the fields to this set for this many seconds. If they are in the set, the timeout
+    /// starts again.
     Update { fields: Vec<Field>, set: &'static str, seconds: u64 },
-    /// The same, but an element that is there keeps its time.
+    /// Like `Update`, but the timeout of an existing element is unchanged.
     Add { fields: Vec<Field>, set: &'static str, seconds: u64 },
-    /// Whoever has this group gets the beginning of the packet.
+    /// Sends the first bytes of the packet to this log group.
     Log(u16),
-    /// The packet goes on.
+    /// Accepts the packet.
     Accept,
     /// The packet is dropped.
     Drop,
-    /// The sender hears that the connection is closed.
+    /// Rejects the packet with a TCP reset.
     Reset,
-    /// The sender hears that the way is closed.
+    /// Rejects the packet with ICMP "administratively prohibited".
     Prohibit,
-    /// The rules of this chain decide.
+    /// Continues in this chain.
     Goto(&'static str),
 }
 
@@ -134,28 +137,18 @@ pub(crate) struct Rule {
     pub(crate) statements: Vec<Statement>,
 }
 
-/// A chain; with a hook, one that packets of a link enter.
+/// A chain. With a hook, it is a base chain for the packets of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub(crate) name: String,
     pub(crate) hook: Option<(Hook, String)>,
 }
 
-/// Which packets of a link (linux/netfilter.h, `enum nf_dev_hooks`).
+/// A netdev hook (linux/netfilter.h, `enum nf_dev_hooks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
     Ingress = 0,
     Egress = 1,
-}
-
-fn join<T: Display>(f: &mut fmt::Formatter<'_>, parts: &[T], between: &str) -> fmt::Result {
-    for (at, part) in parts.iter().enumerate() {
-        if at > 0 {
-            f.write_str(between)?;
-        }
-        part.fmt(f)?;
-    }
-    Ok(())
 }
 
 impl Display for Field {

@@ -1,9 +1,10 @@
-//! The table of a container: its content, and the reasons.
+//! The content of a container's table, and the reasons for it.
 //!
-//! Its chains are at the container's own link, on the host's side: below bridges, routes and translation, and out of the
-//! container's reach. So one list counts for everything that leaves the container, also for its neighbours on the bridge, whom
-//! the rules for forwarded packets never see. And no other packet of the host passes it. There is no connection tracking at that
-//! place, so the table remembers by itself who has answered.
+//! The chains are hooked to the container's link on the host's side: below bridges, routes and
+//! address translation, and out of the container's reach. So one list covers everything that leaves
+//! the container, including packets to its neighbours on the bridge, which the rules for forwarded
+//! packets never see. Packets of other containers do not pass the table. There is no connection
+//! tracking at this hook, so the table itself remembers the connections.
 
 use std::net::Ipv6Addr;
 
@@ -19,58 +20,59 @@ use crate::{
     },
 };
 
-/// How long the kernel's connection tracking keeps an idle connection, in seconds. Nothing ends here that would go on there.
+/// The timeout of idle TCP connections, in seconds. It is that of the kernel's connection tracking,
+/// so no connection ends here earlier than there.
 const CONNECTED: u64 = 432_000;
-/// How long it keeps one that begins or ends, and one of UDP.
+/// The timeout of connections that begin or end, and of UDP, in seconds.
 const BRIEF: u64 = 60;
 const UDP: u64 = 180;
-/// How long the rest of a packet may come after its beginning, and the answer after a ping.
+/// The timeout for the later fragments of a packet, and for the answer to a ping, in seconds.
 const REST: u64 = 10;
-/// How often the same is logged at most.
+/// The shortest time between two logs of the same packet, in seconds.
 const LOGGED: u64 = 60;
 
-/// The most connections at a time that are remembered, and the most addresses: a container must not fill the host's memory by
-/// what it asks for.
+/// The maximum number of remembered connections and addresses. A container must not fill the host's
+/// memory with requests.
 const CONNECTIONS: u32 = 65_536;
 const ADDRESSES: u32 = 65_536;
 const FEW: u32 = 4096;
 
-/// The ports of name servers, by TCP. They are open where they are listed with the port.
+/// The TCP ports of name servers. They are open only if they are listed with the port.
 const NAME_SERVERS: [u16; 2] = [53, 853];
 
 const FIN_RST: Statement = Statement::AnyFlag("fin,rst", 0x05);
 const RST: Statement = Statement::AnyFlag("rst", 0x04);
 const SYN_ONLY: Statement = Statement::Flags("syn | ack", 0x12, "syn", 0x02);
 
-/// What a table is made for.
+/// The parameters of a table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Table<'a> {
     pub(crate) links: &'a [Link],
     pub(crate) allow: &'a [Entry],
-    /// The group for what is logged.
+    /// The log group.
     pub(crate) group: u16,
-    /// Whether everything passes, and is logged.
+    /// Whether everything passes and is only logged.
     pub(crate) learn: bool,
 }
 
-/// The names of a version's sets.
+/// The sets of one IP version.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sets {
     /// Listed addresses, without a port and with one.
     nets: Set,
     netports: Set,
-    /// Addresses of listed names, as they were answered, without a port and with one.
+    /// Addresses of listed names from DNS answers, without a port and with one.
     pub(crate) hosts: Set,
     pub(crate) hostports: Set,
-    /// Who has answered the container, or asked it.
+    /// Connections with a host that has answered the container, or has opened the connection.
     flows: Set,
-    /// Connections of these that are coming to their end.
+    /// Connections that are being closed.
     closing: Set,
-    /// Who has sent a ping to the container.
+    /// Hosts that have sent a ping to the container.
     pinged: Set,
-    /// Where the beginning of a fragmented packet went.
+    /// The destinations of fragmented packets whose first fragment passed.
     fragments: Set,
-    /// What was logged of late.
+    /// What was logged recently.
     logged: Set,
 }
 
@@ -108,15 +110,15 @@ impl Sets {
     }
 }
 
-/// The names of a version's chains.
+/// The names of the chains of one IP version.
 struct Names {
-    /// What the container sends.
+    /// Packets from the container.
     out: &'static str,
-    /// What belongs to a connection, or begins one that may be.
+    /// Packets that belong to a connection, or may open one.
     pass: &'static str,
-    /// What may not be.
+    /// Packets to reject.
     deny: &'static str,
-    /// What the container gets.
+    /// Packets to the container.
     back: &'static str,
 }
 
@@ -130,7 +132,7 @@ impl Names {
 }
 
 impl Table<'_> {
-    /// The versions that the container has an address of.
+    /// The IP versions that the container has an address of.
     pub(crate) fn versions(&self) -> impl Iterator<Item = Version> {
         let addresses = || self.links.iter().flat_map(|link| &link.addresses).map(IpNet::addr);
         Version::ALL.into_iter().filter(move |version| addresses().any(|ip| Version::of(ip) == *version))
@@ -167,7 +169,8 @@ impl Table<'_> {
         rules.0
     }
 
-    /// The listed addresses. Those that another one covers are left out, because ranges must not overlap.
+    /// The listed addresses. An entry within another one is left out, because ranges must not
+    /// overlap.
     pub(crate) fn elements(&self) -> Vec<Element> {
         let listed = |wanted: Option<Port>| {
             let nets = self.allow.iter().filter_map(move |entry| match entry.target {
@@ -196,13 +199,14 @@ impl Table<'_> {
             .collect()
     }
 
-    /// What comes from the container's link, and what goes to it.
+    /// The rules for packets from and to a link of the container.
     fn of_link(&self, rules: &mut Rules, at: usize, link: &Link) {
         let (from, to) = (hooked("from", at), hooked("to", at));
-        // A tagged frame would be looked at as what is in it, and leave by another network.
+        // A tagged frame would be checked like its content, but leave to another network.
         rules.add(&from, [Statement::EtherType("8021q", 0x8100), Statement::Drop]);
         rules.add(&from, [Statement::EtherType("8021ad", 0x88a8), Statement::Drop]);
-        // Nobody else's: a neighbour's address would be a way around this list.
+        // Only the container's own addresses: with a neighbour's address it could get around this
+        // list.
         rules.add(&from, [Statement::NotFrom(link.mac), Statement::Drop]);
         for net in &link.addresses {
             if let IpNet::V6(_) = net {
@@ -224,7 +228,7 @@ impl Table<'_> {
         }
     }
 
-    /// What the container sends.
+    /// The rules for packets from the container.
     fn out(&self, rules: &mut Rules, version: Version) {
         let (sets, Names { out, pass, deny, .. }) = (Sets::of(version), Names::of(version));
         let to = || vec![Destination(version)];
@@ -233,7 +237,7 @@ impl Table<'_> {
         let known = |seconds| Statement::Update { fields: flow(), set: sets.flows.name, seconds };
         let ending = || Statement::Update { fields: flow(), set: sets.closing.name, seconds: BRIEF };
         if version == Version::V4 {
-            // It has no ports: it may go where its beginning went.
+            // A later fragment has no ports. It may go where the first one went.
             rules.add(out, [Statement::LaterFragment, within(to(), sets.fragments), Statement::Accept]);
             rules.add(out, [Statement::LaterFragment, Statement::Drop]);
         }
@@ -249,14 +253,15 @@ impl Table<'_> {
         };
         rules.add(out, [within(port(), sets.netports), Statement::Goto(pass)]);
         anything(rules, sets.nets);
-        // A name's answer opens neither this host nor a group, whatever addresses it has by now.
+        // The answer to a name opens neither this host nor a broadcast or multicast address,
+        // whatever addresses these are by now.
         rules.add(out, [Statement::NotElsewhere, Statement::Goto(deny)]);
         rules.add(out, [within(port(), sets.hostports), Statement::Goto(pass)]);
         anything(rules, sets.hosts);
         rules.add(out, [Statement::Goto(deny)]);
     }
 
-    /// What passes. A large packet's beginning opens the way for the rest of it.
+    /// The rules for packets that pass. The first fragment of a packet lets the others pass.
     fn pass(&self, rules: &mut Rules, version: Version) {
         let (sets, pass) = (Sets::of(version), Names::of(version).pass);
         if version == Version::V4 {
@@ -267,7 +272,8 @@ impl Table<'_> {
         rules.add(pass, [Statement::Accept]);
     }
 
-    /// What is on no list: it is logged, once in a while, and its sender hears at once.
+    /// The rules for packets on no list: they are logged at intervals, and rejected, so that the
+    /// sender is told at once.
     fn deny(&self, rules: &mut Rules, version: Version) {
         let (sets, Names { deny, pass, .. }) = (Sets::of(version), Names::of(version));
         let port = || vec![Destination(version), Field::Protocol, DestinationPort];
@@ -283,7 +289,8 @@ impl Table<'_> {
     }
 }
 
-/// Neighbours are found and told, and groups are joined (RFC 4861, RFC 3810): on the link, and nowhere else.
+/// Lets neighbor discovery and group membership messages pass (RFC 4861, RFC 3810), on the link
+/// only.
 fn neighbours(rules: &mut Rules, from: &str, own: IpNet) {
     let net = |first, length| Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).into();
     let on_link: [IpNet; 3] = [net(0xff02, 16), net(0xfe80, 10), own.trunc()];
@@ -296,7 +303,8 @@ fn neighbours(rules: &mut Rules, from: &str, own: IpNet) {
     }
 }
 
-/// What the container gets. It is not held up here, whatever it is; who sends it may be answered.
+/// The rules for packets to the container. They always pass. The container may answer their
+/// senders.
 fn back(rules: &mut Rules, version: Version) {
     let (sets, chain) = (Sets::of(version), Names::of(version).back);
     let flow = || vec![Source(version), Field::Protocol, SourcePort, DestinationPort];
@@ -315,9 +323,9 @@ fn back(rules: &mut Rules, version: Version) {
             Statement::Accept,
         ],
     );
-    // Among these are our own, to what was rejected: they open nothing.
+    // These include our own resets of rejected packets, which must not open anything.
     rules.add(chain, [RST, Statement::Accept]);
-    // A connection that ends does not become a new one by the last of its packets.
+    // The last packets of a connection that is closed must not open a new one.
     rules.add(
         chain,
         [
@@ -351,7 +359,7 @@ fn ping(version: Version) -> (Statement, Statement) {
     }
 }
 
-/// The name of a chain of the link at this place.
+/// The name of a chain of the link with this index.
 fn hooked(name: &str, at: usize) -> String {
     if at == 0 { name.to_owned() } else { format!("{name}{at}") }
 }

@@ -6,28 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::{nftables, walk::mark};
 
-/// Which firewall of the host lets a bridge through.
+/// The host's firewall that has to accept a bridge's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Firewall {
-    /// Whichever drops its packets.
+    /// Every firewall that drops its packets.
     Auto,
-    /// iptables, in both of its forms: before anything drops there as well.
+    /// iptables, legacy and nf_tables. Rules are added even if nothing is dropped yet.
     Iptables,
-    /// The other chains of nftables at the hook `forward`.
+    /// Other nftables chains at the hook `forward`.
     Nftables,
     /// firewalld.
     Firewalld,
-    /// None: what drops packets is left alone.
+    /// None: firewalls are left alone.
     None,
 }
 
-/// Not the name of a firewall.
+/// The text is not the name of a firewall.
 #[derive(Debug)]
 pub struct InvalidFirewall;
 
 impl Firewall {
-    /// Their names, as [`FromStr`] reads them.
+    /// The names that [`FromStr`] accepts.
     pub const NAMES: [&str; 5] = ["auto", "iptables", "nftables", "firewalld", "none"];
     const ALL: [Self; 5] = [Self::Auto, Self::Iptables, Self::Nftables, Self::Firewalld, Self::None];
 }
@@ -47,7 +47,7 @@ impl fmt::Display for Firewall {
     }
 }
 
-/// The family of a table of nf_tables.
+/// The family of an nf_tables table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.
@@ -69,7 +69,7 @@ impl Family {
         }
     }
 
-    /// Whether packets of IPv4, or of IPv6, come to its tables.
+    /// Whether packets of this IP version pass the tables of the family.
     pub(crate) fn sees(self, v6: bool) -> bool {
         match self {
             Self::Ip => !v6,
@@ -89,31 +89,31 @@ impl fmt::Display for Family {
     }
 }
 
-/// A part of the host's firewall that drops packets of a bridge, and where it is to let them through.
+/// A part of the host's firewall that drops packets of a bridge, and where a rule must accept them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Barrier {
-    /// A chain of nf_tables.
+    /// An nf_tables chain.
     Nftables {
-        /// The family of its table.
+        /// The family of the table.
         family: Family,
-        /// Its table.
+        /// The table.
         table: String,
-        /// Whether the packets are of IPv6.
+        /// Whether it is about IPv6 packets.
         v6: bool,
-        /// Its name.
+        /// The chain.
         chain: String,
-        /// The handle of the rule before which ours go; none at the end.
+        /// The handle of the rule to insert ours before. None means at the end.
         before: Option<u64>,
-        /// Whether it needs a rule for what comes from the bridge.
+        /// Whether a rule for packets from the bridge is needed.
         from: bool,
-        /// Whether it needs one for what goes to it.
+        /// Whether a rule for packets to the bridge is needed.
         to: bool,
     },
-    /// The chain FORWARD of a table of iptables in its form before nf_tables.
+    /// The chain FORWARD of a legacy iptables table.
     Legacy {
         /// The table.
         table: String,
-        /// The number of the rule before which ours go; none at the end.
+        /// The number of the rule to insert ours before. None means at the end.
         before: Option<u64>,
         /// As above.
         from: bool,
@@ -122,15 +122,15 @@ pub enum Barrier {
     },
     /// firewalld.
     Firewalld {
-        /// The zone for the bridge.
+        /// The zone to put the bridge into.
         zone: String,
-        /// The zone in which somebody else put it.
+        /// The zone that somebody else put the bridge into.
         bound: Option<String>,
     },
 }
 
 impl Barrier {
-    /// The firewall that it is a part of.
+    /// The firewall that this is a part of.
     pub fn firewall(&self) -> Firewall {
         match self {
             Self::Nftables { family, table, chain, .. } => nftables::owner(*family, table, chain),
@@ -139,7 +139,7 @@ impl Barrier {
         }
     }
 
-    /// The commands that would let the bridge through.
+    /// The commands that would let the bridge's packets pass.
     pub(crate) fn explain(&self, bridge: &str) -> Vec<String> {
         match self {
             Self::Nftables { family, table, v6, chain, before, from, to } => {

@@ -1,5 +1,5 @@
-//! Calls of methods on the system bus (D-Bus specification). zbus has the encoding; a call and its answer need no more than a
-//! socket.
+//! Method calls on the system bus (D-Bus specification). zbus encodes the messages. A socket is
+//! enough for a call and its answer.
 
 use std::{
     env,
@@ -20,15 +20,15 @@ use zbus::{
     },
 };
 
-/// Where the bus is, unless DBUS_SYSTEM_BUS_ADDRESS says something else.
+/// The socket of the bus, unless DBUS_SYSTEM_BUS_ADDRESS is set.
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
-/// How long an answer may take: firewalld calls other programs at times.
+/// How long an answer may take. firewalld sometimes runs other programs.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 const METHOD_CALL: u8 = 1;
 const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
-/// Do not start who is not there.
+/// Header flag: do not start the service.
 const NO_AUTO_START: u8 = 2;
 /// Fields of a header.
 const PATH: u8 = 1;
@@ -38,15 +38,15 @@ const ERROR_NAME: u8 = 4;
 const REPLY_TO: u8 = 5;
 const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
-/// Header: what comes before the fields.
+/// The length of the header before the fields.
 const FIXED: usize = 16;
 /// The longest message that the specification allows.
 const LONGEST: usize = 128 << 20;
 
 type Fields<'a> = Vec<(u8, Variant<'a>)>;
 
-/// The value of a field that we write. A body's signature is a list of types, and not the one type in parentheses that
-/// [`Variant`] would write.
+/// The value of a header field. The signature of a body is a list of types. [`Variant`] would write
+/// one type in parentheses.
 #[derive(zbus::wire::Type)]
 #[zbus(signature = "v")]
 enum Field<'a> {
@@ -71,11 +71,11 @@ impl Serialize for Field<'_> {
 /// Why a call has no result.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// There is no bus, or nobody on it has the name.
+    /// There is no bus, or no service with this name.
     Absent,
-    /// Talking to the bus failed.
+    /// The connection to the bus failed.
     Broken(io::Error),
-    /// The answer is an error: its name and its text.
+    /// The answer is an error, with its name and text.
     Refused(String, String),
 }
 
@@ -91,7 +91,7 @@ impl From<zbus::Error> for Failure {
     }
 }
 
-/// A method, and who has it.
+/// A method of a service.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Method<'a> {
     pub(crate) destination: &'a str,
@@ -106,7 +106,7 @@ pub(crate) struct Bus {
     serial: u32,
 }
 
-/// The socket that an address names: the first of kind `unix:path=`.
+/// The socket of a bus address: the first `unix:path=`.
 fn socket_of(address: &str) -> Option<PathBuf> {
     let path = |one: &str| {
         let keys = one.strip_prefix("unix:")?;
@@ -149,7 +149,7 @@ impl Bus {
         Ok(bus)
     }
 
-    /// The kernel tells the bus who we are; we only name the same user.
+    /// The bus learns our user from the kernel. The request only repeats it.
     fn authenticate(&mut self) -> Result<(), Failure> {
         let user: String = getuid().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
         self.stream.get_mut().write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes())?;
@@ -161,7 +161,7 @@ impl Bus {
         Ok(self.stream.get_mut().write_all(b"BEGIN\r\n")?)
     }
 
-    /// Calls the method and waits for its answer.
+    /// Calls the method and waits for the answer.
     pub(crate) fn call<A, R>(&mut self, method: Method, arguments: &A) -> Result<R, Failure>
     where
         A: Serialize + DynamicType,
@@ -232,7 +232,7 @@ struct Received {
     body: Data<'static, 'static>,
 }
 
-/// A call, with its header.
+/// A method call message with its header.
 fn message<A: Serialize + DynamicType>(
     serial: u32,
     method: Method,

@@ -1,4 +1,5 @@
-//! firewalld: its table belongs to it alone, so it is asked to let a bridge through. Bridges get a zone whose packets it forwards.
+//! firewalld. Only firewalld itself may change its table, so it is asked over D-Bus to put a bridge
+//! into a zone that forwards.
 
 use operation::{Cause, Error};
 
@@ -13,21 +14,22 @@ const ZONES: &str = "org.fedoraproject.FirewallD1.zone";
 const CONFIG_PATH: &str = "/org/fedoraproject/FirewallD1/config";
 const CONFIG: &str = "org.fedoraproject.FirewallD1.config";
 
-/// The zones that forward whatever comes from their interfaces, the one that opens less first: NetworkManager brings one for
-/// shared connections, which keeps the services of the host itself shut. firewalld always has the other.
+/// The zones that forward all packets from their interfaces, the more restrictive one first.
+/// NetworkManager adds nm-shared for shared connections, which keeps the host's own services
+/// closed. trusted always exists.
 const FORWARDING: [&str; 2] = ["nm-shared", "trusted"];
 
 const fn zone_method(member: &str) -> Method<'_> {
     Method { destination: NAME, path: PATH, interface: ZONES, member }
 }
 
-/// The zone in which the bridge is; none if it is in none.
+/// The zone of the bridge. None if it is in no zone.
 fn zone_of(bus: &mut Bus, bridge: &str) -> Result<Option<String>, Failure> {
     let zone: String = bus.call(zone_method("getZoneOfInterface"), &(bridge,))?;
     Ok(Some(zone).filter(|zone| !zone.is_empty()))
 }
 
-/// Whether the bridge is in a zone that forwards. Nobody puts it into one where firewalld is not on the bus.
+/// Whether the bridge is in a zone that forwards. False if firewalld is not on the bus.
 pub(crate) fn is_let_through(bridge: &str) -> Result<bool, Error> {
     match Bus::system().and_then(|mut bus| zone_of(&mut bus, bridge)) {
         Ok(zone) => Ok(zone.is_some_and(|zone| FORWARDING.contains(&zone.as_str()))),
@@ -36,7 +38,8 @@ pub(crate) fn is_let_through(bridge: &str) -> Result<bool, Error> {
     }
 }
 
-/// What keeps firewalld from letting the bridge through, if anything. Asked where its table drops packets of the bridge.
+/// The zone change that is needed to let the bridge's packets pass, if any. Called when firewalld's
+/// table drops them.
 pub(crate) fn barrier(bridge: &str) -> Result<Option<Barrier>, Error> {
     let look = || -> Result<Option<Barrier>, Failure> {
         let mut bus = Bus::system()?;
@@ -52,7 +55,7 @@ pub(crate) fn barrier(bridge: &str) -> Result<Option<Barrier>, Error> {
     look().map_err(|failure| error("ask", bridge, failure))
 }
 
-/// Puts the bridge into the zone, until firewalld loads its rules anew.
+/// Puts the bridge into the zone, until firewalld reloads its rules.
 pub(crate) fn let_through(bridge: &str, barrier: &Barrier) -> Result<(), Error> {
     let Barrier::Firewalld { zone, bound } = barrier else { return Ok(()) };
     if let Some(bound) = bound {
@@ -65,7 +68,7 @@ pub(crate) fn let_through(bridge: &str, barrier: &Barrier) -> Result<(), Error> 
     add().map(drop).map_err(|failure| error("add", bridge, failure))
 }
 
-/// Takes the bridge out of the zone again, unless the administrator's configuration puts it there.
+/// Removes the bridge from the zone, unless the administrator's configuration puts it there.
 pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
     let remove = || -> Result<(), Failure> {
         let mut bus = Bus::system()?;
@@ -81,7 +84,7 @@ pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
         Ok(())
     };
     match remove() {
-        // Nobody is there who could know of the bridge.
+        // Without firewalld, there is no zone to leave.
         Err(Failure::Absent) => Ok(()),
         removed => removed.map_err(|failure| error("remove", bridge, failure)),
     }
@@ -98,7 +101,7 @@ fn error(verb: &'static str, bridge: &str, failure: Failure) -> Error {
             .with_hint("firewalld must be reachable at /run/dbus/system_bus_socket; or use --firewall none"),
         Failure::Broken(source) => Error::new(verb, object, source),
         Failure::Refused(name, text) => {
-            // firewalld's own errors are the words: `INVALID_ZONE: x`.
+            // firewalld's own errors have a complete text: `INVALID_ZONE: x`.
             let text = if text.is_empty() { name } else { text };
             Error::new(verb, object, Cause::from(text))
         }

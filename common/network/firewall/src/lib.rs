@@ -1,17 +1,19 @@
-//! The host's own firewall, where it stops the packets of a bridge.
+//! Lets a bridge's packets pass the host's own firewall.
 //!
-//! A packet that is forwarded passes every base chain at the hook `forward`, and one that a single chain drops is gone: what
-//! the other chains say does not matter, ours included. So a rule that accepts the packets of a bridge helps only in the very
-//! chain that drops them. Such chains come from Docker, ufw and others (iptables: the chain FORWARD with the policy DROP), from
-//! a rule set of nftables, and from firewalld.
+//! A forwarded packet passes every base chain at the hook `forward`. If one chain drops it, the
+//! packet is lost, whatever the other chains say, including ours. So a rule that accepts the
+//! packets of a bridge must be in the very chain that drops them. Such chains come from Docker, ufw
+//! and others (iptables: the chain FORWARD with the policy DROP), from an nftables ruleset, and
+//! from firewalld.
 //!
-//! [`barriers`] reads the chains and follows the packets of a bridge through them (`walk`). [`FirewallOperation`] puts a rule in
-//! front of what drops them, with the mark `stave <bridge>` as its comment: by nf_tables messages, which is also what iptables
-//! has used since 1.8 (`nftables`); by `setsockopt` for its older tables (`iptables`); by D-Bus for firewalld, whose table only
-//! firewalld itself may change (`firewalld`).
+//! [`barriers`] reads the chains and traces the packets of a bridge through them (`walk`).
+//! [`FirewallOperation`] adds a rule before the one that drops them, with the comment `stave
+//! <bridge>` as its mark. It uses nf_tables messages, which iptables has used too since 1.8
+//! (`nftables`); `setsockopt` for legacy iptables tables (`iptables`); and D-Bus for firewalld,
+//! whose table only firewalld may change (`firewalld`).
 //!
-//! Such a rule opens nothing to others. Whoever comes to the bridge by another interface still meets the chain `forward` of the
-//! table `inet stave`, which lets through what was published.
+//! Such a rule does not expose containers. Packets to the bridge from another interface still pass
+//! the chain `forward` of the table `inet stave`, which accepts only what was published.
 
 mod barrier;
 mod dbus;

@@ -1,4 +1,5 @@
-//! Chains of nf_tables at the hook `forward`, among them those of iptables since 1.8: read, and given rules of ours.
+//! The nf_tables chains at the hook `forward`, including those of iptables since 1.8: reads them
+//! and adds our rules.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use crate::{
     walk::{Chain, Condition, Dropped, Policy, Rule, Verdict, mark},
 };
 
-/// The table of firewalld, which it makes anew when it likes, and may lock against others.
+/// firewalld's table. firewalld makes it anew at any time, and may lock it against others.
 const FIREWALLD: &str = "firewalld";
 
 // linux/netfilter/nf_tables.h: attributes of chains and rules.
@@ -33,14 +34,14 @@ const RULE_EXPRESSIONS: u16 = 4;
 const RULE_POSITION: u16 = 6;
 const RULE_COMMENT: u16 = 7;
 
-/// A table with a chain for forwarded packets.
+/// A table with chains for forwarded packets.
 pub(crate) struct Table {
     pub(crate) family: Family,
     pub(crate) name: String,
     pub(crate) chains: Vec<Chain>,
 }
 
-/// The firewall that a chain for forwarded packets is a part of.
+/// The firewall that a chain for forwarded packets belongs to.
 pub(crate) fn owner(family: Family, table: &str, chain: &str) -> Firewall {
     match (family, table, chain) {
         (_, FIREWALLD, _) => Firewall::Firewalld,
@@ -49,8 +50,8 @@ pub(crate) fn owner(family: Family, table: &str, chain: &str) -> Firewall {
     }
 }
 
-/// Our rules for a bridge in a table of a family, about IPv4 or IPv6: for what comes `from` it, and for what goes `to` it. As nft writes
-/// them.
+/// Our rules for a bridge in a table of a family, for IPv4 or IPv6: for packets `from` the bridge,
+/// and packets `to` it, in nft syntax.
 pub(crate) fn rules(of: (Family, bool), bridge: &str, from: bool, to: bool) -> Vec<String> {
     let rule = |field| {
         let parts: Vec<String> = statements(of, field, bridge).iter().map(ToString::to_string).collect();
@@ -66,7 +67,7 @@ fn fields(from: bool, to: bool) -> impl Iterator<Item = Field> {
         .map(|(_, field)| field)
 }
 
-/// What our own table does not guard is not let through: IPv6 of a bridge that has none.
+/// Only what our own table guards is accepted. It does not guard IPv6 of a bridge that has none.
 fn statements((family, v6): (Family, bool), field: Field, bridge: &str) -> Vec<Statement> {
     let value = Value::Interface(bridge.to_owned());
     let version = if v6 { Statement::OfIpv6 } else { Statement::OfIpv4 };
@@ -74,12 +75,13 @@ fn statements((family, v6): (Family, bool), field: Field, bridge: &str) -> Vec<S
     version.into_iter().chain([Statement::Is { field, not: false, value }, Statement::Accept]).collect()
 }
 
-/// All tables with a chain for forwarded packets, except our own. A machine without any costs three requests.
+/// All tables with a chain for forwarded packets, except our own. On a machine without any, this
+/// takes three requests.
 pub(crate) fn tables(socket: &Netfilter) -> Result<Vec<Table>, Refusal> {
     let mut tables = Vec::new();
     for family in Family::ALL {
         let dump = |kind, attributes: &[Attribute]| match socket.dump(kind, family.number(), attributes) {
-            // The kernel does not know the family.
+            // The kernel does not support the family.
             Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => Ok(Vec::new()),
             dumped => dumped,
         };
@@ -105,13 +107,14 @@ pub(crate) fn tables(socket: &Netfilter) -> Result<Vec<Table>, Refusal> {
 }
 
 impl Table {
-    /// Whether a chain for forwarded packets is of this firewall.
+    /// Whether a chain for forwarded packets belongs to this firewall.
     pub(crate) fn is_of(&self, firewall: Firewall) -> bool {
         let mut forward = self.chains.iter().filter(|chain| chain.forward.is_some());
         forward.any(|chain| owner(self.family, &self.name, &chain.name) == firewall)
     }
 
-    /// The chains that drop packets of the bridge, of IPv4 or of IPv6; with `anyway` those as well that have no rules for it.
+    /// The chains that drop IPv4 or IPv6 packets of the bridge. For the firewall `anyway`, also
+    /// chains that have no rules for the bridge.
     pub(crate) fn barriers(&self, bridge: &str, anyway: Firewall, v6: bool) -> Vec<Barrier> {
         if !self.family.sees(v6) {
             return Vec::new();
@@ -148,7 +151,7 @@ fn chain(message: &[u8]) -> Chain {
     }
 }
 
-/// What is in a register: an interface's name, or the protocol family.
+/// The content of a register: an interface name, or the protocol family.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Loaded {
     In,
@@ -156,7 +159,7 @@ enum Loaded {
     Family,
 }
 
-/// What `meta` loads: NFT_META_IIFNAME, NFT_META_OIFNAME, NFT_META_NFPROTO.
+/// What an expression `meta` loads: NFT_META_IIFNAME, NFT_META_OIFNAME or NFT_META_NFPROTO.
 fn loaded(key: Option<u32>) -> Option<Loaded> {
     match key {
         Some(6) => Some(Loaded::In),
@@ -166,7 +169,8 @@ fn loaded(key: Option<u32>) -> Option<Loaded> {
     }
 }
 
-/// A rule from its expressions. What is not known here makes it a rule for some packets only.
+/// Parses a rule's expressions. A rule with an unknown expression is treated as one for some
+/// packets only.
 fn rule(message: &[u8]) -> Rule {
     let mut rule = Rule {
         id: netfilter::handle(message),
@@ -183,10 +187,11 @@ fn rule(message: &[u8]) -> Rule {
             "meta" => match (value(1), loaded(value(2))) {
                 (Some(into), Some(loaded)) => drop(registers.insert(into, loaded)),
                 (Some(into), None) => drop(registers.remove(&into)),
-                // It sets something.
+                // The expression sets something.
                 (None, _) => {}
             },
-            // What a register holds is another thing now. Which one does not matter: a name is compared just after it was loaded.
+            // The register is overwritten. Its content does not matter, because an interface name
+            // is compared right after it is loaded.
             "ct" | "payload" | "exthdr" | "rt" | "fib" | "numgen" | "hash" | "bitwise" | "byteorder" => {
                 registers.clear()
             }
@@ -214,7 +219,7 @@ fn rule(message: &[u8]) -> Rule {
     rule
 }
 
-/// `cmp`, of the register with this in it.
+/// The condition of a `cmp` with a register of this content.
 fn compared(data: &[u8], loaded: Option<Loaded>) -> Condition {
     let value = find(data, 3).and_then(|value| find(value, 1)).unwrap_or_default();
     let (Some(loaded), Some(operator @ (0 | 1))) = (loaded, find(data, 2).and_then(number)) else {
@@ -227,13 +232,13 @@ fn compared(data: &[u8], loaded: Option<Loaded>) -> Condition {
             _ => Condition::Unknown,
         };
     }
-    // A whole name ends with a zero byte. One without is how the names begin.
+    // A complete name ends with a zero byte. Without one, it is a prefix.
     let end = value.iter().position(|byte| *byte == 0);
     let name = value[..end.unwrap_or(value.len())].to_vec();
     Condition::Interface { out: loaded == Loaded::Out, name, prefix: end.is_none(), not }
 }
 
-/// The verdict of `immediate`; none where it loads a value.
+/// The verdict of `immediate`. None if it loads a value.
 fn verdict(data: &[u8]) -> Option<Verdict> {
     let verdict = find(find(data, 2)?, 2)?;
     let chain = || text(verdict, 2);
@@ -259,7 +264,7 @@ fn handle(kind: u16, handle: u64) -> Attribute {
     Attribute::Bytes(kind, handle.to_be_bytes().to_vec())
 }
 
-/// The rules that let the bridge through this one.
+/// The rules that let the bridge's packets pass this barrier.
 fn additions(bridge: &str, barrier: &Barrier) -> Vec<Change> {
     let Barrier::Nftables { family, table, v6, chain, before, from, to } = barrier else { return Vec::new() };
     let add = |field| {
@@ -274,7 +279,7 @@ fn additions(bridge: &str, barrier: &Barrier) -> Vec<Change> {
     fields(*from, *to).map(add).collect()
 }
 
-/// Lets the bridge through all that `covers` chooses; but firewalld's table is only its own.
+/// Adds rules to all chains that `covers` selects, except in firewalld's table.
 pub(crate) fn let_through(
     bridge: &str,
     firewall: Firewall,
@@ -290,7 +295,7 @@ pub(crate) fn let_through(
     })
 }
 
-/// Removes all rules of ours for the bridge.
+/// Removes all our rules for the bridge.
 pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
     transact("remove", OBJECT, |socket| {
         let mut changes = Vec::new();
@@ -308,7 +313,7 @@ pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
 
 const OBJECT: &str = "rules for forwarded packets";
 
-/// Reads, again for as long as others change the rules meanwhile.
+/// Reads the tables, again while others change the ruleset.
 pub(crate) fn look() -> Result<Vec<Table>, Error> {
     let failed = |refusal| Error::new("list", OBJECT, refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;

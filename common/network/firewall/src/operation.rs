@@ -8,11 +8,12 @@ use crate::{
     firewalld, iptables, nftables,
 };
 
-/// What drops packets of the bridge in this network namespace, in all firewalls: those of IPv4, and with `ipv6` those of IPv6. With a
-/// certain `firewall`, also what drops none there yet, and has no rules for the bridge.
+/// Finds what drops packets of the bridge in this network namespace, in all firewalls: IPv4
+/// packets, and with `ipv6` also IPv6 packets. For a given `firewall`, also includes chains that
+/// drop nothing yet but have no rules for the bridge.
 ///
 /// # Errors
-/// When a firewall does not say.
+/// When a firewall cannot be read.
 pub fn barriers(bridge: &str, firewall: Firewall, ipv6: bool) -> Result<Vec<Barrier>, Error> {
     let mut barriers = Vec::new();
     for table in nftables::look()? {
@@ -21,7 +22,8 @@ pub fn barriers(bridge: &str, firewall: Firewall, ipv6: bool) -> Result<Vec<Barr
         if !table.is_of(Firewall::Firewalld) {
             barriers.extend(found);
         } else if !found.is_empty() {
-            // firewalld on the bus may be that of another network namespace; its rules are here.
+            // firewalld on the bus may belong to another network namespace. Its rules show whether
+            // it is this one.
             barriers.extend(firewalld::barrier(bridge)?);
         }
     }
@@ -32,27 +34,29 @@ pub fn barriers(bridge: &str, firewall: Firewall, ipv6: bool) -> Result<Vec<Barr
     Ok(barriers)
 }
 
-/// The versions of IP that a bridge has: whether each is IPv6.
+/// The IP versions of a bridge. True stands for IPv6.
 fn versions(ipv6: bool) -> &'static [bool] {
     if ipv6 { &[false, true] } else { &[false] }
 }
 
-/// Lets a bridge through the host's firewall.
+/// Lets a bridge's packets pass the host's firewall.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all_fields = "camelCase")]
 pub enum FirewallOperation {
-    /// Makes sure that the host's firewall drops nothing that our own rules let through. What it makes carries the bridge's name as
-    /// its mark, so undo finds it wherever it stands, also after others moved it.
+    /// Makes sure that the host's firewall does not drop what our own rules accept. The added rules
+    /// carry the bridge's name as a mark, so undo finds them even after others moved them.
     #[serde(rename = "firewall-accept")]
     Accept {
         /// The bridge.
         bridge: String,
-        /// Which firewall; with `none` nothing is let through, and undo removes what was for others.
+        /// The firewall to change. With `none`, nothing is changed; undo still removes the rules
+        /// that other containers needed.
         firewall: Firewall,
         /// Whether the bridge has IPv6.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ipv6: bool,
-        /// Whether the bridge was in a zone of firewalld that forwards before any container of ours was on it: it stays there.
+        /// Whether the bridge was in a forwarding zone of firewalld before a container of ours used
+        /// it. Then it stays there.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         keeps_zone: bool,
     },
@@ -62,10 +66,10 @@ fn covers(firewall: Firewall, barrier: &Barrier) -> bool {
     firewall == Firewall::Auto || firewall == barrier.firewall()
 }
 
-/// The words for some barriers: `chain FORWARD of table ip filter`.
+/// The names of barriers in error messages: `chain FORWARD of table ip filter`.
 fn named(barriers: &[&Barrier]) -> String {
     let mut names: Vec<String> = barriers.iter().map(ToString::to_string).collect();
-    // A chain may drop both versions of IP.
+    // One chain may drop both IP versions.
     names.dedup();
     names.join(" and ")
 }
@@ -74,26 +78,27 @@ fn has(firewall: Firewall) -> Result<bool, Error> {
     Ok(nftables::look()?.iter().any(|table| table.is_of(firewall)))
 }
 
-/// Whether the bridge is there, and Stave made it.
+/// Whether the bridge exists and Stave made it.
 fn is_our_bridge(bridge: &str) -> Result<bool, Error> {
     let failed = |error: netlink::Error| Error::from(error);
     let link = Connection::open(None).map_err(failed)?.link(bridge).map_err(failed)?;
     Ok(link.is_some_and(|link| link.is_our_bridge()))
 }
 
-/// A name from a record becomes a part of messages, which have room for that of an interface.
+/// A name from a record becomes part of messages with a fixed length for interface names.
 fn validate(bridge: &str) -> Result<(), Error> {
     let is_valid = (1..16).contains(&bridge.len()) && !bridge.contains('\0');
     is_valid.then_some(()).ok_or_else(|| Error::new("look for", format!("bridge {bridge:?}"), Errno::EINVAL))
 }
 
 impl FirewallOperation {
-    /// The operation for this bridge, which has IPv4, and with `ipv6` also that. `recorded` lists those of other containers: it is asked only where the bridge is in a zone
-    /// of firewalld already, perhaps by one of them.
+    /// Plans the operation for this bridge, for IPv4, and with `ipv6` also for IPv6. `recorded`
+    /// lists the operations of other containers. It is called only if the bridge is in a zone of
+    /// firewalld already, perhaps because of one of them.
     ///
     /// # Errors
-    /// When the firewall that is to let it through is not here; those of `recorded`. What drops its packets is looked at when it
-    /// is applied.
+    /// When the given firewall is not on this host; the errors of `recorded`. What drops packets is
+    /// determined when the operation is applied.
     pub fn plan<E: From<Error>>(
         bridge: &str,
         ipv6: bool,
@@ -108,14 +113,14 @@ impl FirewallOperation {
             let first = recorded()?.into_iter().find(|Self::Accept { bridge: on, .. }| on == bridge);
             *keeps_zone = match first {
                 Some(Self::Accept { keeps_zone, .. }) => keeps_zone,
-                // One of another run directory may have put it there.
+                // A container of another run directory may have put it there.
                 None => !is_our_bridge(bridge)?,
             };
         }
         Ok(operation)
     }
 
-    /// Makes sure that the firewall that is to let the bridge through is here.
+    /// Checks that the given firewall is on this host.
     fn find(&self, firewall: Firewall) -> Result<(), Error> {
         let Self::Accept { bridge, .. } = self;
         let is_there = match firewall {
@@ -132,7 +137,7 @@ impl FirewallOperation {
         Ok(())
     }
 
-    /// What it has to let the bridge through now.
+    /// The barriers to let the bridge's packets pass now.
     fn needed(&self) -> Result<Vec<Barrier>, Error> {
         let Self::Accept { bridge, firewall, ipv6, .. } = self;
         validate(bridge)?;
@@ -148,7 +153,7 @@ impl FirewallOperation {
 impl Operation for FirewallOperation {
     fn explain(&self) -> Vec<String> {
         let Self::Accept { bridge, .. } = self;
-        // What a firewall does not say now, it says when this is applied.
+        // If a firewall cannot be read now, the error appears when this is applied.
         self.needed().unwrap_or_default().iter().flat_map(|barrier| barrier.explain(bridge)).collect()
     }
 
@@ -156,7 +161,7 @@ impl Operation for FirewallOperation {
         let found = self.needed()?;
         let Self::Accept { bridge, firewall, ipv6, .. } = self;
         let (bridge, firewall, ipv6) = (bridge.as_str(), *firewall, *ipv6);
-        // Who may refuse comes first, and one transaction last.
+        // What may be refused comes first, and one transaction last.
         for barrier in &found {
             firewalld::let_through(bridge, barrier)?;
         }
@@ -172,7 +177,7 @@ impl Operation for FirewallOperation {
     fn undo(&self, _: &Scope) -> Result<(), Error> {
         let Self::Accept { bridge, firewall, keeps_zone, .. } = self;
         validate(bridge)?;
-        // One that fails does not keep the others from it.
+        // Try all of them, even if one fails.
         let nftables = nftables::withdraw(bridge).map_err(Error::from);
         let legacy = iptables::withdraw(bridge).map_err(Error::from);
         let zone = match *firewall == Firewall::Firewalld {

@@ -1,33 +1,34 @@
-//! Follows a packet through the chains of a table.
+//! Traces a packet through the chains of a table.
 
 /// What a rule does with a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accept,
     Drop,
-    /// Goes on in the chain of this name, and comes back at its end.
+    /// Continues in the chain with this name, and returns at its end.
     Jump(String),
-    /// Goes on there, and does not come back.
+    /// Continues in the chain with this name, and does not return.
     Goto(String),
     Return,
     Continue,
 }
 
-/// What a packet must be for a rule.
+/// A condition of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// It comes in (or goes `out`) by the interface of this name; or (`prefix`) by one whose name begins so; or (`not`) by another.
+    /// The packet arrives by the interface with this name, or with `out`, leaves by it. With
+    /// `prefix`, the interface's name starts with it. `not` negates.
     Interface { out: bool, name: Vec<u8>, prefix: bool, not: bool },
-    /// It is of IPv4, or of IPv6.
+    /// The packet is IPv4 or IPv6.
     Ipv4(bool),
-    /// Something that is not looked at here.
+    /// A condition that is not evaluated here.
     Unknown,
 }
 
 /// A rule of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// Its number: the kernel's handle, or its place in the chain.
+    /// The kernel's handle, or the rule's position in the chain.
     pub(crate) id: u64,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) verdict: Verdict,
@@ -38,41 +39,42 @@ pub(crate) struct Rule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub(crate) name: String,
-    /// Whether forwarded packets enter the table here; and then, whether those are dropped for which no rule decides.
+    /// If this is a base chain for forwarded packets, its policy.
     pub(crate) forward: Option<Policy>,
     pub(crate) rules: Vec<Rule>,
 }
 
-/// What a base chain does with a packet at its end.
+/// The policy of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     Accept,
     Drop,
 }
 
-/// A packet that opens a connection: the interfaces by which it comes and goes; none is any but the bridge.
+/// A packet that opens a connection, with its incoming and outgoing interface. None is any
+/// interface but the bridge.
 #[derive(Debug, Clone, Copy)]
 struct Packet<'a> {
-    /// Whether it is of IPv6.
+    /// Whether the packet is IPv6.
     v6: bool,
     bridge: &'a str,
     comes_by: Option<&'a str>,
     goes_by: Option<&'a str>,
 }
 
-/// Where the packets of a bridge are dropped in a base chain.
+/// Where a base chain drops packets of a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dropped {
-    /// Whether those are that come from the bridge.
+    /// Whether it drops packets from the bridge.
     pub(crate) from: bool,
-    /// Whether those are that go to it.
+    /// Whether it drops packets to the bridge.
     pub(crate) to: bool,
-    /// The rule of the base chain that they must not reach; none at its end.
+    /// The rule of the base chain that our rules must precede. None means at the end.
     pub(crate) before: Option<u64>,
 }
 
 impl Condition {
-    /// Whether it holds; none if that is not known.
+    /// Whether the condition holds for this packet. None if that is unknown.
     fn holds(&self, packet: &Packet) -> Option<bool> {
         let Self::Interface { out, name, prefix, not } = self else {
             return match self {
@@ -93,14 +95,15 @@ impl Condition {
 }
 
 impl Rule {
-    /// Whether it is surely for this packet. One that may be for it is passed over: what it drops somebody wanted dropped, and
-    /// what it accepts may be another packet.
+    /// Whether the rule certainly applies to this packet. A rule that only may apply is skipped: a
+    /// packet that it drops was meant to be dropped, and a packet that it accepts may be another
+    /// one.
     fn is_for(&self, packet: &Packet) -> bool {
         self.conditions.iter().all(|condition| condition.holds(packet) == Some(true))
     }
 
-    /// Whether it accepts what comes from the bridge, or goes `out` to it, of one version of IP, perhaps of the other as well, and
-    /// nothing else; whoever made it.
+    /// Whether the rule accepts exactly the packets from the bridge, or with `out`, to the bridge,
+    /// of this IP version or of both. It does not matter who made it.
     fn lets_through(&self, bridge: &str, out: bool, v6: bool) -> bool {
         let name = bridge.as_bytes().to_vec();
         let bridge = Condition::Interface { out, name, prefix: false, not: false };
@@ -109,7 +112,7 @@ impl Rule {
             && self.conditions.iter().filter(|condition| **condition != of_version).eq([&bridge])
     }
 
-    /// Whether we made it for this bridge.
+    /// Whether we made the rule for this bridge.
     pub(crate) fn is_ours(&self, bridge: &str) -> bool {
         self.comment.as_deref() == Some(&mark(bridge))
             && [(false, false), (true, false), (false, true), (true, true)]
@@ -123,10 +126,11 @@ pub(crate) fn mark(bridge: &str) -> String {
     format!("stave {bridge}")
 }
 
-/// How deep chains may call each other (NFT_JUMP_STACK_SIZE).
+/// The maximum depth of jumps (NFT_JUMP_STACK_SIZE).
 const DEPTH: usize = 16;
 
-/// What becomes of the packet in the chain, and the place of the rule that decides it. `Return` is no decision.
+/// The verdict of the chain on the packet, and the index of the deciding rule. `Return` means no
+/// decision.
 fn fate(chains: &[Chain], chain: &Chain, packet: &Packet, depth: usize) -> (Verdict, usize) {
     let called = |name: &str| match chains.iter().find(|chain| chain.name == name) {
         Some(chain) if depth < DEPTH => fate(chains, chain, packet, depth + 1).0,
@@ -147,8 +151,9 @@ fn fate(chains: &[Chain], chain: &Chain, packet: &Packet, depth: usize) -> (Verd
 }
 
 impl Chain {
-    /// Where the packets of the bridge are dropped, if this is a chain for forwarded packets and drops them: those that open a
-    /// connection from it, between two of its ports, or to it; those of IPv4, or of IPv6 (`v6`).
+    /// Where the chain drops packets of the bridge, if it is a base chain for forwarded packets.
+    /// Looks at packets that open a connection from the bridge, between two of its ports, or to it;
+    /// IPv4, or with `v6` IPv6.
     pub(crate) fn drops(&self, chains: &[Chain], bridge: &str, v6: bool) -> Option<Dropped> {
         let policy = self.forward?;
         let dropped = |comes_by, goes_by| {
@@ -163,7 +168,7 @@ impl Chain {
         Some(Dropped { from: from.iter().any(Option::is_some), to: to.is_some(), before })
     }
 
-    /// Which rules for the bridge are missing here, whether or not its packets are dropped.
+    /// Which rules for the bridge this chain lacks, whether or not it drops packets.
     pub(crate) fn lacks(&self, chains: &[Chain], bridge: &str, v6: bool) -> Option<Dropped> {
         self.forward?;
         let is_missing = |out| !self.rules.iter().any(|rule| rule.lets_through(bridge, out, v6));
@@ -184,7 +189,8 @@ mod tests {
         Condition::Interface { out, name: name.trim_end_matches('*').into(), prefix, not }
     }
 
-    /// `>name` comes in by it, `<name` goes out by it, `4` and `6` are the protocol's version, `?` is something else.
+    /// In `conditions`, `>name` is the incoming interface, `<name` the outgoing one, `4` and `6`
+    /// the IP version, and `?` something unknown.
     fn rule(id: u64, conditions: &str, verdict: Verdict) -> Rule {
         let condition = |word: &str| match word.split_at(1) {
             (">", name) => interface(false, name),
@@ -261,7 +267,7 @@ mod tests {
             let chains =
                 [base.clone(), chain("drops", None, vec![rule(7, "", Drop)]), chain("empty", None, vec![])];
             assert_eq!(base.drops(&chains, "br0", false), expected, "{what}");
-            // The same the other way around.
+            // The same in the other direction.
             let turned = |rule: &Rule| Rule {
                 conditions: rule.conditions.iter().cloned().map(of_the_other).collect(),
                 ..rule.clone()
@@ -271,7 +277,7 @@ mod tests {
         }
     }
 
-    /// What holds for IPv6 as this does for IPv4.
+    /// The same condition for IPv6.
     fn of_the_other(condition: Condition) -> Condition {
         match condition {
             Condition::Ipv4(is) => Condition::Ipv4(!is),

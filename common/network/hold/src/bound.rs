@@ -1,4 +1,4 @@
-//! Who has a port at the moment.
+//! Which ports processes have bound.
 
 use std::{
     collections::HashSet,
@@ -16,19 +16,19 @@ use rustix::{
 
 use crate::Port;
 
-/// The mark (SO_MARK) of a socket that only looks who has a port: the program that holds ports lets it pass. Setting it takes
-/// CAP_NET_ADMIN.
+/// The mark (SO_MARK) of a socket that only checks a port. The program that holds ports lets it
+/// pass. Setting the mark needs CAP_NET_ADMIN.
 pub(crate) const LOOKING: u32 = 0x73_74_61_76;
 
-/// A socket for this port, which is not bound yet; none on a kernel without the protocol.
+/// A socket for this port, not bound yet. None if the kernel does not have the protocol.
 pub(crate) fn socket(port: Port) -> Result<Option<OwnedFd>, Errno> {
     let v6 = port.v4().is_none();
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let Some(socket) = socket_of(family, port.protocol())? else { return Ok(None) };
     if v6 {
         sockopt::set_ipv6_v6only(&socket, true)?;
-        // The program keeps others from `::` where another port of this number is held by IPv4. Who may not set it holds nothing by
-        // the program either.
+        // The program refuses `::` if another port of this number is held on IPv4. Without the
+        // right to set the mark, nothing is held by the program either.
         let _ = set_option(&socket, libc::SO_MARK, LOOKING);
     }
     Ok(Some(socket))
@@ -50,8 +50,9 @@ pub(crate) fn address(port: Port) -> SocketAddr {
     SocketAddr::new(port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port.port)
 }
 
-/// The ports of this protocol that a process here has, by TCP those that listen or are connected; none where the kernel does not list
-/// them. One look for many ports. Who has only bound one by TCP gets nothing there anyway.
+/// The ports of this protocol that processes here have bound. For TCP, those that listen or are
+/// connected. None if the kernel does not list them. One read covers many ports. A TCP socket that
+/// is only bound cannot receive anything anyway.
 pub fn listed(protocol: Protocol) -> Option<HashSet<u16>> {
     let name = match protocol {
         Protocol::Tcp => "tcp",
@@ -70,24 +71,25 @@ pub fn listed(protocol: Protocol) -> Option<HashSet<u16>> {
     Some(ports)
 }
 
-/// The port of a line such as `0: 0100007F:1F90 00000000:0000 0A …`.
+/// Parses the local port of a line such as `0: 0100007F:1F90 00000000:0000 0A …`.
 fn local_port(line: &str) -> Option<u16> {
     let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
     u16::from_str_radix(port, 16).ok()
 }
 
-/// Whether a process has the port: binds it, for a moment. A port that is held for a container is free in this sense.
+/// Whether a process has bound the port. Tries to bind it for a moment. A port that is held for a
+/// container counts as free.
 ///
 /// # Errors
-/// When the kernel does not say: EADDRNOTAVAIL for an address that is not this host's.
+/// When the kernel does not say: EADDRNOTAVAIL if the address is not one of this host's.
 pub fn is_bound(port: Port) -> Result<bool, Errno> {
-    // A kernel without SCTP sockets still forwards SCTP, and no process here can listen to it.
+    // A kernel without SCTP sockets still forwards SCTP, and no process here can listen on it.
     let Some(socket) = socket(port)? else { return Ok(false) };
     if port.protocol() == Protocol::Tcp {
-        // A connection that lingers after its server ended is not a server.
+        // A connection in TIME_WAIT, after its server ended, does not count.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
-    // Who may not set it holds nothing by the program either.
+    // Without the right to set the mark, nothing is held by the program either.
     let _ = set_option(&socket, libc::SO_MARK, LOOKING);
     match bind(&socket, &address(port)) {
         Ok(()) => Ok(false),

@@ -1,9 +1,10 @@
-//! A process that holds ports by sockets, where no program can.
+//! A process that holds ports with sockets, where no BPF program can.
 //!
-//! Its sockets are bound and do not listen: what comes to such a port, because the rules do not translate it, is refused by the
-//! kernel. So nothing passes through the process; it sleeps. It listens on a socket with an abstract name, which tells which
-//! container's ports it holds. Such names belong to a network namespace, as ports do. By that name it is found, after a SIGKILL
-//! at any moment, and told to end.
+//! The sockets are bound but do not listen. The kernel refuses packets to such a port that the
+//! rules do not translate. No traffic passes through the process; it sleeps. It listens on an
+//! abstract socket whose name says which container's ports it holds. Such names belong to a network
+//! namespace, as ports do. By this name it can be found and told to end, even after another tool
+//! was killed at any moment.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -28,16 +29,16 @@ use rustix::{
 
 use crate::{Port, bound};
 
-/// What tells a holder to end.
+/// The message that tells a holder to end.
 const END: &[u8] = b"end";
 
-/// How long it may take for that.
+/// How long a holder may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a holder may be busy with others.
+/// How long a holder may be busy with other connections.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// Names a holder: by the container, and by the first of its ports, which nobody else has.
+/// The name of a holder: the container, and the first of the ports, which no other holder has.
 fn name(holder: &str, first: Port) -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new_abstract_name(format!("stave/hold/{holder}/{first}").as_bytes())
 }
@@ -46,39 +47,40 @@ fn control() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-/// A connection to the holder; none if there is none.
+/// A connection to the holder. None if it does not run.
 fn find(holder: &str, first: Port) -> Result<Option<OwnedFd>, Errno> {
     let socket = control()?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(BUSY))?;
     match connect(&socket, &name(holder, first)?) {
-        // Nobody listens there; or somebody does who takes no connections, which a holder always does.
+        // Nobody listens there, or a process that accepts no connections, which a holder always
+        // does.
         Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
         connected => connected?,
     }
-    // Any process may listen under any such name.
+    // Any process may listen under this name, so check its user.
     Ok(is_own(&socket).then_some(socket))
 }
 
-/// Whether the process at the other end has this one's user.
+/// Whether the process at the other end has the same user as this one.
 fn is_own(socket: impl AsFd) -> bool {
     sockopt::socket_peercred(socket).is_ok_and(|peer| peer.uid.as_raw() == geteuid().as_raw())
 }
 
-/// Whether it is there.
+/// Whether the holder runs.
 pub(crate) fn stands(holder: &str, first: Port) -> Result<bool, Errno> {
     find(holder, first).map(|found| found.is_some())
 }
 
-/// Tells it to end, and waits for that.
+/// Tells the holder to end, and waits until it has.
 pub(crate) fn end(holder: &str, first: Port) -> Result<(), Errno> {
     let Some(socket) = find(holder, first)? else { return Ok(()) };
     match send(&socket, END, SendFlags::NOSIGNAL) {
-        // It ends already.
+        // The holder is already ending.
         Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
         sent => sent?,
     };
-    // The connection is its last descriptor: it ends after the sockets that hold the ports.
+    // The holder closes the connection last, after the sockets that hold the ports.
     match recv(&socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
         Ok(_) | Err(Errno::CONNRESET) => Ok(()),
         Err(Errno::AGAIN) => Err(Errno::TIMEDOUT),
@@ -86,13 +88,14 @@ pub(crate) fn end(holder: &str, first: Port) -> Result<(), Errno> {
     }
 }
 
-/// Starts one for these ports: `first` names it. ADDRINUSE if a process has one of them.
+/// Starts a holder for these ports. `first` is part of its name. EADDRINUSE if a process has one of
+/// the ports.
 pub(crate) fn start(holder: &str, first: Port, ports: &[Port]) -> Result<(), Errno> {
     raise_limit();
     let mut sockets = vec![control()?];
     match bind(&sockets[0], &name(holder, first)?) {
         Err(Errno::ADDRINUSE) if stands(holder, first)? => return Ok(()),
-        // Somebody else has the name.
+        // Another program has the name.
         Err(Errno::ADDRINUSE) => return Err(Errno::EXIST),
         bound => bound?,
     }
@@ -102,7 +105,7 @@ pub(crate) fn start(holder: &str, first: Port, ports: &[Port]) -> Result<(), Err
         sockets.push(socket);
     }
     listen(&sockets[0], 8)?;
-    // They get the first numbers there, and must not have them here.
+    // In the child these descriptors get the first numbers, so they must be above them here.
     let above = sockets.len() as i32;
     let sockets = sockets
         .into_iter()
@@ -112,27 +115,27 @@ pub(crate) fn start(holder: &str, first: Port, ports: &[Port]) -> Result<(), Err
         })
         .collect::<Result<Vec<_>, _>>()?;
     let kept: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-    // SAFETY: `stay` only makes system calls, and uses the first of the descriptors alone.
+    // SAFETY: `stay` makes only system calls, and uses only the first descriptor.
     unsafe { operation::aside::run(&kept, stay) }.map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
-/// One descriptor for each port.
+/// Raises the limit of open files. Each port needs a descriptor.
 fn raise_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
-        // What does not fit then is an error of its own.
+        // If the limit is still too low, opening a socket fails.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
-/// The holder: it sleeps until somebody tells it to end, or kills it.
+/// Runs the holder: sleeps until somebody tells it to end, or kills it.
 fn stay() {
     let _ = setsid();
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     // SAFETY: the name is a C string, of which the kernel keeps 15 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"port-hold".as_ptr()) };
-    // SAFETY: the control socket was put there.
+    // SAFETY: descriptor 0 is the control socket.
     let control = unsafe { BorrowedFd::borrow_raw(0) };
     loop {
         match accept(control) {
@@ -141,7 +144,8 @@ fn stay() {
                 let mut told = [0_u8; END.len()];
                 if recv(&connection, &mut told[..], RecvFlags::empty()).is_ok() && told == END {
                     let number = connection.as_raw_fd();
-                    // SAFETY: nothing uses these any more; the process ends when this returns.
+                    // SAFETY: nothing uses these descriptors any more; the process ends when this
+                    // returns.
                     unsafe { libc::close_range(0, number.cast_unsigned() - 1, 0) };
                     return;
                 }

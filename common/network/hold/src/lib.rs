@@ -1,9 +1,10 @@
-//! Published ports of the host are held: no process of the host can listen on one without noticing. Address translation alone
-//! would take the packets away from it.
+//! Holds published ports of the host, so that no process of the host can bind one. Address
+//! translation alone would silently take its packets.
 //!
-//! The kernel asks a program whenever a socket is bound, so nothing of ours is in the way of the packets, and no process is
-//! needed. Where it takes no program, one process beside holds the ports by sockets (`holder.rs`), as for SCTP, whose sockets the
-//! kernel binds without asking. So that the kernel does not choose a published port by itself, it is reserved (`reserve.rs`).
+//! The kernel runs a BPF program whenever a socket is bound. So nothing is added to the path of
+//! packets, and no process is needed. If the kernel accepts no program, and for SCTP, whose sockets
+//! it binds without running one, a process holds the ports with sockets (`holder.rs`). Published
+//! ports are also reserved, so that the kernel does not choose one as a local port (`reserve.rs`).
 
 mod bound;
 mod holder;

@@ -15,7 +15,8 @@ use crate::{
     reserve,
 };
 
-/// Holds published ports. Whether by a program or by a process is found out each time; undo removes either.
+/// Holds published ports. Each time, it is determined whether a program or a process holds them.
+/// Undo removes either.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "port-hold")]
 pub struct HoldOperation {
@@ -23,10 +24,11 @@ pub struct HoldOperation {
     pub holder: String,
     /// The ports.
     pub ports: Vec<Ports>,
-    /// Those that were not reserved before, and that the kernel would choose.
+    /// The ports that were not reserved before and that the kernel could choose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<u16>,
-    /// Whether a program could hold ports when this was planned. Then one may stand also where this process may not look for it.
+    /// Whether a program could hold ports when this was planned. Then there may be one even if this
+    /// process cannot look for it.
     #[serde(default, rename = "byProgram", skip_serializing_if = "std::ops::Not::not")]
     pub by_program: bool,
 }
@@ -34,26 +36,27 @@ pub struct HoldOperation {
 /// What one call of `apply` added.
 #[derive(Default)]
 struct Added {
-    /// By the program.
+    /// The ports held by the program.
     ports: Vec<Port>,
-    /// The first port of the process that holds some.
+    /// The first port of the process, if it holds any.
     process: Option<Port>,
 }
 
-/// Who holds the ports.
+/// The ports, by the way they are held.
 struct Parts {
-    /// Those that a program can hold.
+    /// The ports that a program can hold.
     by_program: Vec<Port>,
-    /// Those that only sockets can hold.
+    /// The ports that only sockets can hold.
     by_sockets: Vec<Port>,
 }
 
 impl HoldOperation {
-    /// Holds the host's side of these mappings for the container. `recorded` lists what other containers hold: it is asked only
-    /// where a port is reserved already, perhaps by one of them.
+    /// Plans to hold the host's side of these mappings for the container. `recorded` lists what
+    /// other containers hold. It is called only if a port is reserved already, perhaps by one of
+    /// them.
     ///
     /// # Errors
-    /// When the kernel does not say which ports it chooses from; those of `recorded`.
+    /// When the kernel does not say which ports it chooses from; the errors of `recorded`.
     pub fn new<E: From<Error>>(
         holder: &str,
         mappings: &[nat::Mapping],
@@ -74,7 +77,8 @@ impl HoldOperation {
                         .iter()
                         .flat_map(|one| one.first..=one.last)
                         .collect();
-                    // Somebody else's port of that number: what is reserved for it is ours to reserve.
+                    // A port of another container has the same number. We reserved it, so it is
+                    // ours to release.
                     if chosen.iter().any(|port| standing.has(*port) && published.contains(port)) {
                         ours = recorded()?.into_iter().flat_map(|hold| hold.reserved).collect();
                     }
@@ -91,7 +95,7 @@ impl HoldOperation {
     }
 
     fn parts(&self) -> Parts {
-        // The program's map has room for addresses of IPv4.
+        // The program's map has room for IPv4 addresses only.
         let is_for_sockets = |port: &Port| port.protocol() == Protocol::Sctp || port.v4().is_none();
         let (by_sockets, by_program) = self.all().partition(is_for_sockets);
         Parts { by_program, by_sockets }
@@ -110,7 +114,7 @@ impl HoldOperation {
         Error::new(verb, object, cause).of(Place::Network)
     }
 
-    /// Nobody may have taken one since it was looked for.
+    /// Fails if a process has bound one of the ports since they were checked.
     fn refuse_bound(&self, ports: &[Port]) -> Result<(), Error> {
         for port in ports {
             let failed = |errno| Error::new("hold", format!("host port {port}"), errno).of(Place::Network);
@@ -136,7 +140,7 @@ impl HoldOperation {
         Ok(())
     }
 
-    /// Removes what one call added: what stood before stands on.
+    /// Removes what one call added. What existed before stays.
     fn take_back(&self, added: &Added) -> Result<(), Error> {
         let failed = |errno| self.error("release", errno);
         if !added.ports.is_empty() {
@@ -146,7 +150,7 @@ impl HoldOperation {
         added.process.map_or(Ok(()), |first| holder::end(&self.holder, first)).map_err(failed)
     }
 
-    /// Holds them by the program, and by sockets what is left.
+    /// Holds the ports with the program, and the remaining ones with sockets.
     fn hold(&self, added: &mut Added) -> Result<(), Error> {
         let Parts { by_program, by_sockets } = self.parts();
         let refused = match by_program.is_empty() {
@@ -159,7 +163,7 @@ impl HoldOperation {
                 by_sockets
             }
             Some((_, rustix::io::Errno::EXIST)) => return Err(self.error("hold", Errno::EEXIST)),
-            // The cgroup has room for no more programs.
+            // The cgroup has no room for another program.
             Some((_, errno)) if is_impossible(errno) || errno == rustix::io::Errno::TOOBIG => {
                 self.take_back(added)?;
                 *added = Added::default();
@@ -179,7 +183,8 @@ impl HoldOperation {
         }
     }
 
-    /// They are published all the same, as anybody's rules would do it. `check` says that they are not held.
+    /// Reports that the ports are published without being held, as with other tools' rules. `check`
+    /// reports it too.
     fn tell_unheld(&self, refused: Option<Refused>, errno: rustix::io::Errno) -> Result<(), Error> {
         let program = refused.map(|(what, errno)| format!(" by a program ({what}: {})", desc(errno)));
         let program = program.map(|program| format!("{program} nor")).unwrap_or_default();
@@ -188,7 +193,8 @@ impl HoldOperation {
         Ok(())
     }
 
-    /// Removes what the program has of it. Where there could be no program, there is nothing.
+    /// Removes the ports from the program's map. If there could be no program, there is nothing to
+    /// do.
     fn remove_entries(&self) -> Result<(), Error> {
         let by_program = self.parts().by_program;
         match Guards::open() {
@@ -200,7 +206,7 @@ impl HoldOperation {
         }
     }
 
-    /// Those reserved ports that no other port with the same number needs.
+    /// The reserved ports that no other held port with the same number needs.
     fn unneeded(&self) -> Result<Vec<u16>, Error> {
         let own: HashSet<Port> = self.all().collect();
         let published = nat::published()?;
@@ -209,7 +215,7 @@ impl HoldOperation {
             .flat_map(|one| (one.first..=one.last).map(move |port| (one, port)))
             .filter(|(one, port)| {
                 let has = |host_ip| own.contains(&Port::new(one.protocol, host_ip, *port));
-                // One on all addresses has that of IPv6 with it.
+                // An IPv4 port on all addresses includes the IPv6 port.
                 let with_all = one.host_ip.is_some_and(|ip| ip.is_unspecified()) && has(None);
                 one.holder.as_ref() != Some(&self.holder) || !has(one.host_ip) && !with_all
             })
@@ -218,7 +224,7 @@ impl HoldOperation {
         Ok(self.reserved.iter().copied().filter(|port| !others.contains(port)).collect())
     }
 
-    /// What does not hold; none if all is well.
+    /// The first port that is not held, in words. None if all are held.
     fn lack(&self) -> Result<Option<String>, Error> {
         let Parts { by_program, by_sockets } = self.parts();
         let looked = |errno| self.error("look for", errno);
@@ -236,7 +242,7 @@ impl HoldOperation {
         if holder::stands(&self.holder, first).map_err(looked)? {
             return Ok(None);
         }
-        // A kernel without SCTP: nobody can listen, so there is nothing to hold.
+        // Without SCTP in the kernel nobody can listen, so there is nothing to hold.
         for port in by_sockets {
             if bound::socket(port).map_err(looked)?.is_some() {
                 return Ok(Some(unheld(port)));
@@ -251,7 +257,8 @@ fn taken(port: Port) -> Error {
         .with_hint("choose another host port")
 }
 
-/// Whether the error says that this process can have no such program here: it may not, or the kernel has none.
+/// Whether the error says that this process cannot load such a program: it lacks the right, or the
+/// kernel lacks support.
 fn is_impossible(errno: rustix::io::Errno) -> bool {
     use rustix::io::Errno as E;
     [E::PERM, E::ACCESS, E::NOSYS, E::INVAL, E::NOPROTOOPT, E::NODEV, E::ROFS, E::BUSY, E::OPNOTSUPP]
@@ -298,7 +305,7 @@ impl Operation for HoldOperation {
     fn apply(&mut self, _: &Scope) -> Result<(), Error> {
         let mut added = Added::default();
         let made = self.hold(&mut added).and_then(|()| match reserve::add(&self.reserved) {
-            // A container of another engine, where /proc/sys is read-only: `check` says so.
+            // In another engine's container /proc/sys is read-only. `check` reports it.
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 operation::note(&format!(
                     "{}: the kernel may choose them",
@@ -309,7 +316,7 @@ impl Operation for HoldOperation {
             added => added.map_err(reserving("set")),
         });
         if made.is_err() {
-            // The error that counts is the first.
+            // The first error is the one to report.
             let _ = self.take_back(&added);
         }
         made

@@ -7,27 +7,27 @@ use std::{
 use nat::{Mapping, Protocol};
 use serde::{Deserialize, Serialize};
 
-/// Ports of the host, one after another.
+/// A range of ports of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ports {
     /// The protocol.
     pub protocol: Protocol,
-    /// The address of the host; none for all of them, and `::` for all of IPv6.
+    /// The address of the host. None means all IPv4 addresses, `::` all IPv6 addresses.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
-    /// The first one.
+    /// The first port.
     pub first: u16,
-    /// The last one.
+    /// The last port.
     pub last: u16,
 }
 
-/// One port.
+/// A port of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Port {
-    /// The address of the host; none for all of them, and `::` for all of IPv6.
+    /// The address of the host. None means all IPv4 addresses, `::` all IPv6 addresses.
     pub host_ip: Option<IpAddr>,
-    /// The number of the protocol.
+    /// The protocol number.
     number: u8,
     /// The port.
     pub port: u16,
@@ -43,8 +43,8 @@ impl Ports {
         for mapping in mappings {
             let Mapping { protocol, host_port, .. } = *mapping;
             let host_ip = match (mapping.host_ip, mapping.container_ip) {
-                // A port of IPv6 is held with that of IPv4, as far as both are on all addresses: who has it on all of them keeps
-                // others from `::`.
+                // If both are on all addresses, the IPv6 port is held together with the IPv4 port:
+                // holding all IPv4 addresses also refuses `::`.
                 (None, IpAddr::V6(_)) if on_all.contains(&(protocol, host_port)) => continue,
                 (None, IpAddr::V6(_)) => Some(Ipv6Addr::UNSPECIFIED.into()),
                 (one, _) => one,
@@ -69,12 +69,12 @@ impl Ports {
 }
 
 impl Port {
-    /// A port of the host, on one address or on all.
+    /// A port on one address of the host, or on all addresses.
     pub fn new(protocol: Protocol, host_ip: Option<IpAddr>, port: u16) -> Self {
         Self { host_ip, number: protocol as u8, port }
     }
 
-    /// Its address of IPv4, `0.0.0.0` for all of them; none for a port of IPv6.
+    /// The IPv4 address, `0.0.0.0` for all addresses. None for an IPv6 port.
     pub(crate) fn v4(self) -> Option<Ipv4Addr> {
         match self.host_ip {
             None => Some(Ipv4Addr::UNSPECIFIED),
@@ -91,7 +91,7 @@ impl Port {
     }
 }
 
-/// With its address if it has one: `127.0.0.1:80/tcp`, `[::1]:80/tcp`.
+/// Includes the address if there is one: `127.0.0.1:80/tcp`, `[::1]:80/tcp`.
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host_ip {
@@ -128,7 +128,7 @@ mod tests {
             Mapping { count: 3, container_port: 100, ..mapping(None, 100, udp) },
             mapping(None, 65535, tcp),
             mapping(None, 1, tcp),
-            // With the port of IPv4 goes that of IPv6.
+            // The IPv6 port is held together with the IPv4 port.
             Mapping { container_ip: "fd00::2".parse().unwrap(), ..mapping(None, 1, tcp) },
             Mapping { container_ip: "fd00::2".parse().unwrap(), ..mapping(None, 2, tcp) },
             Mapping { host_ip: Some("fd00::1".parse().unwrap()), ..mapping(None, 7, tcp) },

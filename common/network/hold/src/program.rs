@@ -1,14 +1,17 @@
-//! The program that the kernel asks whenever a socket is bound (BPF_PROG_TYPE_CGROUP_SOCK_ADDR), and the map of what it
-//! refuses.
+//! The BPF program that the kernel runs whenever a socket is bound
+//! (BPF_PROG_TYPE_CGROUP_SOCK_ADDR), and the map of the ports that it refuses.
 //!
-//! It is attached to the first cgroup, so that it counts for every process; once for all containers of the machine, of whatever
-//! run directory. A port is an entry in its map, with the cookie of the network namespace in its key, so containers and other
-//! hosts on the machine bind what they like. Nothing is pinned: program and map are found by the program's name.
+//! The program is attached to the root cgroup, so it covers every process. It is attached once for
+//! all containers of the machine, in any run directory. Each port is an entry in the map. The key
+//! includes the cookie of the network namespace, so containers, and other hosts on the same kernel,
+//! can bind what they like. Nothing is pinned: program and map are found by the program's name.
 //!
-//! No lock protects them, because nothing in the kernel is root's alone to lock. A map that is about to go has the entry
-//! [`CLOSED`]. Who removes the last port first adds this entry, then looks again whether the map is empty, and only then detaches
-//! the program. Who adds a port looks for that entry afterwards; if it is there, he takes another map. Several programs may stand
-//! at the same time: one is closed, or full, or two processes began at once. All of them count.
+//! There is no lock, because the kernel has no object for it that only root can lock. Instead, a
+//! map that is about to be removed has the entry [`CLOSED`]. The process that removes the last port
+//! adds this entry, checks again that the map is empty, and only then detaches the program. A
+//! process that adds a port then looks for this entry. If the entry is there, the process uses
+//! another map. Several programs may be attached at the same time: one is closed, or full, or two
+//! processes started at once. All of them are in effect.
 
 use std::{
     collections::HashSet,
@@ -27,46 +30,49 @@ use sha2::{Digest, Sha256};
 
 use crate::{Port, bound};
 
-/// The name of programs and maps. It stands for what they do and for the form of the map, too: a change takes another name.
+/// The name of programs and maps. It stands for their function and the format of the map: a change
+/// of either needs a new name.
 const NAME: &str = "stave_hold";
 
-/// Room for ports in one map. A map takes sixteen bytes for each, used or not; if it is full, another one is made.
+/// The size of a map, in ports. The kernel allocates sixteen bytes for each, used or not. A full
+/// map is followed by another one.
 const ENTRIES: u32 = 16384;
 
 /// `struct key { u64 cookie; __be32 address; __be16 port; __u16 protocol; }`
 type Key = [u8; 16];
-/// What tells whose port it is.
+/// Identifies the container that a port belongs to.
 type Mark = [u8; 8];
 type Map = bpf::Map<16, 8>;
 
-/// In the place of an address: the port is refused on all of them.
+/// Instead of an address: the port is refused on all addresses.
 const ALL: u32 = 0;
-/// The port is published on one address at least, so nobody may have it on all of them.
+/// Instead of an address: the port is published on at least one address, so it is refused for a
+/// socket on all addresses.
 const SOME: u32 = u32::MAX;
 
-/// The map is about to go. No network namespace has the cookie 0.
+/// The entry of a map that is about to be removed. No network namespace has the cookie 0.
 const CLOSED: Key = [0; 16];
 
 const ATTACHMENTS: [Attachment; 2] = [Attachment::Bind4, Attachment::Bind6];
 
-/// A map, and the programs that use it: for IPv4 and for IPv6.
+/// A map, and the programs for IPv4 and IPv6 that use it.
 struct Guard {
     id: u32,
     map: Map,
     programs: [Option<Program>; 2],
 }
 
-/// What holds ports of this thread's network namespace.
+/// The maps and programs, for ports of this thread's network namespace.
 pub(crate) struct Guards {
     cgroup: OwnedFd,
     cookie: u64,
     standing: Vec<Guard>,
 }
 
-/// Why ports cannot be held by a program: what failed, and the system's error.
+/// Why ports cannot be held by a program: the step that failed, and the errno.
 pub(crate) type Refused = (&'static str, Errno);
 
-/// Whether this process can have such a program.
+/// Whether this process can load such a program.
 pub(crate) fn is_possible() -> bool {
     let mut allows = Assembler::default();
     allows.push(MOVE, 0, 0, 0, 1).push(EXIT, 0, 0, 0, 0);
@@ -74,7 +80,7 @@ pub(crate) fn is_possible() -> bool {
     Guards::open().is_ok_and(|guards| !guards.standing.is_empty() || loads())
 }
 
-/// What the mark of a container is.
+/// The mark of a container.
 fn mark(holder: &str) -> Mark {
     let digest = Sha256::digest(holder);
     let mut mark = Mark::default();
@@ -82,7 +88,7 @@ fn mark(holder: &str) -> Mark {
     mark
 }
 
-/// `address` in the byte order of the network, as everything in the key but cookie and protocol.
+/// The key of a port. Everything but the cookie and the protocol is in network byte order.
 fn key(cookie: u64, address: u32, port: Port) -> Key {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&cookie.to_ne_bytes());
@@ -92,14 +98,14 @@ fn key(cookie: u64, address: u32, port: Port) -> Key {
     key
 }
 
-/// The key of the port itself: on its one address, or on all.
+/// The key of the port itself, on its address, or on all addresses.
 fn own_key(cookie: u64, port: Port) -> Key {
-    // Ports of IPv6 are held by sockets.
+    // IPv6 ports are held by sockets.
     key(cookie, port.v4().map_or(ALL, u32::from), port)
 }
 
 impl Guards {
-    /// Those that stand.
+    /// Opens the existing maps and programs.
     pub(crate) fn open() -> Result<Self, Refused> {
         let cookie = bpf::namespace_cookie().map_err(|errno| ("SO_NETNS_COOKIE", errno))?;
         let cgroup = mount::cgroup::open().map_err(|error| {
@@ -135,7 +141,7 @@ impl Guards {
         Ok(())
     }
 
-    /// Those of the ports that are not held for the container.
+    /// The ports that are not held for the container.
     pub(crate) fn unheld(&self, holder: &str, ports: &[Port]) -> Result<Vec<Port>, Errno> {
         let mark = mark(holder);
         let mut unheld = Vec::new();
@@ -147,7 +153,8 @@ impl Guards {
         Ok(unheld)
     }
 
-    /// Holds the ports, which are not held yet. EEXIST if another container has one; those before it are held then.
+    /// Holds the ports, which are not held yet. EEXIST if another container holds one; the ports
+    /// before it stay held.
     pub(crate) fn add(&mut self, holder: &str, ports: &[Port]) -> Result<(), Refused> {
         let failed = |errno| ("bpf", errno);
         let mark = mark(holder);
@@ -161,7 +168,7 @@ impl Guards {
             self.complete(at)?;
             let guard = &self.standing[at];
             let left = guard.add(self.cookie, &mark, &rest).map_err(failed)?;
-            // Those that it took do not count where it is about to go.
+            // If the map is about to be removed, the added ports do not count.
             if guard.map.get(&CLOSED).map_err(failed)?.is_none() {
                 rest = left;
             }
@@ -170,7 +177,7 @@ impl Guards {
         Ok(())
     }
 
-    /// Lets go of the ports that this container has, and of what holds no port any more.
+    /// Releases this container's ports, and detaches programs whose map is empty.
     pub(crate) fn remove(&self, holder: &str, ports: &[Port]) -> Result<(), Errno> {
         let mark = mark(holder);
         for guard in &self.standing {
@@ -200,14 +207,14 @@ impl Guards {
         Ok(self.unheld(holder, ports)?.first().copied())
     }
 
-    /// A new one, which holds nothing.
+    /// Makes a new, empty map.
     fn made(&self) -> Result<Guard, Refused> {
         let map = Map::new(NAME, ENTRIES).map_err(|errno| ("bpf", errno))?;
-        // The number by which it is known here matters to nobody else.
+        // The kernel's id of the program is not needed here.
         Ok(Guard { id: 0, map, programs: [None, None] })
     }
 
-    /// Attaches what is missing of this one.
+    /// Attaches the missing programs of this map.
     fn complete(&mut self, at: usize) -> Result<(), Refused> {
         let guard = &mut self.standing[at];
         for (program, attachment) in guard.programs.iter_mut().zip(ATTACHMENTS) {
@@ -239,7 +246,7 @@ impl Guards {
 }
 
 impl Guard {
-    /// Adds the ports, and returns those for which there is no room.
+    /// Adds the ports. Returns those that found no room.
     fn add(&self, cookie: u64, mark: &Mark, ports: &[Port]) -> Result<Vec<Port>, Errno> {
         for (at, port) in ports.iter().enumerate() {
             let add = || -> Result<(), Errno> {
@@ -273,9 +280,10 @@ impl Guard {
         self.settle(&some)
     }
 
-    /// Removes the entries that say of a port that it is on some address, where it is on none. Somebody of another run directory
-    /// may add one meanwhile: he adds the address before such an entry, so looking again afterwards finds it. For that moment the
-    /// port is free on all addresses together.
+    /// Removes the entries that a port is published on some address, if it is on none. A process
+    /// with another run directory may add an address in the meantime. It adds the address before
+    /// such an entry, so a second look finds it. During that moment the port is free for a socket
+    /// on all addresses.
     fn settle(&self, some: &[Key]) -> Result<(), Errno> {
         if some.is_empty() {
             return Ok(());
@@ -298,7 +306,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Detaches it if it holds nothing.
+    /// Detaches the programs if the map is empty.
     fn end_if_empty(&self, cgroup: &OwnedFd) -> Result<(), Errno> {
         let is_empty = || -> Result<bool, Errno> {
             let mut key = self.map.next_key(None)?;
@@ -310,9 +318,14 @@ impl Guard {
         if !is_empty()? {
             return Ok(());
         }
-        self.map.set(&CLOSED, &Mark::default())?;
+        match self.map.set(&CLOSED, &Mark::default()) {
+            // Another process has filled the map in between.
+            Err(Errno::TOOBIG) => return Ok(()),
+            set => set?,
+        }
         if !is_empty()? {
-            // Somebody came in between. If he has seen the entry, he has gone elsewhere, and removes the port here again.
+            // Another process added a port in between. If it has seen the entry, it uses another
+            // map and removes the port here again.
             return self.map.remove(&CLOSED);
         }
         for (program, attachment) in self.programs.iter().zip(ATTACHMENTS) {
@@ -325,8 +338,8 @@ impl Guard {
     }
 }
 
-/// Gives the kernel the program; where it cannot say which error a refused process gets (before Linux 5.18), the process gets
-/// EPERM.
+/// Loads the program. Before Linux 5.18 the program cannot choose the error of a refused process,
+/// which then gets EPERM.
 fn load(attachment: Attachment, map: &Map) -> Result<Program, Errno> {
     match Program::load(NAME, attachment, &instructions(attachment, map, true)) {
         Err(Errno::INVAL) => Program::load(NAME, attachment, &instructions(attachment, map, false)),
@@ -350,14 +363,16 @@ const SET_RETURN_VALUE: i32 = 187;
 /// BPF_PSEUDO_MAP_FD
 const MAP_DESCRIPTOR: u8 = 1;
 
-/// 0 refuses, 1 lets the kernel go on. `says_why`: with EADDRINUSE.
+/// The instructions of the program. It returns 0 to refuse, and 1 to allow. With `says_why`, the
+/// refused process gets EADDRINUSE.
 fn instructions(attachment: Attachment, map: &Map, says_why: bool) -> Vec<u64> {
-    /// The key, on the stack, and in it address, port and protocol.
+    /// The offset of the key on the stack, and within it of address, port and protocol.
     const KEY: i16 = -16;
     const ADDRESS: i16 = -8;
     const PORT: i16 = -4;
     const PROTOCOL_OF_KEY: i16 = -2;
-    /// The frame; the context, and the address to be bound: functions leave both.
+    /// Registers: the frame pointer, the context, and the address to be bound. Function calls
+    /// preserve the last two.
     const FRAME: u8 = 10;
     const CONTEXT: u8 = 6;
     const TO_BIND: u8 = 7;
@@ -366,15 +381,15 @@ fn instructions(attachment: Attachment, map: &Map, says_why: bool) -> Vec<u64> {
     program
         .push(MOVE_REGISTER, CONTEXT, 1, 0, 0)
         .push(LOAD_32, 2, CONTEXT, USER_PORT, 0)
-        // The kernel chooses a port, and leaves out reserved ones.
+        // The kernel chooses the port, and leaves out reserved ones.
         .jump(JUMP_EQUAL, 2, 0, "allow")
         .push(STORE_16, FRAME, 2, PORT, 0)
-        // One of ours that only looks who has the port.
+        // A socket of ours that only checks the port.
         .push(LOAD_64, 1, CONTEXT, SOCKET, 0)
         .push(LOAD_32, 1, 1, SOCKET_MARK, 0)
         .jump(JUMP_EQUAL_32, 1, bound::LOOKING.cast_signed(), "allow");
     if attachment == Attachment::Bind6 {
-        // An address of IPv4 in one of IPv6, or none, which takes IPv4 as well.
+        // An IPv4 address mapped to IPv6, or `::`, which includes IPv4.
         program
             .push(LOAD_32, 1, CONTEXT, USER_IP6, 0)
             .jump(JUMP_NOT_EQUAL, 1, 0, "allow")

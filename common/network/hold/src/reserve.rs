@@ -1,5 +1,6 @@
-//! Ports that the kernel is not to choose: `net.ipv4.ip_local_reserved_ports`. A program that binds no port, or port 0, gets one
-//! of `ip_local_port_range`; and so does a connection. None of them is to get a published one.
+//! Ports that the kernel must not choose by itself: `net.ipv4.ip_local_reserved_ports`. A socket
+//! that is not bound, or is bound to port 0, gets a port of `ip_local_port_range`, also for
+//! outgoing connections. None of them may get a published port.
 
 use std::{
     fs::{self, File},
@@ -12,13 +13,13 @@ use std::{
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// Its name for `sysctl`.
+/// The variable's name for `sysctl`.
 pub(crate) const NAME: &str = "net.ipv4.ip_local_reserved_ports";
 
-/// The ports that the kernel chooses from: `ip_local_port_range`.
+/// The ports that the kernel chooses from (`ip_local_port_range`).
 ///
 /// # Errors
-/// When it cannot be read; when it is no range.
+/// When the range cannot be read or parsed.
 pub fn chosen_from() -> io::Result<RangeInclusive<u16>> {
     let text = fs::read_to_string(RANGE)?;
     let mut numbers = text.split_whitespace().map(str::parse::<u16>);
@@ -28,12 +29,12 @@ pub fn chosen_from() -> io::Result<RangeInclusive<u16>> {
     }
 }
 
-/// The ports that are reserved: a bit for each.
+/// The reserved ports, with one bit for each port.
 #[derive(Debug, Clone)]
 pub struct Reserved(Vec<bool>);
 
 impl Reserved {
-    /// Those of this network namespace.
+    /// Reads the reserved ports of this network namespace.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -41,7 +42,7 @@ impl Reserved {
         Ok(Self::parse(&fs::read_to_string(RESERVED)?))
     }
 
-    /// As the kernel writes them: `8080,9000-9010`.
+    /// Parses the kernel's format: `8080,9000-9010`.
     fn parse(text: &str) -> Self {
         let mut bits = vec![false; 1 << 16];
         for part in text.trim().split(',') {
@@ -52,13 +53,13 @@ impl Reserved {
         Self(bits)
     }
 
-    /// Whether this port is among them.
+    /// Whether this port is reserved.
     pub fn has(&self, port: u16) -> bool {
         self.0[usize::from(port)]
     }
 }
 
-/// As the kernel takes them.
+/// The ports in the kernel's format.
 pub(crate) fn text(ports: impl IntoIterator<Item = u16>) -> String {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
     for port in ports {
@@ -74,16 +75,16 @@ pub(crate) fn text(ports: impl IntoIterator<Item = u16>) -> String {
     words.collect::<Vec<_>>().join(",")
 }
 
-/// Reserves these ports as well.
+/// Reserves these ports in addition.
 pub(crate) fn add(ports: &[u16]) -> io::Result<()> {
     if ports.is_empty() {
         return Ok(());
     }
-    // What is not written at the beginning is added to what there is: nobody's ports get lost in between.
+    // A write at an offset other than 0 adds to the list, so concurrent changes are not lost.
     write(&text(ports.iter().copied()), 1)
 }
 
-/// Reserves them no longer. What was never reserved is fine.
+/// Releases these ports. Ports that are not reserved are ignored.
 pub(crate) fn remove(ports: &[u16]) -> io::Result<()> {
     if ports.is_empty() {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Ports held in the kernel by many at once. Needs root: it works in a network namespace of its own.
+//! Several processes hold ports in the kernel at once. Needs root: runs in a network namespace of
+//! its own.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -28,7 +29,7 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
 }
 
-/// The program comes and goes under them all the time, and none of them loses its port by that.
+/// The program is attached and detached all the time, and no port is lost by that.
 #[test]
 fn many_at_once_without_a_lock() {
     unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root: run scripts/test as root");
@@ -46,7 +47,7 @@ fn many_at_once_without_a_lock() {
                     for operation in &mut held {
                         operation.apply(&scope()).unwrap();
                     }
-                    // While the other one lets go of the shared port, it may look free for a moment.
+                    // While the other one releases the shared port, it may look free for a moment.
                     assert_eq!(held[0].check(&scope()).unwrap(), Condition::Present, "{number} {round}");
                     for port in [first, first + 9] {
                         assert!(!is_free(port), "{number} {round} {port}");
@@ -71,7 +72,7 @@ fn many_at_once_without_a_lock() {
     assert!((1000..1080).chain(2000..2004).all(is_free));
 }
 
-/// More ports than one map has room for.
+/// More ports than fit into one map.
 #[test]
 fn all_ports_of_the_host() {
     unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root: run scripts/test as root");

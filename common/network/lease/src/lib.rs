@@ -1,10 +1,12 @@
 //! Leases: which container has which address of a subnet.
 //!
-//! A lease is a file `$STAVE_RUN/leases/<subnet>/<address>` that holds the container's id. The subnet's slash is
-//! written as `_`. The file `cursor` in the same directory holds the last address. So the next address is found at
-//! once, and a freed address is not used again soon.
+//! A lease is a file `$STAVE_RUN/leases/<subnet>/<address>` that contains the container's id. The
+//! subnet's slash is written as `_`. The file `cursor` in the same directory contains the last
+//! address that was leased. So the next address is found at once, and a freed address is not reused
+//! soon.
 //!
-//! The caller holds a lock from the plan until the lease is applied. The lease itself is made exclusively all the same.
+//! The caller holds a lock from the plan until the lease is applied. Even so, the file is created
+//! exclusively.
 
 mod operation;
 mod subnet;
@@ -30,10 +32,10 @@ pub enum Error {
     UsedUp {
         /// The range, or the whole subnet.
         range: IpNet,
-        /// How many there are.
+        /// The number of its addresses.
         given: usize,
     },
-    /// The file of a lease could not be used.
+    /// A lease file could not be read or written.
     #[error("{0}")]
     File(#[from] ::operation::Error),
 }
@@ -47,7 +49,7 @@ impl From<Error> for ::operation::Error {
     }
 }
 
-/// For `map_err`: the error of `verb` on a file of a lease.
+/// For `map_err`: the error that `verb` failed on a lease file.
 pub(crate) fn file<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> ::operation::Error {
     move |cause| ::operation::Error::new(verb, format_args!("lease {path:?}"), cause).of(Place::RunDir)
 }
@@ -62,12 +64,16 @@ pub fn directory(run_dir: &Path, subnet: IpNet) -> PathBuf {
     run_dir.join("leases").join(subnet.trunc().to_string().replace('/', "_"))
 }
 
-/// Plans a lease of a free address of `range`, a part of the subnet, for the container `holder`; changes nothing. The
-/// network's own address, its broadcast address and those in `reserved` (the gateway) are never used. It is the next one; in a
-/// range that is too large to be listed it follows from the holder, so that a container gets its address again.
+/// Plans the lease of a free address of `range`, a part of the subnet, for the container `holder`.
+/// Changes nothing.
 ///
-/// If all are in use, the lease of a container that is gone may be taken over. `in_use` gets the container's id. It
-/// must return `true` unless it is certain that no record, namespace or link of the container is left.
+/// The network address, the broadcast address and the addresses in `reserved` (the gateway) are
+/// never used. The address is the next one after the cursor. In a range that is too large to list,
+/// it is derived from the holder, so a container gets its address again.
+///
+/// If all addresses are in use, the lease of a container that is gone may be taken over. `in_use`
+/// gets the container's id. It must return `true` unless it is certain that no record, namespace or
+/// link of the container is left.
 ///
 /// # Errors
 /// [`Error::UsedUp`]; [`Error::File`] when the leases cannot be read.
@@ -105,7 +111,7 @@ pub fn plan(
     }
     for address in subnet::addresses(subnet, range, after).filter(|address| !reserved.contains(address)) {
         let path = directory.join(address.to_string());
-        // It may have been given back meanwhile.
+        // The lease may have been released in the meantime.
         let Some(earlier) = unless_gone(fs::read_to_string(&path)).map_err(file("read", &path))? else {
             continue;
         };
@@ -118,7 +124,7 @@ pub fn plan(
     Err(Error::UsedUp { range, given })
 }
 
-/// The container that has the address.
+/// The container that has the address. None if it is free.
 ///
 /// # Errors
 /// When the lease cannot be read.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CURSOR, file};
 
-/// A container's lease of an address: a file that holds its id.
+/// A container's lease of an address: a file with the container's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "lease", rename_all = "camelCase")]
 pub struct Lease {
@@ -23,7 +23,7 @@ pub struct Lease {
     pub address: IpAddr,
     /// The container's id.
     pub holder: String,
-    /// The id of a container that is gone, whose lease is taken over.
+    /// The id of the former container whose lease is taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<String>,
 }
@@ -33,18 +33,20 @@ impl Lease {
         self.directory.join(self.address.to_string())
     }
 
-    /// The lease before it has its name. Nothing else has such a name: ids do not begin with a dot.
+    /// The path of the lease before it is renamed. Nothing else has such a name: ids do not begin
+    /// with a dot.
     fn beside(&self) -> PathBuf {
         self.directory.join(format!(".{}", self.holder))
     }
 
-    /// The holder of the address.
+    /// The container that has the address.
     fn held_by(&self) -> Result<Option<String>, Error> {
         let text = unless_gone(fs::read_to_string(self.path())).map_err(file("read", &self.path()))?;
         Ok(text.map(|text| text.trim().to_owned()))
     }
 
-    /// Gives the file its name. The name must be free, or belong to the lease that is taken over.
+    /// Renames the file to its final name. The name must be free, or belong to the lease that is
+    /// taken over.
     fn take(&self) -> Result<(), Error> {
         let flags = match &self.instead_of {
             Some(earlier) if self.held_by()?.as_deref() == Some(earlier) => RenameFlags::empty(),
@@ -55,7 +57,7 @@ impl Lease {
 
     fn validate(&self, scope: &Scope) -> Result<(), Error> {
         let leases = scope.run_dir.join("leases");
-        // The holder is part of a path; an id has no slash.
+        // The holder becomes part of a path. An id contains no slash.
         if self.directory.parent() == Some(&leases) && !self.holder.contains('/') && !self.holder.is_empty() {
             scope.contain(&self.directory)?;
             return Ok(());
@@ -89,7 +91,7 @@ impl Operation for Lease {
             let _ = remove(&beside);
             return Err(error);
         }
-        // A cursor that is missing or half written only costs a longer search.
+        // A cursor that is missing or half written only makes the search longer.
         let _ = fs::write(self.directory.join(CURSOR), format!("{}\n", self.address));
         Ok(())
     }
@@ -100,7 +102,7 @@ impl Operation for Lease {
         if self.held_by()?.as_deref() == Some(&self.holder) {
             remove(&self.path())?;
         }
-        // The last lease removes the directories as well.
+        // Remove the directories with the last lease.
         let others = operation::holds_another(&self.directory, CURSOR);
         if !others.map_err(file("look for others beside", &self.path()))? {
             remove(&self.directory.join(CURSOR))?;

@@ -9,12 +9,12 @@ use ipnet::IpNet;
 
 use crate::CURSOR;
 
-/// The address of the bridge, which is the gateway of the containers: the first of the subnet.
+/// The address of the bridge, which is the containers' gateway: the first one of the subnet.
 pub fn gateway(subnet: IpNet) -> IpAddr {
     address(subnet, number(subnet.network()) + 1)
 }
 
-/// Whether the range has an address that a container can have, besides the gateway's.
+/// Whether the range has an address for a container, besides the gateway's.
 pub fn has_room(subnet: IpNet, range: IpNet, gateway: IpAddr) -> bool {
     addresses(subnet, range, None).any(|address| address != gateway)
 }
@@ -27,7 +27,7 @@ fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// The address with this number, of the subnet's family.
+/// The address with this number, in the subnet's family.
 fn address(subnet: IpNet, number: u128) -> IpAddr {
     match subnet {
         IpNet::V4(_) => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
@@ -35,41 +35,44 @@ fn address(subnet: IpNet, number: u128) -> IpAddr {
     }
 }
 
-/// The first and the last address of the range that is one of a host.
+/// The first and last host address of the range.
 fn hosts(subnet: IpNet, range: IpNet) -> (u128, u128) {
     let (network, broadcast) = (number(subnet.network()), number(subnet.broadcast()));
     let (first, last) = match (subnet, subnet.max_prefix_len() - subnet.prefix_len()) {
-        // A subnet with one or two addresses has no network or broadcast address (RFC 3021, RFC 6164).
+        // A subnet with one or two addresses has no network or broadcast address (RFC 3021, RFC
+        // 6164).
         (_, 0 | 1) => (network, broadcast),
         (IpNet::V4(_), _) => (network + 1, broadcast - 1),
-        // The first is that of all routers (RFC 4291, 2.6.1); IPv6 has no broadcast.
+        // The first address is the subnet-router anycast address (RFC 4291, 2.6.1). IPv6 has no
+        // broadcast.
         (IpNet::V6(_), _) => (network + 1, broadcast),
     };
     (first.max(number(range.network())), last.min(number(range.broadcast())))
 }
 
-/// The first and the last address of the range that a host can have; none where it has none.
+/// The first and last host address of the range. None if it has no host address.
 pub fn hosts_of(subnet: IpNet, range: IpNet) -> Option<(IpAddr, IpAddr)> {
     let (first, last) = hosts(subnet, range);
     (first <= last).then(|| (address(subnet, first), address(subnet, last)))
 }
 
-/// The subnet's addresses for hosts in the range, each once, starting after `cursor`.
+/// The host addresses of the range, each once, starting after `cursor`.
 pub(crate) fn addresses(subnet: IpNet, range: IpNet, cursor: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
     let (first, last) = hosts(subnet, range);
     let start = cursor.map(number).filter(|at| (first..last).contains(at)).map_or(first, |at| at + 1);
     (start..=last).chain(first..start).map(move |number| address(subnet, number))
 }
 
-/// Ranges with more bits than these for hosts are not walked through: nobody fills them.
+/// Ranges with more host bits than this are not enumerated, because nobody fills them.
 const WALKED: u8 = 24;
 
-/// Whether the range is too large to be walked through.
+/// Whether the range is too large to enumerate.
 pub(crate) fn is_large(range: IpNet) -> bool {
     range.max_prefix_len() - range.prefix_len() > WALKED
 }
 
-/// Addresses of the range that follow from the holder. In such a range hardly two holders have one in common.
+/// Addresses of the range that are derived from the holder. In such a range, two holders hardly
+/// ever get the same one.
 pub(crate) fn derived(subnet: IpNet, range: IpNet, holder: &str) -> impl Iterator<Item = IpAddr> {
     const TRIES: u32 = 64;
     let (first, last) = hosts(subnet, range);
@@ -85,7 +88,7 @@ pub(crate) fn derived(subnet: IpNet, range: IpNet, holder: &str) -> impl Iterato
     })
 }
 
-/// The last address, if it is known.
+/// The last leased address, if it is known.
 pub(crate) fn cursor(directory: &Path) -> Option<IpAddr> {
     fs::read_to_string(directory.join(CURSOR)).ok()?.trim().parse().ok()
 }
@@ -104,7 +107,7 @@ mod tests {
             ("10.0.0.4/30", "10.0.0.4/30", None, "5 6"),
             ("10.0.0.4/31", "10.0.0.4/31", None, "4 5"),
             ("10.0.0.4/32", "10.0.0.4/32", None, "4"),
-            // Only the subnet's own first and last address are none of a host.
+            // Only the first and last address of the subnet itself are not host addresses.
             ("10.0.0.0/24", "10.0.0.8/30", None, "8 9 10 11"),
             ("10.0.0.0/24", "10.0.0.8/30", Some(9), "10 11 8 9"),
             ("10.0.0.0/24", "10.0.0.8/30", Some(3), "8 9 10 11"),

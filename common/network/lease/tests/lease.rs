@@ -91,7 +91,7 @@ fn a_lease_of_a_container_that_is_gone_is_taken_over_when_all_are_given() {
     new.apply(&scope).unwrap();
     gone.undo(&scope).unwrap();
     assert_eq!(new.check(&scope).unwrap(), Condition::Present);
-    // The container that took it over meanwhile keeps it.
+    // The container that took the lease over keeps it.
     let mut late = Lease { holder: "late".into(), instead_of: Some("gone".into()), ..new.clone() };
     assert!(late.apply(&scope).is_err());
     new.undo(&scope).unwrap();

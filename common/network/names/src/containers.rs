@@ -1,4 +1,5 @@
-//! Containers and their names, from their records. The records are read again when one of them changed, and nothing else is kept.
+//! Reads containers and their names from the records. A record is read again when it has changed.
+//! Nothing else is cached.
 
 use std::{
     collections::HashMap,
@@ -9,19 +10,21 @@ use std::{
 };
 
 use ipnet::IpNet;
+use peers::{Peers, Station};
 use serde::Deserialize;
 
-/// What a container is called, and where it is.
+/// The names and addresses of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
     pub(crate) id: String,
-    /// Whether it hears the names of others.
+    /// Whether the container may look up the names of others.
     is_served: bool,
     networks: Vec<Network>,
     aliases: Vec<String>,
-    /// Names of its own for other containers: each with the other one's id.
+    /// Names that only this container has for other containers: the name and the other container's
+    /// id.
     links: Vec<(String, String)>,
-    /// The name servers for everything else; the host's if there are none.
+    /// The name servers for all other names. The host's if empty.
     pub(crate) servers: Vec<IpAddr>,
 }
 
@@ -29,10 +32,10 @@ pub struct Container {
 struct Network {
     name: String,
     bridge: String,
-    /// The subnets that its containers are in.
+    /// The subnets of the network.
     subnets: Vec<IpNet>,
     addresses: Vec<IpAddr>,
-    /// Whether no way leads out of it.
+    /// Whether the network is internal.
     internal: bool,
 }
 
@@ -40,15 +43,17 @@ struct Network {
 #[derive(Debug)]
 pub struct Containers {
     run_dir: PathBuf,
-    /// How the directory was when it was read.
+    /// The state of the directory when it was read.
     read: Option<Stamp>,
-    /// The records, and how each was when it was read.
+    /// The records, each with the state of its file when it was read.
     known: HashMap<PathBuf, (Stamp, Option<Container>)>,
-    /// How often a name was asked for that several have.
+    /// The containers on other hosts, with the state of their directory when it was read.
+    peers: (Option<Stamp>, Vec<Container>),
+    /// Counts lookups of names that several containers have.
     turn: usize,
 }
 
-/// What changes with a file, and with a directory in which one is replaced.
+/// Changes whenever the file changes, or a file in the directory is replaced.
 type Stamp = (u64, i64, i64);
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -56,7 +61,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((file.ino(), file.mtime(), file.mtime_nsec()))
 }
 
-// The parts of a record (docs/document.md) that say how a container is called.
+// The parts of a record (docs/document.md) that contain a container's names.
 
 #[derive(Deserialize)]
 struct Record {
@@ -76,7 +81,7 @@ struct Attachment {
     cni: Cni,
 }
 
-/// The form before version 0.2.
+/// The format before version 0.2.
 #[derive(Deserialize)]
 struct First {
     bridge: Option<Bridge>,
@@ -121,7 +126,7 @@ struct Entry {
     names: Vec<String>,
 }
 
-/// The container of a record; none if it is one that is being taken back, or no record.
+/// The container of a record. None if it is not a record, or the container is being undone.
 fn parse(text: &[u8]) -> Option<Container> {
     let record: Record = serde_json::from_slice(text).ok()?;
     if record.error.is_some() {
@@ -160,37 +165,58 @@ fn parse(text: &[u8]) -> Option<Container> {
     })
 }
 
+/// The containers on other hosts in the network of this bridge.
+fn elsewhere(bridge: &str, peers: Peers) -> Vec<Container> {
+    let name = peers.network;
+    let stations = peers.hosts.into_iter().flat_map(|host| host.stations);
+    let container = |Station { addresses, names, .. }: Station| {
+        let mut names = names.into_iter().map(|name| name.to_ascii_lowercase());
+        let id = names.next()?;
+        let (name, bridge) = (name.clone(), bridge.to_owned());
+        let network = Network { name, bridge, subnets: Vec::new(), addresses, internal: false };
+        Some(Container { id, networks: vec![network], aliases: names.collect(), ..Container::default() })
+    };
+    stations.filter_map(container).collect()
+}
+
 impl Container {
-    /// Whether it hears the names of others.
+    /// Whether the container may look up the names of others.
     pub fn is_served(&self) -> bool {
         self.is_served
     }
 
-    /// Whether it has a way out of its networks.
+    /// Whether one of its networks is not internal.
     pub(crate) fn has_a_way_out(&self) -> bool {
         self.networks.iter().any(|network| !network.internal)
     }
 }
 
-/// What a container hears about a name.
+/// The result of looking up a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// These addresses.
+    /// The addresses of the name.
     Addresses(Vec<IpAddr>),
-    /// The name would be a container's, and is not.
+    /// The name is of a container's form, but no container has it.
     Nobody,
-    /// It is no name of a container.
+    /// The name is not a container's.
     Elsewhere,
 }
 
 impl Containers {
-    /// Those whose records are in this directory.
+    /// The containers whose records are in this directory.
     pub fn new(run_dir: &Path) -> Self {
-        Self { run_dir: run_dir.to_owned(), read: None, known: HashMap::new(), turn: 0 }
+        Self {
+            run_dir: run_dir.to_owned(),
+            read: None,
+            known: HashMap::new(),
+            peers: (None, Vec::new()),
+            turn: 0,
+        }
     }
 
-    /// Makes sure that what is known is what the records say now.
+    /// Reads records that have changed.
     fn refresh(&mut self) {
+        self.refresh_peers();
         let now = stamp(&self.run_dir);
         if now.is_some() && now == self.read {
             return;
@@ -212,17 +238,40 @@ impl Containers {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Container> {
+    /// Like `refresh`, for containers on other hosts.
+    fn refresh_peers(&mut self) {
+        let directory = peers::directory(&self.run_dir);
+        let now = stamp(&directory);
+        if now == self.peers.0 {
+            return;
+        }
+        let lists = fs::read_dir(&directory).into_iter().flatten().flatten();
+        let bridges =
+            lists.filter_map(|list| list.file_name().to_str()?.strip_suffix(".json").map(str::to_owned));
+        let containers = bridges.flat_map(|bridge| match Peers::read(&self.run_dir, &bridge) {
+            Ok(Some(peers)) => elsewhere(&bridge, peers),
+            _ => Vec::new(),
+        });
+        self.peers = (now, containers.collect());
+    }
+
+    /// The containers of this host.
+    fn own(&self) -> impl Iterator<Item = &Container> {
         self.known.values().filter_map(|(_, container)| container.as_ref())
+    }
+
+    /// The containers of this host and of other hosts.
+    fn all(&self) -> impl Iterator<Item = &Container> {
+        self.own().chain(&self.peers.1)
     }
 
     /// The container with this id.
     pub fn container(&mut self, id: &str) -> Option<Container> {
         self.refresh();
-        self.all().find(|container| container.id == id).cloned()
+        self.own().find(|container| container.id == id).cloned()
     }
 
-    /// What `asker` hears about a name.
+    /// Looks up a name for `asker`.
     pub fn find(&mut self, asker: &Container, labels: &[Vec<u8>]) -> Found {
         self.refresh();
         let text = |label: &Vec<u8>| String::from_utf8(label.clone()).unwrap_or_default();
@@ -230,7 +279,7 @@ impl Containers {
         let whole = labels.join(".");
         let mut found = self.named(asker, &whole, None);
         let mut is_ours = false;
-        // `web.front`: a container by the network that both are on.
+        // `web.front`: a container, with the network that both containers are on.
         if let (true, Some((name, network))) = (found.is_empty(), whole.rsplit_once('.')) {
             is_ours = asker.networks.iter().any(|one| one.name.eq_ignore_ascii_case(network));
             found = if is_ours { self.named(asker, name, Some(network)) } else { found };
@@ -240,14 +289,15 @@ impl Containers {
         }
         found.sort();
         found.dedup();
-        // Each one is the first in turn.
+        // Rotate the addresses, so that each comes first in turn.
         self.turn = self.turn.wrapping_add(1);
         let first = self.turn % found.len();
         found.rotate_left(first);
         Found::Addresses(found)
     }
 
-    /// The addresses for `asker` of everybody with this name, on one network or on all that both are on.
+    /// The addresses of all containers with this name, on one network, or on all networks that they
+    /// share with `asker`.
     fn named(&self, asker: &Container, name: &str, network: Option<&str>) -> Vec<IpAddr> {
         let linked: Vec<&str> =
             asker.links.iter().filter(|(link, _)| link == name).map(|(_, id)| id.as_str()).collect();
@@ -263,7 +313,8 @@ impl Containers {
             .collect()
     }
 
-    /// The names of the container with this address; none if no network of `asker` has such an address.
+    /// The names of the container with this address. None if no network of `asker` has such an
+    /// address.
     pub(crate) fn names(&mut self, asker: &Container, address: IpAddr) -> Option<Vec<String>> {
         self.refresh();
         if !asker.networks.iter().flat_map(|network| &network.subnets).any(|subnet| subnet.contains(&address))
@@ -277,12 +328,13 @@ impl Containers {
     }
 }
 
-/// The networks of `other` that `asker` is on as well.
+/// The networks that `other` shares with `asker`.
 fn shared<'a>(asker: &'a Container, other: &'a Container) -> impl Iterator<Item = &'a Network> {
     other.networks.iter().filter(|one| asker.networks.iter().any(|own| own.bridge == one.bridge))
 }
 
-/// The address that a question for pointers is about: `4.3.2.1.in-addr.arpa` (RFC 1035, 3.5), or one below `ip6.arpa` (RFC 3596).
+/// The address in a reverse lookup: `4.3.2.1.in-addr.arpa` (RFC 1035, 3.5), or a name below
+/// `ip6.arpa` (RFC 3596).
 pub(crate) fn reversed(labels: &[Vec<u8>]) -> Option<IpAddr> {
     let text: Vec<&str> =
         labels.iter().map(|label| std::str::from_utf8(label).ok()).collect::<Option<_>>()?;
@@ -383,7 +435,28 @@ mod tests {
         assert_eq!(containers.names(&web, address("10.2.0.3")).unwrap(), ["db", "data"]);
         assert_eq!(containers.names(&db, address("10.1.0.2")).unwrap(), [""; 0]);
         assert_eq!(containers.names(&web, address("192.0.2.1")), None);
-        // A record that is replaced counts from then on.
+        // A container on another host is known as long as it is listed.
+        let station = Station {
+            mac: netlink::Mac([2, 0x42, 10, 2, 1, 2]),
+            addresses: vec![address("10.2.1.2")],
+            names: vec!["Far".to_owned(), "data".to_owned()],
+        };
+        let far =
+            peers::Host { name: "b".to_owned(), address: address("192.0.2.2"), stations: vec![station] };
+        let list = Peers { network: "back".to_owned(), hosts: vec![far] };
+        list.write(directory.path(), "br-back").unwrap();
+        for name in ["far", "far.back"] {
+            assert_eq!(
+                containers.find(&web, &labels(name)),
+                Found::Addresses(vec![address("10.2.1.2")]),
+                "{name}"
+            );
+        }
+        assert_eq!(containers.names(&web, address("10.2.1.2")).unwrap(), ["far", "data"]);
+        assert!(containers.container("far").is_none());
+        Peers::remove(directory.path(), "br-back").unwrap();
+        assert_eq!(containers.find(&web, &labels("far")), Found::Elsewhere);
+        // A replaced record takes effect at once.
         write("db", record("db", &[("back", "10.2.0.7")], ""));
         assert_eq!(containers.find(&web, &labels("db")), Found::Addresses(vec![address("10.2.0.7")]));
     }

@@ -1,4 +1,4 @@
-//! A question that is passed on: it goes to one server after the other until one answers.
+//! A forwarded question. It goes to one server after another until one answers.
 
 use std::{
     io::{self, Read, Write},
@@ -17,14 +17,16 @@ use crate::{
     wire::{self, Question, Replied, Reply},
 };
 
-/// How often a server is asked before the client hears of a failure. It waits for about five seconds (resolv.conf(5)).
+/// How often the servers are asked before the client gets an error. It waits about five seconds
+/// (resolv.conf(5)).
 const ATTEMPTS: usize = 3;
 const BY_UDP: Duration = Duration::from_millis(1500);
 const BY_TCP: Duration = Duration::from_secs(3);
 
-/// A question under way. Each one has a socket of its own, and so a port that only a guess finds.
+/// A question that waits for its answer. Each has a socket of its own, so its port must be guessed
+/// by an attacker.
 pub(crate) struct Exchange<C> {
-    /// Who asks.
+    /// The client.
     pub(crate) client: C,
     pub(crate) question: Question,
     servers: Vec<SocketAddr>,
@@ -35,24 +37,24 @@ pub(crate) struct Exchange<C> {
     deadline: Instant,
 }
 
-/// How a server is asked.
+/// How the server is asked.
 enum Way {
     Udp(UdpSocket),
     Tcp { stream: TcpStream, unsent: Vec<u8>, received: Vec<u8> },
 }
 
-/// What came of it.
+/// The state of an exchange.
 pub(crate) enum Progress {
-    /// It goes on.
+    /// No answer yet.
     Waiting,
     /// The answer.
     Answered(Box<Reply>),
-    /// No server answers.
+    /// No server has answered.
     Failed,
 }
 
 impl<C> Exchange<C> {
-    /// Asks the first server. The client back if there is none that can be asked.
+    /// Asks the first server. Returns the client as the error if no server can be asked.
     pub(crate) fn start(
         client: C,
         question: Question,
@@ -74,7 +76,7 @@ impl<C> Exchange<C> {
         self.deadline
     }
 
-    /// The socket, and what it waits for.
+    /// The socket, and the events to poll for.
     pub(crate) fn waits_for(&self) -> (BorrowedFd<'_>, PollFlags) {
         match &self.way {
             Way::Udp(socket) => (socket.as_fd(), PollFlags::POLLIN),
@@ -83,14 +85,14 @@ impl<C> Exchange<C> {
         }
     }
 
-    /// Goes on with what the socket has.
+    /// Handles what the socket received.
     pub(crate) fn go_on(&mut self, random: &mut Random) -> Progress {
         match self.receive() {
             Ok(None) => Progress::Waiting,
             Ok(Some(Replied::Truncated)) if matches!(self.way, Way::Udp(_)) => self.ask_by_tcp(random),
             Ok(Some(Replied::Reply(reply))) => match reply.rcode {
                 Rcode::NOERROR | Rcode::NXDOMAIN => Progress::Answered(Box::new(reply)),
-                // An old server that does not know EDNS.
+                // An old server that does not support EDNS.
                 Rcode::FORMERR | Rcode::NOTIMP if self.edns => {
                     self.edns = false;
                     self.ask(self.attempt, random)
@@ -101,12 +103,13 @@ impl<C> Exchange<C> {
         }
     }
 
-    /// Asks the next server, because this one does not answer in time.
+    /// Asks the next server, because this one did not answer in time.
     pub(crate) fn give_up_waiting(&mut self, random: &mut Random) -> Progress {
         self.ask(self.attempt + 1, random)
     }
 
-    /// What was received; none if it is not complete. What does not answer the question is skipped.
+    /// Receives an answer. None if it is not complete. Messages that do not answer the question are
+    /// skipped.
     fn receive(&mut self) -> io::Result<Option<Replied>> {
         match &mut self.way {
             Way::Udp(socket) => {
@@ -140,7 +143,7 @@ impl<C> Exchange<C> {
         }
     }
 
-    /// Asks the server of this attempt, or of the next that can be asked.
+    /// Asks the server of this attempt, or the next one that can be asked.
     fn ask(&mut self, attempt: usize, random: &mut Random) -> Progress {
         for attempt in attempt..ATTEMPTS {
             self.attempt = attempt;
@@ -178,7 +181,7 @@ fn by_udp(server: SocketAddr, query: &[u8]) -> io::Result<Way> {
     };
     let socket = UdpSocket::bind(any)?;
     socket.set_nonblocking(true)?;
-    // From here on, nothing is received of others.
+    // From here on, the socket receives only from this server.
     socket.connect(server)?;
     socket.send(query)?;
     Ok(Way::Udp(socket))

@@ -1,7 +1,9 @@
-//! The resolver of a host: one process for the containers of all networks, which answers their names and passes the rest on.
+//! The resolver of a host: one process for the containers of all networks. It answers containers'
+//! names and forwards other questions.
 //!
-//! Whoever makes a container's names opens its place and hands that over. So the process enters no namespace, and may read and do
-//! nothing else than read records. It ends with the last place.
+//! The tool that sets up a container's names opens the sockets in the container's namespace and
+//! passes them to the resolver. So the process enters no namespace, and needs no right except to
+//! read records. It ends with the last container.
 
 use std::{
     collections::HashMap,
@@ -23,17 +25,18 @@ use crate::{
     resident::{self, Claim},
 };
 
-/// For how long an answer about a container counts, in seconds: it may be made anew with another address.
+/// The TTL of a container's address, in seconds. The container may be made anew with another
+/// address.
 pub const TTL: u32 = 5;
 
-/// What the process is told, before the run directory and the id.
+/// The request to serve a container, followed by the run directory and the id.
 const SERVE: &[u8] = b"serve";
 const WITHDRAW: &[u8] = b"withdraw";
 const ASK: &[u8] = b"ask";
 const YES: &[u8] = b"yes";
 const NO: &[u8] = b"no";
 
-/// The name by which the process of this network namespace is found.
+/// The name of this network namespace's resolver process.
 pub(crate) fn name() -> Name {
     Name::new("names", "host")
 }
@@ -42,15 +45,15 @@ fn message(verb: &[u8], run_dir: &Path, id: &str) -> Vec<u8> {
     [verb, &[0], run_dir.as_os_str().as_bytes(), &[0], id.as_bytes()].concat()
 }
 
-/// Whether the container's names are served.
+/// Whether the container is served.
 pub(crate) fn serves(run_dir: &Path, id: &str) -> Result<bool, Errno> {
     let answer = resident::tell(&name(), &message(ASK, run_dir, id), &[])?;
     Ok(answer.is_some_and(|answer| answer == YES))
 }
 
-/// Hands the container's place over to the process, which is started if it is not there.
+/// Passes the container's sockets to the resolver process. Starts the process if it does not run.
 pub(crate) fn serve(run_dir: &Path, id: &str, place: &Place) -> Result<(), Errno> {
-    // It may be about to end with its last place.
+    // The process may be about to end.
     const ATTEMPTS: usize = 100;
     for _ in 0..ATTEMPTS {
         if let Some(claim) = Claim::take(&name())? {
@@ -64,7 +67,7 @@ pub(crate) fn serve(run_dir: &Path, id: &str, place: &Place) -> Result<(), Errno
     Err(Errno::TIMEDOUT)
 }
 
-/// Takes the container's place away from the process, which ends if it was the last.
+/// Takes the container's sockets away from the process, which ends after the last one.
 pub(crate) fn withdraw(run_dir: &Path, id: &str) -> Result<(), Errno> {
     resident::tell(&name(), &message(WITHDRAW, run_dir, id), &[]).map(drop)
 }
@@ -80,12 +83,12 @@ fn start(claim: Claim) -> Result<(), Errno> {
             upstreams: HashMap::new(),
             is_used: false,
         };
-        // Without it nothing is answered, which the next repair mends.
+        // If this fails, nothing is answered until the next repair.
         let _ = crate::serve(host);
     })
 }
 
-/// Whose place it is.
+/// The container that a place belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owner {
     run_dir: PathBuf,
@@ -98,12 +101,12 @@ struct Host<'a> {
     next: u64,
     containers: HashMap<PathBuf, Containers>,
     upstreams: HashMap<Vec<IpAddr>, Upstreams>,
-    /// Whether there was a place at some time.
+    /// Whether there ever was a place.
     is_used: bool,
 }
 
 impl Host<'_> {
-    /// Who asks at this place, and who is there to be asked for.
+    /// The container that asks at this place, and the containers that it can look up.
     fn asker(&mut self, place: u64) -> Option<(Container, &mut Containers)> {
         let (owner, _) = self.places.get(&place)?;
         let run_dir = &owner.run_dir;
@@ -111,7 +114,7 @@ impl Host<'_> {
         Some((containers.container(&owner.id)?, containers))
     }
 
-    /// Does what it is told. Returns the answer.
+    /// Handles a request to the process. Returns the answer.
     fn told(&mut self, message: &[u8], mut descriptors: Vec<OwnedFd>) -> &'static [u8] {
         let mut parts = message.splitn(3, |byte| *byte == 0);
         let (Some(verb), Some(run_dir), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
@@ -140,7 +143,7 @@ impl Host<'_> {
         }
     }
 
-    /// It ends with its last place.
+    /// Ends the process after its last place.
     fn is_needed(&self) -> ControlFlow<()> {
         if self.is_used && self.places.is_empty() {
             ControlFlow::Break(())
@@ -150,8 +153,8 @@ impl Host<'_> {
     }
 }
 
-/// What a question about the world outside gets. From internal networks no way leads out: a question that is passed on would be
-/// one, because the name carries whatever the container wants (CVE-2024-29018).
+/// How to answer a question about an outside name. For a container with internal networks only,
+/// forwarding a question would be a way out, because a name can carry any data (CVE-2024-29018).
 fn elsewhere(asker: &Container) -> Verdict {
     if asker.has_a_way_out() { Verdict::Forward } else { Verdict::Own(Own::Prohibited) }
 }
@@ -198,7 +201,8 @@ impl Policy for Host<'_> {
     }
 
     fn look_around(&mut self) -> ControlFlow<()> {
-        // A container whose record is gone was not taken back as it should be. Its namespace must not stay for us.
+        // The record is gone, so the container was not undone properly. Drop the sockets, because
+        // they would keep its namespace alive.
         self.places.retain(|_, (owner, _)| owner.run_dir.join(format!("{}.json", owner.id)).exists());
         self.upstreams.clear();
         self.is_needed()

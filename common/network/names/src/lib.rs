@@ -1,14 +1,16 @@
-//! A small resolver: it takes questions in containers' network namespaces, lets a policy decide about each, and passes those on
-//! to name servers that the policy does not answer.
+//! A small DNS resolver. It receives questions in containers' network namespaces. A policy decides
+//! how each is answered: by the policy itself, or by a name server.
 //!
-//! Its sockets are in the containers' namespaces, on an address of their loopback interface, and its own questions leave from the
-//! namespace of its process. So nothing of the host has to be open to a container for it, no address of the host has to be free,
-//! and it never asks itself. It keeps no answers: what it knows is what the policy knows.
+//! The sockets are in the containers' namespaces, on an address of the loopback interface.
+//! Questions to name servers are sent from the namespace of the process. So the host need not open
+//! a port to containers, needs no free address, and the resolver never asks itself. It has no
+//! cache: it knows only what the policy knows.
 //!
-//! There are two policies. That of `egress` answers for the names of a list. The other one, `host`, answers containers' own names
-//! for all containers of a host, from their records.
+//! There are two policies. The policy of `egress` answers for the names of a list. The policy of
+//! `host` answers containers' names for all containers of a host, from their records.
 //!
-//! The crate `domain` reads and writes the wire format. There is one thread and no asynchronous runtime: a container asks little.
+//! The crate `domain` reads and writes the wire format. One thread is enough, without an
+//! asynchronous runtime, because containers ask few questions.
 
 mod containers;
 mod exchange;
@@ -31,15 +33,16 @@ pub use server::{Policy, Verdict, serve};
 pub use upstream::Upstreams;
 pub use wire::{Own, Question, Rtype};
 
-/// Where a container finds its resolver. It is an address of the container's own loopback interface, and the one that Docker uses.
+/// The address of the resolver in each container: an address of the container's own loopback
+/// interface, the same that Docker uses.
 pub const ADDRESS: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11)), 53);
 
-/// The longest name, and the longest part of one (RFC 1035, 2.3.4).
+/// The longest name, and the longest label (RFC 1035, 2.3.4).
 const LONGEST: usize = 253;
 const LABEL: usize = 63;
 
-/// Whether the text is a name of a host: parts of letters, digits, `-` and `_`, and no address.
+/// Whether the text is a host name: labels of letters, digits, `-` and `_`, and not an address.
 pub fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);

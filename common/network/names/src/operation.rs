@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ADDRESS, Place, host, resident};
 
-/// What gives a container the names of others.
+/// Operations that let a container look up the names of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all_fields = "camelCase")]
 pub enum NamesOperation {
-    /// Has the host's resolver answer in the container's network namespace. Undo takes that back; the process ends with the
-    /// last container.
+    /// Serves the container's network namespace with the host's resolver. Undo stops that. The
+    /// resolver process ends with the last container.
     #[serde(rename = "names-serve")]
     Serve {
         /// The container's id.
         holder: String,
-        /// Its network namespace.
+        /// Path of its network namespace.
         namespace: PathBuf,
     },
 }
@@ -27,7 +27,7 @@ impl NamesOperation {
         move |errno| Error::new(verb, format!("names of {holder:?}"), Errno::from_raw(errno.raw_os_error()))
     }
 
-    /// A connection that hangs up when the host's resolver ends; none if it is not there.
+    /// A connection that hangs up when the host's resolver ends. None if it does not run.
     pub fn watch(&self) -> Option<std::os::fd::OwnedFd> {
         resident::watch(&host::name()).ok().flatten()
     }

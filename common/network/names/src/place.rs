@@ -1,4 +1,4 @@
-//! Where clients ask.
+//! The sockets that clients send their questions to.
 
 use std::{
     io,
@@ -9,7 +9,8 @@ use std::{
 
 use nix::errno::Errno;
 
-/// Sockets for UDP and TCP on one address of a network namespace. They stay there, wherever their process is.
+/// UDP and TCP sockets on one address of a network namespace. They stay in that namespace, wherever
+/// their process is.
 #[derive(Debug)]
 pub struct Place {
     pub(crate) udp: UdpSocket,
@@ -17,10 +18,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// Opens them in the namespace at this path.
+    /// Opens the sockets in the namespace at this path.
     ///
     /// # Errors
-    /// When the namespace cannot be entered; EADDRINUSE when somebody has the address there.
+    /// When the namespace cannot be entered; EADDRINUSE when another process has the address there.
     pub fn open(namespace: &Path, address: SocketAddr) -> Result<Self, Errno> {
         let opened = netlink::namespace::enter(namespace, || Self::here(address))?;
         opened.map_err(|error| netlink::errno_of(&error))

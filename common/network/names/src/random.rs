@@ -1,8 +1,8 @@
-//! Numbers that nobody guesses.
+//! Unpredictable numbers.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// A source of numbers: the keyed hash of a counter, with a key of the system's.
+/// A source of unpredictable numbers: the keyed hash of a counter, with a key from the system.
 #[derive(Debug, Default)]
 pub(crate) struct Random {
     key: RandomState,
@@ -10,7 +10,7 @@ pub(crate) struct Random {
 }
 
 impl Random {
-    /// The next one.
+    /// The next number.
     pub(crate) fn draw(&mut self) -> u16 {
         self.count += 1;
         (self.key.hash_one(self.count) >> 48) as u16

@@ -1,8 +1,8 @@
-//! A process that stays beside the containers, and is found by name.
+//! A background process beside the containers, found by name.
 //!
-//! It listens on a socket with an abstract name, which belongs to a network namespace as what it works on does. By that name it is
-//! found after a SIGKILL at any moment, and told to end. Everything that may fail is opened before it is forked, so that its
-//! starter hears of it.
+//! It listens on an abstract socket, whose name belongs to a network namespace, as the containers
+//! do. By this name it can be found and told to end, even after another tool was killed at any
+//! moment. Everything that may fail is opened before the fork, so the starter gets the error.
 
 use std::{
     ffi::CStr,
@@ -35,25 +35,25 @@ use rustix::{
     },
 };
 
-/// What tells it to end.
+/// The message that tells the process to end.
 const END: &[u8] = b"end";
-/// How long it may take for that.
+/// How long the process may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most connections to it at a time.
+/// The maximum number of connections at a time.
 const CONNECTIONS: usize = 64;
-/// The longest message to it, with the most descriptors, and the longest answer.
+/// The longest message, the most descriptors with it, and the longest answer.
 const MESSAGE: usize = 8192;
 const DESCRIPTORS: usize = 2;
 const ANSWER: usize = 16;
-/// The user and group that have nothing.
+/// The uid and gid of nobody.
 const NOBODY: u32 = 65_534;
 
-/// The name of such a process in a network namespace.
+/// The name of a background process in a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name(String);
 
 impl Name {
-    /// That of the process which does `job` for the container, or the thing, `of`.
+    /// The name of the process that does `job` for the container, or other object, `of`.
     pub fn new(job: &str, of: &str) -> Self {
         Self(format!("stave/{job}/{of}"))
     }
@@ -67,10 +67,11 @@ fn control() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-/// A connection to the process; none if there is none. It hangs up when the process ends.
+/// A connection to the process. None if it does not run. The connection hangs up when the process
+/// ends.
 ///
 /// # Errors
-/// When it is not known whether there is one.
+/// When it is unknown whether the process runs.
 pub fn watch(name: &Name) -> Result<Option<OwnedFd>, Errno> {
     let socket = control()?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
@@ -79,13 +80,13 @@ pub fn watch(name: &Name) -> Result<Option<OwnedFd>, Errno> {
         Err(Errno::CONNREFUSED) => return Ok(None),
         connected => connected?,
     }
-    // Any process may listen under any such name.
+    // Any process may listen under this name, so check its user.
     let own = rustix::process::geteuid();
     let is_own = sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == own);
     Ok(is_own.then_some(socket))
 }
 
-/// Whether it is there.
+/// Whether the process runs.
 ///
 /// # Errors
 /// As [`watch`].
@@ -93,18 +94,18 @@ pub fn stands(name: &Name) -> Result<bool, Errno> {
     watch(name).map(|found| found.is_some())
 }
 
-/// Tells it to end, and waits for that.
+/// Tells the process to end, and waits until it has.
 ///
 /// # Errors
 /// As [`watch`]; ETIMEDOUT when it does not end.
 pub fn end(name: &Name) -> Result<(), Errno> {
     let Some(socket) = watch(name)? else { return Ok(()) };
     match send(&socket, END, SendFlags::NOSIGNAL) {
-        // It ends already.
+        // The process is already ending.
         Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
         sent => sent?,
     };
-    // The connection is its last descriptor: it ends after all others.
+    // The connection is the descriptor that the process closes last.
     match recv(&socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
         Ok(_) | Err(Errno::CONNRESET) => Ok(()),
         Err(Errno::AGAIN) => Err(Errno::TIMEDOUT),
@@ -112,7 +113,8 @@ pub fn end(name: &Name) -> Result<(), Errno> {
     }
 }
 
-/// Tells it something, with these descriptors. Returns its answer; none if it is not there, or ends.
+/// Sends a message with these descriptors. Returns the answer. None if the process does not run, or
+/// ends.
 ///
 /// # Errors
 /// As [`watch`]; EAGAIN when it does not answer.
@@ -139,15 +141,15 @@ pub(crate) fn tell(
     }
 }
 
-/// The name, taken for a process that is about to be started.
+/// The name, taken for a process that is about to start.
 #[derive(Debug)]
 pub struct Claim(OwnedFd);
 
 impl Claim {
-    /// Takes the name. None if such a process is there.
+    /// Takes the name. None if such a process runs already.
     ///
     /// # Errors
-    /// EEXIST when somebody else has the name.
+    /// EEXIST when another program has the name.
     pub fn take(name: &Name) -> Result<Option<Self>, Errno> {
         let socket = control()?;
         match bind(&socket, &name.address()?) {
@@ -161,32 +163,33 @@ impl Claim {
     }
 }
 
-/// What the process may still do.
+/// The privileges of the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Privileges {
-    /// Whether it belongs to nobody.
+    /// Whether it runs as nobody.
     pub nobody: bool,
     /// The capabilities that it keeps.
     pub capabilities: CapabilitySet,
 }
 
-/// The side of the process: who asks it to end, and who watches it.
+/// The process's side of the connections: tells who asks it to end, and who watches it.
 #[derive(Debug)]
 pub struct Control {
     socket: OwnedFd,
     connections: Vec<OwnedFd>,
-    /// Who asked.
+    /// The connection that asked the process to end.
     ending: Option<OwnedFd>,
     owner: rustix::process::Uid,
 }
 
 impl Control {
-    /// What to wait for.
+    /// The descriptors to poll.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(self.socket.as_fd()).chain(self.connections.iter().map(AsFd::as_fd))
     }
 
-    /// Hears what came in on the descriptor at this place of the list. Says whether to go on.
+    /// Handles what arrived on the descriptor at this index of the list. Returns whether to
+    /// continue.
     pub fn hear(&mut self, at: usize) -> ControlFlow<(), Option<Told>> {
         let Some(at) = at.checked_sub(1) else {
             self.accept();
@@ -227,16 +230,16 @@ impl Control {
         }
     }
 
-    /// Answers what was heard last.
+    /// Answers the last message.
     pub(crate) fn answer(&mut self, from: usize, answer: &[u8]) {
         if let Some(connection) = self.connections.get(from) {
-            // Who asked may have gone.
+            // The client may have gone.
             let _ = send(connection, answer, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         }
     }
 }
 
-/// What the process was told.
+/// A message to the process.
 #[derive(Debug)]
 pub struct Told {
     pub(crate) message: Vec<u8>,
@@ -244,8 +247,8 @@ pub struct Told {
     pub(crate) from: usize,
 }
 
-/// Starts it: a process of its own that keeps nothing of the caller but `kept`, under the same numbers, does `work`, and ends.
-/// `title` is what it is called in lists of processes.
+/// Starts a background process that keeps only the descriptors in `kept`, under the same numbers,
+/// runs `work`, and ends. `title` is its name in process lists.
 ///
 /// # Errors
 /// When no process can be made.
@@ -263,8 +266,8 @@ pub fn start(
         return Err(Errno::BADF);
     }
     let raw = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
-    // SAFETY: the child has this thread alone. What it uses of the library is the allocator, which the C library keeps usable in
-    // it, and no lock of another thread.
+    // SAFETY: the child has only this thread. Of the library it uses the allocator, which the C
+    // library keeps usable after a fork, and no lock of another thread.
     match unsafe { fork() }.map_err(raw)? {
         ForkResult::Parent { child } => loop {
             match waitpid(child, None) {
@@ -274,8 +277,7 @@ pub fn start(
             }
         },
         ForkResult::Child => {
-            // Forked twice, so that nobody has to wait for it.
-            // SAFETY: as above.
+            // Fork twice, so that nobody has to wait for the process. SAFETY: as above.
             let status = match unsafe { fork() } {
                 Ok(ForkResult::Parent { .. }) => 0,
                 Ok(ForkResult::Child) => {
@@ -284,7 +286,7 @@ pub fn start(
                 }
                 Err(_) => 1,
             };
-            // SAFETY: ends the process. What the parent set up to run at the end is the parent's.
+            // SAFETY: ends the process. The parent's exit handlers do not run.
             unsafe { libc::_exit(status) }
         }
     }
@@ -309,19 +311,20 @@ fn stay(
     let mut control = Control { socket: claim.0, connections: Vec::new(), ending: None, owner };
     work(&mut control);
     if let Some(ending) = control.ending {
-        // What holds the descriptors is gone with `work`, or is forgotten.
+        // The owners of the descriptors were dropped with `work`, or are leaked.
         close_all_but(&[ending.as_raw_fd()]);
         // SAFETY: ends the process.
         unsafe { libc::_exit(0) }
     }
 }
 
-/// Closes all descriptors but these, which are sorted; the first three lead nowhere.
+/// Closes all descriptors but these, which must be sorted. The first three are redirected to
+/// /dev/null.
 fn close_all_but(numbers: &[RawFd]) {
     let mut from = 3;
     let close = |from: RawFd, to: u32| {
         if from.cast_unsigned() <= to {
-            // SAFETY: nothing in this process uses these any more.
+            // SAFETY: nothing in this process uses these descriptors any more.
             unsafe { libc::close_range(from.cast_unsigned(), to, 0) };
         }
     };
@@ -332,19 +335,19 @@ fn close_all_but(numbers: &[RawFd]) {
     close(from, u32::MAX);
     if let Ok(nowhere) = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         for standard in 0..3 {
-            // SAFETY: the process writes to none of them.
+            // SAFETY: the process writes to none of these descriptors.
             unsafe { libc::dup2(nowhere.as_raw_fd(), standard) };
         }
     }
 }
 
-/// Gives up everything but `privileges`.
+/// Gives up all privileges but these.
 fn surrender(privileges: Privileges) -> Result<(), Errno> {
     set_no_new_privs(true)?;
     if privileges.nobody {
         set_keep_capabilities(true)?;
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-        // In a user namespace without that user it stays what it is.
+        // In a user namespace without that user, the process keeps its user.
         let _ = setgroups(&[]);
         let _ = setresgid(group, group, group);
         let _ = setresuid(user, user, user);

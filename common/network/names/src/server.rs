@@ -1,4 +1,4 @@
-//! The loop of a resolver.
+//! The main loop of a resolver.
 
 use std::{
     collections::HashMap,
@@ -22,51 +22,51 @@ use crate::{
     wire::{self, Asked},
 };
 
-/// The most questions of one place that are under way, and its most connections.
+/// The maximum numbers of pending questions and of connections of one place.
 const QUESTIONS: usize = 128;
 const CONNECTIONS: usize = 32;
-/// The most that is kept for a client that does not take its answers, in bytes.
+/// The most bytes that are kept for a client that does not read its answers.
 const UNSENT: usize = 1 << 20;
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_secs(10);
 /// How often [`Policy::look_around`] is called at least.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// What a question gets.
+/// How a question is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// This answer.
+    /// With this answer.
     Own(Own),
-    /// What a server says.
+    /// By a name server.
     Forward,
 }
 
-/// Decides what clients get. A place is named by a number of the policy's own, which it never uses again.
+/// Decides how questions are answered. The policy numbers its places, and never reuses a number.
 pub trait Policy {
-    /// Where clients ask.
+    /// The sockets that clients send their questions to.
     fn places(&self) -> Vec<(u64, &Place)>;
 
-    /// What a question that was asked at this place gets.
+    /// How to answer a question that was asked at this place.
     fn decide(&mut self, place: u64, question: &Question) -> Verdict;
 
-    /// The servers for questions that are passed on.
+    /// The name servers for forwarded questions.
     fn servers(&mut self, place: u64) -> Vec<SocketAddr>;
 
-    /// Which of the addresses that a server answered the client hears of, each with the seconds for which it counts. Called
-    /// before the answer is sent. None if the client is to hear of a failure.
+    /// Chooses which of the server's addresses the client gets, each with its TTL in seconds.
+    /// Called before the answer is sent. None makes the client get an error.
     fn admit(&mut self, place: u64, question: &Question, addresses: &[(IpAddr, u32)]) -> Option<Vec<IpAddr>>;
 
-    /// What else to wait for.
+    /// More descriptors to poll.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// Something came in on the descriptor at this place of the list. Says whether to go on.
+    /// Called when the descriptor at this index of the list is ready. Returns whether to continue.
     fn ready(&mut self, at: usize) -> ControlFlow<()>;
 
-    /// Called once a minute at least. Says whether to go on.
+    /// Called at least once a minute. Returns whether to continue.
     fn look_around(&mut self) -> ControlFlow<()>;
 }
 
-/// Who gets an answer.
+/// Where an answer goes.
 #[derive(Debug, Clone, Copy)]
 enum Client {
     Datagram { place: u64, address: SocketAddr },
@@ -85,7 +85,7 @@ impl Client {
     }
 }
 
-/// A client's connection.
+/// A TCP connection of a client.
 struct Connection {
     place: u64,
     stream: TcpStream,
@@ -102,7 +102,7 @@ struct Server<P> {
     random: Random,
 }
 
-/// Something that was waited for.
+/// Something that is ready.
 #[derive(Clone, Copy)]
 enum Source {
     Policy(usize),
@@ -112,10 +112,10 @@ enum Source {
     Connection(u64),
 }
 
-/// Answers questions until the policy says that it is enough.
+/// Answers questions until the policy ends the loop.
 ///
 /// # Errors
-/// When it cannot wait.
+/// When polling fails.
 pub fn serve<P: Policy>(policy: P) -> Result<(), Errno> {
     let mut server = Server {
         policy,
@@ -127,7 +127,7 @@ pub fn serve<P: Policy>(policy: P) -> Result<(), Errno> {
     let mut look = Instant::now() + LOOK;
     loop {
         let mut ready = server.wait(look)?;
-        // An exchange that ends changes the places of those behind it.
+        // An exchange that ends changes the indexes of those behind it.
         ready
             .sort_by_key(|source| std::cmp::Reverse(if let Source::Exchange(at) = source { *at } else { 0 }));
         for source in ready {
@@ -147,7 +147,7 @@ pub fn serve<P: Policy>(policy: P) -> Result<(), Errno> {
 }
 
 impl<P: Policy> Server<P> {
-    /// Waits, and says what there is to do.
+    /// Waits, and returns what is ready.
     fn wait(&self, look: Instant) -> Result<Vec<Source>, Errno> {
         let mut sources = Vec::new();
         let mut polled = Vec::new();
@@ -173,7 +173,7 @@ impl<P: Policy> Server<P> {
         let ends = self.exchanges.iter().map(Exchange::deadline);
         let ends = ends.chain(self.connections.values().map(|connection| connection.until));
         let left = ends.fold(look, Instant::min).saturating_duration_since(Instant::now());
-        // Rounded up: a time that has not come is not waited for in vain.
+        // Rounded up, so that it does not wake just before the deadline.
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -199,7 +199,7 @@ impl<P: Policy> Server<P> {
         ControlFlow::Continue(())
     }
 
-    /// Ends what took too long.
+    /// Ends exchanges and connections that took too long.
     fn expire(&mut self, now: Instant) {
         for at in (0..self.exchanges.len()).rev() {
             if self.exchanges[at].deadline() <= now {
@@ -215,7 +215,7 @@ impl<P: Policy> Server<P> {
     }
 
     fn take_datagrams(&mut self, number: u64) {
-        // So many at once, so that nobody else waits for long.
+        // A limited number at once, so that no other client waits for long.
         for _ in 0..QUESTIONS {
             let mut buffer = [0; MESSAGE];
             let Some(place) = self.place(number) else { return };
@@ -238,7 +238,7 @@ impl<P: Policy> Server<P> {
         }
     }
 
-    /// Takes what a connection brings, and sends what it takes.
+    /// Reads from a connection, and writes to it.
     fn attend(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let place = connection.place;
@@ -251,7 +251,7 @@ impl<P: Policy> Server<P> {
         }
     }
 
-    /// Takes a message of a client.
+    /// Handles a message of a client.
     fn take(&mut self, message: &[u8], client: Client) {
         let question = match wire::read(message) {
             Asked::Question(question) => question,
@@ -274,7 +274,7 @@ impl<P: Policy> Server<P> {
         }
     }
 
-    /// Answers the client of the exchange at this place, if it has come to an end.
+    /// Answers the client of the exchange at this index, if the exchange is complete.
     fn conclude(&mut self, at: usize, progress: Progress) {
         let reply = match progress {
             Progress::Waiting => return,
@@ -294,7 +294,7 @@ impl<P: Policy> Server<P> {
     fn send(&mut self, client: Client, answer: &[u8]) {
         match client {
             Client::Datagram { place, address } => {
-                // A client that has gone does not matter.
+                // It does not matter if the client has gone.
                 let _ = self.place(place).map(|place| place.udp.send_to(answer, address));
             }
             Client::Stream { number, .. } => {
@@ -311,7 +311,7 @@ impl<P: Policy> Server<P> {
 }
 
 impl Connection {
-    /// The messages that have come, and whether the connection is over.
+    /// The messages that were received, and whether the connection has ended.
     fn exchange(&mut self) -> (Vec<Vec<u8>>, bool) {
         let mut buffer = [0; 4096];
         let over = match self.stream.read(&mut buffer) {

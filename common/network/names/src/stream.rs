@@ -1,9 +1,9 @@
-//! Messages on a stream: each one behind its length (RFC 1035, 4.2.2).
+//! Messages on a stream, each preceded by its length (RFC 1035, 4.2.2).
 
-/// The longest message.
+/// The longest message, in bytes.
 pub(crate) const MESSAGE: usize = 65_535;
 
-/// The message with its length; nothing for one that is too long.
+/// The message with its length. Empty if the message is too long.
 pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     match u16::try_from(message.len()) {
         Ok(length) => [&length.to_be_bytes(), message].concat(),
@@ -11,7 +11,7 @@ pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Takes the first message out of what was received; none if it is not complete.
+/// Takes the first message from the received bytes. None if it is not complete.
 pub(crate) fn take(received: &mut Vec<u8>) -> Option<Vec<u8>> {
     let length = usize::from(u16::from_be_bytes(*received.first_chunk()?));
     if received.len() < 2 + length {

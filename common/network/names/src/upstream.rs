@@ -1,4 +1,4 @@
-//! The name servers that questions are passed on to.
+//! The name servers for forwarded questions.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 use nix::net::if_::if_nametoindex;
 
 const PORT: u16 = 53;
-/// As many as the C library asks (resolv.conf(5), MAXNS).
+/// The number of servers that the C library uses (resolv.conf(5), MAXNS).
 const MOST: usize = 3;
 
 /// The name servers: given ones, or those of a file, which is read again when it changes.
@@ -18,21 +18,21 @@ const MOST: usize = 3;
 pub struct Upstreams {
     given: Vec<SocketAddr>,
     file: PathBuf,
-    /// Those of the file, and how it was when they were read.
+    /// The servers in the file, and the state of the file when it was read.
     read: Option<(Stamp, Vec<SocketAddr>)>,
 }
 
-/// What changes with a file.
+/// Changes whenever the file changes.
 type Stamp = (u64, i64, i64);
 
 impl Upstreams {
-    /// These servers; the host's own, those of `/etc/resolv.conf`, where there are none.
+    /// Uses these servers, or if there are none, the host's servers in `/etc/resolv.conf`.
     pub fn new(given: &[IpAddr]) -> Self {
         let given = given.iter().map(|server| SocketAddr::new(*server, PORT)).collect();
         Self { given, file: "/etc/resolv.conf".into(), read: None }
     }
 
-    /// The servers as they are now, the first to be asked first. Empty if there are none.
+    /// The current servers, in the order in which to ask them. Empty if there are none.
     pub fn servers(&mut self) -> Vec<SocketAddr> {
         if !self.given.is_empty() {
             return self.given.clone();
@@ -59,7 +59,7 @@ fn listed(text: &str) -> Vec<SocketAddr> {
     words.filter_map(address).take(MOST).collect()
 }
 
-/// An address, which may name the link that it is on: `fe80::1%eth0`.
+/// Parses an address, which may have a zone: `fe80::1%eth0`.
 fn address(text: &str) -> Option<SocketAddr> {
     let Some((address, link)) = text.split_once('%') else {
         return text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, PORT));

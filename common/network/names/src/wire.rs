@@ -1,4 +1,4 @@
-//! Questions and answers on the wire (RFC 1035, with EDNS of RFC 6891).
+//! Parses and builds DNS messages (RFC 1035, with EDNS of RFC 6891).
 
 use std::net::IpAddr;
 
@@ -15,48 +15,48 @@ use domain::{
 
 pub use domain::base::iana::Rtype;
 
-/// The most that is sent by UDP: it passes every path of today in one piece (DNS flag day 2020).
+/// The largest UDP message, in bytes. It is not fragmented on usual paths (DNS flag day 2020).
 pub(crate) const UDP_SIZE: u16 = 1232;
-/// What a client without EDNS takes (RFC 1035, 2.3.4).
+/// The largest UDP message for a client without EDNS, in bytes (RFC 1035, 2.3.4).
 const PLAIN_SIZE: u16 = 512;
-/// The longest that an answer counts, in seconds.
+/// The longest TTL of an answer, in seconds.
 const LONGEST: u32 = 86_400;
-/// The most names that one name leads to.
+/// The longest chain of aliases (CNAME).
 const CHAIN: usize = 16;
 
-/// A question of a client.
+/// A client's question.
 #[derive(Debug, Clone)]
 pub struct Question {
     id: u16,
     name: Name<Vec<u8>>,
-    /// The labels of the name in lower case, the first one first; without the root.
+    /// The labels of the name in lower case, from left to right, without the root.
     labels: Vec<Vec<u8>>,
-    /// The type that it asks for.
+    /// The type of the requested records.
     pub kind: Rtype,
     recursion: bool,
     unchecked: bool,
     edns: Option<Edns>,
 }
 
-/// What a client says of itself.
+/// The client's EDNS options.
 #[derive(Debug, Clone, Copy)]
 struct Edns {
     size: u16,
     dnssec: bool,
 }
 
-/// What to do with a client's message.
+/// How to handle a client's message.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// It is a question.
+    /// The message is a question.
     Question(Question),
-    /// It gets this answer.
+    /// Send this answer.
     Refused(Vec<u8>),
-    /// It is nothing that could be answered.
+    /// Ignore the message; it cannot be answered.
     Nothing,
 }
 
-/// Reads a message of a client.
+/// Parses a client's message.
 pub(crate) fn read(bytes: &[u8]) -> Asked {
     let Ok(message) = Message::from_octets(bytes) else { return Asked::Nothing };
     let header = message.header();
@@ -97,32 +97,34 @@ pub(crate) fn read(bytes: &[u8]) -> Asked {
     })
 }
 
-/// An answer that is made here.
+/// An answer that is made here, not by a name server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Own {
-    /// These addresses, for so many seconds. Those of another type than was asked for are left out.
+    /// Addresses, and their TTL in seconds. Addresses of another type than the question's are left
+    /// out.
     Addresses(Vec<IpAddr>, u32),
-    /// The names of an address, for so many seconds.
+    /// The names of an address (PTR), and their TTL in seconds.
     Pointers(Vec<String>, u32),
-    /// The name exists, and has nothing of the type.
+    /// The name exists, but has no record of this type.
     NoData,
-    /// There is no such name.
+    /// The name does not exist (NXDOMAIN).
     NoSuchName,
-    /// It may not be asked for. Clients see that there is no such name, and those with EDNS why (RFC 8914). Another code would
-    /// make them wait, or ask again: musl's resolver takes REFUSED for no answer at all.
+    /// The name may not be looked up. Clients get NXDOMAIN, and those with EDNS the reason (RFC
+    /// 8914). Another code would make them wait, or ask again: musl's resolver treats REFUSED as no
+    /// answer.
     Prohibited,
-    /// There is no answer.
+    /// The lookup failed (SERVFAIL).
     Failure,
 }
 
 impl Question {
-    /// The labels of the name in lower case, the first one first; without the root.
+    /// The labels of the name in lower case, from left to right, without the root.
     pub fn labels(&self) -> &[Vec<u8>] {
         &self.labels
     }
 
-    /// The answer to it, of a name that has these addresses: those of the type that it asks for. With none of them, the name is
-    /// there all the same.
+    /// The answer for a name with these addresses: those of the requested type. If there are none,
+    /// the answer still says that the name exists.
     pub fn of_addresses(&self, addresses: Vec<IpAddr>, seconds: u32) -> Own {
         match self.asked_for(addresses) {
             none if none.is_empty() => Own::NoData,
@@ -130,7 +132,7 @@ impl Question {
         }
     }
 
-    /// Those of the addresses that are of the type that it asks for.
+    /// The addresses of the requested type.
     pub fn asked_for(&self, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
         let is_asked = |address: &IpAddr| match self.kind {
             Rtype::A => address.is_ipv4(),
@@ -140,13 +142,14 @@ impl Question {
         addresses.into_iter().filter(is_asked).collect()
     }
 
-    /// The name as text, without a dot at its end; `.` for the root. Bytes that are not of a host name are escaped.
+    /// The name as text, without a trailing dot; `.` for the root. Bytes outside of host names are
+    /// escaped.
     pub fn text(&self) -> String {
         let text = self.name.to_string().to_ascii_lowercase();
         if text.is_empty() { ".".to_owned() } else { text }
     }
 
-    /// The same question for a server.
+    /// The question as a message to a name server.
     pub(crate) fn query(&self, id: u16, edns: bool) -> Vec<u8> {
         let mut builder = MessageBuilder::new_vec();
         let header = builder.header_mut();
@@ -154,7 +157,7 @@ impl Question {
         header.set_rd(true);
         header.set_cd(self.unchecked);
         let mut builder = builder.question();
-        // One question fits.
+        // A single question always fits.
         let _ = builder.push((&self.name, self.kind));
         let mut builder = builder.additional();
         if edns {
@@ -167,12 +170,12 @@ impl Question {
         builder.finish()
     }
 
-    /// How much the client takes by UDP.
+    /// The largest UDP message that the client accepts, in bytes.
     fn limit(&self) -> usize {
         usize::from(self.edns.map_or(PLAIN_SIZE, |edns| edns.size.min(UDP_SIZE)))
     }
 
-    /// The answer, for UDP (`datagram`) cut to what the client takes.
+    /// Builds the answer. With `datagram`, it is truncated to the client's limit for UDP.
     pub(crate) fn own(&self, own: &Own, datagram: bool) -> Vec<u8> {
         let rcode = match own {
             Own::Addresses(..) | Own::Pointers(..) | Own::NoData => Rcode::NOERROR,
@@ -207,7 +210,8 @@ impl Question {
         })
     }
 
-    /// Makes an answer; `fill` puts records into it, and `missing` says for how long there is nothing.
+    /// Builds an answer. `fill` adds the records. `missing` is the TTL in seconds of a negative
+    /// answer.
     fn answer(
         &self,
         rcode: Rcode,
@@ -216,7 +220,7 @@ impl Question {
         missing: Option<(&Parsed<'_>, Ttl)>,
         fill: impl FnOnce(&mut AnswerBuilder<StaticCompressor<Vec<u8>>>) -> Result<(), PushError>,
     ) -> Vec<u8> {
-        // A vector takes everything up to the 64 KiB of a message.
+        // A vector can hold the 64 KiB of a message.
         let Ok(mut builder) = MessageBuilder::from_target(StaticCompressor::new(Vec::new()));
         let header = builder.header_mut();
         header.set_id(self.id);
@@ -231,7 +235,7 @@ impl Question {
         let full = fill(&mut answer).is_err();
         let mut answer = answer.authority();
         if let Some((soa, ttl)) = missing {
-            // Without it the answer is one that is not kept.
+            // Without this record, clients do not cache the answer.
             let _ = answer.push((soa.owner(), soa.class(), ttl, soa.data()));
         }
         let mut answer = answer.additional();
@@ -243,7 +247,7 @@ impl Question {
         self.truncated(rcode)
     }
 
-    /// What says that the client is to ask by TCP.
+    /// An answer that tells the client to use TCP.
     fn truncated(&self, rcode: Rcode) -> Vec<u8> {
         let mut builder = MessageBuilder::new_vec();
         let header = builder.header_mut();
@@ -260,7 +264,7 @@ impl Question {
         builder.finish()
     }
 
-    /// The answerer's side of EDNS, where the client has one.
+    /// Adds our EDNS options if the client uses EDNS.
     fn describe<T: domain::base::wire::Composer>(
         &self,
         builder: &mut AdditionalBuilder<T>,
@@ -279,32 +283,32 @@ impl Question {
     }
 }
 
-/// An answer of a server to one of our questions.
+/// A server's answer to a forwarded question.
 #[derive(Debug)]
 pub(crate) struct Reply {
     message: Message<Vec<u8>>,
-    /// The name that was asked for, and those that it leads to.
+    /// The name in the question, and its chain of aliases.
     chain: Vec<Name<Vec<u8>>>,
-    /// What it says.
+    /// The response code.
     pub(crate) rcode: Rcode,
-    /// The addresses, each with the seconds for which it counts.
+    /// The addresses, each with its TTL in seconds.
     pub(crate) addresses: Vec<(IpAddr, u32)>,
 }
 
-/// What came back from a server.
+/// A message from a server.
 #[derive(Debug)]
 pub(crate) enum Replied {
     /// The answer.
     Reply(Reply),
-    /// The answer is longer than UDP takes.
+    /// The answer does not fit into a UDP message.
     Truncated,
-    /// It is no answer to this question; perhaps somebody guesses.
+    /// Not an answer to this question; perhaps somebody guesses.
     Other,
-    /// It is the server's answer, and cannot be read.
+    /// The server's answer, but it cannot be parsed.
     Garbled,
 }
 
-/// Reads what a server sent as the answer to `question`, which went out with this id.
+/// Parses a server's answer to `question`, which was sent with this id.
 pub(crate) fn reply(bytes: &[u8], question: &Question, id: u16) -> Replied {
     let Ok(message) = Message::from_octets(bytes.to_vec()) else { return Replied::Other };
     let header = message.header();
@@ -313,7 +317,7 @@ pub(crate) fn reply(bytes: &[u8], question: &Question, id: u16) -> Replied {
     }
     match message.sole_question() {
         Ok(asked) if asked.qtype() == question.kind && asked.qname().name_eq(&question.name) => {}
-        // Some servers leave the question out where they do not understand it.
+        // Some servers leave the question out if they do not understand it.
         Err(_) if header.rcode() != Rcode::NOERROR && message.header_counts().qdcount() == 0 => {}
         _ => return Replied::Other,
     }
@@ -323,7 +327,7 @@ pub(crate) fn reply(bytes: &[u8], question: &Question, id: u16) -> Replied {
     let extended = message.opt().is_some_and(|opt| opt.rcode(header) != OptRcode::from(header.rcode()));
     let rcode = if extended { Rcode::SERVFAIL } else { header.rcode() };
     let Some((chain, mut addresses)) = follow(&message, &question.name) else { return Replied::Garbled };
-    // What was not asked for is not answered, and opens nothing.
+    // An address of a type that was not asked for is not passed on and opens nothing.
     addresses.retain(|(address, _)| match question.kind {
         Rtype::A => address.is_ipv4(),
         Rtype::AAAA => address.is_ipv6(),
@@ -334,12 +338,13 @@ pub(crate) fn reply(bytes: &[u8], question: &Question, id: u16) -> Replied {
 
 type Parsed<'a> = Record<ParsedName<&'a [u8]>, AllRecordData<&'a [u8], ParsedName<&'a [u8]>>>;
 
-/// The records of a section; none if one of them cannot be read.
+/// The records of a section. None if one of them cannot be parsed.
 fn records<'a>(section: RecordSection<'a, Vec<u8>>) -> Option<Vec<Parsed<'a>>> {
     section.limit_to_in::<AllRecordData<_, _>>().collect::<Result<Vec<_>, _>>().ok()
 }
 
-/// The names that the answer leads through, and the addresses at their end. Records about other names do not count.
+/// The chain of aliases in the answer, and the addresses at its end. Records about other names are
+/// ignored.
 #[expect(clippy::type_complexity, reason = "two lists")]
 fn follow(
     message: &Message<Vec<u8>>,
@@ -354,7 +359,7 @@ fn follow(
             _ => None,
         });
         match next {
-            // A ring leads nowhere.
+            // A loop of aliases has no address.
             Some(next) if !chain.contains(&next) => chain.push(next),
             _ => break,
         }
@@ -374,8 +379,8 @@ fn follow(
 }
 
 impl Reply {
-    /// What the client gets: the records of the names that it leads to, with addresses that `keep` takes, and of the rest what says
-    /// for how long something does not exist.
+    /// Builds the client's answer: the records of the alias chain, the addresses that `keep`
+    /// accepts, and of the rest the SOA record, with the TTL of a negative answer.
     pub(crate) fn answer(
         &self,
         question: &Question,

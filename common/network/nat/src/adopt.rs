@@ -1,5 +1,6 @@
-//! The table of versions before 0.2, whose family was `ip`. What stands in it is taken over, and the table removed, in one
-//! transaction: containers of such a version go on, with their connections, and are undone as those of now.
+//! Takes over the table of versions before 0.2, whose family was `ip`. Its content is moved and the
+//! table removed in one transaction. Containers of such a version keep their connections and are
+//! undone like new ones.
 
 use netlink::{
     NLM_F_CREATE, Refusal,
@@ -15,14 +16,16 @@ use crate::{
     table::{self, Closed},
 };
 
-/// What is kept of an element: its key, value, flags and comment, and the end of its range (NFTA_SET_ELEM_…).
+/// The attributes of an element that are copied: key, value, flags, comment, and the end of its
+/// range (NFTA_SET_ELEM_…).
 const KEPT: [u16; 5] = [1, 2, 3, 6, 10];
 const LIST_ELEM: u16 = 1;
 const ELEMENTS: u16 = 3;
-/// How many go into one message, which has at most 64 KiB.
+/// How many elements go into one message. A message has at most 64 KiB.
 const TOGETHER: usize = 200;
 
-/// Takes over the table of a former version, if there is one. One that is not as we made it is not ours.
+/// Takes over the table of an earlier version, if there is one. A table with other content than we
+/// make is not ours.
 pub(crate) fn adopt() -> Result<(), Refusal> {
     let socket = Netfilter::of_this_thread()?;
     let attempt = || -> Result<(), Refusal> {
@@ -45,7 +48,7 @@ fn is_ours(socket: &Netfilter) -> Result<bool, Refusal> {
     let bridges = &table::BRIDGES;
     let wanted = encode::set(bridges, 0);
     let standing = socket.get(Kind::GetSet, IPV4, &encode::named(bridges.name))?;
-    // Everything except the id, which only matters in the batch that makes it.
+    // Compare everything except the id, which only matters in the batch that makes the set.
     Ok(standing.is_some_and(|standing| covers(&standing, &wanted[..wanted.len() - 1])))
 }
 
@@ -58,7 +61,7 @@ fn changes(socket: &Netfilter) -> Result<Vec<Change>, Refusal> {
     let Frame { mut changes, .. } = frame(socket, closed)?;
     for set in table::SETS {
         let messages = match socket.dump(Kind::GetElement, IPV4, &encode::named(set.name)) {
-            // It has no such set.
+            // The old table has no such set.
             Err(refusal) if refusal.errno == Errno::ENOENT => continue,
             messages => messages?,
         };
@@ -76,7 +79,7 @@ fn changes(socket: &Netfilter) -> Result<Vec<Change>, Refusal> {
     Ok(changes)
 }
 
-/// An element as it was listed, for another table.
+/// Converts a listed element for another table.
 fn kept(member: &[u8]) -> Attribute {
     let parts = read(member).filter(|(kind, _)| KEPT.contains(kind));
     let parts = parts.map(|(kind, value)| match kind {

@@ -1,5 +1,6 @@
-//! Connections that the kernel remembers. A UDP connection is only known by its ports. So a client that keeps sending
-//! would reach a container that is gone, or miss a newly published one, for as long as it sends.
+//! Removes tracked UDP connections. UDP has no connection setup, so a client that keeps sending
+//! would keep its old translation: it would reach a container that is gone, or miss a newly
+//! published one.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ const TUPLE_REPLY: u16 = 2;
 const FILTER: u16 = 25;
 const FILTER_ORIGINAL: u16 = 1;
 const FILTER_REPLY: u16 = 2;
-/// The fields of the tuple that count (net/netfilter/nf_conntrack_netlink.c, CTA_FILTER_F_…).
+/// The fields of the tuple to match (net/netfilter/nf_conntrack_netlink.c, CTA_FILTER_F_…).
 const BY_SOURCE_ADDRESS: u32 = 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 const BY_SOURCE_PORT: u32 = 1 << 4;
@@ -30,8 +31,9 @@ fn protocol(number: u8, port_kind: u16, port: u16) -> Attribute {
     Attribute::Nested(2, vec![number, Attribute::Bytes(port_kind, port.to_be_bytes().to_vec())])
 }
 
-/// The mapping of each port for which the kernel remembers connections: all of a single one; of a run only those that are in use,
-/// because to ask for each would take too long. `tuple` and `part` tell where a connection has the port.
+/// The mapping of each port that has tracked connections. A single port is always returned. Of a
+/// range, only the ports in use are returned, because a request for each port would take too long.
+/// `tuple` and `part` say which attribute of a connection holds the port.
 fn remembered(
     socket: &Netfilter,
     mapping: &Mapping,
@@ -53,7 +55,7 @@ fn family(mapping: &Mapping) -> u8 {
     if mapping.container_ip.is_ipv4() { IPV4 } else { IPV6 }
 }
 
-/// Forgets UDP connections that the new mapping redirects.
+/// Removes tracked UDP connections that the new mapping redirects.
 pub(crate) fn forget_before(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
     let all = remembered(socket, mapping, (TUPLE_ORIGINAL, 3))?;
     all.iter().try_for_each(|one| forget_one_before(socket, one))
@@ -64,9 +66,9 @@ fn forget_one_before(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusa
     forget(socket, mapping, tuple, (FILTER_ORIGINAL, BY_PROTOCOL | BY_DESTINATION_PORT))
 }
 
-/// Forgets UDP connections to the container of the removed mapping.
+/// Removes tracked UDP connections to the container of the removed mapping.
 pub(crate) fn forget_after(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
-    // In a run the port is the same on both sides.
+    // In a range, the port has the same number on both sides.
     let all = remembered(socket, mapping, (TUPLE_REPLY, 2))?;
     all.iter().try_for_each(|one| forget_one_after(socket, one))
 }
@@ -85,13 +87,14 @@ fn forget(socket: &Netfilter, mapping: &Mapping, tuple: Attribute, by: (u16, u32
         return Ok(());
     }
     let family = family(mapping);
-    // The kernel wants both directions, and one of them needs no fields that count; flags are in the host's byte order.
+    // The kernel requires both directions. One of them has no fields to match. The flags are in
+    // host byte order.
     let flags = |kind, flags: u32| Attribute::Bytes(kind, flags.to_ne_bytes().to_vec());
     let other = if by.0 == FILTER_ORIGINAL { FILTER_REPLY } else { FILTER_ORIGINAL };
     let filter = Attribute::Nested(FILTER, vec![flags(by.0, by.1), flags(other, 0)]);
     match socket.conntrack(DELETE, family, &[tuple, filter]) {
-        // No connection to forget, or a kernel that cannot filter. Such a kernel would forget everything or nothing,
-        // and connections time out by themselves.
+        // There is no connection, or the kernel cannot filter. Without filters it would remove all
+        // connections or none; connections expire anyway.
         Err(refusal) if [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EINVAL].contains(&refusal.errno) => Ok(()),
         result => result,
     }

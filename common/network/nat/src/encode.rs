@@ -1,4 +1,4 @@
-//! Values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
+//! Encodes values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
 
 use netlink::{
     attribute::Attribute,
@@ -23,14 +23,14 @@ const NFPROTO_IPV6: u32 = 10;
 const STATUS_DNAT: u32 = 1 << 5;
 /// `ct state invalid,new,untracked`: NF_CT_STATE_INVALID_BIT, NF_CT_STATE_BIT(IP_CT_NEW), NF_CT_STATE_UNTRACKED_BIT.
 const STATE_OPENS: u32 = 1 | 1 << 3 | 1 << 6;
-/// The protocol of ping, and the first byte of its request (RFC 792, RFC 4443).
+/// The protocol number of ICMP, and the type of an echo request (RFC 792, RFC 4443).
 const ECHO: (u8, u8) = (1, 8);
 const ECHO6: (u8, u8) = (58, 128);
 /// `fib daddr type local`: RTN_LOCAL.
 const TYPE_LOCAL: u32 = 2;
 
 impl Type {
-    /// nft's number for it.
+    /// nft's number of the type.
     fn id(self) -> u32 {
         match self {
             Self::Ipv4Addr => 7,
@@ -41,7 +41,7 @@ impl Type {
         }
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     fn length(self) -> u32 {
         match self {
             Self::Ipv4Addr => 4,
@@ -53,12 +53,12 @@ impl Type {
     }
 }
 
-/// nft's number for a concatenation: six bits a type.
+/// nft's number of a concatenation: six bits for each type.
 fn type_id(types: &[Type]) -> u32 {
     types.iter().fold(0, |id, kind| id << 6 | kind.id())
 }
 
-/// The length of a concatenation: each part fills whole registers of four bytes.
+/// The length of a concatenation in bytes. Each part is padded to whole registers of four bytes.
 fn padded_length(types: &[Type]) -> u32 {
     types.iter().map(|kind| kind.length().next_multiple_of(4)).sum()
 }
@@ -78,7 +78,7 @@ pub(crate) fn chain(chain: &Chain) -> Vec<Attribute> {
     ]
 }
 
-/// A set. `id` names it within its batch.
+/// The attributes of a set. `id` identifies the set within its batch.
 pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
     let concatenated = set.interval && set.key.len() > 1;
     let flags = [(set.interval, SET_INTERVAL), (set.data.is_some(), SET_MAP), (concatenated, SET_CONCAT)];
@@ -95,7 +95,8 @@ pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
         attributes.push(Attribute::number(7, padded_length(data)));
     }
     if concatenated {
-        // A range of a concatenation is looked up part by part, so the kernel needs their lengths.
+        // The kernel looks up a range of a concatenation part by part, so it needs the length of
+        // each part.
         let field = |kind: &Type| Attribute::Nested(LIST_ELEM, vec![Attribute::number(1, kind.length())]);
         attributes
             .push(Attribute::Nested(9, vec![Attribute::Nested(2, set.key.iter().map(field).collect())]));
@@ -108,7 +109,7 @@ pub(crate) fn named(name: &str) -> Vec<Attribute> {
     expression::named(TABLE, name)
 }
 
-/// The first and last bytes of a value, in whole registers.
+/// The first and last value of a range, padded to whole registers.
 fn range(value: &Value) -> (Vec<u8>, Vec<u8>) {
     let one = |mut bytes: Vec<u8>| {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -138,7 +139,7 @@ fn last(values: &[Value]) -> Vec<u8> {
     values.iter().flat_map(|value| range(value).1).collect()
 }
 
-/// The members of the element list for one element: two for a range of single values, otherwise one.
+/// The list members that encode one element: two for a range of single values, otherwise one.
 pub(crate) fn element_members(element: &Element) -> Vec<Attribute> {
     let is_range = element.key.iter().any(|value| matches!(value, Value::Prefix(_) | Value::Ports(..)));
     let mut attributes = vec![data(1, first(&element.key))];
@@ -153,7 +154,8 @@ pub(crate) fn element_members(element: &Element) -> Vec<Attribute> {
     }
     let mut members = vec![Attribute::Nested(LIST_ELEM, attributes)];
     if is_range && element.key.len() == 1 {
-        // The end of the range is the first value after it; a range to the last address has none.
+        // The end of the range is the first value after it. A range up to the last address has no
+        // end element.
         if let Some(end) = following(last(&element.key)) {
             let attributes = vec![data(1, end), Attribute::number(3, ELEMENT_INTERVAL_END)];
             members.push(Attribute::Nested(LIST_ELEM, attributes));
@@ -168,7 +170,7 @@ pub(crate) fn elements(element: &Element) -> Vec<Attribute> {
     attributes
 }
 
-/// An element by its key, for a lookup: a range by its start.
+/// An element for a lookup: its key only; for a range, the start.
 pub(crate) fn element_to_find(element: &Element) -> Vec<Attribute> {
     let element = Element { data: Vec::new(), comment: None, ..element.clone() };
     let mut attributes = named(element.set);
@@ -176,7 +178,7 @@ pub(crate) fn element_to_find(element: &Element) -> Vec<Attribute> {
     attributes
 }
 
-/// An element by its key alone, for removal.
+/// An element for removal: its key only.
 pub(crate) fn element_key(element: &Element) -> Vec<Attribute> {
     elements(&Element { data: Vec::new(), comment: None, ..element.clone() })
 }
@@ -191,13 +193,13 @@ pub(crate) fn in_chain(chain: &str) -> Vec<Attribute> {
     named(chain)
 }
 
-/// The list of expressions of a rule.
+/// The attribute with the expressions of a rule.
 pub(crate) fn expressions(rule: &Rule) -> Attribute {
     statements(&rule.statements)
 }
 
-/// The list of expressions of a rule with these parts. As with nft, what reads the header of one version of IP stands behind a
-/// check that the packet is of that version: the table sees both.
+/// The attribute with the expressions of a rule made of these statements. The table sees both IP
+/// versions. So, as in nft, a statement that reads an IP header follows a check of the version.
 pub fn statements(statements: &[Statement]) -> Attribute {
     let mut list = Vec::new();
     let mut is_known = false;
@@ -218,7 +220,7 @@ fn of_version(version: u32) -> Vec<Expression> {
 }
 
 impl Statement {
-    /// The version of IP whose header it reads.
+    /// The IP version of the header that the statement reads. None if it reads no IP header.
     fn version(&self) -> Option<u32> {
         match self {
             Self::Is { field, .. } => field.version(),
@@ -251,12 +253,12 @@ impl Field {
         }
     }
 
-    /// The expression that loads it into a register.
+    /// The expression that loads the field into a register.
     fn load(self, into: u32) -> Expression {
         self.load_part(into, self.length())
     }
 
-    /// The same, for the first bytes of a field of a header.
+    /// Like `load`, for the first `length` bytes of a header field.
     fn load_part(self, into: u32, length: u32) -> Expression {
         match self {
             Self::IpSaddr => payload(NETWORK, 12, length, into),
@@ -271,12 +273,13 @@ impl Field {
     }
 }
 
-/// Loads the fields one after the other.
+/// Loads the fields into consecutive registers.
 fn load(fields: &[Field]) -> Vec<Expression> {
     load_with(fields, |_, _| None)
 }
 
-/// The same, with what `more` adds for a field in its register.
+/// Like [`load`]. After each field, adds the expression that `more` returns for the field and its
+/// register.
 fn load_with(fields: &[Field], more: impl Fn(Field, u32) -> Option<Expression>) -> Vec<Expression> {
     let mut word = 0;
     let one = |field: &Field| {
@@ -287,8 +290,9 @@ fn load_with(fields: &[Field], more: impl Fn(Field, u32) -> Option<Expression>) 
     fields.iter().flat_map(one).flatten().collect()
 }
 
-/// Loads the fields for a map of ranges. nft turns the bytes of the protocol around there, of which there is only one: it does nothing,
-/// and a rule that was typed is the same as ours.
+/// Loads the fields for a map of ranges. nft adds a byte-order conversion of the protocol there,
+/// which has no effect on a single byte. We add it too, so that our rule equals one that was typed
+/// in.
 fn load_for_ranges(fields: &[Field]) -> Vec<Expression> {
     const HTON: u32 = 1;
     load_with(fields, |field, at| {
@@ -297,7 +301,7 @@ fn load_for_ranges(fields: &[Field]) -> Vec<Expression> {
     })
 }
 
-/// Whether the packet's connection has one of the bits under this key of `ct`, or (`not`) none of them.
+/// Whether the connection has one of the bits under this key of `ct`, or with `not`, none of them.
 fn connection_has(key: u32, bits: u32, not: bool) -> Vec<Expression> {
     let load = expression("ct", numbers([(2, key), (1, register(0))]));
     vec![load, mask(&bits.to_ne_bytes()), compare(!not, &[0; 4])]
@@ -306,7 +310,7 @@ fn connection_has(key: u32, bits: u32, not: bool) -> Vec<Expression> {
 fn expressions_of(statement: &Statement) -> Vec<Expression> {
     match statement {
         Statement::Is { field, not, value: Value::Prefix(prefix) } => {
-            // As in nft: only the whole bytes that count, or a mask for the rest.
+            // As in nft: load only the leading whole bytes of the address, or use a mask.
             let address = octets(prefix.network());
             if prefix.prefix_len() % 8 == 0 {
                 let length = u32::from(prefix.prefix_len() / 8);
@@ -333,7 +337,7 @@ fn expressions_of(statement: &Statement) -> Vec<Expression> {
         }
         Statement::Dnat { v6, port, fields, map } => {
             let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];
-            // To the address in the first registers, and the port in the next.
+            // The new address is in the first registers, the port in the one after it.
             let (family, next) = if *v6 { (NFPROTO_IPV6, register(4)) } else { (NFPROTO_IPV4, register(1)) };
             let (loaded, nat) = match port {
                 true => (load(fields), numbers([(1, 1), (2, family), (3, register(0)), (5, next)])),

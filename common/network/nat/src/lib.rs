@@ -1,11 +1,12 @@
-//! Address translation: the table `inet stave` of nf_tables, over netlink (the crate `netlink` has the sockets and
-//! frames).
+//! Address translation with the nf_tables table `inet stave`, over netlink (the crate `netlink` has
+//! the sockets and frames).
 //!
-//! The table has a fixed number of rules. Only the elements of its maps and sets grow with the containers, and the
-//! kernel finds these by hash. So the two hundredth published port costs as much as the first, to add and for each
-//! packet.
+//! The table has a fixed number of rules. Only the elements of its maps and sets grow with the
+//! number of containers, and the kernel finds elements by hash. So the two hundredth published port
+//! costs as much as the first, both to add and for each packet.
 //!
-//! [`ruleset`] has the values (tables, chains, sets, rules) and how nft writes them, `table` the rules themselves.
+//! [`ruleset`] has the types of tables, chains, sets and rules, and their nft syntax. `table` has
+//! the rules themselves.
 
 mod adopt;
 mod conntrack;

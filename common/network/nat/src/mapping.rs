@@ -29,7 +29,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them.
+    /// All protocols with ports.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 }
 
@@ -60,23 +60,25 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A published port, or a run of them.
+/// A published port or port range.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mapping {
     /// The protocol.
     pub protocol: Protocol,
-    /// The host address that it is published on; none for all of the container's version of IP.
+    /// The host address that the port is published on. None means all addresses of the container's
+    /// IP version.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
-    /// The port on the host.
+    /// The port on the host. The first one of a range.
     pub host_port: u16,
     /// The container's address.
     #[serde(rename = "containerIP")]
     pub container_ip: IpAddr,
-    /// The port in the container.
+    /// The port in the container. The first one of a range.
     pub container_port: u16,
-    /// How many ports, one after another. More than one have the same numbers in the container.
+    /// The number of consecutive ports. If it is more than one, the container's ports have the same
+    /// numbers.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub count: u16,
 }
@@ -90,12 +92,12 @@ fn is_one(count: &u16) -> bool {
 }
 
 impl Mapping {
-    /// The last port on the host.
+    /// The last host port.
     pub fn last(&self) -> u16 {
         self.host_port.saturating_add(self.count.saturating_sub(1))
     }
 
-    /// Each port by itself.
+    /// One mapping for each port.
     pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
         let one = |at| {
             let (host_port, container_port) =
@@ -106,7 +108,7 @@ impl Mapping {
     }
 }
 
-/// A published port that is open on the container's own address, which is not translated.
+/// A published port that is reachable on the container's own address, without translation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenPort {
@@ -119,12 +121,12 @@ pub struct OpenPort {
     pub container_port: u16,
 }
 
-/// The value in a map.
+/// The value of a map's element, as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) data: Vec<u8>,
     pub(crate) comment: Option<String>,
-    /// The end of a key that is a range.
+    /// The end of the key if it is a range.
     end: Option<Vec<u8>>,
 }
 
@@ -138,13 +140,13 @@ impl Standing {
         }
     }
 
-    /// Whether it is what this element would make.
+    /// Whether the kernel's element equals this one.
     pub(crate) fn is(&self, element: &Element) -> bool {
         self.data == encode::first(&element.data) && self.comment == element.comment
     }
 }
 
-/// The existing element with this one's key.
+/// The kernel's element with the same key. None if there is none.
 pub(crate) fn look_up(socket: &Netfilter, element: &Element) -> Result<Option<Standing>, Refusal> {
     let answer = socket.get(Kind::GetElement, INET, &encode::element_to_find(element))?;
     Ok(answer.and_then(|answer| {
@@ -158,7 +160,7 @@ pub(crate) fn keys(socket: &Netfilter, set: &str) -> Result<Vec<Vec<u8>>, Refusa
     Ok(elements(socket, set)?.into_iter().map(|(key, _)| key).collect())
 }
 
-/// An element of a set: its key, and its comment.
+/// The key of an element, and its comment.
 pub(crate) type Keyed = (Vec<u8>, Option<String>);
 
 /// All elements of a set.
@@ -166,7 +168,7 @@ pub(crate) fn elements(socket: &Netfilter, set: &str) -> Result<Vec<Keyed>, Refu
     Ok(standing(socket, set)?.into_iter().map(|(key, standing)| (key, standing.comment)).collect())
 }
 
-/// All elements of a set by their keys, a range by its start.
+/// All elements of a set by their keys. The key of a range is its start.
 pub(crate) fn standing(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, Standing)>, Refusal> {
     const INTERVAL_END: u32 = 1;
     let messages = socket.dump(Kind::GetElement, INET, &encode::named(set))?;
@@ -180,23 +182,39 @@ pub(crate) fn standing(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, St
     Ok(found.collect())
 }
 
-/// What is published: a port of the host, or a run of them.
+/// The elements of the links from and to this address.
+pub(crate) fn links_of(socket: &Netfilter, address: IpAddr) -> Result<Vec<Element>, Refusal> {
+    let read = |key: Vec<u8>| {
+        let (from, rest) = key.split_first_chunk::<4>()?;
+        let (to, rest) = rest.split_first_chunk::<4>()?;
+        let (protocol, rest) = rest.split_first_chunk::<4>()?;
+        let protocol = Protocol::ALL.into_iter().find(|known| *known as u8 == protocol[0])?;
+        let container_port = u16::from_be_bytes(*rest.first_chunk()?);
+        let port = OpenPort { protocol, container_ip: IpAddr::from(*to), container_port };
+        let from = Ipv4Addr::from(*from);
+        (address == from || address == port.container_ip).then(|| table::linked_element(from, &port))
+    };
+    Ok(keys(socket, table::LINKED.name)?.into_iter().filter_map(read).collect())
+}
+
+/// A published port or port range of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// The protocol.
     pub protocol: Protocol,
-    /// The address of the host: none for all of them, `::` for all of IPv6.
+    /// The host address. None means all IPv4 addresses, `::` all IPv6 addresses.
     pub host_ip: Option<IpAddr>,
     /// The first port.
     pub first: u16,
-    /// The last one.
+    /// The last port.
     pub last: u16,
-    /// The container that has it.
+    /// The id of the container that has the port.
     pub holder: Option<String>,
 }
 
 impl Published {
-    /// Whether the mapping is about a port of these. Ports collide on the same address, or if one of them is on all addresses.
+    /// Whether the mapping collides with this one: both have a port in common, and the addresses
+    /// are the same or one of them means all addresses.
     pub(crate) fn collides(&self, mapping: &Mapping) -> bool {
         let v6 = self.host_ip.is_some_and(|ip| ip.is_ipv6());
         let is_on_all = self.host_ip.is_none_or(|ip| ip.is_unspecified());
@@ -228,7 +246,7 @@ const SINGLE: [&Set; 4] =
     [&table::PUBLISHED, &table::PUBLISHED_AT, &table::PUBLISHED6, &table::PUBLISHED_AT6];
 const RUNS: [&Set; 4] = [&table::RANGES, &table::RANGES_AT, &table::RANGES6, &table::RANGES_AT6];
 
-/// The runs of ports that are published, for [`taken`].
+/// The published port ranges, as input for [`taken`].
 ///
 /// # Errors
 /// When the kernel does not answer.
@@ -237,8 +255,8 @@ pub fn runs() -> Result<Vec<Published>, Error> {
     retry(look).map_err(|source| Error::new("list", "published ports", source))
 }
 
-/// The first mapping whose host port is published already, with the container that has it, if known: among these `runs`, or by
-/// itself.
+/// The first mapping whose host port is published already, with the container that has it, if
+/// known. Ranges are looked for in `runs`, single ports in the kernel.
 ///
 /// # Errors
 /// When the kernel does not answer.
@@ -249,7 +267,7 @@ pub fn taken<'a>(
     taken_but_by(None, mappings, runs)
 }
 
-/// The same, of what others than this container have.
+/// Like [`taken`], but ignores ports that this container has.
 pub(crate) fn taken_but_by<'a>(
     own: Option<&str>,
     mappings: &'a [Mapping],
@@ -259,7 +277,7 @@ pub(crate) fn taken_but_by<'a>(
     let failed = |source| Error::new("look for", "published ports", source);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let mut listed = runs.to_vec();
-    // To look for each port of a run takes longer than to list all.
+    // For a range, one list is faster than a lookup of each port.
     if mappings.iter().any(|mapping| mapping.count > 1) {
         listed.extend(retry(|| list(&socket, SINGLE)).map_err(failed)?);
     }
@@ -289,7 +307,7 @@ pub(crate) fn taken_but_by<'a>(
                 }
             }
             None => {
-                // The key of the other map is this one's key after an address.
+                // The key of the other map is an address followed by this key.
                 let key = encode::first(&table::mapping_element(mapping, "").key);
                 let length = netlink::expression::octets(mapping.container_ip).len();
                 if at_one.iter().any(|(found, holder)| counts(holder) && found.get(length..) == Some(&key)) {
@@ -301,7 +319,7 @@ pub(crate) fn taken_but_by<'a>(
     Ok(None)
 }
 
-/// All published ports, and runs of them.
+/// All published ports and port ranges.
 ///
 /// # Errors
 /// When the kernel does not answer.
@@ -310,12 +328,12 @@ pub fn published() -> Result<Vec<Published>, Error> {
     retry(look).map_err(|source| Error::new("list", "published ports", source))
 }
 
-/// The same, in one look.
+/// Like [`published`], with a single dump.
 pub(crate) fn all(socket: &Netfilter) -> Result<Vec<Published>, Refusal> {
     Ok([list(socket, SINGLE)?, list(socket, RUNS)?].concat())
 }
 
-/// The port in a key of one of the maps. Each part of a key has four bytes.
+/// Parses the key of one of the maps. Each part of a key takes four bytes.
 fn port_of(key: &[u8]) -> Option<(Protocol, Option<IpAddr>, u16)> {
     let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
     let protocol = Protocol::ALL.into_iter().find(|one| *one as u8 == rest[0])?;

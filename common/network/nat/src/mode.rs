@@ -1,4 +1,4 @@
-//! What is special about a bridge: all its containers have it in common.
+//! The mode of a bridge, which all its containers share.
 
 use ipnet::IpNet;
 use netlink::{Error, netfilter::Netfilter};
@@ -10,22 +10,22 @@ use crate::{
     table,
 };
 
-/// How the containers on a bridge are reached.
+/// How the containers on a bridge can be reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mode {
-    /// By their own addresses: their packets leave the subnet as they are.
+    /// By their own addresses. Their packets leave the subnet without masquerade.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub routed: bool,
-    /// From this host and from the bridge alone: no packet is forwarded to another interface, or comes from one.
+    /// Only from this host and the bridge. No packet is forwarded to or from another interface.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
-    /// Not by each other, except by published ports.
+    /// Not from each other, except by published ports.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
 }
 
 impl Mode {
-    /// The elements that tell a routed bridge from one behind the host's address.
+    /// The elements that say whether a bridge is routed or masqueraded.
     fn way(bridge: &str, subnets: &[IpNet], routed: bool) -> Vec<Element> {
         match routed {
             false => subnets.iter().copied().map(table::subnet_element).collect(),
@@ -33,14 +33,14 @@ impl Mode {
         }
     }
 
-    /// The elements that tell it.
+    /// The elements that say that the bridge has this mode.
     pub(crate) fn elements(self, bridge: &str, subnets: &[IpNet]) -> Vec<Element> {
         let further = [(self.internal, &table::INTERNAL), (self.isolated, &table::ISOLATED)];
         let further = further.into_iter().filter(|(is, _)| *is).map(|(_, set)| of_bridge(set, bridge));
         Self::way(bridge, subnets, self.routed).into_iter().chain(further).collect()
     }
 
-    /// The elements that stand where the bridge has another mode.
+    /// The elements that the bridge would have in other modes.
     pub(crate) fn of_others(self, bridge: &str, subnets: &[IpNet]) -> Vec<Element> {
         let further = [(self.internal, &table::INTERNAL), (self.isolated, &table::ISOLATED)];
         let further = further.into_iter().filter(|(is, _)| !*is).map(|(_, set)| of_bridge(set, bridge));
@@ -48,13 +48,13 @@ impl Mode {
     }
 }
 
-/// The element of a bridge in a set of pairs of interfaces.
+/// The element of a bridge in a set of interface pairs.
 pub(crate) fn of_bridge(set: &Set, bridge: &str) -> Element {
     let key = vec![Value::Interface(bridge.to_owned()); 2];
     Element { set: set.name, key, data: Vec::new(), comment: None }
 }
 
-/// The mode of a bridge; none if no container uses it.
+/// The mode of a bridge. None if no container uses the bridge.
 ///
 /// # Errors
 /// When the kernel does not answer.

@@ -1,8 +1,8 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::{
-    Connection, Error, NLM_F_CREATE, NLM_F_EXCL, errno_of,
+    Connection, Error, NLM_F_CREATE, NLM_F_EXCL, Refusal, errno_of,
     netfilter::{self, Kind, Netfilter},
 };
 use nix::errno::Errno;
@@ -20,47 +20,48 @@ use crate::{
     user::User,
 };
 
-/// A change to the table `inet stave`; each one is a single transaction of nf_tables.
+/// A change to the table `inet stave`. Each change is one nf_tables transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all_fields = "camelCase")]
 pub enum NatOperation {
-    /// Makes sure that the table exists and contains this bridge: masquerade for its subnet. Undo removes the bridge's
-    /// elements, and with the last bridge the table.
+    /// Makes sure that the table exists and contains this bridge, and masquerades its subnet. Undo
+    /// removes the bridge's elements. With the last bridge, it removes the table.
     #[serde(rename = "nat-bridge")]
     Bridge {
         /// The bridge.
         bridge: String,
-        /// Its subnet.
+        /// The IPv4 subnet.
         subnet: Ipv4Net,
-        /// Its subnet of IPv6.
+        /// The IPv6 subnet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subnet6: Option<Ipv6Net>,
-        /// The container that claims it. None where the claims are below the run directory alone, as an earlier version had
-        /// them.
+        /// The container that claims the bridge. None for an earlier version, whose claims are only
+        /// below the run directory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         user: Option<User>,
-        /// Whether the host forwarded nothing before: then it forwards for nobody but our bridges, as long as one stands.
+        /// Whether the host did not forward IPv4 before. Then it forwards for our bridges only, as
+        /// long as one exists.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         closed: bool,
-        /// The same of IPv6.
+        /// Like `closed`, for IPv6.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         closed6: bool,
-        /// How its containers are reached.
+        /// How the containers on the bridge can be reached.
         #[serde(flatten)]
         mode: Mode,
     },
-    /// Claims an address for a container, for all run directories.
+    /// Claims an address for a container. The claim holds for all run directories of the host.
     #[serde(rename = "nat-address")]
     Address {
         /// The address.
         address: IpAddr,
         /// The container's id.
         holder: String,
-        /// The id of a container that is gone and whose address is taken over.
+        /// The id of the former container whose address is taken over.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instead_of: Option<String>,
     },
-    /// Publishes ports: elements of the maps, marked with the container's id.
+    /// Publishes ports: adds map elements marked with the container's id.
     #[serde(rename = "nat-publish")]
     Publish {
         /// The container's id.
@@ -68,12 +69,27 @@ pub enum NatOperation {
         /// The ports.
         mappings: Vec<Mapping>,
     },
-    /// Opens ports of a container on its own address: elements of a set, marked with the container's id.
+    /// Opens ports on the container's own address: adds set elements marked with the container's
+    /// id.
     #[serde(rename = "nat-open")]
     Open {
         /// The container's id.
         holder: String,
         /// The ports.
+        ports: Vec<OpenPort>,
+    },
+    /// Opens another container's ports for a container, on a bridge that isolates its containers.
+    /// The elements are also removed with either container's address. The operation does nothing
+    /// when one of the two has another address by now.
+    #[serde(rename = "nat-link")]
+    Link {
+        /// The id of the container that has the link.
+        holder: String,
+        /// Its address.
+        from: Ipv4Addr,
+        /// The id of the other container.
+        to: String,
+        /// The ports, with the other container's address.
         ports: Vec<OpenPort>,
     },
 }
@@ -105,7 +121,7 @@ fn subnets(subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Vec<IpNet> {
 }
 
 impl NatOperation {
-    /// Whether the host forwarded nothing before.
+    /// Which IP versions the host did not forward before.
     pub(crate) fn closed(&self) -> Closed {
         match self {
             Self::Bridge { closed, closed6, .. } => Closed { v4: *closed, v6: *closed6 },
@@ -113,7 +129,29 @@ impl NatOperation {
         }
     }
 
-    /// What it adds to the sets and maps.
+    /// The containers of a link, each with the address that the link is about.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = (IpAddr, &str)> {
+        let both = match self {
+            Self::Link { holder, from, to, ports } => ports
+                .first()
+                .map(|port| [(IpAddr::from(*from), holder.as_str()), (port.container_ip, to.as_str())]),
+            _ => None,
+        };
+        both.into_iter().flatten()
+    }
+
+    /// Whether it is a link between containers of which one has another address by now.
+    fn is_over(&self, socket: &Netfilter) -> Result<bool, Refusal> {
+        for (address, id) in self.linked() {
+            let standing = mapping::look_up(socket, &table::address_element(address, id))?;
+            if standing.and_then(|standing| standing.comment).as_deref() != Some(id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The elements that the operation adds.
     pub(crate) fn elements(&self) -> Vec<Element> {
         match self {
             Self::Bridge { bridge, subnet, subnet6, user, mode, .. } => {
@@ -130,6 +168,9 @@ impl NatOperation {
             Self::Open { holder, ports } => {
                 ports.iter().map(|port| table::open_element(port, holder)).collect()
             }
+            Self::Link { from, ports, .. } => {
+                ports.iter().map(|port| table::linked_element(*from, port)).collect()
+            }
         }
     }
 }
@@ -141,7 +182,9 @@ impl operation::Operation for NatOperation {
                 let elements = self.elements();
                 explain_table(self.closed()).into_iter().chain(elements.iter().map(explain_element)).collect()
             }
-            Self::Address { .. } | Self::Open { .. } => self.elements().iter().map(explain_element).collect(),
+            Self::Address { .. } | Self::Open { .. } | Self::Link { .. } => {
+                self.elements().iter().map(explain_element).collect()
+            }
             Self::Publish { mappings, .. } => {
                 let elements = self.elements();
                 let forget =
@@ -171,8 +214,11 @@ impl operation::Operation for NatOperation {
                 user::claim_address(*address, holder, instead_of.as_deref())
             }
             Self::Publish { holder, mappings } => publish(holder, mappings),
-            Self::Open { .. } => transact("add", |socket| {
+            Self::Open { .. } | Self::Link { .. } => transact("add", |socket| {
                 let mut changes = Vec::new();
+                if self.is_over(socket)? {
+                    return Ok(changes);
+                }
                 for element in self.elements() {
                     if !mapping::look_up(socket, &element)?.is_some_and(|standing| standing.is(&element)) {
                         changes.push(of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
@@ -181,10 +227,10 @@ impl operation::Operation for NatOperation {
                 Ok(changes)
             }),
         };
-        // Without a claim in the table it is not known whether another container needs what stands there.
+        // Without a claim in the table, it is unknown whether another container needs the elements.
         let is_claimed = !matches!(self, Self::Bridge { user: None, .. });
         if made.is_err() && netfilter::is_in_doubt() && is_claimed {
-            // The kernel may have done it all the same. The error that counts is the first.
+            // The kernel may have carried the change out. The first error is the one to report.
             let _ = self.undo(scope);
         }
         Ok(made?)
@@ -216,8 +262,8 @@ impl operation::Operation for NatOperation {
             }
             Self::Address { address, holder, .. } => Ok(user::release_address(*address, holder)?),
             Self::Publish { mappings, .. } => Ok(withdraw(&self.elements(), mappings)?),
-            // Its address is not used again soon: connections to it need not be forgotten.
-            Self::Open { .. } => Ok(withdraw(&self.elements(), &[])?),
+            // The container's address is not reused soon, so its connections need not be removed.
+            Self::Open { .. } | Self::Link { .. } => Ok(withdraw(&self.elements(), &[])?),
         }
     }
 
@@ -239,7 +285,10 @@ impl operation::Operation for NatOperation {
                     Err(refusal) => Err(failed(refusal).into()),
                 }
             }
-            Self::Address { .. } | Self::Publish { .. } | Self::Open { .. } => {
+            Self::Address { .. } | Self::Publish { .. } | Self::Open { .. } | Self::Link { .. } => {
+                if self.is_over(&socket).map_err(failed)? {
+                    return Ok(Condition::Present);
+                }
                 for element in self.elements() {
                     let object = format!("element {} {{ {element} }} of table inet {TABLE}", element.set);
                     match mapping::look_up(&socket, &element).map_err(failed)? {
@@ -262,13 +311,14 @@ fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
         let element = table::mapping_element(mapping, holder);
         of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element)
     };
-    // The kernel compares keys of one map. The same port may be in another: in a run, or at one address.
+    // The kernel compares keys within one map only. Another map may have the same port: in a range,
+    // or on one address.
     if let Some((mapping, _)) = mapping::taken_but_by(Some(holder), mappings, &mapping::runs()?)? {
         return Err(Error::new("add", add(mapping).object, Errno::EEXIST));
     }
     let changes: Vec<_> = mappings.iter().map(add).collect();
     match commit(&socket, None, &changes) {
-        // Some of them may be ours: if a part was lost, it is made again.
+        // Some of the elements may be ours. If a part was lost, add the rest.
         Err((_, refusal)) if refusal.errno == Errno::EEXIST => publish_rest(&socket, holder, mappings)?,
         Err((object, refusal)) => return Err(Error::new("add", object, refusal)),
         Ok(()) => {}
@@ -279,7 +329,7 @@ fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
         .map_err(|source| Error::new("forget", "connections to the published ports", source))
 }
 
-/// Adds the missing ones.
+/// Adds the missing elements.
 fn publish_rest(socket: &Netfilter, holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
     let mut changes = Vec::new();
     for mapping in mappings {
@@ -294,12 +344,12 @@ fn publish_rest(socket: &Netfilter, holder: &str, mappings: &[Mapping]) -> Resul
     commit(socket, None, &changes).map_err(|(object, refusal)| Error::new("add", object, refusal))
 }
 
-/// Removes the elements, and what the kernel remembers of connections to the ports.
+/// Removes the elements, and the tracked connections to the ports.
 fn withdraw(elements: &[Element], mappings: &[Mapping]) -> Result<(), Error> {
     transact("remove", |socket| {
         let mut changes = Vec::new();
         for element in elements {
-            // Elements of others with the same key stay.
+            // An element of another container with the same key stays.
             if mapping::look_up(socket, element)?.is_some_and(|standing| standing.is(element)) {
                 changes.push(of_element(Kind::DelElement, 0, element));
             }

@@ -1,4 +1,4 @@
-//! The current table, and what it lacks.
+//! Compares the current table with the wanted one and computes the changes.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use crate::{
     user::User,
 };
 
-/// The words for all of the table.
+/// The name of the whole table in error messages.
 fn whole() -> String {
     format!("table inet {TABLE}")
 }
@@ -30,7 +30,7 @@ fn change(kind: Kind, flags: u16, attributes: Vec<Attribute>, object: String) ->
     Change::new(kind, INET, flags, attributes, object)
 }
 
-/// A change about an element.
+/// A change of one element.
 pub(crate) fn of_element(kind: Kind, flags: u16, element: &Element) -> Change {
     let attributes = match kind {
         Kind::NewElement => encode::elements(element),
@@ -39,7 +39,7 @@ pub(crate) fn of_element(kind: Kind, flags: u16, element: &Element) -> Change {
     change(kind, flags, attributes, format!("element {} {{ {element} }} of {}", element.set, whole()))
 }
 
-/// Repeats looking and changing for as long as others change the rules in between.
+/// Reads the ruleset and sends the changes, again while others change the ruleset in between.
 pub(crate) fn transact(
     verb: &'static str,
     changes: impl Fn(&Netfilter) -> Result<Vec<Change>, Refusal>,
@@ -48,7 +48,10 @@ pub(crate) fn transact(
     transaction::transact(verb, &whole(), changes)
 }
 
-/// Sends the changes as one transaction; the object and the error of the first that was refused.
+/// Sends the changes as one transaction.
+///
+/// # Errors
+/// The first refusal, with the object of that change.
 pub(crate) fn commit(
     socket: &Netfilter,
     generation: Option<u32>,
@@ -57,26 +60,27 @@ pub(crate) fn commit(
     transaction::commit(socket, generation, changes, &whole())
 }
 
-/// A bridge as it is to stand in the table.
+/// The wanted state of a bridge in the table.
 #[derive(Clone, Copy)]
 pub(crate) struct Standing<'a> {
     pub(crate) bridge: &'a str,
-    /// One for each version of IP.
+    /// At most one subnet for each IP version.
     pub(crate) subnets: &'a [IpNet],
-    /// The container that claims it.
+    /// The container that claims the bridge.
     pub(crate) user: Option<&'a User>,
     pub(crate) mode: Mode,
 }
 
-/// What must be added so that the table exists with this bridge, in its mode.
-/// Empty if nothing is missing.
+/// The changes that add what is missing of the table, the bridge and its mode. Empty if nothing is
+/// missing.
 pub(crate) fn missing(
     socket: &Netfilter,
     Standing { bridge, subnets, user, mode }: Standing<'_>,
     closed: Closed,
 ) -> Result<Vec<Change>, Refusal> {
     let Frame { new: none, mut changes } = frame(socket, closed)?;
-    // Of another run directory: a bridge has one mode.
+    // A container of another run directory may use the bridge in another mode. A bridge has only
+    // one mode.
     for element in mode.of_others(bridge, subnets).iter().filter(|_| !none) {
         if mapping::look_up(socket, element)?.is_some() {
             return Err(Errno::EEXIST.into());
@@ -90,7 +94,7 @@ pub(crate) fn missing(
     if let Some(user) = user {
         let element = user.element(bridge);
         let standing = if none { None } else { mapping::look_up(socket, &element)? };
-        // Another container's claim makes the transaction fail.
+        // The claim of another container makes the transaction fail.
         if !standing.is_some_and(|standing| standing.is(&element)) {
             changes.push(of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
         }
@@ -100,18 +104,18 @@ pub(crate) fn missing(
 
 /// The table with its sets, chains and rules, without elements.
 pub(crate) struct Frame {
-    /// Whether the table is not there.
+    /// Whether the table does not exist.
     pub(crate) new: bool,
-    /// What must be added. Empty if nothing is missing.
+    /// The changes that add what is missing. Empty if nothing is missing.
     pub(crate) changes: Vec<Change>,
 }
 
-/// What the table lacks besides elements.
+/// The changes that add what the table lacks, apart from elements.
 pub(crate) fn frame(socket: &Netfilter, closed: Closed) -> Result<Frame, Refusal> {
     let mut changes = Vec::new();
     let table = socket.get(Kind::GetTable, INET, &encode::table()[..1])?;
     let none = table.is_none();
-    // One that somebody made dormant is woken.
+    // This also wakes a table that somebody made dormant.
     if table.is_none_or(|table| !covers(&table, &encode::table())) {
         changes.push(change(Kind::NewTable, NLM_F_CREATE, encode::table(), whole()));
     }
@@ -125,7 +129,7 @@ pub(crate) fn frame(socket: &Netfilter, closed: Closed) -> Result<Frame, Refusal
             changes.push(change(Kind::NewSet, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
             continue;
         };
-        // Everything except the id, which only matters in the batch that makes it.
+        // Compare everything except the id, which only matters in the batch that makes the set.
         if !covers(standing, &wanted[..wanted.len() - 1]) {
             return Err(Errno::EEXIST.into());
         }
@@ -147,14 +151,14 @@ pub(crate) fn frame(socket: &Netfilter, closed: Closed) -> Result<Frame, Refusal
     Ok(Frame { new: none, changes })
 }
 
-/// Whether this rule is among those that the kernel lists.
+/// Whether the kernel's list contains this rule.
 pub(crate) fn closes(dumped: &[Vec<u8>], rule: &Rule) -> bool {
     let wanted = [encode::expressions(rule)];
     dumped.iter().any(|found| covers(found, &wanted))
 }
 
-/// A chain that does not have exactly its rules, in order, is emptied and filled again in one transaction. A host that was
-/// closed for another container stays so.
+/// A chain whose rules differ in number, content or order is flushed and filled again in one
+/// transaction. A host that was closed for another container stays closed.
 fn missing_rules(dumped: &[Vec<u8>], closed: Closed, changes: &mut Vec<Change>) {
     let stands = |of| closes(dumped, &table::closing(of));
     let closed =
@@ -180,10 +184,13 @@ fn missing_rules(dumped: &[Vec<u8>], closed: Closed, changes: &mut Vec<Change>) 
     }
 }
 
-/// What has to be removed for the bridge to be gone, unless somebody else uses it (`shared`, or by the table): its elements,
-/// or the table where no other bridge is in it. The user's claim goes in any case; and a subnet of IPv6 that nobody else has an address of,
-/// where the bridge is one of others (`of_others`), which has containers without IPv6 as well. A table that is not as we make it is
-/// not ours.
+/// The changes that remove a bridge, unless somebody else uses it (`shared`, or a claim in the
+/// table).
+///
+/// They remove the bridge's elements, or the whole table if it has no other bridge. The user's
+/// claim is removed in any case. On another program's bridge (`of_others`), which has containers
+/// without IPv6 too, the IPv6 subnet is removed when nobody else has an address of it. A table with
+/// other content than we make is not ours and stays.
 pub(crate) fn surplus(
     socket: &Netfilter,
     Standing { bridge, subnets, user, mode }: Standing<'_>,
@@ -232,7 +239,7 @@ pub(crate) fn surplus(
     Ok(changes)
 }
 
-/// What removes those of the elements that are there.
+/// The changes that remove those of the elements that exist.
 fn removals(socket: &Netfilter, elements: Vec<Element>) -> Result<Vec<Change>, Refusal> {
     let mut changes = Vec::new();
     for element in elements {

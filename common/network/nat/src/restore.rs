@@ -1,6 +1,9 @@
-//! The table after somebody else removed it or a part of it, as `nft flush ruleset` does.
+//! Restores the table after somebody else removed it, or a part of it, as `nft flush ruleset` does.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use netlink::{
     Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
@@ -20,11 +23,11 @@ use crate::{
     table::{self, Closed},
 };
 
-/// Makes the table again for all containers, if it is gone: applies their operations, which `recorded` lists. One that cannot be
-/// put back is told, and does not keep the others from it.
+/// Makes the table again for all containers if it is gone: applies the operations that `recorded`
+/// lists. An operation that cannot be applied is reported, and the others are applied anyway.
 ///
 /// # Errors
-/// When the kernel does not say whether the table is there; those of `recorded`.
+/// When the kernel does not say whether the table exists; the errors of `recorded`.
 pub fn restore<E: From<Error>>(
     scope: &Scope,
     recorded: impl FnOnce() -> Result<Vec<NatOperation>, E>,
@@ -50,10 +53,10 @@ pub fn restore<E: From<Error>>(
     Ok(())
 }
 
-/// What of these operations stands in the table, in their order. One look at the table answers for all of them.
+/// The condition of each operation, in the same order. The table is read once for all of them.
 ///
 /// # Errors
-/// When the kernel does not say.
+/// When the kernel does not answer.
 pub fn conditions(operations: &[NatOperation]) -> Result<Vec<Condition>, Error> {
     let failed = |refusal| Error::new("look for", format!("table inet {TABLE}"), refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
@@ -61,12 +64,12 @@ pub fn conditions(operations: &[NatOperation]) -> Result<Vec<Condition>, Error> 
     Ok(look.conditions)
 }
 
-/// Adds what is missing of these operations, in one transaction. Returns for each of them what it was like before: what was
-/// missing stands now. If the transaction is refused, each of them is applied by itself, and one that cannot be does not keep
-/// the others from it.
+/// Adds what is missing of these operations in one transaction. Returns the condition of each
+/// operation before that. If the transaction is refused, each operation is applied on its own, and
+/// one that fails does not stop the others.
 ///
 /// # Errors
-/// When the kernel does not say what stands.
+/// When the kernel does not answer.
 pub fn mend(
     scope: &Scope,
     operations: &mut [NatOperation],
@@ -91,7 +94,7 @@ pub fn mend(
     if made {
         for (operation, mended) in operations.iter().zip(&mut mended).filter(|(_, mended)| missing(mended)) {
             let NatOperation::Publish { holder, mappings } = operation else { continue };
-            // What stood all the while has connections that go on.
+            // The connections of elements that were never missing stay.
             let is_added = |mapping: &&Mapping| {
                 let element = table::mapping_element(mapping, holder);
                 added.contains(&(element.set, encode::first(&element.key)))
@@ -108,7 +111,7 @@ pub fn mend(
     order.sort_by_key(|at| match operations[*at] {
         NatOperation::Bridge { .. } => 0,
         NatOperation::Address { .. } => 1,
-        NatOperation::Publish { .. } | NatOperation::Open { .. } => 2,
+        NatOperation::Publish { .. } | NatOperation::Open { .. } | NatOperation::Link { .. } => 2,
     });
     for at in order {
         if let Err(error) = operations[at].apply(scope) {
@@ -118,7 +121,7 @@ pub fn mend(
     Ok(mended)
 }
 
-/// Whether one that is missing is about a port that another container has by now, in another map.
+/// Whether a missing operation needs a port that another container has in another map by now.
 fn takes_from_others(
     socket: &Netfilter,
     operations: &[NatOperation],
@@ -139,17 +142,17 @@ fn takes_from_others(
     }))
 }
 
-/// How operations compare with the table.
+/// The result of comparing operations with the table.
 struct Compared {
-    /// What each of them is like.
+    /// The condition of each operation.
     conditions: Vec<Condition>,
-    /// What must be added.
+    /// The changes that add what is missing.
     changes: Vec<Change>,
-    /// The elements among that: their sets and keys.
+    /// The elements among these changes, by set and key.
     added: HashSet<(&'static str, Vec<u8>)>,
 }
 
-/// Compares the operations with the table, and lists what must be added.
+/// Compares the operations with the table, and lists the changes that add what is missing.
 fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, Refusal> {
     let all = || operations.iter().map(NatOperation::closed);
     let closed = Closed { v4: all().any(|closed| closed.v4), v6: all().any(|closed| closed.v6) };
@@ -170,9 +173,25 @@ fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, 
     // Two containers on one bridge share its elements.
     let mut added: HashMap<(&'static str, Vec<u8>), Element> = HashMap::new();
     let mut first_of = HashSet::new();
+    let claims: HashSet<(IpAddr, &str)> = operations
+        .iter()
+        .filter_map(|operation| match operation {
+            NatOperation::Address { address, holder, .. } => Some((*address, holder.as_str())),
+            _ => None,
+        })
+        .collect();
+    // A link is over when one of its containers has another address.
+    let has = |(address, id): (IpAddr, &str)| {
+        let element = table::address_element(address, id);
+        let standing = standing.get(&(element.set, encode::first(&element.key)));
+        standing.map_or_else(|| claims.contains(&(address, id)), |standing| standing.is(&element))
+    };
     let conditions = operations.iter().map(|operation| {
+        if !operation.linked().all(has) {
+            return Condition::Present;
+        }
         let mut missing = match operation {
-            // What all share is told once a bridge.
+            // Only the first operation of a bridge reports what is missing of the shared table.
             NatOperation::Bridge { bridge, .. } if first_of.insert(bridge) => frame.clone(),
             _ => None,
         };
@@ -180,7 +199,7 @@ fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, 
             let key = (element.set, encode::first(&element.key));
             let object = || format!("element {} {{ {element} }} of table inet {TABLE}", element.set);
             match (standing.get(&key), added.get(&key)) {
-                // A bridge's own elements have no comment, and are not compared.
+                // A bridge's own elements have no comment and are not compared.
                 (Some(found), _) if element.comment.is_none() || found.is(&element) => {}
                 (Some(_), _) => return Condition::Different(object()),
                 (None, Some(other)) if *other != element => return Condition::Different(object()),

@@ -1,4 +1,4 @@
-//! The values of a rule set, and their form in `nft` (`Display`).
+//! The types of a ruleset. `Display` writes them in nft syntax.
 
 use std::{
     fmt::{self, Display},
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::Protocol;
 
-/// The type of a part of a key or value.
+/// The type of one part of a key or a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are nft's.
 pub enum Type {
@@ -20,14 +20,14 @@ pub enum Type {
     Ifname,
 }
 
-/// A set; with `data`, a map.
+/// A set. With `data` it is a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
     /// Its name.
     pub name: &'static str,
-    /// The types that its key is concatenated of.
+    /// The types of the concatenated key.
     pub key: &'static [Type],
-    /// The types of what it maps to.
+    /// The types of the map's values. None for a set.
     pub data: Option<&'static [Type]>,
     /// Whether its elements are ranges.
     pub interval: bool,
@@ -52,9 +52,9 @@ pub struct Element {
     pub set: &'static str,
     /// The key, one value for each of its types.
     pub key: Vec<Value>,
-    /// Its value; nothing in a set.
+    /// The value. Empty in a set.
     pub data: Vec<Value>,
-    /// The container that it belongs to.
+    /// The id of the container that the element belongs to.
     pub comment: Option<String>,
 }
 
@@ -65,13 +65,13 @@ pub struct Chain {
     pub name: &'static str,
     /// `nat` or `filter`.
     pub kind: &'static str,
-    /// The hook of its packets.
+    /// The hook.
     pub hook: Hook,
-    /// The name of its priority, and its number.
+    /// The name of the priority, and its number.
     pub priority: (&'static str, i32),
 }
 
-/// A hook of both stacks (linux/netfilter.h, `enum nf_inet_hooks`).
+/// An inet hook (linux/netfilter.h, `enum nf_inet_hooks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Hook {
@@ -81,7 +81,7 @@ pub enum Hook {
     Postrouting = 4,
 }
 
-/// A field of a packet, or another fact about it.
+/// A header field of a packet, or its metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Field {
@@ -95,62 +95,62 @@ pub enum Field {
     OifName,
 }
 
-/// A part of a rule. The packet goes on to the next part if this one matches.
+/// A statement of a rule. The next statement is evaluated only if this one matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
-    /// The field has this value, or (`not`) another.
+    /// The field has this value, or with `not`, another one.
     Is {
         /// The field.
         field: Field,
-        /// Negated.
+        /// Negates the match.
         not: bool,
         /// The value.
         value: Value,
     },
-    /// The fields together are in this set, or (`not`) are not.
+    /// The concatenated fields are in this set, or with `not`, are not.
     In {
         /// The fields.
         fields: &'static [Field],
-        /// Negated.
+        /// Negates the match.
         not: bool,
         /// The set's name.
         set: &'static str,
     },
-    /// The packet is one of IPv4, in a table that sees others, too.
+    /// The packet is IPv4. For a table that sees both versions.
     OfIpv4,
-    /// The packet is one of IPv6.
+    /// The packet is IPv6.
     OfIpv6,
-    /// The destination is an address of this host.
+    /// The destination is a local address of this host.
     ToThisHost,
-    /// The destination of the packet's connection was translated, or (`not`) was not.
+    /// The connection's destination was translated (DNAT), or with `not`, was not.
     WasDnat {
-        /// Negated.
+        /// Negates the match.
         not: bool,
     },
-    /// The packet does not belong to a connection that was let through before.
+    /// The packet does not belong to a connection that was accepted before.
     OpensConnection,
-    /// The destination becomes the fields' value in the map; if there is none, or the packet is of the other version of IP, the
-    /// rule ends.
+    /// Translates the destination to the fields' value in the map. The rule ends if the map has no
+    /// such key or the packet has the other IP version.
     Dnat {
-        /// Whether it is one of IPv6.
+        /// Whether it translates IPv6.
         v6: bool,
-        /// Whether the value has a port. Without one the port stays.
+        /// Whether the value includes a port. Otherwise the port is unchanged.
         port: bool,
         /// The fields.
         fields: &'static [Field],
         /// The map's name.
         map: &'static str,
     },
-    /// The source becomes the address of the interface by which the packet leaves.
+    /// Translates the source to the address of the outgoing interface.
     Masquerade,
-    /// The packet is a request of ping.
+    /// The packet is an ICMP echo request.
     EchoRequest {
-        /// Whether of IPv6.
+        /// Whether it is ICMPv6.
         v6: bool,
     },
-    /// The packet goes through this chain.
+    /// Accepts the packet in this chain.
     Accept,
-    /// The packet is dropped.
+    /// Drops the packet.
     Drop,
 }
 
@@ -159,12 +159,15 @@ pub enum Statement {
 pub struct Rule {
     /// The chain's name.
     pub chain: &'static str,
-    /// Its parts, in order.
+    /// The statements, in order.
     pub statements: Vec<Statement>,
 }
 
-/// The parts, separated by `between`.
-fn join<T: Display>(f: &mut fmt::Formatter<'_>, parts: &[T], between: &str) -> fmt::Result {
+/// Writes the parts, separated by `between`.
+///
+/// # Errors
+/// Those of the formatter.
+pub fn join<T: Display>(f: &mut fmt::Formatter<'_>, parts: &[T], between: &str) -> fmt::Result {
     for (at, part) in parts.iter().enumerate() {
         if at > 0 {
             f.write_str(between)?;

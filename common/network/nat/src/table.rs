@@ -1,6 +1,6 @@
-//! The table `inet stave`: its content, and the reasons.
+//! The content of the table `inet stave`, and the reasons for it.
 
-use std::net::IpAddr;
+use std::net::{self, IpAddr};
 
 use ipnet::IpNet;
 
@@ -16,7 +16,8 @@ use crate::{
     },
 };
 
-/// The table's name. Its family is `inet`: what is about addresses stands there twice, for each version of IP.
+/// The name of the table. Its family is `inet`, so everything about addresses exists twice, once
+/// for each IP version.
 pub const TABLE: &str = netlink::netfilter::OWN_TABLE;
 
 /// Ports published on all addresses of the host.
@@ -27,7 +28,7 @@ pub(crate) const PUBLISHED: Set = Set {
     interval: false,
 };
 
-/// The same of IPv6.
+/// Like [`PUBLISHED`], for IPv6.
 pub(crate) const PUBLISHED6: Set = Set {
     name: "published6",
     key: &[InetProto, InetService],
@@ -43,7 +44,7 @@ pub(crate) const PUBLISHED_AT: Set = Set {
     interval: false,
 };
 
-/// The same of IPv6.
+/// Like [`PUBLISHED_AT`], for IPv6.
 pub(crate) const PUBLISHED_AT6: Set = Set {
     name: "published_at6",
     key: &[Ipv6Addr, InetProto, InetService],
@@ -51,15 +52,16 @@ pub(crate) const PUBLISHED_AT6: Set = Set {
     interval: false,
 };
 
-/// Runs of ports published on all addresses of the host, each with the same number in the container: one element each.
+/// Port ranges published on all addresses of the host. Each port has the same number in the
+/// container, so a range is one element.
 pub(crate) const RANGES: Set =
     Set { name: "ranges", key: &[InetProto, InetService], data: Some(&[Ipv4Addr]), interval: true };
 
-/// The same of IPv6.
+/// Like [`RANGES`], for IPv6.
 pub(crate) const RANGES6: Set =
     Set { name: "ranges6", key: &[InetProto, InetService], data: Some(&[Ipv6Addr]), interval: true };
 
-/// Runs of ports published on one address of the host.
+/// Port ranges published on one address of the host.
 pub(crate) const RANGES_AT: Set = Set {
     name: "ranges_at",
     key: &[Ipv4Addr, InetProto, InetService],
@@ -67,7 +69,7 @@ pub(crate) const RANGES_AT: Set = Set {
     interval: true,
 };
 
-/// The same of IPv6.
+/// Like [`RANGES_AT`], for IPv6.
 pub(crate) const RANGES_AT6: Set = Set {
     name: "ranges_at6",
     key: &[Ipv6Addr, InetProto, InetService],
@@ -75,54 +77,59 @@ pub(crate) const RANGES_AT6: Set = Set {
     interval: true,
 };
 
-/// Each bridge with its subnet, and with 127.0.0.0/8: sources that need no masquerade when they leave by that bridge,
-/// unless their destination was translated.
+/// Each bridge with its subnet, and with 127.0.0.0/8: sources that need no masquerade when they
+/// leave by that bridge, unless their destination was translated.
 pub(crate) const BRIDGES: Set = Set { name: "bridges", key: &[Ipv4Addr, Ifname], data: None, interval: true };
 
-/// The same of IPv6, with ::1.
+/// Like [`BRIDGES`], for IPv6, with ::1.
 pub(crate) const BRIDGES6: Set =
     Set { name: "bridges6", key: &[Ipv6Addr, Ifname], data: None, interval: true };
 
-/// The subnets of all bridges whose packets get the host's address.
+/// The subnets whose packets are masqueraded.
 pub(crate) const SUBNETS: Set = Set { name: "subnets", key: &[Ipv4Addr], data: None, interval: true };
 
-/// The same of IPv6.
+/// Like [`SUBNETS`], for IPv6.
 pub(crate) const SUBNETS6: Set = Set { name: "subnets6", key: &[Ipv6Addr], data: None, interval: true };
 
-/// Each bridge with itself: packets that come in and leave by the same bridge. (nft shows the names in a set of only
-/// names only if it made the set itself.)
+/// Each bridge, paired with itself: packets that arrive and leave by the same bridge. (In a set of
+/// interface names only, nft shows the names only if nft made the set.)
 pub(crate) const SAME_BRIDGE: Set =
     Set { name: "same_bridge", key: &[Ifname, Ifname], data: None, interval: false };
 
-/// Each bridge whose containers are reached by their own addresses, with itself.
+/// Each bridge whose containers are reached by their own addresses, paired with itself.
 pub(crate) const ROUTED: Set = Set { name: "routed", key: &[Ifname, Ifname], data: None, interval: false };
 
-/// Each bridge that no way leads out of, with itself.
+/// Each internal bridge, paired with itself.
 pub(crate) const INTERNAL: Set =
     Set { name: "internal", key: &[Ifname, Ifname], data: None, interval: false };
 
-/// Each bridge whose containers do not reach each other, with itself.
+/// Each bridge whose containers are isolated from each other, paired with itself.
 pub(crate) const ISOLATED: Set =
     Set { name: "isolated", key: &[Ifname, Ifname], data: None, interval: false };
 
-/// The ports of containers that are open on their own addresses.
+/// Ports that are open on containers' own addresses.
 pub(crate) const OPEN: Set =
     Set { name: "open", key: &[Ipv4Addr, InetProto, InetService], data: None, interval: false };
 
-/// The same of IPv6.
+/// Like [`OPEN`], for IPv6.
 pub(crate) const OPEN6: Set =
     Set { name: "open6", key: &[Ipv6Addr, InetProto, InetService], data: None, interval: false };
 
-/// Which container uses which bridge: the bridge, and the link by which the container hangs on it.
+/// Ports that a container reaches through a link, where its bridge isolates containers: the
+/// container's address, the other one's, protocol and port.
+pub(crate) const LINKED: Set =
+    Set { name: "linked", key: &[Ipv4Addr, Ipv4Addr, InetProto, InetService], data: None, interval: false };
+
+/// Which container uses which bridge: the bridge, and the link that attaches the container to it.
 pub(crate) const USERS: Set = Set { name: "users", key: &[Ifname, Ifname], data: None, interval: false };
 
 /// Which container has which address.
 pub(crate) const ADDRESSES: Set = Set { name: "addresses", key: &[Ipv4Addr], data: None, interval: false };
 
-/// The same of IPv6.
+/// Like [`ADDRESSES`], for IPv6.
 pub(crate) const ADDRESSES6: Set = Set { name: "addresses6", key: &[Ipv6Addr], data: None, interval: false };
 
-pub(crate) const SETS: [&Set; 21] = [
+pub(crate) const SETS: [&Set; 22] = [
     &PUBLISHED,
     &PUBLISHED6,
     &PUBLISHED_AT,
@@ -139,6 +146,7 @@ pub(crate) const SETS: [&Set; 21] = [
     &ROUTED,
     &INTERNAL,
     &ISOLATED,
+    &LINKED,
     &OPEN,
     &OPEN6,
     &USERS,
@@ -154,11 +162,12 @@ pub(crate) const CHAINS: [Chain; 5] = [
     Chain { name: "postrouting", kind: "nat", hook: Hook::Postrouting, priority: ("srcnat", 100) },
 ];
 
-/// The interface by which a packet comes in, and that by which it leaves: twice, as the key of a set of bridges.
+/// The incoming interface, as the pair that the sets of bridges have as key. `OUT` is the same for
+/// the outgoing one.
 const IN: &[Field] = &[IifName, IifName];
 const OUT: &[Field] = &[OifName, OifName];
 
-/// The addresses of this host alone: 127.0.0.0/8, or ::1.
+/// The loopback addresses: 127.0.0.0/8, or ::1.
 fn loopback(v6: bool) -> Value {
     Value::Prefix(match v6 {
         false => IpNet::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0).into(), 8),
@@ -166,7 +175,7 @@ fn loopback(v6: bool) -> Value {
     })
 }
 
-/// The sets and fields of one version of IP.
+/// The sets and fields of one IP version.
 struct Version {
     v6: bool,
     published: &'static Set,
@@ -177,9 +186,9 @@ struct Version {
     subnets: &'static Set,
     open: &'static Set,
     addresses: &'static Set,
-    /// What `published_at` and `open` look at.
+    /// The fields of the key of `published_at` and `open`.
     to_port: &'static [Field],
-    /// What `bridges` looks at.
+    /// The fields of the key of `bridges`.
     from_by: &'static [Field],
     from: &'static [Field],
 }
@@ -218,14 +227,14 @@ fn version(address: IpAddr) -> &'static Version {
     if address.is_ipv4() { &V4 } else { &V6 }
 }
 
-/// Whether a host forwarded nothing before our first network, for each version of IP.
+/// For each IP version, whether the host did not forward before our first network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Closed {
     pub(crate) v4: bool,
     pub(crate) v6: bool,
 }
 
-/// The rules. A host that forwarded nothing before ours (`closed`) forwards for nobody else.
+/// All rules. A host that did not forward before (`closed`) forwards for our bridges only.
 pub(crate) fn rules(closed: Closed) -> Vec<Rule> {
     let mut rules = martians();
     rules.extend(translations("prerouting"));
@@ -245,10 +254,14 @@ fn among(fields: &'static [Field], set: &Set, not: bool) -> Statement {
     Statement::In { fields, not, set: set.name }
 }
 
-/// 127.0.0.1 needs route_localnet to reach a container. But route_localnet would also let the neighbours on the bridge talk to
-/// services on this host's loopback (CVE-2020-8558). DNAT comes before the kernel's own check for martians, so a port published
-/// only on 127.0.0.1 would be open to everybody on the same wire. No packet from a wire has such an address: answers to our own
-/// are translated back only after this hook. (The kernel drops packets from a wire to ::1 before it.)
+/// Drops packets from a wire to or from loopback addresses.
+///
+/// 127.0.0.1 needs route_localnet to reach a container. But route_localnet would also let
+/// neighbours on the bridge reach services on this host's loopback (CVE-2020-8558). DNAT comes
+/// before the kernel's own check for martians, so a port published only on 127.0.0.1 would be open
+/// to everybody on the same wire. No legitimate packet on a wire has such an address: answers to
+/// our own packets are translated back only after this hook. (The kernel drops packets from a wire
+/// to ::1 before it.)
 fn martians() -> Vec<Rule> {
     let from_elsewhere = || Statement::Is { field: IifName, not: true, value: Value::Interface("lo".into()) };
     let loopback = |field| Statement::Is { field, not: false, value: loopback(false) };
@@ -256,7 +269,7 @@ fn martians() -> Vec<Rule> {
     vec![drops(IpDaddr), drops(IpSaddr)]
 }
 
-/// Published ports.
+/// The rules for published ports.
 fn translations(chain: &'static str) -> Vec<Rule> {
     let to = |v6, fields, map: &Set| {
         let port = map.data.is_some_and(|data| data.len() > 1);
@@ -278,12 +291,21 @@ fn forward() -> Vec<Rule> {
     let crosses = || among(&[IifName, OifName], &SAME_BRIDGE, true);
     let opens = || [Statement::WasDnat { not: true }, Statement::OpensConnection, Statement::Drop];
     let mut rules = vec![
-        // Nothing comes into an internal network, or out of it, but from this host. Frames within it do not come here, unless
-        // br_netfilter sends them.
+        // Only this host exchanges packets with an internal network. Frames within the network do
+        // not pass here, unless br_netfilter sends them.
         rule("forward", &[among(OUT, &INTERNAL, false), crosses(), Statement::Drop]),
         rule("forward", &[among(IN, &INTERNAL, false), crosses(), Statement::Drop]),
-        // The bridge keeps ports apart that are isolated. But a container could send to the bridge what is for its neighbour, and
-        // the host would forward it.
+        // A link opens the other container's ports, and nothing else. Answers belong to a connection.
+        rule(
+            "forward",
+            &[
+                among(&[IifName, OifName], &ISOLATED, false),
+                among(&[IpSaddr, IpDaddr, L4Proto, ThDport], &LINKED, false),
+                Statement::Accept,
+            ],
+        ),
+        // The bridge keeps isolated ports apart. But a container could send a packet for its
+        // neighbour to the bridge's own address, and the host would forward it.
         rule("forward", &[&[among(&[IifName, OifName], &ISOLATED, false)][..], &opens()].concat()),
     ];
     for version in [&V4, &V6] {
@@ -292,18 +314,20 @@ fn forward() -> Vec<Rule> {
         let ping = Statement::EchoRequest { v6: version.v6 };
         rules.push(rule("forward", &[among(OUT, &ROUTED, false), ping, Statement::Accept]));
     }
-    // Whoever routes to a subnet of ours, a neighbour on the host's wire or another of our bridges, opens no connection
-    // to a container but by a published port: its destination was translated. A port published on 127.0.0.1 is not
-    // open to a neighbour that sends to the container's own address. The host's own packets do not come here.
+    // A host that routes to one of our subnets, be it a neighbour on the host's network or another
+    // bridge of ours, can open connections to a container only by a published port, whose
+    // destination was translated. A port published on 127.0.0.1 is not open to a neighbour that
+    // sends to the container's own address. The host's own packets do not pass this chain.
     rules.push(rule("forward", &[&[among(OUT, &SAME_BRIDGE, false), crosses()][..], &opens()].concat()));
     rules
 }
 
-/// Which packets get another source.
+/// The rules for packets that get another source address.
 fn sources(version: &Version) -> [Rule; 2] {
     [
-        // A container that reaches itself or a sibling by a published port must get the answer from the host. Otherwise
-        // the answer would come directly, from an unknown sender. The same holds for the host's own 127.0.0.1.
+        // A container that reaches itself or a sibling by a published port must get the answer from
+        // the host. Otherwise the answer would come directly, from an unexpected source. The same
+        // holds for the host's own 127.0.0.1.
         rule(
             "postrouting",
             &[
@@ -312,7 +336,7 @@ fn sources(version: &Version) -> [Rule; 2] {
                 Statement::Masquerade,
             ],
         ),
-        // Packets that leave a subnet, except to its own bridge, get the host's address.
+        // Masquerade packets that leave a subnet, except to its own bridge.
         rule(
             "postrouting",
             &[
@@ -324,20 +348,20 @@ fn sources(version: &Version) -> [Rule; 2] {
     ]
 }
 
-/// Packets of this version of IP that neither come from one of our bridges nor go to one are dropped: where we switched forwarding
-/// on, the host does not become a router between its other networks.
+/// Drops packets of this IP version that neither come from one of our bridges nor go to one. Where
+/// we switched forwarding on, the host must not become a router between its other networks.
 pub(crate) fn closing(of: Statement) -> Rule {
     let mut rule = closing_all();
     rule.statements.insert(0, of);
     rule
 }
 
-/// The same for all packets, as in the table of family `ip` of versions before 0.2.
+/// Like [`closing`], for all packets, as in the table of family `ip` of versions before 0.2.
 pub(crate) fn closing_all() -> Rule {
     rule("forward", &[among(IN, &SAME_BRIDGE, true), among(OUT, &SAME_BRIDGE, true), Statement::Drop])
 }
 
-/// The elements for a bridge.
+/// The elements of a bridge.
 pub(crate) fn bridge_elements(bridge: &str, subnets: &[IpNet], mode: Mode) -> Vec<Element> {
     let mut elements = Vec::new();
     for subnet in subnets {
@@ -352,13 +376,13 @@ pub(crate) fn bridge_elements(bridge: &str, subnets: &[IpNet], mode: Mode) -> Ve
     elements
 }
 
-/// The element of a subnet whose packets get the host's address.
+/// The element of a masqueraded subnet.
 pub(crate) fn subnet_element(subnet: IpNet) -> Element {
     let set = version(subnet.addr()).subnets.name;
     Element { set, key: vec![Value::Prefix(subnet.trunc())], data: Vec::new(), comment: None }
 }
 
-/// The element that stands for a container's address.
+/// The element that claims a container's address.
 pub(crate) fn address_element(address: IpAddr, holder: &str) -> Element {
     let key = vec![Value::Address(address)];
     Element { set: version(address).addresses.name, key, data: Vec::new(), comment: Some(holder.to_owned()) }
@@ -379,7 +403,19 @@ pub(crate) fn open_element(port: &OpenPort, holder: &str) -> Element {
     }
 }
 
-/// The element for a published port, or a run of them.
+/// The element for a port that the container at `from` reaches through a link. It has no holder,
+/// because the steps of both containers may add it.
+pub(crate) fn linked_element(from: net::Ipv4Addr, to: &OpenPort) -> Element {
+    let key = vec![
+        Value::Address(from.into()),
+        Value::Address(to.container_ip),
+        Value::Protocol(to.protocol),
+        Value::Port(to.container_port),
+    ];
+    Element { set: LINKED.name, key, data: Vec::new(), comment: None }
+}
+
+/// The element for a published port or port range.
 pub(crate) fn mapping_element(mapping: &Mapping, holder: &str) -> Element {
     let version = version(mapping.container_ip);
     let to = Value::Address(mapping.container_ip);

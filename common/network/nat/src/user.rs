@@ -1,5 +1,6 @@
-//! Who uses what a network namespace shares. The bridge, its rules and `ip_forward` are the same for all run directories of a
-//! host, so each container claims them in the table itself, in one transaction with what it needs there.
+//! Claims on what all containers in a network namespace share. The bridge, its rules and
+//! `ip_forward` are the same for all run directories of a host. So each container puts its claims
+//! into the table itself, in one transaction with what it needs there.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -29,20 +30,22 @@ use crate::{
 pub struct User {
     /// The container's id.
     pub holder: String,
-    /// The name of the link by which it hangs on the bridge: in one network namespace no other container has it.
+    /// The link that attaches the container to the bridge. Its name is unique in the network
+    /// namespace.
     pub link: String,
-    /// The directory of the claims on the bridge below `--run-dir`. Those of an earlier version stand there alone.
+    /// The directory of the claims on the bridge below `--run-dir`. An earlier version has its
+    /// claims only there.
     pub claims: PathBuf,
 }
 
 impl User {
-    /// What claims the bridge in the table.
+    /// The element that claims the bridge.
     pub(crate) fn element(&self, bridge: &str) -> Element {
         let key = [bridge, &self.link].map(|name| Value::Interface(name.to_owned())).to_vec();
         Element { set: table::USERS.name, key, data: Vec::new(), comment: Some(self.holder.clone()) }
     }
 
-    /// Whether another container uses the bridge; or any, without one.
+    /// Whether another container uses the bridge, or, with None, any bridge.
     pub(crate) fn is_one_of_several(
         &self,
         socket: &Netfilter,
@@ -68,30 +71,30 @@ impl User {
     }
 }
 
-/// An operation on what the containers of a network namespace share. Undoing it does nothing while another one claims the
-/// bridge in the table; or any bridge, where the operation is for all of them.
+/// An operation on something that the containers of a network namespace share. Undo does nothing
+/// while another container claims the bridge in the table, or any bridge if `bridge` is None.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used<O> {
-    /// The container for which it was applied.
+    /// The container that it was applied for.
     pub user: User,
-    /// The bridge; none for what all bridges share.
+    /// The bridge. None for something that all bridges share.
     #[serde(default, rename = "usedBridge", skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
-    /// The subnet on which it is for those alone who have an address of it.
+    /// If set, only containers with an address of this subnet need the operation.
     #[serde(default, rename = "usedSubnet", skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Ipv6Net>,
-    /// What was done. Its `apply` succeeds when the thing stands already.
+    /// The operation. Its `apply` succeeds if the object exists already.
     #[serde(flatten)]
     pub operation: O,
 }
 
 impl<O> Used<O> {
-    /// The operation as one for `user`, on this bridge or on what all bridges share.
+    /// Wraps an operation for `user`, on this bridge, or on what all bridges share.
     pub fn new(user: &User, bridge: Option<&str>, operation: O) -> Self {
         Self { user: user.clone(), bridge: bridge.map(str::to_owned), subnet: None, operation }
     }
 
-    /// The same, for those alone who have an address of this subnet.
+    /// Limits the operation to containers with an address of this subnet.
     pub fn by_subnet(self, subnet: Ipv6Net) -> Self {
         Self { subnet: Some(subnet), ..self }
     }
@@ -127,10 +130,10 @@ impl<O: Operation> Operation for Used<O> {
     }
 }
 
-/// The container that has the address, of whichever run directory.
+/// The container that has the address, in whichever run directory.
 ///
 /// # Errors
-/// When the kernel does not say.
+/// When the kernel does not answer.
 pub fn address_holder(address: IpAddr) -> Result<Option<String>, Error> {
     let failed =
         |refusal| Error::new("look for", format!("address {address} in table inet {TABLE}"), refusal);
@@ -139,7 +142,7 @@ pub fn address_holder(address: IpAddr) -> Result<Option<String>, Error> {
     Ok(standing.map(|standing| standing.comment.unwrap_or_default()))
 }
 
-/// Claims the address, in the place of `instead_of` where that has it.
+/// Claims the address. Replaces the claim of `instead_of`, if that container has the address.
 pub(crate) fn claim_address(address: IpAddr, holder: &str, instead_of: Option<&str>) -> Result<(), Error> {
     let element = address_element(address, holder);
     transact("add", |socket| {
@@ -155,12 +158,19 @@ pub(crate) fn claim_address(address: IpAddr, holder: &str, instead_of: Option<&s
     })
 }
 
-/// Gives the address back, where this container has it.
+/// Removes the claim on the address, if this container has it, and all links from and to it: the
+/// next container with this address must not have them.
 pub(crate) fn release_address(address: IpAddr, holder: &str) -> Result<(), Error> {
     let element = address_element(address, holder);
     transact("remove", |socket| {
         let standing = mapping::look_up(socket, &element)?;
-        let is_own = standing.is_some_and(|standing| standing.is(&element));
-        Ok(if is_own { vec![of_element(Kind::DelElement, 0, &element)] } else { vec![] })
+        if !standing.is_some_and(|standing| standing.is(&element)) {
+            return Ok(vec![]);
+        }
+        let mut changes = vec![of_element(Kind::DelElement, 0, &element)];
+        changes.extend(
+            mapping::links_of(socket, address)?.iter().map(|link| of_element(Kind::DelElement, 0, link)),
+        );
+        Ok(changes)
     })
 }

@@ -1,4 +1,5 @@
-//! Published ports and ranges of them. Needs root and nft: each test works in a network namespace of its own.
+//! Published ports and port ranges. Needs root and nft: each test runs in a network namespace of
+//! its own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -44,7 +45,7 @@ fn a_published_port_is_published_once() {
             let found = taken(&mappings, &nat::runs().unwrap()).unwrap().map(|(_, holder)| holder);
             assert_eq!(found, holder.map(|holder| holder.map(str::to_owned)), "{spec}");
         }
-        // A part that was lost is made again.
+        // A lost part is made again.
         sh("nft delete element inet stave published '{ tcp . 80 }'");
         assert!(matches!(web.check(&scope()).unwrap(), Condition::Missing(_)));
         web.apply(&scope()).unwrap();
@@ -76,7 +77,7 @@ fn a_range_of_many_ports_is_one_transaction() {
     });
 }
 
-/// A run of ports with the same numbers on both sides is one element, which collides with each of its ports.
+/// A port range is one element, and collides with each of its ports.
 #[test]
 fn a_run_of_ports_is_one_element() {
     sandbox(|| {
@@ -125,7 +126,7 @@ fn a_run_of_ports_is_one_element() {
             Nat::Publish { holder: "db".into(), mappings: vec![run("tcp * 25000 172.17.0.3 25000", 6000)] };
         db.apply(&scope()).unwrap_err();
         db.undo(&scope()).unwrap();
-        // A single port is in another map, whose keys do not collide.
+        // A single port is in another map, so the kernel does not see the collision.
         for spec in
             ["tcp * 25000 172.17.0.3 80", "tcp 127.0.0.1 25000 172.17.0.3 80", "udp ::1 20000 fd00::3 80"]
         {
@@ -163,8 +164,8 @@ fn twenty_at_once_with_nobody_waiting_for_another() {
                         let port = format!("tcp * {} 10.{at}.0.2 80", 1000 + at * 10 + round);
                         let mut list = [bridge(&name, &format!("10.{at}.0.0/16")), publish(&name, &[&port])];
                         list[0].apply(&scope()).unwrap();
-                        // The last bridge to leave takes the table along, so a port is published only while one's own
-                        // bridge stands.
+                        // The table is removed with the last bridge, so a port is published only
+                        // while the container's bridge is there.
                         list[1].apply(&scope()).unwrap();
                         assert_eq!(list[1].check(&scope()).unwrap(), Condition::Present);
                         assert!(undo_all(&list, &scope()).is_empty());

@@ -1,4 +1,5 @@
-//! What several containers and run directories share, and what is others'. Needs root and nft: each test works in a network namespace of its own.
+//! What several containers and run directories share, and what belongs to other programs. Needs
+//! root and nft: each test runs in a network namespace of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -8,7 +9,7 @@ use operation::{Condition, Operation, Scope, undo_all};
 
 use common::*;
 
-/// Two run directories on one host know nothing of each other but what stands in the table.
+/// Two run directories on one host know of each other only through the table.
 #[test]
 fn what_another_run_directory_uses_stays() {
     sandbox(|| {
@@ -40,7 +41,7 @@ fn what_another_run_directory_uses_stays() {
         last.undo(&other).unwrap();
         assert!(last.operation.0.get());
 
-        // Whoever has the name already is not taken over.
+        // A container that has the name already is not replaced.
         let mut twin = used("stave0", "172.17.0.0/16", "twin", "/run/stave");
         let Nat::Bridge { user: Some(user), .. } = &mut twin else { panic!() };
         user.link = "vdb".into();
@@ -70,7 +71,7 @@ fn what_another_run_directory_uses_stays() {
     });
 }
 
-/// Tells whether it was undone.
+/// Records whether it was undone.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Probe(std::cell::Cell<bool>);
 
@@ -90,7 +91,7 @@ impl Operation for Probe {
     }
 }
 
-/// Undo of whatever a document may say leaves what others made.
+/// Whatever a document says, undo leaves the objects of other programs alone.
 #[test]
 fn a_document_that_names_a_foreign_table_or_port_changes_nothing() {
     sandbox(|| {

@@ -1,9 +1,9 @@
-//! The table as nft sees it. Needs root and nft: each test works in a network namespace of its own.
+//! The table as nft shows it. Needs root and nft: each test runs in a network namespace of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
-use nat::{Mode, NatOperation as Nat, OpenPort, Protocol, User};
+use nat::{Mode, NatOperation as Nat};
 use operation::{Condition, Operation, undo_all};
 
 use common::*;
@@ -97,6 +97,10 @@ const LISTED: &str = r#"table inet stave {
 		type ifname . ifname
 	}
 
+	set linked {
+		type ipv4_addr . ipv4_addr . inet_proto . inet_service
+	}
+
 	set open {
 		type ipv4_addr . inet_proto . inet_service
 	}
@@ -142,6 +146,7 @@ const LISTED: &str = r#"table inet stave {
 		type filter hook forward priority filter; policy accept;
 		oifname . oifname @internal iifname . oifname != @same_bridge drop
 		iifname . iifname @internal iifname . oifname != @same_bridge drop
+		iifname . oifname @isolated ip saddr . ip daddr . meta l4proto . th dport @linked accept
 		iifname . oifname @isolated ct status ! dnat ct state invalid,new,untracked drop
 		ip daddr . meta l4proto . th dport @open accept
 		oifname . oifname @routed icmp type echo-request accept
@@ -172,7 +177,7 @@ const LISTED: &str = r#"table inet stave {
 }
 "#;
 
-/// The lines, sorted: the order of a hash's elements is its own.
+/// The lines, sorted, because the elements of a hash have no order.
 fn sorted(text: &str) -> Vec<String> {
     let mut lines: Vec<_> = text
         .replace("elements = {", "\n")
@@ -199,7 +204,7 @@ fn nft_lists_what_was_meant() {
         let json = sh("nft -j list ruleset");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let rules = json["nftables"].as_array().unwrap().iter().filter(|object| object.get("rule").is_some());
-        assert_eq!(rules.count(), 30, "however many ports and bridges");
+        assert_eq!(rules.count(), 31, "however many ports and bridges");
         assert!(undo_all(&list, &scope()).is_empty());
         assert!(undo_all(&list, &scope()).is_empty());
         assert_eq!(sh("nft list ruleset"), "");
@@ -328,14 +333,15 @@ fn a_table_that_somebody_removed_is_made_again_for_all() {
         restore(None).unwrap(); // It stands: nobody asks for the records.
         sh("nft flush ruleset");
         restore(None).unwrap_err();
-        // Whatever the order of the records.
+        // The order of the records does not matter.
         operations.reverse();
         restore(Some(operations)).unwrap();
         assert_eq!(sorted(&sh("nft list ruleset")), whole);
     });
 }
 
-/// A table of family `ip`, as versions before 0.2 made it: what stands in it stands in ours, and no rule is missing for a moment.
+/// The content of a table of family `ip`, as versions before 0.2 made it, is moved to our table,
+/// and no rule is missing in between.
 #[test]
 fn the_table_of_a_former_version_is_taken_over() {
     const FORMER: &str = r#"
@@ -367,7 +373,7 @@ fn the_table_of_a_former_version_is_taken_over() {
         ] {
             assert!(ruleset.contains(part), "{part}: {ruleset}");
         }
-        // What a container of that version recorded is there, and is undone.
+        // The operations that a container of that version recorded are present, and can be undone.
         let old = [bridge("stave0", "172.17.0.0/16"), publish("old", &["tcp * 80 172.17.0.9 80"])];
         assert_eq!(nat::conditions(&old).unwrap(), vec![Condition::Present; 2]);
         assert!(undo_all(&old, &scope()).is_empty());
@@ -378,80 +384,8 @@ fn the_table_of_a_former_version_is_taken_over() {
     });
 }
 
-fn routed(holder: &str) -> Nat {
-    let claims = "/run/stave/shared/bridge-r0".into();
-    let user = User { holder: holder.into(), link: format!("v{holder}"), claims };
-    let subnet = "10.5.0.0/24".parse().unwrap();
-    Nat::Bridge {
-        bridge: "r0".into(),
-        subnet,
-        user: Some(user),
-        subnet6: None,
-        closed: false,
-        closed6: false,
-        mode: Mode { routed: true, ..Mode::default() },
-    }
-}
-
-#[test]
-fn a_routed_bridge_has_open_ports_and_no_masquerade() {
-    sandbox(|| {
-        let port = |port| OpenPort {
-            protocol: Protocol::Tcp,
-            container_ip: [10, 5, 0, 2].into(),
-            container_port: port,
-        };
-        let open = |holder: &str, ports: &[u16]| Nat::Open {
-            holder: holder.into(),
-            ports: ports.iter().map(|number| port(*number)).collect(),
-        };
-        let mut operations = [routed("web"), open("web", &[80, 81])];
-        assert_eq!(nat::mode("r0").unwrap(), None);
-        for operation in &mut operations {
-            assert!(matches!(operation.check(&scope()).unwrap(), Condition::Missing(_)));
-            operation.apply(&scope()).unwrap();
-            operation.apply(&scope()).unwrap();
-            assert_eq!(operation.check(&scope()).unwrap(), Condition::Present);
-            let text = serde_json::to_string(operation).unwrap();
-            assert_eq!(&serde_json::from_str::<Nat>(&text).unwrap(), operation);
-        }
-        assert_eq!(nat::mode("r0").unwrap(), Some(Mode { routed: true, ..Mode::default() }));
-        assert!(!sh("nft list set inet stave subnets").contains("10.5.0.0"));
-        assert!(sh("nft list set inet stave open").contains("10.5.0.2 . tcp . 81 comment \"web\""));
-        for kept in [Mode { internal: true, ..Mode::default() }, Mode { isolated: true, ..Mode::default() }] {
-            let mut apart = bridge("i0", "10.6.0.0/24");
-            let Nat::Bridge { mode, .. } = &mut apart else { panic!() };
-            *mode = kept;
-            apart.apply(&scope()).unwrap();
-            assert_eq!(nat::mode("i0").unwrap(), Some(kept));
-            assert!(
-                bridge("i0", "10.6.0.0/24").apply(&scope()).unwrap_err().to_string().ends_with("File exists")
-            );
-            apart.undo(&scope()).unwrap();
-            assert_eq!(nat::mode("i0").unwrap(), None);
-        }
-        // One mode a bridge, one container a port.
-        let Nat::Bridge { bridge, subnet, user, closed, .. } = routed("other") else { panic!() };
-        let mut other = Nat::Bridge {
-            bridge,
-            subnet,
-            user,
-            subnet6: None,
-            closed,
-            closed6: false,
-            mode: Mode::default(),
-        };
-        assert!(other.apply(&scope()).unwrap_err().to_string().ends_with("File exists"));
-        assert!(open("other", &[82, 80]).apply(&scope()).unwrap_err().to_string().ends_with("File exists"));
-        open("other", &[80]).undo(&scope()).unwrap();
-        assert_eq!(operations[1].check(&scope()).unwrap(), Condition::Present);
-        assert!(undo_all(&operations, &scope()).is_empty());
-        assert!(undo_all(&operations, &scope()).is_empty());
-        assert_eq!(sh("nft list ruleset"), "");
-    });
-}
-
-/// What is missing of many containers is added in one transaction; somebody else's element does not keep the rest from it.
+/// What many containers lack is added in one transaction. An element of another program does not
+/// stop the rest.
 #[test]
 fn what_is_missing_is_mended_together() {
     sandbox(|| {
@@ -494,7 +428,7 @@ fn what_is_missing_is_mended_together() {
             assert_eq!(nat::conditions(&operations).unwrap(), vec![Condition::Present; 6], "{damage}");
             assert_eq!(sorted(&sh("nft list ruleset")), sorted(&whole), "{damage}");
         }
-        // The port of one is another's by now.
+        // Another program has the port of one container by now.
         sh("nft delete element inet stave published '{ tcp . 10080 }'; \
             nft add element inet stave published '{ tcp . 10080 comment \"x\" : 172.17.0.9 . 1 }'; nft flush set inet stave addresses");
         let mended = nat::mend(&scope(), &mut operations).unwrap();

@@ -1,4 +1,4 @@
-//! Addresses and routes, as messages tell them.
+//! Addresses and routes, converted from and to rtnetlink messages.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,13 +26,13 @@ pub struct Address {
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads.
+    /// The destination network.
     pub destination: IpNet,
     /// The next hop, if it has one.
     pub gateway: Option<IpAddr>,
-    /// The index of its interface; none for one of several, or without.
+    /// The index of the interface. None for a route over several interfaces, or over none.
     pub link: Option<u32>,
-    /// The lowest counts.
+    /// The metric. The route with the lowest one is used.
     pub metric: u32,
 }
 
@@ -77,7 +77,7 @@ impl Address {
         Some(Self { link: message.header.index, address, protocol })
     }
 
-    /// The request that adds it.
+    /// The request that adds this address.
     pub(crate) fn message(&self) -> AddressMessage {
         let length = self.address.prefix_len();
         let mut message = match self.address.addr() {
@@ -87,7 +87,8 @@ impl Address {
             IpAddr::V6(ip) => {
                 let builder = AddressMessageBuilder::<Ipv6Addr>::new();
                 let mut message = builder.index(self.link).address(ip, length).build();
-                // A lease says that nobody else has it: it need not wait until nobody has answered (RFC 4862, 5.4).
+                // The lease guarantees that nobody else has this address, so duplicate address
+                // detection (RFC 4862, 5.4) is skipped.
                 message.header.flags |= AddressHeaderFlags::Nodad;
                 message
             }

@@ -1,7 +1,8 @@
-//! Operations against the kernel: apply, undo, compare.
+//! Applies operations to the kernel, undoes them, and compares them with what the kernel has.
 
 mod addresses;
 mod routes;
+mod vxlan;
 
 use std::{fs::File, os::fd::AsRawFd, path::Path};
 
@@ -20,19 +21,20 @@ use crate::{
     Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, guard, mark,
     namespace, removal, sysctl, veth_name,
 };
-use addresses::{add_address, all_of, has_way};
+use addresses::{add_address, all_of, lacks};
 pub(crate) use routes::LOOPBACK_METRIC;
-use routes::{has_route, route, to_loopback};
+use routes::{add_loopback, add_route, has_route, route, to_loopback};
+use vxlan::Vxlan;
 
-/// To make something that must not exist.
+/// The flags of a request that makes an object and fails if it exists.
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-/// Whether an error says that the thing to remove does not exist.
+/// Whether an error says that the object to remove does not exist.
 fn is_gone(error: &Error) -> bool {
     operation::is_gone(&error.errno()) || error.errno() == Errno::EADDRNOTAVAIL
 }
 
-fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
     result.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
 }
 
@@ -48,7 +50,8 @@ fn find(namespace: Option<&Path>, name: &str, mac: impl Into<Option<Mac>>) -> Re
     let mac = mac.into();
     let connection = match Connection::open(namespace) {
         Err(error) if namespace.is_some() && is_gone(&error) => return Ok(Ours::Missing),
-        // Making the namespace was killed half way, or it was unmounted.
+        // The file is a plain one: making the namespace was interrupted, or the namespace was
+        // unmounted.
         Err(error) if error.errno() == Errno::EINVAL && namespace.is_some_and(namespace::is_plain_file) => {
             return Ok(Ours::Missing);
         }
@@ -56,12 +59,12 @@ fn find(namespace: Option<&Path>, name: &str, mac: impl Into<Option<Mac>>) -> Re
     };
     Ok(match connection.link(name)? {
         None => Ours::Missing,
-        Some(link) if mac.is_none() || link.mac == mac => Ours::Here(connection, link),
+        Some(link) if mac.is_none_or(|mac| mac.recognises(name, link.mac)) => Ours::Here(connection, link),
         Some(_) => Ours::Different,
     })
 }
 
-/// The same, for a link that must exist.
+/// Like [`find`], but the link must exist.
 fn need(
     verb: &'static str,
     object: &str,
@@ -87,18 +90,21 @@ impl LinkOperation {
             Self::VethAdd { name, mac, master, mtu, peer, mark } => {
                 match add_veth(name, *mac, master, *mtu, peer) {
                     Err(error) if error.errno() == Errno::EEXIST => {
-                        return attach_again(name, *mac, master, mark.as_ref()).unwrap_or(Err(error));
+                        attach_again(name, *mac, master, mark.as_ref()).unwrap_or(Err(error))
                     }
-                    made => made?,
+                    made => made.and_then(|()| mark_veth(name, *mac, peer, mark.as_ref())),
                 }
-                // The kernel takes no alias with a link that is made. Until it is there, the address is the mark.
-                let Some(mark) = mark else { return Ok(()) };
-                let marked = set_alias(name, *mac, &mark.alias());
-                if marked.is_err() {
-                    let _ = self.take_back();
-                }
-                marked
             }
+            Self::VxlanAdd { name, mac, id, port, local, by, master, mtu } => vxlan::add(&Vxlan {
+                name,
+                mac: *mac,
+                id: *id,
+                port: *port,
+                local: *local,
+                by: by.as_deref(),
+                master,
+                mtu: *mtu,
+            }),
             Self::Ipv6Off { link, mac } => {
                 need("switch off", "IPv6", None, link, *mac)?;
                 sysctl::switch_ipv6_off(link)
@@ -118,12 +124,11 @@ impl LinkOperation {
             }
             Self::LoopbackIpv6 { link, mac } => {
                 let (connection, link) = need("add route", "::1", None, link, *mac)?;
-                let message = RouteNetlinkMessage::NewRoute(to_loopback(link.index));
-                match connection.change("add route", format!("::1 on link {:?}", link.name), &message, CREATE)
-                {
-                    Err(error) if error.errno() == Errno::EEXIST => Ok(()),
-                    made => made,
-                }
+                add_loopback(&connection, &link)
+            }
+            Self::NdpProxy { link, address } => {
+                let (connection, link) = need("answer for", &address.to_string(), None, link, None)?;
+                connection.add_proxy(link.index, *address)
             }
             Self::LinkUp { namespace, link, mac } => {
                 let (connection, link) = need("set", "up", namespace.as_deref(), link, *mac)?;
@@ -137,13 +142,7 @@ impl LinkOperation {
             Self::RouteAdd { namespace, destination, gateway, link, mac, metric, protocol } => {
                 let (connection, link) =
                     need("add route", &destination.to_string(), namespace.as_deref(), link, *mac)?;
-                let what = format!("{destination} by {gateway}");
-                let mut route = route(destination, gateway, link.index, *metric)
-                    .map_err(|source| connection.error("add route", &what, source))?;
-                if let Some(by) = protocol {
-                    route.header.protocol = (*by).into();
-                }
-                connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE)
+                add_route(&connection, link.index, (destination, gateway), *metric, *protocol)
             }
         }
     }
@@ -152,13 +151,14 @@ impl LinkOperation {
         match self {
             Self::BridgeAdd { name, mac, mark } => remove_bridge(name, *mac, mark.as_ref()),
             Self::VethAdd { name, mac, peer, mark, .. } => remove_veth(name, *mac, peer, mark.as_ref()),
+            Self::VxlanAdd { name, mac, .. } => vxlan::remove(name, *mac),
             Self::Ipv6Off { .. }
             | Self::Ipv6On { .. }
             | Self::Hairpin { .. }
             | Self::Isolate { .. }
             | Self::GuardLoopback { .. }
             | Self::LinkUp { .. } => Ok(()),
-            // What has no mark of ours goes with its link, or is not ours.
+            // An object without our mark is removed with its link, or is not ours.
             Self::AddressAdd { protocol, .. } | Self::RouteAdd { protocol, .. }
                 if *protocol != Some(PROTOCOL) =>
             {
@@ -166,10 +166,14 @@ impl LinkOperation {
             }
             Self::LoopbackIpv6 { link, mac } => {
                 let Ours::Here(connection, link) = find(None, link, *mac)? else { return Ok(()) };
-                // The kernel removes only one of our protocol.
+                // The kernel removes only a route with our protocol.
                 let message = RouteNetlinkMessage::DelRoute(to_loopback(link.index));
                 unless_gone(connection.change("remove route", "::1".to_owned(), &message, 0))
             }
+            Self::NdpProxy { link, address } => match find(None, link, None)? {
+                Ours::Here(connection, link) => unless_gone(connection.remove_proxy(link.index, *address)),
+                _ => Ok(()),
+            },
             Self::AddressAdd { namespace, link, mac, address, protocol } => {
                 let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
                     return Ok(());
@@ -186,7 +190,7 @@ impl LinkOperation {
                     return Ok(());
                 };
                 let Ok(mut route) = route(destination, gateway, link.index, *metric) else { return Ok(()) };
-                // The kernel removes only one of this protocol.
+                // The kernel removes only a route with this protocol.
                 route.header.protocol = PROTOCOL.into();
                 let message = RouteNetlinkMessage::DelRoute(route);
                 unless_gone(connection.change("remove route", destination.to_string(), &message, 0))
@@ -194,15 +198,19 @@ impl LinkOperation {
         }
     }
 
-    /// The link that it is about: its namespace, its name and, if it is known, its hardware address.
+    /// The link of the operation: its namespace, its name, and its hardware address if that is
+    /// known.
     fn target(&self) -> (Option<&Path>, &str, Option<Mac>) {
         match self {
-            Self::BridgeAdd { name, mac, .. } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
+            Self::BridgeAdd { name, mac, .. }
+            | Self::VethAdd { name, mac, .. }
+            | Self::VxlanAdd { name, mac, .. } => (None, name, Some(*mac)),
             Self::Ipv6Off { link, mac }
             | Self::Hairpin { link, mac }
             | Self::Isolate { link, mac }
             | Self::GuardLoopback { link, mac, .. } => (None, link, Some(*mac)),
             Self::LoopbackIpv6 { link, mac } => (None, link, *mac),
+            Self::NdpProxy { link, .. } => (None, link, None),
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
             Self::LinkUp { namespace, link, mac }
             | Self::Ipv6On { namespace, link, mac }
@@ -234,24 +242,19 @@ impl LinkOperation {
             Self::Hairpin { .. } if !link.hairpin => missing(&format!("hairpin of link {name:?}")),
             Self::Isolate { .. } if !link.isolated => missing(&format!("isolation of link {name:?}")),
             Self::VethAdd { master, peer, .. } => compare_veth(&connection, &link, master, peer)?,
-            Self::AddressAdd { address, .. } => {
-                let addresses = all_of(&connection, *address, link.index)?;
-                match addresses.iter().any(|found| found.address == *address) {
-                    true if namespace.is_none()
-                        && link.up
-                        && !has_way(&connection, *address, link.index)? =>
-                    {
-                        missing(&format!("route {} of link {name:?}", address.trunc()))
-                    }
-                    true => Condition::Present,
-                    false => missing(&format!("address {address} of link {name:?}")),
-                }
-            }
+            Self::VxlanAdd { master, .. } => compare_port(&connection, &link, master)?,
+            Self::AddressAdd { address, .. } => match lacks(&connection, &link, *address)? {
+                Some(what) => missing(&what),
+                None => Condition::Present,
+            },
             Self::RouteAdd { destination, gateway, metric, .. } => {
                 match has_route(&connection, destination, gateway, link.index, *metric)? {
                     true => Condition::Present,
                     false => missing(&format!("route {destination} by {gateway}")),
                 }
+            }
+            Self::NdpProxy { address, .. } if !connection.proxies(link.index)?.contains_key(address) => {
+                missing(&format!("the proxy for {address} on link {name:?}"))
             }
             Self::LoopbackIpv6 { .. } if !connection.takes_loopback6(link.index)? => {
                 missing(&format!("route ::1 of link {name:?}"))
@@ -266,21 +269,23 @@ impl LinkOperation {
             | Self::Hairpin { .. }
             | Self::Isolate { .. }
             | Self::LoopbackIpv6 { .. }
+            | Self::NdpProxy { .. }
             | Self::GuardLoopback { .. } => Condition::Present,
         })
     }
 }
 
 fn remove_bridge(name: &str, mac: Mac, mark: Option<&Mark>) -> Result<(), Error> {
-    if mac != Mac::derive("", name) {
+    if !mac.is_of_host(name) {
         return Ok(());
     }
     let Ours::Here(connection, link) = find(None, name, mac)? else { return Ok(()) };
     if link.alias.is_some() && !link.is_marked() {
         return Ok(());
     }
-    // Whatever else hangs on it was put there by somebody who still needs it. Its own container does not: nobody
-    // else claims it, and a port that could not be taken back goes later.
+    // Somebody else attached the other ports to the bridge and still needs it. A port of the same
+    // container does not count: nobody else claims it, and if it could not be removed now, it is
+    // removed later.
     let own = mark.map(Mark::alias);
     let is_others = |port: &Link| own.is_none() || port.alias != own;
     match connection.ports(link.index)?.iter().any(is_others) {
@@ -307,21 +312,21 @@ fn add_bridge(name: &str, mac: Mac) -> Result<(), Error> {
         return Ok(());
     }
     let connection = Connection::open(None)?;
-    // Not LinkBridge::new, which sets it up at once.
+    // `LinkBridge::new` would set the bridge up at once.
     let bridge = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).build();
     connection.change("create link", format!("{name:?}"), &RouteNetlinkMessage::NewLink(bridge), CREATE)?;
     set_alias(name, mac, mark::shared())
 }
 
-/// Notes at a link of ours what it is.
+/// Sets the alias of one of our links.
 fn set_alias(name: &str, mac: Mac, alias: &str) -> Result<(), Error> {
     let (connection, link) = need("set", "alias", None, name, mac)?;
     let named = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).alias(alias).build();
     connection.change("set alias on", format!("link {name:?}"), &RouteNetlinkMessage::SetLink(named), 0)
 }
 
-/// Whether a link has the name and the address that we give to that of a container: an address that somebody else's link has
-/// is derived from nothing.
+/// Whether a link has the name and the hardware address that we derive for a container. Another
+/// program's link never has a derived address.
 fn is_derived(name: &str, mac: Mac, peer: &Peer, mark: Option<&Mark>) -> bool {
     let of_namespace = || peer.namespace.file_name().and_then(|id| id.to_str());
     let id = mark.map(Mark::id).or_else(of_namespace).unwrap_or_default();
@@ -359,47 +364,67 @@ fn add_veth(name: &str, mac: Mac, master: &str, mtu: u32, peer: &Peer) -> Result
     connection.change("create link", format!("{name:?}"), &RouteNetlinkMessage::NewLink(here), CREATE)
 }
 
-/// Makes the link of this container a port again, where its bridge was removed and is there again. None if there is no such
-/// link.
+/// Marks the link with its owner in the alias. The kernel takes no alias in the request that makes
+/// a link, so the hardware address is the mark until the alias is set.
+fn mark_veth(name: &str, mac: Mac, peer: &Peer, mark: Option<&Mark>) -> Result<(), Error> {
+    let Some(mark) = mark else { return Ok(()) };
+    let marked = set_alias(name, mac, &mark.alias());
+    if marked.is_err() {
+        let _ = remove_veth(name, mac, peer, Some(mark));
+    }
+    marked
+}
+
+/// Attaches the container's link to its bridge again after the bridge was removed and made anew.
+/// None if there is no such link.
 fn attach_again(name: &str, mac: Mac, bridge: &str, mark: Option<&Mark>) -> Option<Result<(), Error>> {
     let Ok(Ours::Here(connection, link)) = find(None, name, mac) else { return None };
     if link.master.is_some() || link.alias.is_none() || link.alias != mark.map(Mark::alias) {
         return None;
     }
-    let attach = || {
-        let what = format!("link {name:?} to bridge {bridge:?}");
-        let master =
-            connection.link(bridge)?.ok_or_else(|| connection.error("attach", &what, Errno::ENODEV))?;
-        let port = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).controller(master.index).build();
-        connection.change("attach", what, &RouteNetlinkMessage::SetLink(port), 0)
-    };
-    Some(attach())
+    Some(attach(&connection, &link, bridge))
+}
+
+/// Attaches a link to a bridge.
+fn attach(connection: &Connection, link: &Link, bridge: &str) -> Result<(), Error> {
+    let what = format!("link {:?} to bridge {bridge:?}", link.name);
+    let master = connection.link(bridge)?.ok_or_else(|| connection.error("attach", &what, Errno::ENODEV))?;
+    let port = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).controller(master.index).build();
+    connection.change("attach", what, &RouteNetlinkMessage::SetLink(port), 0)
 }
 
 fn delete(connection: &Connection, link: &Link) -> Result<(), Error> {
     unless_gone(removal::remove(connection, link))
 }
 
-/// Switches something on at a port of a bridge.
+/// Enables a setting of a bridge port.
 fn set_port(what: &'static str, link: &str, mac: Mac, set: InfoBridgePort) -> Result<(), Error> {
     let (connection, link) = need("set", what, None, link, mac)?;
     let port = LinkMessageBuilder::<LinkUnspec>::new()
         .index(link.index)
         .set_port_kind(InfoPortKind::Bridge)
         .set_port_data(InfoPortData::BridgePort(vec![set]));
-    // Only RTM_NEWLINK carries a port's own settings; without NLM_F_CREATE it changes an existing link.
+    // Only RTM_NEWLINK carries the settings of a port. Without NLM_F_CREATE it changes an existing
+    // link.
     let message = RouteNetlinkMessage::NewLink(port.build());
     connection.change("set", format!("{what} on link {:?}", link.name), &message, 0)
 }
 
-fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer) -> Result<Condition, Error> {
-    let name = &link.name;
+/// Compares the bridge that a link is attached to with the wanted one.
+fn compare_port(connection: &Connection, link: &Link, master: &str) -> Result<Condition, Error> {
     let bridge = connection.link(master)?.map(|bridge| bridge.index);
-    let port = format!("link {name:?} as a port of {master:?}");
-    match link.master {
-        None => return Ok(Condition::Missing(port)),
-        other if other != bridge => return Ok(Condition::Different(port)),
-        _ => {}
+    let port = format!("link {:?} as a port of {master:?}", link.name);
+    Ok(match link.master {
+        None => Condition::Missing(port),
+        other if other != bridge => Condition::Different(port),
+        _ => Condition::Present,
+    })
+}
+
+fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer) -> Result<Condition, Error> {
+    match compare_port(connection, link, master)? {
+        Condition::Present => {}
+        other => return Ok(other),
     }
     let there = format!("link {:?} in {}", peer.name, peer.namespace.display());
     Ok(match find(Some(&peer.namespace), &peer.name, peer.mac)? {

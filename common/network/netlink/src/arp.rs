@@ -1,6 +1,7 @@
-//! ARP on a link: whether somebody has an address (RFC 826, RFC 5227).
+//! ARP on a link: whether another station has an address (RFC 826, RFC 5227).
 //!
-//! The kernel closes such a socket only after all packets under way are through, which takes some 10 ms.
+//! The kernel closes an ARP socket only after all packets in flight were delivered. This takes
+//! about 10 ms.
 
 use std::net::Ipv4Addr;
 
@@ -8,10 +9,10 @@ use nix::libc;
 
 use crate::{Error, Link, Mac, wire::Wire};
 
-/// What all packets of ARP for IPv4 on Ethernet begin with.
+/// The first bytes of every ARP packet for IPv4 on Ethernet.
 const KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
-/// The question for the owner of `wanted`, of a station that has no address yet.
+/// An ARP probe for `wanted`, sent by a station that has no address yet.
 fn probe(own: Mac, wanted: Ipv4Addr) -> [u8; 28] {
     let mut packet = [0; 28];
     packet[..6].copy_from_slice(&KIND);
@@ -21,7 +22,7 @@ fn probe(own: Mac, wanted: Ipv4Addr) -> [u8; 28] {
     packet
 }
 
-/// Whether the packet tells that another station has the address, or is about to take it.
+/// Whether the packet says that another station has the address, or is about to take it.
 fn claims(packet: &[u8], own: Mac, address: Ipv4Addr) -> bool {
     let field = |from: usize, to: usize| packet.get(from..to).unwrap_or_default();
     let sender = field(14, 18);
@@ -29,11 +30,11 @@ fn claims(packet: &[u8], own: Mac, address: Ipv4Addr) -> bool {
     field(0, 6) == KIND && field(8, 14) != own.0 && (sender == address.octets() || probes)
 }
 
-/// Whether somebody on this link of ours has the address (RFC 5227, 2.1.1, Probe Details). Takes a tenth of a second where
-/// nobody has.
+/// Whether another station on this link has the address (RFC 5227, 2.1.1, Probe Details). Takes 0.1
+/// s if nobody answers.
 ///
 /// # Errors
-/// When the link cannot be asked.
+/// When the probe cannot be sent, or the answers cannot be read.
 pub fn is_in_use(link: &Link, address: Ipv4Addr) -> Result<bool, Error> {
     let Some(mac) = link.mac else { return Ok(false) };
     let wire = Wire::open(link.index, libc::ETH_P_ARP as u16, &[]);

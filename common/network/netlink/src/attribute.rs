@@ -1,39 +1,40 @@
-//! Netlink attributes: built as a tree, written, and found again in the kernel's messages.
+//! Netlink attributes: builds them as a tree, writes them, and finds them in the kernel's messages.
 
 const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
 const HEADER: usize = 4;
 
-/// One attribute. Numbers in nfnetlink are big-endian; values of packet fields have the byte order of packets.
+/// One attribute. Numbers in nfnetlink are big-endian. Values of packet fields have the byte order
+/// of packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attribute {
-    /// Its type and its value.
+    /// The type and the value.
     Bytes(u16, Vec<u8>),
-    /// Its type and the attributes in it.
+    /// The type and the nested attributes.
     Nested(u16, Vec<Attribute>),
 }
 
 impl Attribute {
-    /// A string, with a zero byte at its end.
+    /// A string. A zero byte is appended.
     pub fn string(kind: u16, text: &str) -> Self {
         let mut bytes = text.as_bytes().to_vec();
         bytes.push(0);
         Self::Bytes(kind, bytes)
     }
 
-    /// A number, big-endian.
+    /// A 32-bit number, written big-endian.
     pub fn number(kind: u16, value: u32) -> Self {
         Self::Bytes(kind, value.to_be_bytes().to_vec())
     }
 
-    /// Its type.
+    /// The type of the attribute.
     pub fn kind(&self) -> u16 {
         match self {
             Self::Bytes(kind, _) | Self::Nested(kind, _) => *kind,
         }
     }
 
-    /// Appends it to a message, padded to four bytes.
+    /// Appends the attribute to a message, padded to four bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend([0; HEADER]);
@@ -47,7 +48,7 @@ impl Attribute {
                 kind | NESTED
             }
         };
-        // None of our attributes comes near the limit of 64 KiB.
+        // No attribute of ours comes near the limit of 64 KiB.
         let length = (out.len() - start) as u16;
         out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         out[start + 2..start + HEADER].copy_from_slice(&kind.to_ne_bytes());
@@ -55,7 +56,7 @@ impl Attribute {
     }
 }
 
-/// The attributes in a message of the kernel: their types, without flags, and payloads.
+/// The attributes in a message of the kernel: each one's type, without flags, and its payload.
 pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
@@ -66,23 +67,23 @@ pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The payload of the attribute of this type.
+/// The payload of the first attribute of this type.
 pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     read(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
-/// A number.
+/// Reads a big-endian 32-bit number. None if the payload has another length.
 pub fn number(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
-/// A string, without the zero byte at its end.
+/// Reads a string, without the zero byte at its end.
 pub fn string(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
-/// Whether the kernel's `bytes` contain all of `ours`. The kernel adds attributes of its own (handles, counters,
-/// defaults), but a list must have the same number of members.
+/// Whether the kernel's `bytes` contain all of `ours`. The kernel may add attributes of its own
+/// (handles, counters, defaults), but a list must have the same number of members.
 pub fn covers(bytes: &[u8], ours: &[Attribute]) -> bool {
     const LIST_MEMBER: u16 = 1;
     let is_list = ours.len() > 1 && ours.iter().all(|attribute| attribute.kind() == LIST_MEMBER);
@@ -90,7 +91,7 @@ pub fn covers(bytes: &[u8], ours: &[Attribute]) -> bool {
         return false;
     }
     ours.iter().enumerate().all(|(at, attribute)| {
-        // The third one of a type is compared with the third.
+        // Compare the n-th attribute of a type with the n-th of the same type.
         let before = ours[..at].iter().filter(|other| other.kind() == attribute.kind()).count();
         let found = read(bytes).filter(|(kind, _)| *kind == attribute.kind()).nth(before);
         match (attribute, found) {

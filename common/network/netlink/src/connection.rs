@@ -15,8 +15,8 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::AddressMessage,
         link::{
-            InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-            LinkMessage,
+            InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask,
+            LinkFlags, LinkInfo, LinkMessage,
         },
         route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
     },
@@ -24,7 +24,7 @@ use rtnetlink::{
 
 use crate::{Address, Error, Family, Mac, Refusal, Request, Route, Socket, errno_of, mark, namespace};
 
-/// The interface `lo` is the first in every namespace.
+/// The index of `lo`, the first interface in every namespace.
 const LOOPBACK: u32 = 1;
 
 /// A connection to the kernel's rtnetlink in one network namespace.
@@ -34,7 +34,7 @@ pub struct Connection {
     pub(crate) namespace: Option<PathBuf>,
 }
 
-/// An interface, as far as the tools need it.
+/// An interface, with the properties that the tools need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Its index.
@@ -45,34 +45,39 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Its MTU, in bytes.
     pub mtu: u32,
-    /// Whether it is set up.
+    /// Whether the interface is up.
     pub up: bool,
-    /// The index of the bridge that it is a port of.
+    /// The index of the bridge that it is attached to.
     pub master: Option<u32>,
-    /// Whether it is a port of a bridge that sends frames back the way they came.
+    /// Whether it is a bridge port in hairpin mode: the bridge may send a frame back out of the
+    /// port it came in by.
     pub hairpin: bool,
-    /// Whether it is a port of a bridge that is kept apart from others of the kind.
+    /// Whether it is an isolated bridge port: it exchanges no frames with other isolated ports.
     pub isolated: bool,
-    /// Whether it is a bridge itself.
+    /// Whether it is a bridge.
     pub bridge: bool,
+    /// The index of the link that a VXLAN sends its packets over, if one is set.
+    pub under: Option<u32>,
     /// Its alias: a note for people, and a mark for its owner.
     pub alias: Option<String>,
 }
 
 thread_local! {
-    /// The connections of this thread, by the inode of the namespace; none for the thread's own namespace. They keep
-    /// their namespace, so its inode is not reused meanwhile.
+    /// The connections of this thread, by the inode of the namespace. None stands for the thread's
+    /// own namespace. A connection keeps its namespace alive, so the inode is not reused while the
+    /// connection is here.
     static CONNECTIONS: RefCell<Vec<(Option<u64>, Connection)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How often a list is requested again when it changes meanwhile.
+/// How often a list is requested again if it changes during the dump.
 const ATTEMPTS: usize = 100;
 
-/// A route with a shorter prefix is one of all packets to the outside: a VPN splits the default route so.
+/// A route whose prefix is shorter than this, in bits, counts as a default route. VPNs split the default
+/// route into routes with short prefixes.
 pub const WAY_OUT: u8 = 4;
 
-/// Addresses far away, in networks that nobody has, so that hardly a route of its own leads to one: those of examples (RFC
-/// 5737), of measurements (RFC 2544), and a reserved one (RFC 1112).
+/// Addresses in networks that nobody uses, so hardly any host has a specific route to them: for
+/// examples (RFC 5737), for benchmarks (RFC 2544), and reserved (RFC 1112).
 const FAR: [Ipv4Addr; 5] = [
     Ipv4Addr::new(192, 0, 2, 251),
     Ipv4Addr::new(198, 51, 100, 251),
@@ -81,13 +86,17 @@ const FAR: [Ipv4Addr; 5] = [
     Ipv4Addr::new(240, 0, 0, 251),
 ];
 
-/// What the kernel says where no route leads: nothing does, a route says so, or forwarding is off.
+/// The kernel's errors when there is no route: no route matches, a route forbids it, or forwarding
+/// is off.
 const NO_ROUTE: [Errno; 5] =
     [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EXDEV];
 
 impl Connection {
-    /// The connection to the namespace at this path, or to this thread's own if there is none. Each thread makes it
-    /// once, and must not change its own namespace afterwards. It is made again after a lost answer.
+    /// Opens the connection to the namespace at this path, or to this thread's own namespace if the
+    /// path is None.
+    ///
+    /// Each thread makes a connection once and reuses it. The thread must not change its own
+    /// namespace afterwards. A connection is replaced after an answer was lost.
     ///
     /// # Errors
     /// When the namespace cannot be entered, or no socket can be opened.
@@ -114,7 +123,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// A connection to the thread's current namespace. It is not kept for others.
+    /// Opens a connection to the thread's current namespace. It is not reused by later calls.
     ///
     /// # Errors
     /// When no socket can be opened.
@@ -146,7 +155,7 @@ impl Connection {
         answer.into_iter().map(|(kind, payload)| read(kind, &payload)).collect()
     }
 
-    /// Has the kernel change something, and waits for its answer.
+    /// Sends a request that changes something, and waits for the kernel's answer.
     pub(crate) fn change(
         &self,
         verb: &'static str,
@@ -157,7 +166,7 @@ impl Connection {
         self.ask(message, flags | NLM_F_ACK).map(drop).map_err(|refusal| self.error(verb, object, refusal))
     }
 
-    /// Lists what the request asks for.
+    /// Lists the objects that the request asks for.
     pub(crate) fn list(
         &self,
         what: &str,
@@ -173,7 +182,7 @@ impl Connection {
         answer.map_err(|refusal| self.error("list", what, refusal))
     }
 
-    /// The single interface that the request asks for; none if it does not exist.
+    /// The one interface that the request asks for. None if it does not exist.
     fn one(&self, object: impl Into<String>, message: LinkMessage) -> Result<Option<Link>, Error> {
         match self.ask(&RouteNetlinkMessage::GetLink(message), 0) {
             Ok(answer) => match answer.into_iter().next() {
@@ -185,7 +194,7 @@ impl Connection {
         }
     }
 
-    /// The interface with this name; none if it does not exist.
+    /// The interface with this name. None if it does not exist.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -193,6 +202,16 @@ impl Connection {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.one(format!("link {name:?}"), message)
+    }
+
+    /// The interface with this index. None if it does not exist.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn link_at(&self, index: u32) -> Result<Option<Link>, Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.one(format!("link {index}"), message)
     }
 
     /// All interfaces.
@@ -212,7 +231,7 @@ impl Connection {
         Ok(links.into_iter().filter(|link| link.master == Some(bridge)).collect())
     }
 
-    /// The links that the kernel lists under `filter`.
+    /// The links that match `filter`.
     fn links(&self, filter: Option<LinkAttribute>, what: &str) -> Result<Vec<Link>, Error> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -225,7 +244,7 @@ impl Connection {
         Ok(links.collect())
     }
 
-    /// The IPv4 addresses of the interface with this index; of all of them without one.
+    /// The IPv4 addresses of the interface with this index, or of all interfaces if it is None.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -233,7 +252,7 @@ impl Connection {
         self.addresses_of(AddressFamily::Inet, link)
     }
 
-    /// The same of IPv6.
+    /// Like [`Connection::addresses`], for IPv6.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -253,8 +272,8 @@ impl Connection {
         Ok(found.filter(|address| link.is_none_or(|index| address.link == index)).collect())
     }
 
-    /// The routes for IPv4 packets by the interface with this index, or by all of them, but not those to the host's own
-    /// addresses.
+    /// The IPv4 routes over the interface with this index, or over all interfaces if it is None.
+    /// The routes to the host's own addresses are left out.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -262,7 +281,7 @@ impl Connection {
         self.routes_of(AddressFamily::Inet, link)
     }
 
-    /// The same for IPv6 packets.
+    /// Like [`Connection::routes`], for IPv6.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -270,7 +289,7 @@ impl Connection {
         self.routes_of(AddressFamily::Inet6, link)
     }
 
-    /// Whether packets for ::1 that come in by this link are for this host.
+    /// Whether packets to ::1 that arrive on this link are delivered to this host.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -302,8 +321,9 @@ impl Connection {
         Ok(found.collect())
     }
 
-    /// The route by which this host sends packets to an address, as the rules and tables say; none if there is none. The kernel
-    /// looks it up, so the number of routes does not matter.
+    /// The route that this host uses for packets to an address, by its rules and routing tables.
+    /// None if there is no route. The kernel looks the route up, so the number of routes does not
+    /// matter.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -311,7 +331,8 @@ impl Connection {
         self.looked_up(address, None)
     }
 
-    /// The same, for packets that come from `source` by the interface with this index, and are forwarded.
+    /// Looks a route up. With `from`, it is the route of forwarded packets that arrive on the
+    /// interface with this index from this address.
     fn looked_up(&self, to: Ipv4Addr, from: Option<(u32, Ipv4Addr)>) -> Result<Option<Route>, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
@@ -335,8 +356,8 @@ impl Connection {
         }
     }
 
-    /// The MTU of the way out, in bytes: of the interface by which packets go to where no other route leads. `from` is a bridge
-    /// and an address of its subnet: their packets may have a way of their own.
+    /// The MTU of the default route's interface, in bytes. `from` is the index of a bridge and an
+    /// address of its subnet: policy routing may send packets from there another way.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -351,24 +372,20 @@ impl Connection {
             }
         }
         let Some(index) = out.and_then(|route| route.link) else { return Ok(None) };
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        Ok(self.one(format!("link {index}"), message)?.map(|link| link.mtu))
+        Ok(self.link_at(index)?.map(|link| link.mtu))
     }
 
     /// The name of the interface with this index.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no such interface.
     pub fn name(&self, index: u32) -> Result<String, Error> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        let object = || format!("link {index}");
-        let link = self.one(object(), message)?;
-        link.map(|link| link.name).ok_or_else(|| self.error("look for", object(), Errno::ENODEV))
+        let link = self.link_at(index)?;
+        link.map(|link| link.name)
+            .ok_or_else(|| self.error("look for", format!("link {index}"), Errno::ENODEV))
     }
 
-    /// Sets up `lo`, which every namespace has from the start, and gives it an alias.
+    /// Sets `lo` up and gives it an alias. Every namespace has `lo` from the start.
     ///
     /// # Errors
     /// When the kernel refuses it.
@@ -378,7 +395,8 @@ impl Connection {
     }
 }
 
-/// A message of the kernel. An unreadable one is an error, because the object that it describes exists.
+/// Parses a message of the kernel. An unreadable message is an error, because the object that it
+/// describes exists.
 fn read(kind: u16, payload: &[u8]) -> Result<RouteNetlinkMessage, Refusal> {
     let mut header = NetlinkHeader::default();
     header.message_type = kind;
@@ -387,12 +405,17 @@ fn read(kind: u16, payload: &[u8]) -> Result<RouteNetlinkMessage, Refusal> {
 }
 
 impl Link {
-    /// Whether it is a bridge of ours: it has the hardware address that follows from its name.
+    /// Whether this is a bridge of ours: its hardware address has our mark.
     pub fn is_our_bridge(&self) -> bool {
-        self.mac == Some(Mac::derive("", &self.name))
+        self.is_of_host()
     }
 
-    /// Whether it carries a mark of ours.
+    /// Whether this link serves all containers of a bridge: the bridge itself, or its VXLAN.
+    pub fn is_of_host(&self) -> bool {
+        self.mac.is_some_and(|mac| mac.is_of_host(&self.name))
+    }
+
+    /// Whether the link has a mark of ours.
     pub fn is_marked(&self) -> bool {
         self.alias.as_deref().is_some_and(mark::is_ours)
     }
@@ -410,6 +433,7 @@ impl From<LinkMessage> for Link {
             hairpin: false,
             isolated: false,
             bridge: false,
+            under: None,
             alias: None,
         };
         for attribute in message.attributes {
@@ -427,6 +451,13 @@ impl From<LinkMessage> for Link {
                             _ => false,
                         })
                     };
+                    link.under = infos.iter().find_map(|info| match info {
+                        LinkInfo::Data(InfoData::Vxlan(data)) => data.iter().find_map(|one| match one {
+                            InfoVxlan::Link(index) if *index != 0 => Some(*index),
+                            _ => None,
+                        }),
+                        _ => None,
+                    });
                     link.hairpin = port_is(InfoBridgePort::HairpinMode(true));
                     link.isolated = port_is(InfoBridgePort::Isolated(true));
                 }

@@ -5,7 +5,7 @@ use operation::{Cause, Place};
 
 use crate::Refusal;
 
-/// What the kernel refused, on which object, in which namespace.
+/// A refusal by the kernel: of which operation, on which object, in which namespace.
 #[derive(Debug, thiserror::Error)]
 #[error("{verb} {object}{}: {}{}", place(.namespace.as_deref()), .source.desc(), words(.text.as_deref()))]
 pub struct Error {
@@ -37,13 +37,13 @@ impl Error {
         self
     }
 
-    /// The system's error behind it.
+    /// The underlying errno.
     pub fn errno(&self) -> Errno {
         self.source
     }
 }
 
-/// The system's number of an error.
+/// The errno of an [`std::io::Error`].
 pub fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
@@ -56,7 +56,7 @@ impl From<Error> for operation::Error {
             Some(_) => Cause::Explained(source, format!("{}{}", source.desc(), words(text.as_deref()))),
             None => Cause::System(source),
         };
-        // Netlink knows of no files: what is read-only is a variable below /proc/sys.
+        // Netlink knows no files, so EROFS can only come from a variable below /proc/sys.
         let place = if source == Errno::EROFS { Place::Sysctl } else { Place::Network };
         Self::new(verb, object, cause).of(place)
     }

@@ -1,4 +1,5 @@
-//! What others change in this network namespace, told by the kernel: removed rules, links, addresses, routes.
+//! Listens to the kernel for what others change in this network namespace: rules, links, addresses
+//! and routes.
 
 use std::{
     collections::HashSet,
@@ -51,27 +52,27 @@ const OF_TABLE: u16 = 1;
 
 const BUFFER: usize = 1 << 16;
 
-/// Two sockets that the kernel tells what changed.
+/// The two netlink sockets that receive notifications.
 pub struct Events {
     route: sys::Socket,
     netfilter: sys::Socket,
-    /// The links whose routes matter; those of others come and go by the thousand.
+    /// The links whose routes matter. Other routes may change by the thousand.
     links: HashSet<u32>,
 }
 
-/// What was heard.
+/// What the notifications say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// Nothing that takes away what stood.
+    /// Nothing of ours was removed.
     Nothing,
-    /// Something may be missing now.
+    /// Something of ours may be missing now.
     Change,
-    /// The kernel had to leave something out: anything may have changed.
+    /// The kernel dropped notifications, so anything may have changed.
     Lost,
 }
 
 impl Events {
-    /// Listens from now on, in this thread's network namespace.
+    /// Starts to listen in this thread's network namespace.
     ///
     /// # Errors
     /// When no socket can be opened, or the kernel does not let this process listen.
@@ -101,17 +102,17 @@ impl Events {
         })
     }
 
-    /// The sockets, to wait for.
+    /// The sockets to poll.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.route.as_fd(), self.netfilter.as_fd()]
     }
 
-    /// From now on routes matter that lead by one of these links.
+    /// Reports changes of routes over these links from now on.
     pub fn watch_routes_of(&mut self, links: impl IntoIterator<Item = u32>) {
         self.links = links.into_iter().collect();
     }
 
-    /// Takes all that was told so far. Does not wait.
+    /// Reads all pending notifications without waiting.
     ///
     /// # Errors
     /// When a socket cannot be read.
@@ -134,15 +135,15 @@ impl Events {
         match frame.kind {
             NEW_LINK | DEL_LINK | DEL_ADDRESS | NEW_NETCONF => true,
             DEL_ROUTE => by_ours(),
-            // The route that was replaced is not told.
+            // The kernel sends no notification about the route that was replaced.
             NEW_ROUTE => frame.flags & NLM_F_REPLACE != 0,
             _ => false,
         }
     }
 }
 
-/// Whether a rule, or what it stands in, went; whether something was put into the table that is ours; or whether another one got
-/// a chain or a rule, or a policy, that may drop what ours lets through.
+/// Whether a rule, or its table, chain or set, was removed; something was added to our table; or
+/// another table got a chain, rule or policy that may drop packets which ours accepts.
 fn concerns_rules(frame: &Frame<'_>) -> bool {
     let [subsystem, kind] = frame.kind.to_be_bytes();
     if subsystem != SUBSYSTEM_NFTABLES {

@@ -7,12 +7,12 @@ use operation::words;
 
 use crate::{LinkOperation, PROTOCOL, apply::LOOPBACK_METRIC, guard, mark, sysctl};
 
-/// The name that `ip netns` has for the namespace, or its path.
+/// The name of the namespace in `ip netns`, or its path.
 fn name_of(namespace: &Path) -> String {
     namespace.strip_prefix("/run/netns").unwrap_or(namespace).to_string_lossy().into_owned()
 }
 
-/// `ip`, in a namespace.
+/// An `ip` command, run in a namespace.
 fn ip(namespace: Option<&Path>) -> Vec<String> {
     match namespace {
         None => vec!["ip".into()],
@@ -21,14 +21,26 @@ fn ip(namespace: Option<&Path>) -> Vec<String> {
     }
 }
 
+/// The `sysctl` command that enables IPv6 on a link.
+fn ipv6_on(namespace: Option<&Path>, link: &str) -> String {
+    let variable = |name| format!("{}=0", sysctl::Conf::of_ipv6(link, name).name());
+    let set = words(["sysctl".to_owned(), "-w".to_owned()].into_iter().chain(sysctl::OFF.map(variable)));
+    match namespace {
+        None => set,
+        Some(path) => format!("{} {set}", words(["nsenter", &format!("--net={}", path.display())])),
+    }
+}
+
 impl LinkOperation {
-    /// The command lines for it.
+    /// The command lines that have the effect of this operation.
     pub(crate) fn commands(&self) -> Vec<String> {
         if let Self::GuardLoopback { link, .. } = self {
             return guard::commands(link);
         }
         let alias = match self {
-            Self::BridgeAdd { name, .. } => Some((name, mark::shared().to_owned())),
+            Self::BridgeAdd { name, .. } | Self::VxlanAdd { name, .. } => {
+                Some((name, mark::shared().to_owned()))
+            }
             Self::VethAdd { name, mark: Some(mark), .. } => Some((name, mark.alias())),
             _ => None,
         };
@@ -51,19 +63,17 @@ impl LinkOperation {
                 let there = ["peer", "name", &peer.name, "address", &peer_mac, "mtu", &mtu];
                 line(None, &[&here[..], &["type", "veth"], &there, &["netns", &namespace]].concat())
             }
+            Self::VxlanAdd { name, mac, id, port, local, by, master, mtu } => {
+                let by = by.as_ref().map(|by| format!(" dev {by}")).unwrap_or_default();
+                let link =
+                    format!("link add {name} address {mac} mtu {mtu} master {master} type vxlan id {id}");
+                let link = format!("{link} dstport {port} local {local} nolearning proxy{by}");
+                line(None, &link.split(' ').collect::<Vec<_>>())
+            }
             Self::Ipv6Off { link, .. } => {
                 words(["sysctl", "-w", &format!("{}=1", sysctl::Conf::disable_ipv6(link).name())])
             }
-            Self::Ipv6On { namespace, link, .. } => {
-                let variable = |name| format!("{}=0", sysctl::Conf::of_ipv6(link, name).name());
-                let set = words(["sysctl", "-w", &variable("accept_ra"), &variable("disable_ipv6")]);
-                match namespace {
-                    None => set,
-                    Some(path) => {
-                        format!("{} {set}", words(["nsenter", &format!("--net={}", path.display())]))
-                    }
-                }
-            }
+            Self::Ipv6On { namespace, link, .. } => ipv6_on(namespace.as_deref(), link),
             Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
             Self::Isolate { link, .. } => words(["bridge", "link", "set", "dev", link, "isolated", "on"]),
             Self::GuardLoopback { link, .. } => guard::commands(link).concat(),
@@ -72,8 +82,13 @@ impl LinkOperation {
                 let route = ["-6", "route", "add", "local", "::1", "dev", link, "table", "local"];
                 line(None, &[&route[..], &["metric", &metric, "proto", &by]].concat())
             }
+            Self::NdpProxy { link, address } => {
+                let (address, by) = (address.to_string(), PROTOCOL.to_string());
+                line(None, &["-6", "neighbour", "add", "proxy", &address, "dev", link, "protocol", &by])
+            }
             Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
-            // Without the protocol that marks it: `ip` has a word for that only from iproute2 6.3 on.
+            // Leaves out the protocol that marks the address: `ip` has an option for it only since
+            // iproute2 6.3.
             Self::AddressAdd { namespace, link, address: address @ IpNet::V6(_), .. } => {
                 line(namespace.as_deref(), &["address", "add", &address.to_string(), "nodad", "dev", link])
             }
@@ -101,7 +116,7 @@ impl LinkOperation {
 mod tests {
     use crate::{LinkOperation, Mac, Mark, PROTOCOL, Peer};
 
-    fn examples(namespace: &str) -> [LinkOperation; 9] {
+    fn examples(namespace: &str) -> [LinkOperation; 10] {
         let mac = |last| Mac([2, 0, 0, 0, 0, last]);
         let [link, peer] = ["v3fa1", "eth0"].map(str::to_owned);
         [
@@ -113,6 +128,16 @@ mod tests {
                 mtu: 1500,
                 peer: Peer { name: peer.clone(), mac: mac(3), namespace: namespace.into() },
                 mark: Some(Mark::new("web", Some("0123456789abcdef"))),
+            },
+            LinkOperation::VxlanAdd {
+                name: "x0123456789".into(),
+                mac: mac(4),
+                id: 42,
+                port: 4789,
+                local: [192, 0, 2, 1].into(),
+                by: None,
+                master: "front".into(),
+                mtu: 1450,
             },
             LinkOperation::Ipv6Off { link: link.clone(), mac: mac(2) },
             LinkOperation::Hairpin { link: link.clone(), mac: mac(2) },
@@ -148,6 +173,9 @@ mod tests {
                 "ip link add v3fa1 address 02:00:00:00:00:02 mtu 1500 master stave0 type veth \
                  peer name eth0 address 02:00:00:00:00:03 mtu 1500 netns web",
                 "ip link set v3fa1 alias 'stave web 0123456789abcdef'",
+                "ip link add x0123456789 address 02:00:00:00:00:04 mtu 1450 master front type vxlan id 42 \
+                 dstport 4789 local 192.0.2.1 nolearning proxy",
+                "ip link set x0123456789 alias stave",
                 "sysctl -w net.ipv6.conf.v3fa1.disable_ipv6=1",
                 "bridge link set dev v3fa1 hairpin on",
                 "bridge link set dev v3fa1 isolated on",

@@ -1,4 +1,5 @@
-//! The frame of netlink messages (linux/netlink.h): a header of sixteen bytes, and the kernel's answer in it.
+//! The framing of netlink messages (linux/netlink.h): a 16-byte header, and the kernel's
+//! acknowledgement.
 
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR};
@@ -6,13 +7,13 @@ use rtnetlink::packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_
 use crate::{Refusal, attribute};
 
 const HEADER: usize = 16;
-/// The text in an error's attributes (`NLMSGERR_ATTR_MSG`).
+/// The attribute with an error's text (`NLMSGERR_ATTR_MSG`).
 const ERROR_TEXT: u16 = 1;
 
 /// A message to the kernel: its type, its flags, and the content after the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The type.
+    /// The message type.
     pub kind: u16,
     /// The flags; `NLM_F_REQUEST` is always added.
     pub flags: u16,
@@ -21,7 +22,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Appends it to a datagram.
+    /// Appends the message to a datagram.
     pub(crate) fn write(&self, sequence: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend([0; 4]);
@@ -36,7 +37,7 @@ impl Request {
     }
 }
 
-/// One received message.
+/// A received message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame<'a> {
     pub(crate) kind: u16,
@@ -54,7 +55,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 impl<'a> Frame<'a> {
-    /// The first message of a datagram, and the rest; none if there is no whole message.
+    /// The first message of a datagram, and the rest. None if no complete message is left.
     fn first(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let length = word(bytes, 0)? as usize;
         let frame = Self {
@@ -66,17 +67,19 @@ impl<'a> Frame<'a> {
         Some((frame, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
     }
 
-    /// The number of the kernel's error, or 0 for none. None for a message with content. Allocates nothing.
+    /// The errno of the kernel's answer, or 0 for success. None for a message with content. Does
+    /// not allocate.
     pub(crate) fn code(&self) -> Option<i32> {
         match self.kind {
             NLMSG_ERROR => word(self.payload, 0).map(|code| (code as i32).saturating_neg()),
-            // An end without a code is the end of a list.
+            // NLMSG_DONE without a code ends a list.
             NLMSG_DONE => Some(word(self.payload, 0).map_or(0, |code| (code as i32).saturating_neg())),
             _ => None,
         }
     }
 
-    /// The kernel's answer to the request: done, or why not. None for a message with content.
+    /// The kernel's acknowledgement of a request: success or a refusal. None for a message with
+    /// content.
     pub(crate) fn verdict(&self) -> Option<Result<(), Refusal>> {
         let is_error = self.kind == NLMSG_ERROR;
         let Some(code) = self.code() else {
@@ -85,7 +88,7 @@ impl<'a> Frame<'a> {
         if code == 0 {
             return Some(Ok(()));
         }
-        // An error repeats the request's header, and the whole request if the answer is not capped.
+        // An error repeats the request's header, or the whole request if the answer is not capped.
         let repeated = match (is_error, self.flags & NLM_F_CAPPED != 0) {
             (false, _) => Some(0),
             (true, true) => Some(HEADER),
@@ -100,7 +103,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The messages of a datagram. An incomplete message is an error, and the last item.
+/// The messages of a datagram. An incomplete message yields an error and ends the iteration.
 pub(crate) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Result<Frame<'_>, Errno>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {

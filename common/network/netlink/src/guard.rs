@@ -1,13 +1,15 @@
-//! The guard of 127.0.0.0/8 where `route_localnet` is on: a classifier of tc.
+//! A tc classifier that protects 127.0.0.0/8 where `route_localnet` is on.
 //!
-//! Where `route_localnet` is on, the neighbours on that link could talk to services on this host's loopback
-//! (CVE-2020-8558). A rule of nf_tables against it goes with `nft flush ruleset`, which restarting a firewall does. A
-//! classifier belongs to its link, and stays as long as the link does.
+//! With `route_localnet`, neighbours on the link could reach services on this host's loopback
+//! (CVE-2020-8558). An nf_tables rule against this would be lost with `nft flush ruleset`, which a
+//! firewall runs when it restarts. A classifier belongs to its link and stays as long as the link
+//! does.
 //!
-//! On a bridge of ours each port has one. On the bridge itself it would come too late: with br_netfilter, the answer of a
-//! container to 127.0.0.1 is translated back, and has that destination, before the bridge receives it. On a bridge of
-//! others, whose ports come and go without us, it stands on the bridge all the same. There, with br_netfilter, ports on
-//! 127.0.0.1 do not answer.
+//! On a bridge of ours, each port has a classifier. On the bridge itself it would act too late:
+//! with br_netfilter, a container's answer to 127.0.0.1 is translated back before the bridge
+//! receives it, and then has that destination. On another program's bridge, ports come and go
+//! without our knowledge, so the classifier is on the bridge. With br_netfilter, ports published on
+//! 127.0.0.1 do not answer there.
 
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
@@ -30,7 +32,7 @@ const TCA_BPF_OPS_LEN: u16 = 4;
 const TCA_BPF_OPS: u16 = 5;
 const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
-/// What the program answers for a packet that goes on to the next classifier, and for one that is dropped.
+/// The return values of the program: continue with the next classifier, or drop the packet.
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 const TC_ACT_SHOT: u32 = 2;
 // linux/pkt_sched.h
@@ -41,14 +43,16 @@ const EGRESS: u32 = 0xffff_fff3;
 /// `struct tcmsg`.
 const TCMSG: usize = 20;
 
-/// Its place among the classifiers of a link, and its name there: both the number that marks our addresses and routes.
+/// The preference and the handle of our classifier. Both are the number that marks our addresses
+/// and routes.
 const PREFERENCE: u32 = 83;
 const HANDLE: u32 = 83;
 
 /// An instruction of classic BPF: code, jump if true, jump if false, operand.
 type Instruction = (u16, u8, u8, u32);
 
-/// Drops IPv4 packets from or to 127.0.0.0/8. (SKF_AD_OFF + SKF_AD_PROTOCOL and SKF_NET_OFF, linux/filter.h.)
+/// Drops IPv4 packets from or to 127.0.0.0/8 (SKF_AD_OFF + SKF_AD_PROTOCOL and SKF_NET_OFF,
+/// linux/filter.h).
 const PROGRAM: [Instruction; 10] = [
     (0x28, 0, 0, 0xffff_f000), // A = the protocol
     (0x15, 0, 6, 0x0800),      // IPv4, or go on
@@ -62,7 +66,7 @@ const PROGRAM: [Instruction; 10] = [
     (0x06, 0, 0, TC_ACT_SHOT),
 ];
 
-/// `struct sock_filter` for each instruction.
+/// The program as an array of `struct sock_filter`.
 fn program() -> Vec<u8> {
     let bytes = |(code, yes, no, operand): &Instruction| {
         [&code.to_ne_bytes()[..], &[*yes, *no], &operand.to_ne_bytes()].concat()
@@ -83,7 +87,7 @@ fn message(kind: u16, flags: u16, link: u32, ids: [u32; 3], attributes: &[Attrib
     Request { kind, flags, body }
 }
 
-/// A message about the guard. Its preference, and that it looks at packets of all protocols (ETH_P_ALL), stand in one number.
+/// A message about the guard. One number holds its preference and its protocol, which is ETH_P_ALL.
 fn about(kind: u16, flags: u16, link: u32, attributes: &[Attribute]) -> Request {
     let all_protocols = u32::from(3_u16.to_be());
     message(kind, flags, link, [HANDLE, INGRESS, PREFERENCE << 16 | all_protocols], attributes)
@@ -99,7 +103,7 @@ fn options() -> Vec<Attribute> {
 fn classifiers(connection: &Connection, link: u32, parent: u32) -> Result<Vec<Vec<u8>>, Refusal> {
     let list = message(RTM_GETTFILTER, NLM_F_DUMP, link, [0, parent, 0], &[]);
     match connection.socket.request(&list) {
-        // Without the discipline there is none.
+        // Without the queueing discipline there are no classifiers.
         Err(refusal) if matches!(refusal.errno, Errno::ENOENT | Errno::EINVAL) => Ok(Vec::new()),
         listed => Ok(listed?.into_iter().map(|(_, payload)| payload).collect()),
     }
@@ -112,13 +116,13 @@ fn is_ours(classifier: &[u8]) -> bool {
     of_bpf && find(attributes, TCA_OPTIONS).is_some_and(program_is)
 }
 
-/// Whether the guard stands on the link with this index.
+/// Whether the link with this index has the guard.
 pub(crate) fn stands(connection: &Connection, link: u32) -> Result<bool, Error> {
     let failed = |refusal| Error::new("list", format!("classifiers of link {link}"), refusal);
     Ok(classifiers(connection, link, INGRESS).map_err(failed)?.iter().any(|found| is_ours(found)))
 }
 
-/// Makes sure that it stands. False on a kernel that has no classifiers by BPF.
+/// Makes sure that the link has the guard. False if the kernel has no BPF classifiers.
 pub(crate) fn set(connection: &Connection, link: u32) -> Result<bool, Error> {
     if stands(connection, link)? {
         return Ok(true);
@@ -130,7 +134,7 @@ pub(crate) fn set(connection: &Connection, link: u32) -> Result<bool, Error> {
     let guard = about(RTM_NEWTFILTER, CREATE, link, &[kind, Attribute::Nested(TCA_OPTIONS, options())]);
     let ask = |request| connection.socket.request(request).map(drop);
     let made = match ask(&discipline) {
-        // Somebody's classifiers are there, on which ours relies as well.
+        // Another program made the discipline and has classifiers there. Ours uses the same one.
         Err(refusal) if refusal.errno == Errno::EEXIST => ask(&guard),
         made => made.and_then(|()| ask(&guard)),
     };
@@ -141,7 +145,7 @@ pub(crate) fn set(connection: &Connection, link: u32) -> Result<bool, Error> {
     }
 }
 
-/// Removes it, and the discipline where nobody else has a classifier there.
+/// Removes the guard, and the discipline unless another program has a classifier there.
 pub(crate) fn remove(connection: &Connection, link: u32) -> Result<(), Error> {
     let failed = |refusal| Error::new("remove", format!("classifier of link {link}"), refusal);
     if !stands(connection, link)? {
@@ -160,7 +164,7 @@ pub(crate) fn remove(connection: &Connection, link: u32) -> Result<(), Error> {
     gone(connection.socket.request(&message(RTM_DELQDISC, NLM_F_ACK, link, [CLSACT, TC_H_CLSACT, 0], &[])))
 }
 
-/// The commands that make it.
+/// The commands that set the guard up.
 pub(crate) fn commands(link: &str) -> Vec<String> {
     let instruction = |(code, yes, no, operand): &Instruction| format!("{code} {yes} {no} {operand}");
     let program: Vec<_> = PROGRAM.iter().map(instruction).collect();

@@ -1,10 +1,11 @@
-//! The kernel's netlink interface: sockets, frames and errors for all families; links, addresses and routes; the
-//! messages of nf_tables and connection tracking; and the network's sysctls.
+//! The kernel's netlink interface: sockets, frames and errors for all families; links, addresses
+//! and routes; nf_tables and connection tracking messages; and the network's sysctls.
 //!
-//! Tools change things with a [`LinkOperation`] or a [`Sysctl`], and look at them with a [`Connection`]. rtnetlink
-//! encodes and decodes the messages about links, addresses and routes. They travel over a blocking [`Socket`], like all
-//! others. A tool has one request at a time. An asynchronous connection would drop an answer that it cannot read, and
-//! would report a request that could not be sent as done.
+//! Tools change the network with a [`LinkOperation`] or a [`Sysctl`], and read it with a
+//! [`Connection`]. The rtnetlink crates encode and decode the messages about links, addresses and
+//! routes. All messages travel over a blocking [`Socket`], because a tool has one request at a
+//! time. An asynchronous connection would drop an answer that it cannot read, and would report a
+//! request that it could not send as done.
 
 mod address;
 mod apply;
@@ -21,6 +22,7 @@ mod mac;
 mod mark;
 pub mod namespace;
 pub mod ndp;
+pub mod neighbour;
 pub mod netfilter;
 mod operation;
 pub mod packets;
@@ -30,13 +32,14 @@ mod socket;
 pub mod sysctl;
 pub mod transaction;
 mod wire;
+pub mod wireguard;
 
 pub use address::{Address, Route};
 pub use connection::{Connection, Link, WAY_OUT};
 pub use error::{Error, errno_of};
 pub use events::{Events, Heard};
 pub use frame::Request;
-pub use mac::{InvalidMac, Mac, veth_name};
+pub use mac::{InvalidMac, Mac, veth_name, vxlan_name};
 pub use mark::{Mark, PROTOCOL};
 pub use operation::{LinkOperation, Peer};
 pub use picture::Picture;

@@ -1,4 +1,4 @@
-//! Work in another network namespace, and return.
+//! Runs work in another network namespace and returns.
 
 use std::{fs::File, os::fd::AsFd, path::Path, thread, time::Duration};
 
@@ -10,11 +10,12 @@ use nix::{
 
 use crate::errno_of;
 
-/// Runs `work` in the network namespace at `path`. A socket that it opens stays in that namespace, and can be used from
-/// anywhere. Afterwards the calling thread is back in its own namespace.
+/// Runs `work` in the network namespace at `path`. A socket that `work` opens stays in that
+/// namespace and can be used from anywhere. Afterwards the calling thread is back in its own
+/// namespace.
 ///
 /// # Errors
-/// When the namespace cannot be opened or entered. A path to something else is "Invalid argument".
+/// When the namespace cannot be opened or entered; EINVAL if the file is not a network namespace.
 pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
     let namespace = File::open(path).map_err(|error| errno_of(&error))?;
     away(|| {
@@ -23,14 +24,17 @@ pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T,
     })
 }
 
-/// Whether there is a file at the path, and it is no namespace: one on which a namespace was to be mounted, or was.
+/// Whether the path is a plain file, not a namespace: the mount point of a namespace that was not
+/// mounted yet, or was unmounted.
 pub(crate) fn is_plain_file(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| fstatfs(file).is_ok_and(|found| found.filesystem_type() != NSFS_MAGIC))
 }
 
-/// Runs `work`, which enters another network namespace. It runs on this thread, which then returns. If there is no way
-/// back, it runs on another thread, which ends: a process from another user namespace has no rights in its original
-/// network namespace. A panic in `work` becomes this thread's panic.
+/// Runs `work`, which enters another network namespace.
+///
+/// It runs on this thread, which returns afterwards. If this thread could not return, `work` runs
+/// on a new thread that ends afterwards: a process from another user namespace has no rights in its
+/// original network namespace. A panic in `work` is passed on to this thread.
 ///
 /// # Errors
 /// The errors of `work`; when no thread can be started.
@@ -47,11 +51,11 @@ pub fn away<T: Send>(work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T
     })
 }
 
-/// This thread's network namespace. It returns there when this is dropped.
+/// This thread's network namespace. Dropping it returns the thread there.
 struct Back(File);
 
 impl Back {
-    /// None if the thread could not return to it.
+    /// Opens the current namespace. None if the thread could not return to it.
     fn known() -> Result<Option<Self>, Errno> {
         let own = File::open("/proc/thread-self/ns/net").map_err(|error| errno_of(&error))?;
         match setns(own.as_fd(), CloneFlags::CLONE_NEWNET) {
@@ -66,7 +70,8 @@ impl Drop for Back {
     fn drop(&mut self) {
         let back = || setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET);
         let mut returned = back();
-        // The return was allowed a moment ago: a lack of memory, for example, may end.
+        // Returning was possible a moment ago, so the failure may be temporary: a lack of memory,
+        // for example.
         for _ in 0..10 {
             if returned.is_ok() {
                 return;

@@ -1,4 +1,4 @@
-//! Neighbor discovery on a link: whether somebody has an address of IPv6 (RFC 4861, RFC 4862).
+//! Neighbor discovery on a link: whether another station has an IPv6 address (RFC 4861, RFC 4862).
 
 use std::net::Ipv6Addr;
 
@@ -6,18 +6,20 @@ use nix::libc;
 
 use crate::{Error, Link, wire::Wire};
 
-/// The protocol of ICMP, and two of its messages: who has this address, and I have.
+/// The protocol number of ICMPv6, and the types of neighbor solicitation and neighbor
+/// advertisement.
 const ICMP: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
-/// No router has let through what has this limit (RFC 4861, 7.1).
+/// The hop limit of a packet that no router has forwarded (RFC 4861, 7.1).
 const HOP_LIMIT: u8 = 255;
-/// Where ICMP begins, where the address that it is about, and where that ends.
+/// Offsets in a packet: of the ICMPv6 message, of its target address, and of the end of that
+/// address.
 const HEADER: usize = 40;
 const TARGET: usize = HEADER + 8;
 const END: usize = TARGET + 16;
 
-/// The two messages alone, for a program in the kernel (its filter.rst).
+/// A socket filter that accepts only the two message types (the kernel's filter.rst).
 const FILTER: [libc::sock_filter; 7] = [
     load(6),
     jump(libc::BPF_JEQ, ICMP, 0, 4),
@@ -28,17 +30,17 @@ const FILTER: [libc::sock_filter; 7] = [
     answer(0),
 ];
 
-/// Takes the byte there.
+/// Loads the byte at this offset.
 const fn load(at: usize) -> libc::sock_filter {
     instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, at as u32)
 }
 
-/// Passes over so many instructions where the comparison holds, or does not.
+/// Skips `holds` instructions if the comparison is true, otherwise `fails` instructions.
 const fn jump(compare: u32, with: u8, holds: u8, fails: u8) -> libc::sock_filter {
     instruction(libc::BPF_JMP | compare | libc::BPF_K, holds, fails, with as u32)
 }
 
-/// Takes so much of the packet.
+/// Returns, and accepts `length` bytes of the packet.
 const fn answer(length: u32) -> libc::sock_filter {
     instruction(libc::BPF_RET | libc::BPF_K, 0, 0, length)
 }
@@ -47,14 +49,14 @@ const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
-/// The group of all stations with such an address, and its hardware address (RFC 4291, 2.7.1; RFC 2464, 7).
+/// The solicited-node multicast address, and its hardware address (RFC 4291, 2.7.1; RFC 2464, 7).
 fn group(address: Ipv6Addr) -> (Ipv6Addr, [u8; 6]) {
     let [.., a, b, c] = address.octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
     (group, [0x33, 0x33, 0xff, a, b, c])
 }
 
-/// The sum over the message and over what is about it in the header (RFC 8200, 8.1).
+/// The checksum over the message and the pseudo-header (RFC 8200, 8.1).
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let length = (message.len() as u32).to_be_bytes();
     let all = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, ICMP], message].concat();
@@ -65,7 +67,8 @@ fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// The question for the owner of `wanted`, of a station that has no address yet (RFC 4862, 5.4.2).
+/// A neighbor solicitation for `wanted`, sent by a station that has no address yet (RFC 4862,
+/// 5.4.2).
 fn probe(wanted: Ipv6Addr) -> Vec<u8> {
     let (source, (destination, _)) = (Ipv6Addr::UNSPECIFIED, group(wanted));
     let mut message = [&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0][..], &wanted.octets()].concat();
@@ -75,7 +78,7 @@ fn probe(wanted: Ipv6Addr) -> Vec<u8> {
     [&begin[..], &source.octets(), &destination.octets(), &message].concat()
 }
 
-/// Whether the packet tells that another station has the address, or is about to take it.
+/// Whether the packet says that another station has the address, or is about to take it.
 fn claims(packet: &[u8], address: Ipv6Addr) -> bool {
     let Some(packet) = packet.get(..END) else { return false };
     let is_about_it =
@@ -84,10 +87,10 @@ fn claims(packet: &[u8], address: Ipv6Addr) -> bool {
     is_about_it && (packet[HEADER] == ADVERTISEMENT || probes)
 }
 
-/// Whether somebody on this link of ours has the address. Takes a tenth of a second where nobody has.
+/// Whether another station on this link has the address. Takes 0.1 s if nobody answers.
 ///
 /// # Errors
-/// When the link cannot be asked.
+/// When the probe cannot be sent, or the answers cannot be read.
 pub fn is_in_use(link: &Link, address: Ipv6Addr) -> Result<bool, Error> {
     let wire = Wire::open(link.index, libc::ETH_P_IPV6 as u16, &FILTER);
     wire.and_then(|wire| wire.ask(&probe(address), group(address).1, |packet| claims(packet, address)))
@@ -103,7 +106,7 @@ mod tests {
         let probe = probe("fd00::1:2:3".parse().unwrap());
         assert_eq!(probe.len(), END);
         assert_eq!(&probe[24..40], &"ff02::1:ff02:3".parse::<Ipv6Addr>().unwrap().octets());
-        // With its own sum in it, a message sums up to nothing.
+        // A message that includes its own checksum sums up to zero.
         let destination: [u8; 16] = probe[24..40].try_into().unwrap();
         assert_eq!(checksum(Ipv6Addr::UNSPECIFIED, destination.into(), &probe[HEADER..]), 0);
     }

@@ -1,5 +1,6 @@
-//! nf_tables and connection tracking over netlink (linux/netfilter/nfnetlink.h): single requests, lists, and batches
-//! that nf_tables takes as one transaction. This module knows nothing about the rules themselves.
+//! nf_tables and connection tracking over netlink (linux/netfilter/nfnetlink.h): single requests,
+//! lists, and batches, which nf_tables runs as one transaction. This module knows nothing about the
+//! rules themselves.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,17 +24,18 @@ const SUBSYSTEM_NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const GENERATION: u16 = 1;
-/// Of no family, and of all of them (`NFPROTO_UNSPEC`).
+/// No particular family, or all families (`NFPROTO_UNSPEC`).
 pub const UNSPEC: u8 = 0;
 /// IPv4 and IPv6 (`NFPROTO_INET`).
 pub const INET: u8 = 1;
 /// `NFPROTO_IPV4`.
 pub const IPV4: u8 = 2;
-/// Of a link itself, below all protocols (`NFPROTO_NETDEV`).
+/// The family of rules at a link, below all protocols (`NFPROTO_NETDEV`).
 pub const NETDEV: u8 = 5;
 /// `NFPROTO_IPV6`.
 pub const IPV6: u8 = 10;
-/// The table of family `inet` that holds what Stave makes; versions before 0.2 had one of family `ip`.
+/// The table of family `inet` with everything that Stave makes. Versions before 0.2 used one of
+/// family `ip`.
 pub const OWN_TABLE: &str = "stave";
 /// struct nfgenmsg: family, version, resource.
 const GENERIC: usize = 4;
@@ -64,7 +66,7 @@ impl Kind {
     }
 }
 
-/// Whether a chain, as the kernel lists it, is for forwarded packets (`NF_INET_FORWARD`).
+/// Whether a chain, as the kernel lists it, is hooked into forwarding (`NF_INET_FORWARD`).
 pub fn is_forward(chain: &[u8]) -> bool {
     find(chain, 4).and_then(|hook| find(hook, 1)).and_then(number) == Some(2)
 }
@@ -77,13 +79,13 @@ pub fn handle(rule: &[u8]) -> u64 {
 /// One message of a batch.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Its kind.
+    /// The kind.
     pub kind: Kind,
-    /// The family of the table that it is about.
+    /// The family of the table.
     pub family: u8,
-    /// Flags of its header: `NLM_F_CREATE` and the like.
+    /// Header flags, such as `NLM_F_CREATE`.
     pub flags: u16,
-    /// Its content.
+    /// The content.
     pub attributes: Vec<Attribute>,
 }
 
@@ -108,14 +110,14 @@ fn about(kind: Kind, flags: u16, family: u8, attributes: &[Attribute]) -> Reques
     request(SUBSYSTEM_NFTABLES << 8 | kind as u16, flags, [family, 0, 0, 0], attributes)
 }
 
-/// A message's attributes.
+/// The attributes of a message.
 fn attributes_of((_, payload): (u16, Vec<u8>)) -> Result<Vec<u8>, Refusal> {
     payload.get(GENERIC..).map(<[u8]>::to_vec).ok_or_else(|| Errno::EBADMSG.into())
 }
 
 impl Netfilter {
-    /// The socket of this thread. The first caller opens it, in the thread's network namespace at that time. It is
-    /// opened again after a lost answer. See [`close`].
+    /// The socket of this thread. The first call opens it in the thread's current network
+    /// namespace. It is opened again after an answer was lost. See [`close`].
     ///
     /// # Errors
     /// When no socket can be opened.
@@ -131,7 +133,7 @@ impl Netfilter {
         })
     }
 
-    /// A socket of its own, for a process that stays and has tables of its own.
+    /// Opens a separate socket, for a process that keeps running and owns tables.
     ///
     /// # Errors
     /// When no socket can be opened.
@@ -144,12 +146,13 @@ impl Netfilter {
         self.socket.descriptor().as_fd()
     }
 
-    /// Whether an answer got lost: the socket is of no use then.
+    /// Whether an answer was lost. The socket must not be used after that.
     pub fn is_lost(&self) -> bool {
         self.socket.is_lost()
     }
 
-    /// Requests one object by its name, in a table of this family. None if it does not exist. Returns the answer's attributes.
+    /// Requests one object by its name from a table of this family. Returns the answer's
+    /// attributes. None if the object does not exist.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -161,10 +164,11 @@ impl Netfilter {
         answer.into_iter().next().ok_or(Errno::EPROTO.into()).and_then(attributes_of).map(Some)
     }
 
-    /// Lists all objects of a kind and family, filtered by the attributes. Empty if their container does not exist.
+    /// Lists all objects of a kind and family, filtered by the attributes. Empty if their table or
+    /// chain does not exist.
     ///
     /// # Errors
-    /// When the kernel does not answer; ERESTART when others changed the rules meanwhile.
+    /// When the kernel does not answer; ERESTART when the ruleset changed during the dump.
     pub fn dump(&self, kind: Kind, family: u8, attributes: &[Attribute]) -> Result<Vec<Vec<u8>>, Refusal> {
         match self.socket.request(&about(kind, NLM_F_DUMP, family, attributes)) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
@@ -172,7 +176,8 @@ impl Netfilter {
         }
     }
 
-    /// The number of transactions so far. A batch that names it is refused (ERESTART) if another came between.
+    /// The generation of the ruleset, which every transaction increases. The kernel refuses a batch
+    /// with an older generation (ERESTART).
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -181,7 +186,7 @@ impl Netfilter {
         answer.and_then(|answer| find(&answer, GENERATION).and_then(number)).ok_or(Errno::EPROTO.into())
     }
 
-    /// Sends the messages as one transaction: all of them take effect at once, or none.
+    /// Sends the messages as one transaction: all of them take effect at once, or none does.
     ///
     /// # Errors
     /// The first refusal.
@@ -204,7 +209,7 @@ impl Netfilter {
         self.socket.batch(&begin, &requests, &end)
     }
 
-    /// Sends a request about connections of this family to connection tracking, and waits for the answer.
+    /// Sends a connection tracking request for this family, and waits for the answer.
     ///
     /// # Errors
     /// When the kernel refuses it.
@@ -213,7 +218,7 @@ impl Netfilter {
         self.socket.request(&request(kind, NLM_F_ACK, [family, 0, 0, 0], attributes)).map(drop)
     }
 
-    /// The connections of this family that connection tracking remembers: the attributes of each.
+    /// The tracked connections of this family, as the attributes of each.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -221,7 +226,7 @@ impl Netfilter {
         const GET: u16 = 1;
         let list = request(SUBSYSTEM_CTNETLINK << 8 | GET, NLM_F_DUMP, [family, 0, 0, 0], &[]);
         match self.socket.request(&list) {
-            // A kernel without it, which remembers none.
+            // A kernel without connection tracking tracks no connections.
             Err(refusal) if matches!(refusal.errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL) => {
                 Ok(Vec::new())
             }
@@ -230,23 +235,25 @@ impl Netfilter {
     }
 }
 
-/// Whether the last answer to this thread got lost: then the kernel may have done what it was asked for.
+/// Whether the last answer to this thread was lost. The kernel may have carried the request out.
 pub fn is_in_doubt() -> bool {
     NETFILTER.with_borrow(|known| known.as_ref().is_some_and(|open| open.socket.is_lost()))
 }
 
-/// The time in which the kernel usually frees what a transaction removed.
+/// The time that the kernel usually needs to free what a transaction removed.
 const FREED: Duration = Duration::from_millis(50);
 
-/// Closes this thread's socket to nf_tables. Called last, by a `main` that does nothing after it.
+/// Closes this thread's nf_tables socket. `main` calls it last.
 ///
-/// Closing such a socket waits until the kernel has freed what transactions removed. Meanwhile it holds the lock that
-/// every other change to the rules and every removal of a link needs (nf_tables_api.c, `nft_rcv_nl_event`). So after a
-/// removal, a process that is not waited for keeps the socket open until that is done.
+/// Closing such a socket waits until the kernel has freed what transactions removed. Meanwhile the
+/// kernel holds the lock that every other ruleset change and every removal of a link needs
+/// (nf_tables_api.c, `nft_rcv_nl_event`). So after a removal, a child process that nobody waits for
+/// keeps the socket open until the kernel is done.
 pub fn close() {
     let open = NETFILTER.with_borrow_mut(Option::take);
     if let Some(open) = open.filter(|open| open.removed.get()) {
-        // SAFETY: it makes one system call. If no process can be made, the socket is closed at once.
+        // SAFETY: the child makes one system call. If it cannot be started, the socket is closed at
+        // once.
         let _ = unsafe { aside::run(&[open.socket.descriptor().as_fd()], || thread::sleep(FREED)) };
     }
 }

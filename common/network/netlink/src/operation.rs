@@ -1,4 +1,7 @@
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use ipnet::IpNet;
 use operation::{Condition, Scope};
@@ -6,54 +9,80 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Mac, Mark};
 
-/// A change to links, addresses or routes. The derived hardware address and the alias mark a link as ours. Another link with
-/// the same name belongs to others: applying is then an error, and undo leaves it, whatever a document says. [`PROTOCOL`]
-/// marks addresses and routes.
+/// A change to links, addresses or routes.
+///
+/// The derived hardware address and the alias mark a link as ours. A link with the same name and no
+/// mark belongs to another program: applying is then an error, and undo leaves the link alone,
+/// whatever a document says. [`PROTOCOL`] marks addresses and routes.
 ///
 /// [`PROTOCOL`]: crate::PROTOCOL
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum LinkOperation {
-    /// Makes a bridge. An existing bridge with this address is fine. Undo leaves it while it has ports of others.
+    /// Makes a bridge. An existing bridge with this address is fine. Undo leaves the bridge while
+    /// it has other ports.
     BridgeAdd {
-        /// Its name.
+        /// Name of the bridge.
         name: String,
-        /// Its hardware address, derived from its name.
+        /// Hardware address of the bridge, marked for its name ([`Mac::draw`]).
         mac: Mac,
-        /// The container for which it is made or used, whose own port does not keep it.
+        /// The container that makes or uses the bridge. Its own port does not keep the bridge from
+        /// being removed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mark: Option<Mark>,
     },
-    /// Makes a veth pair in one step: both sides get their final names; one becomes a port of a bridge here, the other
-    /// goes into its namespace.
+    /// Makes a veth pair in one step, with its final names. One side becomes a port of a bridge
+    /// here, the other goes into its namespace.
     VethAdd {
-        /// The name of the side that stays here.
+        /// Name of the side that stays here.
         name: String,
-        /// Its hardware address.
+        /// Hardware address of the side that stays here.
         mac: Mac,
-        /// The bridge that it becomes a port of.
+        /// The bridge that this side is attached to.
         master: String,
         /// The MTU of both sides, in bytes.
         mtu: u32,
         /// The other side.
         peer: Peer,
-        /// The container that it belongs to.
+        /// The container that the pair belongs to.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mark: Option<Mark>,
     },
-    /// Disables IPv6 on a link here that is not up yet. The host must not accept the router advertisements of a
-    /// container (CVE-2020-10749), and the kernel need not keep an address and routes for each port of a bridge. It
-    /// ends with the link.
+    /// Makes a VXLAN (RFC 7348) as a port of a bridge. It connects the bridge to the same bridge on
+    /// other hosts. It does not learn addresses from frames, does not flood, and answers for the
+    /// neighbours that it has entries of. An existing one with our mark is fine.
+    VxlanAdd {
+        /// Name of the VXLAN.
+        name: String,
+        /// Hardware address of the VXLAN, marked for its name ([`Mac::draw`]).
+        mac: Mac,
+        /// The VXLAN network identifier (VNI), the same on all hosts.
+        id: u32,
+        /// The UDP port, the same on all hosts.
+        port: u16,
+        /// This host's address as the other hosts use it.
+        local: IpAddr,
+        /// The link that the other hosts are reached over, needed for a link-local address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// The bridge that the VXLAN is attached to.
+        master: String,
+        /// MTU in bytes.
+        mtu: u32,
+    },
+    /// Disables IPv6 on a link here that is not up yet. The host must not accept a container's
+    /// router advertisements (CVE-2020-10749), and the kernel need not keep an address and routes
+    /// for each bridge port. Removed with the link.
     Ipv6Off {
         /// The link.
         link: String,
         /// The link's hardware address.
         mac: Mac,
     },
-    /// Enables IPv6 on a link, which accepts no router advertisements: the namespaces of containers begin without. It ends with
-    /// the link.
+    /// Enables IPv6 on a link, without router advertisements and without duplicate address
+    /// detection. In containers' namespaces IPv6 is disabled at first. Removed with the link.
     Ipv6On {
-        /// The namespace of the link; here if there is none.
+        /// The namespace of the link. None means this one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<PathBuf>,
         /// The link.
@@ -61,25 +90,26 @@ pub enum LinkOperation {
         /// The link's hardware address.
         mac: Mac,
     },
-    /// Lets a port of a bridge send frames back the way they came. Without it, a container does not reach itself by a
-    /// published port when bridged frames pass through netfilter (br_netfilter). It ends with the link.
+    /// Enables hairpin mode on a bridge port: frames may leave by the port they came in by. Without
+    /// it, a container cannot reach itself by a published port if bridged frames pass through
+    /// netfilter (br_netfilter). Removed with the link.
     Hairpin {
         /// The port.
         link: String,
         /// The port's hardware address.
         mac: Mac,
     },
-    /// Keeps a port of a bridge apart from the other ports that are set so: they exchange frames with the bridge itself alone. It
-    /// ends with the link.
+    /// Isolates a bridge port: isolated ports exchange frames with the bridge only, not with each
+    /// other. Removed with the link.
     Isolate {
         /// The port.
         link: String,
         /// The port's hardware address.
         mac: Mac,
     },
-    /// Drops packets from and to 127.0.0.0/8 that come in by a port of our bridge, where `route_localnet` would let them reach
-    /// this host's loopback. It ends with the link. On a kernel without classifiers by BPF, `route_localnet` of the bridge is
-    /// switched off instead.
+    /// Drops packets from and to 127.0.0.0/8 that arrive by a port of our bridge, where
+    /// `route_localnet` would let them reach this host's loopback. Removed with the link. If the
+    /// kernel has no BPF classifiers, `route_localnet` of the bridge is switched off instead.
     GuardLoopback {
         /// The port.
         link: String,
@@ -88,19 +118,32 @@ pub enum LinkOperation {
         /// The bridge.
         bridge: String,
     },
-    /// Lets the answers to this host's own ::1 come in by a bridge, which is up: the kernel looks for ::1 on the interface of a packet,
-    /// whatever other interface has it. So a port published on ::1 reaches a container. No packet that says on a wire that it is from ::1
-    /// or for it comes so far (net/ipv6/ip6_input.c). Where br_netfilter translates packets of the bridge, answers look like that.
+    /// Lets answers to this host's own ::1 arrive by a bridge that is up, so that a port published
+    /// on ::1 reaches a container.
+    ///
+    /// The kernel looks ::1 up on the interface that a packet arrives by, even if another interface
+    /// has it. Packets from or to ::1 that come from the wire are dropped earlier
+    /// (net/ipv6/ip6_input.c). But answers that br_netfilter translated on the bridge look the same
+    /// and get this far.
     LoopbackIpv6 {
         /// The bridge.
         link: String,
-        /// Its hardware address; none for a bridge that others made.
+        /// Hardware address of the bridge. None for another program's bridge.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mac: Option<Mac>,
     },
-    /// Sets a link up. It ends with the link. (The kernel refuses to make the far side of a veth pair up at once.)
+    /// Makes the host answer for a container's address on one of the host's links (RFC 4389).
+    /// Stations on that link then see the address as a neighbour.
+    NdpProxy {
+        /// The link.
+        link: String,
+        /// The address.
+        address: Ipv6Addr,
+    },
+    /// Sets a link up. Removed with the link. (The kernel refuses to make the far side of a veth
+    /// pair up at once.)
     LinkUp {
-        /// The namespace of the link; here if there is none.
+        /// The namespace of the link. None means this one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<PathBuf>,
         /// The link.
@@ -108,25 +151,27 @@ pub enum LinkOperation {
         /// The link's hardware address.
         mac: Mac,
     },
-    /// Gives a link an address.
+    /// Adds an address to a link.
     AddressAdd {
-        /// The namespace of the link; here if there is none.
+        /// The namespace of the link. None means this one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<PathBuf>,
         /// The link.
         link: String,
-        /// The link's hardware address; none for a bridge that others made, which changes its own with its ports.
+        /// Hardware address of the link. None for another program's bridge, whose address changes
+        /// with its ports.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mac: Option<Mac>,
         /// The address with its prefix length.
         address: IpNet,
-        /// Who put it there (IFA_PROTO): its mark. One without goes with its link.
+        /// The origin of the address (IFA_PROTO), which is its mark. An address without one is
+        /// removed with its link.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         protocol: Option<u8>,
     },
-    /// Makes a route through a gateway.
+    /// Adds a route through a gateway.
     RouteAdd {
-        /// The namespace of the link; here if there is none.
+        /// The namespace of the link. None means this one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<PathBuf>,
         /// The destination; `0.0.0.0/0` and `::/0` are default routes.
@@ -137,21 +182,22 @@ pub enum LinkOperation {
         link: String,
         /// The link's hardware address.
         mac: Mac,
-        /// Of several routes to one destination, that with the lowest metric counts. None is the kernel's own choice.
+        /// The metric. The route with the lowest one is used. None lets the kernel choose.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         metric: Option<u32>,
-        /// Who put it there: its mark. One without goes with its link.
+        /// The origin of the route (`rtm_protocol`), which is its mark. A route without one is
+        /// removed with its link.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         protocol: Option<u8>,
     },
 }
 
-/// The side of a veth pair in another namespace.
+/// The side of a veth pair that is in another namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// Its name there.
+    /// Name of the link there.
     pub name: String,
-    /// Its hardware address.
+    /// Hardware address of the link.
     pub mac: Mac,
     /// Path of the namespace.
     pub namespace: PathBuf,

@@ -1,4 +1,5 @@
-//! Packets that rules log (linux/netfilter/nfnetlink_log.h): the kernel sends the beginning of each to who has its group.
+//! Receives packets that rules log (linux/netfilter/nfnetlink_log.h). The kernel sends the first
+//! bytes of each packet to the process that has bound the log group.
 
 use std::{
     fs,
@@ -28,11 +29,12 @@ const COPY_PACKET: u8 = 2;
 const PAYLOAD: u16 = 9;
 /// struct nfgenmsg: family, version, resource.
 const GENERIC: usize = 4;
-/// As much of a packet as has its addresses and ports, with room for options.
+/// The number of bytes of a packet to receive: enough for addresses and ports, with room for
+/// options.
 const BEGINNING: u32 = 128;
 const BUFFER: usize = 1 << 16;
 
-/// The packets of a group, from now on. The group is nobody else's as long as this is there.
+/// The packets of a log group. No other process can bind the group while this exists.
 pub struct Packets(sys::Socket);
 
 impl std::fmt::Debug for Packets {
@@ -42,10 +44,10 @@ impl std::fmt::Debug for Packets {
 }
 
 impl Packets {
-    /// Takes the group.
+    /// Binds the group.
     ///
     /// # Errors
-    /// EBUSY when somebody has it.
+    /// EBUSY when another process has the group.
     pub fn open(group: u16) -> Result<Self, Error> {
         let failed =
             |refusal: Refusal| Error::new("listen to", format!("packets of log group {group}"), refusal);
@@ -54,7 +56,7 @@ impl Packets {
         for attribute in [
             Attribute::Bytes(COMMAND, vec![BIND]),
             Attribute::Bytes(MODE, mode),
-            // Each one at once.
+            // Deliver each packet at once.
             Attribute::number(THRESHOLD, 1),
         ] {
             let mut body = [&[0, 0][..], &group.to_be_bytes()].concat();
@@ -65,13 +67,13 @@ impl Packets {
         Ok(Self(socket.into_descriptor()))
     }
 
-    /// The socket, to wait for.
+    /// The socket to poll.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// The packets that came so far, each from the header of its network protocol on. Does not wait. Those that there was no room
-    /// for are not among them.
+    /// Reads all pending packets without waiting. Each starts at its network header. Packets that
+    /// did not fit into the socket's buffer are lost.
     pub fn take(&self) -> Vec<Vec<u8>> {
         let mut buffer = vec![0; BUFFER];
         let mut packets = Vec::new();
@@ -92,7 +94,7 @@ impl Packets {
     }
 }
 
-/// A group that nobody has, the first from `wanted` on.
+/// Finds the first free group, starting at `wanted`.
 ///
 /// # Errors
 /// When the kernel does not say which groups are taken.
@@ -100,7 +102,7 @@ pub fn free_group(wanted: u16) -> Result<u16, Error> {
     const LIST: &str = "/proc/net/netfilter/nfnetlink_log";
     let taken: Vec<u16> = match fs::read_to_string(LIST) {
         Ok(text) => text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect(),
-        // Without the module nobody has one.
+        // Without the kernel module no group is taken.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(Error::new("read", LIST, errno_of(&error))),
     };

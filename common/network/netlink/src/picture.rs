@@ -1,4 +1,4 @@
-//! All links of this network namespace at one moment.
+//! A snapshot of all links of this network namespace.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use operation::Condition;
 
 use crate::{Address, Connection, Error, Link, LinkOperation};
 
-/// The links and addresses of this thread's network namespace, as they were when it was taken. It answers for many operations
-/// what each of them would ask the kernel.
+/// The links and addresses of this thread's network namespace at one moment. It saves many
+/// operations from asking the kernel one by one.
 #[derive(Debug, Default)]
 pub struct Picture {
     links: HashMap<String, Link>,
@@ -34,12 +34,14 @@ impl Picture {
         self.links.get(name)
     }
 
-    /// What stands of an operation on a link of this namespace. Of a veth pair it compares the side that is here. None where it
-    /// does not show this.
+    /// The condition of an operation on a link of this namespace. For a veth pair, only the side
+    /// that is here is compared. None if the snapshot does not show it.
     pub fn condition(&self, operation: &LinkOperation) -> Option<Condition> {
         let (name, mac, what) = match operation {
             LinkOperation::BridgeAdd { name, mac, .. } => (name, Some(*mac), format!("link {name:?}")),
-            LinkOperation::VethAdd { name, mac, .. } => (name, Some(*mac), format!("link {name:?}")),
+            LinkOperation::VethAdd { name, mac, .. } | LinkOperation::VxlanAdd { name, mac, .. } => {
+                (name, Some(*mac), format!("link {name:?}"))
+            }
             LinkOperation::Hairpin { link, mac } => (link, Some(*mac), format!("hairpin of link {link:?}")),
             LinkOperation::Isolate { link, mac } => (link, Some(*mac), format!("isolation of link {link:?}")),
             LinkOperation::LinkUp { namespace: None, link, mac } => {
@@ -52,13 +54,13 @@ impl Picture {
         };
         let link = match self.link(name) {
             None => return Some(Condition::Missing(what)),
-            Some(link) if mac.is_some() && link.mac != mac => {
+            Some(link) if mac.is_some_and(|mac| !mac.recognises(name, link.mac)) => {
                 return Some(Condition::Different(format!("link {name:?} has another hardware address")));
             }
             Some(link) => link,
         };
         let stands = match operation {
-            LinkOperation::VethAdd { master, .. } => {
+            LinkOperation::VethAdd { master, .. } | LinkOperation::VxlanAdd { master, .. } => {
                 let port = format!("link {name:?} as a port of {master:?}");
                 return Some(match link.master {
                     None => Condition::Missing(port),
@@ -74,7 +76,7 @@ impl Picture {
             LinkOperation::AddressAdd { address, .. } => {
                 let own = self.addresses.get(&link.index);
                 match own.is_some_and(|own| own.iter().any(|found| found.address == *address)) {
-                    // Whether its route stands, the kernel knows.
+                    // Only the kernel knows whether the route exists.
                     true => return None,
                     false => false,
                 }

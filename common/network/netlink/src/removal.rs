@@ -1,9 +1,10 @@
 //! Removes a link without waiting until the kernel has freed it.
 //!
-//! A request to remove a link returns only after every processor has let go of it (RCU): 15 to 50 ms, which is most of
-//! the time to undo a container's network. The link itself is gone after one or two: it cannot be found by its name any
-//! more (net/core/dev.c, `unlist_netdevice`), and nothing can fail after that. A process cannot end while it waits for
-//! the answer, so another process, which is not waited for, makes the request.
+//! A request to remove a link returns only after an RCU grace period: 15 to 50 ms, which is most of
+//! the time to undo a container's network. The link itself is gone after 1 to 2 ms: it cannot be
+//! found by its name any more (net/core/dev.c, `unlist_netdevice`), and nothing can fail after
+//! that. A process cannot exit while it waits for the answer, so a child process that nobody waits
+//! for makes the request.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -29,7 +30,7 @@ use crate::{Connection, Error, Family, Link, Request, Socket, frame::frames};
 /// How often to check whether the link is gone.
 const INTERVAL: Duration = Duration::from_micros(100);
 
-/// Removes a link of this thread's own namespace; returns when it cannot be found any more.
+/// Removes a link of this thread's own namespace. Returns when the link cannot be found any more.
 pub(crate) fn remove(connection: &Connection, link: &Link) -> Result<(), Error> {
     let object = format!("{:?}", link.name);
     let failed = |source: Errno| connection.error("remove link", &object, source);
@@ -42,7 +43,7 @@ pub(crate) fn remove(connection: &Connection, link: &Link) -> Result<(), Error> 
             Err(Errno::EAGAIN) => thread::sleep(INTERVAL),
             Ok(4) if code == [0; 4] => break,
             Ok(4) => return Err(failed(Errno::from_raw(i32::from_ne_bytes(code)))),
-            // The other process was killed, or got no answer.
+            // The child process was killed, or got no answer.
             _ => return connection.change("remove link", object, &message, 0),
         }
     }
@@ -63,8 +64,8 @@ fn message(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelLink(link)
 }
 
-/// Has another process request the removal. The pipe finally contains the system's error, or 0, as four bytes; nothing
-/// if it is unknown.
+/// Starts a child process that requests the removal. It writes the errno, or 0, to the pipe as four
+/// bytes, or nothing if the result is unknown.
 fn request(message: &RouteNetlinkMessage) -> Result<OwnedFd, Errno> {
     let mut body = vec![0; message.buffer_len()];
     message.serialize(&mut body);
@@ -72,7 +73,7 @@ fn request(message: &RouteNetlinkMessage) -> Result<OwnedFd, Errno> {
     Request { kind: message.message_type(), flags: NLM_F_ACK, body }.write(1, &mut bytes);
     let socket = Socket::open(Family::Route)?;
     let (answer, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    // SAFETY: it only makes system calls, with the two descriptors.
+    // SAFETY: the child only makes system calls, with the two descriptors.
     unsafe { aside::run(&[socket.descriptor().as_fd(), told.as_fd()], || deliver(&bytes)) }?;
     Ok(answer)
 }
@@ -80,16 +81,16 @@ fn request(message: &RouteNetlinkMessage) -> Result<OwnedFd, Errno> {
 const SOCKET: i32 = 0;
 const PIPE: i32 = 1;
 
-/// Sends the request, waits for its answer, and reports it. Without an answer, the waiting process makes the request
-/// again.
+/// Sends the request, waits for the answer, and reports it. Without a report, the waiting process
+/// makes the request again.
 fn deliver(message: &[u8]) {
     let Some(code) = ask(message) else { return };
-    // SAFETY: it is open: the pipe was put there.
+    // SAFETY: the descriptor is open: the pipe was put there.
     let pipe = unsafe { BorrowedFd::borrow_raw(PIPE) };
     let _ = write(pipe, &code.to_ne_bytes());
 }
 
-/// The kernel's answer to the request: an error number, or 0. None if it got lost.
+/// The kernel's answer to the request: an errno, or 0. None if the answer was lost.
 fn ask(message: &[u8]) -> Option<i32> {
     send(SOCKET, message, MsgFlags::empty()).ok()?;
     let mut answer = [0; 1024];

@@ -1,7 +1,8 @@
 //! A blocking netlink socket: one request and its whole answer, or a batch that is one transaction.
 //!
-//! "Unknown" is not "gone": a lost answer (no room for it, cut off, out of order, none at all) is an error. The socket
-//! is not used again after that, because its next message may belong to the old request.
+//! "Unknown" does not mean "gone": a lost answer (no buffer space, truncated, out of order, or none
+//! at all) is an error. The socket is not used again after that, because its next message may
+//! belong to the old request.
 
 use std::{cell::Cell, os::fd::AsFd, time::Duration};
 
@@ -18,24 +19,27 @@ use crate::{
     frame::{Request, frames},
 };
 
-/// How long to wait for an answer. The kernel handles a request while it is sent, so the answer is there by then.
+/// How long to wait for an answer. The kernel handles a request while it is sent, so the answer is
+/// normally there at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel sends at most 32 KiB at once.
 const BUFFER: usize = 1 << 16;
 
-/// The part of the kernel that a socket is connected to.
+/// The netlink family that a socket is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Links, addresses, routes.
     Route,
     /// nf_tables and connection tracking.
     Netfilter,
+    /// Generic netlink, which WireGuard uses.
+    Generic,
 }
 
-/// Why the kernel did not do something, or its answer was not understood.
+/// Why the kernel refused a request, or why its answer was not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The system's error.
+    /// The errno.
     pub errno: Errno,
     /// The kernel's explanation (its extended acknowledgement), if it gives one.
     pub text: Option<String>,
@@ -50,11 +54,11 @@ impl From<Errno> for Refusal {
 /// The result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The index of the refused message; none if the error was not about a message.
+    /// The index of the refused message. None if the error was not about a message.
     pub at: Option<usize>,
     /// The cause.
     pub refusal: Refusal,
-    /// Whether the kernel may have done it all the same, because its answer got lost.
+    /// Whether the kernel may have carried the batch out, because its answer was lost.
     pub in_doubt: bool,
 }
 
@@ -78,15 +82,16 @@ impl Socket {
         let protocol = match family {
             Family::Route => protocols::NETLINK_ROUTE,
             Family::Netfilter => protocols::NETLINK_NETFILTER,
+            Family::Generic => protocols::NETLINK_GENERIC,
         };
         let open = || -> std::io::Result<sys::Socket> {
             let mut socket = sys::Socket::new(protocol)?;
             socket.bind_auto()?;
-            // Errors with a text, and without a copy of the request.
+            // Errors include a text but no copy of the request.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             if family == Family::Route {
-                // The kernel filters its lists, and refuses an unknown filter.
+                // The kernel filters its lists, and rejects unknown filters.
                 socket.set_netlink_get_strict_chk(true)?;
             }
             Ok(socket)
@@ -96,22 +101,22 @@ impl Socket {
         Ok(Self { descriptor, sequence: Cell::new(0), lost: Cell::new(None) })
     }
 
-    /// Whether an answer got lost. Then no more requests may be sent here.
+    /// Whether an answer was lost. No more requests may be sent over this socket then.
     pub fn is_lost(&self) -> bool {
         self.lost.get().is_some()
     }
 
-    /// Its descriptor, for another process that waits for an answer.
+    /// The socket's descriptor, for a child process that waits for an answer.
     pub(crate) fn descriptor(&self) -> &impl AsFd {
         &self.descriptor
     }
 
-    /// The descriptor alone, for what the kernel sends without being asked.
+    /// Turns the socket into its descriptor, to receive notifications.
     pub(crate) fn into_descriptor(self) -> sys::Socket {
         self.descriptor
     }
 
-    /// Notes that an answer got lost.
+    /// Records that an answer was lost.
     fn lose(&self, errno: Errno) -> Errno {
         self.lost.set(Some(errno));
         errno
@@ -129,7 +134,8 @@ impl Socket {
         if let Some(errno) = self.lost.get() {
             return Err(errno);
         }
-        // A range of many ports is one batch, and so one datagram, which is larger than a socket takes by default.
+        // A large port range is one batch, and so one datagram. It can exceed the default send
+        // buffer.
         if bytes.len() > BUFFER {
             sockopt::set_socket_send_buffer_size_force(&self.descriptor, bytes.len() * 2).map_err(errno)?;
         }
@@ -145,10 +151,10 @@ impl Socket {
         buffer.resize(BUFFER, 0);
         loop {
             match recvfrom(&self.descriptor, &mut buffer[..], flags | RecvFlags::TRUNC).map_err(errno) {
-                // Not from the kernel, which has port 0.
+                // Not sent by the kernel, which has port 0.
                 Ok((_, _, Some(from)))
                     if SocketAddrNetlink::try_from(from.clone()).is_ok_and(|from| from.pid() != 0) => {}
-                // Cut off.
+                // Truncated.
                 Ok((_, length, _)) if length > BUFFER => return Err(Errno::EMSGSIZE),
                 Ok((_, length, _)) => return Ok(&buffer[..length]),
                 Err(Errno::EINTR) => {}
@@ -157,12 +163,14 @@ impl Socket {
         }
     }
 
-    /// Sends one request and returns the kernel's whole answer: the messages' types and payloads. A request with
-    /// `NLM_F_DUMP` lists, one with `NLM_F_ACK` ends with an acknowledgement, another with one message.
+    /// Sends one request and returns the kernel's whole answer as the messages' types and payloads.
+    ///
+    /// With `NLM_F_DUMP` the answer is a list, with `NLM_F_ACK` it ends with an acknowledgement,
+    /// otherwise it is one message.
     ///
     /// # Errors
-    /// The kernel's refusal; ERESTART if a list changed while it was listed; any other reason why the answer is not
-    /// complete, after which [`Socket::is_lost`].
+    /// The kernel's refusal; ERESTART if a list changed during the dump. Any other error means that
+    /// the answer is incomplete: [`Socket::is_lost`] is true then.
     pub fn request(&self, request: &Request) -> Result<Vec<(u16, Vec<u8>)>, Refusal> {
         let sequence = self.number(1);
         let mut bytes = Vec::new();
@@ -185,7 +193,7 @@ impl Socket {
                 }
                 interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
                 match frame.verdict() {
-                    // Others changed something meanwhile: the list may mix old and new.
+                    // Something changed during the dump: the list may mix old and new state.
                     Some(Ok(())) if interrupted => return Err(Errno::ERESTART.into()),
                     Some(Ok(())) => return Ok(answer),
                     Some(Err(refusal)) => return Err(refusal),
@@ -201,11 +209,12 @@ impl Socket {
         }
     }
 
-    /// Sends requests in one datagram between `begin` and `end`, which are not answered: one transaction of nf_tables.
-    /// The last request must have `NLM_F_ACK`.
+    /// Sends requests in one datagram between `begin` and `end`: one nf_tables transaction. The
+    /// kernel does not answer `begin` and `end`. The last request must have `NLM_F_ACK`.
     ///
     /// # Errors
-    /// The first refusal. If the answer got lost, it is unknown whether the kernel did it.
+    /// The first refusal. If the answer was lost, it is unknown whether the kernel carried the
+    /// batch out.
     pub fn batch(&self, begin: &Request, requests: &[Request], end: &Request) -> Result<(), Refused> {
         let count = requests.len() as u32;
         let first = self.number(count + 2) + 1;
@@ -218,14 +227,14 @@ impl Socket {
         let failed = |in_doubt| move |errno: Errno| Refused { at: None, refusal: errno.into(), in_doubt };
         self.send(&bytes).map_err(failed(false))?;
 
-        // The kernel has finished its work when the datagram is sent.
+        // The kernel has processed the batch by the time the send returns.
         let mut buffer = Vec::new();
         let (mut refused, mut confirmed, mut overrun) = (None, false, false);
         loop {
             let datagram = match self.receive(&mut buffer, RecvFlags::DONTWAIT) {
                 Ok(datagram) => datagram,
                 Err(Errno::EAGAIN) => break,
-                // More refusals than the socket holds: the first of them are there.
+                // There were more refusals than the socket can hold. The first ones are there.
                 Err(Errno::ENOBUFS) => {
                     overrun = true;
                     continue;
@@ -259,7 +268,7 @@ impl Socket {
 
 #[cfg(test)]
 mod tests {
-    use nix::sched::{CloneFlags, unshare};
+    use nix::sched::CloneFlags;
     use rtnetlink::{
         LinkMessageBuilder, LinkUnspec,
         packet_core::NetlinkSerializable,
@@ -269,17 +278,9 @@ mod tests {
     use super::*;
     use crate::Connection;
 
-    /// Runs in a network of its own.
+    /// Runs `work` in a network namespace of its own.
     fn apart(work: impl FnOnce() + Send) {
-        std::thread::scope(|threads| {
-            let started = threads.spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
-                work();
-            });
-            if let Err(panic) = started.join() {
-                std::panic::resume_unwind(panic);
-            }
-        });
+        testkit::apart(CloneFlags::CLONE_NEWNET, work);
     }
 
     fn request(message: &RouteNetlinkMessage, flags: u16) -> Request {
@@ -312,7 +313,7 @@ mod tests {
             let socket = Socket::open(Family::Route).unwrap();
             let patience = Some(Duration::from_millis(50));
             sockopt::set_socket_timeout(&socket.descriptor, sockopt::Timeout::Recv, patience).unwrap();
-            // The kernel does not answer a change without a request for an acknowledgement.
+            // The kernel answers a change only if an acknowledgement was requested.
             let up = LinkMessageBuilder::<LinkUnspec>::new().index(1).up().build();
             let silent = request(&RouteNetlinkMessage::SetLink(up), 0);
             assert_eq!(socket.request(&silent).unwrap_err().errno, Errno::ETIMEDOUT);

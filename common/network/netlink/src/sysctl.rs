@@ -1,4 +1,4 @@
-//! Variables of the network.
+//! The network's sysctl variables.
 
 mod beside;
 mod forwarding;
@@ -14,38 +14,60 @@ use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
 pub use ipv6::switch_ipv6_off_by;
-pub(crate) use ipv6::{is_ipv6_off, switch_ipv6_off, switch_ipv6_on};
+pub(crate) use ipv6::{OFF, is_ipv6_off, switch_ipv6_off, switch_ipv6_on};
 
 use self::beside::{ADVERTISED, FORWARDING, REDIRECTS, UNDONE, WRITTEN_OVER};
 use crate::{Connection, Error, errno_of, guard};
 
-/// A variable of the network. Only these: undo must not write to an arbitrary path from a document.
+/// A sysctl variable of the network. The list is closed, because undo must not write to an
+/// arbitrary path from a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "variable", rename_all = "kebab-case")]
 pub enum Variable {
-    /// `net.ipv4.ip_forward`: packets pass from one interface to another.
+    /// `net.ipv4.ip_forward`: forward IPv4 packets between interfaces.
     IpForward {
-        /// Our own bridge, for which it is set. When the variable is restored, the bridge is about to be removed.
+        /// The bridge of ours that needs it. When the variable is restored, the bridge is about to
+        /// be removed.
         bridge: String,
     },
-    /// `net.ipv6.conf.all.forwarding`: the same for IPv6. A host that takes its own default route from router advertisements goes on
-    /// to do so (`accept_ra` is 2 there then).
+    /// `net.ipv6.conf.all.forwarding`: the same for IPv6. A host that takes its default route from
+    /// router advertisements keeps doing so (`accept_ra` is set to 2 there).
     Ipv6Forward {
-        /// Our own bridge, as above.
+        /// The bridge of ours that needs it, as above.
         bridge: String,
     },
-    /// `net.ipv4.conf.<link>.route_localnet`: 127.0.0.0/8 may be routed by this interface, so that a port published on
-    /// 127.0.0.1 reaches a container. It is on behind a guard only: neighbours must not reach this host's loopback
-    /// (CVE-2020-8558). On a bridge of ours each port has one ([`crate::LinkOperation::GuardLoopback`]); on one of others it
-    /// comes and goes with the variable.
+    /// `net.ipv4.conf.<link>.route_localnet`: route 127.0.0.0/8 over this interface, so that a port
+    /// published on 127.0.0.1 reaches a container. It is only on together with a guard, because
+    /// neighbours must not reach this host's loopback (CVE-2020-8558). On a bridge of ours each
+    /// port has a guard ([`crate::LinkOperation::GuardLoopback`]). On another program's bridge the
+    /// guard is set and removed with the variable.
     RouteLocalnet {
+        /// The interface.
+        link: String,
+    },
+    /// `net.ipv6.conf.<link>.proxy_ndp`: on this interface, the host answers for the addresses of
+    /// [`crate::LinkOperation::NdpProxy`].
+    ProxyNdp {
+        /// The interface.
+        link: String,
+    },
+    /// `net.ipv4.conf.<link>.proxy_arp_pvlan`: the host answers for the addresses that are behind
+    /// the same interface (RFC 3069). So containers that a bridge isolates send their packets for
+    /// each other to the host, which decides.
+    ProxyArp {
+        /// The interface.
+        link: String,
+    },
+    /// `net.ipv4.neigh.<link>.proxy_delay`: how long the host waits at most before it answers for
+    /// another one. By default, it waits up to 0.8 s.
+    ProxyDelay {
         /// The interface.
         link: String,
     },
 }
 
-/// Sets a variable to 1. Its earlier value is kept in a file below `--run-dir`, so that the last container can restore
-/// it, even if the first one, which changed it, is gone.
+/// Sets a variable, to 1 in most cases. The old value is saved in a file below `--run-dir`, so that the last
+/// container can restore it, even if the first one, which changed it, is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "sysctl")]
 pub struct Sysctl {
@@ -58,7 +80,7 @@ pub struct Sysctl {
     pub kept: PathBuf,
 }
 
-/// The name of the claims of containers on forwarding of IPv6.
+/// The name of the containers' claims on IPv6 forwarding.
 pub const IPV6_CLAIMS: &str = forwarding::IPV6;
 
 const SET: &str = "1";
@@ -69,6 +91,9 @@ impl Variable {
             Self::IpForward { .. } => "/proc/sys/net/ipv4/ip_forward".into(),
             Self::Ipv6Forward { .. } => "/proc/sys/net/ipv6/conf/all/forwarding".into(),
             Self::RouteLocalnet { link } => Conf::route_localnet(link).path(),
+            Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").path(),
+            Self::ProxyArp { link } => Conf::proxy_arp(link).path(),
+            Self::ProxyDelay { link } => Conf::proxy_delay(link).path(),
         }
     }
 
@@ -77,32 +102,65 @@ impl Variable {
             Self::IpForward { .. } => "net.ipv4.ip_forward".into(),
             Self::Ipv6Forward { .. } => "net.ipv6.conf.all.forwarding".into(),
             Self::RouteLocalnet { link } => Conf::route_localnet(link).name(),
+            Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").name(),
+            Self::ProxyArp { link } => Conf::proxy_arp(link).name(),
+            Self::ProxyDelay { link } => Conf::proxy_delay(link).name(),
         }
     }
 
-    /// The file for its earlier value.
+    /// The file with the old value.
     fn kept(&self, scope: &Scope) -> PathBuf {
         scope.run_dir.join("sysctl").join(self.name().replace('/', "%"))
+    }
+
+    /// The value that is set.
+    fn value(&self) -> &'static str {
+        match self {
+            Self::ProxyDelay { .. } => "0",
+            _ => SET,
+        }
+    }
+
+    /// The value on a link that is about to be made.
+    fn initial(&self) -> &'static str {
+        match self {
+            // linux/net/ipv4/arp.c, `arp_tbl`, in hundredths of a second.
+            Self::ProxyDelay { .. } => "80",
+            _ => "0",
+        }
     }
 
     fn is_plain(&self) -> bool {
         match self {
             Self::IpForward { .. } | Self::Ipv6Forward { .. } => true,
             Self::RouteLocalnet { link } => Conf::route_localnet(link).is_plain(),
+            Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").is_plain(),
+            Self::ProxyArp { link } => Conf::proxy_arp(link).is_plain(),
+            Self::ProxyDelay { link } => Conf::proxy_delay(link).is_plain(),
         }
     }
 }
 
-/// A variable of one link: `net.<family>.conf.<link>.<variable>`.
+/// A variable of one link: `net.<family>.<kind>.<link>.<variable>`.
 pub(crate) struct Conf<'a> {
     family: &'static str,
+    /// `conf` or `neigh`.
+    kind: &'static str,
     link: &'a str,
     variable: &'static str,
 }
 
 impl<'a> Conf<'a> {
     fn route_localnet(link: &'a str) -> Self {
-        Self { family: "ipv4", link, variable: "route_localnet" }
+        Self { family: "ipv4", kind: "conf", link, variable: "route_localnet" }
+    }
+
+    fn proxy_arp(link: &'a str) -> Self {
+        Self { family: "ipv4", kind: "conf", link, variable: "proxy_arp_pvlan" }
+    }
+
+    fn proxy_delay(link: &'a str) -> Self {
+        Self { family: "ipv4", kind: "neigh", link, variable: "proxy_delay" }
     }
 
     pub(crate) fn disable_ipv6(link: &'a str) -> Self {
@@ -110,28 +168,28 @@ impl<'a> Conf<'a> {
     }
 
     pub(crate) fn of_ipv6(link: &'a str, variable: &'static str) -> Self {
-        Self { family: "ipv6", link, variable }
+        Self { family: "ipv6", kind: "conf", link, variable }
     }
 
-    /// That of the version of IP that this variable is about.
+    /// The variable of the same IP version as `of`.
     fn beside(of: &Variable, link: &'a str, variable: &'static str) -> Self {
         let family = if matches!(of, Variable::Ipv6Forward { .. }) { "ipv6" } else { "ipv4" };
-        Self { family, link, variable }
+        Self { family, kind: "conf", link, variable }
     }
 
     fn path(&self) -> PathBuf {
-        let Self { family, link, variable } = self;
-        Path::new("/proc/sys/net").join(family).join("conf").join(link).join(variable)
+        let Self { family, kind, link, variable } = self;
+        Path::new("/proc/sys/net").join(family).join(kind).join(link).join(variable)
     }
 
-    /// Its name for `sysctl`: with slashes if the name of a link contains dots.
+    /// The variable's name for `sysctl`, with slashes if the link's name contains dots.
     pub(crate) fn name(&self) -> String {
-        let Self { family, link, variable } = self;
+        let Self { family, kind, link, variable } = self;
         let separator = if link.contains('.') { "/" } else { "." };
-        ["net", family, "conf", link, variable].join(separator)
+        ["net", family, kind, link, variable].join(separator)
     }
 
-    /// Whether the link's name is valid: it comes from a document, and becomes part of a path.
+    /// Whether the link's name is valid. It comes from a document and becomes part of a path.
     fn is_plain(&self) -> bool {
         let link = self.link;
         !link.is_empty() && link.len() < 16 && !link.contains('/') && link != "." && link != ".."
@@ -145,7 +203,7 @@ fn tell_unguarded(name: &str) {
     ));
 }
 
-/// Switches `route_localnet` of this bridge off, whose port cannot be guarded.
+/// Switches `route_localnet` of a bridge off because its port cannot be guarded.
 pub(crate) fn close_localnet(bridge: &str) -> Result<(), Error> {
     let conf = Conf::route_localnet(bridge);
     let failed = |source| Error::new("set", conf.name(), source);
@@ -171,21 +229,22 @@ fn failed(verb: &'static str, object: &str) -> impl Fn(io::Error) -> Error {
     move |source| Error::new(verb, object, errno_of(&source))
 }
 
-/// Why a variable cannot be set.
+/// The error that a variable cannot be set.
 fn unset(name: &str) -> impl FnOnce(io::Error) -> operation::Error {
     let name = name.to_owned();
     move |error| operation::Error::new("set", name, error).of(operation::Place::Sysctl)
 }
 
-/// Why a kept value cannot be written or removed.
+/// The error that a saved value cannot be written or removed.
 fn unkept(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> operation::Error {
     let path = format!("{path:?}");
     move |error| operation::Error::new(verb, path, error).of(operation::Place::RunDir)
 }
 
 impl Sysctl {
-    /// Plans to set `variable`: looks up the value that it had. A link that does not exist yet has 0. A value that was kept
-    /// counts for as long as a network of ours stands for which it was.
+    /// Plans to set `variable`, and reads its current value. For a link that does not exist yet it is
+    /// the kernel's initial value. A saved value is used instead while the network of ours that it was saved for
+    /// exists.
     ///
     /// # Errors
     /// When the value cannot be read.
@@ -193,7 +252,9 @@ impl Sysctl {
         let kept = variable.kept(scope);
         let name = variable.name();
         let is_claimed = match variable {
-            Variable::Ipv6Forward { .. } => forwarding::is_claimed_for_ipv6(scope)?,
+            Variable::Ipv6Forward { .. } | Variable::ProxyNdp { .. } => {
+                forwarding::is_claimed_for_ipv6(scope)?
+            }
             _ => forwarding::is_claimed(scope, None)?,
         };
         let earlier = match is_claimed {
@@ -203,7 +264,9 @@ impl Sysctl {
         let earlier = earlier.and_then(|text| text.lines().next().map(str::to_owned));
         let previous = match earlier {
             Some(value) => value,
-            None => read(&variable.path()).map_err(failed("read", &name))?.unwrap_or_else(|| "0".into()),
+            None => read(&variable.path())
+                .map_err(failed("read", &name))?
+                .unwrap_or_else(|| variable.initial().into()),
         };
         Ok(Self { variable, previous, kept })
     }
@@ -216,7 +279,7 @@ impl Sysctl {
         self.kept.try_exists().map_err(failed("look for", &self.kept.to_string_lossy()))
     }
 
-    /// Keeps the previous value; for forwarding also what there was then that packets may be forwarded for.
+    /// Saves the old value. For forwarding, also saves what was there that may need forwarding.
     fn keep(&self) -> Result<(), operation::Error> {
         let mut text = format!("{}\n", self.previous);
         if matches!(self.variable, Variable::IpForward { .. } | Variable::Ipv6Forward { .. }) {
@@ -255,7 +318,7 @@ impl Sysctl {
                 _ => {}
             }
         }
-        // The last one removes the directory as well.
+        // Remove the directory together with the last saved value.
         if let Some(parent) = self.kept.parent() {
             operation::remove_if_empty(parent).map_err(unkept("remove", parent))?;
         }
@@ -268,9 +331,10 @@ impl Sysctl {
             tell_unguarded(&name);
             return Ok(());
         }
-        if self.read()?.as_deref() == Some(SET) {
-            // It was so before: nothing will be put back. What is kept all the same is of a network that is gone.
-            return if self.previous == SET { self.forget() } else { Ok(()) };
+        if self.read()?.as_deref() == Some(self.variable.value()) {
+            // The variable was set before, so nothing will be restored. A saved value belongs to a
+            // network that is gone.
+            return if self.previous == self.variable.value() { self.forget() } else { Ok(()) };
         }
         let kept_here = !self.is_kept()?;
         let made = match kept_here {
@@ -278,9 +342,11 @@ impl Sysctl {
             false => Ok(()),
         };
         let made = made.and_then(|()| self.keep_advertisements(false));
-        let made = made.and_then(|()| fs::write(self.variable.path(), SET).map_err(unset(&name)));
+        let made =
+            made.and_then(|()| fs::write(self.variable.path(), self.variable.value()).map_err(unset(&name)));
         if made.is_err() && kept_here {
-            // Nothing changed, so nothing is to be put back. The error that counts is the first.
+            // Nothing changed, so there is nothing to restore. The first error is the one to
+            // report.
             let _ = self.forget();
         }
         made
@@ -291,8 +357,8 @@ impl Sysctl {
         Ok(kept.unwrap_or_default())
     }
 
-    /// The interface that needs a guard, and a connection to ask for it: a bridge of others with `route_localnet`, unless that
-    /// was on before us.
+    /// The interface that needs a guard, and a connection for it: another program's bridge whose
+    /// `route_localnet` was off before.
     fn guarded(&self) -> Result<Option<(Connection, u32)>, Error> {
         let Variable::RouteLocalnet { link } = &self.variable else { return Ok(None) };
         if self.previous == SET {
@@ -303,26 +369,27 @@ impl Sysctl {
         Ok(bridge.map(|bridge| (connection, bridge.index)))
     }
 
-    /// Makes sure of the guard before the variable is set. False where the kernel has none.
+    /// Makes sure that the guard is there before the variable is set. False if the kernel has no
+    /// BPF classifiers.
     fn guard(&self) -> Result<bool, Error> {
         self.guarded()?.map_or(Ok(true), |(connection, link)| guard::set(&connection, link))
     }
 
-    /// Removes the guard after the variable was put back.
+    /// Removes the guard after the variable was restored.
     fn unguard(&self) -> Result<(), Error> {
         self.guarded()?.map_or(Ok(()), |(connection, link)| guard::remove(&connection, link))
     }
 
-    /// Puts the value back that was kept, and forgets it: it goes with the last that needed it.
+    /// Restores the saved value and removes the file, when nobody needs the variable any more.
     fn put_back(&self, scope: &Scope) -> Result<(), operation::Error> {
         if !self.is_kept()? {
-            // We did not change it; at most we were about to.
+            // We did not change the variable; at most we were about to.
             self.unguard()?;
             return self.forget();
         }
         if let Variable::IpForward { bridge } | Variable::Ipv6Forward { bridge } = &self.variable {
             let v6 = self.is_of_ipv6();
-            // Who needs it for IPv6 has a claim of its own.
+            // Containers with IPv6 have a claim of their own.
             if !v6 && forwarding::is_claimed(scope, Some(bridge))? {
                 return Ok(());
             }
@@ -338,9 +405,10 @@ impl Sysctl {
             }
         }
         let mut kept = self.read_kept()?;
-        if self.read()?.is_some_and(|value| value == SET) {
+        if self.read()?.is_some_and(|value| value == self.variable.value()) {
             kept = self.to_put_back()?;
-            // One that is interrupted goes on from here. Without room for that, it is done at one go.
+            // An interrupted undo continues from here. If the record cannot be written, the undo
+            // runs without it.
             let _ = self.write_kept(&kept);
             match fs::write(self.variable.path(), &self.previous) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -351,7 +419,8 @@ impl Sysctl {
         }
         self.unguard()?;
         self.keep_advertisements(true)?;
-        // Where somebody else switched it off meanwhile, it is off.
+        // Restore the overwritten variables only if this undo switched forwarding off. If somebody
+        // else did, they stay as they are.
         if kept.lines().any(|line| line == UNDONE) {
             for (variable, before, after) in WRITTEN_OVER {
                 self.set_links(&kept, variable, after, before)?;
@@ -374,16 +443,16 @@ impl operation::Operation for Sysctl {
         let name = self.variable.name();
         let directory = self.kept.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
         let mut lines = Vec::new();
-        if self.previous != SET {
+        if self.previous != self.variable.value() {
             lines.push(words(["mkdir", "-p", &directory]));
             let kept = operation::quote(&self.kept.to_string_lossy());
             lines.push(format!("{} > {kept}", words(["echo", &self.previous])));
         }
-        // A bridge of ours that is not there yet needs none.
+        // A bridge of ours that does not exist yet needs no guard.
         if let (Variable::RouteLocalnet { link }, Ok(Some(_))) = (&self.variable, self.guarded()) {
             lines.extend(guard::commands(link));
         }
-        lines.push(words(["sysctl", "-w", &format!("{name}={SET}")]));
+        lines.push(words(["sysctl", "-w", &format!("{name}={}", self.variable.value())]));
         lines
     }
 
@@ -399,14 +468,15 @@ impl operation::Operation for Sysctl {
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
         let name = self.variable.name();
+        let wanted = self.variable.value();
         Ok(match self.read()? {
-            Some(value) if value == SET => match self.guarded()? {
+            Some(value) if value == wanted => match self.guarded()? {
                 Some((connection, link)) if !guard::stands(&connection, link)? => {
                     Condition::Missing(format!("the classifier that guards 127.0.0.0/8 where {name}={SET}"))
                 }
                 _ => Condition::Present,
             },
-            Some(value) => Condition::Missing(format!("{name}={SET} (it is {value})")),
+            Some(value) => Condition::Missing(format!("{name}={wanted} (it is {value})")),
             None => Condition::Missing(name),
         })
     }

@@ -1,5 +1,5 @@
-//! Changes to rules that depend on what stands: one transaction, decided and sent again for as long as others change the rules in
-//! between.
+//! Changes to rules that depend on the current ruleset. A change is sent as one transaction. It is
+//! decided and sent again while others change the ruleset in between.
 
 use nix::errno::Errno;
 
@@ -9,15 +9,15 @@ use crate::{
     netfilter::{Kind, Message, Netfilter},
 };
 
-/// How often it is tried.
+/// How often a transaction is tried.
 const ATTEMPTS: usize = 200;
 
-/// A change to the rules, with the words for an error about it.
+/// A change to the ruleset, with the words for an error message about it.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// What is sent.
+    /// The message to send.
     pub message: Message,
-    /// What it is about: `chain forward of table inet stave`.
+    /// The object of the change, as in `chain forward of table inet stave`.
     pub object: String,
 }
 
@@ -28,10 +28,10 @@ impl Change {
     }
 }
 
-/// Does it again for as long as others change the rules meanwhile.
+/// Repeats `attempt` while others change the ruleset in between.
 ///
 /// # Errors
-/// Those of `attempt`, except for ERESTART; EBUSY when others never stop.
+/// The errors of `attempt`, except for ERESTART; EBUSY if others keep changing the ruleset.
 pub fn retry<T>(attempt: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
     for _ in 0..ATTEMPTS {
         match attempt() {
@@ -45,7 +45,7 @@ pub fn retry<T>(attempt: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> 
 /// Sends the changes as one transaction.
 ///
 /// # Errors
-/// The first refusal, with what it is about; `object` if that is not known.
+/// The first refusal, with the object of that change, or with `object` if the change is not known.
 pub fn commit(
     socket: &Netfilter,
     generation: Option<u32>,
@@ -59,10 +59,11 @@ pub fn commit(
     })
 }
 
-/// Sends what `changes` says, in one transaction in which nothing else has changed since it looked.
+/// Computes the changes with `changes` and sends them as one transaction, which fails and is
+/// repeated if the ruleset has changed since `changes` looked at it.
 ///
 /// # Errors
-/// Those of `changes`, about the `object`; the first refusal.
+/// The errors of `changes`, about the `object`; the first refusal.
 pub fn transact(
     verb: &'static str,
     object: &str,

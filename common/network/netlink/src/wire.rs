@@ -1,4 +1,4 @@
-//! Packets on a link as they are, below the protocols of the kernel.
+//! Raw packets on a link.
 
 use std::{
     mem::{size_of, zeroed},
@@ -13,29 +13,31 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket},
 };
 
-/// How often an owner of an address is asked, and how long it has to answer. The times of RFC 5227 and RFC 4862 are for slow networks; an
-/// owner on a bridge of this host answers within a millisecond.
+/// How often the owner of an address is asked, and how long it has to answer. The times of RFC 5227
+/// and RFC 4862 are for slow networks. An owner on a bridge of this host answers within a
+/// millisecond.
 const PROBES: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// As much of a packet as is looked at.
+/// The number of bytes of a packet that are read.
 const BEGINNING: usize = 128;
 
 /// A socket for the packets of one protocol on one link.
 pub(crate) struct Wire {
     socket: OwnedFd,
     link: u32,
-    /// Its number on Ethernet (linux/if_ether.h).
+    /// The EtherType (linux/if_ether.h).
     protocol: u16,
 }
 
 impl Wire {
-    /// Opens it in this thread's network namespace.
+    /// Opens the socket in this thread's network namespace.
     ///
-    /// `filter` is for the kernel: what it leaves out takes no room that an answer may need. It has at most 65535 instructions.
+    /// The kernel runs `filter`, so unwanted packets take no room in the socket's buffer. The
+    /// filter has at most 65535 instructions.
     pub(crate) fn open(link: u32, protocol: u16, filter: &[libc::sock_filter]) -> Result<Self, Errno> {
         let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-        // Until it is bound, no packet comes.
+        // No packet arrives until the socket is bound.
         if !filter.is_empty() {
             let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
             let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
@@ -54,7 +56,7 @@ impl Wire {
         Errno::result(bound).map(|_| wire)
     }
 
-    /// The station, or the stations, with this hardware address.
+    /// The socket address of the station, or the multicast group, with this hardware address.
     fn station(&self, mac: [u8; 6]) -> libc::sockaddr_ll {
         // SAFETY: all zeros are a sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { zeroed() };
@@ -77,10 +79,10 @@ impl Wire {
         Errno::result(sent).map(drop)
     }
 
-    /// Whether a packet comes before `end` that `is_answer` takes for one.
+    /// Whether a packet that `is_answer` accepts arrives before `end`.
     fn hears(&self, end: Instant, is_answer: impl Fn(&[u8]) -> bool) -> Result<bool, Errno> {
         loop {
-            // Other packets may come without end.
+            // Other packets may keep arriving, so the time is checked for each.
             let now = Instant::now();
             if now >= end {
                 return Ok(false);
@@ -101,7 +103,8 @@ impl Wire {
         }
     }
 
-    /// Asks with this packet, and again where nobody answers. Takes a tenth of a second where nobody does.
+    /// Sends this packet and waits for an answer, several times if nobody answers. Takes 0.1 s if
+    /// nobody does.
     pub(crate) fn ask(
         &self,
         packet: &[u8],

@@ -1,6 +1,6 @@
-//! Network namespaces that are kept by a bind mount, as with `ip netns`.
+//! Network namespaces kept by a bind mount, as `ip netns` does.
 //!
-//! No process has to run in such a namespace to keep it; it can be entered by its path.
+//! No process has to run in such a namespace to keep it. It can be entered by its path.
 
 mod operation;
 
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 pub use netlink::Error;
 pub use operation::NetnsOperation;
 
-/// Why a namespace could not be made, entered or removed.
+/// The error that a namespace could not be made, entered or removed.
 fn error(verb: &'static str, path: &Path) -> impl Fn(Errno) -> Error {
     let object = format!("network namespace {path:?}");
     move |source| Error::new(verb, &object, source)
@@ -22,11 +22,12 @@ fn io_error(verb: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| error(netlink::errno_of(&source))
 }
 
-/// Runs `work` in the network namespace at `path`. A socket that it opens stays in that namespace, and can be used from
-/// anywhere. Afterwards the calling thread is back in its own namespace.
+/// Runs `work` in the network namespace at `path`. A socket that `work` opens stays in that
+/// namespace and can be used from anywhere. Afterwards the calling thread is back in its own
+/// namespace.
 ///
 /// # Errors
-/// When the namespace cannot be opened or entered. A path to something else is "Invalid argument".
+/// When the namespace cannot be opened or entered; EINVAL if the file is not a network namespace.
 pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     netlink::namespace::enter(path, work).map_err(error("enter", path))
 }

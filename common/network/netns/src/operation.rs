@@ -20,34 +20,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, error, io_error};
 
-/// Makes a network namespace, keeps it by a bind mount at a path, and sets `lo` up in it. Interfaces that are added
-/// later have IPv6 disabled until somebody gives them an address and enables it, as in Docker's containers.
+/// Makes a network namespace, keeps it with a bind mount at a path, and sets `lo` up in it. IPv6 is
+/// disabled on interfaces that are added later until somebody adds an address and enables it, as in
+/// Docker's containers.
 ///
-/// Its own work is recognised by the inode of the namespace; before that is known, by the alias of `lo`, which is set
-/// before others can see the namespace.
+/// Undo recognises its namespace by the inode. Before the inode is known, it recognises it by the
+/// alias of `lo`, which is set before others can see the namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "netns-add")]
 pub struct NetnsOperation {
-    /// Its path: `/run/netns/<id>`.
+    /// Path of the bind mount: `/run/netns/<id>`.
     pub path: PathBuf,
     /// The container's id.
     pub holder: String,
-    /// The namespace's inode number, after it was made.
+    /// The namespace's inode number, known once it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inode: Option<u64>,
 }
 
-/// The state of the path.
+/// What is at the path.
 enum Found {
     Nothing,
-    /// An empty file: a namespace that was never mounted, or no longer is.
+    /// An empty file: the namespace was never mounted, or was unmounted.
     Empty,
     Ours,
     Other(&'static str),
 }
 
 impl NetnsOperation {
-    /// The namespace of the container `holder`, at `path`.
+    /// The operation that makes the namespace of the container `holder` at `path`.
     pub fn new(path: impl Into<PathBuf>, holder: &str) -> Self {
         Self { path: path.into(), holder: holder.to_owned(), inode: None }
     }
@@ -81,7 +82,8 @@ impl NetnsOperation {
         if self.inode == Some(metadata.ino()) {
             return Ok(Found::Ours);
         }
-        // Not known yet, or that of the one before: a killed repair had made another.
+        // The inode is not known yet, or is an old one: a repair that was killed had made a new
+        // namespace.
         let loopback = || Connection::here()?.link("lo");
         let alias = namespace::enter(&self.path, loopback).map_err(look)??.and_then(|lo| lo.alias);
         Ok(if alias == Some(self.alias()) { Found::Ours } else { Found::Other("another namespace") })
@@ -102,14 +104,16 @@ impl NetnsOperation {
     }
 
     fn unmount(&self) -> Result<(), Error> {
-        // Detached: a process that looks into it must not block us. It ends with its last user.
+        // Lazy unmount: a process that has the path open must not block us. The namespace ends with
+        // its last user.
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         umount2(&self.path, flags).map_err(self.error("unmount"))
     }
 
-    /// Creates the file to mount on, which must not exist.
+    /// Creates the file to mount on. It must not exist.
     fn create_file(&self) -> Result<(), Error> {
-        // The directory is removed with the last namespace, possibly before the file is made.
+        // The directory is removed with the last namespace, possibly just before the file is
+        // created.
         const ATTEMPTS: usize = 100;
         for _ in 0..ATTEMPTS {
             match File::options().write(true).create_new(true).mode(0o444).open(&self.path) {
@@ -129,7 +133,7 @@ impl NetnsOperation {
         };
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io("remove")(error)),
-            // The last one removes the directory as well, unless `ip netns` made a mount of it.
+            // Remove the directory with the last namespace, unless `ip netns` made a mount of it.
             _ => match self.path.parent().filter(|parent| *parent == Path::new("/run/netns")) {
                 Some(parent) => operation::remove_if_empty(parent).map_err(|source| {
                     Error::new("remove directory", format!("{parent:?}"), errno_of(&source))
@@ -139,9 +143,10 @@ impl NetnsOperation {
         }
     }
 
-    /// Removes the file where a mount on it is hidden: the first `ip netns add` mounts `/run/netns` on itself, over the namespaces
-    /// that are there. In a mount namespace in which nothing is mounted on it, it can be removed, and the kernel then
-    /// detaches the mounts on it in all others.
+    /// Removes the file when a mount on it is hidden. The first `ip netns add` mounts `/run/netns`
+    /// on itself, over the existing namespaces. In a mount namespace without a mount on the file,
+    /// the file can be removed, and the kernel then detaches the mounts on it in all other mount
+    /// namespaces.
     fn remove_hidden(&self) -> io::Result<()> {
         let remove = || {
             unshare(CloneFlags::CLONE_NEWNS)?;
@@ -149,12 +154,12 @@ impl NetnsOperation {
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
             let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
             for path in self.path.parent().into_iter().chain([self.path.as_path()]) {
-                // Until nothing is mounted there any more.
+                // Unmount until nothing is mounted there.
                 while umount2(path, flags).is_ok() {}
             }
             fs::remove_file(&self.path)
         };
-        // The thread has the mount namespace for itself, and ends.
+        // The thread has a mount namespace of its own, and ends afterwards.
         std::thread::scope(|scope| {
             let started = std::thread::Builder::new().stack_size(1 << 18).spawn_scoped(scope, remove);
             started?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -164,11 +169,12 @@ impl NetnsOperation {
 
 const IPV6_OFF: &str = "net.ipv6.conf.default.disable_ipv6=1";
 
-/// Disables IPv6 for all future interfaces of this thread's namespace, which is new.
+/// Disables IPv6 for all future interfaces of this thread's new namespace.
 ///
-/// Entries that were looked up below `/proc/sys/net` stay with that mount for as long as the namespace lasts. The
-/// entries of all namespaces have the same names, so the kernel keeps them in one list, which slows each later lookup
-/// of any namespace. So this uses a separate proc file system, if this process may make one.
+/// Entries looked up below `/proc/sys/net` stay cached with that mount for as long as the namespace
+/// lasts. The entries of all namespaces have the same names, so the kernel keeps them in one list,
+/// which slows each later lookup in any namespace. To avoid this, a separate proc file system is
+/// mounted, if this process may do so.
 fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
     let own = FileSystem::open("proc").and_then(|proc| proc.mount(MountAttrFlags::empty()));
     match own {
@@ -177,7 +183,7 @@ fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
     }
 }
 
-/// Makes the directory, as `ip netns add` does: writable for root, readable for everybody.
+/// Makes the directory as `ip netns add` does: writable for root, readable for everybody.
 fn create_directory(path: &Path) -> Result<(), Error> {
     DirBuilder::new()
         .recursive(true)
@@ -217,9 +223,9 @@ impl operation::Operation for NetnsOperation {
         match made {
             Ok(metadata) => self.inode = Some(metadata.ino()),
             Err(error) => {
-                // Removes all parts that exist; the first error counts.
+                // Removes all parts that exist. The first error is the one to report.
                 let _ = operation::Operation::undo(self, scope);
-                // Its file stands: what is read-only is a variable of the new namespace.
+                // The file exists, so EROFS is about a variable of the new namespace.
                 let error = operation::Error::from(error);
                 return Err(match error.errno() {
                     Some(Errno::EROFS) => error.of(Place::Sysctl),
@@ -234,7 +240,7 @@ impl operation::Operation for NetnsOperation {
         scope.contain(&self.path)?;
         match self.find()? {
             Found::Other(_) => return Ok(()),
-            // Its directory may have been made, or be left.
+            // The directory may have been made, or still be there.
             Found::Nothing | Found::Empty => {}
             Found::Ours => self.unmount()?,
         }

@@ -1,4 +1,5 @@
-//! Namespaces in the kernel. Needs root: each test works in its own mount namespace, with an empty `/run`.
+//! Network namespaces in the kernel. Needs root: each test runs in its own mount namespace, with an
+//! empty `/run`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
@@ -7,24 +8,16 @@ use netns::NetnsOperation as Netns;
 use nix::{
     errno::Errno,
     libc,
-    mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
     sys::wait::{WaitStatus, waitpid},
     unistd::{ForkResult, fork},
 };
 use operation::{Condition, Operation, Scope};
 
-/// Runs on a thread with its own mount namespace and a fresh tmpfs on `/run`.
+/// Runs `work` on a thread with its own mount namespace and a new tmpfs on `/run`.
 fn sandbox(work: impl FnOnce(&Scope) + Send) {
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).expect("this test needs root");
-            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-                .unwrap();
-            mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-            work(&Scope { root: "/run/root".into(), run_dir: "/run/stave".into() });
-        });
-    });
+    let scope = Scope { root: "/run/root".into(), run_dir: "/run/stave".into() };
+    testkit::apart(CloneFlags::CLONE_NEWNS, || work(&scope));
 }
 
 fn mounts() -> String {
@@ -61,7 +54,8 @@ fn made_entered_checked_and_removed() {
     });
 }
 
-/// Root of a user namespace may enter network namespaces that it made, but not return to the original one.
+/// Root of a user namespace may enter network namespaces that it made, but may not return to the
+/// original one.
 #[test]
 fn where_there_is_no_way_back() {
     // SAFETY: the child ends by _exit.
@@ -97,12 +91,12 @@ fn where_there_is_no_way_back() {
 fn what_a_kill_leaves_half_made_is_removed() {
     sandbox(|scope| {
         let planned = Netns::new("/run/netns/web", "web");
-        // An empty file: killed before the mount.
+        // An empty file: the tool was killed before the mount.
         fs::create_dir_all("/run/netns").unwrap();
         fs::write("/run/netns/web", "").unwrap();
         planned.undo(scope).unwrap();
         assert!(!Path::new("/run/netns").exists());
-        // The mount, but not its inode in the record: killed after it.
+        // The mount without its inode in the record: the tool was killed after the mount.
         planned.clone().apply(scope).unwrap();
         planned.undo(scope).unwrap();
         assert!(!Path::new("/run/netns/web").exists());
@@ -137,7 +131,7 @@ fn what_others_made_stays() {
     });
 }
 
-/// The first `ip netns add` mounts `/run/netns` on itself, over the namespaces that are there.
+/// The first `ip netns add` mounts `/run/netns` on itself, over the existing namespaces.
 #[test]
 fn removed_also_after_ip_netns_add() {
     sandbox(|scope| {
@@ -157,7 +151,7 @@ fn removed_also_after_ip_netns_add() {
             "{}",
             mounts()
         );
-        // The other one is as it was.
+        // The other namespace is unchanged.
         netns::enter(Path::new("/run/netns/other"), || ()).unwrap();
         let mut again = Netns::new("/run/netns/web", "web");
         again.apply(scope).unwrap();
@@ -172,7 +166,7 @@ fn removed_also_after_ip_netns_add() {
 fn twenty_at_once() {
     sandbox(|scope| {
         let before = mounts();
-        // Threads share this mount namespace, as processes on a host do.
+        // The threads share this mount namespace, as processes on a host do.
         std::thread::scope(|threads| {
             for at in 0..20 {
                 threads.spawn(move || {

@@ -1,8 +1,8 @@
-//! Puts back what is missing of containers' networks, from the operations that their records list.
+//! Restores what is missing of containers' networks, from the operations in their records.
 //!
-//! The table of nf_tables, the links and their addresses are looked at as a whole, so that many containers take hardly longer
-//! than one, and what containers share is compared once. Every other operation compares itself with the machine, and is applied
-//! again where it is missing.
+//! The nf_tables table, the links and their addresses are read as a whole, so many containers take
+//! hardly longer than one. What containers share is compared once. Every other operation is
+//! compared with the machine on its own, and applied again if it is missing.
 
 mod operation;
 
@@ -14,59 +14,67 @@ use netlink::{LinkOperation, Picture};
 
 pub use operation::NetworkOperation;
 
-/// The tools whose steps make a network.
-pub const TOOLS: [&str; 7] =
-    ["netns-add", "netns-bridge", "bridge-attach", "veth-pair", "portmap", "egress-allow", "name-serve"];
+/// The tools whose steps make up a network.
+pub const TOOLS: [&str; 8] = [
+    "netns-add",
+    "netns-bridge",
+    "bridge-attach",
+    "veth-pair",
+    "portmap",
+    "egress-allow",
+    "name-serve",
+    "link-hosts",
+];
 
-/// The lock that these tools hold while they work.
+/// The name of the lock that these tools hold while they work.
 pub const LOCK: &str = "network";
 
-/// How far a repair goes.
+/// What a repair covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// What stands in the host's namespace. What a container changed in its own stays; only a link that has to be made again is
-    /// made whole.
+    /// Only the host's namespace. What a container changed in its own namespace stays, except that
+    /// a link which has to be made again is completed.
     Host,
-    /// The containers' own namespaces as well.
+    /// Also the containers' own namespaces.
     Whole,
 }
 
-/// What is done about something that is missing.
+/// What to do about something that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// It is put back.
+    /// Restore it.
     Restore,
-    /// The commands for it are told.
+    /// Report the commands that would restore it.
     Explain,
 }
 
-/// The network of a container, as its record lists it.
+/// The network of a container, from its record.
 #[derive(Debug, Clone)]
 pub struct Network<'a> {
     /// The container's id.
     pub id: String,
-    /// The operations of its steps, in their order.
+    /// The operations of its steps, in order.
     pub operations: &'a [NetworkOperation],
 }
 
-/// What was found at a container's network.
+/// The result for one container's network.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The container's id.
     pub id: String,
-    /// What was missing, and stands now.
+    /// What was missing and has been restored.
     pub restored: Vec<String>,
-    /// What could not be put back, and why.
+    /// What could not be restored, and why.
     pub failed: Vec<Error>,
-    /// With [`Act::Explain`], the commands that would put back what is missing.
+    /// With [`Act::Explain`], the commands that would restore what is missing.
     pub commands: Vec<String>,
 }
 
-/// Compares the networks with the machine, and puts back what is missing. A container that cannot be repaired does not keep the
-/// others from it. The caller holds the lock of the network.
+/// Compares the networks with the machine, and restores what is missing. A container that cannot be
+/// repaired does not stop the others. The caller must hold the lock [`LOCK`].
 ///
 /// # Errors
-/// When the kernel does not say what stands.
+/// When the kernel's state cannot be read.
 pub fn repair(scope: &Scope, networks: &[Network<'_>], reach: Reach, act: Act) -> Result<Vec<Found>, Error> {
     let found = networks.iter().map(|network| Found { id: network.id.clone(), ..Found::default() }).collect();
     let mut repair =
@@ -74,7 +82,7 @@ pub fn repair(scope: &Scope, networks: &[Network<'_>], reach: Reach, act: Act) -
     repair.table(networks)?;
     repair.picture = Picture::take()?;
     if repair.shared(networks) {
-        // Bridges were made.
+        // Bridges may have been made.
         repair.picture = Picture::take()?;
     }
     for (at, network) in networks.iter().enumerate() {
@@ -88,10 +96,11 @@ struct Repair<'a> {
     scope: &'a Scope,
     reach: Reach,
     act: Act,
-    /// As it was before links were made.
+    /// The state before links were made.
     picture: Picture,
     found: Vec<Found>,
-    /// The containers for which something failed. What comes later relies on it.
+    /// The indexes of containers for which an operation failed. Later operations depend on it and
+    /// are skipped.
     stopped: HashSet<usize>,
 }
 
@@ -101,7 +110,7 @@ impl Repair<'_> {
         self.stopped.insert(at);
     }
 
-    /// The table of nf_tables: first, because it protects the host.
+    /// Repairs the nf_tables table. It comes first, because it protects the host.
     fn table(&mut self, networks: &[Network<'_>]) -> Result<(), Error> {
         let all = || networks.iter().enumerate();
         let of = |(at, network)| std::iter::repeat(at).zip(Network::nat(network));
@@ -124,7 +133,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Notes something that was missing.
+    /// Records something that was missing.
     fn missing(&mut self, at: usize, operation: &impl Operation, what: String) {
         let found = &mut self.found[at];
         match self.act {
@@ -133,8 +142,8 @@ impl Repair<'_> {
         }
     }
 
-    /// What containers share: a bridge, its address, forwarding. It is the same for all of them, and compared once. Whether
-    /// something was missing.
+    /// Repairs what containers share, such as a bridge, its address, its VXLAN and the VXLAN's
+    /// senders and entries, and forwarding. Each is compared once for all containers. Returns whether something was missing.
     fn shared(&mut self, networks: &[Network<'_>]) -> bool {
         let restored = |found: &[Found]| found.iter().map(|found| found.restored.len()).sum::<usize>();
         let before = restored(&self.found);
@@ -150,7 +159,7 @@ impl Repair<'_> {
         restored(&self.found) != before
     }
 
-    /// What belongs to one container.
+    /// Repairs what belongs to one container.
     fn own(&mut self, at: usize, network: &Network<'_>) {
         let mut made_again = false;
         for operation in in_order(network.operations) {
@@ -163,13 +172,13 @@ impl Repair<'_> {
                 continue;
             }
             let known = match operation.link() {
-                // From here on the picture is old.
+                // The snapshot is outdated from here on.
                 Some(_) if made_again => None,
                 Some(pair @ LinkOperation::VethAdd { name, .. }) => {
                     let here = self.picture.condition(pair);
                     made_again = self.picture.link(name).is_none();
                     match self.reach {
-                        // A pair has two ends, or none.
+                        // If one end of a veth pair exists, so does the other.
                         Reach::Host => here,
                         Reach::Whole => here.filter(|here| *here != Condition::Present),
                     }
@@ -181,7 +190,8 @@ impl Repair<'_> {
         }
     }
 
-    /// The host's own firewall: last, because nothing else relies on it. It is asked once for each bridge.
+    /// Repairs the rules in the host's own firewall, once for each bridge. They come last, because
+    /// nothing depends on them.
     fn firewalls(&mut self, networks: &[Network<'_>]) {
         let mut seen = HashSet::new();
         for (at, network) in networks.iter().enumerate() {
@@ -193,7 +203,8 @@ impl Repair<'_> {
         }
     }
 
-    /// Applies the operation again if it is missing. `known` is what is known about it already.
+    /// Applies the operation again if it is missing. `known` is its condition, if that is known
+    /// already.
     fn restore(&mut self, at: usize, operation: &NetworkOperation, known: Option<Condition>) {
         let condition = match known.map_or_else(|| operation.check(self.scope), Ok) {
             Ok(condition) => condition,
@@ -202,7 +213,7 @@ impl Repair<'_> {
         match condition {
             Condition::Present => {}
             Condition::Different(what) => self.fail(at, differs(what)),
-            // Its processes are in the one that was there: another would be a network of nobody.
+            // The container's processes are in the old namespace. A new one would be empty.
             Condition::Missing(what) if operation.is_namespace() => {
                 let hint = "unwind the container, and start it again";
                 self.fail(at, Error::caused_by(Unlike::Gone(what)).with_hint(hint));
@@ -216,8 +227,10 @@ impl Repair<'_> {
     }
 }
 
-/// The operations in their order. But the link of a container that is restricted to a list comes up right after what restricts it: before
-/// Linux 6.16 the rules at a link go with it, and nothing gets out meanwhile. What follows may fail, and leaves the link up.
+/// The operations in order, with one exception: the link of a container restricted to a list is set
+/// up right after the restriction. Before Linux 6.16, the rules at a link are removed with the
+/// link. So a link that is made again stays down until they are back, and nothing gets out. The
+/// operations after that may fail; the link stays up then.
 fn in_order(operations: &[NetworkOperation]) -> impl Iterator<Item = &NetworkOperation> {
     let restricted = operations.iter().rposition(NetworkOperation::is_restriction).map_or(0, |last| last + 1);
     let (before, after) = operations.split_at(restricted);
@@ -225,7 +238,7 @@ fn in_order(operations: &[NetworkOperation]) -> impl Iterator<Item = &NetworkOpe
     early.into_iter().chain(late).chain(after)
 }
 
-/// Connections to the processes that belong to the networks, one to each process. It hangs up when its process ends.
+/// A connection to each process that belongs to the networks. It hangs up when the process ends.
 pub fn residents(networks: &[Network<'_>]) -> Vec<OwnedFd> {
     let operations = || networks.iter().flat_map(|network| network.operations);
     let own = operations().filter(|operation| !operation.has_common_resident());
@@ -233,7 +246,7 @@ pub fn residents(networks: &[Network<'_>]) -> Vec<OwnedFd> {
     own.chain(common).filter_map(NetworkOperation::resident).collect()
 }
 
-/// What cannot be put back.
+/// Why something cannot be restored.
 #[derive(Debug, thiserror::Error)]
 enum Unlike {
     #[error("differs: {0}")]
@@ -252,12 +265,12 @@ impl<'a> Network<'a> {
         Self { id: id.to_owned(), operations }
     }
 
-    /// Its operations on the table.
+    /// Its operations on the nf_tables table.
     fn nat(&self) -> impl Iterator<Item = NatOperation> {
         self.operations.iter().filter_map(NetworkOperation::nat).cloned()
     }
 
-    /// The bridges that it uses, by their names.
+    /// The names of its bridges.
     pub fn bridges(&self) -> impl Iterator<Item = &str> {
         self.operations.iter().filter_map(|operation| match operation.nat() {
             Some(NatOperation::Bridge { bridge, .. }) => Some(bridge.as_str()),
@@ -268,9 +281,12 @@ impl<'a> Network<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use egress::EgressOperation;
     use hold::HoldOperation;
     use netlink::{Mac, Mark};
+    use peers::PeersOperation;
 
     use super::*;
 
@@ -300,5 +316,17 @@ mod tests {
         assert_eq!(order(&[up(), hold(), list(), hold()]), "heuh");
         assert_eq!(order(&[up(), list(), hold(), up()]), "euhu");
         assert_eq!(order(&[up(), hold()]), "uh");
+    }
+
+    #[test]
+    fn entries_are_compared_once_for_all_containers_of_a_network() {
+        let entries = |bridge: &str| -> NetworkOperation {
+            let (list, link) = (peers::path(Path::new("/run/stave"), bridge), netlink::vxlan_name(bridge));
+            PeersOperation::Entries { bridge: bridge.to_owned(), list, link }.into()
+        };
+        let mut seen = HashSet::new();
+        let all = [entries("front"), entries("front"), entries("back")];
+        assert!(all.iter().all(NetworkOperation::is_shared));
+        assert_eq!(all.map(|operation| operation.is_first(&mut seen)), [true, false, true]);
     }
 }

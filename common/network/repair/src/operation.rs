@@ -1,4 +1,4 @@
-//! All operations that make a network.
+//! The operations of all network tools, in one type.
 
 use std::{collections::HashSet, os::fd::OwnedFd};
 
@@ -11,36 +11,42 @@ use names::NamesOperation;
 use nat::{NatOperation, Used};
 use netlink::{LinkOperation, Sysctl};
 use netns::NetnsOperation;
+use peers::PeersOperation;
 
 ::operation::any_of! {
-    /// What a network tool does: one of the operations of netns-add, netns-bridge, bridge-attach, veth-pair, portmap,
-    /// egress-allow and name-serve.
+    /// An operation of netns-add, netns-bridge, bridge-attach, veth-pair, portmap, egress-allow,
+    /// name-serve or link-hosts.
     pub enum NetworkOperation {
-        /// The lease of the address. Before a claim, which has fewer members and would be read from it.
+        /// The lease of an address. It precedes `Claim`, which has fewer members, so a lease would
+        /// be parsed as a claim.
         Lease(Lease),
         /// A claim on a bridge.
         Claim(Claim),
-        /// Forwarding, and what 127.0.0.1 needs.
+        /// A sysctl variable: forwarding, and what 127.0.0.1 needs.
         Sysctl(Shared<Used<Sysctl>>),
         /// The bridge.
         Bridge(Shared<Used<LinkOperation>>),
-        /// The host's own firewall.
+        /// The bridge's rules in the host's own firewall.
         Firewall(Shared<Used<FirewallOperation>>),
-        /// The table, as versions before 0.2 recorded it.
+        /// The hosts that may send to the bridge's VXLAN.
+        Senders(Shared<Used<PeersOperation>>),
+        /// The nf_tables table, as versions before 0.2 recorded it.
         EarlierNat(Shared<NatOperation>),
-        /// The table.
+        /// The nf_tables table.
         Nat(NatOperation),
-        /// What restricts the container to a list.
+        /// The container's restriction to a list.
         Egress(EgressOperation),
-        /// What gives it the names of others.
+        /// The names of other containers.
         Names(NamesOperation),
-        /// What holds published ports.
+        /// The containers on other hosts.
+        Peers(PeersOperation),
+        /// Holds published ports.
         Hold(HoldOperation),
-        /// The namespace.
+        /// The network namespace.
         Namespace(NetnsOperation),
-        /// As versions before 0.2 recorded it.
+        /// A sysctl variable, as versions before 0.2 recorded it.
         EarlierSysctl(Shared<Sysctl>),
-        /// As versions before 0.2 recorded it.
+        /// The bridge, as versions before 0.2 recorded it.
         EarlierBridge(Shared<LinkOperation>),
         /// The container's own link.
         Link(LinkOperation),
@@ -48,30 +54,41 @@ use netns::NetnsOperation;
 }
 
 impl NetworkOperation {
-    /// Whether it is about something that containers share.
+    /// Whether the operation is about something that containers share.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self, Self::Sysctl(_) | Self::Bridge(_) | Self::EarlierSysctl(_) | Self::EarlierBridge(_))
+        matches!(
+            self,
+            Self::Sysctl(_)
+                | Self::Bridge(_)
+                | Self::Senders(_)
+                | Self::Peers(_)
+                | Self::EarlierSysctl(_)
+                | Self::EarlierBridge(_)
+        )
     }
 
-    /// Whether it lets a bridge through the host's own firewall.
+    /// Whether the operation is about the host's own firewall.
     pub(crate) fn is_firewall(&self) -> bool {
         matches!(self, Self::Firewall(_))
     }
 
-    /// Whether this is the first of those that do the same for several containers.
+    /// Whether this is the first operation with this effect. Several containers have the same
+    /// operation on what they share.
     pub(crate) fn is_first(&self, seen: &mut HashSet<String>) -> bool {
         let what = match self {
             Self::Sysctl(shared) => serde_json::to_string(&shared.operation.operation.variable),
             Self::EarlierSysctl(shared) => serde_json::to_string(&shared.operation.variable),
             Self::Bridge(shared) => shared_link(&shared.operation.operation),
             Self::EarlierBridge(shared) => shared_link(&shared.operation),
+            Self::Senders(shared) => serde_json::to_string(&shared.operation.operation),
+            Self::Peers(peers) => serde_json::to_string(peers),
             Self::Firewall(shared) => serde_json::to_string(&shared.operation.operation),
             _ => return true,
         };
         what.map_or(true, |what| seen.insert(what))
     }
 
-    /// What it does to the table, if it does.
+    /// The operation on the nf_tables table, if it is one.
     pub(crate) fn nat(&self) -> Option<&NatOperation> {
         match self {
             Self::Nat(nat) => Some(nat),
@@ -80,7 +97,7 @@ impl NetworkOperation {
         }
     }
 
-    /// What it does to a link, if it does.
+    /// The operation on a link, if it is one.
     pub(crate) fn link(&self) -> Option<&LinkOperation> {
         match self {
             Self::Bridge(shared) => Some(&shared.operation.operation),
@@ -90,7 +107,8 @@ impl NetworkOperation {
         }
     }
 
-    /// A connection to its process, if it has one that is there. It hangs up when the process ends.
+    /// A connection to the operation's process, if it has one that runs. It hangs up when the
+    /// process ends.
     pub(crate) fn resident(&self) -> Option<OwnedFd> {
         match self {
             Self::Egress(egress) => egress.watch(),
@@ -99,27 +117,27 @@ impl NetworkOperation {
         }
     }
 
-    /// Whether its process is the same for all containers.
+    /// Whether all containers share the operation's process.
     pub(crate) fn has_common_resident(&self) -> bool {
         matches!(self, Self::Names(_))
     }
 
-    /// Whether it makes the namespace.
+    /// Whether the operation makes the namespace.
     pub(crate) fn is_namespace(&self) -> bool {
         matches!(self, Self::Namespace(_))
     }
 
-    /// Whether it restricts the container.
+    /// Whether the operation restricts the container to a list.
     pub(crate) fn is_restriction(&self) -> bool {
         matches!(self, Self::Egress(_))
     }
 
-    /// Whether it sets the container's link up, on this host's side.
+    /// Whether the operation sets up the host's side of the container's link.
     pub(crate) fn sets_link_up(&self) -> bool {
         matches!(self, Self::Link(LinkOperation::LinkUp { namespace: None, .. }))
     }
 
-    /// Whether it is about something in the container's namespace.
+    /// Whether the operation is about something in the container's namespace.
     pub(crate) fn is_inside(&self) -> bool {
         matches!(
             self.link(),
@@ -133,7 +151,8 @@ impl NetworkOperation {
     }
 }
 
-/// A bridge carries the mark of the container for which it was made, which does not matter here.
+/// The operation without the mark of the container that the bridge was made for, which does not
+/// matter here.
 fn shared_link(link: &LinkOperation) -> serde_json::Result<String> {
     match link {
         LinkOperation::BridgeAdd { name, mac, .. } => {

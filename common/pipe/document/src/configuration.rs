@@ -1,4 +1,4 @@
-//! An image configuration in the document.
+//! An image configuration in the document, with members that OCI does not define.
 
 use std::ops::Deref;
 
@@ -6,8 +6,8 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// An OCI image configuration, with the members that the OCI does not name: Docker's `Healthcheck`, `OnBuild` and `Shell`,
-/// and those of others. They pass through as they came.
+/// An OCI image configuration. It also keeps members that OCI does not define, as they came: Docker's
+/// `Healthcheck`, `OnBuild` and `Shell`, and those of other tools.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub struct Configuration {
@@ -16,7 +16,7 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// All that stands in it.
+    /// The whole configuration as JSON, with all members.
     pub fn whole(&self) -> &Value {
         &self.whole
     }

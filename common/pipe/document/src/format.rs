@@ -1,4 +1,5 @@
-//! A document as text. It works on the text that was read, so that numbers are not parsed and written differently.
+//! A document as text. The functions here work on the text that was read, so that numbers keep their
+//! spelling.
 
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
@@ -18,14 +19,14 @@ pub(crate) fn line(members: &IndexMap<String, Box<RawValue>>) -> String {
     out
 }
 
-/// JSON text, indented by two spaces a level like `jq`.
+/// JSON text indented like the output of `jq`, by two spaces for each level.
 pub(crate) fn indent(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
     let mut opened = false;
     let new_line = |out: &mut String, depth: usize| {
         out.push('\n');
-        // Nobody reads such deep nesting, and indentation would grow with the square of the depth.
+        // Nobody reads such deep nesting, and the indentation would grow with the square of the depth.
         out.push_str(&"  ".repeat(depth.min(100)));
     };
     tokens(json, |token| {
@@ -54,7 +55,8 @@ pub(crate) fn indent(json: &str) -> String {
     out
 }
 
-/// Calls `each` with every token of a valid JSON text: single punctuation, strings with their quotes, the rest in runs.
+/// Calls `each` with every token of a valid JSON text: a punctuation character, a string with its quotes, or
+/// another literal.
 fn tokens(json: &str, mut each: impl FnMut(&str)) {
     let bytes = json.as_bytes();
     let mut at = 0;

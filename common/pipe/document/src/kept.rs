@@ -1,6 +1,7 @@
-//! The second record of a container: `$STAVE_ROOT/containers/<id>/record.json`. It outlives a restart of the machine, which
-//! takes the first one in `$STAVE_RUN` away, so that `--repair` knows then what the steps did. Only root can enter the
-//! directory.
+//! The second record of a container: `$STAVE_ROOT/containers/<id>/record.json`.
+//!
+//! A restart of the machine removes the first record in `$STAVE_RUN`. The second one survives, so `--repair`
+//! still knows what the steps did. Only root can enter the directory.
 
 use std::{
     fs::{self, File},
@@ -9,11 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use operation::{Cause, Error, Place, Scope, boot};
+use operation::{Cause, Error, Place, Scope, boot, unless_gone};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Document, Id, members::Rootfs};
+use crate::{Document, Id, members::Rootfs, replace};
 
 const NAME: &str = "record.json";
 
@@ -21,35 +22,37 @@ const NAME: &str = "record.json";
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Text<D> {
-    /// The boot of the machine in which it was written.
+    /// The kernel's id of the boot in which the file was written.
     boot: String,
-    /// The directory of the first record.
+    /// The directory of the first record: `$STAVE_RUN`.
     run_dir: PathBuf,
     document: D,
 }
 
-/// A second record that was read.
+/// A second record, as it was read.
 #[derive(Debug)]
 pub struct Kept {
     /// The document, as it was after the last step.
     pub document: Document,
-    /// Whether the machine was not restarted since: what the steps made in the kernel may still be there.
+    /// Whether the record was written since the last restart of the machine. If so, what the steps made in
+    /// the kernel may still exist.
     pub is_of_this_boot: bool,
-    /// Its file.
+    /// The path of the record.
     pub path: PathBuf,
 }
 
-/// For `map_err`: the error of `verb` on a second record.
+/// For `map_err`: makes the error of `verb` on the second record at `path`.
 fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> Error {
     move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::Store)
 }
 
-/// Writes the second record of a container whose files are in its directory in `$STAVE_ROOT`; of others there is none. Where the
-/// files survive a crash of the machine (`rootfs.durable`), the record does too when this returns.
+/// Writes the second record, if the container has files of its own in `$STAVE_ROOT`. Otherwise does nothing.
+/// If the container's files survive a crash of the machine (`rootfs.durable`), the record is on the disk when
+/// this returns.
 ///
 /// # Errors
-/// When it cannot be written. If the files do not survive a crash either, that is no error: the container cannot be started again
-/// after one.
+/// When the record cannot be written, but only if the container's files survive a crash. Without them the
+/// container cannot be started again after a crash, so the record would be of no use.
 pub fn write(scope: &Scope, id: &Id, document: &Document) -> Result<(), Error> {
     let directory = scope.container(id.as_str());
     let Ok(Some(rootfs)) = document.get::<Rootfs>() else { return Ok(()) };
@@ -83,14 +86,14 @@ fn put(directory: &Path, path: &Path, text: &[u8], durable: bool) -> io::Result<
     Ok(())
 }
 
-/// The second record of a container; none if there is none, if a crash left a part of it, or if the container's first record is in
-/// another `--run-dir`.
+/// Reads the second record of a container. Returns `None` if there is no record, if a crash left only a part
+/// of it, or if the container's first record is in another `--run-dir`.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the record cannot be read.
 pub fn read(scope: &Scope, id: &Id) -> Result<Option<Kept>, Error> {
     let path = scope.container(id.as_str()).join(NAME);
-    let text = match fs::read(&path) {
+    let text = match replace::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text.map_err(failed("read", &path))?,
     };
@@ -103,8 +106,27 @@ pub fn read(scope: &Scope, id: &Id) -> Result<Option<Kept>, Error> {
     Ok(Some(Kept { document, is_of_this_boot: text.boot == boot()?, path }))
 }
 
-/// Whether a restart of the machine may have lost a part of what the container wrote: its writable top was not made to survive one
-/// (`union-mount --durable`).
+/// The ids of all containers that have a second record, sorted. A missing directory has none.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn list(scope: &Scope) -> Result<Vec<Id>, Error> {
+    let directory = scope.root.join("containers");
+    let mut ids = Vec::new();
+    for entry in
+        unless_gone(fs::read_dir(&directory)).map_err(failed("list", &directory))?.into_iter().flatten()
+    {
+        let entry = entry.map_err(failed("list", &directory))?;
+        if entry.path().join(NAME).is_file() {
+            ids.extend(entry.file_name().to_str().and_then(|name| name.parse().ok()));
+        }
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// Whether a restart of the machine may have lost a part of what the container wrote: the machine was
+/// restarted, and the container's writable layer was made without `union-mount --durable`.
 ///
 /// # Errors
 /// When `id` is malformed, or the second record cannot be read.

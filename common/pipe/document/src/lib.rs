@@ -1,7 +1,7 @@
 //! The document: the one JSON object that travels through a pipe of Stave's tools.
 //!
-//! A tool keeps members that it does not know as the bytes that were read, in their order. The members that it knows
-//! are typed ([`members`]). `docs/document.md` is the contract.
+//! A tool keeps members that it does not know: the same bytes, in the same order. Known members have types
+//! ([`members`]). `docs/document.md` is the contract.
 
 mod configuration;
 mod format;
@@ -13,6 +13,8 @@ mod object;
 mod order;
 pub mod record;
 mod replace;
+mod rootfs;
+mod shared_lock;
 mod steps;
 mod sum;
 pub mod table;
@@ -26,17 +28,18 @@ use object::Object;
 use serde::de;
 use serde_json::value::RawValue;
 
-pub use id::{Id, Instance, InvalidId};
+pub use id::{At, Id, Instance, InvalidId};
 pub use members::{Contribution, Failure, Member, Stage, Step, StepState, Steps};
+pub use shared_lock::Sole;
 pub use steps::SplitOff;
 
-/// The version of the contract, the member `stave`.
+/// The version of the contract: the value of the member `stave`.
 pub const VERSION: u64 = 1;
 
-/// The size limit of a document, in bytes: far above what a container needs.
+/// The size limit of a document, in bytes. It is far above what a container needs.
 pub const MAX_SIZE: usize = 64 << 20;
 
-/// Why a document could not be read, or a member not be used.
+/// Why a document could not be read, or a member could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Standard input was empty.
@@ -45,13 +48,13 @@ pub enum Error {
     /// Standard input could not be read.
     #[error("read standard input: {0}")]
     Read(io::Error),
-    /// More than [`MAX_SIZE`].
+    /// Standard input has more than [`MAX_SIZE`] bytes.
     #[error("document on standard input is larger than {} MiB", MAX_SIZE >> 20)]
     TooLarge,
-    /// Not JSON, or not an object.
+    /// The text is not JSON, or not an object.
     #[error("standard input is not a document: {0}")]
     NotADocument(serde_json::Error),
-    /// A document of another major version. It is kept as it was read.
+    /// The document has another version of the contract. It is kept as it was read.
     #[error(
         "document has version {found}, this tool reads version {VERSION}: use tools of one release in a pipe"
     )]
@@ -69,7 +72,7 @@ pub enum Error {
         /// The tools that make it.
         made_by: String,
     },
-    /// A member with the wrong form.
+    /// A member does not have the form of its type.
     #[error("member `{name}`: {source}")]
     Malformed {
         /// The member's name.
@@ -79,21 +82,21 @@ pub enum Error {
     },
 }
 
-/// One JSON object, its members in order.
+/// The document: one JSON object with its members in order.
 #[derive(Debug, Clone, Default)]
 pub struct Document {
     members: Object,
 }
 
 impl Document {
-    /// A document with only the contract's version.
+    /// A document that holds only the version of the contract.
     pub fn new() -> Self {
         let mut document = Self::default();
         document.set_raw("stave", RawValue::from_string(VERSION.to_string()).unwrap_or_default());
         document
     }
 
-    /// Reads a whole document.
+    /// Reads a document from `source`, to the end.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::Read`], [`Error::TooLarge`], [`Error::NotADocument`], [`Error::Version`].
@@ -106,7 +109,7 @@ impl Document {
         Self::parse(&text)
     }
 
-    /// Parses a whole document from its bytes.
+    /// Parses a document from its bytes.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::NotADocument`], [`Error::Version`].
@@ -121,8 +124,8 @@ impl Document {
             Some(found) => Err(Error::Version { found, document: Box::new(document) }),
             None => {
                 let Some((first, _)) = document.members.0.first() else { return Ok(Self::new()) };
-                // Objects that are not documents (a CNI result, an image manifest) have members of their own and no
-                // version. A handwritten document may lack the version.
+                // Other objects (a CNI result, an image manifest) start with members of their own. A
+                // handwritten document may lack the version.
                 if table::row(first).is_some() {
                     let mut whole = Self::new();
                     whole.members.0.extend(document.members.0);
@@ -133,10 +136,10 @@ impl Document {
         }
     }
 
-    /// The member, if it exists.
+    /// The member, if the document has it.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it does not have the form of `M`.
+    /// [`Error::Malformed`] if the member does not have the form of `M`.
     pub fn get<M: Member>(&self) -> Result<Option<M>, Error> {
         self.raw(M::NAME)
             .map(|value| serde_json::from_str(value.get()))
@@ -144,7 +147,7 @@ impl Document {
             .map_err(|source| Error::Malformed { name: M::NAME, source })
     }
 
-    /// The member.
+    /// The member, which the caller needs.
     ///
     /// # Errors
     /// [`Error::Missing`], which names the tool to run first; [`Error::Malformed`].
@@ -152,10 +155,10 @@ impl Document {
         self.get()?.ok_or_else(|| Error::Missing { name: M::NAME, made_by: table::made_by(M::NAME) })
     }
 
-    /// Sets the member, or appends it if it is new.
+    /// Replaces the member, or appends it if it is new.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it cannot be written as JSON.
+    /// [`Error::Malformed`] if the value cannot be written as JSON.
     pub fn set<M: Member>(&mut self, member: &M) -> Result<(), Error> {
         let value = serde_json::value::to_raw_value(member)
             .map_err(|source| Error::Malformed { name: M::NAME, source })?;
@@ -163,10 +166,10 @@ impl Document {
         Ok(())
     }
 
-    /// Changes the keys of a member that is an object. What its type does not know stays.
+    /// Changes the keys of a member that is an object. Keys that the type `M` does not know stay as they are.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it is no object.
+    /// [`Error::Malformed`] if the member is not an object.
     pub fn edit<M: Member>(
         &mut self,
         edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
@@ -182,12 +185,12 @@ impl Document {
         Ok(())
     }
 
-    /// Removes a member, by its name.
+    /// Removes the member with this name.
     pub fn remove(&mut self, name: &str) {
         self.members.remove(name);
     }
 
-    /// The member, by its name, as the text that was read.
+    /// The member with this name, as the text that was read.
     pub fn raw(&self, name: &str) -> Option<&RawValue> {
         self.members.get(name)
     }
@@ -204,7 +207,7 @@ impl Document {
         self.get()
     }
 
-    /// Whether nothing of what it tells exists: a tool before was asked for a plan only.
+    /// Whether the document is only a plan (`--dry-run`): nothing of what it describes exists.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `planned` is neither true nor false.
@@ -212,7 +215,8 @@ impl Document {
         Ok(self.get::<members::Planned>()?.is_some_and(|planned| planned.0))
     }
 
-    /// Whether its process has ended, and nobody is about to start it again. Its ports are free then.
+    /// Whether the container's process has ended and will not be started again by itself. The container's
+    /// ports are free then.
     pub fn has_ended(&self) -> bool {
         #[derive(serde::Deserialize)]
         struct Told {
@@ -225,12 +229,41 @@ impl Document {
         told.is_some_and(|told| told.finished.is_some() && !told.restarting)
     }
 
-    /// The tools whose steps show in the machine only as long as the container's process lives.
+    /// The tools whose work exists only as long as the container's process lives.
     pub const LETTING_GO: [&str; 1] = ["portmap"];
 
-    /// Whether the container has let go of what a step of this tool has made: its process has ended.
+    /// Whether the work of this tool no longer exists because the container's process has ended.
     pub fn has_let_go(&self, tool: &str) -> bool {
         Self::LETTING_GO.contains(&tool) && self.has_ended()
+    }
+
+    /// Takes over what the container's record knows better: which process it has, and how that ended. Both have the same steps.
+    pub fn catch_up_with(&mut self, recorded: &Self) {
+        #[derive(serde::Deserialize, PartialEq)]
+        #[serde(rename_all = "camelCase")]
+        struct Told {
+            #[serde(default)]
+            pid: i32,
+            #[serde(default)]
+            start_time: u64,
+            #[serde(default)]
+            finished: Option<String>,
+            #[serde(default)]
+            stopped: bool,
+            #[serde(default)]
+            restart: Option<String>,
+        }
+        let told = |document: &Self| -> Option<Told> {
+            serde_json::from_str(document.raw(members::Process::NAME)?.get()).ok()
+        };
+        if told(recorded) == told(self) {
+            return;
+        }
+        for name in [Steps::NAME, members::Process::NAME] {
+            if let Some(text) = recorded.raw(name) {
+                self.set_raw(name, text.to_owned());
+            }
+        }
     }
 
     /// Whether an earlier tool failed.
@@ -238,28 +271,29 @@ impl Document {
         self.raw("error").is_some()
     }
 
-    /// Whether both documents are of the same container; none if one of them has no `instance`, and so this is unknown.
+    /// Whether both documents are of the same container. `None` if one of them has no `instance`, so that
+    /// nobody can tell.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if one of them has an `instance` that is not a string.
+    /// [`Error::Malformed`] if an `instance` is not a string.
     pub fn is_of_one_container(&self, other: &Self) -> Result<Option<bool>, Error> {
         let instances = self.get::<Instance>()?.zip(other.get::<Instance>()?);
         Ok(instances.map(|(one, other)| one == other))
     }
 
-    /// As [`Document::is_of_one_container`], but unknown counts as yes.
+    /// As [`Document::is_of_one_container`], but returns true if nobody can tell.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Document::is_of_one_container`].
     pub fn may_be_of_one_container(&self, other: &Self) -> Result<bool, Error> {
         Ok(self.is_of_one_container(other)?.unwrap_or(true))
     }
 
-    /// The mount points of its steps in the container's file system: `mounts` of an OCI runtime configuration, and
-    /// `target` of a mount `within` the root file system.
+    /// The mount points inside the container that the document's steps made: the destinations of `mounts` in
+    /// OCI runtime configurations, and `target` of each mount `within` the root file system.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `steps` is not a list of steps.
     pub fn mount_points(&self) -> Result<Vec<PathBuf>, Error> {
         let mut found = Vec::new();
         for operation in self.steps()?.iter().flat_map(|step| &step.operations) {
@@ -272,7 +306,7 @@ impl Document {
         Ok(found)
     }
 
-    /// The document as one line of JSON, without the line's end.
+    /// The document as one line of JSON, without a newline at the end.
     pub fn to_line(&self) -> String {
         format::line(&self.members.0)
     }

@@ -1,4 +1,5 @@
-//! The members about a container's networks: `network`, its namespace, and `networks`, what that is attached to.
+//! The members about a container's networks: `network` is its namespace, and `networks` are the namespace's
+//! attachments.
 
 use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
@@ -16,43 +17,44 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
-    /// `none` for a namespace without attachments, `bridge` with some. (The other modes have no network tool in the pipe:
-    /// `ns-exec --network`.)
+    /// `none` for a namespace without attachments, `bridge` for one with attachments. `ns-exec --network` has
+    /// other modes; they need no network tool in the pipe.
     pub mode: String,
     /// Absolute path of the network namespace, as in `ip netns`: `/run/netns/<id>`.
     pub namespace: PathBuf,
-    /// The bridge that veth-pair joins it to, after netns-bridge; and that of its first attachment, which versions before 0.2
-    /// look for here.
+    /// After netns-bridge: the bridge that veth-pair will attach the namespace to. Afterwards: the bridge of
+    /// the first attachment, for versions before 0.2, which look for it here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<Bridge>,
-    /// `cni` of its first attachment, which versions before 0.2 look for here.
+    /// `cni` of the first attachment, for versions before 0.2, which look for it here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cni: Option<CniResult>,
-    /// Members of others.
+    /// Members of other tools.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 member!(Network, "network");
 
-/// `networks`: what the namespace is attached to, in the order of the steps.
+/// `networks`: the attachments of the namespace, in the order of the steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Networks(pub Vec<Attachment>);
 member!(Networks, "networks");
 
-/// One of `networks`: an interface in the container's namespace, and the bridge that it leads to.
+/// An element of `networks`: an interface in the container's namespace, and the bridge that it is attached
+/// to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attachment {
-    /// The network's name: that of `network-create`, or the bridge's.
+    /// The network's name, as `network-create` knows it; otherwise the bridge's name.
     pub name: String,
-    /// The interface's name in the namespace: `eth0`.
+    /// The interface's name in the namespace, `eth0`.
     pub interface: String,
     /// The bridge.
     pub bridge: Bridge,
     /// A CNI 1.1.0 result: interfaces, ips, routes, dns.
     pub cni: CniResult,
-    /// Members of others.
+    /// Members of other tools.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -60,9 +62,9 @@ pub struct Attachment {
 /// What netns-add adds to a [`Network`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Namespace {
-    /// As there.
+    /// `mode` of `network`.
     pub mode: &'static str,
-    /// As there.
+    /// `namespace` of `network`.
     pub namespace: PathBuf,
 }
 
@@ -74,20 +76,20 @@ impl Contribution for Namespace {
     }
 }
 
-/// What an attachment adds: an element of [`Networks`], and where it is the first also what versions before 0.2 look for in
-/// [`Network`].
+/// What an attachment adds: an element of [`Networks`]. The first attachment also adds to [`Network`] what
+/// versions before 0.2 look for there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attached {
     /// The element.
     pub attachment: Attachment,
-    /// What `network` gets.
+    /// For the first attachment: what it adds to `network`.
     pub first: Option<First>,
 }
 
 /// What the first attachment adds to [`Network`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct First {
-    /// `bridge`, and that bridge, where nobody has noted it there.
+    /// The mode `bridge` and the bridge. `None` if netns-bridge has written them already.
     #[serde(flatten)]
     on: Option<OnBridge>,
     cni: CniResult,
@@ -100,7 +102,7 @@ struct OnBridge {
 }
 
 impl Attached {
-    /// What this attachment adds to a document with this `network`.
+    /// What `attachment` adds to a document with this `network`.
     pub fn new(network: &Network, attachment: Attachment) -> Self {
         let on = || OnBridge { mode: "bridge", bridge: attachment.bridge.clone() };
         let first = match &network.bridge {
@@ -125,7 +127,7 @@ impl Contribution for Attached {
 }
 
 impl Network {
-    /// The attachment that a version before 0.2 has noted here.
+    /// The attachment that a version before 0.2 stored in `network`.
     fn attachment(self) -> Option<Attachment> {
         let (bridge, cni) = self.bridge.zip(self.cni)?;
         let inside = cni.interfaces.iter().rev().find(|interface| interface.sandbox.is_some());
@@ -135,12 +137,13 @@ impl Network {
 }
 
 impl Attachment {
-    /// Its addresses.
+    /// The addresses of the interface.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.cni.ips.iter().map(|ip| ip.address.addr())
     }
 
-    /// The metric of its default route: the lowest of all attachments has the way out. One without such a route comes last.
+    /// The metric of the default route. The attachment with the lowest metric has the way out. An attachment
+    /// without a default route has the highest metric.
     pub fn metric(&self) -> u64 {
         let metrics = self.cni.routes.iter().filter(|route| route.dst.prefix_len() == 0);
         metrics.map(|route| route.priority.unwrap_or_default().into()).min().unwrap_or(u64::MAX)
@@ -148,11 +151,11 @@ impl Attachment {
 }
 
 impl Document {
-    /// What the container is attached to, in the order of the steps: `networks`, and what a version before 0.2 has noted in
-    /// `network` alone.
+    /// The container's attachments, in the order of the steps: those in `networks`, and the one that a
+    /// version before 0.2 stored in `network` only.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `network` or `networks` does not have its form.
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
         let mut all = self.get::<Networks>()?.map_or_else(Vec::new, |networks| networks.0);
         let first = self.get::<Network>()?.and_then(Network::attachment);
@@ -162,10 +165,11 @@ impl Document {
         Ok(all)
     }
 
-    /// The container's address for this other one: on a bridge that both are on, otherwise its first.
+    /// The address at which the other container reaches this one: the address on a bridge that both are
+    /// attached to, otherwise the first address. `None` if this container has no attachment.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `network` or `networks` of one of them does not have its form.
     pub fn address_for(&self, other: &Self) -> Result<Option<IpAddr>, Error> {
         let (own, theirs) = (self.attachments()?, other.attachments()?);
         let is_shared = |one: &&Attachment| theirs.iter().any(|other| other.bridge.name == one.bridge.name);
@@ -178,44 +182,65 @@ impl Document {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bridge {
-    /// The interface's name: `stave0`.
+    /// The interface's name, `stave0`.
     pub name: String,
-    /// The bridge's network: `172.17.0.0/16`.
+    /// The bridge's network, `172.17.0.0/16`.
     #[schemars(with = "String")]
     pub subnet: IpNet,
-    /// The bridge's own address, which is the containers' gateway: `172.17.0.1`.
+    /// The bridge's own address, `172.17.0.1`. It is the containers' gateway.
     pub gateway: IpAddr,
-    /// How its containers are reached from outside; `nat` where an earlier version has said nothing.
+    /// How the containers are reached from outside. `None` means `nat`; earlier versions did not set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_mode: Option<GatewayMode>,
-    /// The part of the subnet whose addresses are leased; all of it if there is none.
+    /// The part of the subnet that addresses are leased from. `None` for the whole subnet.
     #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
-    /// Its network of IPv6, if it has one.
+    /// The IPv6 network of the bridge, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6>,
-    /// Whether no way leads out of it or into it, except for the host's own.
+    /// Whether the network is internal: its containers reach each other and the host, and nothing else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
-    /// Whether its containers do not reach each other, except by published ports and links.
+    /// Whether the containers cannot reach each other, except by published ports and links.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
-    /// Members of others.
+    /// How it leads to the same network on other hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<Vxlan>,
+    /// The link of the host on which it answers for the containers' addresses of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ndp_proxy: Option<String>,
+    /// Members of other tools.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// What a [`Bridge`] has of IPv6.
+/// How a [`Bridge`] leads to the same network on other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Vxlan {
+    /// The network's number (VNI), the same on all hosts.
+    pub id: u32,
+    /// The UDP port at which hosts hear it.
+    pub port: u16,
+    /// This host's address for the others.
+    pub local: IpAddr,
+    /// The link by which the others are reached, where the address is one of this link alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+}
+
+/// The IPv6 part of a [`Bridge`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ipv6 {
-    /// The bridge's network: `fd01:2345:6789::/64`.
+    /// The bridge's network, `fd01:2345:6789::/64`.
     #[schemars(with = "String")]
     pub subnet: IpNet,
-    /// The bridge's own address, which is the containers' gateway.
+    /// The bridge's own address. It is the containers' gateway.
     pub gateway: IpAddr,
-    /// The part of the subnet whose addresses are leased; all of it if there is none.
+    /// The part of the subnet that addresses are leased from. `None` for the whole subnet.
     #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
@@ -225,14 +250,16 @@ pub struct Ipv6 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GatewayMode {
-    /// By published ports on the host's addresses; what they send has the host's address.
+    /// By published ports on the host's addresses. The containers' traffic gets the host's address
+    /// (masquerading).
     Nat,
-    /// By their own addresses, to which others have a route; what they send has these.
+    /// By the containers' own addresses, which others need a route to. The containers' traffic keeps its
+    /// address.
     Routed,
 }
 
 impl GatewayMode {
-    /// Their names, as [`FromStr`] reads them.
+    /// The names of the modes, as [`FromStr`] reads them.
     pub const NAMES: [&str; 2] = ["nat", "routed"];
 }
 
@@ -248,22 +275,22 @@ impl FromStr for GatewayMode {
     }
 }
 
-/// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Members not listed there are kept.
+/// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Other members are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CniResult {
     /// `1.1.0`.
     pub cni_version: String,
-    /// The interfaces made: on the host and in the sandbox.
+    /// The interfaces that were made: on the host, and in the network namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<CniInterface>,
-    /// The addresses given.
+    /// The addresses that were assigned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<CniIp>,
-    /// The routes made in the sandbox.
+    /// The routes that were made in the network namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<CniRoute>,
-    /// Name servers and search domains; an empty object if there are none.
+    /// Name servers and search domains. An empty object if there are none.
     #[serde(default)]
     pub dns: Value,
     /// The other members of the result.
@@ -276,13 +303,13 @@ pub struct CniResult {
 pub struct CniInterface {
     /// The interface's name.
     pub name: String,
-    /// Its hardware address, `02:42:…`.
+    /// The hardware address, `02:42:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// Its MTU in bytes.
+    /// The MTU, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// Path of the network namespace; none for an interface of the host.
+    /// The path of the network namespace. `None` for an interface of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<String>,
 }
@@ -290,13 +317,13 @@ pub struct CniInterface {
 /// An address in a [`CniResult`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CniIp {
-    /// The address with its prefix length: `172.17.0.2/16`.
+    /// The address with its prefix length, `172.17.0.2/16`.
     #[schemars(with = "String")]
     pub address: IpNet,
     /// The default gateway for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
-    /// Index into `interfaces`.
+    /// The index of the interface in `interfaces`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<usize>,
 }
@@ -304,13 +331,13 @@ pub struct CniIp {
 /// A route in a [`CniResult`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CniRoute {
-    /// The destination: `0.0.0.0/0`.
+    /// The destination, `0.0.0.0/0`.
     #[schemars(with = "String")]
     pub dst: IpNet,
     /// The next hop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
-    /// Its metric: of several routes to one destination, that with the lowest counts.
+    /// The metric. Of several routes to one destination, the kernel uses the one with the lowest metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
 }
@@ -355,7 +382,7 @@ mod tests {
         let list = json!([attachment("b", "eth1", "10.0.0.3/24")]);
         let both = document(json!({"stave": 1, "network": old, "networks": list}));
         assert_eq!(shown(&both), [one, "b eth1 Some(10.0.0.3)"]);
-        // The first one stands in both.
+        // The first attachment is in both members.
         let list = json!([attachment("a", "eth0", "10.0.0.2/24"), attachment("b", "eth1", "10.0.0.3/24")]);
         let both = document(json!({"stave": 1, "network": old, "networks": list}));
         assert_eq!(shown(&both), [one, "b eth1 Some(10.0.0.3)"]);

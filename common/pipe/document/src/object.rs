@@ -1,4 +1,4 @@
-//! A JSON object as it was read: its members in order, each value as its own text.
+//! A JSON object as it was read. It keeps the order of the members and the text of each value.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use serde_json::value::RawValue;
 
-/// One JSON object. To find a member takes the same time among any number of them.
+/// One JSON object. A lookup takes the same time however many members there are.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Object(pub(crate) IndexMap<String, Box<RawValue>>);
 
@@ -15,7 +15,7 @@ impl Object {
         self.0.get(name).map(|value| &**value)
     }
 
-    /// Puts the value in its place, or at the end where it is new.
+    /// Replaces the value, or appends the member if it is new.
     pub(crate) fn set(&mut self, name: &str, value: Box<RawValue>) {
         match self.0.get_mut(name) {
             Some(place) => *place = value,
@@ -23,7 +23,7 @@ impl Object {
         }
     }
 
-    /// Removes the member, and keeps the order of the others.
+    /// Removes the member. The order of the others stays.
     pub(crate) fn remove(&mut self, name: &str) {
         self.0.shift_remove(name);
     }

@@ -1,4 +1,5 @@
-//! A fixed order for the maps of oci-spec's types, which have none. So the same image gives the same document.
+//! Sorts the maps in oci-spec's types, which are hash maps, so that the same image always gives the same
+//! document.
 
 use oci_spec::image::Descriptor;
 use serde::{Serialize, Serializer};

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -17,25 +20,31 @@ use rustix::{
 use crate::{
     Document, Id,
     replace::{self, replace},
+    shared_lock,
 };
 
-/// For `map_err`: the error of `verb` on a record, a lock or their directory.
+/// For `map_err`: makes the error of `verb` on a record, a lock or their directory at `path`.
 fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> Error {
     move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::RunDir)
 }
 
-/// A file lock (`flock`), held until it is dropped or its process ends, however it ends.
+/// A file lock (`flock`). It is held until the value is dropped or the process ends in any way.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
     held: File,
+    /// The same for all run directories.
+    beside: Option<OwnedFd>,
 }
 
+/// The lock of the tools that change a network: run directories share it, because they share the network namespace.
+const NETWORK: &str = "network";
+
 impl Lock {
-    /// Takes the lock `$STAVE_RUN/locks/<name>`, and waits for its holder.
+    /// Takes the lock `$STAVE_RUN/locks/<name>`. Waits until its holder releases it.
     ///
     /// # Errors
-    /// When the file cannot be made or locked.
+    /// When the lock's file cannot be made or locked.
     pub fn take(run_dir: &Path, name: &str) -> Result<Self, Error> {
         let directory = run_dir.join("locks");
         let path = directory.join(name);
@@ -47,13 +56,16 @@ impl Lock {
                     _ => Err(error),
                 })
                 .map_err(failed("open lock", &path))?;
-            if let Some(lock) = Self::wait(&path, file)? {
+            if let Some(mut lock) = Self::wait(&path, file)? {
+                if name == NETWORK {
+                    lock.beside = shared_lock::take(name).map_err(failed("lock", &path))?;
+                }
                 return Ok(lock);
             }
         }
     }
 
-    /// The same, if the lock's file exists; makes none.
+    /// As [`Lock::take`], but returns `None` if the lock's file does not exist. Makes no file.
     fn take_existing(run_dir: &Path, name: &str) -> Result<Option<Self>, Error> {
         let path = run_dir.join("locks").join(name);
         match File::options().write(true).open(&path) {
@@ -62,13 +74,14 @@ impl Lock {
         }
     }
 
-    /// Waits for the lock. None if its last holder has removed the file, because then the lock is worthless.
+    /// Waits for the lock. Returns `None` if its last holder has removed the file: nobody else would see a
+    /// lock on it.
     fn wait(path: &Path, file: File) -> Result<Option<Self>, Error> {
         let locked = retry_on_intr(|| flock(&file, FlockOperation::LockExclusive));
         locked.map_err(|errno| failed("lock", path)(io::Error::from(errno)))?;
         let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
         let opened = file.metadata().map_err(failed("lock", path))?;
-        let lock = Self { path: path.to_owned(), held: file };
+        let lock = Self { path: path.to_owned(), held: file, beside: None };
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             found => Ok((inode(found.map_err(failed("lock", path))?) == inode(opened)).then_some(lock)),
@@ -83,8 +96,9 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // A child that was forked meanwhile has the descriptor until it executes its program. What fails here ends with the
-        // process.
+        // A child that was forked meanwhile holds the descriptor, and so the lock, until it executes its
+        // program. An error here does not matter: the kernel releases the lock when the process ends.
+        drop(self.beside.take());
         let _ = flock(&self.held, FlockOperation::Unlock);
     }
 }
@@ -97,7 +111,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Locks the record of `id` in `run_dir` (`$STAVE_RUN`), which need not exist yet; waits for its holder.
+    /// Locks the record of `id` in `run_dir` (`$STAVE_RUN`). The record need not exist yet. Waits until its
+    /// holder releases it.
     ///
     /// # Errors
     /// When the lock cannot be taken.
@@ -106,8 +121,8 @@ impl Record {
         Ok(Self { path: path(run_dir, id), lock })
     }
 
-    /// Locks the record of `id` if it exists. Makes nothing: for a process that ends while its container is being
-    /// removed.
+    /// Locks the record of `id` if its lock exists. Makes no file, so that a process that ends while its
+    /// container is being removed leaves none behind.
     ///
     /// # Errors
     /// When the lock cannot be taken.
@@ -121,18 +136,19 @@ impl Record {
         &self.path
     }
 
-    /// The document in the record; none if there is no record.
+    /// The document in the record; `None` if there is no record.
     ///
     /// # Errors
-    /// When it cannot be read, or is not a document.
+    /// When the record cannot be read, or is not a document.
     pub fn read(&self) -> Result<Option<Document>, Error> {
         read_file(&self.path)
     }
 
-    /// Writes the record: wholly, or not at all. A record that becomes shorter is written on a full file system as well.
+    /// Replaces the record, wholly or not at all. On a full file system this still works if the record does
+    /// not grow.
     ///
     /// # Errors
-    /// When it cannot be written; then the old record stays.
+    /// When the record cannot be written. The old record stays.
     pub fn write(&self, document: &Document) -> Result<(), Error> {
         let beside = self.path.with_extension("json.new");
         replace(&self.path, &beside, document.to_line().as_bytes())
@@ -144,13 +160,13 @@ impl Record {
     /// # Errors
     /// When one of them cannot be removed.
     pub fn remove(self) -> Result<(), Error> {
-        // The spare file. No other process writes while the lock is held.
+        // The spare file. No other process writes to it while the lock is held.
         remove_file(&self.path.with_extension("json.new"))?;
         remove_file(&self.path)?;
         self.lock.remove()
     }
 
-    /// Releases the record, and removes the lock's file if there is no record.
+    /// Releases the lock. Removes the lock's file if there is no record.
     pub fn release(self) {
         if !self.path.exists() {
             let _ = self.lock.remove();
@@ -158,7 +174,7 @@ impl Record {
     }
 }
 
-/// The suffix keeps an id apart from shared locks ("network").
+/// The name of a container's lock. The suffix tells it from a shared lock (`network`).
 fn lock_name(id: &Id) -> String {
     format!("{id}.container")
 }
@@ -178,23 +194,46 @@ fn read_file(path: &Path) -> Result<Option<Document>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read record", path)(error)),
     };
-    let malformed = |error| failed("read record", path)(Cause::Source(Box::new(error)));
+    if text.trim_ascii().is_empty() {
+        return Err(failed("read record", path)("it is empty"));
+    }
+    let malformed = |error| match error {
+        // Its text speaks of standard input.
+        crate::Error::NotADocument(cause) => {
+            failed("read record", path)(format!("it is not a document: {cause}"))
+        }
+        error => failed("read record", path)(Cause::Source(Box::new(error))),
+    };
     Document::parse(&text).map(Some).map_err(malformed)
 }
 
-/// Reads the record of `id` without a lock: complete, as it was at some moment.
+/// Reads the record of `id` without taking its lock. The result is complete, but may be out of date.
 ///
 /// # Errors
-/// When it cannot be read, or is not a document.
+/// When the record cannot be read, or is not a document.
 pub fn read(run_dir: &Path, id: &Id) -> Result<Option<Document>, Error> {
     read_file(&path(run_dir, id))
 }
 
-/// The record of `id`, locked, with its document; none if there is no record. Waits for its holder. Removes the remains
-/// of a killed tool that never finished a record: a temporary file, a lock.
+/// As [`read`], for a container that somebody names.
 ///
 /// # Errors
-/// When it cannot be locked or read, or the remains cannot be removed.
+/// As [`read`]; [`missing`].
+pub fn read_existing(run_dir: &Path, id: &Id) -> Result<Document, Error> {
+    read(run_dir, id)?.ok_or_else(|| missing(run_dir, id))
+}
+
+/// The error for a container that somebody names and that has no record.
+pub fn missing(run_dir: &Path, id: &Id) -> Error {
+    let cause = format!("no container \"{id}\" in {}", run_dir.display());
+    Error::new("", "", cause).with_hint("container-ls lists them")
+}
+
+/// Locks and reads the record of `id`. Waits until its holder releases it. Returns `None` if there is no
+/// record; in this case, removes what a killed tool may have left: the spare file and the lock's file.
+///
+/// # Errors
+/// When the record cannot be locked or read, or the leftovers cannot be removed.
 pub fn settled(run_dir: &Path, id: &Id) -> Result<Option<(Record, Document)>, Error> {
     let path = path(run_dir, id);
     let traces = [path.with_extension("json.new"), run_dir.join("locks").join(lock_name(id)), path];
@@ -208,10 +247,10 @@ pub fn settled(run_dir: &Path, id: &Id) -> Result<Option<(Record, Document)>, Er
     }
 }
 
-/// The ids of all records in `run_dir`, sorted. Other files are skipped.
+/// The ids of all records in `run_dir`, sorted. Other files are skipped. A missing directory has no records.
 ///
 /// # Errors
-/// When the directory cannot be read. A missing one has no records.
+/// When the directory cannot be read.
 pub fn list(run_dir: &Path) -> Result<Vec<Id>, Error> {
     let entries = match fs::read_dir(run_dir) {
         Ok(entries) => entries,
@@ -245,6 +284,41 @@ mod tests {
         assert!(Record::lock_existing(dir.path(), &id).unwrap().is_none());
         Record::lock(dir.path(), &id).unwrap().release();
         assert_eq!(fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_in_words_about_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let id: Id = "web".parse().unwrap();
+        let path = path(dir.path(), &id);
+        let refused = |cause: &str| {
+            let expected = format!("read record {path:?}: {cause}");
+            let told = read(dir.path(), &id).unwrap_err().to_string();
+            assert!(told.starts_with(&expected), "{told}");
+        };
+        for (text, cause) in [
+            (&b""[..], "it is empty"),
+            (b"{", "it is not a document: EOF"),
+            (b"[]", "it is not a document: "),
+            (&[0; 4096], "it is not a document: "),
+            (b"{\"stave\":9}", "document has version 9"),
+        ] {
+            fs::write(&path, text).unwrap();
+            refused(cause);
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused("it is not a regular file");
+        fs::remove_dir(&path).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        refused("it is not a regular file");
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! A file whose content is replaced, also while its file system is full.
+//! Replaces the content of a file, even on a full file system.
 //!
-//! A spare file with as much room stands beside it. The new content goes into the spare one, then both exchange their names.
-//! So the file has the old content or the new one at any moment, and a content that is not longer needs no new room.
+//! A spare file of the same size stands beside the file. The new content is written to the spare file. Then
+//! both files exchange their names. So the file always has either the old content or the new one, and content
+//! that does not grow needs no new room.
 //!
-//! Nobody sees the spare file being written, also who opened it while it had the other name: a file that is open elsewhere is not
-//! written over. A lease tells so, and it keeps out whoever finds the file by its old name just now (fcntl(2), "Leases"). Our own
-//! readers hold a lock as well, for file systems without leases.
+//! The spare file was the file before, so somebody may still read it. It is then not written to: a lease
+//! tells whether another process has it open, and blocks processes that are about to open it (fcntl(2),
+//! "Leases"). Our own readers also hold a lock, for file systems without leases.
 
 use std::{
     fs::{self, File},
@@ -23,21 +24,26 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-/// Room beyond the content, in bytes: for what `unwind` adds to a record.
+/// Room to reserve beyond the content, in bytes: `unwind` adds `error` to a record.
 const BEYOND: u64 = 1024;
 
-/// include/uapi/asm-generic/fcntl.h; the crate libc does not have it.
+/// From include/uapi/asm-generic/fcntl.h. The crate libc does not have it.
 const F_SETSIG: i32 = 10;
 
-/// The whole content of the file at `path`, as it was at some moment.
+/// Reads the file at `path`. The result is the whole content at some moment.
 ///
 /// # Errors
-/// When it cannot be opened, locked or read.
+/// When the file cannot be opened, locked or read, or is not a regular file.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     loop {
+        // Opening a FIFO would wait for a writer. `O_NONBLOCK` would not help: with it, opening does not wait for
+        // the end of a lease either.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
         let mut file = File::open(path)?;
         retry_on_intr(|| flock(&file, FlockOperation::LockShared))?;
-        // It may have become the spare one meanwhile.
+        // The file may have become the spare file meanwhile.
         let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         if fs::metadata(path).map(inode).ok() == Some(inode(file.metadata()?)) {
             let mut content = Vec::new();
@@ -47,10 +53,11 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Gives the file at `path` this content. Only root reads it.
+/// Replaces the content of the file at `path`. `spare` is the path of the spare file. Only root can read both
+/// files.
 ///
 /// # Errors
-/// When there is no room for both files, or one of them cannot be written. The file is then as it was.
+/// When there is no room for both files, or one of them cannot be written. The file then keeps its content.
 pub(crate) fn replace(path: &Path, spare: &Path, content: &[u8]) -> io::Result<()> {
     let old = match File::options().write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -66,12 +73,12 @@ pub(crate) fn replace(path: &Path, spare: &Path, content: &[u8]) -> io::Result<(
     new
 }
 
-/// Writes over what is there, which may be all the room that there is.
+/// Writes `content` over the spare file. It does not make a new file, which may not have room.
 fn write(spare: &Path, content: &[u8]) -> io::Result<File> {
     let open = || File::options().create(true).truncate(false).write(true).mode(0o600).open(spare);
     let mut file = open()?;
     if !is_ours_alone(&file)? {
-        // Somebody opened it when it had the other name, and reads it now.
+        // Somebody opened this file when it still had the other name, and is reading it.
         fs::remove_file(spare)?;
         file = open()?;
     }
@@ -80,25 +87,27 @@ fn write(spare: &Path, content: &[u8]) -> io::Result<File> {
     written.map(|()| file)
 }
 
-/// Whether nobody else has the file open. Then it stays so until the lease is given back: to open it waits for that.
+/// Whether nobody else has the file open. If so, takes a lease: another process that opens the file waits
+/// until the lease is given back.
 fn is_ours_alone(file: &File) -> io::Result<bool> {
     match retry_on_intr(|| flock(file, FlockOperation::NonBlockingLockExclusive)) {
         Err(Errno::WOULDBLOCK) => return Ok(false),
         locked => locked?,
     }
-    // Who waits for the file is announced by SIGIO, which ends a process; SIGURG does nothing.
+    // The kernel announces a waiting process by a signal. The default, SIGIO, would end this process; SIGURG
+    // is ignored.
     // SAFETY: F_SETSIG takes a number, and touches no memory of this process.
     unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) };
     Ok(lease(file, libc::F_WRLCK) || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock)
 }
 
-/// Takes a lease, or gives it back. Says whether that was possible: some file systems have none.
+/// Takes a lease, or gives it back. Returns whether that worked. Some file systems have no leases.
 fn lease(file: &File, kind: i32) -> bool {
     // SAFETY: F_SETLEASE takes a number, and touches no memory of this process.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) == 0 }
 }
 
-/// Puts the first content in its place, and a spare file beside it.
+/// Puts the first version of a file in its place, and makes a spare file beside it.
 fn place(path: &Path, spare: &Path, new: &File, length: u64) -> io::Result<()> {
     reserve(new, length)?;
     fs::rename(spare, path)?;
@@ -109,24 +118,25 @@ fn place(path: &Path, spare: &Path, new: &File, length: u64) -> io::Result<()> {
     spared
 }
 
-/// Exchanges both files. The old one is the next spare one.
+/// Exchanges the names of both files. The old file becomes the spare file.
 fn exchange(path: &Path, spare: &Path, (new, old): (&File, &File), length: u64) -> io::Result<()> {
     let grows = length > old.metadata()?.len();
     for file in [new, old] {
         match reserve(file, length) {
-            // What has become shorter has its room.
+            // Content that does not grow has its room already.
             Err(_) if !grows => {}
             reserved => reserved?,
         }
     }
     match renameat_with(CWD, spare, CWD, path, RenameFlags::EXCHANGE) {
-        // A file system that cannot exchange names.
+        // The file system cannot exchange names.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(spare, path),
         exchanged => Ok(exchanged?),
     }
 }
 
-/// Makes sure of room for a content of this length, and for what lies beyond. Some file systems cannot.
+/// Reserves room for content of this length and [`BEYOND`]. Does nothing on file systems that cannot reserve
+/// room.
 fn reserve(file: &File, length: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length + BEYOND) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),

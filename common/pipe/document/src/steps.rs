@@ -1,4 +1,4 @@
-//! The stack of steps, and the members that are their sums.
+//! The stack of steps, and the members, which are sums of what the steps add.
 
 use std::collections::HashSet;
 
@@ -8,11 +8,11 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{Document, Error, Member, Step, Steps, sum, table};
 
-/// Steps that were taken off a document's stack, as the text that was read.
+/// Steps that were taken off the stack of a document, as the text that was read.
 #[derive(Debug)]
 pub struct SplitOff(Vec<Box<RawValue>>);
 
-/// What a step is read for where its operations do not matter.
+/// The part of a step that matters here: all but its operations.
 #[derive(Deserialize)]
 struct Outline {
     tool: String,
@@ -20,13 +20,15 @@ struct Outline {
     adds: Map<String, Value>,
 }
 
-/// What another maker calls `adds` and is no object adds nothing: it must not keep Stave's own steps from being undone.
+/// Reads `adds`. In the step of another maker it may be something other than an object. Such a step adds
+/// nothing, and must not keep Stave's own steps from being undone.
 fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
     let text = Box::<RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(text.get()).unwrap_or_default())
 }
 
-/// What the steps add to the members with these names, in the order of the steps: one walk over them for all names.
+/// What the steps add to the members with these names, in the order of the steps. Walks over the steps once
+/// for all names.
 fn added<'a>(
     steps: impl Iterator<Item = &'a Outline>,
     names: &HashSet<&str>,
@@ -39,18 +41,18 @@ fn added<'a>(
 }
 
 impl Document {
-    /// The stack of steps; empty if there is none.
+    /// The stack of steps. Empty if the document has none.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `steps` is not a list of steps.
     pub fn steps(&self) -> Result<Vec<Step>, Error> {
         self.step_list()
     }
 
-    /// The tools of the stack's steps, in order.
+    /// The names of the steps' tools, in order.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `steps` is not a list of steps.
     pub fn tools(&self) -> Result<Vec<String>, Error> {
         #[derive(Deserialize)]
         struct Step {
@@ -59,18 +61,18 @@ impl Document {
         Ok(self.step_list::<Step>()?.into_iter().map(|step| step.tool).collect())
     }
 
-    /// The last step of a tool, with its index. Steps of others are not parsed.
+    /// The last step of a tool, with its index. Steps of other tools are not parsed.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `steps` is not a list, or a step of this tool cannot be read.
     pub fn last_step_of(&self, tool: &str) -> Result<Option<(usize, Step)>, Error> {
         self.last_step(tool, |_| true)
     }
 
-    /// All steps of a tool, each with its index. Steps of others are not parsed.
+    /// All steps of a tool, each with its index. Steps of other tools are not parsed.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `steps` is not a list, or a step of this tool cannot be read.
     pub fn steps_of(&self, tool: &str) -> Result<Vec<(usize, Step)>, Error> {
         let texts: Vec<&RawValue> = self.step_list()?;
         let tools = self.tools()?;
@@ -78,10 +80,10 @@ impl Document {
         own.map(|(at, (_, text))| Ok((at, serde_json::from_str(text.get()).map_err(malformed)?))).collect()
     }
 
-    /// The index of the last step that is this one.
+    /// The index of the last step that is equal to `step`.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `steps` is not a list, or a step of this tool cannot be read.
     pub fn position_of(&self, step: &Step) -> Result<Option<usize>, Error> {
         Ok(self.last_step(&step.tool, |other| other == step)?.map(|(at, _)| at))
     }
@@ -102,13 +104,14 @@ impl Document {
         serde_json::from_str(steps.get()).map_err(malformed)
     }
 
-    /// Whether both have the same stack of steps. A process that was started again is the same step.
+    /// Whether both documents have the same steps. The pid and start time of a process are not compared,
+    /// because they change when it is started again.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`] if `steps` is not a list of steps.
     pub fn has_steps_of(&self, other: &Self) -> Result<bool, Error> {
         let texts = self.raw(Steps::NAME).zip(other.raw(Steps::NAME));
-        // The text is nearly always the same, and then need not be parsed.
+        // The texts are nearly always equal. Then nothing needs to be parsed.
         let same_text = texts.is_some_and(|(one, other)| one.get() == other.get());
         let steps = |document: &Self| -> Result<Vec<Step>, Error> {
             let mut steps = document.steps()?;
@@ -118,7 +121,7 @@ impl Document {
         Ok(same_text || steps(self)? == steps(other)?)
     }
 
-    /// Puts a step on top of the stack; returns its index.
+    /// Pushes a step on the stack, and returns its index.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list.
@@ -143,7 +146,7 @@ impl Document {
         })
     }
 
-    /// Adds to a member what a step adds to it.
+    /// Adds `added` to the member `name`.
     ///
     /// # Errors
     /// [`Error::Malformed`] if the member cannot be read.
@@ -152,13 +155,13 @@ impl Document {
             Some(current) => sum::add(current, added),
             None => serde_json::value::to_raw_value(added),
         };
-        // A member of others has no name here.
+        // An error can only name members of the contract.
         let known = table::row(name).map_or("adds", |row| row.name);
         self.set_raw(name, sum.map_err(|source| Error::Malformed { name: known, source })?);
         Ok(())
     }
 
-    /// Takes the step at the index `at` out, and what it added to members.
+    /// Removes the step at the index `at`, and what it added to members.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list.
@@ -169,13 +172,14 @@ impl Document {
         self.remove_steps(&[at])
     }
 
-    /// Takes the steps at these indices out, and what they added to members: in the time that one of them takes.
+    /// Removes the steps at these indices, and what they added to members. Takes hardly longer than removing
+    /// one.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list.
     ///
     /// # Panics
-    /// If there is no step at one of them.
+    /// If there is no step at one of the indices.
     pub fn remove_steps(&mut self, gone: &[usize]) -> Result<(), Error> {
         let gone: HashSet<usize> = gone.iter().copied().collect();
         if gone.is_empty() {
@@ -190,8 +194,9 @@ impl Document {
         self.take_out(&gone, &all).map_err(malformed)
     }
 
-    /// Takes out of the members what those of all steps that are `gone` added to them. With the last step that adds to a member the
-    /// whole member goes, unless steps of before version 0.2 may have added to it, which do not tell so.
+    /// Removes from the members what the steps in `gone` added. A member that no remaining step adds to is
+    /// removed wholly. It stays if a remaining step of a version before 0.2 may have added to it, because
+    /// such steps do not say what they add.
     fn take_out(&mut self, gone: &HashSet<usize>, all: &[Outline]) -> serde_json::Result<()> {
         let others = || all.iter().enumerate().filter(|(at, _)| !gone.contains(at)).map(|(_, step)| step);
         let silent: HashSet<&str> = others()
@@ -221,7 +226,7 @@ impl Document {
         Ok(())
     }
 
-    /// Makes a member anew where it is missing, and steps add to it.
+    /// Restores a member that is missing from what the steps add to it.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list.
@@ -243,7 +248,7 @@ impl Document {
         Ok(())
     }
 
-    /// Takes the steps from the index `at` on off the stack. Members stay as they are.
+    /// Takes the steps from the index `at` onwards off the stack. Members do not change.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list.
@@ -251,7 +256,7 @@ impl Document {
         self.edit_steps(|steps| Ok(SplitOff(steps.split_off(at.min(steps.len())))))
     }
 
-    /// Puts them on top of the stack again, and the members that went meanwhile and that they add to.
+    /// Puts steps back on top of the stack. Restores members that are missing and that these steps add to.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list.
@@ -267,8 +272,8 @@ impl Document {
         self.complete_all(&names.keys().map(String::as_str).collect())
     }
 
-    /// Steps that are not changed keep the text that was read: a step of another tool may contain more than [`Step`]
-    /// knows.
+    /// Edits the list of steps. Steps that do not change keep their text: a step of another tool may have
+    /// members that [`Step`] does not know.
     fn edit_steps<T>(
         &mut self,
         edit: impl FnOnce(&mut Vec<Box<RawValue>>) -> serde_json::Result<T>,
@@ -281,7 +286,7 @@ impl Document {
     }
 }
 
-/// Takes the pid out of an operation that starts a process: it is another one each time.
+/// Removes pid and start time from an operation that starts a process. They differ each time.
 fn forget_identity(operation: &mut Value) {
     if operation["op"] == "process-start"
         && let Some(operation) = operation.as_object_mut()
@@ -317,7 +322,7 @@ mod tests {
     fn what_stays_above_is_not_forgotten() {
         let steps = [step("portmap", &json!({"ports": ["a"]})), step("portmap", &json!({"ports": ["b"]}))];
         let mut document = document(&steps, &json!({"ports": ["a", "b"]}));
-        // As unwind does it, where the upper one could not be undone.
+        // As unwind does when the upper step could not be undone.
         let above = document.split_off_steps(1).unwrap();
         document.remove_step(0).unwrap();
         document.append_steps(above).unwrap();
@@ -367,7 +372,7 @@ mod tests {
         assert_eq!(document.tools().unwrap(), ["theirs", "theirs"]);
     }
 
-    /// So many that these would take minutes if the time grew with the square.
+    /// So many that the tests would take minutes if the time grew with the square.
     const MANY: usize = 50_000;
 
     #[test]
@@ -393,7 +398,7 @@ mod tests {
     fn many_steps_take_no_longer_each() {
         let ports: Vec<Value> = (0..MANY).map(|n| json!({"hostPort": n, "protocol": "tcp"})).collect();
         let steps: Vec<Value> = ports.iter().map(|port| step("portmap", &json!({"ports": [port]}))).collect();
-        // Somebody has added a key to each of them, so that none is as it was made.
+        // Somebody has added a key to each element, so that none of them is as it was made.
         let named: Vec<Value> =
             (0..MANY).map(|n| json!({"hostPort": n, "protocol": "tcp", "name": "x"})).collect();
         for current in [&ports, &named] {

@@ -1,7 +1,8 @@
 //! Members as sums of what the steps add to them.
 //!
-//! One rule: arrays are concatenated, objects are merged key by key by the same rule, of anything else the last one
-//! counts. What no step has added (a key that somebody put there by hand) is kept as the text that was read.
+//! One rule: arrays are concatenated; objects are merged key by key, by the same rule; of other values, the
+//! last one counts. What no step added, such as a key that somebody added by hand, keeps the text that was
+//! read.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +20,7 @@ fn value(text: &RawValue) -> Option<Value> {
     serde_json::from_str(text.get()).ok()
 }
 
-/// `current` with `added` after it.
+/// The sum of `current` and `added`, in this order.
 pub(crate) fn add(current: &RawValue, added: &Value) -> Result<Box<RawValue>> {
     match (current.get().as_bytes().first(), added) {
         (Some(b'{'), Value::Object(added)) => {
@@ -44,7 +45,7 @@ pub(crate) fn add(current: &RawValue, added: &Value) -> Result<Box<RawValue>> {
     }
 }
 
-/// The sum of all of them; none of nothing.
+/// The sum of all values; `None` if there are none.
 pub(crate) fn of<'a>(all: impl IntoIterator<Item = &'a Value>) -> Option<Value> {
     let mut all = all.into_iter();
     let mut sum = all.next()?.clone();
@@ -52,7 +53,7 @@ pub(crate) fn of<'a>(all: impl IntoIterator<Item = &'a Value>) -> Option<Value> 
     Some(sum)
 }
 
-/// As [`add`], in place: so the sum of many steps is not written and read again at each of them.
+/// As [`add`], but in place. So a sum of many steps is not written and parsed again for each of them.
 fn extend(sum: &mut Value, added: &Value) {
     match (sum, added) {
         (Value::Object(sum), Value::Object(added)) => {
@@ -68,7 +69,8 @@ fn extend(sum: &mut Value, added: &Value) {
     }
 }
 
-/// `current`, which held the sum `before` and perhaps more, once that has become `after`. None where nothing is left of it.
+/// Changes a member whose steps had the sum `before` and now have the sum `after`. `current` may hold more
+/// than `before`; that stays. Returns `None` if nothing is left.
 pub(crate) fn change(
     current: &RawValue,
     before: &Value,
@@ -83,7 +85,7 @@ pub(crate) fn change(
             let mut gone = HashSet::new();
             for (name, before) in before {
                 let after = after.and_then(|after| after.get(name));
-                // What was taken out by hand stays out.
+                // What somebody removed by hand stays removed.
                 let Some(current) = object.get(name).filter(|_| after != Some(before)) else { continue };
                 match change(current, before, after)? {
                     Some(changed) => object.set(name, changed),
@@ -103,7 +105,8 @@ pub(crate) fn change(
     }
 }
 
-/// The list without what stands in `before` and not in `after`, which is a part of `before`, in the same order.
+/// Removes from the list what is in `before` and not in `after`. `after` must be a part of `before`, in the
+/// same order.
 fn without(list: Vec<Box<RawValue>>, before: &[Value], after: Option<&Value>) -> Vec<Box<RawValue>> {
     let mut kept = after.and_then(Value::as_array).into_iter().flatten().peekable();
     let gone: Vec<&Value> = before.iter().filter(|value| kept.next_if_eq(value).is_none()).collect();
@@ -112,11 +115,12 @@ fn without(list: Vec<Box<RawValue>>, before: &[Value], after: Option<&Value>) ->
     list.into_iter().zip(places.values).filter_map(|(text, value)| value.map(|_| text)).collect()
 }
 
-/// Where the values of a list stand: each is found without a walk over the whole list.
+/// The positions of the values in a list. A value is found without a walk over the whole list.
 struct Places {
-    /// None is one that was taken.
+    /// The values. `None` for a value that was taken.
     values: Vec<Option<Value>>,
-    /// By its text, and of an object also by each member's.
+    /// The positions of each value, by its text. Objects are also listed by the text of each of their
+    /// members.
     by_text: HashMap<String, Vec<usize>>,
 }
 
@@ -133,13 +137,13 @@ impl Places {
         Self { values, by_text }
     }
 
-    /// Takes the last one that is equal; else the last one that has all that `gone` has: one to which somebody has added
-    /// keys is the same one.
+    /// Takes the last value that is equal to `gone`. If there is none, takes the last object that has all
+    /// members of `gone`: somebody may have added keys to it.
     fn take(&mut self, gone: &Value) {
         let at = self.last(&text_of(gone), |_| true).or_else(|| {
             let members = gone.as_object()?.iter();
             let texts = members.map(|(name, value)| text_of_member(name, value));
-            // The member that the fewest have.
+            // The member that the fewest objects have.
             let rarest = texts.min_by_key(|text| self.by_text.get(text).map_or(0, Vec::len))?;
             self.last(&rarest, |value| holds(value, gone))
         });
@@ -148,7 +152,7 @@ impl Places {
         }
     }
 
-    /// The last place with this text that is not taken and fits.
+    /// The last position with this text that is not taken and that `fits` accepts.
     fn last(&mut self, text: &str, fits: impl Fn(&Value) -> bool) -> Option<usize> {
         let places = self.by_text.get_mut(text)?;
         while places.pop_if(|at| self.values[*at].is_none()).is_some() {}
@@ -156,19 +160,19 @@ impl Places {
     }
 }
 
-/// Equal values have the same text, in whatever order their keys are.
+/// The text of a value. Equal values have the same text, whatever the order of their keys.
 fn text_of(value: &Value) -> String {
     let mut sorted = value.clone();
     sorted.sort_all_objects();
     sorted.to_string()
 }
 
-/// Apart from the text of any value.
+/// The text of an object's member. It differs from the text of every value.
 fn text_of_member(name: &str, value: &Value) -> String {
     format!("{name:?}:{}", text_of(value))
 }
 
-/// Whether both are objects, and one has all that the other has.
+/// Whether both are objects, and `value` has all members of `part`.
 fn holds(value: &Value, part: &Value) -> bool {
     let (Some(value), Some(part)) = (value.as_object(), part.as_object()) else { return false };
     part.iter().all(|(name, part)| value.get(name) == Some(part))

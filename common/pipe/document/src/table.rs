@@ -1,7 +1,7 @@
-//! The one table of the document's members: what each is called, which tools make it, and what it holds.
+//! The one table of the document's members: the name of each, the tools that make it, and what it holds.
 //!
-//! From it come the names that make an object a document, the tool to run where a member is missing, the tools that `unwind`
-//! starts, `--schema`, and the table in `docs/document.md`.
+//! These come from the table: the names by which an object is recognised as a document, the tool to run when
+//! a member is missing, the tools that `unwind` starts, `--schema`, and the table in `docs/document.md`.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
@@ -13,24 +13,25 @@ use crate::{
     },
 };
 
-/// A member.
+/// A member of the document.
 #[derive(Debug)]
 pub struct Row {
-    /// Its name.
+    /// The member's name.
     pub name: &'static str,
-    /// The tools that make it in a step of theirs, each on its own; the usual one first. `unwind` starts these.
+    /// The tools that make the member in a step. Each can do so alone; the usual one comes first. `unwind`
+    /// starts these tools.
     makers: &'static [&'static str],
-    /// The tools that add to it what they make in a step of theirs, once it is there. `unwind` starts these too.
+    /// The tools that add to the member in a step, once it exists. `unwind` starts these tools too.
     extenders: &'static [&'static str],
-    /// Who else makes it, for people.
+    /// Who else makes the member, for people.
     others: &'static str,
-    /// What it holds, for people. `{stages}` stands for those of [`Stage`].
+    /// What the member holds, for people. `{stages}` stands for the names of [`Stage::ALL`].
     holds: &'static str,
-    /// Its JSON Schema.
+    /// The member's JSON Schema.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
-/// All of them, in the order in which they come to stand in a document.
+/// All members, in their usual order in a document.
 pub const ROWS: [Row; 17] = [
     Row {
         name: "stave",
@@ -74,8 +75,8 @@ pub const ROWS: [Row; 17] = [
     },
     Row {
         name: Image::NAME,
-        makers: &["img-build", "img-edit", "img-pull", "img-load", "img-inspect"],
-        extenders: &[],
+        makers: &["img-build", "img-edit", "img-convert", "img-pull", "img-load", "img-inspect"],
+        extenders: &["union-fork"],
         others: "img-commit replaces it with the new image",
         holds: "`reference`, `descriptor` (OCI descriptor of the manifest), `configuration` (OCI image configuration, with every other member that the image has there)",
         schema: of::<Image>,
@@ -83,7 +84,7 @@ pub const ROWS: [Row; 17] = [
     Row {
         name: Layers::NAME,
         makers: &["layer-apply"],
-        extenders: &[],
+        extenders: &["union-fork"],
         others: "",
         holds: "an array, lowest layer first, of `descriptor`, `diffID`, and the place: `directory`, or `erofs`, the image of \
                 `--format erofs`",
@@ -92,10 +93,10 @@ pub const ROWS: [Row; 17] = [
     Row {
         name: Rootfs::NAME,
         makers: &["union-mount"],
-        extenders: &[],
+        extenders: &["union-fork", "union-snapshot", "union-merge"],
         others: "",
-        holds: "`path`, `lower` (directories, lowest first; for an image, where it is mounted), `upper`, `work`, `readonly`, \
-                `durable`, `userns` (the mappings of the user namespace that it is for, as OCI runtime-spec has them)",
+        holds: "`path`, `lower` (directories, lowest first; for an image, where it is mounted), `levels` (tops that snapshots have \
+                frozen, lowest first), `upper`, `work`, `readonly`, `durable`, `fork` (`container`, `instance` and `snapshot` that it stands on, and how many of `levels` are from there), `userns` (the mappings of the user namespace that it is for, as OCI runtime-spec has them)",
         schema: of::<Rootfs>,
     },
     Row {
@@ -121,7 +122,7 @@ pub const ROWS: [Row; 17] = [
         extenders: &[],
         others: "",
         holds: "an array of attachments: `name` (of the network), `interface` (in the namespace), `bridge` (`name`, `subnet`, `gateway`, \
-                `gatewayMode`: `nat` or `routed`, `ipRange`, `ipv6`, `internal`, `isolated`), `cni` (a CNI 1.1.0 result)",
+                `gatewayMode`: `nat` or `routed`, `ipRange`, `ipv6`, `internal`, `isolated`, `ndpProxy`, and `vxlan` of a network of several hosts), `cni` (a CNI 1.1.0 result)",
         schema: of::<Networks>,
     },
     Row {
@@ -177,7 +178,7 @@ pub const ROWS: [Row; 17] = [
 ];
 
 impl Row {
-    /// The tools whose steps make it, or add to it.
+    /// The tools whose steps make the member or add to it.
     fn tools(&self) -> impl Iterator<Item = &'static str> {
         self.makers.iter().chain(self.extenders).copied()
     }
@@ -187,27 +188,28 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
-/// The row of a member; none for one that the contract does not know.
+/// The row of a member; `None` if the contract does not know the name.
 pub fn row(name: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.name == name)
 }
 
-/// Whether a member belongs to the contract itself: no step makes it or adds to it.
+/// Whether a member belongs to the contract itself, so that no step makes it or adds to it.
 pub fn is_of_contract(name: &str) -> bool {
     row(name).is_some_and(|row| row.tools().next().is_none())
 }
 
-/// The tools whose steps make members. `unwind` starts these without being asked to.
+/// The tools whose steps make members or add to them. `unwind` starts these without being asked. A tool may
+/// occur more than once.
 pub fn tools() -> impl Iterator<Item = &'static str> {
     ROWS.iter().flat_map(Row::tools)
 }
 
-/// Whether a tool's steps make this member.
+/// Whether steps of this tool make the member or add to it.
 pub(crate) fn makes(tool: &str, name: &str) -> bool {
     row(name).is_some_and(|row| row.tools().any(|maker| maker == tool))
 }
 
-/// The tools that make a member, in words: `img-build, img-pull or img-load`.
+/// The tools that make a member, as text: `img-build, img-pull or img-load`.
 pub(crate) fn made_by(name: &str) -> String {
     match row(name).map_or(&[][..], |row| row.makers) {
         [] => "the tool that makes it".to_owned(),
@@ -216,7 +218,7 @@ pub(crate) fn made_by(name: &str) -> String {
     }
 }
 
-/// The table as it stands in `docs/document.md`.
+/// The table in Markdown, for `docs/document.md`.
 pub fn markdown() -> String {
     let stages: Vec<String> = Stage::ALL.iter().map(|stage| format!("`{stage}`")).collect();
     let line = |row: &Row| {
@@ -256,7 +258,7 @@ mod tests {
 
     #[test]
     fn who_makes_what() {
-        assert_eq!(made_by("image"), "img-build, img-edit, img-pull, img-load or img-inspect");
+        assert_eq!(made_by("image"), "img-build, img-edit, img-convert, img-pull, img-load or img-inspect");
         assert_eq!(made_by("network"), "netns-add or netns-bridge");
         assert_eq!(made_by("theirs"), "the tool that makes it");
         assert!(is_of_contract("steps") && !is_of_contract("ports") && !is_of_contract("theirs"));

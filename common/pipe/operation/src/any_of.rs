@@ -1,4 +1,4 @@
-/// Joins the operations of several domains into one type, for a tool that needs more than one.
+/// Joins the operations of several domains into one enum, for a tool that needs more than one domain.
 ///
 /// ```text
 /// operation::any_of! {
@@ -6,7 +6,7 @@
 ///     pub enum Op { Claim(operation::Claim), Netns(netns::NetnsOperation), Link(operation::Shared<netlink::LinkOperation>) }
 /// }
 /// ```
-/// The name of the variant is not part of the JSON: the `op` member of the inner value tells which one it is.
+/// The variant's name is not part of the JSON: the `op` member of the inner value tells the variants apart.
 #[macro_export]
 macro_rules! any_of {
     ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$vmeta:meta])* $variant:ident($inner:ty)),+ $(,)? }) => {

@@ -2,10 +2,10 @@ use std::fs;
 
 use crate::Error;
 
-/// The file that [`boot`] reads.
+/// The file that [`boot`] reads: `/proc/sys/kernel/random/boot_id`.
 pub const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The kernel's id of the current boot.
+/// The kernel's id of the current boot. It changes with every restart of the machine.
 ///
 /// # Errors
 /// When `/proc` is not mounted.

@@ -1,7 +1,8 @@
 //! Claims: which containers use a shared thing.
 //!
-//! A shared thing has a directory `$STAVE_RUN/shared/<name>/` with one empty file for each container that uses it,
-//! named after the container's id. A tool that changes it holds its own lock (see `toolkit::Filter::LOCK`).
+//! Each shared thing has a directory `$STAVE_RUN/shared/<name>/`. It holds one empty file for each container
+//! that uses the thing, named after the container's id. A tool that changes the directory holds its own lock
+//! (see `toolkit::Filter::LOCK`).
 
 use std::{
     fs, io,
@@ -25,23 +26,24 @@ pub struct Claim {
     pub directory: PathBuf,
     /// The container's id.
     pub holder: String,
-    /// Whether nobody else may have a claim on it.
+    /// Whether no other container may have a claim on the thing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exclusive: bool,
 }
 
 impl Claim {
-    /// The claim of the container `holder` on the shared thing `name`, which must be valid in a path.
+    /// The claim of the container `holder` on the shared thing `name`. `name` must be valid as a file name.
     pub fn new(scope: &Scope, name: &str, holder: &str) -> Self {
         Self { directory: scope.claims(name), holder: holder.to_owned(), exclusive: false }
     }
 
-    /// The same on a thing that only one container may have. Of two that claim it at the same moment, at most one gets it.
+    /// A claim on a thing that only one container may have. If two containers claim it at the same moment, at
+    /// most one succeeds.
     pub fn exclusive(scope: &Scope, name: &str, holder: &str) -> Self {
         Self { exclusive: true, ..Self::new(scope, name, holder) }
     }
 
-    /// Holders and shared things are names, never paths.
+    /// Checks that holder and shared thing are names, not paths.
     fn validate(&self, scope: &Scope) -> Result<(), Error> {
         validate(scope, &self.directory, &self.holder)
     }
@@ -55,7 +57,8 @@ impl Claim {
     }
 }
 
-/// A document may name any path: claims lie in a directory of the shared thing's own, and are called after a container.
+/// Checks a claim from a document, which may name any path: the directory must be the shared thing's own, and
+/// the holder a plain file name.
 fn validate(scope: &Scope, claims: &Path, holder: &str) -> Result<(), Error> {
     let name = claims.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_name = |text: &str| !text.is_empty() && !text.contains('/') && !text.starts_with('.');
@@ -75,12 +78,13 @@ fn failed(verb: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> Error 
 
 /// Whether `directory` has an entry other than `own`. A missing directory has none.
 ///
-/// Reads a few entries at a time: the answer is usually yes, and must not take longer with more entries.
+/// Reads a few entries at a time. The answer is usually yes, and should not take longer when there are more
+/// entries.
 ///
 /// # Errors
-/// When the directory cannot be read. The caller must then assume that it is in use.
+/// When the directory cannot be read. The caller must then assume that the shared thing is in use.
 pub fn holds_another(directory: &Path, own: &str) -> io::Result<bool> {
-    // A name has at most 255 bytes: room for three of the longest.
+    // A name has at most 255 bytes, so this holds three of the longest.
     let mut buffer = [MaybeUninit::uninit(); 1024];
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = match rustix::fs::open(directory, flags, Mode::empty()) {
@@ -121,7 +125,7 @@ impl Operation for Claim {
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
         self.validate(scope)?;
-        // The last one removes the directories as well.
+        // Undo of the last claim removes the directories as well.
         scope.remove_file(&self.path()).map_err(|errno| self.error("remove")(errno.into()))
     }
 
@@ -133,13 +137,13 @@ impl Operation for Claim {
     }
 }
 
-/// An operation on a shared thing. To apply it means to make sure that the thing exists. To undo it does nothing while
-/// another container has a claim on it. In a list, its [`Claim`] comes before it.
+/// An operation on a shared thing. `apply` makes sure that the thing exists. `undo` does nothing while
+/// another container has a claim on the thing. In a list of operations, the [`Claim`] comes first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shared<O> {
     /// The directory of the claims.
     pub claims: PathBuf,
-    /// The container for which it was applied.
+    /// The container that the operation was applied for.
     pub holder: String,
     /// The operation. Its `apply` succeeds when the thing exists already.
     #[serde(flatten)]
@@ -147,7 +151,7 @@ pub struct Shared<O> {
 }
 
 impl<O> Shared<O> {
-    /// The operation as one that `claim` guards.
+    /// Wraps `operation`, so that `claim` guards it.
     pub fn new(claim: &Claim, operation: O) -> Self {
         Self { claims: claim.directory.clone(), holder: claim.holder.clone(), operation }
     }

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{OutOfScope, Place, interrupt::Interrupted};
 
-/// Why something could not be done: `create link "v3fa1" in /run/netns/web: File exists`.
+/// Why an operation failed: `create link "v3fa1" in /run/netns/web: File exists`.
 ///
-/// The parts stay separate. Programs use [`Error::errno`] and [`Error::hint`], people read the one printed line.
+/// The parts stay separate. Programs use [`Error::errno`] and [`Error::hint`]; people read the one printed
+/// line.
 pub struct Error(Box<Parts>);
 
 struct Parts {
@@ -23,11 +24,11 @@ struct Parts {
 /// Why an operation failed.
 #[derive(Debug)]
 pub enum Cause {
-    /// The system refused it.
+    /// The system refused the operation.
     System(Errno),
-    /// The system refused it, and there is an explanation beyond the number.
+    /// The system refused the operation, and the text explains more than the number does.
     Explained(Errno, String),
-    /// The system is not involved.
+    /// A reason that does not come from the system.
     Text(Cow<'static, str>),
     /// Another error, with causes of its own.
     Source(Box<dyn error::Error + Send + Sync>),
@@ -52,12 +53,12 @@ impl Error {
         move |cause| Self::new(verb, object, cause)
     }
 
-    /// An error of a domain, which contains verb and object itself.
+    /// Wraps an error of a domain crate, which contains verb and object itself.
     pub fn caused_by(source: impl error::Error + Send + Sync + 'static) -> Self {
         Self::new("", "", Cause::Source(Box::new(source)))
     }
 
-    /// The same error, about something in `place`: the place decides what the user can do.
+    /// The same error, about something in `place`. The place supplies the hint if the error has none.
     #[must_use]
     pub fn of(mut self, place: Place) -> Self {
         self.0.place = Some(place);
@@ -79,14 +80,14 @@ impl Error {
         self
     }
 
-    /// The same error, with text after its object: its location.
+    /// The same error, with a location after its object: `in /run/netns/web`.
     #[must_use]
     pub fn within(mut self, words: impl fmt::Display) -> Self {
         self.0.object = format!("{} {words}", self.0.object);
         self
     }
 
-    /// The verb. Empty if the cause contains it.
+    /// The verb. Empty if the cause contains the verb itself.
     pub fn verb(&self) -> &str {
         &self.0.verb
     }
@@ -96,7 +97,7 @@ impl Error {
         &self.0.object
     }
 
-    /// Verb and object: what was tried. Empty where the cause says that itself.
+    /// Verb and object: what was tried. Empty if the cause contains them.
     pub fn action(&self) -> String {
         format!("{} {}", self.0.verb, self.0.object).trim().to_owned()
     }
@@ -106,7 +107,7 @@ impl Error {
         &self.0.cause
     }
 
-    /// The system's error at the end of the chain; none if the system is not involved.
+    /// The system's error at the end of the chain; `None` if the error does not come from the system.
     pub fn errno(&self) -> Option<Errno> {
         match &self.0.cause {
             Cause::System(errno) | Cause::Explained(errno, _) => Some(*errno),
@@ -115,7 +116,8 @@ impl Error {
         }
     }
 
-    /// What the user can do about it. The failed operation knows it, or its place, or else the cause.
+    /// What the user can do. The hint of this error counts first, then that of its cause, then that of its
+    /// place.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let own = || self.0.hint.clone();
         let place = || self.0.place?.hint(self.errno()?).map(Cow::Borrowed);
@@ -126,7 +128,7 @@ impl Error {
         own().or_else(cause).or_else(place)
     }
 
-    /// The error in a form for another process. Its deeper causes become text.
+    /// The error in a form that can be sent to another process. Its deeper causes become text.
     pub fn to_message(&self) -> Message {
         let Parts { verb, object, cause, place, hint } = &*self.0;
         let said = match cause {
@@ -264,7 +266,8 @@ fn chain<'a>(
     })
 }
 
-/// The system's error at the end of a chain, whatever the types before it; none if the system is not involved.
+/// The system's error at the end of a chain of errors of any types; `None` if the error does not come from
+/// the system.
 pub fn errno_of(error: &(dyn error::Error + 'static)) -> Option<Errno> {
     chain(error).find_map(|cause| {
         let ours = || cause.downcast_ref::<Error>().and_then(Error::errno);
@@ -276,19 +279,19 @@ pub fn errno_of(error: &(dyn error::Error + 'static)) -> Option<Errno> {
     })
 }
 
-/// What the user can do, from the first [`Error`] in the chain with a hint.
+/// The hint of the first [`Error`] in the chain that has one: what the user can do.
 pub fn hint_of(error: &(dyn error::Error + 'static)) -> Option<Cow<'static, str>> {
     chain(error).find_map(|cause| cause.downcast_ref::<Error>().and_then(Error::hint))
 }
 
-/// Whether an [`Error`] is in the chain. Then only it gives the hint.
+/// Whether the chain contains an [`Error`]. If it does, only that error gives the hint.
 pub fn is_known(error: &(dyn error::Error + 'static)) -> bool {
     chain(error).any(|cause| cause.is::<Error>())
 }
 
-/// Something that contains an error of the system.
+/// An error that may contain an error of the system.
 pub trait Code {
-    /// The error of the system.
+    /// The error of the system, if there is one.
     fn code(&self) -> Option<Errno>;
 }
 
@@ -316,16 +319,17 @@ impl Code for io::Error {
     }
 }
 
-/// Whether the system says that the thing does not exist: a file, a process, a link. "Unknown" is not "gone": other
-/// errors during the lookup (no descriptors, no memory, a broken disk) do not tell.
+/// Whether the system says that the thing (a file, a process, a link) does not exist. Other errors of a
+/// lookup (no descriptors left, no memory, a broken disk) do not answer the question: "unknown" is not
+/// "gone".
 pub fn is_gone(error: &impl Code) -> bool {
     matches!(error.code(), Some(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV))
 }
 
-/// The value, or none if the thing is gone ([`is_gone`]).
+/// The value, or `None` if the thing is gone ([`is_gone`]).
 ///
 /// # Errors
-/// All other errors.
+/// Every other error.
 pub fn unless_gone<T, E: Code>(result: Result<T, E>) -> Result<Option<T>, E> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,10 +1,11 @@
 //! Interrupts take effect between two operations, not inside one.
 //!
-//! While a list is applied, SIGINT, SIGTERM and SIGHUP are blocked. A signal stays pending. It is checked before each
-//! operation, and now and then during a long one. It counts as a failure, so everything is undone.
+//! SIGINT, SIGTERM and SIGHUP are blocked while a list of operations is applied. A signal stays pending.
+//! [`checked`] looks for it before each operation, and now and then during a long one. A signal counts as a
+//! failure, so everything is undone.
 
 use nix::{
-    sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+    sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
     sys::signalfd::{SfdFlags, SignalFd},
 };
 
@@ -17,35 +18,46 @@ const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 #[error("interrupted by {0}")]
 pub struct Interrupted(Signal);
 
-/// Blocks the signals in this thread and in those that it starts later. Before a program with normal signals is
-/// executed, [`unblock`] must be called.
+/// Blocks the signals in this thread and in threads that it starts later. Call [`unblock`] before executing
+/// another program, which expects normal signals.
 ///
 /// # Errors
-/// None that the kernel is known to give.
+/// No error of the kernel is known here.
 pub fn block() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::from_iter(SIGNALS)), None)
 }
 
-/// Unblocks the signals. A pending one ends the process now.
+/// Unblocks the signals. A pending signal ends the process now.
 ///
 /// # Errors
-/// None that the kernel is known to give.
+/// No error of the kernel is known here.
 pub fn unblock() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from_iter(SIGNALS)), None)
 }
 
-/// A descriptor that is readable once one of the signals arrived since [`block`], for a process that waits.
+/// Takes back that the caller ignores the end of its children, which this process inherited. Otherwise the kernel
+/// keeps no exit status of a child.
 ///
 /// # Errors
-/// When there is no descriptor left.
+/// No error of the kernel is known here.
+pub fn expect_children() -> nix::Result<()> {
+    // SAFETY: the default disposition runs no code of this program.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
+}
+
+/// A descriptor that becomes readable when one of the signals arrives, for a process that waits.
+///
+/// # Errors
+/// When no descriptor is left.
 pub fn descriptor() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&SigSet::from_iter(SIGNALS), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
-/// Whether one of the signals arrived since [`block`]. Takes it off the queue, so that undo is not disturbed.
+/// Whether none of the signals has arrived since [`block`]. Takes a signal off the queue, so that it does not
+/// disturb undo.
 ///
 /// # Errors
-/// [`Interrupted`], with the signal.
+/// [`Interrupted`], with the signal that arrived.
 pub fn checked() -> Result<(), Error> {
     let blocked =
         SigSet::thread_get_mask().is_ok_and(|mask| SIGNALS.iter().all(|signal| mask.contains(*signal)));

@@ -1,8 +1,8 @@
 //! Operations: what a tool does to the kernel or the disk, as plain values.
 //!
-//! A tool first makes a list of operations. `--explain` prints this list, the record contains it, it is applied,
-//! `--undo` walks it backwards, and `--check` compares it with the kernel. So none of these can drift from the others.
-//! See `docs/architecture.md` for the rules that an operation keeps.
+//! A tool first makes a list of operations. `--explain` prints this list. The record contains it. The tool
+//! applies it. `--undo` walks it backwards. `--check` compares it with the kernel. All of them use the same
+//! list, so they cannot drift apart. See `docs/architecture.md` for the rules that an operation keeps.
 
 mod any_of;
 pub mod aside;
@@ -33,36 +33,49 @@ pub use shell::{quote, words};
 pub enum Condition {
     /// The thing exists as the operation made it.
     Present,
-    /// The thing, or a part of it, is gone. Applying the operation again would make it.
+    /// The thing, or a part of it, is gone. Applying the operation again makes it.
     Missing(String),
-    /// Something else exists in its place; it is named.
+    /// Something else exists in its place. The text names what exists.
     Different(String),
 }
 
 /// One change of the kernel or the disk.
 ///
-/// The value is stored in the document as JSON, internally tagged with `op`. It contains facts (names, addresses,
-/// paths), never a command line.
+/// The document stores the value as JSON, internally tagged with `op`. The value contains facts (names,
+/// addresses, paths), never a command line.
 pub trait Operation: Serialize + DeserializeOwned {
-    /// The command lines that you would type for it, with `ip`, `mount`, `nft`, `sysctl`, `mkdir` and the like. Usually
-    /// one; a transaction gives one for each of its objects. They are only for reading and are never run.
+    /// The command lines that a person would type for this operation: `ip`, `mount`, `nft`, `sysctl`, `mkdir`
+    /// and the like. Usually one; a transaction gives one for each of its objects. They are only for reading.
+    /// No tool runs them.
     fn explain(&self) -> Vec<String>;
 
-    /// Applies it: wholly, or not at all. Fills in facts that only the kernel decides (an interface index, a pid).
+    /// Applies the operation: wholly, or not at all. Fills in facts that only the kernel decides (an
+    /// interface index, a pid).
+    ///
+    /// # Errors
+    /// When something could not be made. [`apply_all`] then undoes the operation, unless somebody else's thing is in
+    /// the place.
     fn apply(&mut self, scope: &Scope) -> Result<(), Error>;
 
-    /// Undoes it. Succeeds when nothing is left to undo, and leaves alone what others made under the same name.
+    /// Undoes the operation. Succeeds when nothing is left to undo. Leaves alone what others made under the
+    /// same name.
+    ///
+    /// # Errors
+    /// When a part of it could not be removed, or it is not known whether the part is still there.
     fn undo(&self, scope: &Scope) -> Result<(), Error>;
 
-    /// Compares it with the machine. Changes nothing.
+    /// Compares the operation with the machine. Changes nothing.
+    ///
+    /// # Errors
+    /// When the machine does not answer. An unknown state is an error, and not [`Condition::Missing`].
     fn check(&self, scope: &Scope) -> Result<Condition, Error>;
 }
 
-/// Applies the list in order.
+/// Applies the list in order. After an error, undoes the failed operation and all operations before it, in
+/// reverse order.
 ///
 /// # Errors
-/// The error of the first operation that could not be applied, after it and all those before it were undone in reverse;
-/// and what could not be undone then, as pairs of index and error.
+/// The error of the operation that failed, and a list of what could not be undone: pairs of index and error.
 pub fn apply_all<O: Operation>(
     operations: &mut [O],
     scope: &Scope,
@@ -79,14 +92,15 @@ pub fn apply_all<O: Operation>(
     Ok(())
 }
 
-/// Whether an operation that failed so may have made something. It made nothing where it found somebody else's thing in
-/// its place, which is not to be undone, and where no system call failed: it was refused before it began.
+/// Whether an operation that failed with this error may have made something. After EEXIST it made nothing:
+/// somebody else's thing is in the place, and must stay. Without an errno, the operation was refused before
+/// its first system call.
 fn may_be_half_made(error: &Error) -> bool {
     error.errno().is_some_and(|errno| errno != nix::errno::Errno::EEXIST)
 }
 
-/// Undoes the list backwards, and continues after errors. Returns the operations (by index, in the order of the list)
-/// that could not be undone, with the reason.
+/// Undoes the list backwards, and continues after errors. Returns the operations that could not be undone,
+/// with the reason: pairs of index and error, in the order of the list.
 pub fn undo_all<O: Operation>(operations: &[O], scope: &Scope) -> Vec<(usize, Error)> {
     let mut left: Vec<_> = operations
         .iter()
@@ -98,8 +112,8 @@ pub fn undo_all<O: Operation>(operations: &[O], scope: &Scope) -> Vec<(usize, Er
     left
 }
 
-/// What to tell of those that [`undo_all`] left, the first failure first. That something is in use, after that, only follows
-/// from it: a directory stays below a mount that stayed.
+/// The errors to report of what [`undo_all`] left, the first failure first. A later EBUSY is left out,
+/// because it only follows from an earlier failure: a directory below a mount that stayed, for example.
 pub fn causes(left: Vec<(usize, Error)>) -> impl Iterator<Item = Error> {
     let told = |(at, (_, error)): (usize, (usize, Error))| {
         (at == 0 || error.errno() != Some(nix::errno::Errno::EBUSY)).then_some(error)
@@ -107,7 +121,7 @@ pub fn causes(left: Vec<(usize, Error)>) -> impl Iterator<Item = Error> {
     left.into_iter().rev().enumerate().filter_map(told)
 }
 
-/// The operations of a tool that does nothing to the kernel (img-build, img-load).
+/// The operations of a tool that changes nothing in the kernel (img-build, img-load): there are none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub enum Nothing {}
 
@@ -135,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// Makes a file, and fails then.
+    /// Makes a file, and then fails.
     #[derive(Debug, Serialize, Deserialize)]
     struct Half {
         path: PathBuf,

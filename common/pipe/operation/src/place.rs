@@ -1,10 +1,11 @@
-//! The place of an operation, and what the user can do about an error there.
+//! Where an operation works, and what the user can do about an error there.
 
 use nix::{errno::Errno, unistd::geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde::{Deserialize, Serialize};
 
-/// The place of a failed operation. The code that makes the error knows it, so it need not be guessed from the text.
+/// Where the failed operation worked. The code that makes the error knows this, so nobody has to guess from
+/// the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
@@ -16,7 +17,7 @@ pub enum Place {
     Output,
     /// A file that the user named.
     File,
-    /// Variables of the kernel below `/proc/sys`.
+    /// Kernel variables below `/proc/sys`.
     Sysctl,
     /// Links, addresses, rules and network namespaces, which need root.
     Network,
@@ -31,13 +32,13 @@ const NEEDS_NAMESPACE: &str =
 const IN_CONTAINER: &str = "root may not do this here, as in a container: run the pipe in `unshare --user --map-root-user --mount`, \
      and start a container of Docker's with --security-opt seccomp=unconfined";
 
-/// Whether the caller has CAP_SYS_ADMIN, without which root is not root.
+/// Whether the caller has CAP_SYS_ADMIN. Root in a container often does not.
 fn is_admin() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 impl Place {
-    /// What the user can do about this error of the system here.
+    /// What the user can do about this error of the system in this place; `None` if nothing is known.
     pub fn hint(self, errno: Errno) -> Option<&'static str> {
         match errno {
             Errno::ENOSPC | Errno::EDQUOT => self.full(),
@@ -54,7 +55,7 @@ impl Place {
             Self::RunDir => Some("make room there, or choose another place: --run-dir DIR (STAVE_RUN)"),
             Self::Output => Some("make room where standard output goes, or send it elsewhere"),
             Self::File => Some("make room there, or choose another place"),
-            // The kernel says "no space" not only of disks, but also of too many mounts or watches.
+            // Here ENOSPC means too many mounts or watches, and not a full disk.
             Self::Sysctl | Self::Network | Self::Namespace => None,
         }
     }
@@ -71,10 +72,10 @@ impl Place {
         }
     }
 
-    /// For a user who is not root.
+    /// The hint for a user who is not root.
     fn denied(self, errno: Errno) -> &'static str {
         match self {
-            // Then the reason is not the directory, but the right to give files away.
+            // EPERM is not about the directory, but about chown, which only root may do.
             Self::Store if errno == Errno::EPERM => NEEDS_NAMESPACE,
             Self::RunDir => {
                 "this needs root: try it with sudo, or choose a place of your own: --run-dir DIR (STAVE_RUN)"
@@ -85,7 +86,7 @@ impl Place {
     }
 }
 
-/// What to do when the system refuses something to a user who is not root, and no more is known.
+/// The hint for a user who is not root and got EACCES or EPERM, when the place is not known.
 pub fn needs_root(errno: Errno) -> Option<&'static str> {
     (matches!(errno, Errno::EACCES | Errno::EPERM) && !geteuid().is_root()).then_some(NEEDS_ROOT)
 }

@@ -1,14 +1,15 @@
-//! Sizes and times in arguments and in a Dockerfile.
+//! Sizes, times and truth values, as arguments and a Dockerfile have them.
 
 use std::time::Duration;
 
-/// A number of bytes with an optional unit, each 1024 times the one before: `64G`, `1 gib`, `512kb`.
+/// Parses a number of bytes with an optional unit: `64G`, `1 gib`, `512kb`, `1.5g`. Each unit is 1024 times the one
+/// before. A part of a byte is left out.
 ///
 /// # Errors
-/// The problem, in words.
+/// What is wrong, in words.
 pub fn size(text: &str) -> Result<u64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
+    let number = leading(text, |c| c.is_ascii_digit() || c == '.');
+    let unit = &text[number.len()..];
     let shift = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
@@ -17,8 +18,21 @@ pub fn size(text: &str) -> Result<u64, String> {
         "t" | "tb" | "tib" => 40,
         _ => return Err("a number, with K, M, G or T".into()),
     };
-    let number = number.parse::<u64>().map_err(|error| error.to_string())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".into())
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) {
+        return Err("a number, with K, M, G or T".into());
+    }
+    times(number, 1 << shift).ok_or_else(|| "too large".into())
+}
+
+/// Parses a truth value, with the words of Go's `strconv.ParseBool`. None for another word.
+pub fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// Units of time, in nanoseconds.
@@ -34,22 +48,23 @@ const UNITS: [(&str, u64); 9] = [
     ("d", 24 * 3600 * SECOND),
 ];
 const SECOND: u64 = 1_000_000_000;
-/// The longest `time.Duration` of Go.
+/// The longest `time.Duration` of Go, in nanoseconds.
 const LONGEST: u64 = i64::MAX as u64;
 
-/// A time in the form of Go's `time.ParseDuration`, which a Dockerfile uses: `30s`, `1m30s`, `1.5h`. There are no days,
-/// and no sign but `+`.
+/// Parses a time in the form of Go's `time.ParseDuration`, which Dockerfiles use: `30s`, `1m30s`, `1.5h`.
+/// There is no unit for days, and no sign but `+`.
 ///
 /// # Errors
-/// The problem, in Go's words.
+/// What is wrong, in Go's words.
 pub fn duration(text: &str) -> Result<Duration, String> {
     sum(text, |unit| unit != "d")
 }
 
-/// The same for an argument: `7d` works too, and a number alone means seconds.
+/// Parses a time in an argument. The form is that of [`duration`], and also takes days (`7d`) and a plain
+/// number of seconds.
 ///
 /// # Errors
-/// The problem, in words.
+/// What is wrong, in words.
 pub fn age(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
@@ -84,7 +99,7 @@ fn sum(text: &str, known: impl Fn(&str) -> bool) -> Result<Duration, String> {
     Ok(Duration::from_nanos(total))
 }
 
-/// The leading characters of a text that match.
+/// The longest prefix of `text` whose characters all match.
 fn leading(text: &str, matches: impl Fn(char) -> bool) -> &str {
     &text[..text.find(|c| !matches(c)).unwrap_or(text.len())]
 }
@@ -96,7 +111,7 @@ fn times(number: &str, unit: u64) -> Option<u64> {
         return None;
     }
     let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()? };
-    // More digits would be less than a nanosecond of a day.
+    // More digits would change less than a nanosecond, even of a day.
     let fraction = &fraction[..fraction.len().min(17)];
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let part =
@@ -122,11 +137,29 @@ mod tests {
             ("k", None),
             ("-1", None),
             ("+1", None),
-            ("1.5G", None),
+            ("1.5G", Some(3 << 29)),
+            ("0.5k", Some(512)),
+            ("1.9", Some(1)),
+            ("1.0000000000000000000000000k", Some(1024)),
+            (".5g", None),
+            ("1.g", None),
+            ("1.2.3g", None),
+            ("99999999999999999999", None),
             ("1X", None),
             ("99999999999T", None),
         ] {
             assert_eq!(size(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn truth_values() {
+        for (words, value) in [
+            (["1", "t", "T", "true", "TRUE", "True"], Some(true)),
+            (["0", "f", "F", "false", "FALSE", "False"], Some(false)),
+            (["", "yes", "on", "tRUE", " 1", "2"], None),
+        ] {
+            words.iter().for_each(|word| assert_eq!(truth(word), value, "{word}"));
         }
     }
 

@@ -19,7 +19,7 @@ pub struct Scope {
     pub run_dir: PathBuf,
 }
 
-/// A path in a document outside every directory that undo may touch.
+/// A path in a document that lies outside every directory that undo may touch.
 #[derive(Debug, thiserror::Error)]
 #[error("path {path:?} is outside {root:?}, {run_dir:?} and /run/netns")]
 pub struct OutOfScope {
@@ -29,11 +29,12 @@ pub struct OutOfScope {
 }
 
 impl Scope {
-    /// Checks `path` (absolute, without `.` and `..`): it must be strictly below `root`, `run_dir` or `/run/netns`. The
-    /// check is lexical only; opening the path must still refuse symbolic links below these directories.
+    /// Checks that `path` is absolute, has no `.` and `..`, and is strictly below `root`, `run_dir` or
+    /// `/run/netns`. The check is lexical only: code that opens the path must still refuse symbolic links
+    /// below these directories.
     ///
     /// # Errors
-    /// [`OutOfScope`] if it does not.
+    /// [`OutOfScope`] if the path is anywhere else.
     pub fn contain<'a>(&self, path: &'a Path) -> Result<&'a Path, OutOfScope> {
         let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
         let below = |top: &Path| path.strip_prefix(top).is_ok_and(|rest| !rest.as_os_str().is_empty());
@@ -53,11 +54,12 @@ impl Scope {
         self.run_dir.join("shared").join(name)
     }
 
-    /// Removes a file below `run_dir`, and the directories around it, up to `run_dir`, that are empty then. No symbolic link in
-    /// the path is followed. What is gone already is fine.
+    /// Removes a file below `run_dir`, and then the directories above it, up to and including those directly
+    /// in `run_dir`, that are empty. Follows no symbolic link in the path. A file that is gone already is no
+    /// error.
     ///
     /// # Errors
-    /// When the file cannot be removed; [`Errno::XDEV`] if it is not below `run_dir`.
+    /// When the file cannot be removed; [`Errno::XDEV`] if the file is not below `run_dir`.
     pub fn remove_file(&self, path: &Path) -> Result<(), Errno> {
         let below = path.strip_prefix(&self.run_dir).map_err(|_| Errno::XDEV)?;
         let names: Vec<_> = below.iter().collect();
@@ -73,7 +75,7 @@ impl Scope {
             unless_gone(unlinkat(directory, *file, AtFlags::empty()))?;
         }
         for (at, name) in directories.iter().enumerate().rev() {
-            // Who was killed while it made them has made the upper ones only.
+            // A tool that was killed while it made the directories has made only the upper ones.
             let Some(above) = open(at)? else { continue };
             match unlinkat(&above, *name, AtFlags::REMOVEDIR) {
                 Err(Errno::NOENT) => {}

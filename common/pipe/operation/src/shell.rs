@@ -1,6 +1,7 @@
-//! Words for a shell, for explanations.
+//! Shell words, for `--explain`.
 
-/// `word` as a POSIX shell reads it back: unchanged if nothing in it is special, otherwise in single quotes.
+/// Quotes `word` for a POSIX shell. A word without special characters stays as it is; others get single
+/// quotes.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%_+=:,./-".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -9,7 +10,7 @@ pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The words as one command line, quoted where needed.
+/// Joins the words to one command line, quoted where needed.
 pub fn words<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> String {
     words.into_iter().map(|word| quote(word.as_ref())).collect::<Vec<_>>().join(" ")
 }

@@ -1,15 +1,16 @@
-//! A tool of one's own, the smallest that there can be: it leaves a note in the file system.
+//! An example of a tool outside this repository, as small as possible. It leaves a note in the file system.
 //!
 //! # Does
 //! Makes one file below `$STAVE_RUN/notes`.
 //! # Reads
 //! Nothing.
 //! # Adds
-//! `hosts`, for want of a member of its own: a tool with one would implement `document::Member` for its type.
+//! `hosts`, because it has no member of its own. A tool with its own member implements `document::Member` for
+//! a type.
 //! # Undoes
 //! Removes the file.
 //! # Needs
-//! To be allowed to write to `$STAVE_RUN`. `unwind --with DIR` finds it where it stands.
+//! Permission to write to `$STAVE_RUN`. `unwind --with DIR` finds the tool if DIR is its directory.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -22,14 +23,14 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "leave-note", version)]
 struct LeaveNote {
-    /// What to call them
+    /// The names of the notes
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]
     common: Common,
 }
 
-/// A file with nothing in it.
+/// An empty file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "note")]
 struct Note {

@@ -39,7 +39,7 @@ pub struct Common {
     /// Print what would be done, as commands that you would type, and do nothing
     #[arg(long, conflicts_with_all = ["undo", "check", "repair"])]
     pub explain: bool,
-    /// Print what would be done to standard error, do nothing, and pass the planned document on, so that the tools after it plan too
+    /// Only print the plan to standard error, and pass it on to later tools
     #[arg(long, conflicts_with_all = ["undo", "check", "repair", "explain"])]
     pub dry_run: bool,
     /// Compare the document with the machine, and change nothing
@@ -65,7 +65,7 @@ pub struct Common {
     pub verbose: u8,
 }
 
-/// The parser of an argument that is one of these names, which `--help` lists.
+/// A parser for an argument that is one of these names. `--help` lists them.
 pub fn one_of<T>(names: impl Into<PossibleValuesParser>) -> impl TypedValueParser<Value = T>
 where
     T: FromStr + Clone + Send + Sync + 'static,
@@ -73,7 +73,7 @@ where
     names.into().try_map(|name| name.parse().map_err(|_| format!("{name:?} is none of these")))
 }
 
-/// An argument of the form `NAME=VALUE`.
+/// Parses an argument of the form `NAME=VALUE`.
 ///
 /// # Errors
 /// When there is no name, or no equals sign.
@@ -84,26 +84,28 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The surroundings of a tool's work.
+/// What a tool knows about its surroundings while it works.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// `--root` and `--run-dir`, absolute.
+    /// The directories `--root` and `--run-dir`, as absolute paths.
     pub scope: Scope,
-    /// The container's id. Empty in a source or report without one.
+    /// The container's id. Empty in a source, and in a report that is not about a container.
     pub id: String,
-    /// Print only errors.
+    /// `--quiet`: print only errors.
     pub quiet: bool,
-    /// How much more to print.
+    /// How often `--verbose` was given.
     pub verbose: u8,
-    /// Nothing that the document tells of exists, and nothing is going to be made.
+    /// Whether the tool only plans (`--dry-run`): nothing that the document describes exists, and nothing
+    /// will be made.
     pub planned: bool,
 }
 
-/// The directories, absolute: these, or those of `STAVE_ROOT` and `STAVE_RUN`. The defaults are the system's directories for root, and
-/// the XDG directories for other users, even if such a user is root of a user namespace.
+/// The directories of a tool, as absolute paths. The arguments count first, then `STAVE_ROOT` and
+/// `STAVE_RUN`, then the defaults: the system's directories for root, and the XDG directories for other
+/// users, even for root of a user namespace.
 ///
 /// # Errors
-/// When the current directory is needed and unknown.
+/// When the current directory is needed but not known.
 pub fn scope(root: Option<PathBuf>, run_dir: Option<PathBuf>) -> anyhow::Result<Scope> {
     let root_user = userns::is_system_root();
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -122,15 +124,15 @@ pub fn scope(root: Option<PathBuf>, run_dir: Option<PathBuf>) -> anyhow::Result<
 }
 
 impl Common {
-    /// The directories, absolute: see [`scope`].
+    /// The directories `--root` and `--run-dir`, as absolute paths. See [`scope`].
     ///
     /// # Errors
-    /// When the current directory is needed and unknown.
+    /// When the current directory is needed but not known.
     pub fn scope(&self) -> anyhow::Result<Scope> {
         scope(self.root.clone(), self.run_dir.clone())
     }
 
-    /// The context for the container `id`.
+    /// The context for work on the container `id`.
     ///
     /// # Errors
     /// As [`Common::scope`].
@@ -138,7 +140,7 @@ impl Common {
         Ok(self.context_in(self.scope()?, id))
     }
 
-    /// The same, if the directories are known already.
+    /// As [`Common::context`], for a caller that has the directories already.
     pub fn context_in(&self, scope: Scope, id: Option<&Id>) -> Context {
         Context {
             scope,
@@ -149,21 +151,21 @@ impl Common {
         }
     }
 
-    /// Whether the tool should do something other than its job, for which its own arguments are not needed.
+    /// Whether the user asks for something that does not need the tool's own arguments, such as `--undo`.
     fn is_aside(&self) -> bool {
         self.undo || self.check || self.repair || self.schema || self.generate.is_some()
     }
 }
 
-/// The caller's user id on the machine, outside the user namespace that made it root.
+/// The caller's user id on the machine, outside a user namespace that makes the caller root.
 fn user() -> u32 {
     let user = nix::unistd::geteuid().as_raw();
     let namespace = userns::Namespace::current().ok().flatten();
     namespace.and_then(|namespace| namespace.user_outside(user)).unwrap_or(user)
 }
 
-/// Absolute, without `.` and `..`, and without symbolic links as far as it exists. Paths in documents are compared
-/// later, so they need one spelling.
+/// An absolute path without `.` and `..`. Symbolic links are resolved in the part of the path that exists.
+/// Paths in documents are compared later, so each path needs a single spelling.
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     let absolute = std::path::absolute(path).with_context(|| format!("resolve {path:?}"))?;
     let mut missing = Vec::new();
@@ -182,38 +184,40 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The request on the command line.
+/// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Asked<T> {
     /// The tool's job.
     Job(T),
-    /// Undo, check, repair, a schema, a manual page.
+    /// Something else: undo, check, repair, the schema, the manual page or completions.
     Aside(Common),
-    /// Wrong usage, or `--help` and `--version`, which clap reports in the same way.
+    /// Wrong usage. clap reports `--help` and `--version` in the same way.
     Usage(clap::Error),
 }
 
-/// A command line, and its tool.
+/// A parsed command line.
 #[derive(Debug)]
 pub struct Invocation<T> {
-    /// The tool's name, as its command is called.
+    /// The tool's name, which is also the name of its command.
     pub(crate) tool: String,
-    /// The version for a step.
+    /// The tool's version, for its steps.
     pub(crate) version: String,
-    /// The words, including the tool's own.
+    /// The words of the command line. The first is the command.
     pub(crate) arguments: Vec<OsString>,
     pub(crate) asked: Asked<T>,
 }
 
 impl<T: clap::Parser> Invocation<T> {
-    /// The command line of this process.
+    /// Parses the command line of this process.
     pub fn parse() -> Self {
+        let _ = operation::interrupt::expect_children();
         Self::of(std::env::args_os())
     }
 
-    /// Parses a command line. The tool's own arguments are required only for its job.
+    /// Parses a command line. The tool's own arguments are required only if the command line asks for the
+    /// tool's job.
     fn of(arguments: impl IntoIterator<Item = OsString>) -> Self {
-        // Built once, because it takes a good part of a tool's start.
+        // Built only once, because it takes a good part of a tool's start.
         let mut command = T::command();
         let tool = command.get_name().to_owned();
         let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
@@ -228,7 +232,7 @@ impl<T: clap::Parser> Invocation<T> {
         Self { tool, version, arguments, asked }
     }
 
-    /// The tool with its arguments, if its job is requested.
+    /// The tool's arguments, if the command line asks for the tool's job.
     pub fn job(&self) -> Option<&T> {
         match &self.asked {
             Asked::Job(tool) => Some(tool),
@@ -237,7 +241,7 @@ impl<T: clap::Parser> Invocation<T> {
     }
 }
 
-/// A request that is not the tool's job.
+/// The common arguments, if the command line asks for something other than the tool's job.
 fn aside(command: &Command, arguments: &[OsString]) -> Option<Common> {
     let mut words = arguments.iter().filter_map(|argument| argument.to_str());
     let asides = ["--undo", "--check", "--repair", "--schema", "--generate"];

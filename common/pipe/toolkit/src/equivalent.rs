@@ -1,11 +1,11 @@
-//! Explanations that are not the list of what a tool does.
+//! Explanations for tools that have no list of operations.
 
-/// For the help of a tool whose `--explain` prints [`equivalent`] commands.
+/// The last lines of `--help` for a tool whose `--explain` prints [`equivalent`] commands.
 pub const EQUIVALENT_HELP: &str =
     "--explain prints commands of other programs to the same effect: this tool runs none of them.";
 
-/// The explanation of a tool that does its job in steps for which there are no commands, or that learns on the way what is
-/// to be done: commands of other programs to the same effect, and that they are this.
+/// Puts a heading before commands of other programs that have the same effect as the tool. For a tool without
+/// operations, or one that finds out only on the way what to do.
 pub fn equivalent(lines: impl IntoIterator<Item = String>) -> Vec<String> {
     let first = "# commands of other programs to the same effect:".to_owned();
     std::iter::once(first).chain(lines).collect()

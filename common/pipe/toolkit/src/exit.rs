@@ -1,15 +1,15 @@
 use std::process::ExitCode;
 
-/// The exit status of a tool; `docs/exit-codes.md`.
+/// The exit status of a tool. `docs/exit-codes.md` describes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// 0.
+    /// 0: done.
     Done,
-    /// 1: failed; what it made was undone, and the document left with `error`.
+    /// 1: failed. The tool undid what it had made, and the document left with `error`.
     Failed,
-    /// 2: wrong usage; a document on standard input was passed on with `error`.
+    /// 2: wrong usage. A document on standard input was passed on with `error`.
     Usage,
-    /// 3: an earlier command failed; nothing was done.
+    /// 3: an earlier command failed. Nothing was done.
     Upstream,
     /// 4: the input is not a document that this version can read.
     Unreadable,

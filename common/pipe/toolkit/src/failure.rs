@@ -8,7 +8,7 @@ use operation::Place;
 
 use crate::Exit;
 
-/// An error, and what is known about what the user can do.
+/// An error, with advice for the user.
 #[derive(Debug)]
 struct Advised {
     error: anyhow::Error,
@@ -17,9 +17,9 @@ struct Advised {
 
 #[derive(Debug)]
 enum Advice {
-    /// The line itself.
+    /// A hint.
     Hint(String),
-    /// The place of the work: it knows what to do about an error of the system.
+    /// Where the failed work was. The place has hints for errors of the system.
     Place(Place),
 }
 
@@ -35,17 +35,17 @@ impl std::error::Error for Advised {
     }
 }
 
-/// `error`, with a second line for people: `hint: …`.
+/// Adds a second line for people to `error`: `hint: …`.
 pub fn hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
     Advised { error: error.into(), advice: Advice::Hint(hint.into()) }.into()
 }
 
-/// `error`, about something in `place`, unless its causes know better.
+/// Says that `error` is about something in `place`. The place gives the hint if the error's causes have none.
 pub fn of_place(error: impl Into<anyhow::Error>, place: Place) -> anyhow::Error {
     Advised { error: error.into(), advice: Advice::Place(place) }.into()
 }
 
-/// A tool that has printed its error already, and ends with this status.
+/// Says that the tool has printed its error already, and ends with this status.
 #[derive(Debug)]
 pub(crate) struct Ended(pub(crate) Exit);
 
@@ -57,7 +57,7 @@ impl fmt::Display for Ended {
 
 impl std::error::Error for Ended {}
 
-/// Prints why the tool failed, unless that was printed; returns the exit status.
+/// Prints why the tool failed, unless it was printed already. Returns the exit status.
 pub(crate) fn end(tool: &str, error: &anyhow::Error) -> Exit {
     if let Some(Ended(exit)) = error.downcast_ref() {
         return *exit;
@@ -66,12 +66,12 @@ pub(crate) fn end(tool: &str, error: &anyhow::Error) -> Exit {
     Exit::Failed
 }
 
-/// The error and its causes, nearest first, each on one line. A cause that only repeats the end of the line before is
-/// left out (many libraries print their source in their own message).
+/// The error and its causes, nearest first, one line each. A cause is left out if the line before ends with
+/// it, because many libraries print their source in their own message.
 fn lines(error: &anyhow::Error) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for cause in error.chain() {
-        // nix puts its own name before the system's words: "EPERM: Operation not permitted".
+        // nix puts the error's name before the system's words: "EPERM: Operation not permitted".
         let line = cause
             .downcast_ref::<Errno>()
             .map_or_else(|| plain(&cause.to_string()), |errno| errno.desc().into());
@@ -80,11 +80,11 @@ fn lines(error: &anyhow::Error) -> Vec<String> {
             continue;
         }
         match cause.downcast_ref::<operation::Error>().map(|error| (error.action(), error.cause())) {
-            // It says nothing itself.
+            // This error has no words of its own.
             Some((action, operation::Cause::Source(_))) if action.is_empty() => {}
             Some((action, cause)) if !action.is_empty() => {
                 lines.push(plain(&action));
-                // What has causes of its own comes next.
+                // A source is the next cause of the chain.
                 if !matches!(cause, operation::Cause::Source(_)) {
                     lines.push(plain(&cause.to_string()));
                 }
@@ -95,7 +95,8 @@ fn lines(error: &anyhow::Error) -> Vec<String> {
     lines
 }
 
-/// One line, without the " (os error 2)" that the standard library appends to the system's words.
+/// The message on one line, without the " (os error 2)" that the standard library appends to the system's
+/// words.
 fn plain(message: &str) -> String {
     let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     while let Some(start) = line.find(" (os error ") {
@@ -129,9 +130,8 @@ pub(crate) fn member(tool: &str, step: Stage, error: &anyhow::Error) -> Failure 
     }
 }
 
-/// What the user can do about it. The tool knows it, or the failed operation, or its place. An error of the system
-/// without a place can only be about root.
-/// system that nobody has named a place for is root's at most.
+/// What the user can do. The tool's own hint counts first, then that of the failed operation, then that of
+/// its place. For an error of the system without a place, the hint can only be about root.
 fn hint_of(error: &anyhow::Error) -> Option<Cow<'static, str>> {
     let advice = || error.chain().filter_map(|cause| cause.downcast_ref::<Advised>()).map(|a| &a.advice);
     let told = advice().find_map(|advice| match advice {
@@ -165,7 +165,7 @@ mod tests {
     fn hints_come_from_types_and_never_from_words() {
         let words = anyhow::anyhow!("write x: No space left on device");
         assert_eq!(hint_of(&words), None);
-        // The words are at the end of a line, the fault is another one.
+        // The words stand at the end of the line, but the fault is another one.
         let name = operation::Error::new("read", "a file called No space left on device", Errno::EIO);
         assert_eq!(hint_of(&name.of(Place::Store).into()), None);
         let full = || io::Error::from_raw_os_error(Errno::ENOSPC as i32);

@@ -1,4 +1,4 @@
-//! The source of a document.
+//! Where a tool's document comes from.
 
 use std::{
     fs::File,
@@ -7,28 +7,30 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use document::{Document, Error};
+use document::{Document, Error, Id, record};
 
 use crate::{Common, Exit, failure, hint, streams};
 
-/// What to do without a document.
+/// The hint for a user who gave no document.
 pub(crate) const FROM_TOOL: &str = "put it after another tool in a pipe, or start with -n";
 
-/// The same, for a tool that also takes a container by its id.
+/// The hint for a user who gave no document to a tool that also takes a container's id.
 pub(crate) const FROM_CONTAINER: &str = "name a container, or give it a document on standard input";
 
-/// The source of a document.
+/// Where the document comes from.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// Standard input, with a hint in case it is a terminal.
+    /// Standard input. The text is the hint for a user whose standard input is a terminal.
     Standard(&'static str),
     /// A file.
     File(PathBuf),
+    /// The record of a container, in `$STAVE_RUN`.
+    Record(PathBuf, Id),
     /// None: the document is new.
     Empty,
 }
 
-/// Why there is no document.
+/// Why there is no document, and the exit status.
 #[derive(Debug)]
 pub struct Unread {
     error: anyhow::Error,
@@ -36,24 +38,35 @@ pub struct Unread {
 }
 
 impl Input {
+    /// The record of a container that the arguments name, or else standard input.
+    ///
+    /// # Errors
+    /// As [`Common::scope`].
+    pub(crate) fn named(container: Option<&Id>, common: &Common) -> anyhow::Result<Self> {
+        Ok(match container {
+            Some(id) => Self::Record(common.scope()?.run_dir, id.clone()),
+            None => Self::of(common, FROM_TOOL),
+        })
+    }
+
     /// Standard input, unless `-n` was given.
     pub(crate) fn of(common: &Common, from: &'static str) -> Self {
         if common.null_input { Self::Empty } else { Self::Standard(from) }
     }
 
-    /// Whether there is something to read.
+    /// Whether there is a document to read: a file, or standard input that is not a terminal.
     pub(crate) fn is_there(&self) -> bool {
         match self {
             Self::Standard(_) => !io::stdin().is_terminal(),
-            Self::File(_) => true,
+            Self::File(_) | Self::Record(..) => true,
             Self::Empty => false,
         }
     }
 
-    /// The document.
+    /// Reads the document.
     ///
     /// # Errors
-    /// When there is none. A terminal counts as wrong usage.
+    /// When there is none, or it is not valid. A terminal as standard input counts as wrong usage.
     pub fn read(&self) -> Result<Document, Unread> {
         match self {
             Self::Empty => Ok(Document::new()),
@@ -63,6 +76,10 @@ impl Input {
             }
             Self::Standard(_) => streams::read_document()
                 .map_err(|error| Unread { error: error.into(), exit: Exit::Unreadable }),
+            Self::Record(run_dir, id) => {
+                let read = record::read_existing(run_dir, id);
+                read.map_err(|error| Unread { error: error.into(), exit: Exit::Failed })
+            }
             Self::File(path) => {
                 let opened = File::open(path).with_context(|| format!("open {path:?}"));
                 let read =
@@ -74,7 +91,8 @@ impl Input {
 }
 
 impl Unread {
-    /// A document of another version, to be passed on unchanged. Tools of its version must find it complete.
+    /// The document, if it has another version of the contract. It is passed on unchanged, so that tools of
+    /// that version find it complete.
     pub(crate) fn of_other_version(&self) -> Option<&Document> {
         match self.error.downcast_ref() {
             Some(Error::Version { document, .. }) => Some(document),
@@ -89,9 +107,15 @@ impl Unread {
     }
 }
 
-/// The document from standard input for a tool that writes it to standard output, or the exit status without one.
+/// Reads the document for a tool that writes it to standard output. Returns the exit status if there is no
+/// document.
 pub(crate) fn read(tool: &str, common: &Common, from: &'static str) -> Result<Document, Exit> {
-    Input::of(common, from).read().map_err(|unread| {
+    read_from(tool, &Input::of(common, from))
+}
+
+/// The same, from another source.
+pub(crate) fn read_from(tool: &str, input: &Input) -> Result<Document, Exit> {
+    input.read().map_err(|unread| {
         if let Some(document) = unread.of_other_version() {
             let _ = streams::write_document(document);
         }

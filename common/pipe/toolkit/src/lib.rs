@@ -1,16 +1,22 @@
-//! The common parts of every tool: arguments, the document in and out, the record, undo, explain, check, exit statuses.
+//! What all tools share: arguments, reading and writing the document, the record, undo, explain, check, exit
+//! statuses.
 //!
-//! A tool is one of five kinds, each with a trait and a one-line `main`. A [`Filter`] reads the document and adds a
-//! member. A [`Source`] starts a document. A [`Report`] prints something about the store. An [`Export`] makes something
-//! of a container that outlives it. A [`Walker`] goes over the steps of documents. The traits say what a tool is
-//! (`tool`); the code that runs it is separate (`run`). `docs/architecture.md` says what happens when a filter runs,
-//! `docs/exit-codes.md` what the statuses mean.
+//! A tool is one of five kinds. Each kind has a trait, and a function that is the whole `main` of the tool. A
+//! [`Filter`] reads the document and adds a member. A [`Source`] starts a document. A [`Report`] prints
+//! something about the store. An [`Export`] makes something of a container that outlives the container. A
+//! [`Walker`] goes over the steps of documents.
+//!
+//! The traits are in `tool`; the code that runs them is in `run`. `docs/architecture.md` says what happens
+//! when a filter runs, and `docs/exit-codes.md` what the statuses mean.
 
 mod arguments;
 mod equivalent;
 mod exit;
 mod failure;
 mod input;
+pub mod listing;
+mod made;
+mod manual;
 mod output;
 mod recorded;
 pub mod rows;
@@ -27,18 +33,19 @@ pub use equivalent::{EQUIVALENT_HELP, equivalent};
 pub use exit::Exit;
 pub use failure::{hint, of_place, print as print_error, report_line};
 pub use input::{Input, Unread};
+pub use made::made_image;
 pub use output::{is_stdout, write_output};
 pub use recorded::{Records, Settled, recorded};
 pub use run::{
-    Hooks, Marker, UNWINDING, begin_step, export, filter, filter_of, filter_with, finish_step, marker,
-    report, report_document, source, walker,
+    Hooks, Marker, UNWINDING, begin_step, export, filter, filter_of, filter_with, finish_step, is_unwound,
+    marker, report, report_document, source, walker,
 };
 pub use session::Session;
 pub use streams::write_document;
-pub use tool::{Export, Filter, Plan, Report, Source, Walker};
+pub use tool::{Each, Export, Filter, Plan, Report, Source, Walker};
 pub use writing::Writing;
 
-/// What the tools' mains use, so that a tool depends on one crate for it.
+/// What the tools' mains use, so that a tool needs only this crate for them.
 pub mod prelude {
     pub use crate::{Common, Context, Filter, Plan, Report, Source, Writing, hint};
     pub use anyhow::{Context as _, Result, anyhow, bail};

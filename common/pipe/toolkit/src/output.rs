@@ -1,4 +1,4 @@
-//! The output file that a user names.
+//! Output to a file that the user names.
 
 use std::{
     fs::{self, File},
@@ -12,17 +12,19 @@ use operation::Place;
 
 use crate::{hint, of_place};
 
-/// Whether a path means standard output, as `-` does.
+/// Whether `path` is `-`, which means standard output.
 pub fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Has `write` write to `path`, and returns what it returns: beside it, so that half of it is never left there, and renamed.
-/// With `sync` ([`Writing::is_synced`](crate::Writing::is_synced)) it lasts when this returns. What is no regular file (a
-/// FIFO, `/dev/null`) is written as it is. `-` is standard output.
+/// Writes to `path` what `write` writes, and returns the result of `write`. The content goes to a new file
+/// beside `path`, which is renamed at the end, so that `path` never has half of it. With `sync`
+/// ([`Writing::is_synced`](crate::Writing::is_synced)) the file survives a power cut when this returns. A
+/// FIFO, `/dev/null` and the like are written directly. `-` is standard output.
 ///
 /// # Errors
-/// Those of `write`, of opening and of renaming; a terminal on standard output, which `what` must not go to.
+/// The errors of `write`, of opening and of renaming. A terminal as standard output is refused; `what` names
+/// the content in this message.
 pub fn write_output<T>(
     path: &Path,
     what: &str,
@@ -43,8 +45,8 @@ pub fn write_output<T>(
     write(&mut io::stdout().lock()).map_err(|error| of_place(error, Place::Output))
 }
 
-/// Writes a file beside its place, and gives it its name. With `sync` its content is on the disk before, and its name when
-/// this returns: a power cut leaves the file of before, or the new one.
+/// Writes a file beside `path` and renames it. With `sync`, the content is on the disk before the rename, and
+/// the name when this returns. So after a power cut, `path` is the old file or the new one.
 fn into_file<T>(path: &Path, sync: bool, write: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return write(&mut File::options().write(true).open(path)?);
@@ -67,11 +69,11 @@ fn into_file<T>(path: &Path, sync: bool, write: impl FnOnce(&mut dyn Write) -> R
     written
 }
 
-/// Sees to it that the name of a file lasts.
+/// Makes the name of a file survive a power cut, by syncing its directory.
 fn sync_name(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match File::open(directory)?.sync_all() {
-        // What some network file systems answer, which have nothing to do there.
+        // Some network file systems answer this. They have nothing to sync.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         synced => synced,
     }

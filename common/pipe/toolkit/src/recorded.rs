@@ -1,4 +1,4 @@
-//! What all containers' records list.
+//! What the records of all containers list.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{hint, session};
 
-/// The operations of this type in the records of all containers, in the order of the ids. Those of a container that is being
-/// taken back do not count, and a record that is removed meanwhile is skipped.
+/// The operations of type `O` in the records of all containers, in the order of the ids. Containers that are
+/// being unwound are left out. A record that is removed meanwhile is skipped.
 ///
 /// ```no_run
 /// # fn main() -> anyhow::Result<()> {
@@ -45,24 +45,25 @@ pub fn recorded<O: DeserializeOwned>(scope: &Scope) -> anyhow::Result<Vec<O>> {
     Ok(found)
 }
 
-/// What the steps of some tools did for containers that nobody makes or takes back meanwhile.
+/// What the steps of some tools did, for containers that no tool is making or unwinding at the moment.
 #[derive(Debug)]
 pub struct Settled<'a, O> {
-    /// The containers, each with the operations of these steps in their order.
+    /// The containers, each with the operations of these tools' steps, in order.
     pub containers: Vec<(Id, &'a [O])>,
-    /// The other ones, with the reason.
+    /// The containers that were left out, with the reason.
     pub left: Vec<(Id, anyhow::Error)>,
-    /// The tools' lock.
+    /// The lock of these tools. It is held until this is dropped.
     _lock: Option<Lock>,
 }
 
-/// The records, for a process that reads them again and again: one that did not change is not read again.
+/// The records, for a process that reads them again and again. A record that did not change is not read
+/// again.
 #[derive(Debug)]
 pub struct Records<O> {
     known: HashMap<Id, (Stamp, Option<Vec<O>>)>,
 }
 
-/// What changes with a file: its inode, and the time of its last change.
+/// Identifies a version of a file: its inode, and the seconds and nanoseconds of its last change.
 type Stamp = (u64, i64, i64);
 
 impl<O> Default for Records<O> {
@@ -72,12 +73,15 @@ impl<O> Default for Records<O> {
 }
 
 impl<O: DeserializeOwned> Records<O> {
-    /// What the steps of these tools did for the containers `ids`; for all on record without any. With the `lock` of these tools,
-    /// it stays so until the result is dropped. Of all, a container is left out that is being made or taken back: its record has
-    /// `error`, or lists a step of these tools as begun.
+    /// What the steps of these tools did for the containers in `ids`, or for all containers if `ids` is
+    /// empty. `lock` is the lock of these tools: with it, the result stays true until it is dropped.
+    ///
+    /// If all containers are asked for, those that are being made or unwound are left out without a reason.
+    /// Their record has `error`, or lists a step of these tools as begun.
     ///
     /// # Errors
-    /// When the lock cannot be taken, or the records cannot be listed. One that cannot be read is among those that are left.
+    /// When the lock cannot be taken, or the records cannot be listed. A container whose record cannot be
+    /// read is in `left`.
     pub fn settled(
         &mut self,
         scope: &Scope,
@@ -86,11 +90,11 @@ impl<O: DeserializeOwned> Records<O> {
         ids: &[Id],
     ) -> anyhow::Result<Settled<'_, O>> {
         let all = ids.is_empty();
-        // Where there is no container, no lock is left behind.
+        // No lock is taken if there is no container, so that its file is not left behind.
         let lock =
             lock.filter(|_| !all || !matches!(record::list(&scope.run_dir), Ok(none) if none.is_empty()));
         let lock = session::lock(scope, lock)?;
-        // The network of a build is seen in the mount namespace of the build alone, and ends with it.
+        // A build's network is visible only in the build's mount namespace, and ends with the build.
         let is_of_build = |id: &Id| scope.run_dir.join("locks").join(format!("{id}.build")).exists();
         let mut ids = if all { record::list(&scope.run_dir)? } else { ids.to_vec() };
         ids.retain(|id| !all || !is_of_build(id));
@@ -99,7 +103,7 @@ impl<O: DeserializeOwned> Records<O> {
             match self.read(scope, tools, id) {
                 Ok(true) => there.push(id.clone()),
                 Ok(false) if all => {}
-                Ok(false) => left.push((id.clone(), missing(scope, id))),
+                Ok(false) => left.push((id.clone(), record::missing(&scope.run_dir, id).into())),
                 Err(error) => left.push((id.clone(), error)),
             }
         }
@@ -120,7 +124,7 @@ impl<O: DeserializeOwned> Records<O> {
         Ok(Settled { containers, left, _lock: lock })
     }
 
-    /// Makes sure that what the record says is known. False if there is none.
+    /// Reads the record into `known`, unless it is there and unchanged. Returns false if there is no record.
     fn read(&mut self, scope: &Scope, tools: &[&str], id: &Id) -> anyhow::Result<bool> {
         let path = record::path(&scope.run_dir, id);
         let stamp = match unless_gone(fs::metadata(&path)) {
@@ -139,10 +143,6 @@ impl<O: DeserializeOwned> Records<O> {
         self.known.insert(id.clone(), (stamp, operations(&document, tools, id)?));
         Ok(true)
     }
-}
-
-fn missing(scope: &Scope, id: &Id) -> anyhow::Error {
-    hint(anyhow!("no container \"{id}\" in {}", scope.run_dir.display()), "container-ls lists them")
 }
 
 /// The operations of the steps of these tools; none of a container that is being made or taken back.

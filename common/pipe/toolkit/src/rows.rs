@@ -1,11 +1,12 @@
-//! Reports with a row for each of several things: as JSON, as a table for people, and as lines for scripts.
+//! Reports with one row for each of several things. They are printed as JSON, as a table for people, or as
+//! lines for scripts.
 
 use document::Id;
 use serde_json::{Value, json};
 
 use crate::{Exit, failure, failure::Ended};
 
-/// A value as a word: lists are joined, and a missing value is empty.
+/// A value as text. The elements of an array are joined by spaces. A missing value is empty.
 pub fn word(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -15,7 +16,7 @@ pub fn word(value: &Value) -> String {
     }
 }
 
-/// `format` with each `{member}` of the row filled in. Other braces stay as they are.
+/// Fills each `{member}` of the row into `format`. Other braces stay as they are.
 pub fn fill(format: &str, row: &Value) -> String {
     let mut text = String::new();
     let mut rest = format;
@@ -36,7 +37,8 @@ pub fn fill(format: &str, row: &Value) -> String {
     text + rest
 }
 
-/// Lines of cells in columns as wide as their content. The first line has the headings.
+/// Formats lines of cells as columns. Each column is as wide as its widest cell. The first line has the
+/// headings.
 pub fn table<const N: usize>(lines: &[[String; N]]) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
@@ -46,7 +48,8 @@ pub fn table<const N: usize>(lines: &[[String; N]]) -> String {
     lines.iter().map(|line| pad(line).trim_end().to_owned() + "\n").collect()
 }
 
-/// Does something for each of these containers, also after errors. Each error is printed, and stands in its row as `error`.
+/// Calls `act` for each container, and continues after errors. Each error is printed, and is the member
+/// `error` of its row.
 pub fn each(tool: &str, ids: &[Id], mut act: impl FnMut(&Id) -> anyhow::Result<Value>) -> Value {
     let one = |id: &Id| match act(id) {
         Ok(row) => row,
@@ -58,21 +61,30 @@ pub fn each(tool: &str, ids: &[Id], mut act: impl FnMut(&Id) -> anyhow::Result<V
     Value::Array(ids.iter().map(one).collect())
 }
 
-/// What [`Report::verdict`](crate::Report::verdict) says of the rows of [`each`].
+/// Whether it is the row of an error of [`each`]. The member `error` of a document is an object.
+fn has_failed(row: &Value) -> bool {
+    row.get("error").is_some_and(Value::is_string)
+}
+
+/// [`Report::verdict`](crate::Report::verdict) for the rows of [`each`].
 ///
 /// # Errors
-/// When one of them has an `error`, which was printed.
+/// When a row has an `error`. It was printed already.
 pub fn verdict(rows: &Value) -> anyhow::Result<()> {
-    match rows.as_array().into_iter().flatten().any(|row| row.get("error").is_some()) {
+    match rows.as_array().into_iter().flatten().any(has_failed) {
         true => Err(Ended(Exit::Failed).into()),
         false => Ok(()),
     }
 }
 
-/// The rows of [`each`] as lines of this format, without those that have an `error`.
+/// The rows of [`each`] without those that have an `error`.
+pub fn good(rows: &Value) -> impl Iterator<Item = &Value> {
+    rows.as_array().into_iter().flatten().filter(|row| !has_failed(row))
+}
+
+/// The rows of [`each`] in this format, one line each. Rows with an `error` are left out.
 pub fn lines(format: &str, rows: &Value) -> String {
-    let good = rows.as_array().into_iter().flatten().filter(|row| row.get("error").is_none());
-    good.map(|row| fill(format, row) + "\n").collect()
+    good(rows).map(|row| fill(format, row) + "\n").collect()
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! `--schema`, and other output that is generated from a tool's definition.
+//! `--schema`, and other output that is generated from a tool's arguments.
 
 use document::table;
 use schemars::{Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    Common, Exit, failure,
+    Common, Exit, failure, manual,
     streams::{write_lines, write_text},
 };
 
-/// Prints what `common` asks for: the schema, the manual page or completions.
+/// Prints what `common` asks for: the schema, the manual page or shell completions.
 pub(crate) fn print<T: clap::CommandFactory>(
     tool: &str,
     common: &Common,
@@ -33,7 +33,7 @@ fn generate<T: clap::CommandFactory>(tool: &str, what: &str) -> Result<Vec<u8>, 
     let mut text = Vec::new();
     let mut command = T::command();
     if what == "man" {
-        clap_mangen::Man::new(command).render(&mut text).map_err(operation::Error::on("generate", what))?;
+        manual::write(tool, command, &mut text).map_err(operation::Error::on("generate", what))?;
     } else {
         let shell: clap_complete::Shell = what.parse().map_err(|_| {
             operation::Error::new(
@@ -47,7 +47,7 @@ fn generate<T: clap::CommandFactory>(tool: &str, what: &str) -> Result<Vec<u8>, 
     Ok(text)
 }
 
-/// The JSON Schema of the document for this tool.
+/// The JSON Schema of the document, with the members that this tool reads or writes.
 fn schema(tool: &str, reads: &[&str], writes: &[&str]) -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let mut properties = serde_json::Map::new();

@@ -1,4 +1,5 @@
-//! One tool's work on one container: the record is locked, and the step is on the stack.
+//! A session is the work of one tool on one container. It holds the lock of the record, and knows the tool's
+//! step.
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::hint;
 
-/// A document that one tool adds a step to. Its record is locked meanwhile.
+/// A document that a tool adds a step to. The record is locked meanwhile.
 #[derive(Debug)]
 pub struct Session {
     tool: String,
@@ -20,23 +21,23 @@ pub struct Session {
     id: Id,
     scope: Scope,
     record: Record,
-    /// The document as it came.
+    /// The document as it came in.
     before: Document,
     /// Whether a record existed at the start.
     recorded: bool,
     document: Document,
-    /// The index of the step, once it exists.
+    /// The index of the step, once it is on the stack.
     step: Option<usize>,
     /// What the step adds to members, once it is done.
     adds: Map<String, Value>,
 }
 
 impl Session {
-    /// Locks the record of the document's container; gives the container an id if it has none.
+    /// Locks the record of the document's container. A container without an id gets one.
     ///
     /// # Errors
-    /// When the id belongs to another container, or the record lists other steps than the document: continuing would
-    /// lose what the record lists.
+    /// When the id belongs to another container, or the record lists other steps than the document. To
+    /// continue would lose what the record lists.
     pub fn open(
         tool: &str,
         version: &str,
@@ -55,6 +56,10 @@ impl Session {
         };
         let mut opened = document.clone();
         name(&mut opened, &id)?;
+        if let Some(recorded) = &recorded {
+            opened.catch_up_with(recorded);
+        }
+        let recorded = recorded.is_some();
         let (tool, version) = (tool.to_owned(), version.to_owned());
         let (before, document, scope) = (document, opened, scope.clone());
         Ok(Self {
@@ -71,20 +76,20 @@ impl Session {
         })
     }
 
-    /// Whether there is a record. Compares it with the document.
-    fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<bool> {
+    /// The document in the record, if there is one. Compares it with the document that came in.
+    fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<Option<Document>> {
         match record.read()? {
             Some(recorded) if recorded.has_failed() => Err(taken_back(record, id)),
             Some(recorded) => {
                 let is_its_own = recorded.may_be_of_one_container(document)?;
                 match document.tools()?.is_empty() {
-                    _ if is_its_own && recorded.has_steps_of(document)? => Ok(true),
+                    _ if is_its_own && recorded.has_steps_of(document)? => Ok(Some(recorded)),
                     true => Err(exists(record.path(), id, "is its record")),
                     false if is_its_own => Err(differs(record.path(), id)),
                     false => Err(of_another(record.path(), id)),
                 }
             }
-            None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(false),
+            None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(None),
             None => Err(no_record(record, id)),
         }
     }
@@ -94,34 +99,35 @@ impl Session {
         &self.id
     }
 
-    /// The current document.
+    /// The document, as it is at the moment.
     pub fn document(&self) -> &Document {
         &self.document
     }
 
-    /// Pushes the step as begun, and writes the record: from now on `unwind` can find what is about to be made. (A tool
-    /// whose process ends with it until its release may start with [`Session::done`].)
+    /// Pushes the step as begun, and writes the record. From now on `unwind` finds what the tool is about to
+    /// make. A tool may start with [`Session::done`] if all it makes is a process that ends with the tool.
     ///
     /// # Errors
-    /// When the record cannot be written; nothing is changed then.
+    /// When the record cannot be written. Nothing has changed then.
     pub fn begin<O: Operation>(&mut self, operations: &[O]) -> anyhow::Result<()> {
         self.put_step(StepState::Begun, operations.iter().collect())?;
         Ok(self.record.write(&self.document)?)
     }
 
-    /// Marks the step as done, with the operations as they are after they were applied and with what it adds to members,
-    /// adds that, and writes the record.
+    /// Marks the step as done, adds to the members what the step adds, and writes the record. `operations`
+    /// are as they are after they were applied.
     ///
     /// # Errors
-    /// When the record cannot be written; the caller undoes the operations and calls [`Session::abandon`].
+    /// When the record cannot be written. The caller then undoes the operations and calls
+    /// [`Session::abandon`].
     pub fn done<O: Operation, C: Contribution>(&mut self, operations: &[O], adds: &C) -> anyhow::Result<()> {
         self.done_with(operations, adds.parts()?)
     }
 
-    /// Goes on with a step that `step-begin` has pushed.
+    /// Continues a step that `step-begin` pushed.
     ///
     /// # Errors
-    /// When the last step of the tool is not begun.
+    /// When the last step of the tool is not begun, or there is none.
     pub(crate) fn resume(&mut self) -> anyhow::Result<Step> {
         match self.document.last_step_of(&self.tool)? {
             Some((at, step)) if step.state == StepState::Begun => {
@@ -136,7 +142,7 @@ impl Session {
         }
     }
 
-    /// As [`Session::done`], with what the step adds to any members.
+    /// As [`Session::done`], for additions to any members.
     ///
     /// # Errors
     /// As [`Session::done`].
@@ -164,8 +170,8 @@ impl Session {
         Ok(())
     }
 
-    /// Removes the step after its operations were undone, except those at the indices `left`. The document and the
-    /// record are then as they came, except for these.
+    /// Removes the step after its operations were undone, and restores the document and the record.
+    /// Operations at the indices `left` could not be undone: they stay in the step.
     ///
     /// # Errors
     /// When the record cannot be written or removed.
@@ -191,7 +197,7 @@ impl Session {
         self.put_step(StepState::Begun, left)
     }
 
-    /// The document as it came, for passing on with an error; nothing was begun.
+    /// Returns the document as it came in, for a tool that fails before it has begun its step.
     pub fn give_up(self) -> Document {
         if !self.recorded {
             self.record.release();
@@ -199,16 +205,16 @@ impl Session {
         self.before
     }
 
-    /// The current document; the record is unlocked.
+    /// Returns the document, and unlocks the record.
     pub fn into_document(self) -> Document {
         self.document
     }
 }
 
-/// Which container it is: the document's, the one that was asked for, or a new one.
+/// The id of the container: the document's, the one that was asked for, or a new one.
 ///
 /// # Errors
-/// When the document is of another one than was asked for.
+/// When the document has another id than the one that was asked for.
 pub(crate) fn container(document: &Document, asked: Option<&Id>) -> anyhow::Result<Id> {
     let named = document.id()?;
     if let (Some(named), Some(asked)) = (&named, asked)
@@ -219,7 +225,7 @@ pub(crate) fn container(document: &Document, asked: Option<&Id>) -> anyhow::Resu
     Ok(named.or(asked.cloned()).unwrap_or_else(Id::random))
 }
 
-/// Writes into the document which container it is of.
+/// Writes the container's id into the document, and an instance if it has none.
 pub(crate) fn name(document: &mut Document, id: &Id) -> anyhow::Result<()> {
     document.set(id)?;
     if document.raw(Instance::NAME).is_none() {
@@ -228,7 +234,7 @@ pub(crate) fn name(document: &mut Document, id: &Id) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A tool's own lock, [`Filter::LOCK`](crate::Filter::LOCK). It is taken after the record's.
+/// Takes a tool's own lock, [`Filter::LOCK`](crate::Filter::LOCK). Always take the record's lock first.
 pub(crate) fn lock(scope: &Scope, name: Option<&str>) -> anyhow::Result<Option<Lock>> {
     Ok(name.map(|name| Lock::take(&scope.run_dir, name)).transpose()?)
 }
@@ -241,10 +247,10 @@ pub(crate) fn no_record(record: &Record, id: &Id) -> anyhow::Error {
     )
 }
 
-/// Refuses a container whose files a restart of the machine may have left half written.
+/// Refuses a container whose files may be half written because the machine was restarted.
 ///
 /// # Errors
-/// That, and when the second record cannot be read.
+/// When the files may be half written, or the second record cannot be read.
 pub fn refuse_lost(scope: &Scope, document: &Document) -> anyhow::Result<()> {
     match (kept::is_lost(scope, document)?, document.id()?) {
         (true, Some(id)) => Err(hint(
@@ -257,7 +263,7 @@ pub fn refuse_lost(scope: &Scope, document: &Document) -> anyhow::Result<()> {
     }
 }
 
-/// The error for a record with `error`, which `unwind` sets when it begins.
+/// The error for a record with `error`. `unwind` sets it when it begins.
 pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
     hint(
         anyhow!("container \"{id}\" is being unwound, according to {:?}", record.path()),
@@ -265,7 +271,7 @@ pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
     )
 }
 
-/// The error for a record of another container, which had the id before or after.
+/// The error for a record of another container that has or had the id.
 pub fn of_another(record: &Path, id: &Id) -> anyhow::Error {
     exists(record, id, "belongs to another container than this document")
 }

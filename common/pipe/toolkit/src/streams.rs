@@ -10,7 +10,7 @@ use crate::{Common, Exit, failure};
 /// Reads the document from standard input, to its end.
 ///
 /// # Errors
-/// Those of [`Document::read`].
+/// The errors of [`Document::read`].
 pub(crate) fn read_document() -> Result<Document, document::Error> {
     Document::read(io::stdin().lock())
 }
@@ -18,7 +18,7 @@ pub(crate) fn read_document() -> Result<Document, document::Error> {
 /// Writes the document to standard output: indented on a terminal, one line otherwise.
 ///
 /// # Errors
-/// When it cannot be written, for example to a closed pipe.
+/// When the document cannot be written, for example to a closed pipe.
 pub fn write_document(document: &Document) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let text = if out.is_terminal() { document.to_pretty() } else { document.to_line() };
@@ -30,20 +30,20 @@ pub fn write_document(document: &Document) -> Result<(), Error> {
     write().map_err(|error| Error::new("write", "the document to standard output", error).of(Place::Output))
 }
 
-/// Whether people read standard output, and want no JSON.
+/// Whether standard output is a terminal, and the user does not ask for JSON.
 pub(crate) fn shows(common: &Common) -> bool {
     !common.json && io::stdout().is_terminal()
 }
 
-/// Closes standard output. Its reader has everything, and need not wait until the kernel has closed this process's
-/// other files: closing nf_tables takes some milliseconds after a removal.
+/// Closes standard output, so that its reader does not wait until the kernel has closed the other files of
+/// this process. Closing the nf_tables socket takes some milliseconds after a removal.
 pub(crate) fn close_output() {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = nix::unistd::dup2_stdout(null);
     }
 }
 
-/// The whole of `--explain`: the lines, or the reason why there are none.
+/// Prints the lines of `--explain`, or why there are none.
 pub(crate) fn explained(tool: &str, lines: anyhow::Result<Vec<String>>) -> Exit {
     match lines.and_then(|lines| Ok(write_lines(&lines)?)) {
         Ok(()) => Exit::Done,
@@ -51,18 +51,19 @@ pub(crate) fn explained(tool: &str, lines: anyhow::Result<Vec<String>>) -> Exit 
     }
 }
 
-/// Writes to standard output, to its end.
+/// Writes all of `text` to standard output.
 pub(crate) fn write_text(text: &[u8]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     out.write_all(text).and_then(|()| out.flush()).map_err(unwritten)
 }
 
-/// Why nothing can be printed.
+/// The error of writing to standard output.
 fn unwritten(error: io::Error) -> Error {
     Error::new("write", "to standard output", error).of(Place::Output)
 }
 
-/// Writes lines to standard output, for `--explain`. A reader that closes the pipe early (`| head`) is no failure.
+/// Prints lines to standard output, for `--explain`. A reader that closes the pipe early (`| head`) is no
+/// failure.
 pub(crate) fn write_lines(lines: &[String]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let mut write = || {

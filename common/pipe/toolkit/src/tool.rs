@@ -1,46 +1,90 @@
-//! What a tool is: one of five traits, implemented by the type of its arguments. [`crate::run`] runs it.
+//! The five kinds of tools. A tool implements one of these traits for the type of its arguments, and
+//! [`crate::run`] runs it.
 
 use document::{Contribution, Document, Id, Member, Step};
 use operation::{Operation, Scope};
 use serde_json::Value;
 
-use crate::{Common, Context};
+use crate::{Common, Context, rows};
 
-/// A tool in mid-pipe: reads the document, makes something and adds its member.
+/// A tool in the middle of a pipe. It reads the document, makes something, and adds to members of the
+/// document.
 pub trait Filter: clap::Parser {
-    /// What each of its steps adds to members of the document: each is the sum of what all steps add to it.
+    /// What a step adds to members. A member is the sum of what all steps add to it.
     type Adds: Contribution;
-    /// Its operations.
+    /// The operations of the tool.
     type Operation: Operation;
-    /// The name of a lock below `$STAVE_RUN/locks`. It is held from before [`Filter::plan`] until the record is
-    /// written, and by `--undo`. For tools whose plan depends on things that others may be changing.
+    /// The name of the tool's lock, below `$STAVE_RUN/locks`, for a tool whose plan depends on things that
+    /// other tools may change. The lock is held from before [`Filter::plan`] until the record is written, and
+    /// by `--undo`.
     const LOCK: Option<&'static str> = None;
-    /// The names of the members that it reads.
+    /// The names of the members that the tool reads.
     const READS: &'static [&'static str] = &[];
+    /// Whether it starts a new document: for its job it reads none.
+    const STARTS: bool = false;
 
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 
+    /// The container that the arguments name: its record is the document then. None if the document is on standard input.
+    fn container(&self) -> Option<&Id> {
+        None
+    }
+
     /// Looks at the document and the system, and decides; changes nothing.
     ///
     /// # Errors
-    /// Whatever makes the job impossible; the document leaves with it, unchanged otherwise.
+    /// Whatever makes the job impossible. The document leaves with this error and is otherwise unchanged.
     fn plan(&self, context: &Context, document: &Document) -> anyhow::Result<Plan<Self>>;
+
+    /// Whether [`Filter::before`] does what cannot be taken back. Then [`Filter::plan`] or [`Filter::refuse_undo`] is asked once before
+    /// it, so that it is not done for a job that is refused.
+    fn is_rehearsed(&self) -> bool {
+        false
+    }
+
+    /// What comes before the record is locked, because others write to it meanwhile. Not called where nothing is to be done.
+    ///
+    /// # Errors
+    /// Whatever makes the job impossible.
+    fn before(&self, scope: &Scope, document: &Document) -> anyhow::Result<()> {
+        let _ = (scope, document);
+        Ok(())
+    }
+
+    /// What comes after the record is free again, whether the job was done or not. Called once [`Filter::before`] was.
+    ///
+    /// # Errors
+    /// They are told; what the tool has made stays.
+    fn after(&self, scope: &Scope, document: &Document) -> anyhow::Result<()> {
+        let _ = (scope, document);
+        Ok(())
+    }
+
+    /// Puts into the operations of a step what other steps of the same document say, and which is not written twice. Runs before
+    /// they are undone, checked or repaired.
+    ///
+    /// # Errors
+    /// When the document cannot be read.
+    fn complete(document: &Document, operations: &mut [Value]) -> anyhow::Result<()> {
+        let _ = (document, operations);
+        Ok(())
+    }
 
     /// Puts back what all containers share and somebody else took away. Runs under the lock, before a plan that is carried
     /// out and before `--repair`; does nothing where nothing is missing.
     ///
     /// # Errors
-    /// When it cannot be put back.
+    /// When something cannot be restored.
     fn restore(scope: &Scope) -> anyhow::Result<()> {
         let _ = scope;
         Ok(())
     }
 
-    /// What the step adds once the operations are applied, for facts that only the kernel decides.
+    /// Completes what the step adds, after the operations were applied: facts that only the kernel decides.
     ///
     /// # Errors
-    /// Everything is undone then.
+    /// After any error, everything is undone.
     fn finish(
         &self,
         document: &Document,
@@ -51,33 +95,34 @@ pub trait Filter: clap::Parser {
         Ok(adds)
     }
 
-    /// Whether `--undo` with these arguments is about this step; about each, unless the tool says otherwise.
+    /// Whether `--undo` with these arguments applies to this step. By default it applies to each step.
     fn is_meant(&self, step: &Step) -> bool {
         let _ = step;
         true
     }
 
-    /// Refuses to undo a step on which other steps of its container rely, by the container's record.
+    /// Refuses to undo a step if other steps of its container depend on it. `recorded` is the container's
+    /// record.
     ///
     /// # Errors
     /// What relies on it. The step stays as it is then.
-    fn refuse_undo(recorded: &Document, step: &Step) -> anyhow::Result<()> {
-        let _ = (recorded, step);
+    fn refuse_undo(scope: &Scope, recorded: &Document, step: &Step) -> anyhow::Result<()> {
+        let _ = (scope, recorded, step);
         Ok(())
     }
 
-    /// Takes what it added out of a document, after its last step was undone, where the steps do not tell what that is:
-    /// those of before version 0.2, and one that did not come to be done.
+    /// Removes from a document what the tool adds, after the tool's last step was undone. Needed for steps
+    /// that do not say what they add: steps of versions before 0.2, and steps that were never done.
     ///
     /// # Errors
-    /// When a member that it shares with another tool cannot be read.
+    /// When a member that the tool shares with another tool cannot be read.
     fn forget(document: &mut Document) -> anyhow::Result<()> {
         Self::Adds::MEMBERS.iter().for_each(|member| document.remove(member));
         Ok(())
     }
 
-    /// Undoes what it can of a step of a container that has no record, as after a restart of the machine: at most what lies
-    /// below `$STAVE_ROOT/containers/<id>`, whatever the document says.
+    /// Undoes a step as far as possible for a container without a record, for example after a restart of the
+    /// machine. Must not touch anything outside `$STAVE_ROOT/containers/<id>`, whatever the document says.
     ///
     /// # Errors
     /// When something there cannot be removed.
@@ -96,10 +141,13 @@ pub struct Plan<F: Filter> {
     pub operations: Vec<F::Operation>,
 }
 
-/// A tool at the head of a pipe: it makes an image and starts the document.
+/// A tool at the start of a pipe. It makes an image and starts the document.
 pub trait Source: clap::Parser {
-    /// What it puts into the document.
+    /// The member that the tool puts into the document.
     type Member: Member;
+
+    /// The hint for `--check` without a document, if users of other programs expect something else of it.
+    const CHECK_HINT: Option<&'static str> = None;
 
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
@@ -107,15 +155,16 @@ pub trait Source: clap::Parser {
     /// Does the job. The result belongs to the store and not to a container, so undo does not remove it.
     ///
     /// # Errors
-    /// Whatever makes the job impossible; the store does not change then.
+    /// Whatever makes the job impossible. The store does not change then.
     fn make(&self, context: &Context) -> anyhow::Result<Self::Member>;
 
-    /// The document of a job that failed, without its `error`: what a person needs to look into it. By default there is nothing.
+    /// The document of a job that failed, without `error`: what a person needs to look into the failure.
+    /// Empty by default.
     fn left(&self) -> Document {
         Document::new()
     }
 
-    /// Takes back what is in a document of [`Source::left`] that could not be written.
+    /// Takes back what [`Source::left`] put into a document, when the document could not be written.
     fn unwritten(&self, _context: &Context, _document: &Document) {}
 
     /// What [`Source::make`] would do, one line each.
@@ -124,7 +173,7 @@ pub trait Source: clap::Parser {
     /// Whatever would make the job impossible.
     fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>>;
 
-    /// The lines of `--dry-run`, where these say more than [`Source::explain`].
+    /// The lines of `--dry-run`. By default those of [`Source::explain`].
     ///
     /// # Errors
     /// Whatever would make the job impossible.
@@ -132,25 +181,34 @@ pub trait Source: clap::Parser {
         self.explain(context)
     }
 
-    /// What a terminal shows instead of the document.
+    /// The text of `--format`, if that was given. It is printed rather than the document.
+    ///
+    /// # Errors
+    /// When the format does not fit.
+    fn formatted(&self, context: &Context, member: &Self::Member) -> anyhow::Result<Option<String>> {
+        let _ = (context, member);
+        Ok(None)
+    }
+
+    /// What the tool prints on a terminal instead of the document. `None` for the document.
     fn shown(&self, member: &Self::Member) -> Option<String> {
         let _ = member;
         None
     }
 
-    /// What is wrong with the input, where the user asks for that only; none where he does not. Nothing is made then, and no document
-    /// written. Lines mean failure.
+    /// Only checks the input, if the arguments ask for that; `None` if they do not. Returns what is wrong, one
+    /// line each. Any line means failure. Nothing is made then, and no document is written.
     ///
     /// # Errors
-    /// Whatever keeps it from being looked at.
+    /// Whatever prevents the check.
     fn check(&self, _context: &Context) -> Option<anyhow::Result<Vec<String>>> {
         None
     }
 }
 
-/// A tool of the store (`img-ls`, `img-tag`): prints one JSON value.
+/// A tool of the store (`img-ls`, `img-tag`). It prints one JSON value.
 pub trait Report: clap::Parser {
-    /// Whether [`Report::report`] itself heeds `--dry-run`.
+    /// Whether [`Report::report`] handles `--dry-run` itself.
     const PLANS: bool = false;
 
     /// The arguments that every tool takes.
@@ -159,16 +217,16 @@ pub trait Report: clap::Parser {
     /// Does the job.
     ///
     /// # Errors
-    /// Whatever makes it impossible; the store does not change then.
+    /// Whatever makes the job impossible. The store does not change then.
     fn report(&self, context: &Context) -> anyhow::Result<Value>;
 
-    /// What [`Report::report`] would change, one line each; none if it changes nothing.
+    /// What [`Report::report`] would change, one line each. Empty if it changes nothing.
     ///
     /// # Errors
     /// Whatever would make the job impossible.
     fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>>;
 
-    /// What is wrong by this report, where it is one of faults: it is told after the report was printed, and the tool fails.
+    /// Fails if the report is about faults and has found some. Called after the report was printed.
     ///
     /// # Errors
     /// What is wrong.
@@ -177,7 +235,8 @@ pub trait Report: clap::Parser {
         Ok(())
     }
 
-    /// The exit status after [`Report::report`] has succeeded, for a tool that runs something: that of what it ran.
+    /// The exit status after [`Report::report`] succeeded. A tool that runs a command returns the status of
+    /// the command.
     fn status(&self, report: &Value) -> u8 {
         let _ = report;
         0
@@ -189,32 +248,99 @@ pub trait Report: clap::Parser {
         None
     }
 
-    /// What a terminal shows instead of JSON. Without a line where [`Report::report`] has told everything on standard error.
+    /// The text of `--format`, if that was given. It is printed rather than [`Report::text`].
+    ///
+    /// # Errors
+    /// When the format does not fit the report.
+    fn formatted(&self, report: &Value) -> anyhow::Result<Option<String>> {
+        let _ = report;
+        Ok(None)
+    }
+
+    /// What the tool prints on a terminal instead of JSON. Empty if [`Report::report`] has printed everything
+    /// on standard error.
     fn shown(&self, report: &Value) -> Option<String> {
         let _ = report;
         None
     }
 }
 
-/// A tool that makes something of a container that outlives it (img-commit). It takes the container from the document,
-/// or by its id from the record, and sets the document's member. It pushes no step, because nothing of the container
-/// could be undone, and leaves the record as it is.
+/// A [`Report`] about containers that the arguments name: a row for each, also after an error with another one.
+/// `--format` prints a line for each.
+pub trait Each: clap::Parser {
+    /// What a terminal shows of a row.
+    const SHOWN: &'static str = "{id}";
+
+    /// The arguments that every tool takes.
+    fn common(&self) -> &Common;
+
+    /// The ids of the containers. Called once, before the job is done for the first of them.
+    ///
+    /// # Errors
+    /// Whatever makes the job impossible for all of them.
+    fn ids(&self, context: &Context) -> anyhow::Result<Vec<Id>>;
+
+    /// The text of `--format`, if that was given.
+    fn format(&self) -> Option<&str>;
+
+    /// Does the job for one container. Returns its row, which has the member `id`.
+    ///
+    /// # Errors
+    /// Whatever makes the job impossible for this one.
+    fn one(&self, context: &Context, id: &Id) -> anyhow::Result<Value>;
+
+    /// What [`Each::one`] would change for all of them, one line each. Empty if it changes nothing.
+    ///
+    /// # Errors
+    /// Whatever would make the job impossible.
+    fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>>;
+}
+
+impl<T: Each> Report for T {
+    fn common(&self) -> &Common {
+        Each::common(self)
+    }
+
+    fn report(&self, context: &Context) -> anyhow::Result<Value> {
+        Ok(rows::each(Self::command().get_name(), &self.ids(context)?, |id| self.one(context, id)))
+    }
+
+    fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>> {
+        Each::explain(self, context)
+    }
+
+    fn verdict(&self, report: &Value) -> anyhow::Result<()> {
+        rows::verdict(report)
+    }
+
+    fn text(&self, report: &Value) -> Option<String> {
+        self.format().map(|format| rows::lines(format, report))
+    }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows::lines(Self::SHOWN, report))
+    }
+}
+
+/// A tool that makes something of a container that outlives the container (img-commit). It takes the
+/// container from the document, or by its id from the record, and sets its member in the document. It pushes
+/// no step, because there is nothing to undo in the container, and does not change the record.
 pub trait Export: clap::Parser {
-    /// What it puts into the document.
+    /// The member that the tool puts into the document.
     type Member: Member;
-    /// The names of the members that it reads.
+    /// The names of the members that the tool reads.
     const READS: &'static [&'static str] = &[];
 
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 
-    /// The container that the arguments name; none if its document is on standard input.
+    /// The container that the arguments name. `None` if its document is on standard input.
     fn container(&self) -> Option<&Id>;
 
     /// Does the job.
     ///
     /// # Errors
-    /// Whatever made the job impossible; the document leaves with it, unchanged otherwise.
+    /// Whatever makes the job impossible. The document leaves with this error and is otherwise unchanged.
     fn make(&self, context: &Context, document: &Document) -> anyhow::Result<Self::Member>;
 
     /// What [`Export::make`] would do, one line each.
@@ -224,25 +350,25 @@ pub trait Export: clap::Parser {
     fn explain(&self, context: &Context, document: &Document) -> anyhow::Result<Vec<String>>;
 }
 
-/// A tool that goes over the steps of complete documents, including failed ones: unwind.
+/// A tool that goes over the steps of whole documents, also of failed ones: unwind.
 pub trait Walker: clap::Parser {
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 
-    /// The documents that the arguments name; none if the document is on standard input.
+    /// The documents that the arguments name. `None` if the document is on standard input.
     ///
     /// # Errors
-    /// When one of them cannot be read.
+    /// When a document cannot be read.
     fn documents(&self) -> anyhow::Result<Option<Vec<Document>>>;
 
-    /// Works on one of them. Returns the errors after everything was attempted. `error` is set in the document if a
-    /// called tool has reported one.
+    /// Works on one document. Attempts everything, and then returns all errors. Sets `error` in the document
+    /// if a called tool has reported one.
     ///
     /// # Errors
     /// When nothing could be attempted.
     fn walk(&self, document: &mut Document) -> anyhow::Result<Vec<anyhow::Error>>;
 
-    /// What a terminal shows instead of a document that was worked on.
+    /// What the tool prints on a terminal instead of the document. `None` for the document.
     fn shown(&self, document: &Document) -> Option<String> {
         let _ = document;
         None

@@ -1,12 +1,12 @@
-//! The arguments of tools that write what shall outlast a power cut.
+//! The arguments of tools whose output must survive a power cut.
 
 use anyhow::{Result, bail};
 
-/// The variable that stands for `--no-sync`.
+/// The environment variable that replaces `--no-sync`.
 const VARIABLE: &str = "STAVE_SYNC";
 
-/// The arguments of the tools that write the image store, or a file that a user names. Flattened into each such tool's own
-/// beside [`Common`](crate::Common).
+/// The arguments of tools that write to the image store or to a file that the user names. Such a tool
+/// flattens them into its own, beside [`Common`](crate::Common).
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Writing {
     /// Do not wait for the disk, for throw-away stores; the same as STAVE_SYNC=no
@@ -15,10 +15,10 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Whether success is reported only once a power cut can take nothing of what was made.
+    /// Whether to wait for the disk before reporting success, so that the result survives a power cut.
     ///
     /// # Errors
-    /// When `STAVE_SYNC` is set to something else than `yes` and `no`.
+    /// When `STAVE_SYNC` is neither `yes` nor `no`.
     pub fn is_synced(&self) -> Result<bool> {
         let variable = std::env::var_os(VARIABLE).unwrap_or_default();
         let wanted = match variable.to_str() {

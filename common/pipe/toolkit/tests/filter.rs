@@ -38,7 +38,7 @@ impl Place {
         self.0.path().canonicalize().unwrap().join("run")
     }
 
-    /// Everything below the run directory except directories.
+    /// The files below the run directory, without directories.
     fn files(&self) -> Vec<String> {
         fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -5,16 +5,19 @@ use crate::{
     error::{Result, at},
 };
 
-/// Which controllers the kernel has, and in which hierarchies.
+/// The kernel's controllers and their hierarchies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Controllers {
-    /// Those of version 2.
+    /// The controllers of version 2.
     unified: BTreeSet<String>,
-    /// Those of version 1: one set for each hierarchy.
+    /// The controllers of version 1: one set for each hierarchy.
     separate: Vec<Vec<String>>,
 }
 
-/// Where a controller is.
+/// The prefix of the core files of version 2.
+pub(crate) const CORE: &str = "cgroup";
+
+/// The hierarchy of a controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place<'a> {
     /// In the hierarchy of version 2.
@@ -24,10 +27,10 @@ pub(crate) enum Place<'a> {
 }
 
 impl Controllers {
-    /// Those of this machine, as the caller's cgroup namespace shows them.
+    /// The controllers of this machine, as the caller's cgroup namespace shows them.
     ///
     /// # Errors
-    /// When `/proc/self/cgroup` cannot be read, or the hierarchy of version 2 not be mounted.
+    /// When `/proc/self/cgroup` cannot be read, or the hierarchy of version 2 cannot be mounted.
     pub(crate) fn of_this_machine() -> Result<Self> {
         const OWN: &str = "/proc/self/cgroup";
         let own = fs::read_to_string(OWN).map_err(at("read", format_args!("{OWN:?}")))?;
@@ -35,7 +38,8 @@ impl Controllers {
         Ok(Self::parse(&own, &top.read("cgroup.controllers")?))
     }
 
-    /// `own`: `/proc/self/cgroup` (cgroups(7)). `unified`: `cgroup.controllers` at the top of version 2.
+    /// Parses `own`, the text of `/proc/self/cgroup` (cgroups(7)), and `unified`, the text of
+    /// `cgroup.controllers` at the top of version 2.
     pub(crate) fn parse(own: &str, unified: &str) -> Self {
         let set = |line: &str| {
             let (number, rest) = line.split_once(':')?;
@@ -50,9 +54,10 @@ impl Controllers {
         }
     }
 
-    /// Where a controller is; none if the kernel lacks it. Version 1 calls `io` `blkio`.
+    /// The hierarchy of a controller; none if the kernel lacks the controller. Version 1 calls `io` `blkio`.
     pub(crate) fn place(&self, controller: &str) -> Option<Place<'_>> {
-        if self.unified.contains(controller) {
+        // Every cgroup of version 2 has the core files.
+        if controller == CORE || self.unified.contains(controller) {
             return Some(Place::Unified);
         }
         let old = if controller == "io" { "blkio" } else { controller };

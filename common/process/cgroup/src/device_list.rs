@@ -1,4 +1,4 @@
-//! Lists of devices where the kernel takes no program for them: by the controller devices of version 1
+//! Device lists for kernels that take no device program: the controller `devices` of version 1
 //! (Documentation/admin-guide/cgroup-v1/devices.rst).
 
 use std::path::Path;
@@ -14,18 +14,18 @@ use crate::{
 
 const CONTROLLER: &str = "devices";
 
-/// The cgroup of version 1, at `path`, that a list of devices needs; none where the kernel takes a program, as nearly every one
-/// does.
+/// The cgroup of version 1, at `path`, that a device list needs. None if the kernel takes a program, as
+/// nearly every kernel does.
 ///
 /// # Errors
-/// When the kernel has neither; for a list that version 1 cannot carry out.
+/// When the kernel has neither, or version 1 cannot express the list.
 pub fn plan(path: &Path, rules: &[LinuxDeviceCgroup]) -> Result<Option<CgroupOperation>> {
     let Some((_, controllers)) = open()? else { return Ok(None) };
     let settings = settings(rules)?;
     Ok(Some(CgroupOperation { controllers, settings, ..CgroupOperation::at(path) }))
 }
 
-/// The hierarchy of version 1 where such a cgroup is; none where the kernel takes a program.
+/// The hierarchy of version 1 with such a cgroup; none if the kernel takes a program.
 ///
 /// # Errors
 /// As [`plan`].
@@ -40,7 +40,7 @@ fn open() -> Result<Option<(Hierarchy, Vec<String>)>> {
     }
     let controllers = match Controllers::of_this_machine()?.place(CONTROLLER) {
         Some(Place::Separate(controllers)) => controllers.to_vec(),
-        // Version 2 does not have it, so it may be mounted though nobody uses it yet.
+        // Version 2 does not have the controller, so version 1 can mount it even if nobody uses it yet.
         _ => vec![CONTROLLER.to_owned()],
     };
     let hierarchy = Hierarchy::open_separate(&controllers).map_err(|error| {
@@ -50,9 +50,10 @@ fn open() -> Result<Option<(Hierarchy, Vec<String>)>> {
     Ok(Some((hierarchy, controllers)))
 }
 
-/// The rules in the controller's form, behind one that denies all.
+/// The rules as settings of the controller, after one that denies everything.
 ///
-/// The controller keeps what is allowed: to deny a part of that afterwards has no effect there, so it is refused.
+/// The controller keeps a list of what is allowed. Denying a part of an entry afterwards has no effect, so
+/// such a rule is rejected.
 fn settings(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Setting>> {
     let mut settings = vec![setting("devices.deny", "a")];
     for rule in rules {
@@ -76,7 +77,7 @@ fn settings(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Setting>> {
                 let kinds: &[&str] = match kind {
                     Type::B => &["b"],
                     Type::C | Type::U => &["c"],
-                    // "a" stands for everything, whatever numbers follow.
+                    // "a" means everything, whatever numbers follow.
                     _ => &["b", "c"],
                 };
                 settings.extend(kinds.iter().map(|kind| setting("devices.allow", &format!("{kind} {what}"))));

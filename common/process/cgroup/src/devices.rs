@@ -1,5 +1,6 @@
-//! Which devices the processes of a cgroup may use: a BPF program that the kernel asks each time (bpf(2),
-//! BPF_PROG_TYPE_CGROUP_DEVICE). It works on the hierarchy of version 2 also where controllers are on version 1.
+//! Which devices the processes of a cgroup may use: a BPF program that the kernel runs on each access
+//! (bpf(2), BPF_PROG_TYPE_CGROUP_DEVICE). It works on the hierarchy of version 2 even if controllers are on
+//! version 1.
 
 use std::sync::OnceLock;
 
@@ -18,11 +19,12 @@ use crate::{
     error::{Result, at},
 };
 
-/// A program for the kernel's virtual machine: eight bytes an instruction (`struct bpf_insn`).
+/// A program for the kernel's virtual machine: eight bytes for each instruction (`struct bpf_insn`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program(Vec<u64>);
 
-/// `struct bpf_cgroup_dev_ctx`: `access_type` is the access in the upper 16 bits and the type in the lower ones.
+/// Offsets in `struct bpf_cgroup_dev_ctx`. The upper 16 bits of `access_type` are the access, the lower ones
+/// the type.
 const ACCESS_TYPE: i16 = 0;
 const MAJOR: i16 = 4;
 const MINOR: i16 = 8;
@@ -34,7 +36,7 @@ const MKNOD: i32 = 1;
 const READ: i32 = 2;
 const WRITE: i32 = 4;
 
-/// Registers: the answer, the context that the kernel gives, and what is loaded of it.
+/// Registers: the answer, the kernel's context, and what is loaded from it.
 const ANSWER: u8 = 0;
 const CONTEXT: u8 = 1;
 const KIND: u8 = 2;
@@ -43,7 +45,7 @@ const MAJOR_NUMBER: u8 = 4;
 const MINOR_NUMBER: u8 = 5;
 const SCRATCH: u8 = 6;
 
-/// Docker's list: nothing but the devices that every container has, and to make any node without being able to open it.
+/// Docker's list: the devices that every container has. Other nodes can be made, but not opened.
 pub fn docker() -> Vec<LinuxDeviceCgroup> {
     let rule = |allow, kind, major: Option<i64>, minor: Option<i64>, access: &str| {
         let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).access(access);
@@ -70,8 +72,8 @@ pub fn docker() -> Vec<LinuxDeviceCgroup> {
 }
 
 impl Program {
-    /// Compiles the rules of OCI runtime-spec (config-linux.md, "Allowed Device list"): the last one that speaks of a use
-    /// decides. What no rule speaks of is denied.
+    /// Compiles the rules of OCI runtime-spec (config-linux.md, "Allowed Device list"): the last rule that
+    /// matches an access decides. An access that no rule matches is denied.
     pub fn compile(rules: &[LinuxDeviceCgroup]) -> Self {
         let mut program = vec![
             instruction(LOAD_32, KIND, CONTEXT, ACCESS_TYPE, 0),
@@ -85,7 +87,7 @@ impl Program {
             let steps = conditions(rule);
             program.extend(with_answer(&steps, rule.allow()));
             if steps.is_empty() {
-                // It speaks of everything; the kernel refuses a program with instructions that are never reached.
+                // The rule matches everything. The kernel rejects a program with unreachable instructions.
                 return Self(program);
             }
         }
@@ -93,25 +95,42 @@ impl Program {
         Self(program)
     }
 
-    /// Attaches the program to the cgroup. It stays as long as the cgroup does.
+    /// Attaches the program to the cgroup. It stays as long as the cgroup exists. Other programs stay too, so
+    /// that nothing that was denied is allowed again.
     ///
     /// # Errors
     /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace; EINVAL on a kernel without these programs.
     pub fn attach(&self, group: &Group) -> Result<()> {
-        let attach = || {
+        self.put(group, false)
+    }
+
+    /// Attaches the program, and detaches the earlier ones of this kind: the last list counts.
+    ///
+    /// # Errors
+    /// As [`Program::attach`].
+    pub fn replace(&self, group: &Group) -> Result<()> {
+        self.put(group, true)
+    }
+
+    fn put(&self, group: &Group, replaces: bool) -> Result<()> {
+        let put = || {
             let program = self.load()?;
             let tag = program.tag()?;
-            // The same one, of an earlier process of the container, is enough: a cgroup has room for 64. Another one stays, so that
-            // what was denied is not allowed again.
-            let attached = bpf::Program::attached(group, Attachment::Device, NAME)?;
-            for (before, _) in attached {
-                if before.tag()? == tag {
-                    return Ok(());
+            let (mut is_attached, mut others) = (false, Vec::new());
+            for (before, _) in bpf::Program::attached(group, Attachment::Device, NAME)? {
+                match before.tag()? == tag {
+                    true => is_attached = true,
+                    false => others.push(before),
                 }
             }
-            program.attach(group, Attachment::Device)
+            // The same program, attached earlier, is enough: a cgroup has room for 64.
+            if !is_attached {
+                program.attach(group, Attachment::Device)?;
+            }
+            // Afterwards, so that the cgroup is never without a list.
+            others.iter().filter(|_| replaces).try_for_each(|other| other.detach(group, Attachment::Device))
         };
-        attach().map_err(at("limit", format_args!("devices of cgroup {:?}", group.path())))
+        put().map_err(at::<Errno>("limit", format_args!("devices of cgroup {:?}", group.path())))
     }
 
     fn load(&self) -> std::result::Result<bpf::Program, Errno> {
@@ -119,13 +138,13 @@ impl Program {
     }
 }
 
-/// What the kernel shows of the program.
+/// The name that the kernel shows for the program.
 const NAME: &str = "stave_devices";
 
-/// Whether this process can limit devices by a program.
+/// Whether this process can limit devices with a program.
 ///
 /// # Errors
-/// When that cannot be told.
+/// When the kernel answers with another error.
 pub(crate) fn takes_programs() -> Result<bool> {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     if let Some(known) = KNOWN.get() {
@@ -133,14 +152,14 @@ pub(crate) fn takes_programs() -> Result<bool> {
     }
     let loaded = Program::compile(&[]).load();
     let takes = match loaded {
-        // Not allowed; no such programs; no bpf(2).
+        // Not allowed, no such programs, or no bpf(2).
         Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::NOSYS) => false,
         loaded => loaded.map(|_| true).map_err(at("limit", "devices"))?,
     };
     Ok(*KNOWN.get_or_init(|| takes))
 }
 
-/// What has to be so for the rule to speak of a use: each of them jumps where it is not.
+/// The conditions under which the rule matches an access. Each condition jumps if it does not hold.
 pub(crate) fn conditions(rule: &LinuxDeviceCgroup) -> Vec<u64> {
     let mut steps = match rule.typ().unwrap_or(Type::A) {
         Type::B => vec![instruction(JUMP_NOT_EQUAL, KIND, 0, 0, BLOCK)],
@@ -158,14 +177,14 @@ pub(crate) fn conditions(rule: &LinuxDeviceCgroup) -> Vec<u64> {
     }
     if access != READ | WRITE | MKNOD {
         if rule.allow() {
-            // All that is asked for is in the rule.
+            // The rule must contain every requested access.
             steps.extend([
                 instruction(MOVE_REGISTER, SCRATCH, ACCESS, 0, 0),
                 instruction(AND_32, SCRATCH, 0, 0, access),
                 instruction(JUMP_NOT_EQUAL_REGISTER, SCRATCH, ACCESS, 0, 0),
             ]);
         } else {
-            // Some of what is asked for is in the rule.
+            // The rule must contain one of the requested accesses.
             steps.extend([
                 instruction(MOVE_REGISTER, SCRATCH, ACCESS, 0, 0),
                 instruction(AND_32, SCRATCH, 0, 0, access),
@@ -181,7 +200,8 @@ pub(crate) fn conditions(rule: &LinuxDeviceCgroup) -> Vec<u64> {
     steps
 }
 
-/// The conditions with the answer behind them. Where one does not hold, the program goes on behind that.
+/// The conditions, followed by the answer. If a condition does not hold, the program continues behind the
+/// answer.
 fn with_answer(conditions: &[u64], allow: bool) -> Vec<u64> {
     let answer = [instruction(MOVE, ANSWER, 0, 0, i32::from(allow)), instruction(EXIT, 0, 0, 0, 0)];
     let behind = |at| conditions.len() - at - 1 + answer.len();
@@ -189,7 +209,8 @@ fn with_answer(conditions: &[u64], allow: bool) -> Vec<u64> {
     steps.chain(answer).collect()
 }
 
-/// A jump with where it leads: `distance` instructions behind the next one. Other instructions are left as they are.
+/// Sets the target of a jump: `distance` instructions behind the next one. Other instructions stay as they
+/// are.
 fn with_offset(step: u64, distance: usize) -> u64 {
     let code = (if cfg!(target_endian = "little") { step } else { step >> 56 }) as u8;
     if ![JUMP_EQUAL, JUMP_NOT_EQUAL, JUMP_NOT_EQUAL_REGISTER].contains(&code) {

@@ -22,10 +22,10 @@ use crate::{
     error::{Result, at},
 };
 
-/// How long the processes of a cgroup that is removed may take to end.
+/// How long the processes of a cgroup may take to end when it is removed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A cgroup: a directory that is open.
+/// A cgroup: its open directory.
 #[derive(Debug)]
 pub struct Group {
     directory: OwnedFd,
@@ -33,10 +33,11 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes the cgroup at `path` (absolute, in the hierarchy), and those above it. The last one must not be there yet.
+    /// Creates the cgroup at `path` (absolute, in the hierarchy) and its missing parents. The cgroup itself
+    /// must not exist.
     ///
     /// # Errors
-    /// EEXIST for one that is there; EACCES for a user who may not make any.
+    /// EEXIST if the cgroup exists; EACCES if the user may not create cgroups.
     pub fn create(hierarchy: &Hierarchy, path: &Path) -> Result<Self> {
         let object = || format!("cgroup {path:?}");
         let names = names(path).map_err(at("create", object()))?;
@@ -54,17 +55,39 @@ impl Group {
         Ok(above)
     }
 
-    /// The cgroup at `path`, which is there; `/` is the top of the hierarchy.
+    /// As [`Group::create`], but the cgroup may exist already.
+    ///
+    /// # Errors
+    /// EACCES if the user may not create cgroups.
+    pub fn ensure(hierarchy: &Hierarchy, path: &Path) -> Result<Self> {
+        Self::ensure_new(hierarchy, path).map(|(group, _)| group)
+    }
+
+    /// As [`Group::ensure`]. Also returns whether this call has created the cgroup.
+    pub(crate) fn ensure_new(hierarchy: &Hierarchy, path: &Path) -> Result<(Self, bool)> {
+        match Self::open(hierarchy, path)? {
+            Some(group) => Ok((group, false)),
+            None => match Self::create(hierarchy, path) {
+                // Another process has just created it.
+                Err(error) if error.errno() == Some(nix::errno::Errno::EEXIST) => {
+                    Self::at(hierarchy, path).map(|group| (group, false))
+                }
+                made => made.map(|group| (group, true)),
+            },
+        }
+    }
+
+    /// Opens the cgroup at `path`, which must exist; `/` is the top of the hierarchy.
     pub(crate) fn at(hierarchy: &Hierarchy, path: &Path) -> Result<Self> {
         let directory =
             open_below(hierarchy, relative(path)).map_err(at("open", format_args!("cgroup {path:?}")))?;
         Ok(Self { directory, path: path.to_owned() })
     }
 
-    /// A new cgroup of the controller cpuset of version 1 has no processors and no memory, and takes no process before it has
-    /// some: those of the one above.
+    /// Gives a new cgroup of the version 1 controller cpuset the processors and the memory nodes of its
+    /// parent. Without them it takes no process.
     fn inherit(&self, above: &Self) -> Result<()> {
-        // Version 2 has the files too, and gives by itself what is above.
+        // Version 2 has the files too, and inherits by itself.
         if self.is_unified()? {
             return Ok(());
         }
@@ -76,12 +99,15 @@ impl Group {
         Ok(())
     }
 
-    /// Whether it is of version 2.
-    fn is_unified(&self) -> Result<bool> {
+    /// Whether the cgroup is of version 2.
+    ///
+    /// # Errors
+    /// When its files cannot be looked up.
+    pub fn is_unified(&self) -> Result<bool> {
         self.has("cgroup.controllers")
     }
 
-    /// Whether it is the first of the machine in version 2, not just of a cgroup namespace.
+    /// Whether this is the first cgroup of the machine in version 2, not just of a cgroup namespace.
     pub(crate) fn is_first(&self) -> Result<bool> {
         Ok(!self.has("cgroup.type")?)
     }
@@ -93,10 +119,10 @@ impl Group {
         Ok(found?.is_some())
     }
 
-    /// Opens the cgroup; none if it is not there.
+    /// Opens the cgroup; none if it does not exist.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When the path is not absolute or has `..`, or the cgroup cannot be opened.
     pub fn open(hierarchy: &Hierarchy, path: &Path) -> Result<Option<Self>> {
         let object = || format!("cgroup {path:?}");
         let names = names(path).map_err(at("open", object()))?;
@@ -109,28 +135,28 @@ impl Group {
         }
     }
 
-    /// Where it is in the hierarchy.
+    /// The path of the cgroup in the hierarchy.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Moves a process into it, with all its threads; 0 is the caller.
+    /// Moves a process with all its threads into the cgroup; 0 is the caller.
     ///
     /// # Errors
-    /// EACCES, EBUSY, ESRCH: cgroups(7).
+    /// EACCES, EBUSY, ESRCH: see cgroups(7).
     pub fn admit(&self, pid: i32) -> Result<()> {
         self.write("cgroup.procs", &pid.to_string())
     }
 
-    /// Whether a process lives in it, or in a cgroup below it.
+    /// Whether a process lives in the cgroup or below it.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When its files cannot be read.
     pub fn is_populated(&self) -> Result<bool> {
         if let Some(events) = unless_gone(self.read("cgroup.events"))? {
             return Ok(events.lines().any(|line| line == "populated 1"));
         }
-        // Version 1 does not tell.
+        // Version 1 has no such file.
         let mut populated = false;
         self.for_each(&mut |_, _| {
             populated = true;
@@ -139,7 +165,7 @@ impl Group {
         Ok(populated)
     }
 
-    /// `act` with the pid of every process in it and below it, and with its cgroup.
+    /// Calls `act` with the cgroup and the pid of every process in this cgroup and below it.
     pub(crate) fn for_each(&self, act: &mut impl FnMut(&Self, i32) -> Result<()>) -> Result<()> {
         for pid in self.read("cgroup.procs")?.lines().filter_map(|line| line.parse().ok()) {
             act(self, pid)?;
@@ -162,24 +188,38 @@ impl Group {
         Ok(())
     }
 
-    /// Ends every process in it, and removes it and all cgroups below it. One that is gone is fine.
+    /// Kills every process in the cgroup, and removes it and all cgroups below it. A missing cgroup is fine.
     ///
     /// # Errors
-    /// EBUSY where a process has not ended after ten seconds.
+    /// EBUSY if a process has not ended after ten seconds.
     pub fn remove(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
         let Some(group) = Self::open(hierarchy, path)? else { return Ok(()) };
         let deadline = Instant::now() + PATIENCE;
-        // If one has not ended in time, the kernel says so below.
+        // If a process has not ended in time, the kernel says so below.
         match group.end() {
             Err(error) if error.errno() == Some(nix::errno::Errno::ETIMEDOUT) => {}
             ended => ended?,
         }
+        group.remove_until(hierarchy, deadline)
+    }
+
+    /// Removes the cgroup and all cgroups below it, but kills no process. A missing cgroup is fine.
+    ///
+    /// # Errors
+    /// EBUSY if a process lives in it.
+    pub(crate) fn remove_unused(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
+        let Some(group) = Self::open(hierarchy, path)? else { return Ok(()) };
+        let patience = if group.is_populated()? { Duration::ZERO } else { PATIENCE };
+        group.remove_until(hierarchy, Instant::now() + patience)
+    }
+
+    fn remove_until(&self, hierarchy: &Hierarchy, deadline: Instant) -> Result<()> {
         loop {
-            match group.remove_emptied(hierarchy) {
-                // The kernel lets go of a process's cgroup a moment after its end was told.
+            match self.remove_emptied(hierarchy) {
+                // The kernel frees a process's cgroup a moment after it has reported the end of the process.
                 Err(Errno::BUSY) if Instant::now() < deadline => sleep(Duration::from_millis(1)),
                 Err(errno) if is_gone(&errno) => return Ok(()),
-                result => return result.map_err(at("remove", format_args!("cgroup {path:?}"))),
+                result => return result.map_err(at("remove", format_args!("cgroup {:?}", self.path))),
             }
         }
     }
@@ -215,7 +255,7 @@ impl Group {
 }
 
 impl AsFd for Group {
-    /// The directory: what CLONE_INTO_CGROUP takes.
+    /// The directory, as CLONE_INTO_CGROUP takes it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
@@ -223,7 +263,7 @@ impl AsFd for Group {
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
-/// A path in the hierarchy as one below its top.
+/// A path in the hierarchy, relative to its top.
 pub(crate) fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
@@ -234,7 +274,7 @@ fn open_below(directory: impl AsFd, path: &Path) -> std::result::Result<OwnedFd,
     openat2(directory, path, flags, Mode::empty(), BENEATH)
 }
 
-/// The names in an absolute path without `.` and `..`; EINVAL for another path, and for that of the hierarchy itself.
+/// The names in an absolute path without `.` and `..`. EINVAL for another path, and for `/`.
 fn names(path: &Path) -> std::result::Result<Vec<&OsStr>, Errno> {
     let mut parts = path.components();
     if parts.next() != Some(Component::RootDir) {
@@ -253,7 +293,7 @@ fn is_below(entry: &DirEntry) -> bool {
     entry.file_type().is_dir() && ![c".", c".."].contains(&entry.file_name())
 }
 
-/// Removes the cgroups below one, deepest first.
+/// Removes all cgroups below this one, deepest first.
 fn remove_below(directory: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
     for entry in Dir::read_from(directory)? {
         let entry = entry?;

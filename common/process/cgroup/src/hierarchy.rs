@@ -14,20 +14,21 @@ use crate::{
     group::relative,
 };
 
-/// The cgroup file system of version 2, as this process's cgroup namespace shows it: a directory that is open.
+/// A cgroup hierarchy, as this process's cgroup namespace shows it: its open directory.
 #[derive(Debug)]
 pub struct Hierarchy(OwnedFd);
 
-/// What this process has opened, with the device and the inode number that it had. A process that closes all descriptors but
-/// those it knows, as a supervisor does, closes this one too, and another file may have its number then.
+/// The hierarchy that this process has opened, with its device and inode number. A process that closes all
+/// descriptors but those it knows, as a supervisor does, closes this one too. Another file may then have its
+/// number.
 static OPENED: Mutex<Option<(OwnedFd, (u64, u64))>> = Mutex::new(None);
 
 impl Hierarchy {
-    /// The host's mount of the whole hierarchy, if it has one that can be written to; else one that nobody else sees, and
-    /// that goes with its last descriptor. Both show the same.
+    /// Opens the hierarchy of version 2: through the host's mount of the whole hierarchy if that is writable,
+    /// or else through a private mount that ends with its last descriptor. Both show the same.
     ///
     /// # Errors
-    /// EPERM for a user who may not mount; ENODEV where the kernel has no cgroups.
+    /// EPERM if the user may not mount; ENODEV if the kernel has no cgroups.
     pub fn open() -> Result<Self> {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((hierarchy, known)) = opened.take() {
@@ -36,7 +37,7 @@ impl Hierarchy {
                 *opened = Some((hierarchy, known));
                 return Ok(Self(copy));
             }
-            // Not ours any more, so not ours to close.
+            // The descriptor is not ours any more, so do not close it.
             std::mem::forget(hierarchy);
         }
         let hierarchy = mount::cgroup::open()?;
@@ -45,15 +46,23 @@ impl Hierarchy {
         Ok(Self(copy))
     }
 
-    /// The hierarchy of version 1 with these controllers, all of them, in a mount that nobody else sees.
+    /// Opens the hierarchy of version 1 with all of these controllers, in a private mount.
     ///
     /// # Errors
-    /// As [`Hierarchy::open`]; EBUSY where the controllers are in several hierarchies.
+    /// As [`Hierarchy::open`]; EBUSY if the controllers are in several hierarchies.
     pub fn open_separate(controllers: &[String]) -> Result<Self> {
         mount::cgroup::open_separate(controllers).map(Self)
     }
 
-    /// Whether the caller may make cgroups below `path`.
+    /// As [`Hierarchy::open_separate`], but through the host's own mount if that is writable.
+    ///
+    /// # Errors
+    /// As [`Hierarchy::open_separate`].
+    pub(crate) fn open_separate_of_host(controllers: &[String]) -> Result<Self> {
+        mount::cgroup::open_separate_of_host(controllers).map(Self)
+    }
+
+    /// Checks that the caller may create cgroups below `path`.
     pub(crate) fn admits(&self, path: &Path) -> Result<()> {
         let access = |place: &Path| {
             rustix::fs::accessat(self, place, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
@@ -71,16 +80,16 @@ fn identity(file: &OwnedFd) -> Option<(u64, u64)> {
     fstat(file).ok().map(|found| (found.st_dev, found.st_ino))
 }
 
-/// Whether the caller may make cgroups below `path`, in the hierarchy of version 2.
+/// Checks that the caller may create cgroups below `path`, in the hierarchy of version 2.
 ///
 /// # Errors
-/// Why not.
+/// When the caller may not, with the reason.
 pub fn may_make(path: &Path) -> Result<()> {
     Hierarchy::open()?.admits(path)
 }
 
-/// Whether the error says that the caller may not make cgroups, or that the kernel has none. A container runs in its
-/// caller's cgroup then.
+/// Whether the error says that the caller may not create cgroups, or that the kernel has none. A container
+/// then runs in its caller's cgroup.
 pub fn is_refusal(error: &operation::Error) -> bool {
     use nix::errno::Errno::{EACCES, EBUSY, ENODEV, EPERM, EROFS};
     matches!(error.errno(), Some(EACCES | EBUSY | ENODEV | EPERM | EROFS))

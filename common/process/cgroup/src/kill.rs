@@ -1,4 +1,4 @@
-//! How every process of a cgroup is ended.
+//! Kills, stops and signals the processes of a cgroup.
 
 use std::{
     path::Path,
@@ -19,16 +19,16 @@ use crate::{
     group::PATIENCE,
 };
 
-/// Files that stop all processes of a cgroup and below it, with what is written to stop them and to let them go on: of version
-/// 2 (since Linux 5.2), and of the controller freezer of version 1.
+/// The files that stop all processes of a cgroup and below it, each with the values that stop them and let
+/// them go on. The first is of version 2 (since Linux 5.2), the second of the version 1 controller freezer.
 const FREEZERS: [(&str, &str, &str); 2] =
     [("cgroup.freeze", "1", "0"), ("freezer.state", "FROZEN", "THAWED")];
 
 impl Group {
-    /// Ends every process in it and below it with SIGKILL. Returns at once.
+    /// Sends SIGKILL to every process in the cgroup and below it. Returns at once.
     ///
-    /// Version 1 and Linux before 5.14 have no file for that. There a process that is just being forked may be left: ask
-    /// [`Group::is_populated`], and try again.
+    /// Version 1 and Linux before 5.14 have no file for this. A process that is just being forked may then be
+    /// left: ask [`Group::is_populated`], and try again.
     ///
     /// # Errors
     /// EOPNOTSUPP in a threaded cgroup.
@@ -39,10 +39,10 @@ impl Group {
         }
     }
 
-    /// Ends every process in it and below it, and waits for their end.
+    /// Kills every process in the cgroup and below it, and waits for their end.
     ///
     /// # Errors
-    /// ETIMEDOUT where a process has not ended after ten seconds.
+    /// ETIMEDOUT if a process has not ended after ten seconds.
     pub fn end(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while self.is_populated()? {
@@ -57,79 +57,136 @@ impl Group {
         Ok(())
     }
 
-    /// [`Group::kill`], process by process. They are stopped meanwhile, where that is possible, so that none forks.
+    /// Whether the processes are stopped, or are about to be.
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub fn is_frozen(&self) -> Result<bool> {
+        for (file, stop, _) in FREEZERS {
+            if let Some(text) = unless_gone(self.read(file))? {
+                return Ok([stop, "FREEZING"].contains(&text.trim()));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Stops all processes in the cgroup and below it, or lets them go on. Returns once they are stopped.
+    ///
+    /// # Errors
+    /// ENOENT if the cgroup has no file for this. ETIMEDOUT if a process has not stopped after ten seconds;
+    /// then all of them go on.
+    pub fn freeze(&self, stop: bool) -> Result<()> {
+        let [unified, separate] = FREEZERS;
+        let (file, on, off) = if self.is_unified()? { unified } else { separate };
+        self.write(file, if stop { on } else { off })?;
+        let is_stopped = || match self.is_unified()? {
+            true => Ok(self.read(EVENTS)?.lines().any(|line| line == "frozen 1")),
+            // The second attempt stops a process that was just being forked.
+            false => self.write(file, on).and_then(|()| Ok(self.read(file)?.trim() == on)),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while stop && !is_stopped()? {
+            if Instant::now() > deadline {
+                self.write(file, off)?;
+                let object = format_args!("the processes of cgroup {:?}", self.path());
+                return Err(at("stop", object)(Errno::TIMEDOUT));
+            }
+            sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// The pids of all processes in the cgroup and below it, in the caller's pid namespace.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        self.for_each(&mut |_, pid| {
+            pids.push(pid);
+            Ok(())
+        })?;
+        Ok(pids)
+    }
+
+    /// As [`Group::kill`], process by process. They are stopped meanwhile if possible, so that none forks.
     fn kill_each(&self) -> Result<()> {
         let freezer = FREEZERS.iter().find(|(file, stop, _)| self.write(file, stop).is_ok());
-        let killed = self.for_each(&mut Self::kill_one);
+        let killed = self.for_each(&mut |group, pid| group.signal_one(pid, nix::libc::SIGKILL).map(drop));
         if let Some((file, _, go_on)) = freezer {
-            // A process that was stopped by version 1 dies when it goes on.
+            // In version 1, a stopped process dies when it goes on.
             unless_gone(self.write(file, go_on))?;
         }
         killed
     }
 
-    /// Ends a process that is still in the cgroup once its pid cannot be given to another.
-    fn kill_one(&self, pid: i32) -> Result<()> {
+    /// Sends a signal, by its number, to a process of the cgroup; 0 sends none. The process is opened before
+    /// its cgroup is checked, so that the signal cannot reach another process with the same pid. Returns
+    /// whether the process was there.
+    fn signal_one(&self, pid: i32, signal: i32) -> Result<bool> {
         let object = || format!("process {pid}");
-        let Some(known) = Pid::from_raw(pid) else { return Ok(()) };
+        let Some(known) = Pid::from_raw(pid) else { return Ok(false) };
         let held = unless_gone(pidfd_open(known, PidfdFlags::empty())).map_err(at("open", object()))?;
-        let Some(held) = held else { return Ok(()) };
+        let Some(held) = held else { return Ok(false) };
         if !self.read("cgroup.procs")?.lines().any(|line| line == pid.to_string()) {
-            return Ok(());
+            return Ok(false);
         }
-        let sent = unless_gone(pidfd_send_signal(held, Signal::KILL));
-        sent.map(drop).map_err(at("kill", object()))
+        if signal == 0 {
+            return Ok(true);
+        }
+        // SAFETY: `signal` is one of the kernel's, and is sent, not handled.
+        let sent = pidfd_send_signal(held, unsafe { Signal::from_raw_unchecked(signal) });
+        Ok(unless_gone(sent).map_err(at("kill", object()))?.is_some())
+    }
+
+    /// Sends a signal, by its number, to each process in the cgroup and below it; 0 sends none. Returns
+    /// whether there was a process.
+    ///
+    /// # Errors
+    /// EPERM for a process that the caller may not signal; when the processes cannot be listed.
+    pub fn signal(&self, signal: i32) -> Result<bool> {
+        let mut any = false;
+        self.for_each(&mut |group, pid| {
+            any |= group.signal_one(pid, signal)?;
+            Ok(())
+        })?;
+        Ok(any)
     }
 }
 
-/// The file of version 2 that tells whether all processes are stopped.
+/// The file of version 2 that says whether all processes are stopped.
 const EVENTS: &str = "cgroup.events";
 
 fn unified(path: &Path) -> Result<Option<Group>> {
     Group::open(&Hierarchy::open()?, path)
 }
 
-/// Whether the processes of the cgroup at `path` are stopped, or are about to be.
+/// Whether the processes of the cgroup at `path` are stopped, or are about to be. False if the cgroup does
+/// not exist.
 ///
 /// # Errors
-/// When that cannot be told. One that is gone has none.
+/// When its files cannot be read.
 pub fn is_frozen(path: &Path) -> Result<bool> {
-    let Some(group) = unified(path)? else { return Ok(false) };
-    Ok(unless_gone(group.read(FREEZERS[0].0))?.is_some_and(|text| text.trim() == "1"))
+    unified(path)?.map_or(Ok(false), |group| group.is_frozen())
 }
 
 /// Stops all processes of the cgroup at `path` and below it, or lets them go on. Returns once they are stopped.
 ///
 /// # Errors
-/// ENOENT where it is gone; ETIMEDOUT where a process has not stopped after ten seconds: all of them go on then.
+/// ENOENT if the cgroup does not exist. ETIMEDOUT if a process has not stopped after ten seconds; then all of
+/// them go on.
 pub fn freeze(path: &Path, stop: bool) -> Result<()> {
     let object = || format!("cgroup {path:?}");
-    let group = unified(path)?.ok_or(Errno::NOENT).map_err(at("open", object()))?;
-    let (file, on, off) = FREEZERS[0];
-    group.write(file, if stop { on } else { off })?;
-    let deadline = Instant::now() + PATIENCE;
-    while stop && !group.read(EVENTS)?.lines().any(|line| line == "frozen 1") {
-        if Instant::now() > deadline {
-            group.write(file, off)?;
-            return Err(at("stop", format_args!("the processes of {}", object()))(Errno::TIMEDOUT));
-        }
-        sleep(Duration::from_millis(1));
-    }
-    Ok(())
+    unified(path)?.ok_or(Errno::NOENT).map_err(at("open", object()))?.freeze(stop)
 }
 
-/// The pids of all processes in the cgroup at `path` and below it, as the caller's pid namespace has them.
+/// The pids of all processes in the cgroup at `path` and below it, in the caller's pid namespace. Empty if
+/// the cgroup does not exist.
 ///
 /// # Errors
-/// When they cannot be listed. One that is gone has none.
+/// When they cannot be listed.
 pub fn processes(path: &Path) -> Result<Vec<i32>> {
-    let Some(group) = unified(path)? else { return Ok(Vec::new()) };
-    let mut pids = Vec::new();
-    group.for_each(&mut |_, pid| {
-        pids.push(pid);
-        Ok(())
-    })?;
-    Ok(pids)
+    unified(path)?.map_or(Ok(Vec::new()), |group| group.processes())
 }
 
 #[cfg(test)]
@@ -138,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// Forks one after the other, each of which ends once it has forked: what lists them is always late.
+    /// A chain of processes: each forks the next one and ends, so a list of them is always late.
     const FLEEING: &str = "echo $$ > /dev/null; f() { true | true; f & }; f; wait";
 
     fn ends(hierarchy: &Hierarchy, name: &str) {
@@ -147,7 +204,7 @@ mod tests {
         let below = Group::create(hierarchy, &Path::new(&path).join("below")).unwrap();
         let mut children = Vec::new();
         for (group, script) in [(&group, FLEEING), (&group, "exec sleep 100"), (&below, FLEEING)] {
-            // Admitted while it waits: all that it forks is in the cgroup.
+            // It is admitted while it waits, so all its children are in the cgroup.
             let mut child = Command::new("sh");
             child.args(["-c", &format!("read line; {script}")]).stdin(std::process::Stdio::piped());
             let mut child = child.spawn().unwrap();
@@ -173,7 +230,7 @@ mod tests {
         ends(&Hierarchy::open().unwrap(), "each");
     }
 
-    /// As what has no freezer, and what has one.
+    /// With a controller that has no freezer, and with the freezer.
     #[test]
     fn whoever_forks_is_ended_on_version_1() {
         for controller in ["pids", "freezer"] {

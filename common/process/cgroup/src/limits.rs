@@ -1,7 +1,7 @@
 //! Limits (OCI runtime-spec, config-linux.md, "Control groups") as files of cgroups, for both versions
 //! (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/).
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources, LinuxThrottleDevice,
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     CgroupOperation, Error, Hierarchy,
-    controllers::{Controllers, Place},
+    controllers::{CORE, Controllers, Place},
     error::{Result, at},
 };
 
-/// What is written to one file of a cgroup.
+/// A value for one file of a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Setting {
@@ -22,38 +22,63 @@ pub struct Setting {
     pub file: String,
     /// Its value.
     pub value: String,
-    /// Nobody asked for it: a kernel without this file does without.
+    /// Nobody asked for this setting. It is skipped if the kernel does not have the file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
 
 impl Setting {
-    fn new(file: &str, value: impl ToString) -> Self {
+    pub(crate) fn new(file: &str, value: impl ToString) -> Self {
         Self { file: file.to_owned(), value: value.to_string(), optional: false }
     }
 }
 
 /// One limit, in both versions.
-struct Limit {
-    /// Its name, for errors.
-    name: &'static str,
-    controller: &'static str,
-    /// The settings of version 2, and of version 1.
-    unified: Vec<Setting>,
-    separate: Vec<Setting>,
+pub(crate) struct Limit {
+    /// The name of the limit, for errors.
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) controller: Cow<'static, str>,
+    /// The settings for version 2 and for version 1; empty if the version has no such limit.
+    pub(crate) unified: Vec<Setting>,
+    pub(crate) separate: Vec<Setting>,
 }
 
 impl Limit {
-    fn new(name: &'static str, controller: &'static str, unified: Setting, separate: Setting) -> Self {
-        Self { name, controller, unified: vec![unified], separate: vec![separate] }
+    pub(crate) fn new(
+        name: &'static str,
+        controller: &'static str,
+        unified: Setting,
+        separate: Setting,
+    ) -> Self {
+        Self { unified: vec![unified], ..Self::of_old(name, controller, separate) }
+    }
+
+    /// A limit that only version 1 has.
+    pub(crate) fn of_old(name: &'static str, controller: &'static str, separate: Setting) -> Self {
+        Self {
+            name: name.into(),
+            controller: controller.into(),
+            unified: Vec::new(),
+            separate: vec![separate],
+        }
+    }
+
+    /// The settings for one of the versions.
+    fn in_version(&self, version: u8) -> Result<Vec<Setting>> {
+        let settings = if version == 2 { &self.unified } else { &self.separate };
+        match settings.is_empty() {
+            true => Err(refused(&self.name, format!("cgroups of version {version} have no such limit"))),
+            false => Ok(settings.clone()),
+        }
     }
 }
 
-/// The cgroups of a container with these limits, at `path` in each hierarchy that is needed; that of version 2 last, because a
-/// container always has it.
+/// The cgroups of a container with these limits, at `path` in each hierarchy that is needed. The cgroup of
+/// version 2 comes last, because a container always has it.
 ///
 /// # Errors
-/// For a limit that the kernel cannot keep, by its name; when the kernel's controllers cannot be looked up.
+/// When the kernel cannot keep a limit, which the error names; when the kernel's controllers cannot be looked
+/// up.
 pub fn plan(path: &Path, resources: &LinuxResources) -> Result<Vec<CgroupOperation>> {
     let limits = limits(resources)?;
     if limits.is_empty() {
@@ -62,16 +87,18 @@ pub fn plan(path: &Path, resources: &LinuxResources) -> Result<Vec<CgroupOperati
     arrange(path, limits, &Controllers::of_this_machine()?)
 }
 
-fn arrange(path: &Path, limits: Vec<Limit>, host: &Controllers) -> Result<Vec<CgroupOperation>> {
+pub(crate) fn arrange(path: &Path, limits: Vec<Limit>, host: &Controllers) -> Result<Vec<CgroupOperation>> {
     let mut separate: Vec<CgroupOperation> = Vec::new();
     let mut unified = CgroupOperation::at(path);
     for limit in limits {
-        match host.place(limit.controller) {
+        match host.place(&limit.controller) {
             Some(Place::Unified) => {
-                if !unified.enable.iter().any(|enabled| enabled == limit.controller) {
-                    unified.enable.push(limit.controller.to_owned());
+                if limit.controller != CORE
+                    && !unified.enable.iter().any(|enabled| *enabled == limit.controller)
+                {
+                    unified.enable.push(limit.controller.to_string());
                 }
-                unified.settings.extend(limit.unified);
+                unified.settings.extend(limit.in_version(2)?);
             }
             Some(Place::Separate(controllers)) => {
                 let known = separate.iter().position(|operation| operation.controllers == controllers);
@@ -82,11 +109,11 @@ fn arrange(path: &Path, limits: Vec<Limit>, host: &Controllers) -> Result<Vec<Cg
                     });
                     separate.len() - 1
                 });
-                separate[at].settings.extend(limit.separate);
+                separate[at].settings.extend(limit.in_version(1)?);
             }
             None => {
                 let cause = format!("this kernel has no cgroup controller {:?}", limit.controller);
-                return Err(refused(limit.name, cause));
+                return Err(refused(&limit.name, cause));
             }
         }
     }
@@ -94,7 +121,7 @@ fn arrange(path: &Path, limits: Vec<Limit>, host: &Controllers) -> Result<Vec<Cg
     Ok(separate)
 }
 
-/// The hierarchies of version 1 where a container with these limits has a cgroup.
+/// The hierarchies of version 1 in which a container with these limits has a cgroup.
 ///
 /// # Errors
 /// As [`plan`]; when a hierarchy cannot be mounted.
@@ -104,10 +131,11 @@ pub fn separate_hierarchies(resources: &LinuxResources) -> Result<Vec<Hierarchy>
     separate.map(|operation| Hierarchy::open_separate(&operation.controllers)).collect()
 }
 
-fn refused(limit: &str, cause: String) -> Error {
+pub(crate) fn refused(limit: &str, cause: String) -> Error {
     at("set", limit)(cause)
 }
 
+/// The limits as Docker sets them, including what Docker adds.
 fn limits(resources: &LinuxResources) -> Result<Vec<Limit>> {
     let mut all = Vec::new();
     if let Some(limit) = resources.memory() {
@@ -134,8 +162,8 @@ fn limits(resources: &LinuxResources) -> Result<Vec<Limit>> {
     Ok(all)
 }
 
-/// In version 2, no limit is called "max"; Docker's flags have -1.
-fn amount(value: i64) -> String {
+/// Version 2 writes "max" for no limit; Docker's flags use -1.
+pub(crate) fn amount(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
 }
 
@@ -164,8 +192,9 @@ fn memory(limit: &LinuxMemory, all: &mut Vec<Limit>) -> Result<()> {
     Ok(())
 }
 
-/// `swap` of the specification is memory and swap together, as `--memory-swap` is; version 2 counts swap alone. Without it a
-/// container may use as much swap as memory (Docker, "Runtime options with Memory, CPUs, and GPUs").
+/// `swap` in the specification is memory and swap together, like `--memory-swap`; version 2 counts swap
+/// alone. Without it, a container may use as much swap as memory (Docker, "Runtime options with Memory, CPUs,
+/// and GPUs").
 fn swap(limit: &LinuxMemory, all: &mut Vec<Limit>) -> Result<()> {
     let memory = limit.limit().filter(|bytes| *bytes >= 0);
     let (total, optional) = match (limit.swap(), memory) {
@@ -207,11 +236,11 @@ fn cpu(limit: &LinuxCpu, all: &mut Vec<Limit>) -> Result<()> {
         ));
     }
     if limit.quota().is_some() || limit.period().is_some() {
-        // Both versions begin with 100 ms.
+        // The default of both versions is 100 ms.
         let (period, quota) = (limit.period().unwrap_or(100_000), limit.quota().unwrap_or(-1));
         all.push(Limit {
-            name: "the CPU limit",
-            controller: "cpu",
+            name: "the CPU limit".into(),
+            controller: "cpu".into(),
             unified: vec![Setting::new("cpu.max", format!("{} {period}", amount(quota)))],
             separate: vec![
                 Setting::new("cpu.cfs_period_us", period),
@@ -235,8 +264,9 @@ fn cpu(limit: &LinuxCpu, all: &mut Vec<Limit>) -> Result<()> {
     }
 }
 
-/// Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default), linear as systemd and runc have it.
-fn weight_of_shares(shares: u64) -> u64 {
+/// Converts shares (2 to 262144, 1024 by default) to a weight (1 to 10000, 100 by default), linearly, as
+/// systemd and runc do.
+pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
@@ -249,7 +279,7 @@ fn io(limit: &LinuxBlockIo, all: &mut Vec<Limit>) -> Result<()> {
         ));
     }
     if let Some(weight) = limit.weight().filter(|weight| *weight != 0) {
-        // The scheduler BFQ keeps it; others know no weight.
+        // Only the scheduler BFQ has weights.
         let unified = Setting::new("io.bfq.weight", weight);
         all.push(Limit::new(
             "the io weight (scheduler BFQ)",
@@ -258,6 +288,12 @@ fn io(limit: &LinuxBlockIo, all: &mut Vec<Limit>) -> Result<()> {
             Setting::new("blkio.bfq.weight", weight),
         ));
     }
+    rates(limit, all);
+    Ok(())
+}
+
+/// How much may be read from devices and written to them per second.
+pub(crate) fn rates(limit: &LinuxBlockIo, all: &mut Vec<Limit>) {
     let rates: [(_, _, _, &Option<Vec<LinuxThrottleDevice>>); 4] = [
         ("the read bandwidth", "rbps", "blkio.throttle.read_bps_device", limit.throttle_read_bps_device()),
         ("the write bandwidth", "wbps", "blkio.throttle.write_bps_device", limit.throttle_write_bps_device()),
@@ -271,10 +307,9 @@ fn io(limit: &LinuxBlockIo, all: &mut Vec<Limit>) -> Result<()> {
             all.push(Limit::new(name, "io", unified, Setting::new(old, format!("{number} {rate}"))));
         }
     }
-    Ok(())
 }
 
-fn huge_pages(limit: &LinuxHugepageLimit) -> Limit {
+pub(crate) fn huge_pages(limit: &LinuxHugepageLimit) -> Limit {
     let (size, bytes) = (limit.page_size(), limit.limit());
     let unified = Setting::new(&format!("hugetlb.{size}.max"), amount(bytes));
     let separate = Setting::new(&format!("hugetlb.{size}.limit_in_bytes"), bytes);

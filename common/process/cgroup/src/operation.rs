@@ -11,19 +11,19 @@ use crate::{
     limits::Setting,
 };
 
-/// Which controllers the children of a cgroup get.
+/// The file with the controllers that the children of a cgroup get.
 const CONTROL: &str = "cgroup.subtree_control";
 
 /// A container's own cgroup in one hierarchy, with its limits: `cgroup-add`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "cgroup-add", rename_all = "camelCase")]
 pub struct CgroupOperation {
-    /// Its path in the hierarchy. The name is the container's id and instance, so it is nobody else's.
+    /// Its path in the hierarchy. The name is the container's id and instance, so no other container has it.
     pub path: PathBuf,
-    /// The controllers of its hierarchy of version 1; none for version 2.
+    /// The controllers of its version 1 hierarchy; empty for version 2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controllers: Vec<String>,
-    /// The controllers of version 2 that it needs. They are enabled in the cgroups above, and stay so.
+    /// The controllers of version 2 that it needs. They are enabled in the cgroups above, and stay enabled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enable: Vec<String>,
     /// Its limits, in the order in which they are written.
@@ -32,7 +32,7 @@ pub struct CgroupOperation {
 }
 
 impl CgroupOperation {
-    /// Where the cgroups of all containers are.
+    /// The parent of the cgroups of all containers.
     pub const TOP: &str = "/stave";
 
     /// The cgroup at `path` in the hierarchy of version 2, without limits.
@@ -40,15 +40,16 @@ impl CgroupOperation {
         Self { path: path.to_owned(), controllers: Vec::new(), enable: Vec::new(), settings: Vec::new() }
     }
 
-    /// Whether the caller may make it. One who may not reach a hierarchy could not undo what he has begun there.
+    /// Checks that the caller may create the cgroup. Without access to a hierarchy, a caller could not undo
+    /// what it has begun there.
     ///
     /// # Errors
-    /// Why not.
+    /// When the caller may not, with the reason.
     pub fn may_apply(&self) -> Result<()> {
         self.hierarchy()?.admits(&self.path)
     }
 
-    /// Where it is.
+    /// The hierarchy of the cgroup.
     pub(crate) fn hierarchy(&self) -> Result<Hierarchy> {
         match self.controllers.is_empty() {
             true => Hierarchy::open(),
@@ -56,21 +57,22 @@ impl CgroupOperation {
         }
     }
 
-    /// The cgroups whose children get the controllers, from the top. Only those above: processes live in the cgroup itself ("No
-    /// Internal Process Constraint").
+    /// The cgroups whose children get the controllers, from the top. Only cgroups above this one are among
+    /// them: processes live in the cgroup itself ("No Internal Process Constraint").
     fn enabled_in(&self) -> Vec<&Path> {
         let mut above: Vec<_> = self.path.ancestors().skip(1).collect();
         above.reverse();
         if self.enable.is_empty() { Vec::new() } else { above }
     }
 
-    /// What is written there to [`CONTROL`].
+    /// The text that is written to [`CONTROL`] there.
     fn enabled(&self) -> String {
         self.enable.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ")
     }
 
-    /// A cgroup with processes passes on no controllers, unless it is the machine's first ("No Internal Process Constraint").
-    /// The kernel would take some, and make the cgroup threaded, where no container can be.
+    /// Enables the controllers in a cgroup above this one. A cgroup with processes cannot pass on
+    /// controllers, unless it is the machine's first ("No Internal Process Constraint"). The kernel would
+    /// accept some controllers and make the cgroup threaded, and a threaded cgroup cannot hold a container.
     fn enable_in(&self, above: &Group) -> Result<()> {
         let enabled = above.read(CONTROL)?;
         if self.enable.iter().all(|name| enabled.split_whitespace().any(|found| found == name)) {
@@ -84,17 +86,19 @@ impl CgroupOperation {
         above.write(CONTROL, &self.enabled())
     }
 
+    /// Enables the controllers above the cgroup, and writes its limits.
+    pub(crate) fn set(&self, hierarchy: &Hierarchy, group: &Group) -> Result<()> {
+        for above in self.enabled_in() {
+            self.enable_in(&Group::at(hierarchy, above)?)?;
+        }
+        self.settings.iter().try_for_each(|setting| apply(group, setting))
+    }
+
     pub(crate) fn make(&self) -> Result<()> {
         let hierarchy = self.hierarchy()?;
         let group = Group::create(&hierarchy, &self.path)?;
-        let set = || {
-            for above in self.enabled_in() {
-                self.enable_in(&Group::at(&hierarchy, above)?)?;
-            }
-            self.settings.iter().try_for_each(|setting| apply(&group, setting))
-        };
-        set().inspect_err(|_| {
-            // The error that counts is the first.
+        self.set(&hierarchy, &group).inspect_err(|_| {
+            // The first error counts.
             let _ = Group::remove(&hierarchy, &self.path);
         })
     }
@@ -106,7 +110,7 @@ pub fn path(id: &str, instance: Option<&str>) -> PathBuf {
     PathBuf::from(CgroupOperation::TOP).join(name)
 }
 
-fn apply(group: &Group, setting: &Setting) -> Result<()> {
+pub(crate) fn apply(group: &Group, setting: &Setting) -> Result<()> {
     let Setting { file, value, optional } = setting;
     match group.write(file, value) {
         Err(error) if error.errno() == Some(Errno::ENOENT) => match optional {
@@ -119,10 +123,10 @@ fn apply(group: &Group, setting: &Setting) -> Result<()> {
     }
 }
 
-/// Ends every process in the cgroup of a container. One that is gone is fine.
+/// Kills every process in a container's cgroup. A missing cgroup is fine.
 ///
 /// # Errors
-/// For a cgroup that is no container's; ETIMEDOUT where a process has not ended after ten seconds.
+/// When the cgroup does not belong to a container; ETIMEDOUT if a process has not ended after ten seconds.
 pub fn end(path: &Path) -> Result<()> {
     is_of_container(path)?;
     match Group::open(&Hierarchy::open()?, path)? {
@@ -131,7 +135,8 @@ pub fn end(path: &Path) -> Result<()> {
     }
 }
 
-/// A document may name any cgroup; those of containers lie right below [`CgroupOperation::TOP`].
+/// Checks that a cgroup may belong to a container: a document may name any cgroup, but those of containers
+/// are right below [`CgroupOperation::TOP`].
 fn is_of_container(path: &Path) -> Result<()> {
     match path.parent() == Some(Path::new(CgroupOperation::TOP)) && path.file_name().is_some() {
         true => Ok(()),
@@ -139,7 +144,7 @@ fn is_of_container(path: &Path) -> Result<()> {
     }
 }
 
-/// A document names a cgroup that is no container's.
+/// A document names a cgroup that does not belong to a container.
 #[derive(Debug, thiserror::Error)]
 #[error("remove cgroup {0:?}: it is no container's, those are right below \"/stave\"")]
 struct Foreign(PathBuf);
@@ -172,7 +177,7 @@ impl operation::Operation for CgroupOperation {
         let Some(group) = Group::open(&self.hierarchy()?, &self.path)? else {
             return Ok(Condition::Missing(format!("cgroup {:?}", self.path)));
         };
-        // What the kernel rounds (memory, to pages) or writes out is not compared.
+        // Values that the kernel rounds (memory, to pages) or rewrites are not compared.
         for setting in self.settings.iter().filter(|setting| setting.file == "pids.max") {
             let found = group.read(&setting.file)?;
             if found.trim() != setting.value {

@@ -20,33 +20,33 @@ use crate::{
     error::{Result, at},
 };
 
-/// What the names of these cgroups begin with. No container's id begins so.
+/// The prefix of the names of these cgroups. No container's id begins with it.
 const PREFIX: &str = "_step-";
 
-/// How often it is tried: another one that sweeps is seldom faster.
+/// How often to try: another process that sweeps is seldom faster.
 const ATTEMPTS: usize = 100;
 
-/// A cgroup that goes with this value, for a process that no record tells of: a step of a build. If its maker is killed,
-/// the next one removes what is left.
+/// A cgroup that is removed when this value is dropped, for a process without a record: a step of a build. If
+/// its maker is killed, the next [`Temporary::new`] removes what is left.
 ///
-/// It is locked as long as its maker lives.
+/// The cgroup is locked as long as its maker lives.
 #[derive(Debug)]
 pub struct Temporary {
     group: Group,
-    /// Where the list of devices is, if no program can limit them: a cgroup of the same path.
+    /// The hierarchy with the device list, in a cgroup of the same path, if no program can limit devices.
     devices: Option<Hierarchy>,
 }
 
 impl Temporary {
-    /// Makes one. `limits_devices`: with Docker's list of devices, where no program can limit them. In a user namespace there
-    /// is nothing to limit.
+    /// Creates a cgroup. With `limits_devices` it gets Docker's device list, if no program can limit devices.
+    /// In a user namespace there is nothing to limit.
     ///
     /// # Errors
     /// As [`Group::create`].
     pub fn new(limits_devices: bool) -> Result<Self> {
         let hierarchy = Hierarchy::open()?;
         sweep(&hierarchy);
-        // Another one that sweeps may take it for a left one before it is locked, or even opened.
+        // Another process that sweeps may remove the cgroup before it is locked, or even opened.
         let made = |group: Result<Group>| -> Result<Option<Group>> {
             let Some(group) = unless_gone(group)? else { return Ok(None) };
             let locked = flock(group.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -67,7 +67,7 @@ impl Temporary {
         Err(at("create", "cgroup for a step")("other processes keep removing it"))
     }
 
-    /// Where it is in the hierarchy.
+    /// The path of the cgroup in the hierarchy.
     pub fn path(&self) -> &Path {
         self.group.path()
     }
@@ -75,7 +75,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // What is left then, the next one removes.
+        // If this fails, the next `Temporary` removes what is left.
         let _ = Hierarchy::open().and_then(|hierarchy| Group::remove(&hierarchy, self.path()));
         if let Some(hierarchy) = &self.devices {
             let _ = Group::remove(hierarchy, self.path());
@@ -90,7 +90,7 @@ fn random() -> Result<String> {
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
-/// Removes the cgroups of those that were killed. One with processes stays.
+/// Removes the cgroups of makers that were killed. A cgroup with processes stays.
 fn sweep(hierarchy: &Hierarchy) {
     for_each_step(hierarchy, |top, name| {
         let open = || -> std::result::Result<OwnedFd, Errno> {
@@ -99,14 +99,14 @@ fn sweep(hierarchy: &Hierarchy) {
             flock(&found, FlockOperation::NonBlockingLockExclusive)?;
             Ok(found)
         };
-        // The lock is held until it is removed: its maker may be about to take it.
+        // Hold the lock until the cgroup is removed: its maker may be about to lock it.
         if let Ok(_locked) = open() {
             let _ = unlinkat(top.as_fd(), name, AtFlags::REMOVEDIR);
         }
     });
 }
 
-/// Removes their lists of devices, which are made after the cgroup and go after it.
+/// Removes the device lists of cgroups that are gone. A list is made after its cgroup, and removed after it.
 fn sweep_lists(lists: &Hierarchy, hierarchy: &Hierarchy) {
     for_each_step(lists, |top, name| {
         let path = Path::new(CgroupOperation::TOP).join(name);

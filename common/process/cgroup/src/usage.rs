@@ -5,24 +5,25 @@ use operation::unless_gone;
 
 use crate::{Group, Hierarchy, error::Result, separate_hierarchies};
 
-/// What the processes of a cgroup have used. What the kernel does not count is none.
+/// What the processes of a cgroup have used. A value is none if the kernel does not count it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The time of all processors, in microseconds.
+    /// The time on all processors, in microseconds.
     pub cpu_time: Option<u64>,
-    /// The most memory at a time, in bytes.
+    /// The highest use of memory, in bytes.
     pub memory_peak: Option<u64>,
-    /// The most processes and threads at a time.
+    /// The highest number of processes and threads.
     pub pids_peak: Option<u64>,
-    /// How many processes the kernel has killed because there was no memory left, since the cgroup was made.
+    /// How many processes the kernel has killed for lack of memory, since the cgroup was created.
     pub oom_kills: u64,
 }
 
 impl Usage {
-    /// Reads what the cgroup at `path` has used, in every hierarchy where it is with these limits.
+    /// Reads what the cgroup at `path` has used, in every hierarchy in which a container with these limits
+    /// has a cgroup.
     ///
     /// # Errors
-    /// When the hierarchies cannot be looked at.
+    /// When a hierarchy cannot be opened, or a file cannot be read.
     pub fn of(path: &Path, limits: Option<&LinuxResources>) -> Result<Self> {
         let mut usage = Self::default();
         if let Some(group) = Group::open(&Hierarchy::open()?, path)? {
@@ -42,24 +43,25 @@ impl Usage {
     }
 }
 
-/// What the processes of a cgroup use now. What the kernel does not count is none.
+/// What the processes of a cgroup use now. A value is none if the kernel does not count it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Current {
-    /// The time of all processors so far, in microseconds.
+    /// The time on all processors so far, in microseconds.
     pub cpu_time: Option<u64>,
-    /// Memory in bytes, without files that are only cached.
+    /// The use of memory in bytes, without inactive cached files.
     pub memory: Option<u64>,
-    /// The most that it may be; none for no limit.
+    /// The memory limit in bytes; none for no limit.
     pub memory_limit: Option<u64>,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub pids: Option<u64>,
 }
 
 impl Current {
-    /// Reads what the cgroup at `path` uses, in every hierarchy where it is with these limits.
+    /// Reads what the cgroup at `path` uses, in every hierarchy in which a container with these limits has a
+    /// cgroup.
     ///
     /// # Errors
-    /// When the hierarchies cannot be looked at.
+    /// When a hierarchy cannot be opened, or a file cannot be read.
     pub fn of(path: &Path, limits: Option<&LinuxResources>) -> Result<Self> {
         let mut found = Self::default();
         if let Some(group) = Group::open(&Hierarchy::open()?, path)? {
@@ -74,7 +76,7 @@ impl Current {
             if let Some(all) = number(&group, "memory.usage_in_bytes")? {
                 let cached = keyed(&group, "memory.stat", "total_inactive_file")?.unwrap_or_default();
                 found.memory = Some(all.saturating_sub(cached));
-                // Without a limit it is a number that no machine has.
+                // Without a limit, the file has a number that is larger than any machine's memory.
                 found.memory_limit =
                     number(&group, "memory.limit_in_bytes")?.filter(|limit| *limit < 1 << 60);
             }
@@ -89,12 +91,12 @@ impl Current {
     }
 }
 
-/// The number in a file; none without the file.
+/// Reads the number in a file; none if the file does not exist.
 fn number(group: &Group, file: &str) -> Result<Option<u64>> {
     Ok(unless_gone(group.read(file))?.and_then(|text| text.trim().parse().ok()))
 }
 
-/// The number after a key, in a file of one key a line.
+/// Reads the number after a key, in a file with one key on each line.
 fn keyed(group: &Group, file: &str, key: &str) -> Result<Option<u64>> {
     let text = unless_gone(group.read(file))?.unwrap_or_default();
     let mut values = text.lines().filter_map(|line| line.split_once(' '));

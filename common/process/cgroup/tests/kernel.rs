@@ -1,4 +1,4 @@
-//! Cgroups and device programs as the kernel has them. Needs root.
+//! Cgroups and device programs of the kernel. Needs root.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -41,7 +41,7 @@ fn what_is_removed_ends_with_all_its_processes() {
     group.admit(children[0].id() as i32).unwrap();
     below.admit(children[1].id() as i32).unwrap();
     assert!(group.is_populated().unwrap());
-    // Somebody must reap them, or they stay in the cgroup.
+    // The children must be reaped, or they stay in the cgroup.
     let reaper = std::thread::spawn(move || children.each_mut().map(|child| child.wait().unwrap().success()));
     Group::remove(&hierarchy, &own.0).unwrap();
     assert_eq!(reaper.join().unwrap(), [false; 2]);
@@ -66,13 +66,18 @@ fn the_operation_makes_and_removes_its_own_alone() {
     }
 }
 
+/// Held by tests with temporary cgroups: each of these removes what a killed build has left, also what another test
+/// is about to leave.
+static SWEEPING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 fn what_a_killed_build_left_goes_with_the_next() {
+    let _sweeping = SWEEPING.lock();
     let hierarchy = Hierarchy::open().unwrap();
     let is_there = |path: &Path| Group::open(&hierarchy, path).unwrap().is_some();
     let left = PathBuf::from(format!("/stave/_step-test{}", std::process::id()));
     Group::create(&hierarchy, &left).unwrap();
-    // A container that is called so, before its process is there.
+    // A container with a similar name, whose process does not exist yet.
     let container = cgroup::path("step-test", Some(&std::process::id().to_string()));
     Group::create(&hierarchy, &container).unwrap();
     let (one, other) = (Temporary::new(true).unwrap(), Temporary::new(true).unwrap());
@@ -86,6 +91,7 @@ fn what_a_killed_build_left_goes_with_the_next() {
 
 #[test]
 fn many_at_once_do_not_sweep_each_other_away() {
+    let _sweeping = SWEEPING.lock();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -106,8 +112,8 @@ fn who_may_make_cgroups() {
 
 /// Whether a process in the cgroup can open the device for reading, and make a node of the same number.
 fn uses(group: &Path, device: &str, kind: &str, major: u32, minor: u32) -> (bool, bool) {
-    let node = std::env::temp_dir().join(format!("node-{}-{major}-{minor}", std::process::id()));
     let top = tempfile::tempdir().unwrap();
+    let node = top.path().join("node");
     let script = format!(
         "mount -t cgroup2 none {top} && echo $$ > {top}{group}/cgroup.procs && umount {top}
          o=0; m=0; head -c 0 {device} && o=1; mknod {node} {kind} {major} {minor} && m=1; rm -f {node}; echo $o $m",
@@ -127,16 +133,36 @@ fn a_program_limits_devices() {
     let hierarchy = Hierarchy::open().unwrap();
     let own = Own::new("devices");
     let group = Group::create(&hierarchy, &own.0).unwrap();
-    // kmsg: no container has it.
+    // No container has kmsg.
     assert_eq!(uses(&own.0, "/dev/kmsg", "c", 1, 11), (true, true));
     DeviceProgram::compile(&docker_devices()).attach(&group).unwrap();
     assert_eq!(uses(&own.0, "/dev/kmsg", "c", 1, 11), (false, true));
     assert_eq!(uses(&own.0, "/dev/null", "c", 1, 3), (true, true));
     assert_eq!(uses(&own.0, "/dev/zero", "b", 7, 0), (true, true));
-    // No program below can allow more.
+    // Another program cannot allow more.
     let open = r#"[{"allow":true,"access":"rwm"}]"#;
     DeviceProgram::compile(&serde_json::from_str::<Vec<_>>(open).unwrap()).attach(&group).unwrap();
     assert_eq!(uses(&own.0, "/dev/kmsg", "c", 1, 11), (false, true));
+}
+
+#[test]
+fn a_list_is_attached_once_and_replaces_others() {
+    let hierarchy = Hierarchy::open().unwrap();
+    let own = Own::new("replace");
+    let group = Group::create(&hierarchy, &own.0).unwrap();
+    let attached = || bpf::Program::attached(&group, bpf::Attachment::Device, "stave_devices").unwrap().len();
+    let docker = DeviceProgram::compile(&docker_devices());
+    for _ in 0..3 {
+        docker.replace(&group).unwrap();
+        docker.attach(&group).unwrap();
+    }
+    assert_eq!(attached(), 1);
+    let open = r#"[{"allow":true,"access":"rwm"}]"#;
+    let open = DeviceProgram::compile(&serde_json::from_str::<Vec<_>>(open).unwrap());
+    open.attach(&group).unwrap();
+    assert_eq!((attached(), uses(&own.0, "/dev/kmsg", "c", 1, 11)), (2, (false, true)));
+    open.replace(&group).unwrap();
+    assert_eq!((attached(), uses(&own.0, "/dev/kmsg", "c", 1, 11)), (1, (true, true)));
 }
 
 #[test]

@@ -18,30 +18,32 @@ use crate::socket::is_closed;
 /// The longest packet, in bytes.
 pub(crate) const LONGEST: usize = (8 << 10) + 1;
 
-/// How many clients there may be.
+/// The highest number of clients.
 const MOST: usize = 32;
 
-/// How long a client may keep the others, and the container, waiting.
+/// How long a client may leave packets unread before it is dropped. The other clients and the container wait
+/// meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A client.
+/// A connected client.
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: OwnedFd,
-    /// It gets output.
+    /// Whether the client gets output.
     listens: bool,
-    /// It sends input.
+    /// Whether the client may send input.
     types: bool,
-    /// Packets that did not go into its socket, in their order.
+    /// Packets that the socket has no room for yet, oldest first.
     pending: VecDeque<Vec<u8>>,
-    /// Since when the first of them waits.
+    /// Since when the oldest pending packet waits.
     since: Option<Instant>,
-    /// What it has typed and the process has no room for yet. Until it has, nothing more is read from the client.
+    /// Typed input that the process has no room for yet. Nothing more is read from the client until it is
+    /// written.
     pub(crate) input: Vec<u8>,
     gone: bool,
 }
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug)]
 pub(crate) enum Request {
     Look,
@@ -70,7 +72,7 @@ impl Client {
         self.flush();
     }
 
-    /// Sends what is pending, as far as it goes.
+    /// Sends pending packets until the socket is full.
     fn flush(&mut self) {
         while let (false, Some(packet)) = (self.gone, self.pending.front()) {
             match send(&self.socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
@@ -88,7 +90,7 @@ impl Client {
         }
     }
 
-    /// The next request; none if there is none now, or if the one before is not done yet.
+    /// Returns the next request. Returns none if there is none yet, or if the previous one is not finished.
     pub(crate) fn request(&mut self) -> Option<Request> {
         if self.gone || !self.input.is_empty() || !self.pending.is_empty() {
             return None;
@@ -120,12 +122,12 @@ impl Client {
     }
 }
 
-/// All of them.
+/// All clients of a monitor.
 #[derive(Debug, Default)]
 pub(crate) struct Clients(Vec<Client>);
 
 impl Clients {
-    /// Takes a new one, if there is room.
+    /// Accepts a client. Closes the connection if there are `MOST` clients already.
     pub(crate) fn accept(&mut self, listener: impl AsFd) {
         if self.0.len() >= MOST {
             self.0.retain(|client| !is_closed(&client.socket));
@@ -146,7 +148,7 @@ impl Clients {
         }
     }
 
-    /// The descriptors to wait for.
+    /// The descriptors to poll, each with the events to wait for.
     pub(crate) fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         self.0.iter().filter(|client| client.input.is_empty() || !client.pending.is_empty()).map(|client| {
             let flags = if client.pending.is_empty() { PollFlags::IN } else { PollFlags::OUT };
@@ -154,7 +156,7 @@ impl Clients {
         })
     }
 
-    /// Whether one of them has typed what the process has no room for.
+    /// Whether a client has typed input that the process has no room for.
     pub(crate) fn type_on(&self) -> bool {
         self.0.iter().any(|client| !client.input.is_empty())
     }
@@ -163,7 +165,7 @@ impl Clients {
         self.0.iter_mut()
     }
 
-    /// Sends output to those who asked for it.
+    /// Sends output to the attached clients.
     pub(crate) fn output(&mut self, letter: char, output: &[u8]) {
         if self.0.is_empty() {
             return;
@@ -174,24 +176,25 @@ impl Clients {
         }
     }
 
-    /// Tells the ones who listen something.
+    /// Sends a line to the attached clients.
     pub(crate) fn tell(&mut self, line: &str) {
         self.0.iter_mut().filter(|client| client.listens).for_each(|client| client.send(line.as_bytes()));
     }
 
-    /// Tells one of them something.
+    /// Sends a line to one client.
     pub(crate) fn answer(client: &mut Client, line: &str) {
         client.send(line.as_bytes());
     }
 
-    /// Sends what is pending, and forgets who is gone or too slow. Whether somebody still has to read before there is more.
+    /// Sends pending packets, and drops clients that are gone or too slow. Returns whether a client must read
+    /// before the monitor takes more output.
     pub(crate) fn settle(&mut self) -> bool {
         self.0.iter_mut().for_each(Client::flush);
         self.0.retain(|client| !client.gone);
         self.0.iter().any(|client| !client.pending.is_empty())
     }
 
-    /// Waits until each has got the rest, or was too slow.
+    /// Waits until each client has received the rest or was too slow.
     pub(crate) fn finish(mut self) {
         let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
         while self.settle() {

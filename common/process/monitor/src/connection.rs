@@ -1,4 +1,4 @@
-//! The other side of a monitor's socket: a tool that attaches to a container.
+//! The client's side of a monitor's socket, for tools that attach to a container.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -21,30 +21,30 @@ pub struct Connection {
 pub enum Event {
     /// Output of the container's process.
     Output(Source, Vec<u8>),
-    /// The client gets output from now on. `terminal`: the process has a terminal.
+    /// The client gets output from now on.
     Attached {
         /// Whether the process has a terminal.
         terminal: bool,
     },
-    /// The process has ended, with this status if it is known.
+    /// The process has ended, with this exit status; none if it is unknown.
     Ended(Option<i32>),
-    /// The monitor is gone, or let go of this client.
+    /// The monitor is gone, or has dropped this client.
     Gone,
 }
 
 impl Connection {
-    /// To the monitor of a container; none if it has none.
+    /// Connects to a container's monitor. Returns none if the container has no monitor.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When the socket cannot be connected to.
     pub fn open(place: &Place) -> Result<Option<Self>> {
         Ok(socket::reach(place)?.map(|socket| Self { socket }))
     }
 
-    /// Whether a container has a monitor, also one that is stopped and lets nobody in.
+    /// Whether a container has a monitor. A monitor that is stopped and accepts no connection counts too.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When the socket cannot be connected to.
     pub fn has_peer(place: &Place) -> Result<bool> {
         socket::is_there(place)
     }
@@ -62,23 +62,24 @@ impl Connection {
         }
     }
 
-    /// Asks it to look at the record: what it waits for may be called off.
+    /// Asks the monitor to look at the container's record again: the restart that it waits for may be
+    /// cancelled.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the monitor is gone.
     pub fn wake(&self) -> Result<()> {
         self.say(json!({"request": "look"}).to_string().as_bytes())
     }
 
-    /// Asks for the output from now on, and with `stdin` for a way to the process's input.
+    /// Asks for the output from now on, and with `stdin` for the right to send input to the process.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the monitor is gone.
     pub fn attach(&self, stdin: bool) -> Result<()> {
         self.say(json!({"request": "attach", "stdin": stdin}).to_string().as_bytes())
     }
 
-    /// Gives the container's terminal a size. False if the monitor has no room for that now.
+    /// Sets the size of the container's terminal. Returns false if the monitor's socket is full.
     ///
     /// # Errors
     /// When the monitor is gone.
@@ -90,8 +91,8 @@ impl Connection {
         }
     }
 
-    /// Passes on what was typed, as far as there is room for it now. Returns how many bytes were: less than all of them while the
-    /// process does not read.
+    /// Sends typed input, as much as the socket has room for. Returns the number of bytes sent: fewer than
+    /// all while the process does not read.
     ///
     /// # Errors
     /// When the monitor is gone.
@@ -107,7 +108,7 @@ impl Connection {
         Ok(passed)
     }
 
-    /// The next event; waits for it.
+    /// Waits for the next event and returns it.
     ///
     /// # Errors
     /// When the socket fails.

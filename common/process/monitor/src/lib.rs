@@ -1,11 +1,12 @@
 //! The small process beside each container in the background (docs/decisions/0018-a-monitor.md).
 //!
-//! A monitor takes the output of the container's process, writes it to the [`Log`], passes it on to who is attached,
-//! takes the exit status, and starts the process again where its [`Keeper`] says so. It holds no state that is not in the record
-//! or in the log: when it is killed, the container goes on, and [`take_over`] makes another one.
+//! A monitor takes the output of the container's process, writes it to the [`Log`], and sends it to attached
+//! clients. It takes the exit status, and starts the process again if its [`Keeper`] says so. All its state
+//! is in the record or in the log. When a monitor is killed, the container goes on, and [`take_over`] or
+//! [`resume`] starts another monitor.
 //!
-//! The container's streams are FIFOs in `$STAVE_RUN`, which its process has open for reading and writing. So they have a reader
-//! as long as they have a writer, whoever else is killed.
+//! The container's streams are FIFOs in `$STAVE_RUN`. Its process has them open for reading and writing, so a
+//! stream has a reader as long as it has a writer, even if the monitor is killed.
 
 mod attached;
 mod connection;
@@ -23,7 +24,7 @@ pub use keeper::{Keeper, Next, Outcome, Probe};
 pub use log::{Chunk, Entries, Log, Source};
 pub use operation::MonitorOperation;
 pub use place::Place;
-pub use run::{launch, take_over};
+pub use run::{launch, resume, take_over};
 
 /// The result of this crate's functions.
 pub(crate) type Result<T> = std::result::Result<T, ::operation::Error>;

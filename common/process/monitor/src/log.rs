@@ -1,7 +1,8 @@
-//! The log of a container: what its process has printed, as it is, and beside it an index that tells when, and on which stream.
+//! The log of a container: the unchanged output of its process, and an index with the time and the stream of
+//! each piece.
 //!
-//! `<log>` is plain output. `<log>.index` has a line for each piece of it: the time in nanoseconds since 1970, `o` or `e` for the
-//! stream, where it begins in the log, and its length in bytes.
+//! `<log>` is the plain output. `<log>.index` has a line for each piece of it: the time in nanoseconds since
+//! 1970, `o` or `e` for the stream, the offset in the log, and the length in bytes.
 
 use std::{
     ffi::OsString,
@@ -18,14 +19,14 @@ use std::{
 use nix::libc;
 use runtime::ProcessOperation;
 
-/// Where output goes.
+/// Where output is logged.
 #[derive(Debug, Clone)]
 pub struct Log {
     /// The file. Output is appended.
     pub path: PathBuf,
-    /// At this many bytes the file gets the name `<path>.1`, in place of an older one with that name, and a new one is
-    /// begun. So at most twice as much is kept. The same happens when the index has so many bytes: output may come in small
-    /// pieces. None for no limit.
+    /// When the file reaches this many bytes, it is renamed to `<path>.1`, replacing an older file of that
+    /// name, and a new file is begun. So at most twice as much is kept. The same happens when the index
+    /// reaches this size, because output may come in small pieces. None for no limit.
     pub limit: Option<u64>,
     /// Whether there is an index. A log that the user named has none.
     pub indexed: bool,
@@ -41,7 +42,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Its letter in the index, and in the packets of an attached client.
+    /// The stream's letter in the index and in the packets to attached clients.
     pub(crate) fn letter(self) -> char {
         match self {
             Self::Stdout => 'o',
@@ -57,36 +58,36 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 impl Log {
-    /// That of a process; none if its output goes elsewhere.
+    /// The log of a process; none if its output goes elsewhere.
     pub fn of(process: &ProcessOperation) -> Option<Self> {
         // A log that the user named has no limit and no index.
         let limit = process.log_limit;
         Some(Self { path: process.log.clone()?, limit, indexed: limit.is_some() })
     }
 
-    /// The name of the older half.
+    /// The name of the older half of the log at `path`.
     pub fn older(path: &Path) -> PathBuf {
         with_suffix(path, ".1")
     }
 
-    /// The name of the index of a log or of its older half.
+    /// The name of the index of a log, or of its older half.
     pub fn index(path: &Path) -> PathBuf {
         with_suffix(path, ".index")
     }
 }
 
-/// A log that is open.
+/// An open log.
 #[derive(Debug)]
 pub(crate) struct Open {
     log: Log,
     file: File,
     index: Option<File>,
     written: u64,
-    /// How long the index is, in bytes.
+    /// The length of the index, in bytes.
     indexed: u64,
 }
 
-/// How long a file is, in bytes.
+/// The length of a file, in bytes.
 fn length(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.len())
 }
@@ -109,7 +110,7 @@ impl Open {
         [Some(&self.file), self.index.as_ref()].into_iter().flatten().map(AsFd::as_fd)
     }
 
-    /// Appends. A log that is full or gone must not block the process.
+    /// Appends output, and ignores errors: a log that is full or gone must not block the process.
     pub(crate) fn append(&mut self, source: Source, output: &[u8]) {
         let added = output.len() as u64;
         let is_full = |limit| self.written > 0 && self.written + added > limit || self.indexed >= limit;
@@ -117,7 +118,7 @@ impl Open {
             self.rotate();
         }
         if self.file.write_all(output).is_err() {
-            // A part of it may be there.
+            // A part of the output may have been written.
             self.written = length(&self.file).unwrap_or(self.written);
             return;
         }
@@ -130,8 +131,8 @@ impl Open {
         self.written += added;
     }
 
-    /// If there can be no second file, the one begins anew. The index goes first: a log without one is read all the same, and an
-    /// index would tell wrong things of another log.
+    /// Begins a new file. If the old one cannot be renamed, it is emptied. The index goes first: a log
+    /// without an index can still be read, but an index must not describe another log.
     fn rotate(&mut self) {
         let path = &self.log.path;
         let rotate = |path: &Path, to: &Path| fs::rename(path, to).and_then(|()| open(path));
@@ -152,31 +153,31 @@ impl Open {
 /// A piece of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// Nanoseconds since 1970; none for what the index does not tell of.
+    /// Nanoseconds since 1970; none for output that the index does not describe.
     pub time: Option<i128>,
     /// The stream.
     pub source: Source,
-    /// Where it begins, in bytes.
+    /// The offset of its first byte.
     pub from: u64,
-    /// Where the next one begins.
+    /// The offset behind its last byte.
     pub to: u64,
 }
 
-/// The index of a log, read on as it grows.
+/// A reader of a log's index, which follows the index as it grows.
 #[derive(Debug)]
 pub struct Entries {
     index: Option<BufReader<File>>,
-    /// A line that is not written to its end.
+    /// A line that is not complete yet.
     part: String,
-    /// Where the next chunk begins.
+    /// The offset where the next chunk begins.
     at: u64,
 }
 
 impl Entries {
-    /// Of the log at `path`.
+    /// Opens the index of the log at `path`. A log may have none.
     ///
     /// # Errors
-    /// When the index is there and cannot be opened.
+    /// When the index exists and cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         let index = match File::open(Log::index(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -185,8 +186,8 @@ impl Entries {
         Ok(Self { index, part: String::new(), at: 0 })
     }
 
-    /// The next chunk of a log that has `length` bytes; none if that is all for now. `is_whole`: nobody writes to it any more,
-    /// so that what the index does not tell of is a chunk too.
+    /// Returns the next chunk of a log of `length` bytes; none if there is no more for now. With `is_whole`
+    /// nobody writes to the log any more, so output that the index does not describe becomes a chunk too.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -195,7 +196,7 @@ impl Entries {
             while index.read_line(&mut self.part)? > 0 && self.part.ends_with('\n') {
                 let line = std::mem::take(&mut self.part);
                 let Some(mut chunk) = chunk(&line) else { continue };
-                // What stands before it and is in no line belongs to it.
+                // Output before this chunk that no line describes belongs to it.
                 chunk.from = self.at.min(chunk.to);
                 if chunk.to > self.at && chunk.to <= length {
                     self.at = chunk.to;
@@ -239,7 +240,7 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), line(8));
         assert_eq!(fs::read_to_string(Log::older(&path)).unwrap(), line(6) + &line(7));
-        // One that is there is continued.
+        // An existing log is continued.
         let mut again = log(&path, None);
         again.append(Source::Stderr, b"0123456789");
         assert_eq!(fs::read_to_string(&path).unwrap(), line(8) + "0123456789");
@@ -263,7 +264,7 @@ mod tests {
             assert!((1..1100).contains(&index.len()), "{}", index.len());
             assert_eq!(index.lines().count(), log.len());
         }
-        // What others have cut or filled up is no reason to tell wrong places.
+        // If others truncate or fill up the log, the index must not contain wrong offsets.
         open.file.set_len(0).unwrap();
         open.file = File::open(&path).unwrap();
         open.append(Source::Stdout, b"not written");

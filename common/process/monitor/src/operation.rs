@@ -37,7 +37,8 @@ impl Operation for MonitorOperation {
         let place = self.place(scope)?;
         for suffix in streams::FILES {
             match streams::make(&place, suffix) {
-                // The id is the container's, and so are its files: what a container left that is gone is its own.
+                // The name contains the container's id, so an earlier container with this id left the file.
+                // Use it.
                 Err(error) if error.errno() == Some(nix::errno::Errno::EEXIST) => {}
                 made => made?,
             }
@@ -47,7 +48,7 @@ impl Operation for MonitorOperation {
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
         let place = match self.place(scope) {
-            // Without the directory there is nothing in it.
+            // Without the directory there are no files to remove.
             Err(error) if operation::is_gone(&error) => return Ok(()),
             place => place?,
         };

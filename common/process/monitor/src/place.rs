@@ -10,7 +10,7 @@ use rustix::{
 
 use crate::{Result, failed};
 
-/// Where the socket and the streams of a container are: beside its record, in `$STAVE_RUN`.
+/// The directory with the socket and the streams of a container: `$STAVE_RUN`, where its record is.
 #[derive(Debug)]
 pub struct Place {
     directory: OwnedFd,
@@ -19,7 +19,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// That of the container `id` in `run_dir`.
+    /// Opens `run_dir` for the container `id`.
     ///
     /// # Errors
     /// When the directory cannot be opened.
@@ -36,7 +36,7 @@ impl Place {
         Ok(Self { directory, path: self.path.clone(), id: self.id.clone() })
     }
 
-    /// Removes one of its files, if it is there.
+    /// Removes one of the container's files. A missing file is fine.
     pub(crate) fn remove(&self, suffix: &str) -> std::result::Result<(), Errno> {
         match unlinkat(self, self.name(suffix), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -44,17 +44,18 @@ impl Place {
         }
     }
 
-    /// The name of one of its files.
+    /// The name of one of the container's files.
     pub(crate) fn name(&self, suffix: &str) -> String {
         format!("{}.{suffix}", self.id)
     }
 
-    /// For messages.
+    /// The path of one of the container's files, quoted for messages.
     pub(crate) fn shown(&self, suffix: &str) -> String {
         format!("{:?}", self.path.join(self.name(suffix)))
     }
 
-    /// A path of the file for a socket's address, which has at most 107 bytes whatever the directory's path is.
+    /// A short path of the file, for a socket address: that has at most 107 bytes, however long the
+    /// directory's path is.
     pub(crate) fn short(&self, suffix: &str) -> PathBuf {
         format!("/proc/self/fd/{}/{}", self.directory.as_raw_fd(), self.name(suffix)).into()
     }

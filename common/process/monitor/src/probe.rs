@@ -1,4 +1,4 @@
-//! One health check that runs.
+//! Runs the health checks of a container, one at a time.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -13,40 +13,41 @@ use rustix::{
 
 use crate::{Keeper, Outcome, Probe};
 
-/// How much of the output is kept, in bytes, as with Docker.
+/// How much of a check's output is kept, in bytes, as with Docker.
 const KEPT: usize = 4096;
 
-/// How long a check that is killed may take to end before there is something else to do.
+/// How long to wait for the end of a killed check before the monitor goes on.
 const DYING: Duration = Duration::from_millis(500);
 
-/// How often the output is read before there is something else to do: a check may write without end.
+/// How often the output is read before the monitor goes on: a check may write without end.
 const ROUNDS: usize = 16;
 
-/// When a container is asked for its health, and the check that runs.
+/// The schedule of a container's health checks, and the running check.
 #[derive(Debug)]
 pub(crate) struct Health {
     probe: Probe,
-    /// The process that is asked, and when it began.
+    /// The process that is checked. `began` is when this monitor began to watch it.
     identity: Identity,
     began: Instant,
     is_starting: bool,
     next: Instant,
     running: Option<Check>,
-    /// Checks that are over, and nobody could wait for yet.
+    /// Checks that are over and could not be reaped yet.
     left: Vec<Running>,
 }
 
 #[derive(Debug)]
 struct Check {
     process: Running,
-    /// None once it has closed it.
+    /// None once the check has closed it.
     output: Option<OwnedFd>,
     printed: Vec<u8>,
     until: Instant,
 }
 
 impl Health {
-    /// For a process that has just started, or that another monitor has left.
+    /// For a process that has just started, or that another monitor has left behind. Returns none if there is
+    /// no health check.
     pub(crate) fn of(keeper: &mut dyn Keeper, identity: Identity) -> Option<Self> {
         let probe = keeper.probe()?;
         let now = Instant::now();
@@ -67,12 +68,12 @@ impl Health {
         if early { self.probe.start_interval } else { self.probe.interval }
     }
 
-    /// When something is to be done.
+    /// When the next check begins, or the running one takes too long.
     pub(crate) fn deadline(&self) -> Instant {
         self.running.as_ref().map_or(self.next, |check| check.until)
     }
 
-    /// The process of the check, and its output.
+    /// The process of the running check, and its output.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let checks = self.running.iter();
         checks
@@ -80,12 +81,13 @@ impl Health {
             .flatten()
     }
 
-    /// Begins a check when it is time, ends one that takes too long, and takes the result of one that has ended.
+    /// Begins a check when it is due, kills one that takes too long, and takes the result of one that has
+    /// ended.
     pub(crate) fn turn(&mut self, keeper: &mut dyn Keeper) {
         let now = Instant::now();
         self.left.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
         let Some(check) = &mut self.running else {
-            // In a container that is paused, a check would be stopped before it begins.
+            // In a paused container, a check would be stopped before it begins.
             if now >= self.next && keeper.is_paused() {
                 self.next = now + self.pause();
             } else if now >= self.next {
@@ -112,7 +114,7 @@ impl Health {
         }
         let known = process.try_wait();
         if let Ok(None) = known {
-            // Something traces it, or it does not end.
+            // A debugger traces it, or it does not end.
             self.left.push(process);
         }
         let status = ended.then(|| known.ok().flatten().unwrap_or(125));
@@ -124,7 +126,7 @@ impl Health {
             self.next = now + self.pause();
             return;
         };
-        // The check's own side waits for us.
+        // The check's end of the pipe stays blocking, so the check waits for the monitor.
         runtime::set_nonblocking(&output);
         let mut told = String::new();
         match keeper.ask(self.identity, &inside, &mut told) {
@@ -139,7 +141,7 @@ impl Health {
 
     fn answer(&mut self, keeper: &mut dyn Keeper, status: Option<i32>, output: String) {
         let within = self.is_starting && self.began.elapsed() < self.probe.start_period;
-        // One success ends the time in which failures do not count.
+        // The first success ends the time in which failures do not count.
         self.is_starting &= status != Some(0);
         keeper.answered(self.identity, &Outcome { status, output, is_starting: within });
         self.next = Instant::now() + self.pause();
@@ -147,7 +149,7 @@ impl Health {
     }
 }
 
-/// Reads what there is. Whether the process has ended.
+/// Reads the available output. Returns whether the process has ended.
 fn read(check: &mut Check) -> bool {
     let mut buffer = [0_u8; KEPT];
     for _ in 0..ROUNDS {
@@ -158,7 +160,7 @@ fn read(check: &mut Check) -> bool {
                 check.printed.extend_from_slice(&buffer[..length.min(room)]);
             }
             Err(Errno::AGAIN | Errno::INTR) => break,
-            // It would be ready to be read for ever.
+            // Drop it: a pipe at its end is always readable.
             _ => check.output = None,
         }
     }

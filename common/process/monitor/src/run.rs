@@ -1,4 +1,4 @@
-//! The monitor's one loop.
+//! The main loop of a monitor.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
@@ -23,14 +23,14 @@ use crate::{
     streams::{Inside, Outside},
 };
 
-/// How much output of an ended process is still read: more than a pipe holds. Another process may have the pipe open,
-/// and write without end.
+/// How much output of an ended process is still read, in bytes: more than a pipe holds. There is a limit
+/// because another process may have the pipe open and write without end.
 const LAST: usize = 1 << 20;
 
-/// How many requests of one client are answered before there is something else to do.
+/// How many requests of one client are answered before the monitor goes on.
 const REQUESTS: usize = 16;
 
-/// How much is read at once.
+/// How many bytes are read at once.
 const AT_ONCE: usize = 16 << 10;
 
 /// A process that a monitor waits for.
@@ -38,7 +38,7 @@ const AT_ONCE: usize = 16 << 10;
 enum Watched {
     /// A child of the monitor.
     Own(Running),
-    /// A process that another monitor has left behind: its identity, and a descriptor of it.
+    /// A process that another monitor has left behind: its identity, and a pidfd.
     Left(Identity, OwnedFd),
 }
 
@@ -50,7 +50,7 @@ impl Watched {
         }
     }
 
-    /// The status of a process that has ended, if it can be known.
+    /// The exit status of a process that has ended, if it is known.
     fn status(&mut self) -> Option<i32> {
         match self {
             Self::Own(running) => running.wait().ok(),
@@ -68,7 +68,15 @@ impl AsFd for Watched {
     }
 }
 
-/// What the output of a container needs, opened before its process is started.
+/// What a monitor begins with.
+enum First {
+    /// It waits for a process.
+    Process(Watched),
+    /// It starts the process again after this time.
+    Pause(Duration),
+}
+
+/// What a monitor needs, opened before its process is started.
 struct Ready {
     place: Place,
     streams: Outside,
@@ -77,7 +85,7 @@ struct Ready {
 }
 
 impl Ready {
-    /// None if the container has a monitor.
+    /// Opens all of it. Returns none if the container has a monitor.
     fn open(place: Place, log: Option<Log>, stdin: bool) -> Result<Option<Self>> {
         let object = log.as_ref().map(|log| format!("{:?}", log.path)).unwrap_or_default();
         let log = log.map(Open::new).transpose().map_err(failed("open", object))?;
@@ -92,27 +100,31 @@ impl Ready {
         all.map(|fd| fd.as_raw_fd()).collect()
     }
 
-    fn run(self, process: Watched, keeper: &mut dyn Keeper) {
+    fn run(self, first: First, keeper: &mut dyn Keeper) {
         let Self { place, streams, log, listener } = self;
         let (clients, terminal, health, again) = (Clients::default(), None, None, None);
         let mut monitor =
             Monitor { place, streams, log, listener, clients, process: None, terminal, health, again };
         socket::listen(&monitor.listener);
-        monitor.watch(process, keeper);
+        match first {
+            First::Process(process) => monitor.watch(process, keeper),
+            First::Pause(pause) => monitor.again = Some(Instant::now() + pause),
+        }
         runtime::settle_memory();
         while monitor.turn(keeper) {}
-        // Another monitor may come at once, with files and a lock of its own.
+        // Close the files and release the lock before the clients read the rest: another monitor may start
+        // meanwhile.
         let Monitor { place, streams, log, listener, clients, .. } = monitor;
         drop((place, streams, log, listener));
         clients.finish();
     }
 }
 
-/// Forks a monitor, which starts `spec` with its output in `log`, and with `stdin` with an input that stays open. The process
-/// waits for its release.
+/// Forks a monitor, which starts the process of `spec` and writes its output to `log`. With `stdin`, the
+/// process's input stays open. The process waits for [`Supervised::release`].
 ///
 /// # Errors
-/// When the container has a monitor; when a file cannot be opened; as [`runtime::supervise`].
+/// When the container has a monitor already, or a file cannot be opened; otherwise as [`runtime::supervise`].
 pub fn launch(
     place: Place,
     spec: &Spec,
@@ -126,12 +138,13 @@ pub fn launch(
     };
     let kept = ready.descriptors();
     let supervised = runtime::supervise(spec, inside.streams(), &kept, move |running| {
-        ready.run(Watched::Own(running), keeper);
+        ready.run(First::Process(Watched::Own(running)), keeper);
     });
     Ok(supervised?)
 }
 
-/// Opens what a monitor needs. One whose process has ended takes a moment to go.
+/// Opens what a monitor needs. Waits for up to two seconds: an earlier monitor takes a moment to end after
+/// its process.
 fn ready(place: &Place, log: Option<Log>, stdin: bool) -> Result<Option<Ready>> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
@@ -143,7 +156,8 @@ fn ready(place: &Place, log: Option<Log>, stdin: bool) -> Result<Option<Ready>> 
     }
 }
 
-/// Makes a monitor for a container whose own is gone. Whether one was made: it may have one.
+/// Starts another monitor for a container whose monitor is gone. Returns false if the container has a
+/// monitor, or if its process is gone.
 ///
 /// # Errors
 /// As [`launch`].
@@ -158,7 +172,27 @@ pub fn take_over(
     let Some(ready) = Ready::open(place, log, stdin)? else { return Ok(false) };
     let kept = [ready.descriptors(), vec![process.as_raw_fd()]].concat();
     runtime::background(&kept, move || {
-        ready.run(Watched::Left(identity, process), keeper);
+        ready.run(First::Process(Watched::Left(identity, process)), keeper);
+        0
+    })?;
+    Ok(true)
+}
+
+/// Starts another monitor for a container whose monitor is gone, and whose process has ended and is to be started
+/// again after `pause`. Returns false if the container has a monitor.
+///
+/// # Errors
+/// As [`launch`].
+pub fn resume(
+    place: Place,
+    pause: Duration,
+    log: Option<Log>,
+    stdin: bool,
+    keeper: &mut dyn Keeper,
+) -> Result<bool> {
+    let Some(ready) = Ready::open(place, log, stdin)? else { return Ok(false) };
+    runtime::background(&ready.descriptors(), move || {
+        ready.run(First::Pause(pause), keeper);
         0
     })?;
     Ok(true)
@@ -171,14 +205,14 @@ struct Monitor {
     listener: OwnedFd,
     clients: Clients,
     process: Option<Watched>,
-    /// The other side of the process's terminal, if it has one.
+    /// The monitor's side of the process's terminal, if it has one.
     terminal: Option<OwnedFd>,
     health: Option<Health>,
-    /// When the process is started again.
+    /// When to start the process again, if it has ended.
     again: Option<Instant>,
 }
 
-/// Whether there is something to read, or the end.
+/// Whether a read returns at once, with data or with the end.
 pub(crate) fn is_readable(fd: impl AsFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)), Ok(1..))
@@ -196,7 +230,7 @@ impl Monitor {
         self.process = Some(process);
     }
 
-    /// Waits for something, and does what it asks for. False at the end.
+    /// Waits for an event and handles it. Returns false when the monitor is done.
     fn turn(&mut self, keeper: &mut dyn Keeper) -> bool {
         let waits = self.clients.settle();
         self.wait(waits);
@@ -216,7 +250,7 @@ impl Monitor {
         }
     }
 
-    /// Until there is something to do. `waits`: a client has to read first.
+    /// Waits until there is something to do. With `waits`, a client must read first, and no output is taken.
     fn wait(&self, waits: bool) {
         let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
         fds.extend(self.process.iter().map(|process| PollFd::new(process, PollFlags::IN)));
@@ -234,11 +268,11 @@ impl Monitor {
         let slow = waits.then(|| Instant::now() + Duration::from_secs(1));
         let deadlines = [self.again, health.map(Health::deadline), slow];
         let patience = deadlines.into_iter().flatten().min().map(|deadline| {
-            // The kernel's milliseconds are not to end early.
+            // Round up, so that the wait does not end before the deadline.
             let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
-        // What fails here is interrupted, and asked again.
+        // An error is an interruption; the next turn polls again.
         let _ = poll(&mut fds, patience.as_ref());
     }
 
@@ -248,12 +282,13 @@ impl Monitor {
         both.into_iter().filter_map(|(source, fd)| Some((source, fd?.as_fd())))
     }
 
-    /// Where what is typed goes, if the process has an input that stays open.
+    /// Where typed input goes, if the process has an input that stays open.
     fn typed(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.as_ref().or(self.streams.stdin.as_ref()).map(AsFd::as_fd)
     }
 
-    /// Takes output, at most `rounds` buffers of each stream, and passes it on. Whether there was any.
+    /// Reads at most `rounds` buffers from each stream, logs them, and sends them to the clients. Returns
+    /// whether there was output.
     fn output(&mut self, rounds: usize) -> bool {
         let mut any = false;
         for source in [Source::Stdout, Source::Stderr] {
@@ -269,7 +304,7 @@ impl Monitor {
                         self.clients.output(source.letter(), &buffer[..length]);
                     }
                     Err(Errno::AGAIN | Errno::INTR) => break,
-                    // The end; for a terminal it is EIO: the last program that had it open is gone.
+                    // The end. A terminal says EIO when the last program has closed it.
                     _ => {
                         self.close(source);
                         break;
@@ -322,7 +357,7 @@ impl Monitor {
         }
     }
 
-    /// The end of the process. False if nothing comes after it.
+    /// Handles the end of the process. Returns false if nothing comes after it.
     fn ended(&mut self, keeper: &mut dyn Keeper) -> bool {
         for _ in 0..LAST / AT_ONCE {
             if !self.output(1) {
@@ -351,7 +386,7 @@ impl Monitor {
         }
     }
 
-    /// Starts the process again. False if nothing comes after that.
+    /// Starts the process again. Returns false if nothing comes after that.
     fn begin(&mut self, keeper: &mut dyn Keeper) -> bool {
         self.again = None;
         let inside = Inside::open(&self.place, self.streams.stdin.is_some());
@@ -368,7 +403,8 @@ impl Monitor {
     }
 }
 
-/// Writes what there is room for; the rest stays in `bytes`. Without an input that stays open, nobody is to get it.
+/// Writes as much as there is room for, and leaves the rest in `bytes`. If the process has no input that
+/// stays open, the bytes are dropped.
 fn pass_on(to: Option<BorrowedFd<'_>>, bytes: &mut Vec<u8>) {
     while let (Some(to), false) = (to, bytes.is_empty()) {
         match rustix::io::write(to, bytes) {

@@ -1,4 +1,4 @@
-//! The socket of a monitor. Each packet is a line of JSON, or a letter and a part of a stream.
+//! The socket of a monitor. A packet is a line of JSON, or a letter and a part of a stream.
 
 use std::{
     fs,
@@ -24,14 +24,15 @@ use crate::{Place, Result, failed, streams};
 pub(crate) const NAME: &str = "sock";
 pub(crate) const NEW: &str = "sock.new";
 
-/// How long a monitor may take to wait for its process.
+/// How long a monitor may take to reap its process.
 const REAPING: Duration = Duration::from_millis(500);
 
 fn socket(flags: SocketFlags) -> std::result::Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags | SocketFlags::CLOEXEC, None)
 }
 
-/// A socket in the place of an earlier monitor's. The new one listens on it itself: by that the kernel knows whose it is.
+/// Creates a socket in place of an earlier monitor's. The new monitor calls listen(2) on it itself: by this
+/// call, the kernel knows the socket's owner.
 pub(crate) fn open(place: &Place) -> Result<OwnedFd> {
     let open = || -> std::result::Result<OwnedFd, Errno> {
         let listener = socket(SocketFlags::NONBLOCK)?;
@@ -46,23 +47,23 @@ pub(crate) fn open(place: &Place) -> Result<OwnedFd> {
     open().map_err(failed("create", place.shown(NAME)))
 }
 
-/// Lets clients in.
+/// Accepts connections from now on.
 pub(crate) fn listen(listener: &OwnedFd) {
     let _ = rustix::net::listen(listener, 16);
 }
 
-/// How long a monitor that is there may take to listen.
+/// How long an existing monitor may take to listen.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is on the other side.
+/// The other side of the socket.
 enum Peer {
     Nobody,
-    /// A monitor that lets nobody in now: others wait before us, and it may be stopped.
+    /// A monitor that accepts no connection now. Its queue is full, and it may be stopped.
     Busy,
     Connected(OwnedFd),
 }
 
-/// A connection to the monitor; none if there is none.
+/// Connects to the monitor. Returns none if there is none.
 pub(crate) fn reach(place: &Place) -> Result<Option<OwnedFd>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -88,7 +89,7 @@ pub(crate) fn is_there(place: &Place) -> Result<bool> {
     }
 }
 
-/// Waits for nobody.
+/// Tries to connect once, without waiting.
 fn attempt(place: &Place) -> Result<Peer> {
     let reach = || {
         let socket = socket(SocketFlags::NONBLOCK)?;
@@ -104,11 +105,13 @@ fn attempt(place: &Place) -> Result<Peer> {
     }
 }
 
-/// Ends the monitor, if there is one, and waits for that. Its container's process has ended, or goes on without.
+/// Kills the monitor, if there is one, and waits for its end. Its container's process has ended, or goes on
+/// without a monitor.
 pub(crate) fn end(place: &Place) -> Result<()> {
     let Some(socket) = reach(place)? else { return Ok(()) };
     let object = || format!("the monitor of {}", place.shown(NAME));
-    // The peer is who listens: nobody else can take its pid before it has ended, and then the connection is closed.
+    // The peer is the process that listens. Nobody else can get its pid before it ends, and then the
+    // connection is closed.
     let peer = socket_peercred(&socket).map_err(failed("find", object()))?;
     let process = match pidfd_open(peer.pid, PidfdFlags::empty()) {
         Err(Errno::SRCH) => return Ok(()),
@@ -128,12 +131,12 @@ pub(crate) fn end(place: &Place) -> Result<()> {
     }
 }
 
-/// Gives a monitor a moment to wait for a process of its that has just ended: that is its parent's duty, and who has no better one gets
-/// the first process of the machine, which may never do it in a container.
+/// Gives a monitor a moment to reap a child that has just ended. Otherwise the child goes to the first
+/// process of the machine, which may never reap it in a container.
 fn let_reap(monitor: i32) {
     let state = |pid: &str| Some(Stat::of(pid.parse().ok()?).ok()??.state);
     for _ in 0..REAPING.as_millis() {
-        // Only to be tidy: what cannot be read is not waited for.
+        // This is only to be tidy: if the list cannot be read, do not wait.
         let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children"));
         let children = children.unwrap_or_default();
         if !children.split_whitespace().any(|child| state(child) == Some('Z')) {
@@ -143,7 +146,7 @@ fn let_reap(monitor: i32) {
     }
 }
 
-/// Whether the other side is gone.
+/// Whether the other side has closed the connection.
 pub(crate) fn is_closed(socket: impl AsFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut polled = [PollFd::new(&socket, PollFlags::empty())];

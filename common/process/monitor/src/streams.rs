@@ -14,14 +14,14 @@ pub(crate) const STDIN: &str = "stdin";
 pub(crate) const STDOUT: &str = "stdout";
 pub(crate) const STDERR: &str = "stderr";
 
-/// The file that the one monitor of the container has locked. No process of the container has it open: one could take the lock of a
-/// file that it has.
+/// The lock file. The container's one monitor holds its lock. No process of the container has the file open:
+/// with a descriptor, it could take the lock.
 pub(crate) const LOCK: &str = "monitor";
 
-/// The files of the streams.
+/// The suffixes of the FIFOs.
 pub(crate) const FILES: [&str; 3] = [STDIN, STDOUT, STDERR];
 
-/// Makes one.
+/// Makes a FIFO.
 pub(crate) fn make(place: &Place, suffix: &str) -> Result<()> {
     let mode = Mode::RUSR | Mode::WUSR;
     mknodat(place, place.name(suffix), FileType::Fifo, mode, 0).map_err(failed("create", place.shown(suffix)))
@@ -37,10 +37,11 @@ fn open(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
     }
 }
 
-/// The process's side of its streams. Each is open for reading too, so that nobody has to be there when it writes.
+/// The process's side of its streams. Each FIFO is open for reading too, so the process can write to it
+/// without another reader.
 #[derive(Debug)]
 pub(crate) struct Inside {
-    /// If it has one that stays open.
+    /// The input, if it stays open.
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: OwnedFd,
@@ -50,7 +51,7 @@ impl Inside {
     pub(crate) fn open(place: &Place, stdin: bool) -> Result<Self> {
         let one = |suffix| -> Result<OwnedFd> {
             let opened = open(place, suffix, OFlags::RDWR)?;
-            // A program waits where it is not told otherwise.
+            // Programs expect blocking streams.
             rustix::fs::fcntl_setfl(&opened, OFlags::empty()).map_err(failed("open", place.shown(suffix)))?;
             Ok(opened)
         };
@@ -72,18 +73,18 @@ fn lock_file(place: &Place, create: OFlags) -> Result<OwnedFd> {
     openat(place, place.name(LOCK), flags, Mode::RUSR | Mode::WUSR).map_err(failed("open", place.shown(LOCK)))
 }
 
-/// Whether a monitor is there.
+/// Whether a monitor has the lock.
 pub(crate) fn is_taken(place: &Place) -> bool {
     let Ok(lock) = lock_file(place, OFlags::empty()) else { return false };
     flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::AGAIN)
 }
 
-/// The monitor's side. Who has it is the one monitor of the container.
+/// The monitor's side of the streams. The process that has it is the container's one monitor.
 #[derive(Debug)]
 pub(crate) struct Outside {
-    /// For what is typed. Open for reading too: it waits for nobody.
+    /// For typed input. It is open for reading too, so that opening it does not wait for the process.
     pub(crate) stdin: Option<OwnedFd>,
-    /// None once it has ended.
+    /// None once the stream has ended.
     pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
     /// [`LOCK`], locked.
@@ -91,7 +92,7 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    /// None if another monitor is there.
+    /// Returns none if another monitor has the lock.
     pub(crate) fn open(place: &Place, stdin: bool) -> Result<Option<Self>> {
         let lock = lock_file(place, OFlags::CREATE)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -104,7 +105,7 @@ impl Outside {
         Ok(Some(streams))
     }
 
-    /// Once more, for a process that starts again.
+    /// Opens the output again, for a process that is started again.
     pub(crate) fn reopen(&mut self, place: &Place) -> Result<()> {
         self.stdout = Some(open(place, STDOUT, OFlags::RDONLY)?);
         self.stderr = Some(open(place, STDERR, OFlags::RDONLY)?);

@@ -21,7 +21,7 @@ use testkit::wait_for;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Writes exit statuses to a file, and starts the process again until it has so many lines.
+/// Writes exit statuses to a file, and restarts the process until it has run `runs` times.
 struct Counter {
     file: PathBuf,
     runs: usize,
@@ -194,7 +194,7 @@ fn a_killed_monitor_loses_nothing_that_another_one_finds() {
     assert_eq!(case.logged(), expected);
 }
 
-/// A process has the streams of its container, and may lock them.
+/// A process has the FIFOs of its container open, and may lock them.
 #[test]
 fn a_container_cannot_take_the_place_of_its_monitor() {
     let case = Case::new();
@@ -216,7 +216,7 @@ fn a_container_cannot_take_the_place_of_its_monitor() {
     case.operation.undo(&case.scope).unwrap();
 }
 
-/// One that is stopped is there, however many want to know: nobody waits for it.
+/// A stopped monitor counts as present, however many clients ask, and no client waits for it.
 #[test]
 fn a_monitor_that_is_stopped_is_there() {
     let case = Case::new();
@@ -246,7 +246,7 @@ fn what_is_typed_waits_for_a_process_that_is_busy() {
     let typed: Vec<u8> = (0..4_000_000_u32).map(|number| b'a' + (number % 23) as u8).collect();
     let passed = Cell::new(connection.input(&typed).unwrap());
     assert!(passed.get() < typed.len(), "it has room for {} bytes", passed.get());
-    // Somebody else is answered all the same.
+    // Another client is answered all the same.
     let other = Connection::open(&case.place()).unwrap().unwrap();
     other.attach(false).unwrap();
     assert_eq!(other.next().unwrap(), Event::Attached { terminal: false });

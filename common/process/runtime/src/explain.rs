@@ -1,4 +1,4 @@
-//! A specification as the commands that you would type for it, in order.
+//! Shows a specification as the commands that you would type for it, in order.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use userns::Mapping;
 
 use crate::spec::userns;
 
-/// The lines.
+/// The commands for a specification, one on each line.
 pub fn explain(spec: &Spec) -> Vec<String> {
     let root =
         spec.root().as_ref().map(|root| root.path().to_string_lossy().into_owned()).unwrap_or_default();
@@ -76,7 +76,7 @@ fn enter(linux: Option<&Linux>) -> String {
     for namespace in linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten() {
         let option = match namespace.typ() {
             LinuxNamespaceType::Network => "--net".to_owned(),
-            // It is entered last.
+            // The user namespace is entered last.
             LinuxNamespaceType::User => continue,
             kind => format!("--{kind}"),
         };
@@ -92,7 +92,7 @@ fn enter(linux: Option<&Linux>) -> String {
     words(joined.iter().chain(&new))
 }
 
-/// A path in the container, as it is seen before pivot_root.
+/// A path in the container, as it is before pivot_root.
 fn inside(root: &str, target: &Path) -> String {
     format!("{root}{}", target.display())
 }
@@ -146,7 +146,7 @@ fn devices(root: &str, spec: &Spec) -> Vec<String> {
 }
 
 fn mask(path: &str) -> String {
-    // The host's files have the same kinds: those of `/proc` and `/sys`.
+    // Masked paths are in `/proc` and `/sys`, where the host has files of the same kinds.
     if Path::new(path).is_dir() {
         words(["mount", "-t", "tmpfs", "-o", "ro,nosuid,nodev,noexec", "tmpfs", path])
     } else {
@@ -189,7 +189,7 @@ fn process(process: &Process) -> Vec<String> {
     lines
 }
 
-/// For setpriv(1): only these.
+/// The argument of setpriv(1) for exactly these capabilities.
 fn set(capabilities: &Option<Capabilities>) -> String {
     let mut names: Vec<String> = capabilities
         .iter()

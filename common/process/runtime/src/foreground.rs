@@ -1,6 +1,6 @@
 //! Waits for a process in the foreground, and passes signals and typed input on to it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::{
     signal::{SigSet, SigmaskHow, Signal, sigprocmask},
@@ -13,9 +13,9 @@ use rustix::{
     process::pidfd_send_signal,
 };
 
-use crate::{Error, RawTerminal, Running, error::Result, sys};
+use crate::{Error, KeyWatch, Keys, RawTerminal, Running, background, error::Result, sys};
 
-/// The signals that are passed on. Those for a shell's job control are the caller's own.
+/// The signals that are passed on. The signals for a shell's job control are for the caller itself.
 const FORWARDED: [Signal; 8] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -27,7 +27,8 @@ const FORWARDED: [Signal; 8] = [
     Signal::SIGWINCH,
 ];
 
-/// The signals to pass on, blocked from now on. To be made before the process is started, so that none is lost.
+/// Receives the signals to pass on, which are blocked from now on. Make it before the process is started, so
+/// that no signal is lost.
 #[derive(Debug)]
 pub struct Foreground {
     signals: SignalFd,
@@ -38,7 +39,7 @@ impl Foreground {
     /// Blocks the signals in this thread.
     ///
     /// # Errors
-    /// When there are no descriptors left.
+    /// When no descriptors are left.
     pub fn new() -> Result<Self> {
         let errno = |errno: nix::errno::Errno| Error::system("wait", "for signals", errno);
         let set = SigSet::from_iter(FORWARDED);
@@ -49,7 +50,7 @@ impl Foreground {
         Ok(Self { signals, before })
     }
 
-    /// The next signal that has come; none if there is none now.
+    /// The next pending signal; none if there is none.
     pub fn next(&self) -> Option<rustix::process::Signal> {
         let signal = self.signals.read_signal().ok().flatten()?;
         i32::try_from(signal.ssi_signo).ok().and_then(rustix::process::Signal::from_named_raw)
@@ -68,7 +69,8 @@ impl Drop for Foreground {
     }
 }
 
-/// Output of the process that goes through the caller, and where it goes on to: a file that the process's user may not open.
+/// Output of the process that goes through the caller to a file, because the process's user may not open the
+/// file.
 #[derive(Debug)]
 pub struct Relayed {
     from: OwnedFd,
@@ -76,10 +78,11 @@ pub struct Relayed {
 }
 
 impl Relayed {
-    /// A pipe to the file `to`. The process gets the other value as a stream, and the caller drops it then.
+    /// Makes a pipe to the file `to`. The second value is the process's end: the caller gives it to the
+    /// process as a stream, and then drops it.
     ///
     /// # Errors
-    /// When there are no descriptors left.
+    /// When no descriptors are left.
     pub fn new(to: BorrowedFd<'_>) -> Result<(Self, OwnedFd)> {
         let (from, inside) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create", "pipe"))?;
         let to = fcntl_dupfd_cloexec(to, 3).map_err(Error::at("duplicate", "descriptor"))?;
@@ -87,7 +90,7 @@ impl Relayed {
         Ok((Self { from, to }, inside))
     }
 
-    /// Passes on what there is. Returns whether that was the end.
+    /// Passes on the available output. Returns whether the end was reached.
     fn turn(&self) -> bool {
         let mut buffer = [0_u8; 64 << 10];
         loop {
@@ -98,7 +101,7 @@ impl Relayed {
                         match rustix::io::write(&self.to, rest) {
                             Ok(written) => rest = &rest[written..],
                             Err(Errno::INTR) => {}
-                            // A full disk: what cannot be written is lost, as in a log.
+                            // The disk may be full. What cannot be written is lost, as in a log.
                             Err(_) => break,
                         }
                     }
@@ -111,26 +114,89 @@ impl Relayed {
     }
 }
 
-/// Waits for the process. Passes signals on to it, input and output if it has a terminal, and what is `relayed`. Returns
-/// its exit status as a shell counts it.
+/// Waits for the process, and returns its exit status as a shell counts it. Passes on signals, the input and
+/// output of its terminal if it has one, and the streams in `relayed`.
 ///
 /// # Errors
-/// When it is not a child of the caller.
+/// When the process is not a child of the caller.
 pub fn foreground(
     mut running: Running,
     foreground: &Foreground,
     outer: Option<&RawTerminal>,
-    mut relayed: Vec<Relayed>,
+    relayed: Vec<Relayed>,
 ) -> Result<i32> {
     let inner = running.terminal.take();
-    if let (Some(outer), Some(inner)) = (outer, &inner) {
+    loop {
+        // Without keys, the wait ends only with the process.
+        if let Waited::Ended(status) = wait(&mut running, foreground, outer, inner.as_ref(), &relayed, None)?
+        {
+            return Ok(status);
+        }
+    }
+}
+
+/// How waiting for a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// The process ended with this status, as a shell counts it.
+    Ended(i32),
+    /// The user typed the detach keys. The process goes on.
+    Detached,
+}
+
+/// As [`foreground`], but the user can leave the process by typing `keys` on its terminal. A process in the
+/// background then holds the terminal, and drops what is written to it.
+///
+/// # Errors
+/// As [`foreground`], and when that process cannot be started.
+pub fn foreground_or_detached(
+    mut running: Running,
+    foreground: &Foreground,
+    outer: Option<&RawTerminal>,
+    keys: &Keys,
+) -> Result<Waited> {
+    let inner = running.terminal.take();
+    let waited = wait(&mut running, foreground, outer, inner.as_ref(), &[], Some(keys))?;
+    if let (Waited::Detached, Some(inner)) = (waited, inner) {
+        background(&[inner.as_raw_fd()], move || {
+            drain(&inner);
+            0
+        })?;
+    }
+    Ok(waited)
+}
+
+/// Reads and drops what a terminal shows until no process has its other side open.
+fn drain(terminal: &OwnedFd) {
+    let mut buffer = [0_u8; 8192];
+    loop {
+        match rustix::io::read(terminal, &mut buffer) {
+            Ok(1..) | Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(terminal, PollFlags::IN)], None);
+            }
+            _ => return,
+        }
+    }
+}
+
+fn wait(
+    running: &mut Running,
+    foreground: &Foreground,
+    outer: Option<&RawTerminal>,
+    inner: Option<&OwnedFd>,
+    relayed: &[Relayed],
+    keys: Option<&Keys>,
+) -> Result<Waited> {
+    let mut relayed: Vec<&Relayed> = relayed.iter().collect();
+    if let (Some(outer), Some(inner)) = (outer, inner) {
         outer.copy_size(inner);
     }
-    let mut relay = inner.as_ref().zip(outer).map(|(inner, outer)| Relay::new(inner, outer));
+    let mut relay = inner.zip(outer).map(|(inner, outer)| Relay::new(inner, outer, keys));
     let waiting = |errno| Error::system("wait", "for the process", errno);
     loop {
         let ended = {
-            let mut fds = vec![PollFd::new(&running, PollFlags::IN), PollFd::new(foreground, PollFlags::IN)];
+            let mut fds = vec![PollFd::new(&*running, PollFlags::IN), PollFd::new(foreground, PollFlags::IN)];
             fds.extend(relay.iter().flat_map(Relay::interests));
             fds.extend(relayed.iter().map(|relayed| PollFd::new(&relayed.from, PollFlags::IN)));
             match poll(&mut fds, None) {
@@ -139,9 +205,12 @@ pub fn foreground(
             };
             !fds[0].revents().is_empty()
         };
-        pass_on(foreground, &running, outer, inner.as_ref());
+        pass_on(foreground, running, outer, inner);
         if let Some(relay) = &mut relay {
             relay.turn();
+            if !ended && relay.is_left() {
+                return Ok(Waited::Detached);
+            }
         }
         relayed.retain(|relayed| !relayed.turn());
         if ended {
@@ -149,9 +218,9 @@ pub fn foreground(
                 relay.finish();
             }
             let status = running.wait();
-            // Its last output, written between the two looks.
+            // The last output may have been written after it was last read.
             relayed.retain(|relayed| !relayed.turn());
-            return status;
+            return status.map(Waited::Ended);
         }
     }
 }
@@ -161,13 +230,13 @@ fn pass_on(foreground: &Foreground, running: &Running, outer: Option<&RawTermina
         match (signal, outer, inner) {
             // Setting the size notifies the programs on the other side.
             (rustix::process::Signal::WINCH, Some(outer), Some(inner)) => outer.copy_size(inner),
-            // It may have ended just now.
+            // The process may have just ended.
             _ => drop(pidfd_send_signal(running, signal)),
         }
     }
 }
 
-/// A buffer between a terminal and our side of it. Neither side may block the other.
+/// Copies between the caller's terminal and the container's. Neither side may block the other.
 struct Relay<'a> {
     typed: Option<Pump<'a>>,
     shown: Pump<'a>,
@@ -177,23 +246,33 @@ struct Pump<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     held: Vec<u8>,
-    /// The end was reached.
+    /// Whether the end was reached.
     closed: bool,
+    /// Looks for the detach keys.
+    watch: Option<KeyWatch<'a>>,
+    /// Whether they were typed.
+    left: bool,
 }
 
-/// How much is written at once: a pipe that is ready accepts this much (pipe(7), PIPE_BUF).
+/// How many bytes are written at once: a pipe that is ready accepts this many (pipe(7), PIPE_BUF).
 const AT_ONCE: usize = 4096;
 
 impl<'a> Relay<'a> {
-    fn new(inner: &'a OwnedFd, outer: &'a RawTerminal) -> Self {
+    fn new(inner: &'a OwnedFd, outer: &'a RawTerminal, keys: Option<&'a Keys>) -> Self {
         sys::set_nonblocking(inner);
         let inner = inner.as_fd();
-        let pump = |from, to| Pump { from, to, held: Vec::new(), closed: false };
-        Self { typed: outer.typed().map(|typed| pump(typed, inner)), shown: pump(inner, outer.shown()) }
+        let pump = |from, to, watch| Pump { from, to, held: Vec::new(), closed: false, watch, left: false };
+        let typed = outer.typed().map(|typed| pump(typed, inner, keys.map(KeyWatch::new)));
+        Self { typed, shown: pump(inner, outer.shown(), None) }
     }
 
     fn interests(&self) -> Vec<PollFd<'a>> {
         self.typed.iter().chain([&self.shown]).filter_map(Pump::interest).collect()
+    }
+
+    /// Whether the detach keys were typed.
+    fn is_left(&self) -> bool {
+        self.typed.as_ref().is_some_and(|typed| typed.left)
     }
 
     fn turn(&mut self) {
@@ -201,7 +280,7 @@ impl<'a> Relay<'a> {
         self.shown.turn();
     }
 
-    /// The remaining output of the ended process.
+    /// Passes on the remaining output of the ended process.
     fn finish(&mut self) {
         for _ in 0..1024 {
             self.shown.turn();
@@ -219,6 +298,15 @@ fn ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
 }
 
 impl<'a> Pump<'a> {
+    /// Holds bytes until they are written. After the detach keys, nothing more is read.
+    fn take(&mut self, bytes: &[u8]) {
+        match self.watch.as_mut().map(|watch| watch.pass(bytes)) {
+            None => self.held.extend_from_slice(bytes),
+            Some(Some(passed)) => self.held.extend(passed),
+            Some(None) => (self.left, self.closed) = (true, true),
+        }
+    }
+
     fn interest(&self) -> Option<PollFd<'a>> {
         match (self.held.is_empty(), self.closed) {
             (false, _) => Some(PollFd::from_borrowed_fd(self.to, PollFlags::OUT)),
@@ -236,7 +324,7 @@ impl<'a> Pump<'a> {
             match rustix::io::read(self.from, &mut buffer) {
                 // EIO: no process has the other side of the terminal open.
                 Ok(0) | Err(Errno::IO) => self.closed = true,
-                Ok(length) => self.held.extend_from_slice(&buffer[..length]),
+                Ok(length) => self.take(&buffer[..length]),
                 Err(_) => return,
             }
         }
@@ -244,7 +332,7 @@ impl<'a> Pump<'a> {
             match rustix::io::write(self.to, &self.held[..self.held.len().min(AT_ONCE)]) {
                 Ok(length) => drop(self.held.drain(..length)),
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                // The reader has gone, and the container continues.
+                // The reader is gone, and the container continues.
                 Err(_) => self.held.clear(),
             }
         }

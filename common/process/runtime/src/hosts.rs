@@ -7,19 +7,19 @@ use std::{
     str::FromStr,
 };
 
-/// A name for an address, as `--add-host` takes it: `NAME:ADDRESS`, `NAME=ADDRESS`, `NAME:host-gateway`. An IPv6 address may have
-/// brackets.
+/// A name for an address, as `--add-host` takes it: `NAME:ADDRESS`, `NAME=ADDRESS` or `NAME:host-gateway`. An
+/// IPv6 address may have brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The name.
     pub name: String,
-    /// The address; none for that of the host, as the container reaches it.
+    /// The address; none for the host's address, as the container reaches it.
     pub address: Option<IpAddr>,
 }
 
 impl Entry {
-    /// The entry, where the host has the address `gateway`. A container in the host's network reaches it by its loopback
-    /// interface.
+    /// The address and the name, where `gateway` is the host's address. Without a gateway the container is in
+    /// the host's network, and reaches the host by its loopback interface.
     pub fn with(&self, gateway: Option<IpAddr>) -> (IpAddr, String) {
         let host = gateway.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         (self.address.unwrap_or(host), self.name.clone())
@@ -45,12 +45,12 @@ impl FromStr for Entry {
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
                          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
-/// For a network of its own: the names of its loopback interface, and these addresses with their names.
+/// The file for a network of its own: the names of its loopback interface, and the entries.
 pub fn of_own<A: Display, N: Display>(entries: impl IntoIterator<Item = (A, N)>) -> String {
     with(LOCALHOST.to_owned(), entries)
 }
 
-/// For the host's network: the host's own file, and these addresses with their names.
+/// The file for the host's network: the host's own file, and the entries.
 pub fn of_host<A: Display, N: Display>(entries: impl IntoIterator<Item = (A, N)>) -> String {
     with(fs::read_to_string("/etc/hosts").unwrap_or_else(|_| LOCALHOST.to_owned()), entries)
 }

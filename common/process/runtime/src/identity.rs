@@ -1,4 +1,4 @@
-//! Which process a pid means, because pids are reused.
+//! Tells which process a pid means, because pids are reused.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{Error, Stat, error::Result, stat};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
-    /// Its pid on the host; 0 before it was started.
+    /// Its pid on the host; 0 before it is started.
     pub pid: i32,
     /// Its start time in clock ticks since boot (proc(5), field 22 of /proc/pid/stat).
     pub start_time: u64,
@@ -39,26 +39,33 @@ impl Identity {
         Ok(Self { pid, start_time })
     }
 
-    /// The time from the boot of the machine to its start.
+    /// The time from the boot of the machine to the start of the process.
     pub fn since_boot(&self) -> Duration {
         stat::ticks(self.start_time)
     }
 
-    /// The pid of its parent; none if it is gone.
+    /// Its `/proc/pid/stat`; none if the process is gone.
+    ///
+    /// # Errors
+    /// When it cannot be read, for example without free descriptors.
+    pub fn stat(&self) -> Result<Option<Stat>> {
+        Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time))
+    }
+
+    /// The pid of its parent; none if the process is gone.
     ///
     /// # Errors
     /// When this cannot be determined.
     pub(crate) fn parent(&self) -> Result<Option<i32>> {
-        Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time).map(|stat| stat.parent))
+        Ok(self.stat()?.map(|stat| stat.parent))
     }
 
-    /// Whether it executes a program of its own: it is more than a fork of its parent. That holds also when it has ended
-    /// meanwhile, until it is reaped.
+    /// Whether the process has executed a program of its own ([`Stat::has_executed`]); false if it is gone.
     ///
     /// # Errors
     /// When this cannot be determined.
     pub(crate) fn has_executed(&self) -> Result<bool> {
-        Ok(Stat::of(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time && stat.has_executed))
+        Ok(self.stat()?.is_some_and(|stat| stat.has_executed))
     }
 
     /// Opens the process; none if it is gone. A process that has ended and waits to be reaped still exists.
@@ -71,25 +78,26 @@ impl Identity {
             return Ok(None);
         };
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
-            // EINVAL: the pid is now a thread's.
+            // EINVAL: the pid now belongs to a thread.
             Err(Errno::INVAL) => return Ok(None),
             Err(errno) if is_gone(&errno) => return Ok(None),
             result => result.map_err(Error::at("open", format_args!("process {pid}")))?,
         };
         // Checked after it was opened: if it matches now, it matched then.
-        Ok(Stat::of(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time).then_some(process))
+        Ok(self.stat()?.map(|_| process))
     }
 
-    /// Whether it is running: it exists and is not a zombie.
+    /// Whether the process is running: it exists and has not ended. Its first thread may have ended before
+    /// the others.
     ///
     /// # Errors
-    /// When this cannot be determined: without free descriptors, for example, it is unknown.
+    /// When this cannot be determined, for example without free descriptors.
     pub fn is_alive(&self) -> Result<bool> {
-        Ok(Stat::of(self.pid)?
-            .is_some_and(|stat| stat.start_time == self.start_time && !['Z', 'X'].contains(&stat.state)))
+        Ok(self.stat()?.is_some_and(|stat| !stat.has_ended()))
     }
 
-    /// Whether it is the first process of its own pid namespace: that of a container that shares none.
+    /// Whether the process is the first one of its own pid namespace, as in a container that does not share
+    /// one.
     ///
     /// # Errors
     /// When this cannot be determined.
@@ -102,11 +110,11 @@ impl Identity {
         Ok(pids.len() > 1 && pids.last() == Some(&"1"))
     }
 
-    /// Ends it and its whole pid namespace with SIGKILL; returns when it has ended. A missing process is fine. A
-    /// process that is not a container's is left alone.
+    /// Kills the process and its whole pid namespace with SIGKILL, and returns when it has ended. A missing
+    /// process is fine. A process that is not a container's is left alone.
     ///
     /// # Errors
-    /// When it may not be killed, or has not ended after ten seconds.
+    /// When the process may not be killed, or has not ended after ten seconds.
     pub fn kill(&self) -> Result<()> {
         let Some(process) = self.open()? else { return Ok(()) };
         if !self.is_alive()? || !self.is_first_of_namespace()? {
@@ -126,10 +134,10 @@ impl Identity {
     }
 }
 
-/// Waits until this process has ended, at most so long. Whether it has.
+/// Waits until the process has ended, but no longer than `within`. Returns whether it has ended.
 ///
 /// # Errors
-/// When it cannot be waited for.
+/// When the process cannot be waited for.
 pub fn ended(process: impl AsFd, within: Option<Duration>) -> std::result::Result<bool, Errno> {
     let patience = within.map(|within| Timespec {
         tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
@@ -146,6 +154,40 @@ pub fn ended(process: impl AsFd, within: Option<Duration>) -> std::result::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+
+    /// Python's first thread ends itself by a system call. Another thread goes on until its standard input
+    /// ends.
+    const LEADERLESS: &str = "import ctypes, os, sys, threading
+def stay():
+    while open(f'/proc/self/stat').read().split()[2] != 'Z': pass
+    os.write(1, b'ready\\n'); os.read(0, 1); os._exit(0)
+threading.Thread(target=stay).start()
+ctypes.CDLL(None).syscall({'x86_64': 60}.get(os.uname().machine, 93), 0)";
+
+    #[test]
+    fn a_process_lives_while_any_of_its_threads_does() {
+        let mut child = Command::new("python3")
+            .args(["-c", LEADERLESS])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let identity = Identity::of(child.id() as i32).unwrap();
+        let state = Stat::of(identity.pid).unwrap().unwrap().state;
+        let alive = identity.is_alive().unwrap();
+        let process = identity.open().unwrap().unwrap();
+        drop(child.stdin.take());
+        assert!(ended(process, Some(Duration::from_secs(60))).unwrap());
+        let after = identity.is_alive().unwrap();
+        child.wait().unwrap();
+        assert_eq!((line.as_str(), state, alive, after), ("ready\n", 'Z', true, false));
+    }
 
     #[test]
     fn a_pid_with_another_start_time_is_another_process() {
@@ -154,7 +196,7 @@ mod tests {
         let other = Identity { start_time: own.start_time + 1, ..own };
         assert!(!other.is_alive().unwrap() && other.open().unwrap().is_none());
         other.kill().unwrap();
-        // Not the first of a pid namespace: a document must not end it.
+        // The process is not the first of a pid namespace, so a document must not end it.
         own.kill().unwrap();
         assert!(Identity { pid: 0, start_time: 0 }.open().unwrap().is_none());
         assert!(Identity { pid: -1, start_time: 0 }.open().unwrap().is_none());

@@ -1,4 +1,4 @@
-//! A network namespace with nothing in it but `lo`, which knows afterwards whether somebody looked for more.
+//! A network namespace with nothing but `lo`. It shows afterwards whether a process tried to reach more.
 
 use std::{fs::File, os::fd::AsRawFd, path::PathBuf, thread};
 
@@ -6,20 +6,20 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::{Error, error::Result, sys};
 
-/// Such a namespace. It ends with its last process, and with this.
+/// A network namespace with nothing but `lo`. It ends with its last process and with this value.
 #[derive(Debug)]
 pub struct Isolated {
     namespace: File,
 }
 
-/// The namespaces of the calling thread, which has left those of its process.
+/// The network namespace of the calling thread, which may not be its process's.
 const OWN: &str = "/proc/thread-self/ns/net";
 
 impl Isolated {
-    /// Makes one. The calling process has a second thread for a moment.
+    /// Makes a namespace. The calling process has a second thread for a moment.
     ///
     /// # Errors
-    /// When the system makes none.
+    /// When the system cannot make one.
     pub fn new() -> Result<Self> {
         aside(|| {
             sys::unshare(UnshareFlags::NEWNET).map_err(Error::at("create", "network namespace"))?;
@@ -29,13 +29,13 @@ impl Isolated {
         })
     }
 
-    /// A path of it, as long as this lives.
+    /// A path of the namespace, valid as long as this value lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.namespace.as_raw_fd()))
     }
 
-    /// Whether a process in it tried to reach something that is not there: an address without a route, or a server on `lo`
-    /// by UDP, as a name server of the host's. False where that cannot be found out.
+    /// Whether a process in the namespace tried to reach something that is not there: an address without a
+    /// route, or a UDP server on `lo`, such as the host's name server. False if this cannot be determined.
     pub fn was_too_small(&self) -> bool {
         let counters = aside(|| {
             move_into_link_name_space(
@@ -51,7 +51,8 @@ impl Isolated {
     }
 }
 
-/// Does `work` on a thread that ends with it, and with the namespaces that it is in.
+/// Runs `work` on a thread of its own. The thread ends with it, and so leaves the namespaces that it has
+/// entered.
 pub(crate) fn aside<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().spawn_scoped(scope, work);

@@ -15,9 +15,11 @@
 mod error;
 mod explain;
 mod foreground;
+pub mod hooks;
 pub mod hosts;
 mod identity;
 mod isolated;
+mod keys;
 mod launch;
 mod operation;
 pub mod resolv_conf;
@@ -31,13 +33,18 @@ pub mod user;
 
 pub use error::Error;
 pub use explain::explain;
-pub use foreground::{Foreground, Relayed, foreground};
+pub use foreground::{Foreground, Relayed, Waited, foreground, foreground_or_detached};
+pub use hooks::HookState;
 pub use identity::{Identity, ended};
 pub use isolated::Isolated;
-pub use launch::{Running, Started, Stdio, Streams, device_rules, join, run, start};
+pub use keys::{KeyWatch, Keys};
+pub use launch::{
+    Contained, Created, Handed, Running, StartSocket, Started, Stdio, Streams, begin, create, device_rules,
+    has_apparmor, is_own_namespace, join, join_contained, run, start,
+};
 pub use operation::ProcessOperation;
 pub use signal::StopSignal;
 pub use stat::Stat;
 pub use supervise::{Supervised, background, supervise};
-pub use sys::{inherited, set_nonblocking, settle_memory, status_of};
+pub use sys::{inherited, set_nonblocking, settle_memory, status_of, was_inherited};
 pub use terminal::{RawTerminal, Terminal, resize};

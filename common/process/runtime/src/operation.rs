@@ -16,22 +16,22 @@ pub struct ProcessOperation {
         deserialize_with = "crate::spec::recorded::deserialize"
     )]
     pub spec: Box<Spec>,
-    /// The destination of its output; by default the caller's.
+    /// The file for its output; by default the output is the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
-    /// How many bytes of output the log may have before it is rotated; unlimited by default.
+    /// The size of the log, in bytes, at which it is rotated; unlimited by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit: Option<u64>,
-    /// Whether its input stays open, for somebody who attaches to it.
+    /// Whether its input stays open, for a client that attaches to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interactive: bool,
-    /// Its identity, after the start.
+    /// Its identity after the start.
     #[serde(flatten)]
     pub identity: Identity,
 }
 
 impl ProcessOperation {
-    /// A process that was not started yet.
+    /// A process that has not been started.
     pub fn new(spec: Spec, log: Option<PathBuf>) -> Self {
         Self {
             spec: Box::new(spec),
@@ -48,7 +48,7 @@ impl operation::Operation for ProcessOperation {
         explain(&self.spec)
     }
 
-    /// A process that has ended has done its work: who starts it is `ns-exec`, and `container-start` after that.
+    /// Always fails: only `ns-exec` starts a process, and `container-start` starts it again.
     fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
         let what = format!("process {} has ended", self.identity.pid);
         Err(operation::Error::new("", what, "start the container again").with_hint("container-start does"))
@@ -57,13 +57,13 @@ impl operation::Operation for ProcessOperation {
     fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
         let cgroup = self.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
         match cgroup {
-            // Its pid namespace has processes of others.
+            // The pid namespace also has processes of others.
             Some(path) if !is_first_of_pids(&self.spec) => cgroup::end(path),
             _ => Ok(self.identity.kill()?),
         }
     }
 
-    /// One that was not started is as it is on record.
+    /// A process that was not started counts as present.
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
         Ok(match self.identity.pid == 0 || self.identity.is_alive()? {
             true => Condition::Present,

@@ -2,32 +2,33 @@
 
 use std::{fs, net::IpAddr, path::Path};
 
-/// Docker's servers for a host without a name server that a container could reach.
+/// Docker's name servers, for a host without a name server that a container can reach.
 const PUBLIC_SERVERS: &str = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
 
-/// For the host's network: the host's own file.
+/// The file for the host's network: the host's own file.
 pub fn of_host() -> String {
     fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
 }
 
-/// For a network of its own, `connected` to others or not: the host's servers, except for those on its loopback interface.
+/// The file for a network of its own: the host's, without name servers on its loopback interface. If none is
+/// left and the network is `connected` to others, public name servers are added.
 pub fn of_own(connected: bool) -> String {
     reachable(&behind(of_host()), connected)
 }
 
-/// What replaces the host's settings; nothing where it is empty.
+/// Settings that replace the host's. An empty list replaces nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Addresses of name servers.
     pub servers: Vec<IpAddr>,
-    /// Domains in which names are looked for; `.` alone for none.
+    /// Domains in which names are searched; `.` alone for none.
     pub search: Vec<String>,
     /// Options such as `ndots:2`.
     pub options: Vec<String>,
 }
 
 impl Settings {
-    /// The text with these settings instead of its own.
+    /// Replaces the settings in `text`.
     pub fn replace(&self, text: String) -> String {
         let mut kept: Vec<String> = text.lines().map(str::to_owned).collect();
         let mut drop = |keys: &[&str]| {
@@ -53,7 +54,7 @@ impl Settings {
     }
 }
 
-/// Containers cannot reach systemd-resolved; its own file has the servers that it uses.
+/// Containers cannot reach systemd-resolved. Its own file has the name servers that it uses.
 fn behind(text: String) -> String {
     if servers(&text).next().is_some() && servers(&text).all(|server| server == "127.0.0.53") {
         return fs::read_to_string(Path::new("/run/systemd/resolve/resolv.conf")).unwrap_or(text);
@@ -65,7 +66,7 @@ fn servers(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim)
 }
 
-/// Without name servers on the host's loopback interface, because the container has another one.
+/// Removes name servers on loopback addresses, because the container has another loopback interface.
 fn reachable(host: &str, connected: bool) -> String {
     let local = |line: &&str| {
         let server = line.trim().strip_prefix("nameserver").map(str::trim).unwrap_or_default();

@@ -28,7 +28,7 @@ impl Default for StopSignal {
 impl FromStr for StopSignal {
     type Err = String;
 
-    /// `SIGTERM`, `term`, `15`, `RTMIN+3`.
+    /// Parses a name or a number: `SIGTERM`, `term`, `15`, `RTMIN+3`.
     fn from_str(text: &str) -> Result<Self, String> {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -71,10 +71,10 @@ impl fmt::Display for StopSignal {
 }
 
 impl StopSignal {
-    /// Sends it to a process (pidfd_open(2)).
+    /// Sends the signal to a process (pidfd_open(2)).
     ///
     /// # Errors
-    /// When the process has ended, or is somebody else's.
+    /// When the process has ended, or belongs to another user.
     pub fn send(self, process: impl AsFd) -> Result<(), Errno> {
         pidfd_send_signal(process, sys::signal(self.0))
     }

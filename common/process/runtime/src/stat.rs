@@ -5,30 +5,31 @@ use operation::unless_gone;
 
 use crate::{Error, error::Result};
 
-/// What `/proc/pid/stat` says of a process: its name, and a line of numbers (proc(5)).
+/// The content of `/proc/pid/stat`: the name of a process, and a line of numbers (proc(5)).
 #[derive(Debug)]
 pub struct Stat {
-    /// The name of its program, of which the kernel keeps 15 bytes.
+    /// The name of its program; the kernel keeps 15 bytes.
     pub name: String,
-    /// Its state, a letter.
+    /// Its state, as a letter.
     pub state: char,
     /// The pid of its parent.
     pub parent: i32,
-    /// When it was started, in clock ticks since boot.
+    /// Its start time, in clock ticks since boot.
     pub start_time: u64,
-    /// Whether it executes a program of its own, and is no mere fork.
-    pub(crate) has_executed: bool,
-    /// The third field, and those behind it.
+    /// Whether it has executed a program of its own since it was forked, and is more than a fork of its parent.
+    /// This stays true after its end, until it is reaped.
+    pub has_executed: bool,
+    /// The third field, and all fields behind it.
     fields: String,
 }
 
 impl Stat {
-    /// That of the process `pid`; none if it is gone.
+    /// Reads the file of the process `pid`; none if the process is gone.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn of(pid: i32) -> Result<Option<Self>> {
-        // Fifty numbers and a name: read at once, as the kernel gives it.
+        // The kernel gives the fifty numbers and the name in one read.
         let mut text = [0; 2048];
         let path = format!("/proc/{pid}/stat");
         let length = fs::File::open(&path).and_then(|mut file| file.read(&mut text));
@@ -56,18 +57,25 @@ impl Stat {
         })
     }
 
-    /// The number with this place in proc(5), which counts from 1; none for what is not there, is no number, or is negative.
+    /// The number at this place in proc(5), which counts from 1. None if the field is missing, negative or
+    /// not a number.
     pub fn number(&self, place: usize) -> Option<u64> {
         number(&self.fields, place)
     }
 
-    /// The processor time that it has used.
+    /// Whether all its threads have ended. Until then the first thread, whose state this is, may wait for the
+    /// others as a zombie (proc(5), `num_threads`).
+    pub fn has_ended(&self) -> bool {
+        ['Z', 'X'].contains(&self.state) && self.number(20).is_none_or(|threads| threads <= 1)
+    }
+
+    /// The processor time that the process has used.
     pub fn processor_time(&self) -> Duration {
         // utime and stime
         ticks([14, 15].into_iter().filter_map(|place| self.number(place)).sum())
     }
 
-    /// The memory that it has at hand, in bytes.
+    /// The resident memory of the process, in bytes.
     pub fn resident_memory(&self) -> u64 {
         self.number(24).unwrap_or_default() * constant(SysconfVar::PAGE_SIZE).unwrap_or(4096)
     }
@@ -80,7 +88,7 @@ fn number(fields: &str, place: usize) -> Option<u64> {
     fields.split_ascii_whitespace().nth(place.checked_sub(3)?)?.parse().ok()
 }
 
-/// So many clock ticks, in which the kernel tells times.
+/// Converts clock ticks, in which the kernel counts time.
 pub(crate) fn ticks(number: u64) -> Duration {
     Duration::from_millis(number * 1000 / constant(SysconfVar::CLK_TCK).unwrap_or(100))
 }

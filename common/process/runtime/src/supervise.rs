@@ -1,4 +1,5 @@
-//! A process in the background. A supervisor stays as its parent; what it does there is up to its caller (`monitor`).
+//! Starts a process in the background. A supervisor stays as its parent; the caller decides what it does
+//! there (`monitor`).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -6,6 +7,7 @@ use oci_spec::runtime::Spec;
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
+    pipe::{PipeFlags, pipe_with},
 };
 
 use crate::{
@@ -15,16 +17,17 @@ use crate::{
     start, sys,
 };
 
-/// A process that a supervisor has forked, waiting before its command. If this is dropped, both end.
+/// A process that a supervisor has forked. It waits before its command. If this value is dropped, both end.
 #[derive(Debug)]
 pub struct Supervised {
     identity: Identity,
     channel: Channel,
 }
 
-/// Forks a supervisor in a new session, without terminal, current directory or open files of the caller, but for `kept` and
-/// those of `streams`. It starts `spec` with these streams. Once the process is released and executes its command, the
-/// supervisor calls `stay` with it, has no descriptors but `kept`, and ends when that returns.
+/// Forks a supervisor in a new session, without the caller's terminal, current directory and open files,
+/// except for `kept` and `streams`. It starts `spec` with these streams. Once the process is released and
+/// executes its command, the supervisor closes all descriptors but `kept` and those of the process, calls
+/// `stay` with the process, and ends when that returns.
 ///
 /// # Errors
 /// As [`start`].
@@ -43,12 +46,12 @@ pub fn supervise(
         .collect();
     background(&outer, || {
         match begin(spec, streams, &inside) {
-            // The caller has gone.
+            // The caller is gone.
             Ok(None) => 125,
             Ok(Some(running)) => {
                 if let Err(error) = inside.ready() {
-                    // The caller must not leave a process that it takes for one that never ran. It sees our end, if this does
-                    // not arrive either.
+                    // The caller would take this process for one that never ran, so the process must not
+                    // stay. If the error does not arrive either, the caller sees the end of this supervisor.
                     running.kill();
                     inside.fail(&error);
                     return 125;
@@ -72,23 +75,28 @@ pub fn supervise(
     }
 }
 
-/// Forks a process in a new session, without terminal, current directory or open files of the caller, but for `kept`. It calls
-/// `body`, ends when that returns, and has its result as exit status.
+/// Forks a process in a new session, without the caller's terminal, current directory and open files, except
+/// for `kept`. It calls `body`, and ends with the result as its exit status.
 ///
 /// # Errors
-/// When it cannot be forked.
+/// When the process cannot be forked.
 pub fn background(kept: &[RawFd], body: impl FnOnce() -> u8) -> Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
         .map_err(Error::at("open", "\"/dev/null\""))?;
-    let mut kept = [kept, &[null.as_raw_fd()]].concat();
-    sys::fork(|| {
+    let (has_left, leaves) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create", "pipe"))?;
+    let mut kept = [kept, &[null.as_raw_fd(), leaves.as_raw_fd()]].concat();
+    sys::fork(move || {
         sys::close_others(&mut kept);
-        match detach(&null) {
+        let detached = detach(&null);
+        drop(leaves);
+        match detached {
             Ok(()) => body(),
             Err(error) => error.status(),
         }
     })
     .map_err(Error::at("fork", ""))?;
+    // The caller's end may close its terminal, whose signal must not reach the new process any more.
+    while rustix::io::read(&has_left, &mut [0_u8; 1]) == Err(Errno::INTR) {}
     Ok(())
 }
 
@@ -100,9 +108,10 @@ fn detach(null: &OwnedFd) -> Result<()> {
         rustix::stdio::dup2_stdout(null)?;
         rustix::stdio::dup2_stderr(null)?;
         sys::reset_signals()?;
-        // It outlives the caller, whose arguments may hold secrets. What it still needs it has in variables.
+        // This process outlives the caller, whose arguments may hold secrets. It has what it still needs in
+        // variables.
         let _ = sys::forget_arguments();
-        // The log may be a pipe, and its reader may go.
+        // The log may be a pipe whose reader goes away.
         sys::ignore_broken_pipes()
     };
     detach().map_err(Error::at::<Errno>("detach", "from the caller"))
@@ -125,11 +134,12 @@ impl Supervised {
         self.identity
     }
 
-    /// Lets it execute its command; returns as soon as it does, with warnings about things that failed but did not
-    /// matter enough.
+    /// Lets the process execute its command. Returns as soon as it does, with warnings about failures that
+    /// did not stop it.
     ///
     /// # Errors
-    /// The error, with the exit status of a shell: 125, 126 or 127. The process has ended then.
+    /// When the command is not executed: the error, with the exit status 125, 126 or 127, as of a shell. The
+    /// process has ended then.
     pub fn release(self) -> Result<Vec<String>> {
         self.channel.ready()?;
         let mut warnings = Vec::new();

@@ -10,16 +10,16 @@ use rustix::{
 
 use crate::{Error, error::Result};
 
-/// The caller's side of a container's terminal: the source of its input, and the destination of its output. Neither has
-/// to be a terminal.
+/// The caller's side of a container's terminal: where its input comes from, and where its output goes.
+/// Neither has to be a terminal.
 #[derive(Debug)]
 pub struct Terminal {
     typed: Option<OwnedFd>,
     shown: OwnedFd,
 }
 
-/// The same with the input in raw mode, if it is a terminal: every key goes to the other side. Dropping it restores the
-/// mode.
+/// A [`Terminal`] whose input is in raw mode, if it is a terminal: every key goes to the container. Dropping
+/// it restores the mode.
 #[derive(Debug)]
 pub struct RawTerminal {
     terminal: Terminal,
@@ -31,7 +31,7 @@ impl Terminal {
     /// terminal of the session, if there is one.
     ///
     /// # Errors
-    /// With `stdin`, when that is not a terminal; when standard output is closed.
+    /// With `stdin`, when standard input is not a terminal; when standard output is closed.
     pub fn open(stdin: bool) -> Result<Self> {
         let shown =
             fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(Error::at("open", "standard output"))?;
@@ -53,7 +53,7 @@ impl Terminal {
         sides.find_map(|side| tcgetwinsize(side).ok()).map(|size| (size.ws_col, size.ws_row))
     }
 
-    /// Puts it into raw mode.
+    /// Puts the input into raw mode.
     ///
     /// # Errors
     /// When the terminal is gone.
@@ -97,7 +97,7 @@ impl RawTerminal {
     }
 }
 
-/// Gives a terminal a size. One whose size cannot be set works all the same.
+/// Sets the size of a terminal. Errors are ignored: a terminal works without a size.
 pub fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let _ = tcsetwinsize(terminal, size);

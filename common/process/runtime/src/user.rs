@@ -1,5 +1,5 @@
-//! Users and groups from the container's own `/etc/passwd` and `/etc/group`. These are not trusted: they are opened
-//! inside its root, read up to a limit, and need not be well-formed.
+//! Users and groups from the container's own `/etc/passwd` and `/etc/group`. These files are not trusted:
+//! they are opened inside its root, read up to a limit, and need not be well-formed.
 
 use std::{
     fs::File,
@@ -21,9 +21,9 @@ const MOST: u64 = 16 << 20;
 /// A user, in the form that a process needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The user's number.
+    /// The user id.
     pub uid: u32,
-    /// The group's number.
+    /// The group id.
     pub gid: u32,
     /// Supplementary groups, sorted, including `gid`. Without `gid`, a program with a set-group-id bit would run
     /// without that group, and could do what a file forbids the group (CVE-2022-36109).
@@ -48,11 +48,12 @@ pub enum Users {
     Rootfs,
     /// In another directory, which has the same `/etc`: a layer of a root file system that is not mounted yet.
     Directory(std::path::PathBuf),
-    /// Nowhere: numbers only.
+    /// Nowhere: only numbers are accepted.
     None,
 }
 
-/// Resolves `user` as [`resolve`] does, by the accounts of `users`. `groups`, names or numbers, are added to the user's.
+/// Resolves `user` as [`resolve`] does, with the accounts of `users`. `groups`, names or numbers, are added
+/// to the user's.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -73,9 +74,9 @@ pub fn resolve_by(users: &Users, rootfs: &Path, user: &str, groups: &[String]) -
     Ok(user)
 }
 
-/// Resolves `user`, as Docker's `USER` and `--user` write it (`name`, `uid`, `name:group`, `uid:gid`; empty for root),
-/// on the root file system `rootfs`. Digits are a number, which needs no entry. Where the group is not told, it is the account's, or 0,
-/// and the groups that list the account by name come along.
+/// Resolves `user` on the root file system `rootfs`. It has the form of Docker's `USER` and `--user`: `name`,
+/// `uid`, `name:group`, `uid:gid`, or empty for root. Digits are always a number, which needs no entry.
+/// Without a group, the user gets the account's group, or 0, and all groups that list the account by name.
 ///
 /// # Errors
 /// When a name has no entry, or a number is too large.
@@ -84,15 +85,24 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
     resolve_in(Some(&root), user)
 }
 
-/// Without a root there are no accounts.
+/// The highest user or group id that Docker and runc accept.
+const HIGHEST: u64 = i32::MAX as u64;
+
+/// Resolves a user. Without `root` there are no accounts.
 fn resolve_in(root: Option<&OwnedFd>, user: &str) -> Result<User, Error> {
     let (name, group) = match user.split_once(':') {
         Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),
         None => (user, None),
     };
     let name = if name.is_empty() { "0" } else { name };
+    for given in [Some(name), group].into_iter().flatten() {
+        if given.parse::<u64>().is_ok_and(|number| number > HIGHEST) {
+            return Err(Error::new(format_args!("user {user:?}: a number is from 0 to {HIGHEST}")));
+        }
+    }
     let number = id(name);
-    // Digits are a number, also where an account is named so: what runs must not depend on who wrote the image's list.
+    // Digits are a number even if an account has this name: what runs must not depend on who wrote the
+    // image's list.
     let account = match number {
         Some(uid) => find(root, "/etc/passwd", account, |account: &Account| account.uid == uid)?,
         None => match account_of(root, name)? {
@@ -138,15 +148,15 @@ fn resolve_group(root: Option<&OwnedFd>, group: &str) -> Result<u32, Error> {
     }
 }
 
-/// The numbers of the account with this name, and of its group, in the `/etc/passwd` below `root`.
+/// The ids of the account with this name, and of its group, in the `/etc/passwd` below `root`.
 ///
 /// # Errors
-/// When the file is there and cannot be read.
+/// When the file exists and cannot be read.
 pub fn account_named(root: &OwnedFd, name: &str) -> Result<Option<(u32, u32)>, Error> {
     Ok(account_of(Some(root), name)?.map(|account| (account.uid, account.gid)))
 }
 
-/// The number of the group with this name, in the `/etc/group` below `root`.
+/// The id of the group with this name, in the `/etc/group` below `root`.
 ///
 /// # Errors
 /// As [`account_named`].
@@ -158,13 +168,20 @@ fn account_of(root: Option<&OwnedFd>, name: &str) -> Result<Option<Account>, Err
     find(root, "/etc/passwd", account, |account: &Account| account.name == name)
 }
 
+/// The home directory of the user with this id; `/` if it is unknown.
+pub(crate) fn home(root: &OwnedFd, uid: u32) -> String {
+    let account = find(Some(root), "/etc/passwd", account, |account| account.uid == uid);
+    let home = account.ok().flatten().map(|account| account.home).unwrap_or_default();
+    if home.is_empty() { "/".to_owned() } else { home }
+}
+
 fn group_of_name(root: Option<&OwnedFd>, name: &str) -> Result<Option<u32>, Error> {
     let entry = find(root, "/etc/group", group_entry, |(entry, _): &(String, u32)| entry == name)?;
     Ok(entry.map(|(_, gid)| gid))
 }
 
-/// A number that the kernel accepts. The highest is excluded: setresuid(2) and chown(2) take it as "unchanged", which
-/// is root.
+/// Parses an id that the kernel accepts. The highest id is excluded: setresuid(2) and chown(2) take it as
+/// "unchanged", which is root.
 pub fn id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
@@ -205,7 +222,7 @@ fn find<T>(
 fn visit(root: Option<&OwnedFd>, path: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Error> {
     let Some(root) = root else { return Ok(()) };
     let object = || format!("{path:?} of the container");
-    // Without waiting for the other end of a fifo.
+    // Do not wait for the other end of a FIFO.
     let file = match mount::resolve::open_in(
         root,
         Path::new(path),
@@ -271,12 +288,12 @@ mod tests {
             ("nobody", Err("find user \"nobody\" in /etc/passwd of the container: no such user")),
             ("root:nogroup", Err("find group \"nogroup\" in /etc/group of the container: no such group")),
             ("-1", Err("find user \"-1\" in /etc/passwd of the container: no such user")),
-            ("4294967294:4294967294", Ok(user(4_294_967_294, 4_294_967_294, &[4_294_967_294], "/"))),
-            ("4294967295", Err("find user \"4294967295\" in /etc/passwd of the container: no such user")),
+            ("2147483647:2147483647", Ok(user(2_147_483_647, 2_147_483_647, &[2_147_483_647], "/"))),
+            ("2147483648", Err("user \"2147483648\": a number is from 0 to 2147483647")),
             ("all", Err("find user \"all\" in /etc/passwd of the container: no such user")),
-            ("0:4294967295", Err("find group \"4294967295\" in /etc/group of the container: no such group")),
+            ("0:4294967295", Err("user \"0:4294967295\": a number is from 0 to 2147483647")),
             ("0:all", Err("find group \"all\" in /etc/group of the container: no such group")),
-            ("4294967296", Err("find user \"4294967296\" in /etc/passwd of the container: no such user")),
+            ("4294967296", Err("user \"4294967296\": a number is from 0 to 2147483647")),
         ] {
             let found = resolve(dir.path(), text).map_err(|error| error.to_string());
             assert_eq!(found, expected.map_err(str::to_owned), "{text:?}");

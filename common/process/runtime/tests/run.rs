@@ -15,7 +15,7 @@ use runtime::{
 };
 use testkit::wait_for;
 
-/// How long what has to come may take.
+/// How long to wait for something that must happen.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn rootfs() -> tempfile::TempDir {
@@ -45,7 +45,7 @@ fn overrides(rootfs: &Path, script: &str) -> Overrides {
     }
 }
 
-/// Exit status and what was written to standard output and standard error.
+/// The exit status, and the output on standard output and standard error.
 fn output(spec: &Spec) -> (i32, String) {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let out = Stdio::Fd(writer.as_fd());
@@ -273,7 +273,7 @@ fn joined_as_docker_exec_does() {
     assert_eq!(lines[4].split(':').next(), Some("net"));
 }
 
-/// A process may hold the namespaces of several containers, and others that are no container's.
+/// A process may hold the namespaces of several containers, and others that belong to no container.
 #[test]
 fn joined_is_the_one_that_is_named() {
     let rootfs = rootfs();

@@ -1,5 +1,5 @@
-//! Writes Docker's default policy for a container with these capabilities as a program of the kernel to standard output:
-//! the form that `bwrap --seccomp` and `prctl(PR_SET_SECCOMP)` take.
+//! Writes the kernel's program of Docker's default policy to standard output, for a container with these
+//! capabilities. `bwrap --seccomp` and `prctl(PR_SET_SECCOMP)` take this form.
 //!
 //! ```sh
 //! cargo run -p seccomp --example program CAP_CHOWN CAP_KILL > policy.bpf

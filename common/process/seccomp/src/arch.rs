@@ -1,4 +1,4 @@
-//! Architectures: how the kernel tells them, and the numbers of their system calls.
+//! Architectures: how the kernel identifies them, and the numbers of their system calls.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,8 @@ pub enum Arch {
 /// The bit that tells x32 from the other system calls of 64-bit x86 (`__X32_SYSCALL_BIT`).
 pub(crate) const X32_BIT: u32 = 0x4000_0000;
 
-/// Those that x32 has under another number than 64-bit x86 (arch/x86/entry/syscalls/syscall_64.tbl, "x32-specific").
+/// The system calls that have another number in x32 than in 64-bit x86
+/// (arch/x86/entry/syscalls/syscall_64.tbl, "x32-specific").
 const X32_OWN: [(&str, u32); 36] = [
     ("rt_sigaction", 512),
     ("rt_sigreturn", 513),
@@ -72,7 +73,7 @@ const X32_OWN: [(&str, u32); 36] = [
     ("pwritev2", 547),
 ];
 
-/// Those of 64-bit x86 that x32 does not have (the same file, ABI "64").
+/// The system calls of 64-bit x86 that x32 does not have (the same file, ABI "64").
 const X32_LACKS: [&str; 13] = [
     "_sysctl",
     "create_module",
@@ -89,7 +90,7 @@ const X32_LACKS: [&str; 13] = [
     "vserver",
 ];
 
-/// Collects the table of one architecture of the crate `syscalls`.
+/// Collects the table of one architecture from the crate `syscalls`.
 macro_rules! table {
     ($module:ident) => {
         syscalls::$module::Sysno::iter().map(|call| (call.name(), call.id() as u32)).collect()
@@ -97,7 +98,7 @@ macro_rules! table {
 }
 
 impl Arch {
-    /// Every one of them.
+    /// All architectures.
     pub(crate) const ALL: [Self; 9] = [
         Self::X86_64,
         Self::X86,
@@ -110,7 +111,7 @@ impl Arch {
         Self::Loongarch64,
     ];
 
-    /// The one that this program is built for.
+    /// The architecture that this program is built for.
     pub const NATIVE: Self = if cfg!(target_arch = "aarch64") {
         Self::Aarch64
     } else if cfg!(target_arch = "arm") {
@@ -129,7 +130,7 @@ impl Arch {
         Self::X86_64
     };
 
-    /// The architecture of an OCI policy; none where no machine that Stave runs on makes such calls.
+    /// The architecture of an OCI policy; none if no machine that Stave runs on makes its calls.
     pub(crate) fn of(arch: OciArch) -> Option<Self> {
         Some(match arch {
             OciArch::ScmpArchNative => Self::NATIVE,
@@ -160,7 +161,7 @@ impl Arch {
         }
     }
 
-    /// Its name in Docker's conditions on `arches`, which are Go's names.
+    /// Its name in Docker's conditions on `arches`, which use Go's names.
     pub fn docker_name(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
@@ -175,7 +176,7 @@ impl Arch {
         }
     }
 
-    /// What `struct seccomp_data` has as `arch`: `AUDIT_ARCH_*` of linux/audit.h.
+    /// The value of `arch` in `struct seccomp_data`: `AUDIT_ARCH_*` of linux/audit.h.
     pub(crate) fn audit(self) -> u32 {
         match self {
             Self::X86_64 | Self::X32 => 0xc000_003e,
@@ -217,8 +218,8 @@ impl Arch {
     }
 }
 
-/// The kernel's generic table for 64 bits (include/uapi/asm-generic/unistd.h): it has `newfstatat` as `fstatat`, and 403 to
-/// 423 are for 32 bits only.
+/// The kernel's generic table for 64 bits (include/uapi/asm-generic/unistd.h). It calls `newfstatat`
+/// `fstatat`, and the numbers 403 to 423 are for 32 bits only.
 fn generic(mut numbers: HashMap<&'static str, u32>) -> HashMap<&'static str, u32> {
     if let Some(number) = numbers.get("fstatat").copied() {
         numbers.entry("newfstatat").or_insert(number);

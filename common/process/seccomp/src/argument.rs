@@ -1,15 +1,15 @@
 //! Conditions on the arguments of a system call.
 //!
-//! The accumulator has 32 bits, an argument has 64: the upper half is compared first.
+//! The accumulator has 32 bits, but an argument has 64, so the upper half is compared first.
 
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Operator};
 
 use crate::instruction::{ARGUMENTS, Instruction, Test, and, end, jump, load};
 
-/// How wide the arguments of an architecture's system calls are.
+/// The width of the arguments of an architecture's system calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Width {
-    /// 32 bits: what is in the upper half is of nobody.
+    /// 32 bits: the upper half has no meaning.
     Half,
     /// 64 bits.
     Full,
@@ -20,21 +20,22 @@ pub(crate) enum Width {
 enum Leads {
     /// To the next instruction.
     On,
-    /// To what comes behind the whole condition: it holds.
+    /// Behind the whole condition: it holds.
     Holds,
-    /// To what comes behind the whole rule: it does not hold.
+    /// Behind the whole rule: it does not hold.
     Fails,
 }
 
-/// An instruction of a condition. Jumps are made once it is known how much comes behind.
+/// An instruction of a condition. Jumps are made once it is known how many instructions follow.
 enum Part {
     Plain(Instruction),
     Jump(Test, u32, Leads, Leads),
 }
 
-/// Ends the program with `action` where all of `conditions` hold, else goes on behind these instructions.
+/// Ends the program with `action` if all `conditions` hold. Otherwise the program continues behind these
+/// instructions.
 pub(crate) fn rule(conditions: &[LinuxSeccompArg], width: Width, action: u32) -> Vec<Instruction> {
-    // From the end, so that what comes behind an instruction is known when it is made.
+    // Begin at the end, so that the instructions behind a jump are known when it is made.
     let mut reversed = vec![end(action)];
     for condition in conditions.iter().rev() {
         let holds = reversed.len();
@@ -70,7 +71,7 @@ fn parts(condition: &LinuxSeccompArg, width: Width) -> Vec<Part> {
     let mut parts = Vec::new();
     match condition.op() {
         Operator::ScmpCmpMaskedEq => {
-            // OCI runtime-spec: `value` is the mask, `valueTwo` what is compared with.
+            // OCI runtime-spec: `value` is the mask, and `valueTwo` the value to compare with.
             let wanted = condition.value_two().unwrap_or_default();
             let mut half = |offset, mask, wanted| {
                 parts.extend([Plain(load(offset)), Plain(and(mask)), Jump(Test::Equal, wanted, On, Fails)]);

@@ -1,7 +1,8 @@
-//! From a policy to the kernel's program.
+//! Compiles a policy into the kernel's program.
 //!
-//! The program looks at the architecture, then finds the number by halving the range of numbers, then looks at the
-//! arguments. Neighbouring numbers with the same answer are one range, so a long list of allowed calls is short.
+//! The program checks the architecture, then finds the number of the system call by binary search, then
+//! checks the arguments. Neighbouring numbers with the same answer are one range, so a long list of allowed
+//! calls is short.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -17,33 +18,33 @@ use crate::{
     instruction::{ARCHITECTURE, Instruction, NUMBER, Test, branch, end, load},
 };
 
-/// The most instructions that the kernel takes (`BPF_MAXINSNS`).
-const MOST: usize = 4096;
+/// The highest number of instructions that the kernel accepts (`BPF_MAXINSNS`).
+pub(crate) const MOST: usize = 4096;
 
 /// A program that the kernel runs at each system call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    instructions: Vec<Instruction>,
-    flags: libc::c_ulong,
-    notifies: bool,
+    pub(crate) instructions: Vec<Instruction>,
+    pub(crate) flags: libc::c_ulong,
+    pub(crate) notifies: bool,
 }
 
-/// What the rules of one system call come to, on one architecture.
+/// The result of all rules for one system call, on one architecture.
 #[derive(Debug, Clone, Default)]
 struct Call {
-    /// The action of a rule without conditions. It counts over all others, as with libseccomp.
+    /// The action of a rule without conditions. It overrides all others, as with libseccomp.
     plain: Option<u32>,
-    /// Rules with conditions on arguments, in the order of the policy: the first one that holds counts.
+    /// Rules with conditions on arguments, in the order of the policy. The first one that holds counts.
     conditional: Vec<(Vec<LinuxSeccompArg>, u32)>,
 }
 
 impl Program {
     /// Compiles an OCI policy.
     ///
-    /// Rules as libseccomp and runc read them: a rule with the default action says nothing; two conditions on one
-    /// argument are two rules; names that an architecture does not have are passed over. A call that is newer than
-    /// every one that the policy names fails with ENOSYS instead of the default error, so that a C library falls back
-    /// to an older call.
+    /// Reads rules as libseccomp and runc do. A rule with the default action has no effect. Two conditions on
+    /// one argument are two rules. Names that an architecture does not have are ignored. A call that is newer
+    /// than every call in the policy fails with ENOSYS instead of the default error, so that a C library
+    /// falls back to an older call.
     ///
     /// # Errors
     /// See [`Error`].
@@ -67,17 +68,17 @@ impl Program {
         Ok(Self { instructions, flags: flags(policy, notifies), notifies })
     }
 
-    /// The instructions, as the kernel takes them.
+    /// The instructions, in the kernel's form.
     pub fn instructions(&self) -> &[Instruction] {
         &self.instructions
     }
 
-    /// How many instructions there are.
+    /// The number of instructions.
     pub fn length(&self) -> usize {
         self.instructions.len()
     }
 
-    /// `SECCOMP_FILTER_FLAG_*`.
+    /// The flags for seccomp(2): `SECCOMP_FILTER_FLAG_*`.
     pub fn flags(&self) -> libc::c_ulong {
         self.flags
     }
@@ -88,14 +89,14 @@ impl Program {
     }
 }
 
-/// The names in the policy that no architecture has: misspelt, or newer than this program.
+/// The names in the policy that no architecture has: they are misspelt, or newer than this program.
 pub fn unknown_names(policy: &LinuxSeccomp) -> Vec<String> {
     let known: HashSet<&str> = Arch::ALL.iter().flat_map(|arch| arch.numbers().into_keys()).collect();
     let names = policy.syscalls().iter().flatten().flat_map(LinuxSyscall::names);
     names.filter(|name| !known.contains(name.as_str())).cloned().collect()
 }
 
-/// The policy's architectures that this machine can have, its own first.
+/// The policy's architectures that this machine can have, with its own first.
 fn architectures(policy: &LinuxSeccomp) -> Result<Vec<Arch>, Error> {
     let Some(named) = policy.architectures().as_ref().filter(|named| !named.is_empty()) else {
         return Ok(vec![Arch::NATIVE]);
@@ -111,8 +112,8 @@ fn architectures(policy: &LinuxSeccomp) -> Result<Vec<Arch>, Error> {
     }
 }
 
-/// Chooses the block by the architecture, which is in the accumulator. Calls of another architecture end the thread, as
-/// with libseccomp: nothing is known about their numbers.
+/// Chooses the block by the architecture, which is in the accumulator. A call of another architecture kills
+/// the thread, as with libseccomp: nothing is known about its number.
 fn dispatch(blocks: &[(Arch, Vec<Instruction>)]) -> Vec<Instruction> {
     let of = |arch| blocks.iter().find(|(known, _)| *known == arch).map(|(_, block)| block.clone());
     let other = vec![end(libc::SECCOMP_RET_KILL_THREAD)];
@@ -121,7 +122,7 @@ fn dispatch(blocks: &[(Arch, Vec<Instruction>)]) -> Vec<Instruction> {
         let mut own = vec![load(NUMBER)];
         match arch {
             Arch::X86_64 => {
-                // A tracer sets -1 to skip a call; it is no call of x32.
+                // A tracer sets -1 to skip a call. This is not a call of x32.
                 let x32 = of(Arch::X32).unwrap_or_else(|| other.clone());
                 let x32 = branch(Test::Equal, u32::MAX, block.clone(), x32);
                 own.extend(branch(Test::AtLeast, X32_BIT, x32, block.clone()));
@@ -139,7 +140,7 @@ fn dispatch(blocks: &[(Arch, Vec<Instruction>)]) -> Vec<Instruction> {
     program
 }
 
-/// The calls of one architecture; the number is in the accumulator.
+/// The program for one architecture. The number of the system call is in the accumulator.
 fn block(
     arch: Arch,
     rules: &[LinuxSyscall],
@@ -160,13 +161,13 @@ fn block(
     }
     let denies = matches!(policy.default_action(), Action::ScmpActErrno);
     let newer = if denies && newest > 0 { libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32 } else { default };
-    // Each range of numbers by its first one, with what answers it.
+    // Each range is stored by its first number, with its answer.
     let mut ranges: Vec<(u32, Vec<Instruction>)> = vec![(0, vec![end(default)])];
     let mut push = |first, answer: Vec<Instruction>| match ranges.last() {
         Some((_, last)) if *last == answer => {}
         Some((start, _)) if *start == first => {
             ranges.pop();
-            // What is left may be the same as the one before.
+            // The rest may have the same answer as the range before.
             if ranges.last().is_none_or(|(_, last)| *last != answer) {
                 ranges.push((first, answer));
             }
@@ -179,13 +180,13 @@ fn block(
     }
     if newer != default {
         push(newest + 1, vec![end(newer)]);
-        // Not the number that a tracer sets to skip a call.
+        // Not for -1, which a tracer sets to skip a call.
         push(u32::MAX, vec![end(default)]);
     }
     Ok(search(&ranges))
 }
 
-/// Adds a rule to what is known of a call.
+/// Adds a rule to the result for a call.
 fn add(call: &mut Call, name: &str, rule: &LinuxSyscall, action: u32) -> Result<(), Error> {
     let conditions = rule.args().as_deref().unwrap_or_default();
     if let Some(wrong) = conditions.iter().find(|condition| condition.index() > 5) {
@@ -216,7 +217,7 @@ impl Call {
     }
 }
 
-/// Finds the range of the number by halving.
+/// Finds the range of the number by binary search.
 fn search(ranges: &[(u32, Vec<Instruction>)]) -> Vec<Instruction> {
     match ranges {
         [] => Vec::new(),
@@ -229,9 +230,9 @@ fn search(ranges: &[(u32, Vec<Instruction>)]) -> Vec<Instruction> {
     }
 }
 
-/// What the program returns to the kernel for an action.
+/// The value that the program returns to the kernel for an action.
 fn action(action: Action, errno: Option<u32>) -> Result<u32, Error> {
-    // runc's default where a rule has no number.
+    // runc's default for a rule without a number.
     let data = errno.unwrap_or(Errno::EPERM as u32);
     if data > 4095 && matches!(action, Action::ScmpActErrno) {
         return Err(Error::Errno(data));
@@ -257,7 +258,7 @@ fn flags(policy: &LinuxSeccomp, notifies: bool) -> libc::c_ulong {
     });
     let flags = named.fold(0, |all, flag| all | flag);
     match notifies {
-        // The two do not go together; the process that installs the program has one thread.
+        // The two flags exclude each other. The process that installs the program has one thread.
         true => (flags & !libc::SECCOMP_FILTER_FLAG_TSYNC) | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
         false => flags,
     }

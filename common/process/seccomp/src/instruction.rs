@@ -1,4 +1,5 @@
-//! Instructions of classic BPF, as the kernel takes them for seccomp (Documentation/userspace-api/seccomp_filter.rst).
+//! Instructions of classic BPF, in the kernel's form for seccomp
+//! (Documentation/userspace-api/seccomp_filter.rst).
 
 use nix::libc;
 
@@ -8,19 +9,34 @@ use nix::libc;
 pub struct Instruction {
     /// What to do.
     pub code: u16,
-    /// How many instructions to skip where a comparison holds.
+    /// How many instructions to skip if a comparison holds.
     pub jt: u8,
-    /// How many to skip where it does not.
+    /// How many instructions to skip if it does not hold.
     pub jf: u8,
     /// The operand.
     pub k: u32,
 }
 
-/// Where `struct seccomp_data` has the number of the system call.
+impl Instruction {
+    /// The length of an instruction.
+    pub(crate) const BYTES: usize = size_of::<Self>();
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let ([a, b], [c, d, e, f]) = (self.code.to_ne_bytes(), self.k.to_ne_bytes());
+        [a, b, self.jt, self.jf, c, d, e, f]
+    }
+
+    pub(crate) fn from_bytes([a, b, jt, jf, c, d, e, f]: &[u8; Self::BYTES]) -> Self {
+        let (code, k) = (u16::from_ne_bytes([*a, *b]), u32::from_ne_bytes([*c, *d, *e, *f]));
+        Self { code, jt: *jt, jf: *jf, k }
+    }
+}
+
+/// The offset of the system call's number in `struct seccomp_data`.
 pub(crate) const NUMBER: u32 = 0;
-/// Where it has the architecture.
+/// The offset of the architecture.
 pub(crate) const ARCHITECTURE: u32 = 4;
-/// Where it has the arguments, 8 bytes each.
+/// The offset of the arguments, 8 bytes each.
 pub(crate) const ARGUMENTS: u32 = 16;
 
 /// A comparison of the accumulator with a constant, both unsigned.
@@ -36,7 +52,7 @@ pub(crate) fn load(offset: u32) -> Instruction {
     plain(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
 
-/// Keeps those bits of the accumulator that are set in `mask`.
+/// Keeps the bits of the accumulator that are set in `mask`.
 pub(crate) fn and(mask: u32) -> Instruction {
     plain(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask)
 }
@@ -51,7 +67,7 @@ pub(crate) fn skip(count: usize) -> Instruction {
     plain(libc::BPF_JMP | libc::BPF_JA, u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// Skips `yes` instructions where the comparison holds, else `no`.
+/// Skips `yes` instructions if the comparison holds, otherwise `no`.
 pub(crate) fn jump(test: Test, constant: u32, yes: u8, no: u8) -> Instruction {
     let code = match test {
         Test::Equal => libc::BPF_JEQ,
@@ -61,14 +77,15 @@ pub(crate) fn jump(test: Test, constant: u32, yes: u8, no: u8) -> Instruction {
     Instruction { jt: yes, jf: no, ..plain(libc::BPF_JMP | libc::BPF_K | code, constant) }
 }
 
-/// `then` where the comparison holds, else `otherwise`. Both must end the program: nothing comes behind them.
+/// Runs `then` if the comparison holds, otherwise `otherwise`. Both must end the program, because nothing
+/// follows them.
 pub(crate) fn branch(
     test: Test,
     constant: u32,
     then: Vec<Instruction>,
     otherwise: Vec<Instruction>,
 ) -> Vec<Instruction> {
-    // A jump by comparison reaches 255 instructions far.
+    // A conditional jump skips at most 255 instructions.
     let mut program = match u8::try_from(otherwise.len()) {
         Ok(length) => vec![jump(test, constant, length, 0)],
         Err(_) => vec![jump(test, constant, 0, 1), skip(otherwise.len())],

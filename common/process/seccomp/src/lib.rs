@@ -1,9 +1,9 @@
 //! Seccomp: which system calls a container may make.
 //!
-//! A [`Profile`] is a policy as people write it, in Docker's JSON form, with conditions on architecture, capabilities
-//! and kernel. [`Profile::resolve`] decides these conditions, and gives the policy of OCI runtime-spec
-//! (config-linux.md, "Seccomp"). [`Program::compile`] makes the kernel's program of that policy (seccomp(2), classic
-//! BPF), and [`Program::install`] installs it in the calling thread.
+//! A [`Profile`] is a policy as people write it, in Docker's JSON form, with conditions on architecture,
+//! capabilities and kernel. [`Profile::resolve`] decides these conditions, and returns the policy of OCI
+//! runtime-spec (config-linux.md, "Seccomp"). [`Program::compile`] makes the kernel's program from that
+//! policy (seccomp(2), classic BPF), and [`Program::install`] installs it in the calling thread.
 //!
 //! ```
 //! use seccomp::{Conditions, Profile, Program};
@@ -15,7 +15,7 @@
 //! # Ok::<(), seccomp::Error>(())
 //! ```
 //!
-//! Why the rules are compiled here and not by a library: docs/decisions has the record "seccomp".
+//! The record "seccomp" in docs/decisions says why the rules are compiled here and not by a library.
 
 mod arch;
 mod argument;
@@ -32,7 +32,7 @@ pub use profile::{Conditions, Profile};
 /// Why a policy cannot be read or compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is not JSON of this form.
+    /// The file is not JSON, or not of this form.
     #[error("read seccomp profile: {0}")]
     Malformed(#[from] serde_json::Error),
     /// Two members exclude each other.
@@ -41,7 +41,7 @@ pub enum Error {
     /// A rule of a profile names no system call.
     #[error("seccomp profile: rule {0} names no system call")]
     NoNames(usize),
-    /// A rule looks at an argument that no system call has.
+    /// A rule checks an argument that no system call has.
     #[error("seccomp rule for \"{name}\": argument {index} does not exist, the last one is 5")]
     NoArgument {
         /// The system call.
@@ -49,16 +49,16 @@ pub enum Error {
         /// The index of the argument.
         index: usize,
     },
-    /// `SCMP_ACT_NOTIFY` as the default: the process that is to answer could make no system call itself.
+    /// `SCMP_ACT_NOTIFY` is the default: the process that answers could make no system call itself.
     #[error("seccomp policy: SCMP_ACT_NOTIFY cannot be the default action")]
     NotifyByDefault,
-    /// None of the policy's architectures is this machine's.
+    /// This machine's architecture is not among the policy's.
     #[error("seccomp policy: this machine's architecture is not among {0}")]
     NoArchitecture(String),
     /// An error number that the kernel does not return.
     #[error("seccomp policy: error number {0} is above 4095")]
     Errno(u32),
-    /// The kernel takes 4096 instructions at most.
+    /// The program is longer than the 4096 instructions that the kernel accepts.
     #[error("seccomp policy: the program has {0} instructions, the kernel takes 4096")]
     TooLong(usize),
 }

@@ -12,13 +12,14 @@ use crate::{Arch, Error};
 /// Docker's default policy.
 const DOCKER: &str = include_str!("docker.json");
 
-/// A policy with conditions. Members that are not listed here are errors: what is not carried out is not ignored.
+/// A policy with conditions. Members that are not listed here are errors: what is not carried out must not be
+/// ignored.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Profile {
     default_action: LinuxSeccompAction,
     default_errno_ret: Option<u32>,
-    /// `defaultErrnoRet` in words, as podman writes it beside the number.
+    /// `defaultErrnoRet` as a name, which podman writes beside the number.
     #[serde(default, rename = "defaultErrno")]
     _default_errno: Option<String>,
     #[serde(default, deserialize_with = "list")]
@@ -33,7 +34,7 @@ pub struct Profile {
     syscalls: Vec<Rule>,
 }
 
-/// An architecture and those that a machine of it has beside.
+/// An architecture, and others whose calls such a machine can make.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Family {
@@ -45,7 +46,7 @@ struct Family {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
-    /// The form of before Docker 1.12, for one call.
+    /// The form before Docker 1.12, for one call.
     #[serde(default)]
     name: String,
     #[serde(default, deserialize_with = "list")]
@@ -64,7 +65,7 @@ struct Rule {
     excludes: Filter,
 }
 
-/// What a rule depends on.
+/// The conditions of a rule.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Filter {
@@ -75,7 +76,7 @@ struct Filter {
     min_kernel: Option<String>,
 }
 
-/// A list that Go writes as `null` where it is empty.
+/// Reads a list. Go writes an empty one as `null`.
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -84,31 +85,31 @@ fn absent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Filter, D::Error
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// What the conditions of a profile are decided by.
+/// What decides the conditions of a profile.
 #[derive(Debug, Clone)]
 pub struct Conditions {
     /// The machine's architecture.
     pub arch: Arch,
-    /// Major and minor number of the kernel's version.
+    /// The major and minor version of the kernel.
     pub kernel: (u32, u32),
-    /// The capabilities that the process may have: its bounding set, with `CAP_`.
+    /// The capabilities that the process may have: its bounding set. The names begin with `CAP_`.
     pub capabilities: Vec<String>,
 }
 
 impl Conditions {
-    /// This machine and its kernel, and these capabilities.
+    /// This machine and its kernel, with these capabilities.
     pub fn of_this_machine<C: Into<String>>(capabilities: impl IntoIterator<Item = C>) -> Self {
         let release = uname().ok().and_then(|system| version(&system.release().to_string_lossy()));
         Self {
             arch: Arch::NATIVE,
-            // A kernel that does not tell its version is taken for an old one: less is allowed.
+            // A kernel with an unknown version counts as old: less is allowed.
             kernel: release.unwrap_or_default(),
             capabilities: capabilities.into_iter().map(Into::into).collect(),
         }
     }
 }
 
-/// `6.1.0-18-cloud-amd64` as (6, 1).
+/// Reads `6.1.0-18-cloud-amd64` as (6, 1).
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -137,15 +138,15 @@ impl Profile {
     /// Docker's default policy. It denies what a container does not need, with EPERM.
     ///
     /// # Errors
-    /// None: the policy is part of the program, and a test reads it.
+    /// None: the policy is part of the program, and a test parses it.
     pub fn docker() -> Result<Self, Error> {
         Self::parse(DOCKER.as_bytes())
     }
 
-    /// The policy for a container, as OCI runtime-spec has it: the rules whose conditions hold.
+    /// The policy for a container, in the form of OCI runtime-spec: the rules whose conditions hold.
     ///
     /// # Errors
-    /// A condition on the kernel's version that is none.
+    /// When a condition names an invalid kernel version.
     pub fn resolve(&self, conditions: &Conditions) -> Result<LinuxSeccomp, Error> {
         let mut rules = Vec::new();
         for rule in &self.syscalls {
@@ -172,7 +173,7 @@ impl Profile {
         builder.build().map_err(serde::de::Error::custom).map_err(Error::Malformed)
     }
 
-    /// The architectures of a machine of this one.
+    /// The architectures of a machine with this one.
     fn architectures(&self, arch: Arch) -> Vec<OciArch> {
         let family = self.arch_map.iter().find(|family| Arch::of(family.architecture) == Some(arch));
         match family {
@@ -184,7 +185,8 @@ impl Profile {
 }
 
 impl Rule {
-    /// Whether it is a rule for this container: everything that it includes is there, and nothing that it excludes.
+    /// Whether the rule applies to this container: everything that it includes is present, and nothing that
+    /// it excludes.
     fn holds(&self, conditions: &Conditions) -> Result<bool, Error> {
         let has = |capability: &String| conditions.capabilities.contains(capability);
         let is_here = |arch: &String| arch == conditions.arch.docker_name();
@@ -216,7 +218,7 @@ impl Rule {
         if !self.args.is_empty() {
             rule = rule.args(self.args.clone());
         }
-        // Nothing of it is missing: the builder has a default for the rest.
+        // All required members are set, and the builder has defaults for the others.
         rule.build().unwrap_or_default()
     }
 }
@@ -231,7 +233,7 @@ mod tests {
         Conditions { arch: Arch::X86_64, kernel: (6, 1), capabilities }
     }
 
-    /// What the rules without conditions on arguments say of a call.
+    /// The action of the rules for a call without conditions on arguments.
     fn action(policy: &LinuxSeccomp, name: &str) -> Option<(Action, Option<u32>)> {
         let rules = policy.syscalls().iter().flatten();
         let mut of_call =

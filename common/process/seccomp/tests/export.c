@@ -1,4 +1,5 @@
-// Reads a policy, one rule a line, and writes the program that libseccomp makes of it, behind the names that it does not know.
+// Reads a policy with one rule on each line. Writes the names that libseccomp does not know, and then the
+// program that it makes.
 //   default ACTION / arch NAME / rule NAME ACTION [INDEX OPERATOR VALUE VALUE]...
 #include <seccomp.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-//! The program as the kernel carries it out.
+//! Runs the program in the kernel.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -10,7 +10,8 @@ use nix::{
 };
 use seccomp::{Conditions, Profile, Program, unknown_names};
 
-/// The error numbers of system calls without arguments, made in a process of its own under Docker's policy.
+/// Makes these system calls without arguments, in a process of its own under Docker's policy. Returns 0 if
+/// their error numbers are as expected.
 fn answers(calls: [libc::c_long; 4]) -> i32 {
     let policy = Profile::docker().unwrap().resolve(&Conditions::of_this_machine(["CAP_CHOWN"])).unwrap();
     let program = Program::compile(&policy).unwrap();
@@ -44,7 +45,7 @@ fn answers(calls: [libc::c_long; 4]) -> i32 {
 
 #[test]
 fn what_is_denied_fails_and_the_rest_works() {
-    // A call that no kernel has yet fails as an old kernel would fail it.
+    // A call that no kernel has yet fails as on an old kernel.
     assert_eq!(answers([libc::SYS_keyctl, libc::SYS_userfaultfd, 1000, libc::SYS_close]), 0);
 }
 
@@ -55,4 +56,17 @@ fn names_that_no_architecture_has_are_told() {
     let text = br#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdri"],"action":"SCMP_ACT_ERRNO"}]}"#;
     let policy = Profile::parse(text).unwrap().resolve(&conditions).unwrap();
     assert_eq!(unknown_names(&policy), ["mkdri"]);
+}
+
+#[test]
+fn a_program_is_the_same_after_it_was_bytes() {
+    let policy = Profile::docker().unwrap().resolve(&Conditions::of_this_machine(["CAP_CHOWN"])).unwrap();
+    let program = Program::compile(&policy).unwrap();
+    let bytes = program.to_bytes();
+    assert!(bytes.len() <= Program::MOST_BYTES);
+    assert_eq!(Program::from_bytes(&bytes), Some(program));
+    for length in [0, 1, 8, 9, bytes.len() - 1] {
+        assert_eq!(Program::from_bytes(&bytes[..length]), None, "{length}");
+    }
+    assert_eq!(Program::from_bytes(&vec![0; Program::MOST_BYTES + 8]), None);
 }

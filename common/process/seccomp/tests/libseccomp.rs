@@ -1,5 +1,6 @@
-//! The program beside the one that libseccomp makes of the same policy: both are run on every system call's number, with
-//! arguments at and beside every value that the policy compares with, and must give the same answer.
+//! Compares the program with the one that libseccomp makes from the same policy. Both are run on every system
+//! call's number, with arguments at and beside every value that the policy compares with, and must give the
+//! same answer.
 //!
 //! Needs gcc and libseccomp-dev, as `scripts/test` installs them.
 
@@ -46,7 +47,7 @@ impl Peer {
         Self { _dir: dir, program }
     }
 
-    /// Its program, and the names that it does not know.
+    /// The program of libseccomp, and the names that it does not know.
     fn compile(&self, policy: &LinuxSeccomp) -> (Vec<Instruction>, BTreeSet<String>) {
         let mut child =
             Command::new(&self.program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -69,7 +70,7 @@ impl Peer {
     }
 }
 
-/// The action as libseccomp's `SCMP_ACT_*`, which are the kernel's numbers.
+/// The action as `SCMP_ACT_*` of libseccomp, which are the kernel's numbers.
 fn number(action: Action, errno: Option<u32>) -> u32 {
     match action {
         Action::ScmpActErrno => 0x0005_0000 | errno.unwrap_or(1),
@@ -99,7 +100,7 @@ fn lines(policy: &LinuxSeccomp) -> String {
     text
 }
 
-/// Without the names that the peer does not know.
+/// The policy without these names.
 fn without(policy: &LinuxSeccomp, names: &BTreeSet<String>) -> LinuxSeccomp {
     let mut policy = policy.clone();
     let rules = policy.syscalls().clone().unwrap().into_iter().map(|mut rule| {
@@ -124,7 +125,7 @@ fn values(policy: &LinuxSeccomp) -> Vec<u64> {
     values.into_iter().collect()
 }
 
-/// Runs both on every number and value; returns how many inputs there were.
+/// Runs both programs on every number and value. Returns the number of inputs.
 fn compare(peer: &Peer, policy: &LinuxSeccomp, archs: &[u32], sockets: bool) -> usize {
     let (_, unknown) = peer.compile(policy);
     let policy = without(policy, &unknown);
@@ -156,7 +157,8 @@ fn compare(peer: &Peer, policy: &LinuxSeccomp, archs: &[u32], sockets: bool) -> 
                 .map(|(number, _)| *number)
                 .max();
             for (number, calls) in &answers {
-                // Behind 32-bit x86's `socketcall` are the arguments in memory: the policy has no conditions there.
+                // The arguments of 32-bit x86's `socketcall` are in memory, so the policy has no conditions
+                // there.
                 if !sockets && *arch == X86 && *number == 102 {
                     continue;
                 }
@@ -215,7 +217,7 @@ fn other_architectures_have_no_calls() {
     }
 }
 
-/// Numbers that look random and are the same in each run.
+/// A generator of pseudorandom numbers, the same in each run.
 struct Random(u64);
 
 impl Random {
@@ -230,7 +232,7 @@ impl Random {
     }
 }
 
-/// Calls of every architecture, none of them behind another call's number.
+/// Calls of every architecture. None of them shares its number with another call.
 const NAMES: [&str; 16] = [
     "read",
     "write",
@@ -263,12 +265,12 @@ fn condition(random: &mut Random, index: usize) -> LinuxSeccompArg {
     let value =
         random.of(&[0, 1, 40, 0x7e02_0000, 0x8000_0000, 0xffff_ffff, 1 << 32, (7 << 32) | 9, u64::MAX]);
     let builder = LinuxSeccompArgBuilder::default().index(index).value(value).op(operator);
-    // What is compared with lies within the mask, or nothing is ever equal.
+    // The value must lie within the mask, or nothing is ever equal.
     let two = random.of(&[0, 1, 0x0200_0000, u64::MAX]) & value;
     builder.value_two(two).build().unwrap()
 }
 
-/// `once`: no call is in two rules.
+/// A random policy. With `once`, no call is in two rules.
 fn policy(random: &mut Random, once: bool) -> LinuxSeccomp {
     let mut left = NAMES.to_vec();
     let (default, other) = match random.below(3) {
@@ -313,7 +315,7 @@ fn random_policies_give_the_same_answers() {
     }
 }
 
-/// Whether a condition holds, as OCI runtime-spec has it.
+/// Whether a condition holds, by OCI runtime-spec.
 fn holds(condition: &LinuxSeccompArg, value: u64) -> bool {
     let wanted = condition.value();
     match condition.op() {
@@ -327,8 +329,8 @@ fn holds(condition: &LinuxSeccompArg, value: u64) -> bool {
     }
 }
 
-/// libseccomp 2.5 merges ranges of one argument from several rules into wrong answers, so these are held against the policy
-/// itself.
+/// libseccomp 2.5 merges ranges of one argument from several rules into wrong answers. So these programs are
+/// compared with the policy itself.
 #[test]
 fn several_rules_for_a_call_are_alternatives() {
     let mut random = Random(0x0dd_ba11_0000_0007);

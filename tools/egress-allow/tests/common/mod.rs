@@ -1,4 +1,4 @@
-//! A container, name servers and servers outside, and what the container reaches.
+//! A container, name servers and servers outside, and what the container can reach.
 
 #![allow(dead_code)] // Each test uses a part of it.
 
@@ -46,7 +46,8 @@ pub(crate) fn start(sandbox: &Sandbox, list: &str) {
         .ok();
 }
 
-/// What `web` hears from a server, an address of socat. It hears at once that it may not go there, and does not wait.
+/// The answer that `web` gets from a server, an address for socat. If it may not go there, it is rejected at
+/// once and does not wait.
 #[track_caller]
 pub(crate) fn hears(sandbox: &Sandbox, words: &str, to: &str) -> String {
     let limit = if to.starts_with("TCP") { ",connect-timeout=8" } else { "" };
@@ -64,7 +65,7 @@ pub(crate) fn assert_reaches(sandbox: &Sandbox, to: &str, reaches: bool, when: &
     assert_eq!(!answer.is_empty(), reaches, "web asks {to} {when}: {answer:?}");
 }
 
-/// As [`Sandbox::assert_as`], but for servers of the test that have not ended yet.
+/// Like [`Sandbox::assert_as`], except for servers of the test that have not ended yet.
 #[track_caller]
 pub(crate) fn assert_as(sandbox: &Sandbox, before: &Snapshot) {
     let difference = sandbox.difference(before);

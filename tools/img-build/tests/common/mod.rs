@@ -1,4 +1,4 @@
-//! A store with a small Linux, and a context to build from.
+//! A store with a small Linux, and a build context.
 #![allow(dead_code, unreachable_pub)] // Each test uses its part.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -15,7 +15,7 @@ use assert_cmd::Command;
 use oci::{Digest, Layout, spec::MediaType};
 use serde_json::{Value, json};
 
-/// `$STAVE_ROOT` and a context.
+/// `$STAVE_ROOT` and a build context.
 pub struct Fixture {
     dir: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ pub struct Built {
 }
 
 impl Fixture {
-    /// With an image `busybox`.
+    /// A store with an image `busybox`.
     pub fn new() -> Self {
         testkit::require_root();
         let dir = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ impl Fixture {
         Layout::open_or_create(self.root().join("images")).unwrap()
     }
 
-    /// Writes a file of the context.
+    /// Writes a file into the context.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path("context").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -75,7 +75,8 @@ impl Fixture {
         path
     }
 
-    /// The tool, with the fixture's directories. A network of RUN would be made in the machine's own.
+    /// The tool, with the fixture's directories. RUN has no network, because it would be made in the
+    /// machine's own.
     pub fn command(&self) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("img-build"));
         command
@@ -86,7 +87,7 @@ impl Fixture {
         command
     }
 
-    /// Builds the context as `built` with these arguments.
+    /// Builds the context as `built`, with these arguments.
     pub fn build_with(&self, dockerfile: &str, arguments: &[&str]) -> Built {
         self.write("Dockerfile", dockerfile);
         let mut command = self.command();
@@ -105,7 +106,7 @@ impl Fixture {
         self.build(dockerfile).configuration()
     }
 
-    /// The files in the layers that an image has above its first `below` layers: for each layer a map from names to
+    /// The files in an image's layers above its first `below` layers: for each layer, a map from names to
     /// `mode uid:gid content`.
     pub fn layers(&self, built: &Built, below: usize) -> Vec<BTreeMap<String, String>> {
         let layout = self.layout();
@@ -125,7 +126,7 @@ impl Fixture {
 fn entries(mut blob: impl Read) -> BTreeMap<String, String> {
     let mut content = Vec::new();
     blob.read_to_end(&mut content).unwrap();
-    // Layers of a build are compressed, those of a fixture are not.
+    // Layers of a build are compressed, layers of a fixture are not.
     if content.starts_with(&[0x1f, 0x8b]) {
         let compressed = std::mem::take(&mut content);
         flate2::read::MultiGzDecoder::new(&*compressed).read_to_end(&mut content).unwrap();
@@ -177,7 +178,7 @@ impl Built {
         self.stderr.lines().rfind(|line| !line.starts_with("hint: ")).unwrap_or_default()
     }
 
-    /// How many steps came from the cache.
+    /// The number of steps from the cache.
     pub fn cached(&self) -> usize {
         self.stderr.matches(" ---> Using cache").count()
     }
@@ -188,7 +189,7 @@ pub fn files<const N: usize>(list: [(&str, &str); N]) -> BTreeMap<String, String
     list.into_iter().map(|(name, what)| (name.to_owned(), what.to_owned())).collect()
 }
 
-/// Whether some process has this text in its command line.
+/// Whether a process has this text in its command line.
 pub fn runs(text: &str) -> bool {
     fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -196,7 +197,7 @@ pub fn runs(text: &str) -> bool {
     })
 }
 
-/// The names in a directory; none if it is missing.
+/// The names in a directory. Empty if the directory is missing.
 pub fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(path)
         .into_iter()

@@ -30,7 +30,7 @@ impl Store {
         command.arg("--run-dir").arg(self.dir.path().join("run")).write_stdin(input).output().unwrap()
     }
 
-    /// Runs img-load, which must succeed; returns the member `image`.
+    /// Runs img-load, which must succeed. Returns the member `image`.
     pub fn loaded(&self, arguments: &[&str], input: &[u8]) -> Value {
         let output = self.load(arguments, input);
         let errors = String::from_utf8(output.stderr).unwrap();
@@ -39,7 +39,7 @@ impl Store {
         document["image"].clone()
     }
 
-    /// Runs img-load, which must fail and leave nothing; returns its first line on standard error.
+    /// Runs img-load, which must fail and leave nothing. Returns its first line on standard error.
     pub fn refused(&self, arguments: &[&str], input: &[u8]) -> String {
         let before = self.files();
         let output = self.load(arguments, input);
@@ -58,7 +58,7 @@ impl Store {
         index["manifests"].as_array().unwrap().iter().filter_map(name).collect()
     }
 
-    /// Everything in the store, without the files of an empty layout.
+    /// Everything in the store, except for the files of an empty layout.
     fn files(&self) -> Vec<PathBuf> {
         let read =
             |path: PathBuf| fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path());
@@ -75,7 +75,7 @@ impl Store {
 pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     testkit::rootfs(|tree| {
         for (path, content) in files {
-            // By hand, because the tar crate refuses to write some of these names.
+            // Written by hand, because the tar crate refuses some of these names.
             let mut header = tar::Header::new_ustar();
             header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
             header.set_size(content.len() as u64);
@@ -135,7 +135,7 @@ impl Oci {
     }
 }
 
-/// A Docker archive with one layer and these names; `change` may damage it.
+/// A Docker archive with one layer and these names. `change` may damage it.
 pub fn docker(names: Value, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let layer = layer();
     let configuration = configuration(&[Digest::of(&layer)]);

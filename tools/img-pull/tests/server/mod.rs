@@ -14,7 +14,7 @@ use std::{
 use oci::Digest;
 use serde_json::{Value, json};
 
-/// Request line and headers of each request so far.
+/// The request line and headers of each request so far.
 pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
 /// The content of the registry: path → content.
@@ -38,7 +38,7 @@ pub(crate) fn image(content: &mut Content, tag: &str, layers: &[Vec<u8>]) -> Vec
     image_of(content, tag, configuration, layers)
 }
 
-/// The same, with this configuration.
+/// Like [`image`], with this configuration.
 pub(crate) fn image_of(
     content: &mut Content,
     tag: &str,
@@ -57,14 +57,14 @@ pub(crate) fn image_of(
     manifest
 }
 
-/// An answer with its length.
+/// An HTTP answer with this content.
 pub(crate) fn ok(content: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
     [head.as_bytes(), content].concat()
 }
 
-/// Starts a registry. `meddle` gets each request, the number of earlier requests for the same path, and the connection.
-/// It returns whether it has answered.
+/// Starts a registry. `meddle` gets each request, the number of earlier requests for the same path, and the
+/// connection. It returns whether it has answered.
 pub(crate) fn serve(
     content: Content,
     meddle: impl Fn(&str, usize, &mut TcpStream) -> bool + Send + Sync + 'static,
@@ -118,12 +118,12 @@ pub(crate) fn serve(
     (host, seen)
 }
 
-/// How often each path was requested with GET.
+/// The number of GET requests for the path.
 pub(crate) fn gets(seen: &Seen, path: &str) -> usize {
     seen.lock().unwrap().iter().filter(|request| request.starts_with(&format!("GET {path} "))).count()
 }
 
-/// Exit status and standard error of a pull, with HOST for the host's name.
+/// The exit status and standard error of a pull, with HOST in place of the host's name.
 pub(crate) fn pull(host: &str, root: &std::path::Path, arguments: &[&str], name: &str) -> (i32, String) {
     let mut command = Command::new(testkit::binaries().join("img-pull"));
     let output =
@@ -132,19 +132,19 @@ pub(crate) fn pull(host: &str, root: &std::path::Path, arguments: &[&str], name:
     (output.status.code().unwrap(), error.replace(host, "HOST"))
 }
 
-/// The first digits of a digest, as they are shown.
+/// The first digits of a digest, as the tools print them.
 pub(crate) fn short(content: &[u8]) -> String {
     Digest::of(content).hex()[..12].to_owned()
 }
 
-/// The start of the requested range; none if everything was requested.
+/// The start of the requested range. None if everything was requested.
 pub(crate) fn range(request: &str) -> Option<usize> {
     let request = request.to_ascii_lowercase();
     let range = request.split("range: bytes=").nth(1)?;
     Some(range.split('-').next().unwrap().parse().unwrap())
 }
 
-/// The answer to such a request: `whole` from there on.
+/// The answer to a range request: `whole` from this offset on.
 pub(crate) fn partial(whole: &[u8], from: usize) -> Vec<u8> {
     let size = whole.len();
     let head = format!(

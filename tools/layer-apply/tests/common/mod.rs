@@ -45,7 +45,7 @@ impl Store {
         self.dir.path().join("root/layers")
     }
 
-    /// The document of an image with these blobs, whose DiffIDs are those of `archives`.
+    /// The document of an image with these blobs. The DiffIDs are those of `archives`.
     pub fn image(&self, blobs: &[(&[u8], &[u8])]) -> Value {
         let descriptors: Vec<Descriptor> = blobs
             .iter()
@@ -86,7 +86,7 @@ impl Store {
         }
     }
 
-    /// Applies plain archives, lowest first. That must succeed. Returns their directories.
+    /// Applies plain archives, lowest first, which must succeed. Returns their directories.
     pub fn apply(&self, archives: &[Vec<u8>]) -> Vec<PathBuf> {
         let blobs: Vec<(&[u8], &[u8])> =
             archives.iter().map(|archive| (&archive[..], &archive[..])).collect();
@@ -95,7 +95,8 @@ impl Store {
         run.directories()
     }
 
-    /// Applies plain archives. The last one must be refused. Returns the text after the layer's name.
+    /// Applies plain archives, of which the last one must be refused. Returns the text after the layer's
+    /// name.
     pub fn refuse(&self, archives: &[Vec<u8>], arguments: &[&str]) -> String {
         let blobs: Vec<(&[u8], &[u8])> =
             archives.iter().map(|archive| (&archive[..], &archive[..])).collect();
@@ -120,7 +121,7 @@ impl Store {
     }
 }
 
-/// Applies plain archives in a private store, as [`Store::apply`].
+/// Applies plain archives in a private store, like [`Store::apply`].
 pub fn apply(archives: &[Vec<u8>]) -> Applied {
     let store = Store::new();
     let directories = store.apply(archives);
@@ -157,8 +158,8 @@ pub fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// An archive of short forms: `name/` is a directory, `name` a file that contains its own name, `name -> target` a
-/// symbolic link, `name => target` a hard link.
+/// An archive from short forms: `name/` is a directory, `name` a file with its own name as content, `name ->
+/// target` a symbolic link, `name => target` a hard link.
 pub fn tar(names: &[&str]) -> Vec<u8> {
     let entries: Vec<(Entry, &[u8])> = names.iter().map(|name| short(name)).collect();
     archive(&entries)
@@ -198,7 +199,8 @@ pub fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Everything below a directory: `a/` a directory, `a` a file, `a -> x` a link, `a (wh)` a whiteout, `a/ (opaque)`.
+/// Everything below a directory: `a/` is a directory, `a` a file, `a -> x` a link, `a (wh)` a whiteout, `a/
+/// (opaque)` an opaque directory.
 pub fn list(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     walk(root, root, &mut found);

@@ -1,11 +1,11 @@
-//! Containers to start, and what is seen in them by a new process and by one that joins.
+//! Starts containers, and compares what a new process and one that joins see in them.
 
 #![allow(dead_code)] // Each test uses a part of it.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use testkit::Sandbox;
 
-/// A sandbox with `ready.json`: a document that only lacks the process.
+/// A sandbox with `ready.json`: a document that lacks only the process.
 #[track_caller]
 pub(crate) fn ready(network: &str) -> Sandbox {
     let sandbox = Sandbox::with_busybox();
@@ -13,28 +13,29 @@ pub(crate) fn ready(network: &str) -> Sandbox {
     sandbox
 }
 
-/// Puts a static program of C below the sandbox's `/run`.
+/// Compiles a static C program into the sandbox's `/run`.
 #[track_caller]
 pub(crate) fn compile(sandbox: &Sandbox, name: &str, text: &str) {
     std::fs::write(sandbox.directory().join(format!("{name}.c")), text).unwrap();
     sandbox.sh(&format!("cc -static -w -o /run/{name} {name}.c")).ok();
 }
 
-/// Makes the root file system of a new container `web`: `ready.json` only lacks the process.
+/// Makes the root file system of a new container `web`. `ready.json` lacks only the process.
 #[track_caller]
 pub(crate) fn prepare(sandbox: &Sandbox, image: &str) {
     prepare_with(sandbox, image, "");
 }
 
-/// The same with flags of union-mount.
+/// As [`prepare`], with flags of union-mount.
 #[track_caller]
 pub(crate) fn prepare_with(sandbox: &Sandbox, image: &str, root: &str) {
     let fresh = format!("layer-apply --id web < {image}.json | union-mount {root} > ready.json");
     sandbox.sh(&format!("unwind web > /dev/null; {fresh}")).ok();
 }
 
-/// What a script prints in a new container with these flags, and in one that joins such a container: nothing where the container
-/// cannot be started. `before` runs on the host, in the shell that starts them.
+/// Returns what a script prints in a new container with these flags, and in a process that joins such a
+/// container. Empty if the container cannot be started. `before` runs on the host, in the shell that starts
+/// them.
 #[track_caller]
 pub(crate) fn both_of(
     sandbox: &Sandbox,
@@ -46,7 +47,7 @@ pub(crate) fn both_of(
     both_with(sandbox, image, "", before, flags, script)
 }
 
-/// The same with flags of union-mount, `root`.
+/// As [`both_of`], with the flags `root` of union-mount.
 #[track_caller]
 pub(crate) fn both_with(
     sandbox: &Sandbox,
@@ -67,7 +68,7 @@ pub(crate) fn both_with(
     [new, joined]
 }
 
-/// The same on busybox.
+/// As [`both_of`], on busybox.
 #[track_caller]
 pub(crate) fn both(sandbox: &Sandbox, flags: &str, script: &str) -> [String; 2] {
     both_of(sandbox, "busybox", "", flags, script)
@@ -78,7 +79,7 @@ pub(crate) fn assert_both(sandbox: &Sandbox, flags: &str, script: &str, expected
     assert_eq!(both(sandbox, flags, script), [expected, expected], "{flags}: {script}");
 }
 
-/// Waits until the log of the container `web` has this word.
+/// Waits until the log of the container `web` contains `word`.
 #[track_caller]
 pub(crate) fn until_logged(sandbox: &Sandbox, word: &str) {
     let log = "\"$(container-ls --format {log} -- web)\"";

@@ -22,7 +22,7 @@ pub(super) fn add(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(
     make().map_err(on("create directory", path))
 }
 
-/// Makes the directory `name` in another one, or nothing.
+/// Makes the directory `name` in `within`. After an error nothing is left.
 pub(crate) fn make(
     within: impl AsFd,
     name: impl Arg + Copy,
@@ -62,8 +62,8 @@ pub(super) fn add_file(path: &Path, content: &str, mode: u32) -> Result<()> {
     make().map_err(on("create file", path))
 }
 
-/// The parent directory, made if it is missing. Undo removes it with the last thing in it, so it may disappear at any
-/// time.
+/// Opens the parent directory, and makes it if it is missing. Undo removes an empty parent, so it may
+/// disappear at any time.
 fn with_parent(path: &Path) -> std::result::Result<(std::os::fd::OwnedFd, &std::ffi::OsStr), Errno> {
     loop {
         match resolve::parent(path) {
@@ -71,14 +71,14 @@ fn with_parent(path: &Path) -> std::result::Result<(std::os::fd::OwnedFd, &std::
             result => return result,
         }
         let Some(parent) = path.parent() else { return Err(Errno::INVAL) };
-        // Containers lie below it, which other users must not reach.
+        // Containers lie below it, and other users must not reach them.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
         made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     }
 }
 
-/// Removes a directory with everything in it, or a file; also the directory around it, if that is empty then and lies within the
-/// scope: it was made for the first container.
+/// Removes a file, or a directory with its content. Also removes the parent directory if that is empty and
+/// within the scope: it was made for the first container.
 pub(crate) fn remove(scope: &Scope, path: &Path) -> std::result::Result<(), Error> {
     tree::remove(scope.contain(path)?)?;
     match path.parent().filter(|parent| scope.contain(parent).is_ok()) {
@@ -94,7 +94,7 @@ pub(super) fn fill(within: &Path, source: &Path, target: &Path) -> Result<()> {
         let root = resolve::place(within)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
         let from = match resolve::open_in(&root, source, flags) {
-            // Nothing to copy: an empty volume.
+            // Nothing to copy: the volume stays empty.
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             result => result?,
         };

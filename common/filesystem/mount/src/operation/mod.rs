@@ -10,20 +10,20 @@ use operation::{Condition, Error, Scope, words};
 use serde::{Deserialize, Serialize};
 use userns::Namespace;
 
-use crate::{Disk, Overlay};
+use crate::{Disk, Level, Overlay};
 
 /// A directory, a file or a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum MountOperation {
-    /// Makes a new directory. Undo removes it with everything in it, and also its parent if that is empty and lies
-    /// within the scope.
+    /// Makes a new directory. Undo removes it with its content. Undo also removes the parent directory if
+    /// that is empty and within the scope.
     DirectoryAdd {
         /// Absolute path.
         path: PathBuf,
-        /// Permissions, as a number.
+        /// The mode, as a number.
         mode: u32,
-        /// User and group; by default the caller's.
+        /// User and group; the caller's if missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         owner: Option<(u32, u32)>,
     },
@@ -31,25 +31,25 @@ pub enum MountOperation {
     FileAdd {
         /// Absolute path.
         path: PathBuf,
-        /// Its content.
+        /// The content.
         content: String,
-        /// Permissions, as a number.
+        /// The mode, as a number.
         mode: u32,
     },
-    /// Makes sure that the lowest layer of every container exists: a directory with `/dev`, `/proc`, `/etc/hosts` and
-    /// other mount points. It is shared, so undo leaves it.
+    /// Makes sure that the lowest layer of every container exists: a directory with `/dev`, `/proc`,
+    /// `/etc/hosts` and other mount points. All containers share it, so undo leaves it.
     MountPointsAdd {
         /// Absolute path.
         path: PathBuf,
-        /// Where it is made first; then it is renamed to `path`.
+        /// The directory is made at this path, and then renamed to `path`.
         beside: PathBuf,
     },
-    /// Fills a directory for a new volume with the content of a container's directory, if that exists. It is removed
-    /// with the directory.
+    /// Fills the directory of a new volume with the content of a directory of the container, if that exists.
+    /// Undoing the directory removes the content.
     TreeCopy {
         /// The container's root file system.
         within: PathBuf,
-        /// The directory in it. Its symbolic links cannot lead outside.
+        /// The directory in the container. Its symbolic links cannot lead outside.
         source: PathBuf,
         /// Absolute path of the directory to fill.
         target: PathBuf,
@@ -61,45 +61,51 @@ pub enum MountOperation {
         /// Absolute path of the mount point.
         target: PathBuf,
     },
-    /// Makes the file of a file system for the top of an overlay.
+    /// Makes the file of a file system for the upper directory of an overlay.
     DiskAdd(Disk),
-    /// Mounts it.
+    /// Mounts that file system.
     DiskMount(Disk),
-    /// Mounts a directory a second time, where its files show their owners by the mappings of a user namespace.
+    /// Makes sure that the file system of another container is mounted. It belongs to that container, so undo
+    /// leaves it.
+    DiskShare(Disk),
+    /// Mounts a directory a second time, with its files' owners mapped by a user namespace.
     IdmapMount {
         /// Absolute path of the directory.
         source: PathBuf,
         /// Absolute path of the mount point.
         target: PathBuf,
-        /// The mappings.
+        /// The user namespace.
         userns: Namespace,
     },
     /// Mounts an overlay.
     OverlayMount(Overlay),
-    /// Mounts a file system in memory that every user may write to, as `/dev/shm` is.
+    /// Freezes the upper directory of an overlay, and mounts another overlay with an empty upper directory in
+    /// its place.
+    LevelMount(Level),
+    /// Mounts a tmpfs that every user may write to, like `/dev/shm`.
     MemoryMount {
-        /// Its name in the list of mounts, by which it is recognised.
+        /// The source in the mount table. It identifies the mount.
         source: String,
         /// Absolute path of the mount point.
         target: PathBuf,
-        /// Its size in bytes.
+        /// The size in bytes.
         size: u64,
     },
-    /// Mounts a file or a directory of the host in a container.
+    /// Mounts a file or directory of the host in a container.
     BindMount {
         /// Absolute path on the host.
         source: PathBuf,
         /// The container's root file system.
         within: PathBuf,
-        /// The path in it, made if it is missing.
+        /// The path in the container. Created if it is missing.
         target: PathBuf,
-        /// Make it read-only.
+        /// Whether the mount is read-only.
         #[serde(default)]
         readonly: bool,
-        /// The user namespace of the container, if it has one of its own.
+        /// The container's own user namespace, if it has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         userns: Option<Namespace>,
-        /// Whether its files show their owners by that namespace.
+        /// Whether the owners of files are mapped by that namespace.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         idmap: bool,
     },
@@ -140,7 +146,9 @@ impl operation::Operation for MountOperation {
             }
             Self::DiskAdd(disk) => vec![disk.explain_create()],
             Self::DiskMount(disk) => disk.explain_mount(),
+            Self::DiskShare(disk) => vec![disk.explain_share()],
             Self::OverlayMount(overlay) => vec![overlay.explain()],
+            Self::LevelMount(level) => level.explain(),
             Self::MemoryMount { source, target, size } => {
                 let options = format!("nosuid,nodev,noexec,{}", mounted::memory(*size).join(","));
                 vec![words(["mount", "-t", "tmpfs", "-o", &options, source, &target.to_string_lossy()])]
@@ -175,14 +183,16 @@ impl operation::Operation for MountOperation {
             Self::ImageMount { image, target } => mounted::image(image, target)?,
             Self::DiskAdd(disk) => disk.create()?,
             Self::DiskMount(disk) => disk.mount()?,
-            Self::OverlayMount(overlay) => overlay.mount()?,
+            Self::DiskShare(disk) => disk.share()?,
+            Self::OverlayMount(overlay) => overlay.mount_below()?,
+            Self::LevelMount(level) => level.mount()?,
             Self::MemoryMount { source, target, size } => mounted::in_memory(source, target, *size)?,
             Self::IdmapMount { source, target, userns } => mounted::idmapped(source, target, userns)?,
             Self::BindMount { source, within, target, readonly, userns, idmap } => {
                 let bind =
                     || mounted::bind(source, within, target, *readonly, userns.as_ref().filter(|_| *idmap));
                 match userns.as_ref().and_then(Namespace::root) {
-                    // A mount point that is missing is made.
+                    // A missing mount point is created for the container's root.
                     Some(root) => crate::files_of(root, bind)?,
                     None => bind()?,
                 }
@@ -200,16 +210,15 @@ impl operation::Operation for MountOperation {
             Self::DiskAdd(disk) => directory::remove(scope, &disk.image)?,
             Self::DiskMount(disk) => disk.undo(scope.contain(&disk.target)?)?,
             Self::MountPointsAdd { beside, .. } => crate::tree::remove(scope.contain(beside)?)?,
-            // They are removed with the directory, and with the mount.
-            Self::TreeCopy { .. } | Self::MountSeal { .. } => {}
+            // Removed with the directory; removed with the mount; owned by another container.
+            Self::TreeCopy { .. } | Self::MountSeal { .. } | Self::DiskShare(_) => {}
             Self::ImageMount { target, .. } => {
                 mounted::undo(scope.contain(target)?, |entry| entry.kind == crate::image::KIND)?;
             }
             Self::OverlayMount(overlay) => {
-                mounted::undo(scope.contain(&overlay.target)?, |entry| {
-                    entry.kind == "overlay" && entry.source == overlay.source
-                })?;
+                mounted::undo(scope.contain(&overlay.target)?, |entry| overlay.is_at(entry))?;
             }
+            Self::LevelMount(level) => level.undo(scope)?,
             Self::IdmapMount { target, .. } => mounted::undo(scope.contain(target)?, |_| true)?,
             Self::MemoryMount { source, target, .. } => {
                 mounted::undo(scope.contain(target)?, |entry| mounted::is_memory(entry, source))?;
@@ -230,14 +239,13 @@ impl operation::Operation for MountOperation {
             }
             Self::FileAdd { path, .. } => directory::check(path, false)?,
             Self::DiskAdd(disk) => directory::check(&disk.image, false)?,
-            Self::DiskMount(disk) => disk.check()?,
+            Self::DiskMount(disk) | Self::DiskShare(disk) => disk.check()?,
             Self::TreeCopy { .. } => Condition::Present,
             Self::ImageMount { target, .. } => {
                 mounted::check(target, |entry| entry.kind == crate::image::KIND)?
             }
-            Self::OverlayMount(overlay) => mounted::check(&overlay.target, |entry| {
-                entry.kind == "overlay" && entry.source == overlay.source
-            })?,
+            Self::OverlayMount(overlay) => mounted::check(&overlay.target, |entry| overlay.is_at(entry))?,
+            Self::LevelMount(level) => level.check()?,
             Self::IdmapMount { target, .. } => mounted::check(target, |_| true)?,
             Self::MemoryMount { source, target, .. } => {
                 mounted::check(target, |entry| mounted::is_memory(entry, source))?
@@ -254,7 +262,7 @@ impl operation::Operation for MountOperation {
     }
 }
 
-/// A path in a container, as a path of the host.
+/// The host's path of a path in a container.
 fn inside(within: &std::path::Path, target: &std::path::Path) -> PathBuf {
     within.join(target.strip_prefix("/").unwrap_or(target))
 }

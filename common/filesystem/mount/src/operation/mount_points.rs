@@ -1,5 +1,6 @@
-//! The lowest layer of every container: mount points that the image may lack. Without it they would be made in the
-//! writable top, as if the container had written them, and could not be made at all in a read-only one.
+//! The lowest layer of every container: mount points that the image may lack. Without this layer they would
+//! be made in the writable upper directory, as if the container had written them. A read-only container could
+//! not have them at all.
 
 use std::path::Path;
 
@@ -23,7 +24,7 @@ pub(super) fn explain(path: &Path) -> Vec<String> {
     vec![line(&["install", "-d", "-m", "0755"], &DIRECTORIES), line(&["touch"], &FILES)]
 }
 
-/// Makes it under another name and renames it, unless it exists.
+/// Makes the directory at `beside` and renames it to `path`, unless `path` exists.
 pub(super) fn add(path: &Path, beside: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -33,7 +34,7 @@ pub(super) fn add(path: &Path, beside: &Path) -> Result<()> {
         let _ = tree::remove(beside);
     }
     match made? {
-        // Another tool was faster.
+        // Another tool has just made it.
         Err(Errno::EXIST) if path.is_dir() => Ok(()),
         renamed => renamed.map_err(on("create directory", path)),
     }

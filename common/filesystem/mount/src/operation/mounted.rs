@@ -64,7 +64,7 @@ fn map_owners(copy: &Detached, source: &Path, owners: &Namespace) -> Result<()> 
     })
 }
 
-/// In the form of mount(8).
+/// The mappings as an option of mount(8).
 pub(super) fn idmap(owners: &Namespace) -> String {
     let lists = [("u", &owners.uid_mappings), ("g", &owners.gid_mappings)];
     let runs = lists.into_iter().flat_map(|(kind, runs)| {
@@ -94,7 +94,7 @@ pub(super) fn image(image: &Path, target: &Path) -> Result<()> {
     crate::image(image)?.attach(place).map_err(mounting("mount on", target))
 }
 
-/// The options of a file system in memory.
+/// The options of a tmpfs. `size` is in bytes.
 pub(super) fn memory(size: u64) -> [String; 2] {
     ["mode=1777".to_owned(), format!("size={size}")]
 }
@@ -112,7 +112,7 @@ pub(super) fn is_memory(entry: &table::Entry, source: &str) -> bool {
     entry.kind == "tmpfs" && entry.source == source
 }
 
-/// The host's path for a path of a container; none if it is gone.
+/// Returns the host's path of a path in a container; `None` if it does not exist.
 pub(super) fn find(within: &Path, target: &Path) -> Result<Option<PathBuf>> {
     let find = || {
         let root = resolve::place(within)?;
@@ -126,11 +126,11 @@ pub(super) fn find(within: &Path, target: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Unmounts `target` if the mount there `is_ours`; leaves mounts of others alone.
+/// Unmounts `target` if `is_ours` accepts the mount there. Other mounts stay.
 pub(crate) fn undo(target: &Path, is_ours: impl Fn(&table::Entry) -> bool) -> Result<()> {
     match table::at(target)? {
         Some(entry) if is_ours(&entry) => match crate::unmount(target) {
-            // Another process was faster.
+            // Another process has just unmounted it.
             Err(error) if is_gone(&error) || error.errno() == Some(nix::errno::Errno::EINVAL) => Ok(()),
             result => result,
         },

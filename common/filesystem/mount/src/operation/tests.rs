@@ -40,6 +40,7 @@ fn operations(fixture: &Fixture) -> Vec<MountOperation> {
             userxattr: false,
             xino: false,
             owner: None,
+            newest: None,
         }),
         add("root/containers/web/volume", 0o755),
         MountOperation::TreeCopy {
@@ -132,6 +133,7 @@ fn undo_stays_in_its_scope_and_leaves_alone_what_others_mounted() {
         userxattr: false,
         xino: false,
         owner: None,
+        newest: None,
     });
     ours.undo(&fixture.scope).unwrap();
     let found = ours.check(&fixture.scope).unwrap();

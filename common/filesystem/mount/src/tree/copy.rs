@@ -1,4 +1,4 @@
-//! Copies a tree like `cp --archive`: for a volume that starts with the image's content.
+//! Copies a tree like `cp --archive`, for a volume that starts with the image's content.
 
 use std::{
     collections::HashMap,
@@ -6,11 +6,13 @@ use std::{
     fs::File,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
+use operation::{Error, Place};
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, Uid,
         XattrFlags, chownat, fchmod, flistxattr, linkat, mkdirat, mknodat, openat, openat2, readlinkat,
         statat, symlinkat, utimensat,
     },
@@ -19,11 +21,11 @@ use rustix::{
 
 use crate::detached::EntryBuffer;
 
-/// Copies the content of the directory `from` into the directory `to`, which also gets mode, owner, times and extended
-/// attributes. Hard links within the tree stay links. Mounts below are not entered.
+/// Copies the content of the directory `from` into the directory `to`. `to` also gets the mode, owner, times
+/// and extended attributes of `from`. Hard links within the tree are kept. Mounts below `from` are skipped.
 ///
 /// # Errors
-/// The system's, at the first entry that could not be copied.
+/// The system's error for the first entry that cannot be copied.
 pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     let (from, to) = (from.as_fd(), to.as_fd());
     let stat = rustix::fs::fstat(from)?;
@@ -35,7 +37,7 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
         copying.content(done)?;
         done += 1;
     }
-    // Entries change a directory's times, and its mode may forbid them.
+    // Directories last: new entries change their times, and their mode may forbid new entries.
     for (path, stat) in copying.directories.iter().rev() {
         let (original, copy) = (open(from, path)?, open(to, path)?);
         owner_and_mode(copy.as_fd(), stat)?;
@@ -45,14 +47,34 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Gives the directory `to` the owner, the mode, the extended attributes and the times of the directory
+/// `from`.
+///
+/// # Errors
+/// When a directory is missing, or may not be changed.
+pub fn copy_attributes(from: &Path, to: &Path) -> Result<(), Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let copy = || {
+        let [from, to] = [from, to].map(|path| openat(CWD, path, flags, Mode::empty()));
+        let (from, to) = (from?, to?);
+        let stat = rustix::fs::fstat(&from)?;
+        owner_and_mode(to.as_fd(), &stat)?;
+        attributes(from.as_fd(), to.as_fd())?;
+        utimensat(&to, c"", &times(&stat), AtFlags::EMPTY_PATH)
+    };
+    copy().map_err(|errno: Errno| {
+        Error::new("copy attributes", format_args!("of {from:?} to {to:?}"), errno).of(Place::Store)
+    })
+}
+
 struct Copying<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     device: u64,
-    /// For files with several names: the directory and the name of the first copy.
+    /// For files with several names: the directory and name of the first copy.
     links: HashMap<u64, (Vec<u8>, CString)>,
-    /// Paths of new directories, parents first. A hostile tree may be very deep, so neither the stack nor the number of
-    /// open files grows with it.
+    /// Paths of new directories, parents first. A hostile tree may be very deep, so neither the stack nor the
+    /// number of open files grows with it.
     directories: Vec<(Vec<u8>, Stat)>,
 }
 
@@ -62,7 +84,7 @@ fn open(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 impl Copying<'_> {
-    /// Copies the content of one directory. Its subdirectories are made and queued.
+    /// Copies the content of one directory. Makes its subdirectories and queues them.
     fn content(&mut self, at: usize) -> Result<(), Errno> {
         let path = self.directories[at].0.clone();
         let (from, to) = (open(self.from, &path)?, open(self.to, &path)?);
@@ -127,7 +149,8 @@ fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> R
     Ok(())
 }
 
-/// The owner first, and attributes last: changing the owner removes setuid bits and file capabilities.
+/// Sets the owner before the mode. Extended attributes follow last: changing the owner removes setuid bits
+/// and file capabilities.
 fn owner_and_mode(to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
     chownat(to, c"", uid(stat), gid(stat), AtFlags::EMPTY_PATH)?;
     fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
@@ -146,7 +169,7 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         }
         let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
         match rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
-            // The volume's file system may not support what the image's does.
+            // The volume's file system may not support the image's attributes.
             Ok(()) | Err(Errno::NOTSUP) => {}
             Err(errno) => return Err(errno),
         }

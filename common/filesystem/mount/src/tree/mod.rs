@@ -1,7 +1,9 @@
 //! Whole directory trees.
 
 mod copy;
+mod discard;
 mod remove;
 
-pub use copy::copy;
+pub use copy::{copy, copy_attributes};
+pub use discard::discard;
 pub use remove::remove;

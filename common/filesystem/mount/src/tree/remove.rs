@@ -1,5 +1,5 @@
-//! Removes a tree that may be hostile: by descriptors, never across a mount, never through a symbolic link, at any
-//! depth.
+//! Removes a tree that may be hostile: by descriptors, never across a mount, never through a symbolic link,
+//! at any depth.
 
 use std::{
     ffi::{CStr, CString, OsStr},
@@ -20,12 +20,12 @@ use operation::Place;
 
 use crate::{Error, Result, detached::EntryBuffer, error::on, resolve};
 
-/// Directories deeper than this are moved up before they are emptied, so that neither descriptors nor the stack run
-/// out.
+/// Directories deeper than this are moved up before they are emptied, so that neither descriptors nor the
+/// stack run out.
 const DEEPEST: usize = 64;
 
-/// Removes `path` (absolute), and everything below it if it is a directory. A missing path is fine. It continues after
-/// errors; mounts stay, and are errors.
+/// Removes the absolute `path`, with everything below it if it is a directory. A missing path is not an
+/// error. Continues after errors. Mounts stay, and are errors.
 ///
 /// # Errors
 /// The first error.
@@ -42,7 +42,7 @@ pub fn remove(path: &Path) -> Result<()> {
     };
     let top = match open_directory(directory.as_fd(), &name) {
         Err(Errno::NOENT) => return Ok(()),
-        // What is no directory was refused for another reason.
+        // It is not a directory, so unlinkat(2) had another reason.
         Err(Errno::NOTDIR) => return Err(on("remove", path)(refused)),
         result => result.map_err(on("remove", path))?,
     };
@@ -94,8 +94,8 @@ impl Removal<'_> {
         }
     }
 
-    /// Removes everything except directories, and collects these. It reads again after removals, because file systems
-    /// may skip entries then.
+    /// Removes everything except directories, and collects these. The directory is read from the start each
+    /// time, because file systems may skip entries after removals.
     fn files_of(
         &mut self,
         directory: BorrowedFd<'_>,
@@ -129,7 +129,7 @@ impl Removal<'_> {
         name: &CStr,
         depth: usize,
     ) -> std::result::Result<(), Errno> {
-        // Most are empty after one pass, or were never filled.
+        // Most directories are empty after one pass, or were never filled.
         match unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             result => return result,
@@ -143,7 +143,7 @@ impl Removal<'_> {
             self.empty(inside.as_fd(), depth + 1);
             match unlinkat(parent, name, AtFlags::REMOVEDIR) {
                 Err(Errno::NOTEMPTY | Errno::EXIST) if !last => {}
-                // Something below was moved up, or could not be removed and is noted.
+                // Something below was moved up, or could not be removed; the error is noted.
                 Err(Errno::NOTEMPTY | Errno::EXIST) if self.first_error.is_some() => return Ok(()),
                 result => return result,
             }

@@ -1,33 +1,33 @@
-//! A blob while it is read: as much of it in memory at once as whoever decompresses it has to see.
+//! Reads a blob. Keeps as much of it in memory at once as decompression needs.
 
 use std::io::{self, BufRead, Read};
 
 use memchr::memmem;
 
-/// Bytes of the blob read at a time.
+/// How many bytes of the blob are read at a time.
 const READ: usize = 256 << 10;
-/// As much as this is had in memory before a search ends, and one reading more at most.
+/// The minimum number of bytes in memory before a search gives up. There is at most one more read.
 const ENOUGH: usize = (1 << 20) + READ;
-/// How a flush of deflate ends, after the three bits that begin its block (RFC 1951, 3.2.4).
+/// The end of a flush in deflate, after the three bits that begin its block (RFC 1951, 3.2.4).
 pub(super) const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
-/// So many bytes in front of the next ones may be written to: they were used already.
+/// The number of bytes before the next ones that may be overwritten. They have been used already.
 pub(super) const BEFORE: usize = 33 << 10;
-/// So many bytes behind those in memory may be written to.
+/// The number of bytes after those in memory that may be overwritten.
 pub(super) const BEHIND: usize = 64;
 
-/// A blob, of which the next bytes are in memory, with room around them.
+/// A blob. Its next bytes are in memory, with free space around them.
 pub(super) struct Input<R> {
     blob: R,
     memory: Vec<u8>,
     start: usize,
     end: usize,
-    /// In so many of the next bytes no flush begins.
+    /// No flush begins in this many of the next bytes.
     clear: usize,
 }
 
 impl<R: Read> Input<R> {
     pub(super) fn new(blob: R) -> Self {
-        // Twice as much, so that what is left is moved to the front as seldom as that many bytes were used.
+        // Twice the size, so that remaining bytes are moved to the front only rarely.
         let memory = vec![0; BEFORE + 2 * (ENOUGH + READ) + BEHIND];
         Self { blob, memory, start: BEFORE, end: BEFORE, clear: 0 }
     }
@@ -40,28 +40,28 @@ impl<R: Read> Input<R> {
         &mut self.blob
     }
 
-    /// All the memory, and where in it the blob's next bytes are.
+    /// All the memory, and the range of the blob's next bytes in it.
     pub(super) fn memory(&mut self) -> (&mut [u8], std::ops::Range<usize>) {
         (&mut self.memory, self.start..self.end)
     }
 
-    /// The blob's next bytes, as many as are in memory.
+    /// The blob's next bytes that are in memory.
     pub(super) fn at_hand(&self) -> &[u8] {
         &self.memory[self.start..self.end]
     }
 
-    /// Where the first flush ends that begins `from` bytes from here or later. None where there is none in what may be in
-    /// memory.
+    /// The end of the first flush that begins at least `from` bytes from here. None if there is none in the
+    /// bytes that fit into memory.
     ///
     /// # Errors
-    /// What reading gives.
+    /// When the blob cannot be read.
     pub(super) fn find_flush(&mut self, from: usize) -> io::Result<Option<usize>> {
         let mut from = from.max(self.clear);
         loop {
             let bytes = self.at_hand();
             let found = bytes.get(from..).and_then(|bytes| memmem::find(bytes, &FLUSH));
             let clear = found.map_or((bytes.len() + 1).saturating_sub(FLUSH.len()), |found| from + found);
-            // Where it began further on, a flush may begin before.
+            // If the search began further on, a flush may begin before.
             if from <= self.clear {
                 self.clear = clear.max(self.clear);
             }
@@ -75,13 +75,15 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// Reads more, behind what is in memory, of which there is not [`ENOUGH`]. False at the blob's end.
+    /// Reads more after the bytes in memory, of which there must be less than [`ENOUGH`]. Returns false at
+    /// the end of the blob.
     ///
     /// # Errors
-    /// What reading gives.
+    /// When the blob cannot be read.
     pub(super) fn more(&mut self) -> io::Result<bool> {
         let length = self.end - self.start;
-        // What is short is moved sooner, so that the same memory is used again and stays in the processor's cache.
+        // Move a short remainder sooner, so that the same memory is used again and stays in the processor's
+        // cache.
         if self.end + READ + BEHIND > self.memory.len() || length < READ / 4 {
             self.memory.copy_within(self.start..self.end, BEFORE);
             (self.start, self.end) = (BEFORE, BEFORE + length);
@@ -99,7 +101,8 @@ impl<R: Read> Input<R> {
 
 impl<R: Read> Read for Input<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Nothing is in memory, and all that would be read has room: a plain archive is not copied once more.
+        // If no bytes are in memory and `buffer` is large, read directly into it. A plain archive is then not
+        // copied once more.
         if self.start == self.end && buffer.len() >= READ {
             return self.blob.read(buffer);
         }

@@ -1,6 +1,7 @@
-//! What is in a compressed stream: the one place where decompressors are opened, and where their limits are held.
+//! Decompresses streams. This is the one place where decompressors are created and limits are enforced.
 //!
-//! [`Decoder`] fills [`Chunk`]s, for a pipeline that hands them on without copying. [`Decompressed`] is a reader.
+//! [`Decoder`] fills [`Chunk`]s, for a pipeline that passes them on without copying. [`Decompressed`] is a
+//! reader.
 
 mod chunk;
 mod gzip;
@@ -14,26 +15,26 @@ use crate::{Compression, Exceeded, Limits};
 use gzip::Gzip;
 use input::Input;
 
-/// The largest window of zstd, as a power of two in bytes. It is memory that the author of the stream decides on. zstd's
-/// levels up to 19 stay at 8 MiB; `zstd --long` takes 128 MiB, and that is what zstd itself decompresses without being
-/// told to.
+/// The maximum window of zstd, as a power of two in bytes. The stream's author decides how much memory the
+/// window takes. zstd's levels up to 19 use at most 8 MiB. `zstd --long` uses 128 MiB, the most that zstd
+/// decompresses by default.
 const ZSTD_WINDOW_LOG: u32 = 27;
-/// The same for xz, in KiB: `xz -9` takes 65 MiB.
+/// The maximum memory for xz, in KiB. `xz -9` needs 65 MiB.
 const XZ_KIB: u32 = 256 << 10;
 
-/// Why a stream ended before its end.
+/// Why a stream could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The stream could not be read.
     #[error("read blob: {0}")]
     Read(#[source] io::Error),
-    /// There is no thread to read it on.
+    /// No thread could be started.
     #[error("start a thread: {0}")]
     Thread(#[source] io::Error),
     /// The stream could not be decompressed.
     #[error("decompress blob: {0}")]
     Decompress(#[source] io::Error),
-    /// More came out than may.
+    /// The content exceeds a limit.
     #[error(transparent)]
     Exceeded(#[from] Exceeded),
 }
@@ -47,7 +48,7 @@ impl From<Error> for io::Error {
     }
 }
 
-/// A stream that is being decompressed, chunk by chunk.
+/// Decompresses a stream, chunk by chunk.
 pub struct Decoder<R: Read> {
     form: Form<Counted<R>>,
     limits: Limits,
@@ -63,11 +64,11 @@ enum Form<R: Read> {
 }
 
 impl<R: Read> Decoder<R> {
-    /// Tells how `source` is compressed, and decompresses it. Several gzip members, zstd frames or streams of the others
-    /// one after the other are one content.
+    /// Detects the compression of `source` and decompresses it. Concatenated gzip members, zstd frames, or
+    /// streams of another kind are one content.
     ///
     /// # Errors
-    /// What reading the first bytes gives.
+    /// When the first bytes cannot be read.
     pub fn new(source: R, limits: Limits) -> Result<Self, Error> {
         let mut input = Input::new(Counted { source, size: 0, error: None });
         while input.at_hand().len() < Compression::LOOK {
@@ -92,16 +93,16 @@ impl<R: Read> Decoder<R> {
         Ok(Self { form, limits, given: 0 })
     }
 
-    /// How many bytes of the stream were read.
+    /// The number of compressed bytes read so far.
     pub fn taken(&self) -> u64 {
         self.source().size
     }
 
-    /// Fills an empty chunk with what comes next, as far as it pays. It stays empty only where nothing more comes. What came
-    /// before an error is in the chunk.
+    /// Fills an empty chunk with the next data, as far as is efficient. The chunk stays empty only at the end
+    /// of the stream. Data before an error is in the chunk.
     ///
     /// # Errors
-    /// What reading gives, and what is wrong with the stream.
+    /// When the stream cannot be read or is not valid.
     pub fn fill(&mut self, chunk: &mut Chunk) -> Result<(), Error> {
         let outcome = match &mut self.form {
             Form::Plain(input) => fill_from(input, chunk),
@@ -151,7 +152,8 @@ fn fill_from(reader: &mut impl Read, chunk: &mut Chunk) -> io::Result<()> {
     Ok(())
 }
 
-/// The stream, counted while it is read. Keeps its own error, to tell it from the decompressor's.
+/// Counts the bytes read from the stream. Keeps the stream's own error, to tell it apart from the
+/// decompressor's.
 struct Counted<R> {
     source: R,
     size: u64,
@@ -175,20 +177,21 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// A reader of what is in a stream.
+/// A reader of the content of a stream.
 pub struct Decompressed<R: Read> {
     decoder: Decoder<R>,
     chunk: Chunk,
     position: usize,
-    /// What follows the bytes of the chunk.
+    /// The error to return after the bytes of the chunk.
     error: Option<Error>,
 }
 
 impl<R: Read> Decompressed<R> {
-    /// Tells how `source` is compressed, and reads what is in it. It fails where more comes out than `limits` allow.
+    /// Detects the compression of `source` and reads its content. Reading fails if more comes out than
+    /// `limits` allow.
     ///
     /// # Errors
-    /// What reading the first bytes gives.
+    /// When the first bytes cannot be read.
     pub fn new(source: R, limits: Limits) -> io::Result<Self> {
         let decoder = Decoder::new(source, limits)?;
         Ok(Self { decoder, chunk: Chunk::default(), position: 0, error: None })
@@ -205,7 +208,7 @@ impl<R: Read> BufRead for Decompressed<R> {
             self.position = 0;
             match self.decoder.fill(&mut self.chunk) {
                 Ok(()) => {}
-                // Nothing that is beyond a limit is handed out.
+                // Data beyond a limit is never returned.
                 Err(error @ Error::Exceeded(_)) => {
                     self.chunk.clear();
                     return Err(error.into());
@@ -228,10 +231,10 @@ impl<R: Read> Read for Decompressed<R> {
     }
 }
 
-/// [`Read::read`] for a reader whose own work is [`BufRead::fill_buf`].
+/// Implements [`Read::read`] for a reader that implements [`BufRead::fill_buf`].
 ///
 /// # Errors
-/// What filling the buffer gives.
+/// When the buffer cannot be filled.
 pub fn read_buffered(reader: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
     let available = reader.fill_buf()?;
     let count = available.len().min(buffer.len());
@@ -240,7 +243,7 @@ pub fn read_buffered(reader: &mut impl BufRead, buffer: &mut [u8]) -> io::Result
     Ok(count)
 }
 
-/// All that comes out of a stream.
+/// The whole content of a stream.
 #[cfg(test)]
 fn decompressed(stream: impl Read) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
@@ -254,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    /// The same content in every form, in several members where there may be some.
+    /// The same content in every compression, in several members where possible.
     fn forms() -> Vec<(Compression, Vec<u8>)> {
         let mut gzip = Vec::new();
         for part in [&b"one, "[..], b"two"] {
@@ -271,7 +274,7 @@ mod tests {
             encoder.write_all(part).unwrap();
             bzip2.extend(encoder.finish().unwrap());
         }
-        // As xz writes them.
+        // As xz writes it.
         let xz = b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F\x02\0!\x01\x16\0\0\0t/\xe5\xa3\x01\0\x04one, \0\0\0\0\xc4\xfc\xd4\xd1\x16C\xb3/\
             \0\x01\x1d\x05\xb8-\x80\xaf\x1f\xb6\xf3}\x01\0\0\0\0\x04YZ\
             \xfd7zXZ\0\0\x04\xe6\xd6\xb4F\x02\0!\x01\x16\0\0\0t/\xe5\xa3\x01\0\x02two\0\0\x5d\xd3y)u(R\x03\

@@ -1,4 +1,4 @@
-//! One header block (POSIX pax, "ustar Interchange Format"; GNU tar, "Basic Tar Format").
+//! A header block (POSIX pax, "ustar Interchange Format"; GNU tar, "Basic Tar Format").
 
 use super::{BLOCK, number};
 
@@ -9,7 +9,8 @@ impl Header<'_> {
         self.0.iter().all(|&byte| byte == 0)
     }
 
-    /// The checksum is the sum of all bytes, its own field counted as spaces; some old writers summed signed bytes.
+    /// The checksum is the sum of all bytes, with its own field taken as spaces. Some old writers summed
+    /// signed bytes.
     pub(super) fn checksum_holds(&self) -> bool {
         let Some(stored) = number::parse(&self.0[148..156]) else { return false };
         let byte = |at: usize| if (148..156).contains(&at) { b' ' } else { self.0[at] };
@@ -22,7 +23,8 @@ impl Header<'_> {
         self.0[156]
     }
 
-    /// POSIX: "ustar" and NUL. Only then does the field `prefix` hold a part of the name.
+    /// Whether the magic is POSIX's, "ustar" and NUL. Only then does the field `prefix` hold a part of the
+    /// name.
     pub(super) fn is_ustar(&self) -> bool {
         &self.0[257..263] == b"ustar\0"
     }
@@ -61,8 +63,9 @@ impl Header<'_> {
         number::parse(&self.0[136..148])
     }
 
-    /// Major and minor, as large as Linux has them: 12 and 20 bits. Larger ones would be cut to something else when a node
-    /// is made, 4096:0 to the whiteout 0:0. Archives without ustar's magic have no such fields.
+    /// The major and minor number, if they fit into Linux's 12 and 20 bits. Larger numbers would be truncated
+    /// when the node is made, e.g. 4096:0 to 0:0, a whiteout. Archives without ustar's magic lack these
+    /// fields.
     pub(super) fn device(&self) -> Option<(u32, u32)> {
         if !self.is_ustar() && !self.is_gnu() {
             return Some((0, 0));
@@ -73,7 +76,7 @@ impl Header<'_> {
     }
 }
 
-/// A text field: up to the first NUL, or all of it.
+/// The content of a text field: up to the first NUL, or all of it.
 fn text(field: &[u8]) -> &[u8] {
     &field[..field.iter().position(|&byte| byte == 0).unwrap_or(field.len())]
 }

@@ -1,4 +1,4 @@
-//! The tar format: POSIX ustar with PAX headers, and GNU's extensions, as archives of layers use them.
+//! The tar format: POSIX ustar with PAX headers and GNU's extensions, as used for layers.
 
 mod header;
 mod name;
@@ -12,15 +12,15 @@ pub use name::Shown;
 pub use reader::{Content, Reader};
 pub use writer::Writer;
 
-/// The unit in which an archive is laid out, in bytes.
+/// The block size of an archive, in bytes.
 pub const BLOCK: usize = 512;
 
-/// What an entry makes.
+/// The kind of file that an entry makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file with its content.
     File,
-    /// Another name of an earlier entry's file: [`Entry::link`].
+    /// A hard link to the file of an earlier entry, [`Entry::link`].
     HardLink,
     /// A symbolic link to [`Entry::link`].
     Symlink,
@@ -34,7 +34,7 @@ pub enum Kind {
     Fifo,
 }
 
-/// A time in seconds since the epoch, and nanoseconds (0 to 999,999,999) past them.
+/// A time: seconds since 1970, and nanoseconds (0 to 999,999,999) after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time {
     /// Seconds, negative before 1970.
@@ -43,48 +43,48 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
-/// A run of data in a sparse file, both in bytes.
+/// A run of data in a sparse file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Where in the file it stands.
+    /// The offset in the file, in bytes.
     pub offset: u64,
-    /// How long it is.
+    /// The length in bytes.
     pub length: u64,
 }
 
-/// One entry of an archive, with every header that speaks of it taken into account.
+/// An entry of an archive. All its extended headers are taken into account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The name, as the archive has it.
+    /// The name, unchanged.
     pub path: Vec<u8>,
     /// The target of a hard or symbolic link.
     pub link: Vec<u8>,
-    /// What it makes.
+    /// The kind of file.
     pub kind: Kind,
-    /// Permissions with suid, sgid and sticky: the low twelve bits.
+    /// Permissions with setuid, setgid and sticky bit: the low twelve bits of the mode.
     pub mode: u32,
-    /// Numeric owner.
+    /// Numeric user id of the owner.
     pub uid: u32,
-    /// Numeric group.
+    /// Numeric group id.
     pub gid: u32,
     /// When the content last changed.
     pub mtime: Time,
-    /// When it was last read, where the archive says it.
+    /// When the content was last read, if the archive says.
     pub atime: Option<Time>,
     /// Major and minor number of a device.
     pub device: (u32, u32),
     /// Extended attributes: names and values (`SCHILY.xattr.*`).
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Size of the file in bytes, holes included.
+    /// The size of the file in bytes, holes included.
     pub size: u64,
-    /// Bytes of data in the archive.
+    /// The number of bytes of data in the archive.
     pub stored: u64,
-    /// For a sparse file: where the stored bytes belong, in order.
+    /// For a sparse file: the places of the stored bytes, in order.
     pub sparse: Option<Vec<Segment>>,
 }
 
 impl Entry {
-    /// An entry of `kind` called `path`: mode 0, owner 0, epoch, no data.
+    /// An entry of `kind` with the name `path`, mode 0, owner 0, time 0, and no data.
     pub fn new(kind: Kind, path: impl Into<Vec<u8>>) -> Self {
         Self {
             path: path.into(),
@@ -107,21 +107,21 @@ impl Entry {
 /// Why an archive could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The stream below it failed.
+    /// The underlying stream failed.
     #[error("read archive: {0}")]
     Read(#[from] std::io::Error),
     /// The stream ended inside an entry.
     #[error("archive ends in the middle of an entry")]
     Truncated,
-    /// A header block that is not one.
+    /// A header block is not valid.
     #[error("header at byte {at}: {reason}")]
     Header {
-        /// Where in the archive the block begins.
+        /// The offset of the block in the archive.
         at: u64,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A type of entry that changes nothing a layer can hold.
+    /// An entry has a type that a layer cannot contain.
     #[error("entry {name}: type {kind:?} is not allowed in a layer")]
     Type {
         /// The entry.
@@ -129,18 +129,18 @@ pub enum Error {
         /// The type's letter.
         kind: char,
     },
-    /// An extended header that cannot be read.
+    /// An extended header is not valid.
     #[error("extended header at byte {at}: {reason}")]
     Extended {
-        /// Where in the archive the header begins.
+        /// The offset of the header in the archive.
         at: u64,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A single block of zeros, where two end an archive, and something behind it.
+    /// An archive ends with two blocks of zeros; this one has a single block of zeros, with data after it.
     #[error("data after a single block of zeros at byte {at}")]
     Lone {
-        /// Where the data is.
+        /// The offset of the data.
         at: u64,
     },
 }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A name from an archive as a message shows it: in quotes, escaped, and cut where it is very long.
+/// A name from an archive, for messages: quoted, escaped, and shortened if it is very long.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Shown(Vec<u8>);
 

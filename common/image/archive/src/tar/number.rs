@@ -1,11 +1,11 @@
-//! Numbers in headers: octal text, and the binary form that GNU and star write where octal does not reach.
+//! Numbers in headers: octal text, or the binary form that GNU tar and star use for larger numbers.
 
-/// A number field: octal digits, with leading spaces and ended by a space or NUL; or base 256, big endian, with the top
-/// bit set. An empty field is 0.
+/// Parses a number field. It holds octal digits, with leading spaces and a space or NUL at the end, or a
+/// base-256 big-endian number with the top bit set. An empty field is 0.
 pub(super) fn parse(field: &[u8]) -> Option<i64> {
     let (&first, rest) = field.split_first()?;
     if first & 0x80 != 0 {
-        // Two's complement in all bits but the marker: bit 6 is the sign.
+        // Two's complement in all bits but the top one. Bit 6 is the sign.
         let negative = first & 0x40 != 0;
         let mut value: i128 = i128::from(first & 0x7f) - if negative { 0x80 } else { 0 };
         for &byte in rest {
@@ -19,7 +19,7 @@ pub(super) fn parse(field: &[u8]) -> Option<i64> {
     let start = field.iter().position(|&byte| byte != b' ' && byte != 0).unwrap_or(field.len());
     let digits = &field[start..];
     let end = digits.iter().position(|&byte| byte == b' ' || byte == 0).unwrap_or(digits.len());
-    // Behind a NUL nobody reads.
+    // Anything after a NUL is ignored.
     let rest = digits[end..].split(|&byte| byte == 0).next().unwrap_or_default();
     if rest.iter().any(|&byte| byte != b' ') {
         return None;
@@ -30,7 +30,7 @@ pub(super) fn parse(field: &[u8]) -> Option<i64> {
     })
 }
 
-/// Writes `value` as octal digits and a NUL. False where it does not fit.
+/// Writes `value` as octal digits and a NUL. Returns false if it does not fit.
 pub(super) fn write_octal(field: &mut [u8], value: u64) -> bool {
     let digits = field.len() - 1;
     if digits * 3 < 64 && value >> (digits * 3) != 0 {

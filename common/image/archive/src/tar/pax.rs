@@ -2,7 +2,7 @@
 
 use super::Time;
 
-/// What the records of one extended header, or of several, say. None where they say nothing.
+/// The merged records of one or more extended headers. None means that no record sets the value.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -16,15 +16,15 @@ pub(super) struct Pax {
     pub(super) sparse: Sparse,
 }
 
-/// The records `GNU.sparse.*` (GNU tar, "Storing Sparse Files"), of whichever version.
+/// The records `GNU.sparse.*` (GNU tar, "Storing Sparse Files"), of any version.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sparse {
     pub(super) major: Option<u64>,
     pub(super) minor: Option<u64>,
     pub(super) name: Option<Vec<u8>>,
-    /// The file's size with its holes: `realsize` in version 1.0, `size` before.
+    /// The file's size with holes: `realsize` in version 1.0, `size` before.
     pub(super) size: Option<u64>,
-    /// Offsets and lengths in turn: version 0.0 by a record each, 0.1 by one record `map`.
+    /// Alternating offsets and lengths. Version 0.0 has a record for each, version 0.1 one record `map`.
     pub(super) map: Vec<u64>,
 }
 
@@ -34,17 +34,18 @@ impl Sparse {
     }
 }
 
-/// Longest map of a sparse file, in numbers.
+/// The maximum length of a sparse file's map, in numbers.
 const MAP: usize = 1 << 19;
 
-/// Most extended attributes of one entry. (The names of all of a file's fit in 64 KiB, or the kernel does not list them.)
+/// The maximum number of extended attributes of an entry. (The kernel lists a file's attributes only if all
+/// names fit in 64 KiB.)
 const XATTRS: usize = 1024;
 
 impl Pax {
-    /// Reads the records in `text` on top of what is known; later ones win, an empty value takes a key back.
+    /// Merges the records in `text`. Later records override earlier ones. An empty value removes a key.
     pub(super) fn read(&mut self, mut text: &[u8]) -> Result<(), &'static str> {
         while !text.is_empty() {
-            // Some writers fill the rest of a block up.
+            // Some writers fill the rest of the block with zeros.
             if text.iter().all(|&byte| byte == 0) {
                 break;
             }
@@ -82,7 +83,7 @@ impl Pax {
                 } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                     self.set_sparse(key, value)?;
                 }
-                // comment, ctime, uname, gname, charset and the vendors' own: nothing that a layer keeps.
+                // comment, ctime, uname, gname, charset and vendors' keys: a layer does not keep them.
             }
         }
         Ok(())
@@ -140,12 +141,13 @@ fn owner(value: &[u8]) -> Result<u32, &'static str> {
     decimal(value).and_then(id).ok_or("owner that is no id of Linux")
 }
 
-/// 32 bits, without the highest number: given to the kernel, that one would leave the file with whoever unpacks it, root.
+/// A user or group id of 32 bits. The highest number is rejected: for chown(2) it means "no change", so the
+/// file would keep root as owner.
 pub(super) fn id(number: impl TryInto<u32>) -> Option<u32> {
     number.try_into().ok().filter(|id| *id != u32::MAX)
 }
 
-/// Decimal digits, nothing else.
+/// Parses a number of decimal digits only.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -156,7 +158,7 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Seconds with an optional sign and fraction, of which nine digits count.
+/// Parses seconds with an optional sign and fraction. Nine digits of the fraction count.
 fn time(text: &[u8]) -> Option<Time> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),

@@ -1,4 +1,4 @@
-//! Entries out of a stream.
+//! Reads the entries of an archive from a stream.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,7 @@ impl<R: BufRead> Source<R> {
         self.position
     }
 
-    /// The next block; none at the end of the stream.
+    /// The next block; None at the end of the stream.
     pub(super) fn block(&mut self) -> Result<Option<[u8; BLOCK]>, Error> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -42,7 +42,7 @@ impl<R: BufRead> Source<R> {
         }
     }
 
-    /// Skips `count` bytes, or as many as there are; returns how many.
+    /// Skips `count` bytes, or as many as there are. Returns the number skipped.
     fn skip_up_to(&mut self, count: u64) -> Result<u64, Error> {
         let mut left = count;
         while left > 0 {
@@ -58,7 +58,8 @@ impl<R: BufRead> Source<R> {
         Ok(count - left)
     }
 
-    /// Where the first byte is that is not zero, of the next `most` bytes or as many as there are.
+    /// The offset of the first byte that is not zero, within the next `most` bytes or up to the end of the
+    /// stream.
     fn find_data(&mut self, most: u64) -> Result<Option<u64>, Error> {
         let mut left = most;
         while left > 0 {
@@ -80,36 +81,36 @@ impl<R: BufRead> Source<R> {
     }
 }
 
-/// Reads the entries of an archive, one after the other, and is strict: what cannot be read for certain is an error.
+/// Reads the entries of an archive, one after the other. Anything ambiguous or malformed is an error.
 ///
-/// Where programs that unpack images all take an archive, it is taken: the end may be cut within the zeros that fill the
-/// last block, and what stands behind the two blocks of zeros that end it is read and counts for nothing. (estargz keeps
-/// its table of contents there.)
+/// Some defects are accepted because all programs that unpack images accept them. The archive may be cut off
+/// within the zeros that fill the last block. Data after the two blocks of zeros at the end is read and
+/// ignored. (estargz keeps its table of contents there.)
 pub struct Reader<R> {
     source: Source<R>,
-    /// Only names, links and content count.
+    /// Whether only names, links and content matter.
     content_only: bool,
-    /// Where the first byte behind the end is that is not zero.
+    /// The offset of the first byte after the end that is not zero.
     trailing: Option<u64>,
-    /// Bytes of the current entry's data that were not read.
+    /// The number of unread bytes of the current entry's data.
     left: u64,
-    /// Zeros that fill its last block.
+    /// The number of zeros that fill the entry's last block.
     padding: u64,
     global: Pax,
-    /// Bytes of the global extended headers so far.
+    /// The size of all global extended headers so far, in bytes.
     global_bytes: u64,
 }
 
-/// The most bytes that the extended headers and long names of one entry may take. (An extended attribute has at most
-/// 64 KiB, a name 4 KiB; GNU tar's map of a sparse file in version 0 stands there too.)
+/// The maximum size of an entry's extended headers and long names, in bytes. (An extended attribute has at
+/// most 64 KiB, a name 4 KiB. GNU tar's map of a sparse file in version 0 is also stored there.)
 const EXTENDED: u64 = 1 << 20;
-/// The most bytes that the extended headers for all entries may take: what they say is kept.
+/// The maximum size of all global extended headers, in bytes. Their content is kept in memory.
 const GLOBAL: u64 = 64 << 10;
-/// The most extended headers before one entry.
+/// The maximum number of extended headers before an entry.
 const HEADERS: usize = 16;
 
 impl<R: BufRead> Reader<R> {
-    /// An archive that begins where `inner` stands.
+    /// Reads an archive that begins at the current position of `inner`.
     pub fn new(inner: R) -> Self {
         Self {
             source: Source { inner, position: 0 },
@@ -122,23 +123,23 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The same for an archive that is a container of files and never becomes a file system: entries that are none of
-    /// [`Kind`]'s are passed over, and owners, modes and times that no file can have are 0.
+    /// Reads an archive that is only a container of files and never becomes a file system. Entries of other
+    /// types than [`Kind`] are skipped. Owners, modes and times that no file can have become 0.
     pub fn of_content(inner: R) -> Self {
         Self { content_only: true, ..Self::new(inner) }
     }
 
-    /// The stream, where it stands.
+    /// The stream, at its current position.
     pub fn into_inner(self) -> R {
         self.source.inner
     }
 
-    /// Where behind the archive's end there is something else than zeros. Known at the end.
+    /// The offset of data other than zeros after the archive's end. It is known once the end was read.
     pub fn trailing(&self) -> Option<u64> {
         self.trailing
     }
 
-    /// The next entry; none at the archive's end, where the stream was read to its own end.
+    /// The next entry; None at the end of the archive. The stream is then read to its own end.
     ///
     /// # Errors
     /// [`Error`]; the archive cannot be read any further then.
@@ -155,9 +156,7 @@ impl<R: BufRead> Reader<R> {
             };
             let header = Header(&block);
             if header.is_zero() {
-                if extended.count > 0 {
-                    return Err(Error::Extended { at, reason: "no entry follows" });
-                }
+                // Go's archive/tar ignores headers for an entry that does not follow.
                 return self.end().map(|()| None);
             }
             if !header.checksum_holds() {
@@ -166,7 +165,7 @@ impl<R: BufRead> Reader<R> {
             if self.extend(&mut extended, &header, at)? {
                 continue;
             }
-            if self.content_only && kind(&header, b"").is_err() {
+            if self.content_only && kind(&header, b"", 0).is_err() {
                 let size = header.size().ok_or(Error::Header { at, reason: "size that is no number" })?;
                 self.source.skip(size)?;
                 self.source.skip_up_to(padding(size))?;
@@ -177,10 +176,10 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Some of the current entry's data, without consuming it; empty at its end.
+    /// Some of the current entry's data, without consuming it; empty at the end of the data.
     ///
     /// # Errors
-    /// [`Error::Truncated`] if the stream ends before, [`Error::Read`].
+    /// [`Error::Truncated`] if the stream ends earlier; [`Error::Read`].
     pub fn data(&mut self) -> Result<&[u8], Error> {
         if self.left == 0 {
             return Ok(&[]);
@@ -192,14 +191,14 @@ impl<R: BufRead> Reader<R> {
         Ok(&available[..usize::try_from(self.left).map_or(available.len(), |left| left.min(available.len()))])
     }
 
-    /// Marks `count` bytes of what [`Reader::data`] gave as used.
+    /// Marks `count` bytes of the data from [`Reader::data`] as used.
     pub fn consume(&mut self, count: usize) {
         self.source.inner.consume(count);
         self.source.position += count as u64;
         self.left = self.left.saturating_sub(count as u64);
     }
 
-    /// Behind the first zero block: a second one, or the end of the stream; then anything.
+    /// Reads what follows the first block of zeros: a second one, or the end of the stream; then anything.
     fn end(&mut self) -> Result<(), Error> {
         if let Some(at) = self.source.find_data(BLOCK as u64)? {
             return Err(Error::Lone { at });
@@ -209,7 +208,7 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    /// Takes in a header that speaks of the entry after it. False for any other.
+    /// Reads a header that applies to the next entry. Returns false for any other header.
     fn extend(&mut self, extended: &mut Extended, header: &Header, at: u64) -> Result<bool, Error> {
         let error = |reason| Error::Extended { at, reason };
         let kind = header.kind();
@@ -238,12 +237,12 @@ impl<R: BufRead> Reader<R> {
                 *(if kind == b'L' { &mut extended.path } else { &mut extended.link }) = Some(name);
             }
         }
-        // One name or one size for all entries says nothing of any.
+        // One name or size for all entries makes no sense and is ignored.
         (self.global.path, self.global.link, self.global.size) = (None, None, None);
         Ok(true)
     }
 
-    /// `size` bytes and what fills their last block.
+    /// Reads `size` bytes, and skips the rest of their last block.
     fn text(&mut self, size: u64) -> Result<Vec<u8>, Error> {
         let mut text = vec![0; usize::try_from(size).map_err(|_| Error::Truncated)?];
         self.source.inner.read_exact(&mut text).map_err(|error| match error.kind() {
@@ -261,15 +260,15 @@ impl<R: BufRead> Reader<R> {
         let pax = extended.pax.unwrap_or_else(|| self.global.clone());
         let path =
             pax.sparse.name.clone().or(pax.path.clone()).or(extended.path).unwrap_or_else(|| header.path());
-        let kind = kind(&header, &path)?;
+        let kind = kind(&header, &path, pax.size.or(header.size()).unwrap_or_default())?;
         let otherwise = self.content_only.then_some(0);
         let owner = |pax: Option<u32>, field: Option<i64>| {
             let owner = pax.or_else(|| field.and_then(super::pax::id)).or(otherwise);
             owner.ok_or(error("owner that is no id of Linux"))
         };
-        // A size in the header of anything but a file is not followed by data, whatever it is: so read Go's archive/tar
-        // and with it every engine.
-        // What was a file before POSIX may have some, and be a directory by its name.
+        // Only a file is followed by data, whatever size the header of another entry gives. Go's archive/tar
+        // reads archives this way, and so does every container engine. A type from before POSIX may be a
+        // directory by its name and still have data.
         let data = match header.kind() {
             b'1'..=b'6' => 0,
             _ => pax.size.or(header.size()).ok_or(error("size that is no number"))?,
@@ -282,7 +281,7 @@ impl<R: BufRead> Reader<R> {
         let mut entry = Entry {
             link: pax.link.clone().or(extended.link).unwrap_or_else(|| header.link()),
             kind,
-            // Some writers put the file's type above it.
+            // Some writers add the bits of the file's type.
             mode: header
                 .mode()
                 .filter(|mode| (0..1 << 21).contains(mode))
@@ -348,7 +347,7 @@ impl<R: BufRead> Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// The current entry's content, as its file has it: zeros where a sparse file has holes.
+    /// A reader of the current entry's content. Holes of a sparse file are read as zeros.
     pub fn content<'a>(&'a mut self, entry: &'a Entry) -> Content<'a, R> {
         let whole = Segment { offset: 0, length: entry.size };
         let segments = entry.sparse.as_deref().map_or_else(|| vec![whole], <[_]>::to_vec);
@@ -392,7 +391,7 @@ impl<R: BufRead> Read for Content<'_, R> {
     }
 }
 
-/// What the headers before an entry say of it.
+/// The extended headers before an entry.
 #[derive(Default)]
 struct Extended {
     count: usize,
@@ -403,9 +402,12 @@ struct Extended {
     link: Option<Vec<u8>>,
 }
 
-fn kind(header: &Header, path: &[u8]) -> Result<Kind, Error> {
+/// The kind of an entry with this path and `size` bytes of data.
+fn kind(header: &Header, path: &[u8], size: u64) -> Result<Kind, Error> {
     Ok(match header.kind() {
-        // Before POSIX a directory was a file whose name ends with a slash.
+        // Before POSIX, a directory was a file whose name ends with a slash. POSIX's type for a file says that
+        // it is one, but some writers use it for directories. Data settle it.
+        b'0' if size > 0 => Kind::File,
         b'0' | 0 if path.ends_with(b"/") => Kind::Directory,
         b'0' | 0 | b'7' | b'S' => Kind::File,
         b'1' => Kind::HardLink,

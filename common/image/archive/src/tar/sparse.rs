@@ -1,13 +1,14 @@
-//! Sparse files: where the stored bytes belong (GNU tar, "Storing Sparse Files").
+//! Sparse files: the places of the stored bytes (GNU tar, "Storing Sparse Files").
 
 use std::io::BufRead;
 
 use super::{BLOCK, Error, Segment, number, pax, reader};
 
-/// Most runs of data that a sparse file may have.
+/// The maximum number of runs of data in a sparse file.
 const SEGMENTS: usize = 1 << 18;
 
-/// Runs from offsets and lengths in turn: in order, without overlap, within `size`, and `stored` bytes in all.
+/// Converts alternating offsets and lengths to runs. They must be in order, without overlap, within `size`,
+/// and have `stored` bytes in total.
 pub(super) fn segments(map: &[u64], size: u64, stored: u64) -> Result<Vec<Segment>, &'static str> {
     const REASON: &str = "sparse file with a map that does not hold together";
     if !map.len().is_multiple_of(2) {
@@ -20,7 +21,7 @@ pub(super) fn segments(map: &[u64], size: u64, stored: u64) -> Result<Vec<Segmen
         let end = offset.checked_add(length).filter(|&end| offset >= at && end <= size).ok_or(REASON)?;
         sum += length;
         at = end;
-        // GNU tar ends a map with an empty run at the file's end.
+        // GNU tar ends a map with an empty run at the end of the file.
         if length > 0 {
             segments.push(Segment { offset, length });
         }
@@ -28,8 +29,8 @@ pub(super) fn segments(map: &[u64], size: u64, stored: u64) -> Result<Vec<Segmen
     if sum != stored { Err(REASON) } else { Ok(segments) }
 }
 
-/// The map of GNU's old format: four runs in the header, 21 in each block that follows. Returns offsets and lengths in
-/// turn, and the file's size.
+/// Reads the map of GNU's old format: four runs in the header, and 21 in each block that follows. Returns
+/// alternating offsets and lengths, and the file's size.
 pub(super) fn read_old(
     header: &[u8; BLOCK],
     source: &mut reader::Source<impl BufRead>,
@@ -64,8 +65,9 @@ pub(super) fn read_old(
     Ok((map, size))
 }
 
-/// The map of version 1.0, which stands before the data: decimal lines, the first of them the number of runs, filled up
-/// to a block. Returns offsets and lengths in turn, and how many bytes of the entry it took.
+/// Reads the map of version 1.0, which comes before the data. It consists of decimal lines, the first of
+/// which is the number of runs, and is filled up to a block. Returns alternating offsets and lengths, and how
+/// many bytes of the entry the map takes.
 pub(super) fn read_map(
     stored: u64,
     source: &mut reader::Source<impl BufRead>,

@@ -1,4 +1,5 @@
-//! Entries into a stream: ustar where it suffices, PAX headers for the rest. The same entries give the same bytes.
+//! Writes entries to a stream: in ustar where possible, with PAX headers for the rest. The same entries
+//! always give the same bytes.
 
 use std::io::{self, Write};
 
@@ -7,18 +8,18 @@ use super::{BLOCK, Entry, Kind, Time, number::write_octal};
 /// Writes an archive.
 pub struct Writer<W> {
     out: W,
-    /// Bytes that fill the last block of the entry before.
+    /// The number of bytes that fill the last block of the previous entry.
     padding: usize,
 }
 
 impl<W: Write> Writer<W> {
-    /// An archive that begins where `out` stands.
+    /// Writes an archive from the current position of `out`.
     pub fn new(out: W) -> Self {
         Self { out, padding: 0 }
     }
 
-    /// Writes the headers of `entry`; exactly `entry.stored` bytes of data follow by [`Writer::data`], or into the stream
-    /// itself.
+    /// Writes the headers of `entry`. Exactly `entry.stored` bytes of data must follow, through
+    /// [`Writer::data`] or directly into the stream.
     ///
     /// # Errors
     /// Those of the stream.
@@ -49,12 +50,12 @@ impl<W: Write> Writer<W> {
         self.out.write_all(data)
     }
 
-    /// The stream.
+    /// The underlying stream.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.out
     }
 
-    /// Ends the archive, with two blocks of zeros, and gives the stream back.
+    /// Ends the archive with two blocks of zeros, and returns the stream.
     ///
     /// # Errors
     /// Those of the stream.
@@ -69,7 +70,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// The entry's header block, and the records that its PAX header must hold.
+/// The entry's header block, and the records for its PAX header.
 fn encode(entry: &Entry) -> ([u8; BLOCK], Vec<u8>) {
     let (mut block, mut records) = ([0; BLOCK], Vec::new());
     if let Some((prefix, name)) = split(&entry.path) {
@@ -118,7 +119,7 @@ fn encode(entry: &Entry) -> ([u8; BLOCK], Vec<u8>) {
     };
     block[257..265].copy_from_slice(b"ustar\x0000");
     if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
-        // Linux has 12 and 20 bits for them: both fit in seven digits.
+        // Linux's 12 and 20 bits both fit in seven digits.
         write_octal(&mut block[329..337], u64::from(entry.device.0));
         write_octal(&mut block[337..345], u64::from(entry.device.1));
     }
@@ -129,12 +130,12 @@ fn encode(entry: &Entry) -> ([u8; BLOCK], Vec<u8>) {
     (block, records)
 }
 
-/// The name as ustar's prefix and name, if it fits into them.
+/// Splits the name into ustar's prefix and name, if it fits.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.len() <= 100 {
         return Some((b"", path));
     }
-    // The first slash from which the rest fits, so that the prefix is as short as can be.
+    // The first slash after which the rest fits, so that the prefix is as short as possible.
     let from = path.len().checked_sub(101)?;
     let at = from + path[from..].iter().position(|&byte| byte == b'/')?;
     (at > 0 && at <= 155 && at + 1 < path.len()).then(|| (&path[..at], &path[at + 1..]))
@@ -146,7 +147,7 @@ fn seal(block: &mut [u8; BLOCK]) {
     write_octal(&mut block[148..155], sum);
 }
 
-/// `LENGTH KEY=VALUE\n`, where the length counts itself.
+/// Adds the record `LENGTH KEY=VALUE\n`. The length includes itself.
 fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;

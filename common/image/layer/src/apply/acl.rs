@@ -1,4 +1,4 @@
-//! POSIX ACLs in extended attributes (linux/posix_acl_xattr.h), as far as setting one changes more than the attribute.
+//! POSIX ACLs in extended attributes (linux/posix_acl_xattr.h). Setting one may also change the file's mode.
 
 use rustix::io::Errno;
 
@@ -15,13 +15,13 @@ const OTHER: u16 = 0x20;
 /// The effect of setting an ACL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Acl {
-    /// The file's permissions afterwards.
+    /// The file's permission bits afterwards.
     pub(super) mode: u32,
-    /// Whether it contains nothing else.
+    /// Whether the ACL says no more than these bits.
     pub(super) is_mode: bool,
 }
 
-/// Reads an ACL, which must be valid for the kernel; none if it is empty, because that removes an ACL.
+/// Parses an ACL, with the kernel's checks; None if it is empty, which removes an ACL.
 pub(super) fn read(value: &[u8]) -> Result<Option<Acl>, Errno> {
     let (version, entries) = value.split_first_chunk::<4>().ok_or(Errno::INVAL)?;
     if *version != VERSION {
@@ -39,7 +39,7 @@ pub(super) fn read(value: &[u8]) -> Result<Option<Acl>, Errno> {
     for [tag @ .., p0, p1, i0, i1, i2, i3] in entries {
         let (tag, permissions) = (u16::from_le_bytes(*tag), u32::from(u16::from_le_bytes([*p0, *p1])));
         let nobody = u32::from_le_bytes([*i0, *i1, *i2, *i3]) == u32::MAX;
-        // The entries are sorted. Some tags may appear several times, and then must name a user or group.
+        // The entries must be sorted. USER and GROUP may appear several times, and must name a user or group.
         let follows = match (last, tag) {
             (0, USER_OBJ) | (USER_OBJ | USER, GROUP_OBJ) => true,
             (USER_OBJ | USER, USER) | (GROUP_OBJ | GROUP, GROUP) => !nobody,

@@ -1,4 +1,4 @@
-//! The lower layers, as one file system.
+//! The lower layers, seen as one file system.
 
 use std::{
     io,
@@ -19,25 +19,25 @@ use crate::overlay;
 /// The lower layers: directories and images, in overlayfs's form.
 #[derive(Debug, Default)]
 pub struct Below {
-    /// The highest first.
+    /// The highest layer first.
     roots: Vec<Arc<Root>>,
 }
 
-/// A layer that may still be being unpacked. A reader waits. The first reader opens it.
+/// A layer that may still be being unpacked. Readers wait for it. The first reader opens it.
 #[derive(Debug, Default)]
 pub(crate) struct Root {
-    /// Its place; none if it will never be ready.
+    /// The layer's place; None if it will never be ready.
     path: OnceLock<Option<PathBuf>>,
     opened: OnceLock<Result<OwnedFd, Arc<io::Error>>>,
 }
 
 impl Root {
-    /// It is ready at this place.
+    /// Notes that the layer is ready at `path`.
     pub(crate) fn stands(&self, path: &Path) {
         let _ = self.path.set(Some(path.to_owned()));
     }
 
-    /// It will not be ready, unless it is already.
+    /// Notes that the layer will never be ready. Has no effect if it is ready already.
     pub(crate) fn fails(&self) {
         let _ = self.path.set(None);
     }
@@ -60,17 +60,17 @@ pub(super) enum Found {
     Nothing,
     /// A directory, opened in the highest layer that has it.
     Directory(OwnedFd),
-    /// Its target, and its parent directory, in the layer that has it.
+    /// The link's target, and its parent directory in the layer that has it.
     Symlink(Vec<u8>, OwnedFd),
-    /// Any other file; its parent directory, in the layer that has it.
+    /// Any other file: its parent directory in the layer that has it.
     File(OwnedFd),
 }
 
 impl Below {
-    /// The layers' directories or images, lowest first.
+    /// The layers at these paths (directories or images), lowest first.
     ///
     /// # Errors
-    /// When one is missing.
+    /// When a layer is missing.
     pub fn open<P: AsRef<Path>>(lowest_first: &[P]) -> io::Result<Self> {
         let open = |path: &P| {
             path.as_ref().symlink_metadata()?;
@@ -81,12 +81,13 @@ impl Below {
         Ok(Self { roots: lowest_first.iter().rev().map(open).collect::<io::Result<_>>()? })
     }
 
-    /// The same for layers that may not be ready.
+    /// Like [`Below::open`], for layers that may not be ready yet.
     pub(crate) fn coming(lowest_first: &[Arc<Root>]) -> Self {
         Self { roots: lowest_first.iter().rev().cloned().collect() }
     }
 
-    /// What they have at `path`, whose parents are not symbolic links there. Whiteouts and opaque directories count.
+    /// What the lower layers have at `path`. Its parents must not be symbolic links there. Whiteouts and
+    /// opaque directories are taken into account.
     pub(super) fn find(&self, path: &[u8]) -> Result<Found, EntryError> {
         for root in &self.roots {
             match find_in(wait(root, path)?, path).map_err(error("look for", path))? {
@@ -98,7 +99,7 @@ impl Below {
         Ok(Found::Nothing)
     }
 
-    /// The names in the root of the file system that they make, sorted.
+    /// The names in the root of the merged lower layers, sorted.
     pub(super) fn root_names(&self) -> Result<Vec<Vec<u8>>, EntryError> {
         let mut seen = std::collections::BTreeMap::new();
         for root in &self.roots {
@@ -121,7 +122,7 @@ impl Below {
     }
 }
 
-/// Opens a layer to look into it: its directory, or the root of its image, which is mounted privately.
+/// Opens a layer for examining it: its directory, or the root of its image, which is mounted privately.
 pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat(CWD, path, flags, Mode::empty()) {
@@ -136,7 +137,7 @@ fn wait<'a>(root: &'a Root, path: &[u8]) -> Result<BorrowedFd<'a>, EntryError> {
     })
 }
 
-/// For `map_err`.
+/// For `map_err`: an error while doing `verb` on `path` in the lower layers.
 pub(super) fn error(verb: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> EntryError {
     move |source| {
         EntryError::Below(Box::new(Error::Below { verb, name: Shown::new(path), source: source.into() }))
@@ -146,7 +147,7 @@ pub(super) fn error(verb: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> En
 enum InOne {
     /// This layer does not have the path.
     Continue,
-    /// This layer hides the path of the layers below it.
+    /// This layer hides the path in the layers below it.
     Hidden,
     Found(Found),
 }
@@ -161,7 +162,7 @@ fn find_in(root: BorrowedFd, path: &[u8]) -> rustix::io::Result<InOne> {
     if path.is_empty() {
         return open_directory(root, b"", OFlags::RDONLY).map(|root| InOne::Found(Found::Directory(root)));
     }
-    // Most paths exist, or have no parent there: one call is enough for either.
+    // Most paths exist, or have no parent in this layer. One call is enough for either.
     let (parent, name) = name::split(path);
     let directory = match open_directory(root, parent, OFlags::RDONLY) {
         Ok(directory) => directory,
@@ -187,8 +188,8 @@ fn find_in(root: BorrowedFd, path: &[u8]) -> rustix::io::Result<InOne> {
     })
 }
 
-/// Whether the layer hides `parent` of the layers below it: by an opaque directory on the way, or by something that is
-/// not a directory.
+/// Whether the layer hides `parent` of the layers below it, by an opaque directory on the way or by something
+/// that is not a directory.
 fn blocked(root: BorrowedFd, parent: &[u8]) -> rustix::io::Result<InOne> {
     let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     for end in ends.chain([parent.len()]) {

@@ -1,4 +1,4 @@
-//! What a layer's directory took from the lower layers.
+//! What an unpacked layer took from the lower layers.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -18,27 +18,27 @@ use crate::overlay;
 /// A path in the lower layers, and what was found there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Dependency {
-    /// The path in them, relative to their root, each byte as `escape_ascii` shows it; the root's is empty.
+    /// The path relative to the root, in the form of `escape_ascii`; empty for the root.
     pub path: String,
-    /// What is looked at.
+    /// What was examined.
     pub aspect: Aspect,
-    /// What was found, as one line that differs for different content.
+    /// What was found, as one line. Different content gives different lines.
     pub seen: String,
 }
 
-/// The part of a path that a layer's directory depends on.
+/// What an unpacked layer depends on at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Aspect {
     /// The attributes of a directory that the layer's archive does not list.
     Attributes,
-    /// Whether there is a directory in which a whiteout has a meaning.
+    /// Whether there is a directory, in which a whiteout would have an effect.
     Directory,
-    /// The target of a symbolic link on the way to an entry.
+    /// The target of a symbolic link among the parents of an entry.
     Link,
-    /// The file that a hard link names.
+    /// The file that is the target of a hard link.
     Content,
-    /// The names in the root, all of which an opaque root hides.
+    /// The names in the root. An opaque root hides all of them.
     Names,
 }
 
@@ -47,15 +47,15 @@ impl Dependency {
         Self { path: path.escape_ascii().to_string(), aspect, seen }
     }
 
-    /// Whether the lower layers still have the same there.
+    /// Whether the lower layers still have the same at the path.
     pub(crate) fn holds(&self, below: &Below) -> Result<bool, EntryError> {
-        // A path that was escaped when it was written. If it cannot be read back, it matches nothing.
+        // The path was escaped when it was written. If it cannot be unescaped, it matches nothing.
         let Some(path) = unescape(&self.path) else { return Ok(false) };
         Ok(look(below, &path, self.aspect)? == self.seen)
     }
 }
 
-/// What the lower layers have at a path.
+/// What the lower layers have at a path, as one line.
 pub(super) fn look(below: &Below, path: &[u8], aspect: Aspect) -> Result<String, EntryError> {
     if aspect == Aspect::Names {
         let names = below.root_names()?;
@@ -66,12 +66,12 @@ pub(super) fn look(below: &Below, path: &[u8], aspect: Aspect) -> Result<String,
         (Aspect::Attributes, Found::Directory(fd)) => {
             let mut facts = facts(fd.as_fd(), path)?;
             if path.is_empty() {
-                // A root is made again in every copy, so its time has no meaning.
+                // Each copy of a layer has a new root, so its time has no meaning.
                 facts.mtime = Time::default();
             }
             line(&facts)
         }
-        // An entry below a link would have gone elsewhere.
+        // An entry below a symbolic link would have gone to the link's target.
         (Aspect::Attributes, Found::Symlink(target, _)) => format!("-> {}", target.escape_ascii()),
         (Aspect::Directory, Found::Directory(_)) => "directory".into(),
         (Aspect::Link, Found::Symlink(target, _)) => target.escape_ascii().to_string(),
@@ -105,7 +105,8 @@ pub(super) fn line(facts: &Facts) -> String {
     line
 }
 
-/// An attribute. A long one is replaced with its hash, because this is kept in memory and in the note.
+/// An attribute as text. A long value is replaced by its hash, because the text is kept in memory and in the
+/// note.
 fn attribute(name: &[u8], value: &[u8]) -> String {
     const LONG: usize = 64;
     match value.len() {
@@ -114,7 +115,7 @@ fn attribute(name: &[u8], value: &[u8]) -> String {
     }
 }
 
-/// A file's attributes and the hash of its content, without its access time.
+/// A file's attributes, without its access time, and the hash of its content.
 fn content(directory: BorrowedFd, path: &[u8]) -> Result<String, EntryError> {
     let (_, name) = name::split(path);
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(error("stat", path))?;
@@ -151,7 +152,7 @@ fn content(directory: BorrowedFd, path: &[u8]) -> Result<String, EntryError> {
     ))
 }
 
-/// Takes `escape_ascii` back.
+/// Reverses `escape_ascii`.
 fn unescape(text: &str) -> Option<Vec<u8>> {
     let (mut out, mut bytes) = (Vec::new(), text.bytes());
     while let Some(byte) = bytes.next() {

@@ -1,4 +1,4 @@
-//! A layer as a directory. Every call works on an open directory and one name in it.
+//! Unpacks a layer into a directory. Every call works on an open directory and one name in it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,22 +22,22 @@ use super::{
 };
 use crate::{overlay, remove_tree};
 
-/// How many directories are kept open.
+/// How many directories stay open.
 const OPEN: usize = 200;
 
-/// A directory that a layer is unpacked to. All directories in it belong to us, and nobody else can enter until they
-/// are finished.
+/// A directory that a layer is unpacked to. All directories in it belong to us, and nobody else can enter
+/// them until they are finished.
 pub(super) struct Directory<'a> {
     root: Rc<OwnedFd>,
     options: &'a Options,
     /// The owner that the kernel gives to new files.
     owner: (u32, u32),
-    /// The bits of a mode that the kernel removes.
+    /// The bits that the kernel removes from a mode.
     umask: u32,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
-    /// Their paths, the oldest first.
+    /// The paths of the open directories, oldest first.
     opened: VecDeque<Vec<u8>>,
-    /// The last directory that was looked up: entries usually come directory by directory.
+    /// The directory of the last lookup. Entries usually come directory by directory.
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
     approximated: u64,
 }
@@ -46,7 +46,7 @@ pub(super) struct Directory<'a> {
 pub(super) struct File {
     fd: OwnedFd,
     size: u64,
-    /// The end of the written part.
+    /// The end of the last write.
     end: u64,
 }
 
@@ -102,8 +102,8 @@ impl<'a> Directory<'a> {
         Ok(fd)
     }
 
-    /// Owner, mode, attributes and times of an open file. The owner comes first, because changing it removes suid and
-    /// capabilities.
+    /// Sets owner, mode, attributes and times of an open file. The owner comes first, because a change of
+    /// owner removes set-id bits and capabilities.
     fn seal(&mut self, fd: BorrowedFd, facts: &Facts, mode: bool) -> Result<(), EntryError> {
         let owner = (facts.uid, facts.gid) != self.owner;
         if owner {
@@ -121,7 +121,7 @@ impl<'a> Directory<'a> {
         rustix::fs::futimens(fd, &times(facts)).map_err(EntryError::call("set the times"))
     }
 
-    /// The same for something that cannot be opened: `name` in a directory that nobody else can enter.
+    /// Like `seal`, for something that cannot be opened: `name` in a directory that nobody else can enter.
     fn seal_at(
         &mut self,
         directory: BorrowedFd,
@@ -148,7 +148,7 @@ impl<'a> Directory<'a> {
             .map_err(EntryError::call("set the times"))
     }
 
-    /// The result of setting an attribute.
+    /// Handles the result of setting an attribute.
     fn attribute(&mut self, name: &[u8], set: rustix::io::Result<()>) -> Result<(), EntryError> {
         match set {
             Err(Errno::PERM | Errno::INVAL) if self.options.namespace.is_some() && self.options.rootless => {
@@ -262,7 +262,6 @@ impl Form for Directory<'_> {
         self.seal(fd.as_fd().as_fd(), facts, true)
     }
 
-    /// Makes sure that its files and directories are on the disk.
     fn kept(&self) -> usize {
         0
     }
@@ -272,7 +271,7 @@ impl Form for Directory<'_> {
     }
 }
 
-/// The outcome of a call that refuses to replace anything.
+/// The result of a call that never replaces anything; None if the name is in use.
 fn made<T>(outcome: rustix::io::Result<T>, verb: &'static str) -> Made<T> {
     match outcome {
         Err(Errno::EXIST) => Ok(None),
@@ -284,8 +283,8 @@ fn owner_of(facts: &Facts) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>)
     (Some(rustix::fs::Uid::from_raw(facts.uid)), Some(rustix::fs::Gid::from_raw(facts.gid)))
 }
 
-/// Times that the file system cannot represent (before 1901 or after 2446 on ext4) become the nearest possible ones.
-/// The kernel does this, so other tools that unpack such archives get the same result.
+/// Times that the file system cannot represent (before 1901 or after 2446 on ext4) become the nearest
+/// possible ones. The kernel does this, so other tools get the same result.
 fn times(facts: &Facts) -> rustix::fs::Timestamps {
     let time = |time: Time| rustix::fs::Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     rustix::fs::Timestamps {
@@ -294,7 +293,8 @@ fn times(facts: &Facts) -> rustix::fs::Timestamps {
     }
 }
 
-/// The process's umask. Only `/proc` tells it without changing it. If that is not available, every mode is set.
+/// The process's umask. Only `/proc` tells it without changing it. Without `/proc`, every mode is set
+/// explicitly.
 fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));

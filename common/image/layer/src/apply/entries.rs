@@ -1,4 +1,4 @@
-//! Entries → files, one after the other.
+//! Turns the entries of an archive into files, one after the other.
 
 use std::{collections::BTreeMap, io::BufRead};
 
@@ -6,16 +6,16 @@ use archive::{Entry, Kind, Reader};
 use rustix::io::Errno;
 
 use super::{
-    Below, EntryError, Error, Limits, Options,
+    Below, EntryError, Error, LeftOut, Limits, Options,
     dependency::{Aspect, look},
     form::{Facts, Form, Made, Special},
     links::Pending,
-    name::{Target, join},
+    name::{LINKED, Target, join},
     tree::Tree,
 };
 use crate::{overlay, pipeline};
 
-/// A layer that is being unpacked: the meaning of its entries, in whatever form it gets.
+/// A layer that is being unpacked. It implements the meaning of entries for any form of the layer.
 pub(super) struct Unpacking<'a, F> {
     pub(super) form: F,
     pub(super) tree: Tree,
@@ -23,18 +23,21 @@ pub(super) struct Unpacking<'a, F> {
     pub(super) options: &'a Options,
     /// The owner of files whose owner has no mapping in the user namespace.
     owner: (u32, u32),
-    pub(super) left_out: u64,
+    pub(super) left_out: LeftOut,
     pub(super) approximated: u64,
-    /// Bytes of files that were copied from lower layers.
+    /// The number of bytes copied from lower layers.
     pub(super) copied: u64,
     pub(super) dependencies: BTreeMap<(Vec<u8>, Aspect), String>,
     /// Hard links to targets that do not exist yet.
     pub(super) pending: Vec<Pending>,
 }
 
-/// The limit for what is kept in memory of a layer, in bytes: a million directories, or some millions of an image's
-/// files.
+/// The limit on memory for a layer, in bytes. This is enough for a million directories, or for several
+/// million files of an image.
 const KEPT: usize = 256 << 20;
+
+/// The attributes of access lists (acl(5)).
+const ACCESS_LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
 impl<'a, F: Form> Unpacking<'a, F> {
     pub(super) fn new(form: F, below: &'a Below, options: &'a Options) -> Self {
@@ -44,7 +47,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
             below,
             options,
             owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-            left_out: 0,
+            left_out: LeftOut::default(),
             approximated: 0,
             copied: 0,
             dependencies: BTreeMap::new(),
@@ -52,7 +55,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         }
     }
 
-    /// Applies `entry`; its data is read from `reader`.
+    /// Applies `entry`. Its data is read from `reader`.
     pub(super) fn entry<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), Error> {
         self.apply(entry, reader).map_err(Error::entry(&entry.path))
     }
@@ -62,14 +65,24 @@ impl<'a, F: Form> Unpacking<'a, F> {
             Target::Root if entry.kind != Kind::Directory => return Err(EntryError::Root),
             Target::Root => self.tree.get(b"").listed = Some(self.facts(entry)?),
             Target::Aufs => {}
+            Target::BelowWhiteout => self.left_out.entries += 1,
+            // AUFS makes only regular files of several names there.
+            Target::Linked { name } if entry.kind == Kind::File => {
+                if !self.tree.contains(LINKED) {
+                    self.make(b"", LINKED, |form| form.make_directory(b"", LINKED))?;
+                    self.tree.imply(LINKED);
+                }
+                self.file(LINKED, &name, entry, reader)?;
+            }
+            Target::Linked { .. } => {}
             Target::Whiteout { parent, name } => {
-                check_whiteout(entry)?;
+                self.note_whiteout(entry);
                 let parent = self.parent(parent)?;
                 self.tree.keep(name.len());
                 self.tree.get(&parent).whiteouts.insert(name);
             }
             Target::Opaque { parent } => {
-                check_whiteout(entry)?;
+                self.note_whiteout(entry);
                 let parent = self.parent(parent)?;
                 self.tree.get(&parent).opaque = true;
             }
@@ -87,14 +100,14 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok(())
     }
 
-    /// Whether the result so far, from `entries` entries with files of `size` bytes, is within the limits.
+    /// Checks the limits, after `entries` entries with files of `size` bytes.
     pub(super) fn within(&self, limits: &Limits, entries: u64, size: u64) -> Result<(), Error> {
         let (entries, size) = (entries.saturating_add(self.tree.implied), size.saturating_add(self.copied));
         limits.hold_entries(entries, size).map_err(pipeline::Error::Exceeded)?;
         self.within_memory()
     }
 
-    /// Whether the memory is within its limit.
+    /// Checks the limit on memory.
     pub(super) fn within_memory(&self) -> Result<(), Error> {
         match self.tree.kept.saturating_add(self.form.kept()) > KEPT {
             true => Err(Error::Memory { limit: KEPT }),
@@ -102,7 +115,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         }
     }
 
-    /// Adds what the lower layers have at `path` to the dependencies of this directory.
+    /// Returns what the lower layers have at `path`, and records it as a dependency of this layer.
     pub(super) fn depend(&mut self, path: &[u8], aspect: Aspect) -> Result<&str, EntryError> {
         let key = (path.to_vec(), aspect);
         if !self.dependencies.contains_key(&key) {
@@ -116,7 +129,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
     fn directory(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), EntryError> {
         let path = join(parent, name);
         if !self.tree.contains(&path) {
-            // If an earlier entry made it a file, that hid the content of the lower layers.
+            // If an earlier entry was a file with this name, it hid the content of the lower layers.
             let ((), replaced) = self.make(parent, name, |form| form.make_directory(parent, name))?;
             self.tree.get(&path).new = replaced;
         }
@@ -148,7 +161,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         self.form.close(file, &facts)
     }
 
-    /// Writes the next `length` bytes of the entry's data at `offset`, or as many as there are.
+    /// Writes the next `length` bytes of the entry's data at `offset`, or fewer if the data ends.
     fn copy<R: BufRead>(
         &mut self,
         file: &mut F::File,
@@ -170,7 +183,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok(())
     }
 
-    /// Creates a regular file that is visible only to us.
+    /// Creates a regular file that only we can see.
     pub(super) fn create(
         &mut self,
         parent: &[u8],
@@ -181,7 +194,8 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok(self.make(parent, name, |form| form.create(parent, name, facts, size))?.0)
     }
 
-    /// Makes something, and removes what an earlier entry made under its name. Returns whether there was something.
+    /// Makes something. If an earlier entry has the same name, that is removed first. Returns whether
+    /// something was removed.
     pub(super) fn make<T>(
         &mut self,
         parent: &[u8],
@@ -197,7 +211,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok((made.ok_or_else(|| EntryError::call("create")(Errno::EXIST))?, true))
     }
 
-    /// A symbolic link, a device or a named pipe.
+    /// Makes a symbolic link, a device or a named pipe.
     pub(super) fn special(
         &mut self,
         parent: &[u8],
@@ -222,6 +236,14 @@ impl<'a, F: Form> Unpacking<'a, F> {
         self.make(parent, name, |form| form.special(parent, name, special, &facts)).map(|_| ())
     }
 
+    /// Counts a whiteout that is more than its name. OCI image-spec, layer.md: a whiteout is an empty file.
+    /// AUFS made whiteouts as hard links to an empty file. Docker, containerd and umoci look only at the name.
+    fn note_whiteout(&mut self, entry: &Entry) {
+        if !matches!(entry.kind, Kind::File | Kind::HardLink) || entry.size > 0 {
+            self.left_out.whiteouts += 1;
+        }
+    }
+
     /// The attributes of the entry's file, as far as the user namespace can represent them.
     fn facts(&mut self, entry: &Entry) -> Result<Facts, EntryError> {
         let mut facts = Facts::from(entry);
@@ -235,7 +257,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
             return Err(EntryError::Owner { uid: facts.uid, gid: facts.gid });
         }
         self.approximated += 1;
-        // Executing it would switch to a user that the layer does not name.
+        // With its set-id bit, the program would run as an owner that the layer does not name.
         if !user {
             (facts.uid, facts.mode) = (self.owner.0, facts.mode & !0o4000);
         }
@@ -245,25 +267,18 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok(facts)
     }
 
-    /// Keeps only the attributes that belong to the file. overlayfs's own would change what the mount shows. A label of
-    /// SELinux and an ACL of NFS belong to the machine that the layer was made on. So do attributes outside Linux's
-    /// name spaces (xattr(7)), such as `com.apple.provenance` of macOS.
+    /// Keeps only the attributes that belong to the file. overlayfs's own attributes would change what the
+    /// mount shows. An SELinux label belongs to the machine that the layer was made on, and `system.` has
+    /// attributes of its file system (NFS, CIFS), besides the access lists that every file system has. Attributes outside Linux's namespaces (xattr(7)), such as `com.apple.provenance` of macOS, are dropped
+    /// too.
     pub(super) fn keep_own(&mut self, facts: &mut Facts) {
         let all = facts.xattrs.len();
         facts.xattrs.retain(|(name, _)| {
             overlay::is_linux_xattr(name)
                 && !overlay::is_overlay_xattr(name)
                 && name != b"security.selinux"
-                && name != b"system.nfs4_acl"
+                && (!name.starts_with(b"system.") || ACCESS_LISTS.contains(&&name[..]))
         });
-        self.left_out += (all - facts.xattrs.len()) as u64;
-    }
-}
-
-/// OCI image-spec, layer.md: "a whiteout is an empty file". AUFS made them as hard links to one.
-fn check_whiteout(entry: &Entry) -> Result<(), EntryError> {
-    match entry.kind {
-        Kind::File | Kind::HardLink if entry.size == 0 => Ok(()),
-        _ => Err(EntryError::NotAWhiteout),
+        self.left_out.attributes += (all - facts.xattrs.len()) as u64;
     }
 }

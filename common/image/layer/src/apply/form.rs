@@ -1,4 +1,4 @@
-//! The form of a layer, behind the calls by which the rules of layer.md act on it.
+//! The calls that unpacking makes on the result, whether that is a directory or an image.
 
 use archive::{Entry, Kind, Time};
 
@@ -32,7 +32,7 @@ pub(super) struct Special<'a> {
     pub(super) device: (u32, u32),
 }
 
-/// What has a name in the layer.
+/// What the layer has under a name.
 pub(super) enum Standing {
     Nothing,
     Directory,
@@ -40,51 +40,51 @@ pub(super) enum Standing {
     Other,
 }
 
-/// The result of making something: none if the name is in use already; then nothing changes.
+/// The result of making something. None if the name is in use already; nothing changes then.
 pub(super) type Made<T> = Result<Option<T>, EntryError>;
 
-/// One of the forms of a layer. `name` in `parent` identifies a thing. Each `parent` is the path of a directory that
-/// was made, without symbolic links; it is empty for the root.
+/// A form of a layer. A file is identified by `name` in `parent`. Each `parent` is the path of an existing
+/// directory, without symbolic links; it is empty for the root.
 pub(super) trait Form {
     /// A regular file whose content is being written.
     type File;
 
     fn standing(&mut self, parent: &[u8], name: &[u8]) -> Result<Standing, EntryError>;
 
-    /// The target of the symbolic link there.
+    /// The target of the symbolic link `name`.
     fn read_link(&mut self, parent: &[u8], name: &[u8]) -> Result<Vec<u8>, EntryError>;
 
     /// Makes a directory. [`Form::finish_directory`] sets its attributes.
     fn make_directory(&mut self, parent: &[u8], name: &[u8]) -> Made<()>;
 
-    /// Begins a regular file of `size` bytes. Parts that are not written are zeros.
+    /// Begins a regular file of `size` bytes. Parts that are never written are zeros.
     fn create(&mut self, parent: &[u8], name: &[u8], facts: &Facts, size: u64) -> Made<Self::File>;
 
-    /// Writes all of `data` into it.
+    /// Writes all of `data` into the file, at `offset`.
     fn write(&mut self, file: &mut Self::File, offset: u64, data: &[u8]) -> Result<(), EntryError>;
 
-    /// Ends it, and sets the attributes in `facts`.
+    /// Ends the file and sets the attributes in `facts`.
     fn close(&mut self, file: Self::File, facts: &Facts) -> Result<(), EntryError>;
 
     fn special(&mut self, parent: &[u8], name: &[u8], special: Special, facts: &Facts) -> Made<()>;
 
-    /// Gives the first, which is not a directory, the second name too.
+    /// Adds the hard link `to` for the file `from`, which is not a directory.
     fn link(&mut self, from: (&[u8], &[u8]), to: (&[u8], &[u8])) -> Made<()>;
 
-    /// Removes what is there, with everything below it.
+    /// Removes `name` with everything below it.
     fn remove(&mut self, parent: &[u8], name: &[u8]) -> Result<(), EntryError>;
 
-    /// Marks what lower layers have there as deleted. This layer has nothing there.
+    /// Marks `name` in lower layers as deleted. This layer has nothing there.
     fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<(), EntryError>;
 
-    /// Sets the attributes of the directory at `path`, in which nothing more is made. With `opaque`, it hides the
-    /// content of lower layers.
+    /// Sets the attributes of the directory at `path`. Nothing more is made in it. If it is `opaque`, it
+    /// hides the content of lower layers.
     fn finish_directory(&mut self, path: &[u8], facts: &Facts, opaque: bool) -> Result<(), EntryError>;
 
-    /// About how much of its memory grows with the layer, in bytes.
+    /// The approximate memory that grows with the layer, in bytes.
     fn kept(&self) -> usize;
 
-    /// Ends the layer, which took this from lower ones. Returns how many of its entries differ from the layer
-    /// ([`super::Options::rootless`]).
+    /// Ends the layer. `taken` is what it took from lower layers. Returns how many of its entries differ from
+    /// the layer ([`super::Options::rootless`]).
     fn finish(self, taken: &[Dependency]) -> Result<u64, EntryError>;
 }

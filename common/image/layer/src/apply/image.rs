@@ -1,5 +1,5 @@
-//! A layer as an EROFS image. What the kernel refuses to make in a directory is refused here with the same error, so
-//! that a layer works in both forms, or in neither.
+//! Unpacks a layer into an EROFS image. What the kernel would reject in a directory is rejected here with the
+//! same error, so a layer works in both forms or in neither.
 
 use std::{collections::HashMap, os::fd::OwnedFd};
 
@@ -14,19 +14,19 @@ use super::{
 };
 use crate::overlay;
 
-/// The longest name, in bytes.
+/// The maximum length of a name, in bytes.
 const NAME: usize = 255;
-/// The longest target of a symbolic link, in bytes.
+/// The maximum length of a symbolic link's target, in bytes.
 const TARGET: usize = 4095;
 
-/// An image that a layer is unpacked to.
+/// An EROFS image that a layer is unpacked to.
 pub(super) struct Image {
     writer: Writer,
     diff_id: Digest,
-    /// The targets of symbolic links, which may be among the parents of an entry.
+    /// The targets of symbolic links. Links may be among the parents of an entry.
     targets: HashMap<erofs::File, Box<[u8]>>,
     kept: usize,
-    /// The last directory that was looked up: entries usually come directory by directory.
+    /// The directory of the last lookup. Entries usually come directory by directory.
     last: (Vec<u8>, Directory),
 }
 
@@ -60,7 +60,7 @@ impl Image {
         Ok(at)
     }
 
-    /// The directory for a new entry; none if the name is in use already.
+    /// The directory for a new entry; None if the name is in use already.
     fn place(&mut self, parent: &[u8], name: &[u8], verb: &'static str) -> Made<Directory> {
         if name.len() > NAME {
             return Err(EntryError::call(verb)(Errno::NAMETOOLONG));
@@ -128,7 +128,7 @@ impl Form for Image {
         let made = if kind == Kind::Symlink {
             let target = special.target;
             check_target(target)?;
-            // The kernel gives every symbolic link this mode.
+            // The kernel gives this mode to every symbolic link.
             let attributes = Attributes { mode: 0o777, ..attributes };
             let link = self.writer.symlink(&attributes, target)?;
             self.targets.insert(link, target.into());
@@ -188,8 +188,8 @@ impl Form for Image {
     }
 }
 
-/// The image's UUID. overlayfs identifies its lower file systems by it. A layer that differs because of its lower
-/// layers has another one, because both may be in one container.
+/// The image's UUID. overlayfs identifies its lower file systems by their UUIDs. A variant of the layer for
+/// other lower layers needs another UUID, because both variants may be in one container.
 fn uuid(diff_id: &Digest, taken: &[Dependency]) -> [u8; 16] {
     let mut hex = diff_id.hex().to_owned();
     for Dependency { path, aspect, seen } in taken {
@@ -217,7 +217,7 @@ fn attributes(kind: Kind, facts: &Facts) -> Result<Attributes, EntryError> {
     Ok(attributes)
 }
 
-/// As symlink(2).
+/// Checks a target as symlink(2) does.
 fn check_target(target: &[u8]) -> Result<(), EntryError> {
     let errno = match target.len() {
         0 => Errno::NOENT,
@@ -228,8 +228,8 @@ fn check_target(target: &[u8]) -> Result<(), EntryError> {
     Err(EntryError::call("create")(errno))
 }
 
-/// As setxattr(2) on a file system that accepts all attributes (xattr(7), acl(5)). Returns whether the attribute exists
-/// then.
+/// Sets an attribute as setxattr(2) does on a file system that accepts all attributes (xattr(7), acl(5)).
+/// Returns whether the attribute exists afterwards.
 fn set_attribute(kind: Kind, mode: &mut u32, name: &[u8], value: &[u8]) -> Result<bool, Errno> {
     if name.len() > NAME {
         return Err(Errno::RANGE);
@@ -251,8 +251,8 @@ fn set_attribute(kind: Kind, mode: &mut u32, name: &[u8], value: &[u8]) -> Resul
     }
 }
 
-/// Whether the kernel accepts it as the capabilities of a file (security/commoncap.c, `validheader`): the revision must
-/// match the size. It ignores an empty one.
+/// Whether the kernel accepts the value as file capabilities (security/commoncap.c, `validheader`). The
+/// revision must match the size. The kernel ignores an empty value.
 fn is_capability(value: &[u8]) -> bool {
     const EFFECTIVE: u32 = 1;
     let revision = value.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) & !EFFECTIVE);

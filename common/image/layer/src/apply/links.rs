@@ -1,4 +1,4 @@
-//! Links: symbolic ones among an entry's parents, and hard ones, also to files of lower layers.
+//! Links: symbolic links among an entry's parents, and hard links, also to files of lower layers.
 
 use std::{
     collections::VecDeque,
@@ -17,16 +17,16 @@ use super::{
     dependency::Aspect,
     entries::Unpacking,
     form::{Facts, Form, Standing},
-    name::{Target, join, split},
+    name::{LINKED, Target, join, split},
 };
 use crate::{overlay, whiteout::WHITEOUT};
 
-/// The kernel's limit for symbolic links in one path.
+/// The kernel's limit on symbolic links in one path.
 const LINKS: usize = 40;
-/// Longest path that links may lead to, in bytes.
+/// The maximum length of a path that links lead to, in bytes.
 const LONGEST: usize = 4064;
 
-/// A hard link whose target did not exist when its entry came.
+/// A hard link whose target did not exist yet when its entry came.
 pub(super) struct Pending {
     pub(super) path: Vec<u8>,
     parent: Vec<u8>,
@@ -35,8 +35,8 @@ pub(super) struct Pending {
 }
 
 impl<F: Form> Unpacking<'_, F> {
-    /// The directory of an entry, by its real path. It is made, with its parents, if the archive has not listed it
-    /// (yet).
+    /// The real path of an entry's parent directory. The directory is made, with its parents, if the archive
+    /// has not listed it yet.
     pub(super) fn parent(&mut self, path: Vec<u8>) -> Result<Vec<u8>, EntryError> {
         if self.tree.contains(&path) {
             return Ok(path);
@@ -60,8 +60,8 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(())
     }
 
-    /// The path with its symbolic links resolved, inside the file system of this layer and those below. Missing parts
-    /// count as directories to make.
+    /// Resolves symbolic links in a path, inside the file system of this layer and those below. Missing parts
+    /// are treated as directories to be made.
     fn resolve(&mut self, path: &[u8]) -> Result<Vec<u8>, EntryError> {
         let parts = |path: &[u8]| path.split(|&byte| byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let mut left: VecDeque<Vec<u8>> = parts(path).into();
@@ -69,13 +69,14 @@ impl<F: Form> Unpacking<'_, F> {
         while let Some(part) = left.pop_front() {
             match &part[..] {
                 b"" | b"." => continue,
-                // Only in a link's target: above the root is the root.
+                // `..` comes only from a link's target. The parent of the root is the root.
                 b".." => {
                     real = split(&real).0.to_vec();
                     continue;
                 }
-                // It also appears in a link's target; no layer can have a directory with that name.
-                part if part.starts_with(WHITEOUT) => return Err(EntryError::NotAWhiteout),
+                // Such a name may come from a link's target too. No layer can have a directory with this
+                // name.
+                part if part.starts_with(WHITEOUT) => return Err(EntryError::LinkToWhiteout),
                 _ => {}
             }
             let next = join(&real, &part);
@@ -101,7 +102,7 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(real)
     }
 
-    /// The target of the symbolic link `name` in `parent`, in this layer or below; none if it is not a link.
+    /// The target of the symbolic link `name` in `parent`, in this layer or below; None if it is not a link.
     fn link_at(&mut self, parent: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, EntryError> {
         let path = join(parent, name);
         if self.tree.contains(parent) {
@@ -128,8 +129,9 @@ impl<F: Form> Unpacking<'_, F> {
         let refused = |source| EntryError::Target { name: Shown::new(&entry.link), source: Box::new(source) };
         let target = match Target::of(&entry.link).map_err(refused)? {
             Target::Path { parent, name } => join(&self.resolve(&parent)?, &name),
+            Target::Linked { name } => join(LINKED, &name),
             Target::Root => return Err(EntryError::DirectoryTarget(Shown::new(&entry.link))),
-            // A whiteout is not a file; neither are AUFS's own files.
+            // A whiteout is not a file, and AUFS's other files are not part of the layer.
             _ => return Err(EntryError::NoTarget(Shown::new(&entry.link))),
         };
         if !self.link(parent, name, &target)? {
@@ -140,7 +142,8 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(())
     }
 
-    /// The hard links whose targets came later. If something else has their name now, that stays.
+    /// Makes the hard links whose targets came later. If another file has the link's name by now, that file
+    /// stays.
     pub(super) fn link_pending(&mut self) -> Result<(), super::Error> {
         for Pending { path, parent, name, target } in std::mem::take(&mut self.pending) {
             let outcome = (|| {
@@ -158,7 +161,7 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(())
     }
 
-    /// Links `target`, a real path, to `name` in `parent`. False if there is no target.
+    /// Links `target`, a real path, to `name` in `parent`. Returns false if the target does not exist.
     fn link(&mut self, parent: &[u8], name: &[u8], target: &[u8]) -> Result<bool, EntryError> {
         let (target_parent, target_name) = split(target);
         let here = self.tree.contains(target_parent)
@@ -167,6 +170,7 @@ impl<F: Form> Unpacking<'_, F> {
             return Ok(false);
         }
         if join(parent, name) == target {
+            self.tree.copies.remove(target);
             return Ok(true);
         }
         if self.tree.contains(target) {
@@ -177,8 +181,8 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(true)
     }
 
-    /// Copies a file of the lower layers into this one, as writing to it would. Both names of a hard link are one file,
-    /// so both must be in one layer. False if there is none.
+    /// Copies a file from the lower layers into this one, as overlayfs does before a write. Both names of a
+    /// hard link are one file, so both must be in one layer. Returns false if there is no such file.
     fn copy_up(&mut self, path: &[u8]) -> Result<bool, EntryError> {
         if !self.tree.shows_below(path) {
             return Ok(false);
@@ -191,6 +195,8 @@ impl<F: Form> Unpacking<'_, F> {
                 self.depend(path, Aspect::Content)?;
                 self.ensure(parent)?;
                 self.copy_file(directory.as_fd(), path)?;
+                self.tree.keep(path.len());
+                self.tree.copies.insert(path.to_vec());
             }
         }
         Ok(true)

@@ -1,13 +1,14 @@
-//! A layer's blob → a directory, or an EROFS image, in overlayfs's form (OCI image-spec, layer.md, "Applying
-//! Changesets"). The meaning of the entries is defined once, in terms of a `form::Form`.
+//! Unpacks a layer's blob into a directory or an EROFS image, in overlayfs's form (OCI image-spec, layer.md,
+//! "Applying Changesets"). The meaning of the entries is implemented once, on top of the trait `form::Form`.
 //!
-//! Names in a layer are hostile input. Every call works on an open directory and one name in it. A longer path is only
-//! opened below the layer's root, with `openat2`, which refuses symbolic links. While a layer is unpacked, all its
-//! directories belong to us and nobody else can enter. They get their owners, modes, attributes and times at the end.
+//! Names in a layer are untrusted. Every call works on an open directory and one name in it. A longer path is
+//! only opened below the layer's root, with `openat2`, which rejects symbolic links. While a layer is
+//! unpacked, all its directories belong to us and nobody else can enter them. They get their owners, modes,
+//! attributes and times at the end.
 //!
-//! A symbolic link among the *parents* of an entry is resolved as in the file system of this layer and those below,
-//! inside it: `lib/x` goes to `usr/lib/x` if a lower layer has `lib -> usr/lib`, as when the layers are unpacked on top
-//! of each other.
+//! A symbolic link among the *parents* of an entry is resolved inside the file system of this layer and those
+//! below. `lib/x` goes to `usr/lib/x` if a lower layer has `lib -> usr/lib`, just as if the layers were
+//! unpacked on top of each other.
 
 mod acl;
 mod below;
@@ -36,23 +37,23 @@ pub use error::{EntryError, Error};
 
 use crate::{pipeline, store::Format};
 
-/// How a layer is unpacked.
+/// How to unpack a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The limits. Directories that entries imply count as entries, and copies from lower layers count as size.
+    /// The limits. Implied directories count as entries, and copies from lower layers count as size.
     pub limits: Limits,
-    /// Whether it may contain device nodes.
+    /// Whether the layer may contain device nodes.
     pub devices: bool,
-    /// The user namespace that it is unpacked in and for; none for the machine's first one. In any other, overlayfs
-    /// reads attributes `user.overlay.*`.
+    /// The user namespace to unpack in and for; None for the machine's first one. In any other, overlayfs
+    /// uses attributes `user.overlay.*`.
     pub namespace: Option<Namespace>,
-    /// In a user namespace that cannot represent the layer: come as close as possible, instead of refusing it. Files of
-    /// owners without a mapping get the caller's, and device nodes become empty files. Set-id bits of such owners are
-    /// removed, and so are extended attributes that the kernel refuses.
+    /// Whether to approximate a layer that the user namespace cannot represent, instead of rejecting it.
+    /// Files whose owner has no mapping get the caller as owner and lose their set-id bits. Device nodes
+    /// become empty files. Extended attributes that the kernel rejects are left out.
     pub rootless: bool,
     /// The form in the store.
     pub format: Format,
-    /// The hash of the layer's DiffID.
+    /// The hash algorithm of the layer's DiffID.
     pub algorithm: Algorithm,
 }
 
@@ -69,47 +70,59 @@ impl Default for Options {
     }
 }
 
-/// Entries between two looks for a signal.
+/// How many entries are unpacked between two checks for signals.
 const BETWEEN: u64 = 256;
 
-/// The result of unpacking.
+/// Facts about an unpacked layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Digest of the uncompressed archive.
+    /// The digest of the uncompressed archive.
     pub diff_id: Digest,
-    /// Size of the blob in bytes.
+    /// The size of the blob in bytes.
     pub size: u64,
-    /// Size of the uncompressed archive in bytes.
+    /// The size of the uncompressed archive in bytes.
     pub uncompressed: u64,
-    /// Number of entries.
+    /// The number of entries.
     pub entries: u64,
-    /// Extended attributes that were left out because they belong to overlayfs, to this machine's policy, or to another
-    /// system.
-    pub left_out: u64,
-    /// The position of data after the archive's end.
+    /// What was left out.
+    pub left_out: LeftOut,
+    /// The offset of data after the archive's end; None if there is none.
     pub trailing: Option<u64>,
-    /// How many entries differ from the layer ([`Options::rootless`]).
+    /// The number of entries that differ from the layer ([`Options::rootless`]).
     pub approximated: u64,
-    /// What was taken from lower layers. With other ones below, the directory would differ.
+    /// What was taken from lower layers. On top of other layers, the result would differ.
     pub dependencies: Vec<Dependency>,
 }
 
-/// The target of unpacking.
+/// What a layer has that its unpacked form does not show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The number of extended attributes that belong to overlayfs, to the policy or the file system of a
+    /// machine, or to another operating system.
+    pub attributes: u64,
+    /// The number of whiteouts that are not empty files. They delete what they name all the same.
+    pub whiteouts: u64,
+    /// The number of entries below the name of a whiteout. An unpacked layer cannot have such a name.
+    pub entries: u64,
+}
+
+/// Where to unpack a layer.
 #[derive(Debug)]
 pub enum Target {
     /// An empty directory.
     Directory(OwnedFd),
-    /// An empty file, open for writing, which becomes an EROFS image; and the layer's DiffID, from which its UUID is
-    /// made.
+    /// An empty file, open for writing, that becomes an EROFS image; and the layer's DiffID, from which the
+    /// image's UUID is computed.
     Image(OwnedFd, Digest),
 }
 
 /// Unpacks `blob` to `target`.
 ///
-/// `blob` is read to its end; a reader that verifies its digest says so there. Nothing is synced to disk.
+/// `blob` is read to its end, so a reader that verifies the digest can report a mismatch there. Nothing is
+/// synced to the disk.
 ///
 /// # Errors
-/// [`Error`]; what was unpacked so far is left in `target`.
+/// [`Error`]; the part unpacked so far stays in `target`.
 pub fn unpack(
     blob: impl Read + Send,
     target: Target,

@@ -1,4 +1,4 @@
-//! Names of entries: normalised, or refused.
+//! Normalises the names of entries, or rejects them.
 
 use super::EntryError;
 use crate::whiteout::{OPAQUE, WHITEOUT};
@@ -8,23 +8,30 @@ use crate::whiteout::{OPAQUE, WHITEOUT};
 pub(super) enum Target {
     /// The layer's root.
     Root,
-    /// `name` in the directory `parent`.
+    /// The file `name` in the directory `parent`.
     Path { parent: Vec<u8>, name: Vec<u8> },
-    /// `name` in `parent` is deleted.
+    /// A whiteout: `name` in `parent` is deleted.
     Whiteout { parent: Vec<u8>, name: Vec<u8> },
-    /// Everything that lower layers have in `parent` is hidden.
+    /// An opaque whiteout: everything that lower layers have in `parent` is hidden.
     Opaque { parent: Vec<u8> },
-    /// AUFS's own files, `.wh..wh.aufs`, `.wh..wh.plnk` and its content. They do not belong to a layer. Old versions of
-    /// Docker wrote them.
+    /// A file of AUFS itself, such as `.wh..wh.aufs`. Old versions of Docker wrote them. They are not part of
+    /// the layer.
     Aufs,
+    /// A file of AUFS in [`LINKED`]. It is not part of the layer, but hard links of the layer may lead to it.
+    Linked { name: Vec<u8> },
+    /// Something below a whiteout.
+    BelowWhiteout,
 }
 
-/// PATH_MAX, with room for the descriptor's own path in calls that need one.
+/// The directory in which AUFS keeps files with several names.
+pub(super) const LINKED: &[u8] = b".wh..wh.plnk";
+
+/// PATH_MAX, less the space for a `/proc` path of the descriptor in some calls.
 const LONGEST: usize = 4064;
 const META: &[u8] = b".wh..wh.";
 
 impl Target {
-    /// Reads a name. A leading `/` is ignored, as in tar.
+    /// Parses a name. A leading `/` is ignored, as tar does.
     pub(super) fn of(path: &[u8]) -> Result<Self, EntryError> {
         if path.contains(&0) {
             return Err(EntryError::Nul);
@@ -38,11 +45,11 @@ impl Target {
                 _ => {}
             }
             if !name.is_empty() {
-                if name.starts_with(META) {
+                if name.starts_with(META) && !(parent.is_empty() && name == LINKED) || parent == LINKED {
                     return Ok(Self::Aufs);
                 }
-                if name.starts_with(WHITEOUT) {
-                    return Err(EntryError::NotAWhiteout);
+                if name.starts_with(WHITEOUT) && name != LINKED {
+                    return Ok(Self::BelowWhiteout);
                 }
                 if !parent.is_empty() {
                     parent.push(b'/');
@@ -56,6 +63,9 @@ impl Target {
         }
         if name.is_empty() {
             return Ok(Self::Root);
+        }
+        if parent == LINKED {
+            return Ok(Self::Linked { name: name.to_vec() });
         }
         if name == OPAQUE {
             return Ok(Self::Opaque { parent });
@@ -76,7 +86,7 @@ pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-/// The directory and the name in it. The root has no name.
+/// The directory of a path, and the name in it. The root has no name.
 pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -113,9 +123,14 @@ mod tests {
             (".wh....", Some(whiteout("", "..."))),
             ("a/.wh..wh..opq", Some(Target::Opaque { parent: b"a".to_vec() })),
             (".wh..wh..opq", Some(Target::Opaque { parent: Vec::new() })),
-            (".wh..wh.plnk/12.34", Some(Target::Aufs)),
+            (".wh..wh.plnk", Some(Target::Aufs)),
+            ("./.wh..wh.plnk//12.34", Some(Target::Linked { name: b"12.34".to_vec() })),
+            (".wh..wh.plnk/12.34/x", Some(Target::Aufs)),
+            (".wh..wh.plnk/../x", None),
+            ("a/.wh..wh.plnk/12.34", Some(Target::Aufs)),
             (".wh..wh.aufs", Some(Target::Aufs)),
-            ("a/.wh.b/c", None),
+            ("a/.wh.b/c", Some(Target::BelowWhiteout)),
+            ("a/.wh.b/.wh.c", Some(Target::BelowWhiteout)),
             ("a.wh.b", Some(path("", "a.wh.b"))),
         ] {
             assert_eq!(Target::of(text.as_bytes()).ok(), target, "{text:?}");

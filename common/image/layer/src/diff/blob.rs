@@ -1,8 +1,8 @@
-//! Turns the archive into the blob: hashed, compressed on all cores, and written.
+//! Writes the archive as a blob: hashed, and compressed on all cores.
 //!
-//! The archive is cut into blocks of one size. Each is compressed separately (a gzip member, a zstd frame: both formats
-//! can be concatenated). So the bytes depend only on the archive and not on the number of cores. An archive of one
-//! block, as most steps of a build make, needs no thread.
+//! The archive is cut into blocks of one size. Each block is compressed separately, as a gzip member or a
+//! zstd frame; both formats can be concatenated. So the bytes depend only on the archive, not on the number
+//! of cores. Most build steps make an archive of one block, which needs no thread.
 
 use std::{
     collections::VecDeque,
@@ -19,14 +19,14 @@ use oci::digest::{Algorithm, Digest, Hasher};
 
 use crate::compression::Compression;
 
-/// The archive's bytes in one block.
+/// The size of a block of the archive, in bytes.
 const BLOCK: usize = 1 << 20;
-// Unpacking decompresses a block at once.
+// Unpacking decompresses a whole block at once.
 const _: () = assert!(BLOCK <= archive::decompress::CHUNK);
-/// With more compressing threads, reading the files would take the time.
+/// The maximum number of compressing threads. With more, reading the files would be the bottleneck.
 const THREADS: usize = 16;
 
-/// A writer whose input is the archive and whose output is the blob.
+/// A writer that takes the archive and writes the blob.
 pub(super) struct Blob<W> {
     out: W,
     compression: Compression,
@@ -36,7 +36,7 @@ pub(super) struct Blob<W> {
     workers: Option<Workers>,
 }
 
-/// The facts about a finished blob.
+/// Facts about a finished blob.
 pub(super) struct Finished {
     pub(super) diff_id: Digest,
     pub(super) size: u64,
@@ -44,8 +44,8 @@ pub(super) struct Finished {
     pub(super) media_type: &'static str,
 }
 
-/// Bytes at the start of some memory, which is longer and is used again. New memory costs a page fault for each of its
-/// pages, a tenth of the whole time.
+/// A buffer that is used again. Only its first `length` bytes count. New memory would cost a page fault for
+/// each page, a tenth of the total time.
 #[derive(Default)]
 struct Block {
     memory: Vec<u8>,
@@ -53,7 +53,7 @@ struct Block {
 }
 
 impl Block {
-    /// An empty block, with this much memory at least.
+    /// Empties the block and makes room for at least `size` bytes.
     fn reserve(mut self, size: usize) -> Self {
         if self.memory.len() < size {
             self.memory = vec![0; size];
@@ -66,7 +66,7 @@ impl Block {
     }
 }
 
-/// Blocks to use again.
+/// Blocks that can be used again.
 #[derive(Clone, Default)]
 struct Pool(Arc<Mutex<Vec<Block>>>);
 
@@ -116,7 +116,8 @@ impl<W: Write> Blob<W> {
         })
     }
 
-    /// Where the next bytes of the archive go: as many of them as there is room for, of which [`Blob::filled`] tells.
+    /// The free space of the current block, for the next bytes of the archive. [`Blob::filled`] says how many
+    /// were put there.
     pub(super) fn space(&mut self) -> io::Result<&mut [u8]> {
         if self.block.length == BLOCK {
             self.dispatch()?;
@@ -127,12 +128,12 @@ impl<W: Write> Blob<W> {
         Ok(&mut self.block.memory[self.block.length..BLOCK])
     }
 
-    /// That `count` bytes were put into [`Blob::space`].
+    /// Notes that `count` bytes were put into [`Blob::space`].
     pub(super) fn filled(&mut self, count: usize) {
         self.block.length += count;
     }
 
-    /// Gives the full block to the workers, and writes finished ones when enough are in progress.
+    /// Gives the full block to the workers. Writes finished blocks if enough are in progress.
     fn dispatch(&mut self) -> io::Result<()> {
         let mut workers = match self.workers.take() {
             Some(workers) => workers,
@@ -172,10 +173,10 @@ impl<W: Write> Write for Blob<W> {
     }
 }
 
-/// Compresses blocks. The compressor's state is kept from one block to the next.
+/// Compresses blocks. The compressor's state is used again for each block.
 enum Encoder {
     Plain,
-    /// The second one only wraps, for data that does not get smaller.
+    /// The second compressor only stores, for data that does not get smaller.
     Gzip(Compressor, Compressor),
     Zstd(zstd::bulk::Compressor<'static>),
 }
@@ -218,8 +219,8 @@ impl Encoder {
     }
 }
 
-/// Whether a block contains compressed data already, such as packages or pictures. Some samples tell, which takes a
-/// fiftieth of the time of compressing the block, or only one sample if that gets smaller.
+/// Whether a block holds data that is compressed already, such as packages or pictures. A few samples tell,
+/// in a fiftieth of the time of compressing the block. Often the first sample is enough.
 fn is_compressed(compressor: &mut Compressor, data: &[u8]) -> io::Result<bool> {
     const SAMPLE: usize = 4 << 10;
     const SAMPLES: usize = 4;
@@ -230,7 +231,7 @@ fn is_compressed(compressor: &mut Compressor, data: &[u8]) -> io::Result<bool> {
     let mut size = 0;
     for sample in data.chunks_exact(data.len() / SAMPLES).take(SAMPLES) {
         size += compressor.deflate_compress(&sample[..SAMPLE], &mut out).map_err(io::Error::other)?;
-        // One sample that gets clearly smaller is enough, and nearly all first ones do.
+        // One sample that gets clearly smaller is enough.
         if size * 10 < SAMPLE * 9 {
             return Ok(false);
         }
@@ -247,9 +248,9 @@ struct Workers {
     threads: Vec<JoinHandle<()>>,
     hasher: JoinHandle<Hasher>,
     under_way: VecDeque<Receiver<io::Result<Block>>>,
-    /// Finished blocks of the archive.
+    /// Blocks of the archive that can be used again.
     read: Pool,
-    /// Written blocks of the blob.
+    /// Blocks of the blob that can be used again.
     encoded: Pool,
 }
 

@@ -1,4 +1,4 @@
-//! The content of a directory, as entries of an archive.
+//! Writes the content of directories as entries of an archive.
 
 use std::{
     collections::HashMap,
@@ -19,14 +19,14 @@ use crate::{
 
 pub(super) struct Entries<W: Write> {
     writer: Writer<Blob<W>>,
-    /// The first path of each file with several names, by device and inode.
+    /// The first path of each file with several hard links, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     count: u64,
     newest: Option<Time>,
     all: Option<Time>,
 }
 
-/// An error on `path`, as `map_err` takes it.
+/// For `map_err`: an error while doing `verb` on `path`.
 pub(super) fn tree<E: Into<io::Error>>(verb: &'static str, path: &[u8]) -> impl FnOnce(E) -> Error {
     let name = Shown::new(path);
     move |source| Error::Tree { verb, name, source: source.into() }
@@ -37,7 +37,7 @@ pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-/// Opens a directory below `root`; the root itself for an empty path.
+/// Opens a directory below `root`. An empty path is the root itself.
 pub(super) fn open_directory(root: BorrowedFd, path: &[u8]) -> Result<OwnedFd, Error> {
     let name = if path.is_empty() { b"." } else { path };
     openat2(
@@ -105,28 +105,31 @@ impl<W: Write> Entries<W> {
         .map_err(Error::Write)
     }
 
-    /// The whiteout of `name` in `directory`. It has no time, because the time of the deletion does not matter.
+    /// Writes the whiteout of `name` in `directory`. It has no time, because the time of a deletion does not
+    /// matter.
     pub(super) fn whiteout(&mut self, directory: &[u8], name: &[u8]) -> Result<(), Error> {
         self.put_with(&Entry::new(Kind::File, join(directory, &[WHITEOUT, name].concat())), None)
     }
 
-    /// The opaque whiteout of `directory`.
+    /// Writes the opaque whiteout of `directory`.
     pub(super) fn opaque(&mut self, directory: &[u8]) -> Result<(), Error> {
         self.put_with(&Entry::new(Kind::File, join(directory, OPAQUE)), None)
     }
 
-    /// The entry of an open directory; the root for an empty path.
+    /// Writes the entry of an open directory. An empty path is the root.
     pub(super) fn directory(&mut self, directory: impl AsFd, path: &[u8]) -> Result<(), Error> {
         let directory = directory.as_fd();
         let stat = rustix::fs::fstat(directory).map_err(tree("stat", path))?;
         let name = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
-        // "." leads to the open file: the magic link of /proc itself has no attributes, and is not followed.
+        // "." stands for the open directory. The magic link in /proc has no attributes itself and is not
+        // followed.
         let xattrs = overlay::xattrs(directory, b".").map_err(tree("list attributes of", path))?;
         let entry = Entry { xattrs, ..plain(Kind::Directory, name, &stat) };
         self.put(&entry)
     }
 
-    /// The entry of anything but a directory: `name` in the open `directory`, with the path `path` in the tree.
+    /// Writes the entry of anything but a directory: `name` in the open `directory`. `path` is its path in
+    /// the tree.
     pub(super) fn file(
         &mut self,
         directory: impl AsFd,
@@ -141,7 +144,7 @@ impl<W: Write> Entries<W> {
             FileType::CharacterDevice => Kind::CharDevice,
             FileType::BlockDevice => Kind::BlockDevice,
             FileType::Fifo => Kind::Fifo,
-            // A socket is useless without its process, so archives have none.
+            // A socket is useless without its process, so archives have no sockets.
             _ => return Ok(()),
         };
         if stat.st_nlink > 1 {
@@ -169,7 +172,7 @@ impl<W: Write> Entries<W> {
     }
 
     fn content(&mut self, directory: BorrowedFd, name: &[u8], mut entry: Entry) -> Result<(), Error> {
-        // Opening the file must not block, whatever is there now.
+        // Opening must not block, even if the file was replaced meanwhile.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::CLOEXEC;
         let file = openat(directory, name, flags, Mode::empty())
             .or_else(|_| openat(directory, name, flags - OFlags::NOATIME, Mode::empty()))

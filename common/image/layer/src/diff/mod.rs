@@ -1,17 +1,20 @@
-//! Directories → layers (OCI image-spec, layer.md, "Change Types" and "Representing Changes").
+//! Writes directories as layers (OCI image-spec, layer.md, "Change Types" and "Representing Changes").
 //!
-//! The same tree gives the same bytes. Entries are sorted by name: a directory before its content, and its files before
-//! its directories. Owners are numbers, and the compressed blob does not depend on the number of cores.
+//! The same tree always gives the same bytes. Entries are sorted by name. A directory comes before its
+//! content, and its files before its subdirectories. Owners are numbers. The compressed blob does not depend
+//! on the number of cores.
 
+mod below;
 mod blob;
 mod entries;
+mod states;
 mod stubs;
 mod trees;
 mod upper;
 
 use std::{
     collections::BTreeSet,
-    io::{self, Write},
+    io::{self, Read, Write},
     os::fd::BorrowedFd,
     path::PathBuf,
 };
@@ -21,58 +24,62 @@ use oci::Digest;
 
 use crate::compression::Compression;
 
+pub use below::has;
+pub use states::{Change, Side, State, states};
 pub use stubs::stubs;
 
-/// How a layer is written.
+/// How to write a layer.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// How the blob is compressed.
+    /// The compression of the blob.
     pub compression: Compression,
-    /// The root directory of the file system below. If it is given and the upper's root differs in owner, mode or
-    /// extended attributes, the layer has an entry `./` for that.
-    pub below: Option<PathBuf>,
+    /// The directories below, lowest first. If the upper's root differs from that of the highest in owner, mode or extended
+    /// attributes, the layer has an entry `./` for that. Of several upper directories, what they have deleted is told only if it is
+    /// here.
+    pub lower: Vec<PathBuf>,
     /// Paths in an upper directory that are left out, as [`stubs`] finds them.
     pub without: BTreeSet<Vec<u8>>,
-    /// Newer files get this time, in seconds since 1970 (reproducible-builds.org, "SOURCE_DATE_EPOCH").
+    /// The latest time of an entry, in seconds since 1970. Later times are replaced with it
+    /// (reproducible-builds.org, "SOURCE_DATE_EPOCH").
     pub newest: Option<i64>,
-    /// Everything gets this time instead of its own, in seconds since 1970.
+    /// The time of all entries, in seconds since 1970, instead of their own times.
     pub all: Option<i64>,
 }
 
-/// The result of writing.
+/// Facts about a written layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// Digest of the uncompressed archive (OCI image-spec, config.md, "Layer DiffID").
+    /// The digest of the uncompressed archive (OCI image-spec, config.md, "Layer DiffID").
     pub diff_id: Digest,
-    /// Size of the blob in bytes.
+    /// The size of the blob in bytes.
     pub size: u64,
-    /// Size of the uncompressed archive in bytes.
+    /// The size of the uncompressed archive in bytes.
     pub uncompressed: u64,
-    /// How many entries it has: 0 for a layer that changes nothing.
+    /// The number of entries; 0 for a layer that changes nothing.
     pub entries: u64,
     /// The blob's media type.
     pub media_type: &'static str,
 }
 
-/// Why a layer could not be made of a directory.
+/// Why a directory could not be written as a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A call of the kernel on something in the tree.
+    /// A system call failed on something in the tree.
     #[error("{verb} {name}: {source}")]
     Tree {
-        /// What was tried.
+        /// What was attempted.
         verb: &'static str,
-        /// Its path in the tree.
+        /// The path in the tree.
         name: Shown,
-        /// Why it went wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// Something in the tree that no layer can say, or not truly.
+    /// A layer cannot represent something in the tree.
     #[error("{name}: {reason}")]
     Refused {
-        /// Its path in the tree.
+        /// The path in the tree.
         name: Shown,
-        /// What is in the way.
+        /// The reason.
         reason: &'static str,
     },
     /// The blob could not be written.
@@ -80,21 +87,30 @@ pub enum Error {
     Write(#[source] io::Error),
 }
 
-/// Writes an upper directory of overlayfs as a layer: character devices 0:0 as whiteouts, opaque directories with an
-/// opaque whiteout.
+/// Writes an upper directory of overlayfs as a layer. Character devices 0:0 become whiteouts. Opaque
+/// directories get an opaque whiteout.
 ///
 /// # Errors
-/// [`Error`]: among others where overlayfs left a redirect or a file without its data in the upper directory, which only
-/// the layers below could explain, and for names that are whiteouts in a layer.
+/// [`Error`]. Also when the upper directory has a redirect or a file without its data, which make sense only
+/// with the layers below, or a name that would be a whiteout in a layer.
 pub fn upper(upper: BorrowedFd, out: impl Write, options: &Options) -> Result<Summary, Error> {
+    uppers(&[upper], out, options)
+}
+
+/// Writes upper directories that lie upon each other, lowest first, as one layer: as if everything had been written to one.
+///
+/// # Errors
+/// As [`upper`].
+pub fn uppers(uppers: &[BorrowedFd], out: impl Write, options: &Options) -> Result<Summary, Error> {
     let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression), options);
-    upper::walk(upper, &mut entries, options)?;
+    upper::walk(uppers, &mut entries, options)?;
     entries.finish().map_err(Error::Write)
 }
 
-/// Writes what must change in `lower` to make it `upper`: two plain directories, each a whole file system.
+/// Writes the changes that turn `lower` into `upper`. Both are plain directories, each with a whole file
+/// system.
 ///
-/// Files that agree in everything that `stat` tells, and are not one file, are compared byte by byte.
+/// Two different files with equal `stat` results are compared byte by byte.
 ///
 /// # Errors
 /// [`Error`].
@@ -107,4 +123,22 @@ pub fn trees(
     let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression), options);
     trees::walk(lower, upper, &mut entries)?;
     entries.finish().map_err(Error::Write)
+}
+
+/// Writes an archive as a layer, compressed. The archive itself stays as it is, and so does its DiffID.
+/// `entries` of the result is 0: they are not counted.
+///
+/// # Errors
+/// [`Error::Write`], also when the archive cannot be read.
+pub fn archive(archive: &mut impl Read, out: impl Write, compression: Compression) -> Result<Summary, Error> {
+    let mut blob = blob::Blob::new(out, compression);
+    io::copy(archive, &mut blob).map_err(Error::Write)?;
+    let finished = blob.finish().map_err(Error::Write)?;
+    Ok(Summary {
+        diff_id: finished.diff_id,
+        size: finished.size,
+        uncompressed: finished.uncompressed,
+        entries: 0,
+        media_type: finished.media_type,
+    })
 }

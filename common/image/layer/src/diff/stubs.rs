@@ -1,4 +1,4 @@
-//! Mount points that exist in an upper directory only because something was mounted there.
+//! Finds mount points that exist in an upper directory only because something was mounted there.
 
 use std::{
     collections::BTreeSet,
@@ -21,14 +21,21 @@ use super::{
 };
 use crate::overlay;
 
-/// Of the paths `mounted` (in the container) and their parents: those that were made for a mount and that `lower`
-/// (lowest first) does not have. These are empty files and directories, and directories that contain nothing else and
-/// otherwise match the lower layers. The container did not write them.
+/// Finds files and directories in an upper directory that were made only as mount points, among the paths
+/// `mounted` (paths in the container) and their parents.
+///
+/// These are empty files and directories that `lower` (lowest first) does not have, and directories that
+/// contain nothing else and otherwise match the lower layers. The container did not write them.
 ///
 /// # Errors
-/// When the upper directory cannot be read.
-pub fn stubs(upper: BorrowedFd, lower: &[PathBuf], mounted: &[PathBuf]) -> Result<BTreeSet<Vec<u8>>, Error> {
-    let lower = lower.iter().map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
+/// When an upper directory cannot be read.
+pub fn stubs(
+    uppers: &[BorrowedFd],
+    lower: &[PathBuf],
+    mounted: &[PathBuf],
+) -> Result<BTreeSet<Vec<u8>>, Error> {
+    let opened = lower.iter().map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut below: Vec<BorrowedFd> = opened.iter().map(AsFd::as_fd).collect();
     let mut places = BTreeSet::new();
     for path in mounted {
         let mut place = PathBuf::new();
@@ -39,14 +46,22 @@ pub fn stubs(upper: BorrowedFd, lower: &[PathBuf], mounted: &[PathBuf]) -> Resul
             }
         }
     }
-    let mut found = BTreeSet::new();
-    // The content of a directory comes before the directory.
-    for place in places.iter().rev() {
-        if is_stub(upper, &lower, place, &found)? {
-            found.insert(place.as_os_str().as_bytes().to_vec());
+    let (mut all, mut written) = (BTreeSet::new(), BTreeSet::new());
+    for upper in uppers {
+        let mut found = BTreeSet::new();
+        // The content of a directory comes before the directory.
+        for place in places.iter().rev() {
+            let path = place.as_os_str().as_bytes();
+            if is_stub(*upper, &below, place, &found)? {
+                found.insert(path.to_vec());
+            } else if look(*upper, place).is_some() {
+                written.insert(path.to_vec());
+            }
         }
+        all.extend(found);
+        below.push(*upper);
     }
-    Ok(found)
+    Ok(all.difference(&written).cloned().collect())
 }
 
 fn open_lower(path: &Path) -> Result<OwnedFd, Error> {
@@ -56,13 +71,13 @@ fn open_lower(path: &Path) -> Result<OwnedFd, Error> {
 
 fn is_stub(
     upper: BorrowedFd,
-    lower: &[OwnedFd],
+    lower: &[BorrowedFd],
     place: &Path,
     found: &BTreeSet<Vec<u8>>,
 ) -> Result<bool, Error> {
     let path = place.as_os_str().as_bytes();
     let Some(own) = look(upper, place) else { return Ok(false) };
-    let below = lower.iter().rev().find_map(|layer| look(layer.as_fd(), place).map(|stat| (layer, stat)));
+    let below = lower.iter().rev().find_map(|layer| look(*layer, place).map(|stat| (layer, stat)));
     let below = below.filter(|(_, stat)| !overlay::is_whiteout(stat));
     match kind(&own) {
         FileType::RegularFile => Ok(own.st_size == 0 && own.st_nlink == 1 && below.is_none()),
@@ -78,7 +93,7 @@ fn is_stub(
                 }
             }
             let Some((layer, _)) = below else { return Ok(true) };
-            let Ok(same) = open_directory(layer.as_fd(), path) else { return Ok(false) };
+            let Ok(same) = open_directory(*layer, path) else { return Ok(false) };
             let of = |fd: &OwnedFd| facts(fd.as_fd()).map_err(tree("stat", path));
             Ok(of(&directory)? == of(&same)?)
         }
@@ -86,7 +101,7 @@ fn is_stub(
     }
 }
 
-/// The status of `place` below `root` itself, without following links.
+/// The status of `place` below `root`. Symbolic links are not followed.
 fn look(root: BorrowedFd, place: &Path) -> Option<Stat> {
     let above = place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

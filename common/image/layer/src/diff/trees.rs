@@ -1,4 +1,4 @@
-//! Two directories.
+//! Writes the difference of two directories.
 
 use std::{
     io::Write,
@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{overlay, whiteout::WHITEOUT};
 
-/// A directory of the upper tree that is still to be read.
+/// A directory of the upper tree that has not been read yet.
 struct Left {
     path: Vec<u8>,
-    /// Whether the lower tree has it too.
+    /// Whether the lower tree also has the directory.
     both: bool,
-    /// Its parents that have no entry yet, the highest first: they get one before the first thing that changed in them.
+    /// The parents without an entry so far, highest first. They get one before the first change in them.
     silent: Vec<Vec<u8>>,
 }
 
@@ -85,8 +85,8 @@ pub(super) fn walk<W: Write>(
     Ok(())
 }
 
-/// Whether the directories differ in what their own entry says. Their times count too: the root's do not, for every copy
-/// has another.
+/// Whether the directories differ in the content of their own entry. Times count, except that of the root,
+/// which is different in every copy.
 fn differs(upper: &OwnedFd, lower: Option<&OwnedFd>, path: &[u8]) -> Result<bool, Error> {
     let Some(lower) = lower else { return Ok(true) };
     let facts = |fd: &OwnedFd| -> rustix::io::Result<_> {
@@ -97,7 +97,7 @@ fn differs(upper: &OwnedFd, lower: Option<&OwnedFd>, path: &[u8]) -> Result<bool
     Ok(facts(upper).map_err(tree("stat", path))? != facts(lower).map_err(tree("stat", path))?)
 }
 
-/// Whether two files that are no directories are the same in all that a layer says.
+/// Whether two files (not directories) are equal in everything that a layer records.
 fn is_same(old: (&OwnedFd, &Stat), new: (&OwnedFd, &Stat), name: &[u8], path: &[u8]) -> Result<bool, Error> {
     let facts = |stat: &Stat| {
         let owner = (stat.st_mode, stat.st_uid, stat.st_gid);
@@ -125,7 +125,12 @@ fn is_same(old: (&OwnedFd, &Stat), new: (&OwnedFd, &Stat), name: &[u8], path: &[
     }
 }
 
-fn same_content(old: BorrowedFd, new: BorrowedFd, name: &[u8], path: &[u8]) -> Result<bool, Error> {
+pub(super) fn same_content(
+    old: BorrowedFd,
+    new: BorrowedFd,
+    name: &[u8],
+    path: &[u8],
+) -> Result<bool, Error> {
     let open = |directory| {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         openat(directory, name, flags, Mode::empty()).map_err(tree("open", path))
@@ -151,7 +156,7 @@ fn same_content(old: BorrowedFd, new: BorrowedFd, name: &[u8], path: &[u8]) -> R
     }
 }
 
-/// Fills the buffer as far as the file goes.
+/// Fills the buffer, or as much of it as the file has.
 fn read_at(file: &OwnedFd, buffer: &mut [u8], at: u64) -> rustix::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

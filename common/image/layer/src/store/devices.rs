@@ -1,4 +1,4 @@
-//! Whether an unpacked layer contains device nodes: earlier runs may have allowed them.
+//! Finds device nodes in an unpacked layer: earlier runs may have allowed them.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -6,7 +6,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, st
 
 use crate::overlay;
 
-/// Looks through the layer at `root`. Directories are opened by their paths below it, so that few are open at once.
+/// Whether the layer at `root` contains device nodes. Directories are opened by their paths below `root`, so
+/// that few are open at once.
 pub(super) fn holds_devices(root: BorrowedFd) -> rustix::io::Result<bool> {
     let mut left = vec![b".".to_vec()];
     while let Some(path) = left.pop() {

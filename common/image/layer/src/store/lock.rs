@@ -1,4 +1,4 @@
-//! One lock for each layer, in one file: a record lock on the byte that the layer's digest selects.
+//! One lock per layer, all in one file: a record lock on the byte that the DiffID selects.
 
 use std::{
     io,
@@ -12,8 +12,8 @@ use nix::{
 use oci::Digest;
 use rustix::fs::{Mode, OFlags, openat};
 
-/// Held until it is dropped. It belongs to this open file and not to the process, so two threads exclude each other
-/// too.
+/// Held until it is dropped. The lock belongs to the open file, not to the process, so it also excludes other
+/// threads.
 pub(super) struct Lock {
     _file: OwnedFd,
 }
@@ -22,7 +22,7 @@ impl Lock {
     pub(super) fn take(store: BorrowedFd, diff_id: &Digest) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(store, ".lock", flags, Mode::from_raw_mode(0o600))?;
-        // 60 bits of the digest, because an offset in a file is not negative.
+        // 60 bits of the digest, because the offset must not be negative.
         let at = i64::from_str_radix(&diff_id.hex()[..15], 16).map_err(io::Error::other)?;
         let range = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,

@@ -1,24 +1,27 @@
-//! The unpacked layers, `$STAVE_ROOT/layers`.
+//! The unpacked layers, in `$STAVE_ROOT/layers`.
 //!
-//! * `<hex>`: the directory of the layer whose DiffID is `sha256:<hex>`; `<hex>.erofs`: its image.
-//! * `<hex>.json`, `<hex>.erofs.json`: their [`Note`]s, written when they are complete. A layer without a note is not
-//!   trusted.
-//! * `<hex>.<16 hex digits>`, `<hex>.<16 hex digits>.erofs`: the same layer on other layers, or in a user namespace,
-//!   where other ids own the files and overlayfs's marks have other names. One is never taken for another. Attributes
-//!   of parent directories that an archive does not list come from lower layers. If these differ from the note, the
-//!   layer is unpacked once more.
-//! * `.<hex>.part`: a layer that is being unpacked by the holder of its lock. After a kill, the next holder of the lock
-//!   removes it.
-//! * `.lock`: never read or written. A layer's lock is the lock on the byte with the number from its digest.
+//! * `<hex>`: the directory of the layer with DiffID `sha256:<hex>`. `<hex>.erofs`: its EROFS image.
+//! * `<hex>.json`, `<hex>.erofs.json`: their [`Note`]s, written when the layer is complete. A layer without a
+//!   note is not trusted.
+//! * `<hex>.<16 hex digits>`, `<hex>.<16 hex digits>.erofs`: variants of the same layer. A layer differs on
+//!   top of other layers, because it takes the attributes of parent directories that its archive does not list
+//!   from the layers below. If these differ from the note, the layer is unpacked once more. A layer also
+//!   differs in a user namespace, where other ids own the files and overlayfs's attributes have other names.
+//!   Variants are never mixed up.
+//! * `.<hex>.part`: a layer that the holder of its lock is unpacking. After a kill, the next holder of the
+//!   lock removes it.
+//! * `.lock`: never read or written. The lock of a layer is a lock on the byte whose offset is computed from
+//!   the DiffID.
 //!
-//! Nothing is synced when it is unpacked. Instead the note holds the id of the boot. After a restart, a layer that was
-//! not synced meanwhile is unpacked again ([`Store::settle`]).
+//! Nothing is synced while a layer is unpacked. Instead the note holds the id of the boot. After a restart, a
+//! layer that was never synced is unpacked again ([`Store::settle`]).
 
 mod devices;
 mod lock;
 mod note;
 mod place;
 mod private;
+mod removal;
 mod side_by_side;
 
 use std::{
@@ -44,7 +47,7 @@ pub use place::{Format, InvalidFormat, Place};
 pub use side_by_side::Wanted;
 
 use crate::{
-    apply::{self, Below, Error, Options, Target, open_root, unpack},
+    apply::{self, Below, Error, LeftOut, Options, Target, open_root, unpack},
     remove_tree,
 };
 
@@ -54,22 +57,22 @@ pub struct Store {
     path: PathBuf,
     fd: OwnedFd,
     boot: String,
-    /// The user namespace for which layers are looked for and unpacked.
+    /// The user namespace that layers are looked up and unpacked for.
     namespace: Option<Namespace>,
 }
 
-/// A complete layer.
+/// A complete layer in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// Its place.
+    /// The layer's place.
     pub place: Place,
-    /// Its note.
+    /// The layer's note.
     pub note: Note,
-    /// Whether it was unpacked just now.
+    /// Whether the layer was unpacked by this call.
     pub fresh: bool,
-    /// How many extended attributes were left out then ([`crate::apply::Unpacked::left_out`]).
-    pub left_out: u64,
-    /// Where in its archive data stood behind the end then.
+    /// What was left out ([`crate::apply::Unpacked::left_out`]); nothing unless `fresh`.
+    pub left_out: LeftOut,
+    /// The offset of data after the archive's end, if there was any; None unless `fresh`.
     pub trailing: Option<u64>,
 }
 
@@ -79,17 +82,17 @@ impl Standing {
     }
 }
 
-/// For `map_err`: `verb` on `path`.
+/// For `map_err`: an error while doing `verb` on `path`.
 fn error<E: Into<io::Error>>(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Error {
     let path = path.into();
     move |source| Error::Store { verb, path, source: source.into() }
 }
 
 impl Store {
-    /// Opens the store below `root` (`$STAVE_ROOT`), and makes it if it is missing.
+    /// Opens the store in `root` (`$STAVE_ROOT`). It is created if it is missing.
     ///
     /// # Errors
-    /// When it cannot be made or opened.
+    /// When the store cannot be created or opened.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let path = root.join("layers");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -107,13 +110,14 @@ impl Store {
         Ok(Self { path, fd, boot, namespace })
     }
 
-    /// The place of the layer below `root` (`$STAVE_ROOT`), unless the layers below need another one.
+    /// The usual place of a layer in `root` (`$STAVE_ROOT`). A variant for other lower layers has another
+    /// place.
     pub fn place_of(root: &Path, diff_id: &Digest, format: Format) -> Place {
         format.place(root.join("layers").join(format.name(diff_id)))
     }
 
-    /// The layer in this form, if it is complete, trusted, fits on the layers below, and was made for the caller's user
-    /// namespace; with `rootless` also if it is only close to the original.
+    /// Finds a layer in the given form. It must be complete and trusted, match the layers below, and be made
+    /// for the caller's user namespace. With `rootless`, it may also be an approximation.
     ///
     /// # Errors
     /// When this cannot be determined.
@@ -146,8 +150,8 @@ impl Store {
         Ok(None)
     }
 
-    /// The layer: found, or unpacked from the blob that `open` opens, which must match `diff_id`. A second caller waits
-    /// for the first, and then finds it.
+    /// Finds a layer or unpacks it. `open` opens the layer's blob, whose archive must match `diff_id`. A
+    /// second caller waits for the first one and then finds the layer.
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
@@ -173,7 +177,7 @@ impl Store {
         below: &Below,
         options: &Options,
     ) -> Result<Standing, Error> {
-        // The previous holder of the lock may have made it.
+        // The previous holder of the lock may have unpacked the layer.
         if let Some(standing) = self.find_allowed(diff_id, below, options)? {
             return Ok(standing);
         }
@@ -187,7 +191,7 @@ impl Store {
         outcome
     }
 
-    /// As [`Store::find`]; a layer from another run is compared with the limits of this one.
+    /// Like [`Store::find`], but a layer from an earlier run must also be within the limits of this run.
     fn find_allowed(
         &self,
         diff_id: &Digest,
@@ -235,7 +239,7 @@ impl Store {
         };
         let mut standing = self.place(part, diff_id, options.format, note)?;
         (standing.fresh, standing.left_out, standing.trailing) = (true, unpacked.left_out, unpacked.trailing);
-        // Only a name was moved, so compare it with what was unpacked.
+        // `place` moved only a name. Check that it is the name of what was unpacked.
         let stands =
             self.open_layer(standing.name()).and_then(fstat).map_err(error("open", standing.place.path()))?;
         if (stands.st_dev, stands.st_ino) != made {
@@ -244,7 +248,8 @@ impl Store {
         Ok(standing)
     }
 
-    /// Makes the file or directory to unpack to, next to the final place, and tells which file it is.
+    /// Creates the file or directory to unpack to, next to the final place. Also returns its device and
+    /// inode.
     fn make_part(&self, part: &str, diff_id: &Digest, format: Format) -> Result<(Target, Inode), Error> {
         let path = || self.path.join(part);
         let fd = match format {
@@ -255,7 +260,7 @@ impl Store {
             Format::Erofs => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                // Only the layer's own modes protect its content from others.
+                // Only the modes in the layer protect its content, so nobody else may open the image.
                 openat(&self.fd, part, flags, Mode::RUSR | Mode::WUSR).map_err(error("create", path()))?
             }
         };
@@ -267,12 +272,12 @@ impl Store {
         Ok((target, (made.st_dev, made.st_ino)))
     }
 
-    /// Takes over a directory that already has the content of the layer `diff_id`: the upper directory of a build step
-    /// that was written as that layer and is no longer mounted. It is renamed. If the layer exists already, `upper` is
-    /// left alone.
+    /// Takes over a directory that already has the content of layer `diff_id`: the upper directory of a build
+    /// step, which was written as that layer and is no longer mounted. The directory is renamed. If the layer
+    /// exists already, `upper` is left alone.
     ///
     /// # Errors
-    /// When it cannot be renamed: `EXDEV` if it is on another file system.
+    /// When the directory cannot be renamed: `EXDEV` if it is on another file system.
     pub fn adopt(&self, upper: &Path, diff_id: &Digest) -> Result<Standing, Error> {
         let _lock = self.lock(diff_id)?;
         let note = Note { namespace: self.namespace.clone(), ..Note::new(diff_id, &self.boot) };
@@ -291,10 +296,10 @@ impl Store {
         Ok(standing)
     }
 
-    /// Moves the finished `part` to its place and writes its note. The caller holds the layer's lock.
+    /// Moves the finished `part` into place and writes its note. The caller holds the layer's lock.
     fn place(&self, part: &str, diff_id: &Digest, format: Format, note: Note) -> Result<Standing, Error> {
         let name = self.name_of(&note, diff_id, format)?;
-        // An existing one was not trusted.
+        // An existing layer with this name was not trusted.
         self.remove_name(&format!("{name}.json"))?;
         self.remove_name(&name)?;
         renameat_with(&self.fd, part, &self.fd, &name, RenameFlags::NOREPLACE)
@@ -303,7 +308,7 @@ impl Store {
         Ok(self.standing(&name, note))
     }
 
-    /// The name for `note`.
+    /// The name of the layer with this note.
     fn name_of(&self, note: &Note, diff_id: &Digest, format: Format) -> Result<String, Error> {
         let name = format.name(diff_id);
         Ok(match (&note.namespace, self.note(&name, diff_id)?) {
@@ -312,49 +317,10 @@ impl Store {
         })
     }
 
-    /// Removes everything of a layer, if `unused` agrees. It is asked under the layer's lock, and again when the layer
-    /// can no longer be found. Returns whether it was removed.
+    /// The paths of all files and directories of a layer, including notes.
     ///
     /// # Errors
-    /// The error of `unused`; when something cannot be removed.
-    pub fn remove<E: From<Error>>(
-        &self,
-        diff_id: &Digest,
-        unused: impl Fn() -> Result<bool, E>,
-    ) -> Result<bool, E> {
-        let _lock = self.lock(diff_id)?;
-        if !unused()? {
-            return Ok(false);
-        }
-        let names = self.names_of(diff_id)?;
-        let mut notes = Vec::new();
-        for name in
-            names.iter().filter_map(|name| name.strip_suffix(".json")).filter(|name| !name.starts_with('.'))
-        {
-            let path = || self.path.join(format!("{name}.json"));
-            if let Some((note, _)) = Note::read(&self.fd, name).map_err(error("read", path()))? {
-                notes.push((name, note));
-            }
-            self.remove_name(&format!("{name}.json"))?;
-        }
-        // A process that found it before has a record by now, or a mount.
-        let unused = unused();
-        if !matches!(unused, Ok(true)) {
-            for (name, note) in notes {
-                note.write(&self.fd, name).map_err(error("write", self.path.join(format!("{name}.json"))))?;
-            }
-            return unused;
-        }
-        for name in names {
-            self.remove_name(&name)?;
-        }
-        Ok(true)
-    }
-
-    /// All files and directories of a layer, with the notes.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
+    /// When the store cannot be read.
     pub fn paths(&self, diff_id: &Digest) -> Result<Vec<PathBuf>, Error> {
         Ok(self.names_of(diff_id)?.into_iter().map(|name| self.path.join(name)).collect())
     }
@@ -370,10 +336,10 @@ impl Store {
         Ok(names)
     }
 
-    /// The DiffIDs of all layers that exist in part or whole, sorted.
+    /// The DiffIDs of all layers, also of incomplete ones, sorted.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// When the store cannot be read.
     pub fn list(&self) -> Result<Vec<Digest>, Error> {
         let mut found = Vec::new();
         for name in self.names()? {
@@ -387,8 +353,9 @@ impl Store {
         Ok(found)
     }
 
-    /// Protects layers from a power cut that were unpacked at least `age` ago. The kernel has written most of them by
-    /// then, and one sync of the file system covers all. Returns how many.
+    /// Syncs layers that were unpacked at least `age` ago, so that a power cut cannot damage them. The kernel
+    /// has written most of their data by then, and one sync of the file system covers all of them. Returns
+    /// their number.
     ///
     /// # Errors
     /// When the file system cannot be synced, or a note cannot be written.
@@ -416,7 +383,8 @@ impl Store {
         for (name, note, written) in waiting {
             let Ok(diff_id) = note.diff_id.parse::<Digest>() else { continue };
             let _lock = self.lock(&diff_id)?;
-            // It may have been removed or made again meanwhile; the note of a new one has the same content.
+            // The layer may have been removed or made again meanwhile. The note of a new one has the same
+            // content but another time.
             let now = Note::read(&self.fd, &name).map_err(error("read", self.path.join(&name)))?;
             if now == Some((note.clone(), written)) && self.open_layer(&name).is_ok() {
                 let note = Note { synced: true, ..note };
@@ -426,7 +394,7 @@ impl Store {
         Ok(count)
     }
 
-    /// The note of the layer with this name, if it can be trusted.
+    /// The note of the layer with this name, if it is trusted.
     fn note(&self, name: &str, diff_id: &Digest) -> Result<Option<Note>, Error> {
         let path = || self.path.join(format!("{name}.json"));
         let Some((note, _)) = Note::read(&self.fd, name).map_err(error("read", path()))? else {
@@ -438,7 +406,7 @@ impl Store {
 
     fn standing(&self, name: &str, note: Note) -> Standing {
         let place = Format::of(name).place(self.path.join(name));
-        Standing { place, note, fresh: false, left_out: 0, trailing: None }
+        Standing { place, note, fresh: false, left_out: LeftOut::default(), trailing: None }
     }
 
     fn variants(&self, diff_id: &Digest) -> Result<Vec<String>, Error> {
@@ -456,7 +424,7 @@ impl Store {
         names().map_err(error("read", &self.path))
     }
 
-    /// Opens the directory or the image with this name.
+    /// Opens the directory or image with this name.
     fn open_layer(&self, name: &str) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let (flags, kind) = match Format::of(name) {
@@ -471,16 +439,12 @@ impl Store {
         }
     }
 
-    fn remove_name(&self, name: &str) -> Result<(), Error> {
-        remove_tree(&self.fd, name.as_bytes()).map_err(error("remove", self.path.join(name)))
-    }
-
     fn lock(&self, diff_id: &Digest) -> Result<lock::Lock, Error> {
         lock::Lock::take(self.fd.as_fd(), diff_id).map_err(error("lock", self.path.join(".lock")))
     }
 }
 
-/// Identifies a file: device and inode.
+/// Identifies a file by its device and inode.
 type Inode = (u64, u64);
 
 fn part(diff_id: &Digest) -> String {

@@ -1,4 +1,4 @@
-//! The note about a layer's directory, in a file next to it.
+//! The note about an unpacked layer, in a file next to it.
 
 use std::{
     fs::File,
@@ -17,36 +17,36 @@ use userns::Namespace;
 
 use crate::apply::Dependency;
 
-/// The note about a layer's directory.
+/// The note about an unpacked layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Note {
-    /// The layer.
+    /// The layer's DiffID.
     #[serde(rename = "diffID")]
     pub diff_id: String,
-    /// The boot in which it was unpacked, as `/proc/sys/kernel/random/boot_id` names it.
+    /// The boot in which the layer was unpacked, from `/proc/sys/kernel/random/boot_id`.
     #[serde(rename = "bootID")]
     pub boot_id: String,
-    /// Whether it has been synced to disk since.
+    /// Whether the layer has been synced to the disk since then.
     pub synced: bool,
-    /// Size of its archive in bytes; 0 if it was not unpacked from one.
+    /// The size of the layer's archive in bytes; 0 if it was not unpacked from one.
     #[serde(default)]
     pub size: u64,
-    /// The user namespace that it was unpacked in and for; none for the machine's first one.
+    /// The user namespace that the layer was unpacked in and for; None for the machine's first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Namespace>,
-    /// Whether something in it differs from the layer, because that namespace cannot represent it.
+    /// Whether something differs from the layer because the user namespace cannot represent it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approximated: bool,
-    /// What it took from the layers below.
+    /// What was taken from the lower layers.
     #[serde(default)]
     pub dependencies: Vec<Dependency>,
 }
 
-/// The largest note, in bytes.
+/// The maximum size of a note, in bytes.
 const LONGEST: u64 = 256 << 20;
 
-/// Whether the disk says that it has lost a content. No other error does: it may be read the next time.
+/// Whether the error means that the disk has lost data. After any other error, a later read may succeed.
 fn is_lost(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG))
@@ -65,7 +65,7 @@ impl Note {
         }
     }
 
-    /// Tells the directory from those of the same layer on other layers, and in other user namespaces.
+    /// A suffix that tells variants of a layer apart: on other lower layers, or in other user namespaces.
     pub(super) fn variant(&self) -> String {
         let facts = match &self.namespace {
             None => serde_json::to_vec(&self.dependencies),
@@ -75,8 +75,8 @@ impl Note {
         Digest::of(&facts).hex()[..16].to_owned()
     }
 
-    /// The note of the directory `name`, and when it was written. None if it cannot be read: a power cut may have left
-    /// anything.
+    /// Reads the note of the layer `name`, and the time when it was written. None if the note is not valid: a
+    /// power cut may have left anything.
     pub(super) fn read(store: &OwnedFd, name: &str) -> io::Result<Option<(Self, SystemTime)>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(store, format!("{name}.json"), flags, Mode::empty()) {
@@ -90,7 +90,7 @@ impl Note {
         }
         let mut text = Vec::new();
         match file.take(LONGEST).read_to_end(&mut text) {
-            // What the disk has lost says as little as an empty file.
+            // A note that the disk has lost is treated like an empty file.
             Err(error) if is_lost(&error) => return Ok(None),
             read => read?,
         };
@@ -98,7 +98,7 @@ impl Note {
         Ok(serde_json::from_slice(&text).ok().map(|note| (note, written)))
     }
 
-    /// Writes the note of the directory `name`, by rename. The caller holds the layer's lock.
+    /// Writes the note of the layer `name`, by rename. The caller holds the layer's lock.
     pub(super) fn write(&self, store: &OwnedFd, name: &str) -> io::Result<()> {
         let (place, beside) = (format!("{name}.json"), format!(".{name}.json"));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;

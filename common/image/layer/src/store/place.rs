@@ -1,4 +1,4 @@
-//! The place of a layer, and its name.
+//! The place of a layer in the store, and its name.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ pub enum Format {
     Erofs,
 }
 
-/// The place of a layer; in the document, `"directory": PATH` or `"erofs": PATH`.
+/// The place of a layer. In the document: `"directory": PATH` or `"erofs": PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
@@ -29,7 +29,7 @@ pub enum Place {
     Erofs(PathBuf),
 }
 
-/// A word that is not a [`Format`].
+/// A string that is not a [`Format`].
 #[derive(Debug, thiserror::Error)]
 #[error("a layer becomes a directory or erofs")]
 pub struct InvalidFormat;
@@ -49,7 +49,7 @@ impl FromStr for Format {
 impl Format {
     const SUFFIX: &'static str = ".erofs";
 
-    /// The suffix of the names of layers in this form.
+    /// The suffix of the names of layers with this format.
     pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Directory => "",
@@ -57,17 +57,17 @@ impl Format {
         }
     }
 
-    /// The form of the layer with this name.
+    /// The format of the layer with this name.
     pub(super) fn of(name: &str) -> Self {
         if name.ends_with(Self::SUFFIX) { Self::Erofs } else { Self::Directory }
     }
 
-    /// The name of a layer that does not depend on the layers below.
+    /// The name of a layer that does not depend on lower layers.
     pub(super) fn name(self, diff_id: &Digest) -> String {
         format!("{}{}", diff_id.hex(), self.suffix())
     }
 
-    /// What stands at `path`.
+    /// The place at `path` of a layer with this format.
     pub fn place(self, path: PathBuf) -> Place {
         match self {
             Self::Directory => Place::Directory(path),
@@ -77,7 +77,7 @@ impl Format {
 }
 
 impl Place {
-    /// Its path.
+    /// The path of the layer.
     pub fn path(&self) -> &Path {
         let (Self::Directory(path) | Self::Erofs(path)) = self;
         path

@@ -1,11 +1,12 @@
-//! An image's layers, several at the same time.
+//! Unpacks several layers of an image at the same time.
 //!
-//! A layer's archive usually lists the parent directories of its entries, so it seldom needs the layers below before
-//! its end. So each layer starts while those below it are still being unpacked, and waits for them only when it looks
-//! at them ([`Below::coming`]).
+//! A layer's archive usually lists the parent directories of its entries, so it seldom needs the lower layers
+//! before its end. So each layer starts while those below it are still being unpacked. It waits for them only
+//! when it needs to look at them ([`Below::coming`]).
 //!
-//! Layers take their locks from the lowest up. A layer that waits for a lock holds only those of layers below it, and
-//! these finish without it. So two tools that unpack the same layers in different orders never wait for each other.
+//! Locks are taken from the lowest layer up. While a layer waits for its lock, only layers below it hold
+//! theirs, and these finish without it. So two tools that unpack the same layers in different orders never
+//! wait for each other.
 
 use std::{
     io::{self, Read},
@@ -21,21 +22,21 @@ use oci::Digest;
 use super::{Standing, Store, lock::Lock};
 use crate::apply::{Below, Error, Options, Root};
 
-/// More at once than this would exceed the limit on memory.
+/// The maximum number of layers at once. More would exceed the limit on memory.
 const AT_ONCE: usize = 3;
 
-/// One of an image's layers.
+/// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// The digest of its blob.
+    /// The digest of the layer's blob.
     pub blob: Digest,
-    /// The digest of its archive.
+    /// The digest of the layer's uncompressed archive.
     pub diff_id: Digest,
 }
 
 impl Store {
-    /// An image's layers, lowest first: each is found, or unpacked from the blob that `open` opens by its number.
-    /// `tell` is called for each as soon as it is ready.
+    /// Finds or unpacks an image's layers, given lowest first. `open` opens the blob of the layer with the
+    /// given index. `tell` is called for each layer as soon as it is ready.
     ///
     /// # Errors
     /// The first error, as [`Error::Layer`]; nothing of that layer is left behind.
@@ -59,7 +60,7 @@ impl Store {
         let cores = thread::available_parallelism().map_or(1, |cores| cores.get().min(AT_ONCE));
         thread::scope(|scope| {
             for _ in 1..cores.min(layers.len()) {
-                // Where no thread can be had, this one does the work alone.
+                // If no thread can be started, this one does all the work.
                 if thread::Builder::new().spawn_scoped(scope, || shared.work(&open, &tell)).is_err() {
                     break;
                 }
@@ -73,7 +74,7 @@ impl Store {
     }
 }
 
-/// A panic elsewhere does not damage the data under a lock.
+/// Locks, even after a panic in another thread: it does not damage the data.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -82,19 +83,19 @@ struct Shared<'a> {
     store: &'a Store,
     layers: &'a [Wanted],
     options: &'a Options,
-    /// The places of the layers, for those above.
+    /// The places of the layers, for the layers above.
     roots: Vec<Arc<Root>>,
     standing: Vec<OnceLock<Standing>>,
-    /// The number of the next layer; held until it may be unpacked.
+    /// The index of the next layer. The lock is held until that layer may be unpacked.
     turn: Mutex<usize>,
     failed: AtomicBool,
     /// The first error.
     error: Mutex<Option<Error>>,
 }
 
-/// The result of the lookup when it was a layer's turn.
+/// The state of a layer when its turn comes.
 enum Begun {
-    Stands(Standing),
+    Stands(Box<Standing>),
     ToUnpack(Lock),
 }
 
@@ -116,7 +117,7 @@ impl Shared<'_> {
             let begun = self.begin(index, &below);
             drop(turn);
             let outcome = begun.and_then(|begun| match begun {
-                Begun::Stands(standing) => Ok(standing),
+                Begun::Stands(standing) => Ok(*standing),
                 Begun::ToUnpack(lock) => {
                     let open = || Ok(Stopping { blob: open(index)?, failed: &self.failed });
                     let diff_id = &self.layers[index].diff_id;
@@ -141,23 +142,23 @@ impl Shared<'_> {
     fn begin(&self, index: usize, below: &Below) -> Result<Begun, Error> {
         let diff_id = &self.layers[index].diff_id;
         match self.store.find_allowed(diff_id, below, self.options)? {
-            Some(standing) => Ok(Begun::Stands(standing)),
+            Some(standing) => Ok(Begun::Stands(Box::new(standing))),
             None => Ok(Begun::ToUnpack(self.store.lock(diff_id)?)),
         }
     }
 }
 
-/// In every case, the layers above stop waiting for this one.
+/// When it is dropped, the layers above stop waiting for this one, whatever happened.
 struct End<'a>(&'a Root);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        // If it is ready already, this has no effect.
+        // This has no effect if the layer is ready already.
         self.0.fails();
     }
 }
 
-/// A blob that cannot be read any further once another layer has failed.
+/// A blob whose reader fails once another layer has failed.
 struct Stopping<'a, R> {
     blob: R,
     failed: &'a AtomicBool,

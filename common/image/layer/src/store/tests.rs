@@ -29,7 +29,7 @@ fn a_layer_goes_with_all_that_is_its_own() {
     assert_eq!(store.paths(&diff_id).unwrap(), [] as [PathBuf; 0]);
 }
 
-/// A container that is started while its layer's lock is awaited, or while the layer is being removed.
+/// A container starts while the lock of its layer is awaited, or while the layer is being removed.
 #[test]
 fn a_layer_stays_for_whoever_came_to_use_it() {
     let (_dir, store, diff_id) = store();

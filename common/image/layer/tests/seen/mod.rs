@@ -1,4 +1,4 @@
-//! Everything visible of a tree, read with the kernel's calls and none of our code.
+//! Everything visible of a tree, read with system calls and none of our code.
 
 use std::{
     collections::BTreeMap,
@@ -7,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Everything visible of a tree.
+/// Everything visible of a tree, by path.
 pub(crate) fn walk(root: &Path) -> BTreeMap<PathBuf, String> {
     let (mut found, mut left) = (BTreeMap::new(), vec![root.to_owned()]);
     let mut links: BTreeMap<u64, PathBuf> = BTreeMap::new();
     while let Some(path) = left.pop() {
-        // With the slash, because the root is a link in /proc.
+        // The path ends with a slash for the root, because the root is a link in /proc.
         let name = path.strip_prefix(root).unwrap().to_owned();
         let status = if name.as_os_str().is_empty() { path.metadata() } else { path.symlink_metadata() };
         let status = status.unwrap();

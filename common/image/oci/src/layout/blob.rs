@@ -1,4 +1,5 @@
-//! Blobs: read while they are checked, written beside their place and linked into it.
+//! Blobs. They are checked while they are read. A new blob is written to an unnamed file, then linked into
+//! place.
 
 use std::{
     fs::{self, File},
@@ -20,10 +21,10 @@ use rustix::{
 use super::{Error, Layout, of_store};
 use crate::digest::{Algorithm, Digest, Hasher, Mismatch, Verifying};
 
-/// Large enough that the system calls do not count, small enough for the processor's cache.
+/// Large enough that system calls cost little, small enough for the processor's cache.
 const BUFFER: usize = 256 << 10;
 
-/// Opens a file that may be anything, without waiting for the other end of a FIFO and without touching a device.
+/// Opens a regular file. Anything else is rejected, without waiting at a FIFO or touching a device.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -33,15 +34,16 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads a blob and checks it: see [`Layout::blob_reader`].
+/// A reader that checks the blob: see [`Layout::blob_reader`].
 pub type BlobReader = Verifying<File>;
 
 pub(super) fn open(layout: &Layout, descriptor: &Descriptor) -> Result<BlobReader, Error> {
     let digest = Digest::try_from(descriptor.digest())?;
-    Ok(Verifying::stored(open_unchecked(layout, descriptor)?, digest, descriptor.size()))
+    let file = open_unchecked(layout, descriptor)?;
+    Ok(Verifying::held_by(layout.holder.clone(), file, digest, descriptor.size()))
 }
 
-/// Opens a blob whose size alone is known to be right.
+/// Opens a blob and checks only its size.
 pub(super) fn open_unchecked(layout: &Layout, descriptor: &Descriptor) -> Result<File, Error> {
     let digest = Digest::try_from(descriptor.digest())?;
     let path = layout.blob_path(&digest);
@@ -53,14 +55,14 @@ pub(super) fn open_unchecked(layout: &Layout, descriptor: &Descriptor) -> Result
     let found = file.metadata().map_err(Error::io("open", path))?.len();
     if found != descriptor.size() {
         let mismatch = Mismatch::Size { digest, expected: descriptor.size(), found, more: false };
-        return Err(mismatch.in_store().into());
+        return Err(mismatch.held_by(&layout.holder).into());
     }
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
     Ok(file)
 }
 
-/// A blob in the making. Until it is committed it has no name (`O_TMPFILE`), or a temporary one on file systems that need
-/// one: dropped, nothing of it is left.
+/// A blob being written. Until it is committed it has no name (`O_TMPFILE`), or a temporary one if the file
+/// system needs a name. Dropping the writer leaves nothing behind.
 #[derive(Debug)]
 pub struct BlobWriter {
     layout: Layout,
@@ -71,7 +73,7 @@ pub struct BlobWriter {
     expected: Option<(Digest, u64)>,
 }
 
-/// A temporary file, removed when it is dropped.
+/// The path of a temporary file, removed on drop.
 #[derive(Debug)]
 struct Temporary(PathBuf);
 
@@ -81,14 +83,15 @@ impl Drop for Temporary {
     }
 }
 
-/// A name beside the blobs' directories that nobody else uses.
+/// A unique temporary path next to the blobs' directories.
 pub(super) fn temporary_name(layout: &Layout) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     layout.path().join(format!(".new-{pid}-{count}-{}", nanoseconds()))
 }
 
-/// Tells apart two processes that were given the same pid, one after the other or in two pid namespaces.
+/// The current time. It tells apart two processes with the same pid, one after the other or in two pid
+/// namespaces.
 fn nanoseconds() -> u128 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.unwrap_or_default().as_nanos()
@@ -103,7 +106,7 @@ impl BlobWriter {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let (file, temporary) = match rustix::fs::open(layout.path(), flags, Mode::from_raw_mode(0o644)) {
             Ok(file) => (File::from(file), None),
-            // What file systems and kernels without O_TMPFILE answer.
+            // File systems and kernels without O_TMPFILE answer this.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 let path = temporary_name(layout);
                 let file = File::options().read(true).write(true).create_new(true).open(&path);
@@ -115,13 +118,13 @@ impl BlobWriter {
         Ok(Self { layout, file, temporary, hasher: Hasher::new(algorithm), size: 0, expected })
     }
 
-    /// How many bytes were written so far.
+    /// The number of bytes written so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The file that it writes to, for whoever reads the blob by offset while it grows. What is flushed can be read there;
-    /// it is not checked before the blob is sealed.
+    /// The file under construction, for readers that read the blob by offset while it grows. Only flushed
+    /// bytes can be read. The content is not checked before [`BlobWriter::seal`].
     ///
     /// # Errors
     /// When the system has no more descriptors.
@@ -129,10 +132,10 @@ impl BlobWriter {
         self.file.get_ref().try_clone()
     }
 
-    /// Writes all that `source` gives, until its end.
+    /// Writes everything from `source`. Returns the number of bytes.
     ///
     /// # Errors
-    /// When one cannot be read or the other not be written.
+    /// When `source` cannot be read or the blob cannot be written.
     pub fn copy_from(&mut self, source: &mut impl Read) -> io::Result<u64> {
         let mut buffer = vec![0; BUFFER];
         let before = self.size;
@@ -146,10 +149,10 @@ impl BlobWriter {
         }
     }
 
-    /// Whether what was written so far is what the descriptor says that the writer was made for.
+    /// Checks that the content so far matches the descriptor given to [`Layout::writer_of`].
     ///
     /// # Errors
-    /// What is different.
+    /// The difference.
     pub fn check(&self) -> Result<(), Mismatch> {
         self.compare(self.hasher.clone().finish()).map(drop)
     }
@@ -164,10 +167,10 @@ impl BlobWriter {
         }
     }
 
-    /// Ends the blob without putting it into its place.
+    /// Ends the blob without moving it into place.
     ///
     /// # Errors
-    /// When it cannot be written, or is not what the descriptor said that the writer was made for.
+    /// When the blob cannot be written, or does not match the descriptor given to [`Layout::writer_of`].
     pub fn seal(self) -> Result<SealedBlob, Error> {
         let found = self.compare(self.hasher.clone().finish())?;
         let Self { layout, file, temporary, size, .. } = self;
@@ -176,10 +179,10 @@ impl BlobWriter {
         Ok(SealedBlob { layout, file, temporary, digest: found, size })
     }
 
-    /// Puts the blob into its place; that it is there already is fine. Returns its digest and its size.
+    /// Ends the blob and moves it into place. It may exist already. Returns its digest and its size in bytes.
     ///
     /// # Errors
-    /// Those of [`BlobWriter::seal`] and [`SealedBlob::commit`]; then nothing is left.
+    /// Those of [`BlobWriter::seal`] and [`SealedBlob::commit`]; nothing is then left behind.
     pub fn commit(self) -> Result<(Digest, u64), Error> {
         let sealed = self.seal()?;
         let (digest, size) = (sealed.digest.clone(), sealed.size);
@@ -187,7 +190,7 @@ impl BlobWriter {
         Ok((digest, size))
     }
 
-    /// As [`BlobWriter::commit`]; returns a descriptor of this media type.
+    /// Like [`BlobWriter::commit`], but returns a descriptor with this media type.
     ///
     /// # Errors
     /// Those of [`BlobWriter::commit`].
@@ -217,7 +220,7 @@ impl Write for BlobWriter {
     }
 }
 
-/// A whole blob that does not stand in its place yet. Dropped, nothing of it is left.
+/// A complete blob that is not in place yet. Dropping it leaves nothing behind.
 #[derive(Debug)]
 pub struct SealedBlob {
     layout: Layout,
@@ -228,42 +231,42 @@ pub struct SealedBlob {
 }
 
 impl SealedBlob {
-    /// Its digest.
+    /// The blob's digest.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// Its size in bytes.
+    /// The blob's size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Reads up to `length` bytes of it from its start.
+    /// Reads up to `length` bytes from the start of the blob.
     ///
     /// # Errors
-    /// When the system cannot read it.
+    /// When the blob cannot be read.
     pub fn read_start(&self, length: u64) -> io::Result<Vec<u8>> {
         let mut content = vec![0; usize::try_from(length.min(self.size)).unwrap_or(0)];
         self.file.read_exact_at(&mut content, 0)?;
         Ok(content)
     }
 
-    /// Reads it from its start. There is one such reader at a time.
+    /// A reader from the start of the blob. All readers share one position, so use one at a time.
     ///
     /// # Errors
-    /// When the system refuses it.
+    /// When the system cannot duplicate or rewind the file.
     pub fn reader(&self) -> io::Result<impl Read + use<>> {
         let mut file = self.file.try_clone()?;
         io::Seek::rewind(&mut file)?;
         Ok(file)
     }
 
-    /// Puts it into its place; that it is there already is fine.
+    /// Moves the blob into place. It may exist already.
     ///
     /// # Errors
-    /// When the system refuses it.
+    /// When the file cannot be linked into place.
     pub fn commit(self) -> Result<(), Error> {
-        // One that a power cut may have damaged is replaced.
+        // An existing blob that a power cut may have damaged is replaced.
         if self.layout.blob_size(&self.digest)? == Some(self.size) && self.layout.is_trusted(&self.digest)? {
             self.layout.touch_blob(&self.digest);
             return Ok(());
@@ -271,7 +274,7 @@ impl SealedBlob {
         self.put()
     }
 
-    /// Puts it into its place, whatever stands there.
+    /// Moves the blob into place and replaces any file there.
     pub(super) fn put(self) -> Result<(), Error> {
         let place = self.layout.blob_path(&self.digest);
         link(&self.layout, &self.file, self.temporary, &place)?;
@@ -281,8 +284,8 @@ impl SealedBlob {
 }
 
 impl Layout {
-    /// Makes a blob that is there look new, so that a collection of garbage that runs now lets it be until it is
-    /// referred to. Where the system does not allow it, it is left as it is.
+    /// Makes an existing blob look new, so that garbage collection keeps it until something refers to it. If
+    /// the system does not allow this, the blob is left as it is.
     pub fn touch_blob(&self, digest: &Digest) {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times =
@@ -291,8 +294,8 @@ impl Layout {
     }
 }
 
-/// Gives the file its name. It is not synced here: that is done once, for all that a command writes, before the image gets
-/// its name ([`super::sync`]).
+/// Gives the file its name. It is not synced here: one sync covers all blobs of a command, before the image
+/// gets its name ([`super::sync`]).
 fn link(layout: &Layout, file: &File, temporary: Option<Temporary>, place: &Path) -> Result<(), Error> {
     layout.note_unsynced();
     if let Some(directory) = place.parent() {
@@ -311,8 +314,8 @@ fn link(layout: &Layout, file: &File, temporary: Option<Temporary>, place: &Path
     fs::rename(&temporary.0, place).map_err(Error::io("create", place))
 }
 
-/// By way of `/proc`, as open(2) shows it for `O_TMPFILE`; without `/proc`, by the descriptor itself, which needs
-/// CAP_DAC_READ_SEARCH.
+/// Links an unnamed file through `/proc`, as open(2) describes for `O_TMPFILE`. Without `/proc` the
+/// descriptor itself is linked, which needs CAP_DAC_READ_SEARCH.
 fn link_nameless(file: &File, place: &Path) -> Result<(), Errno> {
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
     match rustix::fs::linkat(CWD, name.as_str(), CWD, place, AtFlags::SYMLINK_FOLLOW) {

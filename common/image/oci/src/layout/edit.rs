@@ -1,4 +1,4 @@
-//! Changes of `index.json`, made together: all of them or none, and one write for all.
+//! Changes to `index.json`. All changes of an [`Edit`] are made in one write, or none is made.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,6 @@ use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
 };
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -21,25 +20,27 @@ use super::{
     index::{Entry, Listed, entries, entries_mut, is_named, is_nameless, write},
     recent::{self, Recent, excludes},
 };
-use crate::{digest::Digest, reference::Reference};
+use crate::{digest::Digest, reference::Reference, shape};
 
-/// The list that is about to take the name `index.json`; afterwards, until that is on the disk, the one that had it.
+/// The new list, before it takes the name `index.json`. After the exchange it is the old list, until the new
+/// one is on the disk.
 const BESIDE: &str = ".index.json.new";
 
-/// Changes that are made by [`Edit::commit`], and not at all without. Nobody else changes the list meanwhile.
+/// Pending changes to the list of images. [`Edit::commit`] makes them; dropping the `Edit` discards them. The
+/// list stays locked meanwhile.
 #[derive(Debug)]
 pub struct Edit<'a> {
     layout: &'a Layout,
     lock: File,
     listed: Listed,
-    /// The entries as they stand in the file.
+    /// The entries in the file when the edit began.
     before: Vec<Value>,
     recent: Recent,
 }
 
 impl Layout {
-    /// Begins to change the list of images. It must not be asked for anything else before the changes are made: whoever
-    /// reads may wait for that.
+    /// Begins to change the list of images. Do not use the layout for anything else before [`Edit::commit`]:
+    /// readers may wait for the lock.
     ///
     /// # Errors
     /// When `index.json` cannot be locked or read.
@@ -52,30 +53,30 @@ impl Layout {
         Ok(Edit { layout: self, lock, listed, before, recent })
     }
 
-    /// Gives an image names, and takes these from the images that had them, which stay in the store. Without names it is
-    /// listed without one, where it is not there under any.
+    /// Gives an image the names in `references`. Images that had these names lose them and stay in the store.
+    /// If `references` is empty and the image is not listed yet, it is listed without a name.
     ///
     /// # Errors
-    /// [`Error::NoBlob`] where part of the image is gone: `img-gc` may have been faster. When `index.json` cannot be
-    /// changed. It is then as it was.
+    /// [`Error::NoBlob`] when a part of the image is missing: `img-gc` may have removed it. When `index.json`
+    /// cannot be changed; it is then left as it was.
     pub fn name(&self, descriptor: &Descriptor, references: &[Reference]) -> Result<(), Error> {
         let mut edit = self.edit()?;
         edit.name(descriptor, references)?;
         edit.commit()
     }
 
-    /// Gives an image a name: see [`Layout::name`].
+    /// Gives an image one name: see [`Layout::name`].
     ///
     /// # Errors
-    /// As [`Layout::name`].
+    /// Those of [`Layout::name`].
     pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
         self.name(descriptor, std::slice::from_ref(reference))
     }
 
-    /// Takes a name away; the image's blobs stay. Returns whether there was such a name.
+    /// Removes a name; the image's blobs stay. Returns whether the name existed.
     ///
     /// # Errors
-    /// When `index.json` cannot be changed; it is then as it was.
+    /// When `index.json` cannot be changed; it is then left as it was.
     pub fn untag(&self, reference: &Reference) -> Result<bool, Error> {
         let mut edit = self.edit()?;
         let found = edit.untag(reference);
@@ -85,7 +86,7 @@ impl Layout {
 }
 
 impl Edit<'_> {
-    /// Gives the changes up, and keeps the list locked.
+    /// Discards the changes and keeps the lock.
     pub(crate) fn into_lock(self) -> File {
         self.lock
     }
@@ -94,32 +95,32 @@ impl Edit<'_> {
         entries_mut(&mut self.listed.index)
     }
 
-    /// Whether the list was lost, and is what was kept beside it.
+    /// Whether `index.json` was lost, and this list comes from its copy.
     pub fn is_restored(&self) -> bool {
         self.listed.restored
     }
 
-    /// The whole list, as it would be written.
+    /// The whole list as JSON, as [`Edit::commit`] would write it.
     pub(crate) fn text(&self) -> String {
         self.listed.index.to_string()
     }
 
-    /// All entries, as [`Layout::list`] gives them.
+    /// All entries, as [`Layout::list`] returns them, with the pending changes.
     pub fn list(&self) -> Vec<Entry> {
         let entries = entries(&self.listed.index).iter();
-        entries.filter_map(|entry| Descriptor::deserialize(entry).ok()).map(Entry::new).collect()
+        entries.filter_map(|entry| shape::descriptor(entry).ok()).map(Entry::new).collect()
     }
 
-    /// The names of an image.
+    /// The names of the image with this digest.
     pub fn names_of(&self, digest: &str) -> Vec<Reference> {
         let own = self.list().into_iter().filter(|entry| entry.descriptor.digest().as_ref() == digest);
         own.filter_map(|entry| entry.reference).collect()
     }
 
-    /// As [`Layout::name`].
+    /// Like [`Layout::name`], as part of this edit.
     ///
     /// # Errors
-    /// [`Error::NoBlob`] where part of the image is gone.
+    /// [`Error::NoBlob`] when a part of the image is missing.
     pub fn name(&mut self, descriptor: &Descriptor, references: &[Reference]) -> Result<(), Error> {
         self.layout.hold_blobs(descriptor)?;
         if references.is_empty() {
@@ -128,10 +129,10 @@ impl Edit<'_> {
         references.iter().try_for_each(|reference| self.tag(reference, descriptor))
     }
 
-    /// Gives an image a name that need not be one of Docker's, such as the tag alone that umoci uses.
+    /// Gives an image a name that need not follow Docker's rules, such as the bare tag that umoci uses.
     ///
     /// # Errors
-    /// [`Error::NoBlob`] where part of the image is gone.
+    /// [`Error::NoBlob`] when a part of the image is missing.
     pub fn name_as(&mut self, descriptor: &Descriptor, name: &str) -> Result<(), Error> {
         self.layout.hold_blobs(descriptor)?;
         self.put(name, descriptor, |entry| entry["annotations"][REF_NAME] == name)
@@ -141,7 +142,7 @@ impl Edit<'_> {
         self.put(&reference.canonical(), descriptor, |entry| is_named(entry, reference))
     }
 
-    /// Lists an image under a name, in place of the entries that have it.
+    /// Lists an image under a name. Entries with that name are replaced.
     fn put(
         &mut self,
         name: &str,
@@ -158,7 +159,7 @@ impl Edit<'_> {
         let digest = descriptor.digest().as_ref();
         let replaced = |entry: &Value| has_name(entry) || is_nameless(entry, digest);
         let manifests = self.manifests();
-        // Who gives it the same name again changes nothing, and waits for no disk.
+        // Giving an image the name that it has already changes nothing and need not wait for the disk.
         let mut rivals = manifests.iter().filter(|entry| replaced(entry));
         if rivals.next() == Some(&named) && rivals.next().is_none() {
             return Ok(());
@@ -184,15 +185,15 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// Takes a name away; the image's blobs stay. Returns whether there was such a name.
+    /// Removes a name; the image's blobs stay. Returns whether the name existed.
     pub fn untag(&mut self, reference: &Reference) -> bool {
         let before = self.manifests().len();
         self.manifests().retain(|entry| !is_named(entry, reference));
         self.manifests().len() < before
     }
 
-    /// Takes all entries of an image out, named or not; its blobs stay. With `known`, only where it has no other names than
-    /// these. Returns the names that it has besides.
+    /// Removes all entries of an image, named or not; its blobs stay. With `known`, the entries are removed
+    /// only if the image has no names other than these. Returns the image's other names.
     pub fn remove(&mut self, digest: &Digest, known: Option<&[Reference]>) -> Vec<Reference> {
         let digest = digest.to_string();
         let mut others = self.names_of(&digest);
@@ -203,32 +204,34 @@ impl Edit<'_> {
         others
     }
 
-    /// Keeps these entries alone.
+    /// Keeps only the entries that `keep` accepts.
     pub(super) fn retain(&mut self, keep: impl FnMut(&Value) -> bool) {
         self.manifests().retain(keep);
     }
 
-    /// Makes the changes. They last from then on, and with them every blob that was written before, by whomever. Where
-    /// nothing changed nothing is written, and nobody waits for the disk.
+    /// Makes the changes. They are durable afterwards, and so is every blob that was written before, by any
+    /// process. If nothing changed, nothing is written.
     ///
     /// # Errors
-    /// When `index.json` cannot be changed; it is then as it was. When the disk refuses it at last, it is told too.
+    /// When `index.json` cannot be changed; it is then left as it was. When the disk rejects the data in the
+    /// last step, after the change.
     pub fn commit(self) -> Result<(), Error> {
         if self.listed.restored || entries(&self.listed.index) != self.before {
             return self.replace();
         }
         let beside = self.layout.path.join(BESIDE);
         if self.layout.sync && fs::symlink_metadata(&beside).is_ok() {
-            // Who changed it last was killed before that was on the disk; now somebody relies on it.
+            // The last writer was killed before its list was on the disk. This process relies on that list
+            // now.
             self.layout.sync_everything()?;
             let _ = fs::remove_file(beside);
         }
         self.layout.sync_blobs()
     }
 
-    /// Writes the list by rename. Somebody who has opened the old file meanwhile, to write his own list into it in place
-    /// (skopeo), has done so by then; somebody else has put a file of his own in its place (umoci): what they have added is
-    /// put into ours.
+    /// Replaces the list by rename. Another program may have changed it meanwhile: skopeo opens the old file
+    /// and writes its own list into it in place; umoci replaces the file. What they have added goes into our
+    /// list.
     fn replace(self) -> Result<(), Error> {
         let Self { layout, listed: Listed { mut index, file: mut old, .. }, mut recent, mut before, .. } =
             self;
@@ -241,7 +244,7 @@ impl Edit<'_> {
             let replaced = replaced.filter(|replaced| old.as_ref().is_none_or(|old| !same(old, replaced)));
             for theirs in [old.replace(file), replaced].into_iter().flatten() {
                 let theirs = match layout.parse_index(&theirs) {
-                    // One that was cut short lists nothing.
+                    // A list that was cut short has no entries.
                     Err(Error::Index { .. }) => continue,
                     theirs => theirs?,
                 };
@@ -253,7 +256,7 @@ impl Edit<'_> {
                 let _ = fs::remove_file(layout.path.join(BESIDE));
                 return Ok(());
             }
-            // Written anew, and not into the file that somebody may still write to.
+            // Write to a new file: another program may still write to the old one.
             let _ = fs::remove_file(layout.path.join(BESIDE));
             before = entries(&index).to_vec();
             let manifests = entries_mut(&mut index);
@@ -264,8 +267,8 @@ impl Edit<'_> {
 }
 
 impl Layout {
-    /// Writes a list, and what is kept of it, beside their places, and syncs them with all blobs. What is kept gets its
-    /// name: whoever reads in between finds nothing missing.
+    /// Writes the list and its copy (`.recent.json`) beside their places and syncs them with all blobs. Only
+    /// the copy then gets its name, so that readers in between find nothing missing.
     fn write_beside(&self, index: &Value, recent: &Recent) -> Result<File, Error> {
         let place = self.path.join(recent::FILE);
         let (beside, kept_beside) = (self.path.join(BESIDE), self.path.join(format!("{}.new", recent::FILE)));
@@ -274,7 +277,7 @@ impl Layout {
         let write_index = || write(&beside, index.as_bytes()).map_err(Error::io("write", self.index_path()));
         let both = write(&kept_beside, &kept).map_err(Error::io("write", &place)).and_then(|_| write_index());
         let written = match both {
-            // What is kept is only a help. On a full disk its place is what a name can be taken away in.
+            // The copy is only an aid. On a full disk its space is what allows a name to be removed.
             Err(error) if is_no_space(&error) => {
                 let _ = fs::remove_file(&kept_beside);
                 fs::remove_file(&place).map_err(|_| error).and_then(|()| write_index())
@@ -293,8 +296,9 @@ impl Layout {
         named
     }
 
-    /// Gives the list beside its name. Returns the file that stood there at that moment, whoever put it there; it stands
-    /// beside now. None where there was none, or the file system cannot exchange two files.
+    /// Exchanges `index.json` with the new list beside it. Returns the file that was `index.json` at that
+    /// moment, whoever wrote it. None if there was no such file, or the file system cannot exchange two
+    /// files.
     fn exchange(&self) -> Result<Option<File>, Error> {
         let (place, beside) = (self.index_path(), self.path.join(BESIDE));
         let exchanged = match renameat_with(CWD, &beside, CWD, &place, RenameFlags::EXCHANGE) {
@@ -308,7 +312,8 @@ impl Layout {
         })
     }
 
-    /// Asks for what makes up an image, and whether it is whole; of an index, for the index alone.
+    /// Checks that the blobs of an image are in the store and intact. For an index, only the index itself is
+    /// checked.
     fn hold_blobs(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let hold = |descriptor: &Descriptor| -> Result<(), Error> {
             let digest = Digest::try_from(descriptor.digest())?;
@@ -319,7 +324,7 @@ impl Layout {
             }
         };
         hold(descriptor)?;
-        // What is no image may have a name too.
+        // Something that is not an image may have a name too.
         let Ok(manifest) = self.manifest(descriptor) else { return Ok(()) };
         let is_here = |layer: &&Descriptor| layer.urls().as_ref().is_none_or(Vec::is_empty);
         hold(manifest.config())?;
@@ -332,7 +337,7 @@ fn is_no_space(error: &Error) -> bool {
     operation::errno_of(error).is_some_and(|errno| full.contains(&(errno as i32)))
 }
 
-/// What tells a file from one that was put in its place.
+/// The device and inode of a file. They tell it apart from a file that replaced it.
 fn inode(file: &File) -> Option<(u64, u64)> {
     file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }

@@ -1,8 +1,7 @@
-//! `index.json`: which images there are, and by what names.
+//! `index.json`: the list of images and their names.
 //!
-//! It is changed under a lock and replaced by rename; what we do not know in it stays as it is. Other tools take no lock,
-//! and write in place what they made of a list that they read before: see [`super::recent`], and
-//! [`super::edit`].
+//! The file is changed under a lock and replaced by rename. Unknown parts of it are kept. Other tools take no
+//! lock, and write back in place a list that they read earlier: see [`super::recent`] and [`super::edit`].
 
 use std::{
     fs::{self, File},
@@ -13,73 +12,84 @@ use std::{
 
 use oci_spec::image::Descriptor;
 use rustix::fs::FlockOperation;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     CONTAINERD_NAME, Error, Layout, MAX_INDEX, REF_NAME, blob::open_regular, read_to_limit, recent::Recent,
 };
-use crate::{json, media_type::Kind, reference::Reference};
+use crate::{json, media_type::Kind, reference::Reference, shape};
 
-/// Whoever changes `index.json` holds the lock on it.
+/// The lock file for changes of `index.json`.
 const LOCK: &str = ".lock";
 
-/// How often a half-written `index.json` is read again: skopeo writes it in place.
+/// How often a half-written `index.json` is read again. skopeo writes it in place.
 pub(super) const ATTEMPTS: u32 = 20;
-/// How long to wait for the rest of it.
+/// The pause before each new attempt.
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// An entry of `index.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its name; none where it has none, or one that Docker's rules do not allow.
+    /// The image's name; None if it has no name, or one that Docker's rules do not allow.
     pub reference: Option<Reference>,
     /// The image manifest or index, with its annotations.
     pub descriptor: Descriptor,
 }
 
 impl Entry {
-    pub(super) fn new(descriptor: Descriptor) -> Self {
+    pub(crate) fn new(descriptor: Descriptor) -> Self {
         Self { reference: name_of(&descriptor).and_then(|name| name.parse().ok()), descriptor }
     }
 }
 
-/// The name in a descriptor's annotations, as whoever wrote it spelled it.
-pub(crate) fn name_of(descriptor: &Descriptor) -> Option<&str> {
+/// The name in a descriptor's annotations, spelled as its writer spelled it.
+fn name_of(descriptor: &Descriptor) -> Option<&str> {
     let annotations = descriptor.annotations().as_ref()?;
     let (short, full) = (annotations.get(REF_NAME), annotations.get(CONTAINERD_NAME));
     match (short, full) {
-        // umoci copies the annotations of a tagged image and sets the first one only: it decides, unless it is just the
-        // tag of the other.
+        // umoci copies the annotations of a tagged image and sets only the short name. So the short name
+        // decides, unless it is just the tag of the full one.
         (Some(short), Some(full)) if full.ends_with(&format!(":{short}")) => Some(full),
         (Some(short), _) => Some(short),
         (None, full) => full.map(String::as_str),
     }
 }
 
-/// An entry of `index.json` that is no descriptor. It is left where it is, and what it speaks of is kept.
+/// An entry of `index.json` that is not a descriptor. It stays in the file, and img-gc keeps the blobs it
+/// names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Malformed {
-    /// Its name, as far as that can be told.
+    /// The entry's name, if it can be read.
     pub reference: Option<Reference>,
-    /// Its digest, as it stands there.
+    /// The entry's digest, as written in the file.
     pub digest: String,
-    /// What is wrong with it.
+    /// What is wrong with the entry.
     pub problem: String,
 }
 
 impl Malformed {
-    fn new(entry: &Value) -> Option<Self> {
-        let problem = Descriptor::deserialize(entry).err()?.to_string();
+    fn new(entry: &Value, problem: String) -> Self {
         let name = entry["annotations"][REF_NAME].as_str();
         let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
-        Some(Self { reference: name.and_then(|name| name.parse().ok()), digest, problem })
+        Self { reference: name.and_then(|name| name.parse().ok()), digest, problem }
     }
 }
 
+/// The entries of an index that are descriptors, and those that are not, each in the order of the index.
+pub(crate) fn sorted_entries(index: &Value) -> (Vec<Entry>, Vec<Malformed>) {
+    let (mut sound, mut malformed) = (Vec::new(), Vec::new());
+    for entry in entries(index) {
+        match shape::descriptor(entry) {
+            Ok(descriptor) => sound.push(Entry::new(descriptor)),
+            Err(error) => malformed.push(Malformed::new(entry, error.to_string())),
+        }
+    }
+    (sound, malformed)
+}
+
 impl Layout {
-    /// Makes `oci-layout` and `index.json` where they are missing. They have their names once they are on the disk, so that
-    /// a power cut leaves no store that nobody can read.
+    /// Creates `oci-layout` and `index.json` if they are missing. Each is on the disk before it gets its
+    /// name, so a power cut never leaves an unreadable store.
     pub(super) fn initialise(&self) -> Result<(), Error> {
         let _lock = self.lock()?;
         let put = |name: &str, text: &str| {
@@ -89,7 +99,7 @@ impl Layout {
             let index = Recent::read(self).map_or_else(empty_index, Recent::into_index);
             put("index.json", &index.to_string())?;
         }
-        // The last one, since it is what makes the directory a layout.
+        // This file comes last, because it is what makes the directory a layout.
         put("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
     }
 
@@ -97,7 +107,7 @@ impl Layout {
         self.path.join("index.json")
     }
 
-    /// Whoever changes `index.json` holds this lock. Taken on a file that is never removed.
+    /// Takes the lock for changes of `index.json`. The lock file is never removed.
     pub(crate) fn lock(&self) -> Result<File, Error> {
         let path = self.path.join(LOCK);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
@@ -111,20 +121,15 @@ impl Layout {
         }
     }
 
-    /// All entries, in the order of `index.json`. Those that are no descriptors are passed over.
+    /// All entries, in the order of `index.json`. Entries that are not descriptors are skipped.
     ///
     /// # Errors
     /// When `index.json` cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>, Error> {
-        let index = self.read_index()?;
-        Ok(entries(&index)
-            .iter()
-            .filter_map(|entry| Descriptor::deserialize(entry).ok())
-            .map(Entry::new)
-            .collect())
+        Ok(self.list_all()?.0)
     }
 
-    /// The image with this name, as it stands in `index.json`.
+    /// The image named `name`, exactly as `index.json` spells it.
     ///
     /// # Errors
     /// When `index.json` cannot be read.
@@ -133,21 +138,18 @@ impl Layout {
         Ok(entries.map(|entry| entry.descriptor).find(|descriptor| name_of(descriptor) == Some(name)))
     }
 
-    /// The entries that [`Layout::list`] passes over.
-    ///
-    /// # Errors
-    /// When `index.json` cannot be read.
-    pub fn malformed(&self) -> Result<Vec<Malformed>, Error> {
-        Ok(entries(&self.read_index()?).iter().filter_map(Malformed::new).collect())
+    /// The entries of [`Layout::list`], and those that it skips.
+    pub(crate) fn list_all(&self) -> Result<(Vec<Entry>, Vec<Malformed>), Error> {
+        Ok(sorted_entries(&self.read_index()?))
     }
 
-    /// The list as it stands, with what somebody else overwrote.
+    /// The list in `index.json`, with the entries that another tool overwrote put back.
     pub(crate) fn read_index(&self) -> Result<Value, Error> {
         let (recent, listed) = (Recent::read(self).unwrap_or_default(), self.open_index()?);
         if !recent.misses_some(entries(&listed.index)) {
             return Ok(listed.index);
         }
-        // The two belong together only while nobody is about to write them. Where there is no lock, nobody can.
+        // The two files match only while nobody writes them. Without a lock file, nobody can.
         let lock = File::open(self.path.join(LOCK));
         if let Ok(lock) = &lock {
             let locked = rustix::io::retry_on_intr(|| rustix::fs::flock(lock, FlockOperation::LockShared));
@@ -158,8 +160,8 @@ impl Layout {
         Ok(listed.index)
     }
 
-    /// The list in the file. Where that is gone, or was cut short by a power cut (skopeo writes it in place), the one that
-    /// was kept: no list is not an empty list.
+    /// The list in the file. If the file is missing, or cut short by a power cut (skopeo writes it in place),
+    /// the kept list is used. A missing list is not an empty list.
     pub(super) fn open_index(&self) -> Result<Listed, Error> {
         let path = self.index_path();
         let problem = match open_regular(&path) {
@@ -175,7 +177,7 @@ impl Layout {
         };
         match Recent::read(self) {
             Some(kept) => Ok(Listed { file: None, index: kept.into_index(), restored: true }),
-            // Nobody has ever named anything here.
+            // Nothing was ever named in this store.
             None if !self.holds_blobs()? => Ok(Listed { file: None, index: empty_index(), restored: false }),
             None => Err(Error::Lost { path, problem }),
         }
@@ -190,7 +192,7 @@ impl Layout {
         }
     }
 
-    /// Reads an open `index.json`, again where somebody is writing it.
+    /// Reads and parses an open `index.json`. Tries again while another program is writing it.
     pub(super) fn parse_index(&self, mut file: &File) -> Result<Value, Error> {
         let path = self.index_path();
         let mut attempt = 0;
@@ -211,8 +213,8 @@ impl Layout {
         }
     }
 
-    /// Writes a file beside its place and renames it into it; by whoever holds the lock. Not synced: after a power cut it
-    /// may be the one of before, or empty.
+    /// Writes a file beside its place and renames it into place. The caller holds the lock. The file is not
+    /// synced: after a power cut it may have its old content, or be empty.
     pub(super) fn replace(&self, name: &str, content: &[u8]) -> Result<(), Error> {
         self.write_and_rename(name, content, |_| Ok(()))
     }
@@ -232,17 +234,17 @@ impl Layout {
     }
 }
 
-/// What `index.json` lists.
+/// The list of images in `index.json`.
 #[derive(Debug)]
 pub(super) struct Listed {
-    /// The file; none where there is none that can be read.
+    /// The open file; None if there is no readable file.
     pub(super) file: Option<File>,
     pub(super) index: Value,
-    /// Whether it was lost, and this is what was kept of it.
+    /// Whether `index.json` was lost, and this list comes from its copy.
     pub(super) restored: bool,
 }
 
-/// Whether a file ends in zeros: what some file systems make of one that was not synced.
+/// Whether a file ends in zeros. Some file systems leave this of a file that was not synced.
 fn ends_in_zeros(mut file: &File) -> bool {
     let mut text = Vec::new();
     let read = file.rewind().and_then(|()| read_to_limit(file, MAX_INDEX, &mut text));
@@ -259,7 +261,7 @@ pub(super) fn entries(index: &Value) -> &[Value] {
     index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// The list in an object, which gets one where it has none.
+/// The list in an index. It is added if it is missing.
 pub(super) fn entries_mut(index: &mut Value) -> &mut Vec<Value> {
     if !index["manifests"].is_array() {
         index["manifests"] = json!([]);
@@ -275,7 +277,7 @@ pub(super) fn empty_index() -> Value {
 }
 
 pub(super) fn is_named(entry: &Value, reference: &Reference) -> bool {
-    let descriptor = Descriptor::deserialize(entry).ok();
+    let descriptor = shape::descriptor(entry).ok();
     descriptor.is_some_and(|descriptor| Entry::new(descriptor).reference.as_ref() == Some(reference))
 }
 

@@ -1,9 +1,10 @@
-//! An OCI image layout on disk (OCI image-spec, image-layout.md): the image store.
+//! The image store: an OCI image layout on disk (OCI image-spec, image-layout.md).
 //!
-//! Other tools read and write the same directory while we do. The name of an image stands in full in the annotation
-//! `org.opencontainers.image.ref.name` of its descriptor in `index.json`, `docker.io/library/debian:latest`: podman and
-//! buildah write it so, and skopeo and umoci take it as it is (`skopeo inspect oci:DIR:docker.io/library/debian:latest`).
-//! Names that others wrote in short are read as Docker would: an entry `debian` is `docker.io/library/debian:latest`.
+//! Other tools may read and write the same directory at the same time. An image's full name, such as
+//! `docker.io/library/debian:latest`, is in the annotation `org.opencontainers.image.ref.name` of its
+//! descriptor in `index.json`. podman and buildah write it in the same way; skopeo and umoci accept it
+//! (`skopeo inspect oci:DIR:docker.io/library/debian:latest`). Short names of other tools are read as Docker
+//! reads them: an entry `debian` is `docker.io/library/debian:latest`.
 
 mod blob;
 mod edit;
@@ -29,38 +30,40 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use blob::{BlobReader, BlobWriter, SealedBlob};
 pub use edit::Edit;
-pub(crate) use index::name_of;
+pub(crate) use index::sorted_entries;
 pub use index::{Entry, Malformed};
 pub use resolve::Found;
 pub use verify::{DamagedBlob, Findings, LostName};
 
 use crate::{
-    digest::{Algorithm, Digest, InvalidDigest, Mismatch},
+    digest::{Algorithm, Digest, Holder, InvalidDigest, Mismatch},
     json,
     reference::InvalidReference,
 };
 
 /// The annotation that names an image (OCI image-spec, annotations.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The annotation by which containerd and `docker save` name an image in full, where [`REF_NAME`] holds its tag only.
+/// The annotation in which containerd and `docker save` write an image's full name. [`REF_NAME`] then holds
+/// only the tag.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// A larger manifest, index or configuration is refused, in bytes: as registries do it (OCI distribution-spec, "Pushing
-/// Manifests").
+/// The maximum size of a manifest, an index or a configuration, in bytes. Registries have the same limit (OCI
+/// distribution-spec, "Pushing Manifests").
 pub const MAX_JSON: u64 = 4 << 20;
-/// `index.json` names every image of the store and may grow larger.
+/// The maximum size of `index.json`, in bytes. It may be larger than `MAX_JSON`, because it names every image
+/// of the store.
 const MAX_INDEX: u64 = 64 << 20;
 
-/// What went wrong in a layout.
+/// Why an operation on a layout failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refused something.
+    /// A system call failed.
     #[error("{0}")]
     System(#[from] operation::Error),
-    /// The directory holds no layout.
+    /// The directory is not a layout.
     #[error("{0:?} is not an OCI image layout: it has no oci-layout file of version 1")]
     NotALayout(PathBuf),
-    /// `index.json` is not what it must be.
+    /// `index.json` is malformed.
     #[error("read {path:?}: {source}")]
     Index {
         /// The file.
@@ -68,18 +71,18 @@ pub enum Error {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// `index.json` is gone, and what was kept of it too.
+    /// `index.json` is lost, and so is its copy.
     #[error("read {path:?}: {problem}, and there is no copy of it")]
     Lost {
         /// The file.
         path: PathBuf,
-        /// What became of it.
+        /// How it was lost.
         problem: String,
     },
-    /// `index.json` is gone; there is a copy of it.
+    /// `index.json` is lost; there is a copy of it.
     #[error("read {0:?}: it was lost, and its copy is used: nothing is removed")]
     Restored(PathBuf),
-    /// An entry of `index.json` is not what it must be.
+    /// An entry of `index.json` is malformed.
     #[error("read {path:?}: the entry {name:?} is no descriptor: {problem}")]
     Entry {
         /// The file.
@@ -89,24 +92,24 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A blob that is not there.
+    /// The blob is not in the store.
     #[error("{0} is not in the image store")]
     NoBlob(Digest),
-    /// A blob that could not be read, or is not what its descriptor says.
+    /// The blob could not be read, or does not match its descriptor.
     #[error("read blob {digest}: {source}")]
     Read {
         /// The blob.
         digest: Digest,
-        /// Why: a [`Mismatch`] may be inside.
+        /// The reason. It may hold a [`Mismatch`].
         source: io::Error,
     },
-    /// A blob that is not what its descriptor says.
+    /// A blob does not match its descriptor.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
-    /// A digest that cannot be checked.
+    /// The digest cannot be checked.
     #[error(transparent)]
     Digest(#[from] InvalidDigest),
-    /// More JSON than anybody needs.
+    /// The JSON is too large.
     #[error("{digest} is {size} bytes of JSON: more than {} MiB are refused", MAX_JSON >> 20)]
     TooLarge {
         /// The blob.
@@ -114,7 +117,7 @@ pub enum Error {
         /// Its size in bytes.
         size: u64,
     },
-    /// JSON of another form.
+    /// The JSON is malformed.
     #[error("{digest} is not {what}: {source}")]
     Malformed {
         /// The blob.
@@ -124,37 +127,37 @@ pub enum Error {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// A value that cannot be written as JSON.
+    /// The value cannot be written as JSON.
     #[error("write JSON: {0}")]
     Json(serde_json::Error),
-    /// No image of this name or id.
+    /// There is no image with this name or id.
     #[error("no image {0:?} in the image store")]
     NoImage(String),
-    /// A prefix of several ids.
+    /// Several ids begin with these digits.
     #[error("{0:?} is the beginning of more than one image's id")]
     Ambiguous(String),
-    /// A string that is neither a name nor an id.
+    /// The text is neither a name nor an id.
     #[error(transparent)]
     Reference(#[from] InvalidReference),
-    /// An index without a manifest for the platform.
+    /// The index has no manifest for the platform, or the image is for another platform.
     #[error("{digest} has no image for {wanted}: it has {offered}")]
     NoPlatform {
         /// The index, or the image.
         digest: Digest,
-        /// What was asked for.
+        /// The platform asked for.
         wanted: String,
-        /// What there is.
+        /// The platforms that exist.
         offered: String,
     },
-    /// A descriptor of something that is not an image.
+    /// The descriptor is not that of an image.
     #[error("{digest} is no image but {media_type:?}")]
     NotAnImage {
-        /// What it is about.
+        /// The blob.
         digest: Digest,
         /// Its media type.
         media_type: String,
     },
-    /// A layer of an image that is not one.
+    /// The media type of a layer is not that of a layer.
     #[error("layer {digest} is no layer but {media_type:?}")]
     NotALayer {
         /// The layer.
@@ -162,7 +165,7 @@ pub enum Error {
         /// Its media type.
         media_type: String,
     },
-    /// A configuration of an image that is not one.
+    /// The media type of a configuration is not that of a configuration.
     #[error("configuration {digest} is no configuration but {media_type:?}")]
     NotAConfiguration {
         /// The configuration.
@@ -170,14 +173,14 @@ pub enum Error {
         /// Its media type.
         media_type: String,
     },
-    /// A manifest and a configuration that do not fit together.
+    /// The numbers of layers in the manifest and in the configuration differ.
     #[error("image {digest}: {layers} layers in the manifest, {diff_ids} in the configuration")]
     Layers {
         /// The manifest.
         digest: Digest,
-        /// How many layers it lists.
+        /// The number of layers in the manifest.
         layers: usize,
-        /// How many DiffIDs its configuration lists.
+        /// The number of DiffIDs in the configuration.
         diff_ids: usize,
     },
 }
@@ -189,7 +192,7 @@ impl Error {
     }
 }
 
-/// An error of writing to the store, for whoever takes an [`io::Error`]: it says in which place it arose.
+/// Marks an error of writing to the store as such, for callers that take an [`io::Error`].
 pub(crate) fn of_store(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(_) => io::Error::new(error.kind(), operation::Error::new("", "", error).of(Place::Store)),
@@ -201,34 +204,36 @@ pub(crate) fn of_store(error: io::Error) -> io::Error {
 #[derive(Debug, Clone)]
 pub struct Layout {
     path: PathBuf,
+    /// Whose layout this is, for errors.
+    pub(crate) holder: Holder,
     sync: bool,
     /// Whether a blob was written that may not be on the disk yet.
     unsynced: Arc<AtomicBool>,
     trust: Arc<Mutex<trust::Trust>>,
 }
 
-/// What the file `oci-layout` says.
+/// The content of the file `oci-layout`.
 enum Version {
     One,
-    /// Nothing any more: a power cut has taken what skopeo wrote there in place.
+    /// The file is empty or zeros: skopeo wrote it in place, and a power cut took the content.
     Torn,
-    /// There is no such file, or it is of something else.
+    /// There is no such file, or it is for another version.
     None,
 }
 
 impl Layout {
-    /// Opens the layout in the directory `path` (`$STAVE_ROOT/images`) and makes what is missing of it.
+    /// Opens the layout in the directory `path` (`$STAVE_ROOT/images`). Missing parts are created.
     ///
     /// # Errors
-    /// When it cannot be made, or the directory holds a layout of another version.
+    /// When the layout cannot be created, or the directory holds a layout of another version.
     pub fn open_or_create(path: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::open_or_create_with(path, true)
     }
 
-    /// The same, with [`Layout::with_sync`] from the start.
+    /// Like [`Layout::open_or_create`], with [`Layout::with_sync`] set from the start.
     ///
     /// # Errors
-    /// As [`Layout::open_or_create`].
+    /// Those of [`Layout::open_or_create`].
     pub fn open_or_create_with(path: impl Into<PathBuf>, sync: bool) -> Result<Self, Error> {
         let layout = Self::new(path.into()).with_sync(sync);
         match layout.version()? {
@@ -244,10 +249,10 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Opens a layout that is there already; nothing is written.
+    /// Opens an existing layout. Nothing is written.
     ///
     /// # Errors
-    /// [`Error::NotALayout`], or when it cannot be read.
+    /// [`Error::NotALayout`], or when the layout cannot be read.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let layout = Self::new(path.into());
         match layout.version()? {
@@ -257,10 +262,20 @@ impl Layout {
         }
     }
 
-    /// A layout to look at: nothing is written, and one that is not there has no images.
+    /// Like [`Layout::open`], for a layout that is not the image store. Errors about its content name it.
     ///
     /// # Errors
-    /// [`Error::NotALayout`], or when it cannot be read.
+    /// Those of [`Layout::open`].
+    pub fn open_foreign(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let layout = Self::open(path)?;
+        let holder = Holder::Layout(layout.path.clone());
+        Ok(Self { holder, ..layout })
+    }
+
+    /// Opens a layout for reading only. Nothing is written. A missing layout has no images.
+    ///
+    /// # Errors
+    /// [`Error::NotALayout`], or when the layout cannot be read.
     pub fn look(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let layout = Self::new(path.into());
         match layout.version()? {
@@ -270,12 +285,12 @@ impl Layout {
     }
 
     fn new(path: PathBuf) -> Self {
-        Self { path, sync: true, unsynced: Arc::default(), trust: Arc::default() }
+        Self { path, holder: Holder::Store, sync: true, unsynced: Arc::default(), trust: Arc::default() }
     }
 
     fn version(&self) -> Result<Version, Error> {
         let file = self.path.join("oci-layout");
-        // skopeo writes it in place, each time that it writes an image.
+        // skopeo rewrites the file in place whenever it writes an image.
         for attempt in 1.. {
             let text = match read_limited(&file, MAX_JSON) {
                 Ok(text) => text,
@@ -299,12 +314,12 @@ impl Layout {
         &self.path
     }
 
-    /// Where the blob of this digest stands, or would stand.
+    /// The path of the blob with this digest, whether it exists or not.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.path.join("blobs").join(digest.algorithm().as_str()).join(digest.hex())
     }
 
-    /// The size of a blob in bytes; none where it is missing. Its content is not looked at.
+    /// The size of a blob in bytes; None if it is missing. The content is not checked.
     ///
     /// # Errors
     /// When the system cannot tell.
@@ -317,8 +332,8 @@ impl Layout {
         }
     }
 
-    /// Whether the blob is there in the size that its descriptor says. Who relies on its content without reading it asks for
-    /// [`Layout::has_sound_blob`].
+    /// Whether the blob exists with the size in its descriptor. Use [`Layout::has_sound_blob`] before you
+    /// rely on the content without reading it.
     ///
     /// # Errors
     /// When the system cannot tell.
@@ -326,8 +341,8 @@ impl Layout {
         Ok(self.blob_size(&Digest::try_from(descriptor.digest())?)? == Some(descriptor.size()))
     }
 
-    /// A reader of a blob. It fails at the end where the content is not what the descriptor says: who stops before the
-    /// end calls [`finish`](crate::digest::Verifying::finish).
+    /// Opens a blob for reading. The reader fails at the end if the content does not match the descriptor. A
+    /// caller that stops before the end calls [`finish`](crate::digest::Verifying::finish).
     ///
     /// # Errors
     /// When the blob is missing, cannot be opened, or has another size.
@@ -335,18 +350,19 @@ impl Layout {
         blob::open(self, descriptor)
     }
 
-    /// The file of a blob, for who checks what comes out of it by another digest: a layer's archive has its DiffID.
+    /// Opens a blob without checking its content, for callers that check the result by another digest, such
+    /// as a layer's DiffID.
     ///
     /// # Errors
-    /// As [`Layout::blob_reader`].
+    /// Those of [`Layout::blob_reader`].
     pub fn blob_unchecked(&self, descriptor: &Descriptor) -> Result<fs::File, Error> {
         blob::open_unchecked(self, descriptor)
     }
 
-    /// The whole content of a small blob, checked.
+    /// Reads and checks the whole content of a small blob.
     ///
     /// # Errors
-    /// As [`Layout::blob_reader`]; [`Error::TooLarge`] above [`MAX_JSON`].
+    /// Those of [`Layout::blob_reader`], and [`Error::TooLarge`] above [`MAX_JSON`].
     pub fn read_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         let digest = Digest::try_from(descriptor.digest())?;
         if descriptor.size() > MAX_JSON {
@@ -358,10 +374,10 @@ impl Layout {
         Ok(content)
     }
 
-    /// A blob of JSON, checked and parsed.
+    /// Reads, checks and parses a blob of JSON.
     ///
     /// # Errors
-    /// As [`Layout::read_blob`], and when it is not a `T`.
+    /// Those of [`Layout::read_blob`], and when the JSON is not a `T`.
     pub fn read_json<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T, Error> {
         let content = self.read_blob(descriptor)?;
         json::from_slice(&content).map_err(|source| Error::Malformed {
@@ -371,27 +387,28 @@ impl Layout {
         })
     }
 
-    /// A writer of a new blob, by SHA-256.
+    /// Creates a writer for a new blob. Its digest is SHA-256.
     ///
     /// # Errors
-    /// When no file can be made.
+    /// When no file can be created.
     pub fn writer(&self) -> Result<BlobWriter, Error> {
         BlobWriter::new(self, Algorithm::Sha256, None)
     }
 
-    /// A writer of the blob that a descriptor names: anything else is refused, at the latest by its `commit`.
+    /// Creates a writer for the blob of a descriptor. Other content is rejected, at the latest by
+    /// [`BlobWriter::commit`].
     ///
     /// # Errors
-    /// When no file can be made.
+    /// When no file can be created.
     pub fn writer_of(&self, descriptor: &Descriptor) -> Result<BlobWriter, Error> {
         let digest = Digest::try_from(descriptor.digest())?;
         BlobWriter::new(self, digest.algorithm(), Some((digest, descriptor.size())))
     }
 
-    /// Writes a small blob as it is.
+    /// Writes a small blob.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the blob cannot be written.
     pub fn write_blob(&self, media_type: MediaType, content: &[u8]) -> Result<Descriptor, Error> {
         let digest = Digest::of(content);
         let size = content.len() as u64;
@@ -410,10 +427,10 @@ impl Layout {
         Ok(Descriptor::new(media_type, size, digest))
     }
 
-    /// Writes a manifest, an index or a configuration, in bytes that are the same each time.
+    /// Writes a manifest, an index or a configuration as JSON. The same value always gives the same bytes.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the blob cannot be written.
     pub fn write_json<T: Serialize>(&self, media_type: MediaType, value: &T) -> Result<Descriptor, Error> {
         self.write_blob(media_type, &json::to_vec(value).map_err(Error::Json)?)
     }
@@ -424,7 +441,7 @@ fn is_version_1(layout: &serde_json::Value) -> bool {
     version.is_some_and(|version| version == "1" || version.starts_with("1."))
 }
 
-/// A file of at most `limit` bytes.
+/// Reads a file of at most `limit` bytes.
 fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     read_to_limit(&blob::open_regular(path)?, limit, &mut content)?;

@@ -1,5 +1,5 @@
-//! Where images were pushed lately. A registry mounts a blob that one of its repositories has into another one; of an image
-//! that has no name at that registry here, nothing else says which.
+//! Where images were recently pushed. A registry can mount a blob from one of its other repositories. If an
+//! image has no name at that registry here, only this file tells the repository.
 
 use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Layout, read_limited};
 use crate::reference::Reference;
 
-/// Where it stands.
+/// The name of the file.
 const FILE: &str = ".pushed.json";
 /// How many pushes are remembered.
 const MOST: usize = 64;
-/// As much as so many may need, in bytes.
+/// The maximum size of the file, in bytes.
 const MAX_SIZE: u64 = 256 << 10;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,17 +22,17 @@ struct Push {
 }
 
 impl Layout {
-    /// What was pushed lately, the last one first. Nothing where that cannot be read: it is only a help.
+    /// The recent pushes, latest first. Empty if the file cannot be read: it is only an aid.
     pub fn pushed(&self) -> Vec<(Reference, Descriptor)> {
         let named = |push: Push| Some((push.name.parse().ok()?, push.descriptor));
         self.read_pushes().into_iter().filter_map(named).collect()
     }
 
-    /// Remembers that an image was pushed to the repository of a name. The oldest is forgotten where there are many. A power
-    /// cut may take it: nobody waits for the disk for what only spares a transfer.
+    /// Remembers that an image was pushed to the repository of `reference`. Old pushes are forgotten. The
+    /// file is not synced: losing it in a power cut costs only a transfer.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn remember_push(&self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
         let _lock = self.lock()?;
         let name = reference.name();

@@ -1,6 +1,8 @@
-//! What we wrote into `index.json` last. Others write that file without a lock and in place: skopeo reads it when a copy
-//! begins and writes it when the copy ends, and what we have written in between is gone from it. Here it is found again.
-//! And a power cut may leave nothing of what others have written so: then this is the list.
+//! Our own copy of `index.json`, as last written.
+//!
+//! Other tools write `index.json` in place and without a lock. skopeo reads the file when a copy begins and
+//! writes it when the copy ends; entries that we wrote in between are then gone. They are restored from this
+//! copy. A power cut may also destroy what other tools wrote in place; this copy then is the list.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,33 +18,34 @@ use super::{
     read_limited,
 };
 
-/// Seconds for which an entry is taken for lost rather than removed, when somebody else's list lacks it and has others
-/// that we did not know: as long as copies take.
+/// For how many seconds a missing entry counts as lost, not as removed, when another tool's list has new
+/// entries. This is about as long as a copy takes.
 const MEMORY: u64 = 600;
 
-/// Where it stands.
+/// The copy's file name.
 pub(super) const FILE: &str = ".recent.json";
 
-/// The list as we wrote it last, and when we added what was added lately, and took away what was taken away.
+/// The list as last written by us, and the times of recent additions and removals, in seconds since 1970.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Recent {
     manifests: Vec<Value>,
     added: BTreeMap<String, u64>,
     #[serde(default)]
     removed: BTreeMap<String, u64>,
-    /// What stands in `index.json` beside the list.
+    /// The other members of `index.json`.
     #[serde(default)]
     others: Map<String, Value>,
 }
 
-/// What two entries must have in common to be the same: names, and what they name.
+/// Identifies an entry: its names and its digest.
 fn key(entry: &Value) -> String {
     let name = |annotation: &str| entry["annotations"][annotation].as_str().unwrap_or_default();
     let digest = entry["digest"].as_str().unwrap_or_default();
     format!("{} {} {digest}", name(REF_NAME), name(CONTAINERD_NAME))
 }
 
-/// Whether two entries cannot stand beside each other: they have one name, or are both the same image without any.
+/// Whether two entries cannot both be in the list: they have the same name, or are the same image without a
+/// name.
 pub(super) fn excludes(one: &Value, other: &Value) -> bool {
     let name = |entry: &Value| {
         let annotations = [REF_NAME, CONTAINERD_NAME]
@@ -60,13 +63,13 @@ fn now() -> u64 {
 }
 
 impl Recent {
-    /// What was kept; none where that cannot be read: it is only a help.
+    /// Reads the copy; None if it cannot be read, because it is only an aid.
     pub(super) fn read(layout: &Layout) -> Option<Self> {
         let text = read_limited(&layout.path().join(FILE), 2 * MAX_INDEX);
         text.ok().and_then(|text| serde_json::from_slice(&text).ok())
     }
 
-    /// `index.json` as we wrote it last.
+    /// The copy as an `index.json`.
     pub(super) fn into_index(self) -> Value {
         let mut index = empty_index();
         if let Value::Object(members) = &mut index {
@@ -76,7 +79,7 @@ impl Recent {
         index
     }
 
-    /// Whether a list lacks something that we added lately.
+    /// Whether a list lacks an entry that we added recently.
     pub(super) fn misses_some(&self, manifests: &[Value]) -> bool {
         let young = now().saturating_sub(MEMORY);
         let mut lately = self.added.iter().filter(|(_, time)| **time >= young).peekable();
@@ -87,8 +90,8 @@ impl Recent {
         lately.any(|(key, _)| !keys.contains(key))
     }
 
-    /// Adds to a list what somebody who wrote it did not know of, and gives names back to what they were moved to. A list
-    /// that has nothing new is one that somebody took entries from.
+    /// Adds our recent entries to a list whose writer did not know them, and points names back to where we
+    /// moved them. A list without any new entry is taken as one that entries were removed from on purpose.
     pub(super) fn restore(&self, manifests: &mut Vec<Value>) {
         let known: Vec<String> = self.manifests.iter().map(key).collect();
         let young = now().saturating_sub(MEMORY);
@@ -107,7 +110,7 @@ impl Recent {
         }
     }
 
-    /// The same for the list that is about to be written, which was `before`.
+    /// The copy for the list about to be written. `before` is the list it replaces.
     pub(super) fn next(mut self, before: &[Value], index: &Value) -> Self {
         let manifests = entries(index);
         let keys = |list: &[Value]| list.iter().map(key).collect::<Vec<_>>();

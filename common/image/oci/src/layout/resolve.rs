@@ -1,4 +1,4 @@
-//! From a user's text (a name, an id, the first digits of an id) to the image.
+//! Finds the image that a user names by a name, an id, or the first digits of an id.
 
 use oci_spec::image::Descriptor;
 
@@ -6,18 +6,19 @@ use super::{Entry, Error, Layout, Malformed};
 use crate::{digest::Digest, reference::Reference};
 
 impl Layout {
-    /// The image with this name or id, or whose id begins with these digits. An id is the digest of an image's
-    /// configuration, as Docker shows it, or of its manifest or index, with or without `sha256:`. The id of a
-    /// configuration or a manifest means one image of an index, for its platform. None if there is no such image.
+    /// The image with this name or id, or whose id begins with these digits. None if there is no such image.
+    ///
+    /// An id is the digest of an image's configuration, as Docker shows it, or of its manifest or index, with
+    /// or without `sha256:`. The id of a configuration or a manifest selects one image of an index.
     ///
     /// # Errors
-    /// When the store cannot be read, when the text is neither a name nor an id, or when several ids begin with it.
+    /// When the store cannot be read, the text is neither a name nor an id, or several ids begin with it.
     pub fn resolve(&self, text: &str) -> Result<Option<Descriptor>, Error> {
         Ok(self.look_up(text)?.map(|found| found.image))
     }
 
     fn look_up(&self, text: &str) -> Result<Option<Found>, Error> {
-        let entries = self.list()?;
+        let (entries, malformed) = self.list_all()?;
         let id = text.strip_prefix("sha256:").unwrap_or(text);
         let may_be_id =
             !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b"0123456789abcdef".contains(&b));
@@ -34,19 +35,15 @@ impl Layout {
             named => named,
         };
         if found.is_none() {
-            self.not_malformed(text)?;
+            self.not_malformed(text, malformed)?;
         }
         Ok(found)
     }
 
-    /// A name whose image cannot be read is an error.
-    fn not_malformed(&self, name: &str) -> Result<(), Error> {
+    /// Fails if the entry with this name is malformed.
+    fn not_malformed(&self, name: &str, malformed: Vec<Malformed>) -> Result<(), Error> {
         let reference = name.parse::<Reference>().ok();
-        match self
-            .malformed()?
-            .into_iter()
-            .find(|entry| entry.reference.is_some() && entry.reference == reference)
-        {
+        match malformed.into_iter().find(|entry| entry.reference.is_some() && entry.reference == reference) {
             Some(Malformed { problem, .. }) => {
                 Err(Error::Entry { path: self.path().join("index.json"), name: name.to_owned(), problem })
             }
@@ -54,23 +51,24 @@ impl Layout {
         }
     }
 
-    /// As [`Layout::resolve`], but the image must exist.
+    /// Like [`Layout::resolve`], but the image must exist.
     ///
     /// # Errors
-    /// As [`Layout::resolve`]; [`Error::NoImage`].
+    /// Those of [`Layout::resolve`], and [`Error::NoImage`].
     pub fn find(&self, text: &str) -> Result<Descriptor, Error> {
         self.resolve(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
-    /// As [`Layout::find`], with its entries in `index.json`.
+    /// Like [`Layout::find`], and also returns the image's entries in `index.json`.
     ///
     /// # Errors
-    /// As [`Layout::find`].
+    /// Those of [`Layout::find`].
     pub fn find_listed(&self, text: &str) -> Result<Found, Error> {
         self.look_up(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
-    /// Two entries with the same id are one image stored twice (plain and compressed, for example), and not ambiguous.
+    /// Finds an image by its id. Two entries with the same id are one image stored twice (e.g. plain and
+    /// compressed), so the id is not ambiguous.
     fn by_id(&self, entries: &[Entry], id: &str, text: &str) -> Result<Option<Found>, Error> {
         let mut found: Option<(Digest, Found)> = None;
         for Entry { descriptor, .. } in entries {
@@ -87,8 +85,9 @@ impl Layout {
         Ok(found.map(|(_, found)| found))
     }
 
-    /// The digest that begins with these digits (of the configuration of one of its images, of one of their manifests,
-    /// or its own), and the image that it belongs to. An unreadable image has only its own digest.
+    /// The digest below `descriptor` that begins with these digits, and the image that it belongs to. The
+    /// digest may be of a configuration, of a manifest, or of `descriptor` itself. An unreadable image has
+    /// only its own digest.
     fn id_that_begins(&self, descriptor: &Descriptor, id: &str) -> Option<(Digest, Descriptor)> {
         let manifests = self.manifests(descriptor).unwrap_or_default();
         let inner = manifests
@@ -101,18 +100,19 @@ impl Layout {
     }
 }
 
-/// The result for a name or an id.
+/// What a name or an id stands for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// The name, if it was found by its name.
+    /// The name, if the image was found by its name.
     pub name: Option<Reference>,
-    /// The entries of `index.json` that are the image or contain it, each once.
+    /// The entries of `index.json` that are the image or contain it, without duplicates.
     pub entries: Vec<Descriptor>,
-    /// The image: one of the entries, or of their manifests.
+    /// The image: one of the entries, or a manifest of one of them.
     pub image: Descriptor,
 }
 
-/// By name. If other tools have made two entries with one name, the later one is newer.
+/// Finds an image by its name. If other tools made two entries with one name, the later entry is the newer
+/// one.
 fn by_reference(entries: &[Entry], reference: &Reference) -> Option<Descriptor> {
     let named = |entry: &&Entry| match reference.digest() {
         None => entry.reference.as_ref() == Some(reference),

@@ -1,8 +1,8 @@
-//! What a power cut may take, and what not: docs/store.md says it to users.
+//! What a power cut can destroy, and what it cannot. docs/store.md explains it to users.
 //!
-//! A change is promised to last once it was reported. It costs one `syncfs` for each command, whatever the command wrote:
-//! blobs and the new list go to the disk together, then the list takes its name, then that name goes to the disk. A list
-//! that the disk has therefore never names a blob that the disk has not.
+//! A change is durable once it has been reported. This costs one `syncfs` per command. Blobs and the new list
+//! go to the disk together, then the list gets its name, then that name goes to the disk. So a list on the
+//! disk never names a blob that is not on the disk.
 
 use std::{fs::File, io, sync::atomic::Ordering};
 
@@ -11,18 +11,18 @@ use rustix::fs::{Mode, OFlags};
 use super::{Error, Layout};
 
 impl Layout {
-    /// Whether what is changed from here on is synced. Without, a power cut may lose the store: for stores that nobody
-    /// will miss.
+    /// Sets whether further changes are synced. Without sync, a power cut may destroy the store: only for
+    /// stores that can be lost.
     #[must_use]
     pub fn with_sync(self, sync: bool) -> Self {
         Self { sync, ..self }
     }
 
-    /// Makes the blobs last that were written. A change of a name does so itself: this is for who names none. Costs nothing
-    /// where no blob was new.
+    /// Makes all written blobs durable. A change of a name does this too; this method is for commands that
+    /// give no name. It does nothing if no blob was written.
     ///
     /// # Errors
-    /// When the disk refuses what was written.
+    /// When the disk rejects the data.
     pub fn sync_blobs(&self) -> Result<(), Error> {
         match self.unsynced.load(Ordering::Relaxed) {
             true => self.sync_everything(),
@@ -30,12 +30,12 @@ impl Layout {
         }
     }
 
-    /// Notes that there is a new blob.
+    /// Notes that a new blob was written.
     pub(super) fn note_unsynced(&self) {
         self.unsynced.store(true, Ordering::Relaxed);
     }
 
-    /// All that was written to the file system of the store, by whomever: contents and names.
+    /// Syncs everything on the store's file system, whichever process wrote it.
     pub(crate) fn sync_everything(&self) -> Result<(), Error> {
         if !self.sync {
             return Ok(());
@@ -46,20 +46,20 @@ impl Layout {
         Ok(())
     }
 
-    /// The names in the layout's own directory.
+    /// Syncs the names in the layout's own directory.
     pub(super) fn sync_names(&self) -> Result<(), Error> {
         if !self.sync {
             return Ok(());
         }
         let synced = self.open_directory().and_then(|directory| directory.sync_all());
         match synced {
-            // What some network file systems answer, which have nothing to do there.
+            // Some network file systems answer this: they have nothing to sync there.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             synced => synced.map_err(Error::io("sync", &self.path)),
         }
     }
 
-    /// The content of a file that gets its name next.
+    /// Syncs the content of a file that gets its name next.
     pub(super) fn sync_file(&self, file: &File) -> io::Result<()> {
         if self.sync { file.sync_all() } else { Ok(()) }
     }

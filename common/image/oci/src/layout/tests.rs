@@ -68,7 +68,7 @@ fn a_blob_is_there_once_or_not_at_all() {
     assert_eq!(files(&layout).len(), before.len() + 1);
     assert_eq!(layout.read_blob(&promised).unwrap(), b"blob");
 
-    // Truncated by a power cut: it is noticed, and the next writer repairs it.
+    // A blob that a power cut truncated is noticed, and the next writer repairs it.
     fs::write(layout.blob_path(&Digest::of(b"blob")), b"bl").unwrap();
     let problem = layout.read_blob(&promised).unwrap_err().to_string();
     let damaged = "has 2 bytes, its descriptor says 4: the image store is damaged";
@@ -76,7 +76,7 @@ fn a_blob_is_there_once_or_not_at_all() {
     layout.write_blob(MediaType::ImageLayer, b"blob").unwrap();
     assert_eq!(layout.read_blob(&promised).unwrap(), b"blob");
 
-    // The same size with other content: noticed at its end, not before.
+    // Other content of the same size is noticed at the end, not before.
     fs::write(layout.blob_path(&Digest::of(b"blob")), b"blot").unwrap();
     let mut reader = layout.blob_reader(&promised).unwrap();
     let mut four = [0; 4];
@@ -165,7 +165,7 @@ fn index(layout: &Layout, architectures: &[&str]) -> Descriptor {
     layout.write_json(MediaType::ImageIndex, &index).unwrap()
 }
 
-/// An id belongs to one image, whatever else is in the index, and on every machine.
+/// An id names the same one image on every machine, whatever else is in the index.
 #[test]
 fn an_id_in_an_index_is_of_one_image() {
     let (_dir, layout) = layout();
@@ -178,21 +178,21 @@ fn an_id_in_an_index_is_of_one_image() {
             let found = layout.find(text).unwrap();
             assert_eq!(found.digest(), one.descriptor.digest(), "{text}");
             assert_eq!(layout.image(&found, None).unwrap().id().unwrap(), id);
-            // The listed one is the whole.
+            // The listed entry is the whole index.
             let listed = vec![layout.list().unwrap()[0].descriptor.clone()];
             let expected = Found { name: None, entries: listed, image: found };
             assert_eq!(layout.find_listed(text).unwrap(), expected);
         }
     }
     assert_eq!(layout.find("multi").unwrap().digest(), index.digest());
-    // It may also have a name of its own.
+    // The image may also have its own name.
     let arm = layout.image(&index, Some(&"linux/arm64".parse().unwrap())).unwrap();
     layout.tag(&name("arm"), &arm.descriptor).unwrap();
     assert_eq!(layout.find_listed(arm.id().unwrap().short()).unwrap().entries.len(), 2);
     assert_eq!(layout.find(index.digest().as_ref()).unwrap().digest(), index.digest());
 }
 
-/// As after `img-pull --platform`: the image in the store is meant.
+/// As after `img-pull --platform`: the image in the store is the one meant.
 #[test]
 fn an_index_with_an_image_for_another_machine_alone() {
     let (_dir, layout) = layout();
@@ -283,7 +283,7 @@ fn only_a_layout_is_opened() {
     assert!(Layout::open_or_create(dir.path()).is_err(), "a later version is left alone");
 }
 
-/// img-gc may have run between the lookup of an image and its naming.
+/// img-gc may have run between the lookup of an image and the naming.
 #[test]
 fn what_is_gone_gets_no_name() {
     let (_dir, layout) = layout();
@@ -320,7 +320,7 @@ fn an_image_goes_unless_it_has_got_another_name() {
     assert_eq!(layout.list().unwrap(), []);
 }
 
-/// A writer that finds its blob in the store relies on it from then on. img-gc looks at its age.
+/// A writer that finds its blob in the store relies on it from then on. img-gc goes by the blob's age.
 #[test]
 fn a_blob_that_is_written_again_is_young() {
     let (_dir, layout) = layout();
@@ -332,7 +332,7 @@ fn a_blob_that_is_written_again_is_young() {
     assert!(fs::metadata(&path).unwrap().modified().unwrap() > old);
 }
 
-/// What a power cut may leave of a command that did not come to its end: the right size, and zeros.
+/// A power cut during a command may leave a blob of the right size that holds zeros.
 #[test]
 fn a_blob_that_no_image_has_is_read_before_it_is_used_again() {
     let (dir, layout) = layout();
@@ -365,7 +365,7 @@ fn a_blob_that_no_image_has_is_read_before_it_is_used_again() {
     assert!(problem.ends_with(": the image store is damaged"), "{problem}");
     write(&anew());
     anew().tag(&name("right"), &image).unwrap();
-    // A list names only what has reached the disk: its blobs are not read again.
+    // A list names only blobs that have reached the disk, so they are not read again.
     let inode = |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
     let before = inode(&path);
     write(&anew());

@@ -1,9 +1,9 @@
-//! Which blobs can be relied on without being read.
+//! Which blobs can be used without reading them.
 //!
-//! A command that is cut off leaves blobs that nobody has named yet, and after a power cut one of them may have its size but not
-//! its content: ext4 shows zeros where a block was allocated and not written. So a blob counts as it stands only where an
-//! image has it that is listed (the list reaches the disk after its blobs), or this process has written it. Any other is
-//! read once before it is used again.
+//! A command that is cut off leaves blobs that no image names yet. After a power cut such a blob may have the
+//! right size but not its content: ext4 shows zeros where a block was allocated and not written. So a blob is
+//! trusted only if a listed image has it (the list reaches the disk after its blobs), or if this process
+//! wrote it. Any other blob is read once before it is used again.
 
 use std::{
     collections::BTreeSet,
@@ -11,21 +11,23 @@ use std::{
 };
 
 use oci_spec::image::Descriptor;
-use serde::Deserialize;
 
 use super::{Error, Layout, index::entries};
-use crate::digest::{Digest, Mismatch};
+use crate::{
+    digest::{Digest, Mismatch},
+    shape,
+};
 
 /// What is known so far.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     blobs: BTreeSet<Digest>,
-    /// The listed images that were not looked into yet, the newest last. None before the list was read.
+    /// The listed images that have not been examined yet, newest last. None before the list was read.
     rest: Option<Vec<Descriptor>>,
 }
 
 impl Layout {
-    /// Whether the blob is there, and is what its descriptor says. Its content is read only where it is not known to be right.
+    /// Whether the blob exists and matches its descriptor. Its content is read only if it is not trusted yet.
     ///
     /// # Errors
     /// When the system cannot tell, or the list of images cannot be read.
@@ -33,7 +35,7 @@ impl Layout {
         Ok(self.has_blob(descriptor)? && self.unsound(&Digest::try_from(descriptor.digest())?)?.is_none())
     }
 
-    /// What is wrong with the content of a blob that is there.
+    /// What is wrong with the content of an existing blob; None if it is sound.
     pub(super) fn unsound(&self, digest: &Digest) -> Result<Option<Error>, Error> {
         if self.is_trusted(digest)? {
             return Ok(None);
@@ -43,17 +45,19 @@ impl Layout {
                 self.trust(digest.clone());
                 Ok(None)
             }
-            Some(found) => Ok(Some(Mismatch::Digest { expected: digest.clone(), found }.in_store().into())),
+            Some(found) => {
+                Ok(Some(Mismatch::Digest { expected: digest.clone(), found }.held_by(&self.holder).into()))
+            }
             None => Ok(Some(Error::NoBlob(digest.clone()))),
         }
     }
 
-    /// Notes that a blob is what its digest says.
+    /// Notes that a blob matches its digest.
     pub(super) fn trust(&self, digest: Digest) {
         self.known().blobs.insert(digest);
     }
 
-    /// Whether nothing can have happened to a blob that is there.
+    /// Whether an existing blob can be used without reading it.
     pub(super) fn is_trusted(&self, digest: &Digest) -> Result<bool, Error> {
         let mut known = self.known();
         let Trust { blobs, rest } = &mut *known;
@@ -70,10 +74,10 @@ impl Layout {
         }
     }
 
-    /// What the list names as it stands; whoever changes it may ask.
+    /// The images that `index.json` lists. Takes no lock, so it also works during an [`super::Edit`].
     fn listed(&self) -> Result<Vec<Descriptor>, Error> {
         let index = self.open_index()?.index;
-        Ok(entries(&index).iter().filter_map(|entry| Descriptor::deserialize(entry).ok()).collect())
+        Ok(entries(&index).iter().filter_map(|entry| shape::descriptor(entry).ok()).collect())
     }
 
     fn known(&self) -> MutexGuard<'_, Trust> {

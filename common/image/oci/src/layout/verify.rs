@@ -1,4 +1,4 @@
-//! Whether the store is what it says: every blob read, every name followed.
+//! Verifies the store: reads every blob and follows every name.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -16,7 +16,7 @@ use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
@@ -29,54 +29,55 @@ use crate::{
     image::MAX_NESTING,
     media_type::{Kind, kind},
     reference::Reference,
+    shape,
 };
 
-/// A blob that is not what its digest says.
+/// A blob whose content does not match its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DamagedBlob {
     /// The blob.
     pub digest: Digest,
-    /// How many bytes are there.
+    /// The size of the file, in bytes.
     pub size: u64,
-    /// What is wrong with it.
+    /// What is wrong with the blob.
     pub problem: String,
-    /// The file that was looked at: another may have come into its place since.
+    /// The device and inode of the checked file. Another file may have replaced it since.
     #[serde(skip)]
     inode: Option<(u64, u64)>,
 }
 
-/// An entry of `index.json` that leads to no whole image.
+/// An entry of `index.json` whose image is not complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LostName {
-    /// Its name; none where it has none.
+    /// The entry's name; None if it has none.
     pub reference: Option<Reference>,
-    /// Its digest, as it stands there.
+    /// The entry's digest, as written in the file.
     pub digest: String,
     /// What is missing or wrong.
     pub problem: String,
 }
 
-/// What was found.
+/// The result of [`Layout::verify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
-    /// How many blobs were read.
+    /// The number of blobs read.
     pub blobs: usize,
-    /// How many bytes they have.
+    /// Their total size in bytes.
     pub bytes: u64,
-    /// Those that are not what they should be.
+    /// The blobs that do not match their digests.
     pub damaged: Vec<DamagedBlob>,
-    /// The names that lead nowhere.
+    /// The names whose images are not complete.
     pub lost: Vec<LostName>,
 }
 
-/// What keeps an image from being whole: a blob, and what is wrong with it.
+/// Why an image is not complete: a blob, and what is wrong with it.
 type Fault = (String, String);
 
 impl Layout {
-    /// Reads every blob of the store, or of these images, and follows every name.
+    /// Reads every blob of the store, or of `images` if there are any, and follows every name.
     ///
     /// # Errors
-    /// When there is no such image; when the store cannot be read for another reason than that a blob is damaged.
+    /// When an image does not exist, or the store cannot be read for another reason than a damaged blob.
     pub fn verify(&self, images: &[String]) -> Result<Findings, Error> {
         let named = images.iter().map(|text| self.find_listed(text)).collect::<Result<Vec<_>, _>>()?;
         let blobs = match images.is_empty() {
@@ -102,8 +103,8 @@ impl Layout {
         Ok(Findings { blobs: sizes.len(), bytes: sizes.iter().sum(), damaged, lost })
     }
 
-    /// Takes out what was found: damaged blobs, then names that lead nowhere, so that who pulls or loads an image again gets
-    /// it whole.
+    /// Removes the findings: first the damaged blobs, then the names whose images are not complete. A later
+    /// pull or load then gets the whole image.
     ///
     /// # Errors
     /// When something cannot be removed.
@@ -115,7 +116,7 @@ impl Layout {
             return Ok(());
         }
         let mut edit = self.edit()?;
-        // Asked again: somebody may have healed one meanwhile.
+        // Check again: an image may have been repaired meanwhile.
         edit.retain(|entry| {
             self.lost(entry, &[]).is_none_or(|(lost, _)| {
                 let same =
@@ -126,7 +127,7 @@ impl Layout {
         edit.commit()
     }
 
-    /// All that is in the store under a digest.
+    /// All blobs in the store.
     fn all_blobs(&self) -> Result<BTreeSet<Digest>, Error> {
         let mut blobs = BTreeSet::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
@@ -138,14 +139,14 @@ impl Layout {
             };
             for name in names {
                 let name = name.map_err(Error::io("read directory", &directory))?.file_name();
-                // What is named otherwise is not ours.
+                // A file with another name is not a blob of ours.
                 blobs.extend(format!("{}:{}", algorithm.as_str(), name.to_string_lossy()).parse::<Digest>());
             }
         }
         Ok(blobs)
     }
 
-    /// The blobs below a descriptor, as far as they can be told.
+    /// Collects the blobs below a descriptor, as far as its manifests can be read.
     pub(super) fn reach(&self, descriptor: &Descriptor, depth: u32, blobs: &mut BTreeSet<Digest>) {
         let Ok(digest) = Digest::try_from(descriptor.digest()) else { return };
         blobs.insert(digest);
@@ -164,7 +165,7 @@ impl Layout {
         }
     }
 
-    /// Reads blobs, several at once. Returns the sizes of those that are there, and what is wrong.
+    /// Reads blobs in several threads. Returns the sizes of the blobs that exist, and the damaged ones.
     fn read_all(&self, blobs: BTreeSet<Digest>) -> Result<(Vec<u64>, Vec<DamagedBlob>), Error> {
         let queue = Mutex::new(VecDeque::from_iter(blobs));
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -180,7 +181,7 @@ impl Layout {
         };
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let outcomes: Vec<_> = thread::scope(|scope| {
-            // Where no thread can be had, this one does the work alone.
+            // If no thread can be started, this one does all the work.
             let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
             let threads: Vec<_> = (1..threads).map_while(start).collect();
             let own = Ok(work());
@@ -199,7 +200,7 @@ impl Layout {
         Ok((sizes, damaged))
     }
 
-    /// The digest that the content of a blob has; none where it is missing.
+    /// The digest of a blob's content; None if the blob is missing.
     pub(super) fn digest_of(&self, digest: &Digest) -> Result<Option<Digest>, Error> {
         let path = self.blob_path(digest);
         let read = open_regular(&path).and_then(|file| hash(file, digest.algorithm()));
@@ -210,7 +211,7 @@ impl Layout {
         }
     }
 
-    /// Reads a blob to its end. Returns its size, and what is wrong with it; none where it is not there.
+    /// Reads a blob to its end. Returns its size, and what is wrong with it. None if the blob does not exist.
     fn read_whole(&self, digest: &Digest) -> Result<Option<(u64, Option<DamagedBlob>)>, Error> {
         let path = self.blob_path(digest);
         let damaged = |size, inode, problem: String| {
@@ -218,7 +219,7 @@ impl Layout {
         };
         let file = match open_regular(&path) {
             Ok(file) => file,
-            // img-gc was faster, or it never was here: the name that needs it says so.
+            // img-gc removed the blob, or it was never here. The name that needs it is reported instead.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if is_damage(&error) || error.kind() == io::ErrorKind::InvalidInput => {
                 return damaged(0, inode_of(&path), words(&error));
@@ -235,12 +236,13 @@ impl Layout {
         }
     }
 
-    /// An entry of `index.json` that leads to no whole image, and the blob because of which.
+    /// The finding for an entry of `index.json` whose image is not complete, and the digest of the blob at
+    /// fault.
     fn lost(&self, entry: &Value, damaged: &[DamagedBlob]) -> Option<(LostName, String)> {
         let damaged: BTreeMap<String, &str> =
             damaged.iter().map(|blob| (blob.digest.to_string(), blob.problem.as_str())).collect();
         let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
-        let descriptor = match Descriptor::deserialize(entry) {
+        let descriptor = match shape::descriptor(entry) {
             Ok(descriptor) => descriptor,
             Err(error) => {
                 let name = entry["annotations"][super::REF_NAME].as_str();
@@ -254,7 +256,7 @@ impl Layout {
         Some((LostName { reference, digest, problem }, blob))
     }
 
-    /// What keeps that of a descriptor from being whole. An image for several platforms need not be there for all of them.
+    /// What is missing or damaged below a descriptor. An index need not have images for all its platforms.
     fn fault(&self, descriptor: &Descriptor, depth: u32, damaged: &BTreeMap<String, &str>) -> Option<Fault> {
         if let Some(fault) = self.blob_fault(descriptor, damaged) {
             return Some(fault);
@@ -303,7 +305,7 @@ impl Layout {
         Some((digest, problem))
     }
 
-    /// Removes the file that was found to be damaged, and no other: a pull may have put a good one in its place.
+    /// Removes the file that was found damaged, and no other: a pull may have replaced it with a good one.
     fn remove_damaged(&self, blob: &DamagedBlob) -> Result<(), Error> {
         let (path, aside) = (self.blob_path(&blob.digest), temporary_name(self));
         let moved = renameat_with(CWD, &path, CWD, &aside, RenameFlags::NOREPLACE);
@@ -315,7 +317,7 @@ impl Layout {
         if inode_of(&aside) != blob.inode {
             let back = renameat_with(CWD, &aside, CWD, &path, RenameFlags::NOREPLACE);
             return match back {
-                // By now there is another one that is as good.
+                // Another good file is there by now.
                 Err(Errno::EXIST) => fs::remove_file(&aside).map_err(Error::io("remove", aside)),
                 back => back.map_err(|error| Error::io("put back", path)(error.into())),
             };
@@ -331,13 +333,14 @@ fn inode_of(path: &PathBuf) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// What the system says of content that it has lost. That it has no descriptors left, say, tells nothing of the content.
+/// Whether the error means that content is lost. Other errors, such as a lack of descriptors, say nothing
+/// about the content.
 fn is_damage(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::LOOP))
 }
 
-/// Without the number that the standard library appends to the system's words.
+/// The error's text without the number that the standard library appends.
 fn words(error: &io::Error) -> String {
     let words = error.to_string();
     words.split(" (os error ").next().unwrap_or(&words).to_owned()

@@ -1,9 +1,10 @@
-//! Docker's archives: `manifest.json` lists each image's configuration, layers and names (moby image-spec v1.2,
-//! "Combined Image JSON + Filesystem Changeset Format"). The image gets an OCI manifest; its id stays.
+//! Docker archives. `manifest.json` lists the configuration, layers and names of each image (moby image-spec
+//! v1.2, "Combined Image JSON + Filesystem Changeset Format"). The image gets an OCI manifest; its id stays
+//! the same.
 
 use std::collections::HashMap;
 
-use archive::Compression;
+use archive::{Compression, Limits};
 use oci_spec::image::{Descriptor, ImageConfiguration, MediaType};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -12,15 +13,9 @@ use super::{
     Error, Found, Intake,
     intake::{Stored, normalise},
 };
-use crate::{
-    digest::Digest,
-    json::{self, null_as_empty},
-    layout, media_type,
-    platform::Platform,
-    reference::Reference,
-};
+use crate::{digest::Digest, json, layout, media_type, platform::Platform, reference::Reference, shape};
 
-/// How many symbolic links may stand on the way to a layer.
+/// How many symbolic links are followed to find a layer.
 const MAX_LINKS: usize = 8;
 
 pub(super) type ImageList = Vec<ListedImage>;
@@ -41,7 +36,7 @@ impl ListedImage {
     }
 }
 
-/// A member of the archive as JSON.
+/// Parses a member of the archive as JSON.
 pub(super) fn json_member<T: DeserializeOwned>(
     intake: &mut Intake,
     members: &HashMap<String, Stored>,
@@ -52,7 +47,7 @@ pub(super) fn json_member<T: DeserializeOwned>(
     json::from_slice(&content).map_err(|source| Error::Malformed { what: name.to_owned(), source })
 }
 
-/// The content of a member, or of the one that it is a link to.
+/// The digest, size and compression of a member. Links are followed.
 fn member(members: &HashMap<String, Stored>, name: &str) -> Result<(Digest, u64, Compression), Error> {
     let mut path = normalise("", name);
     for _ in 0..MAX_LINKS {
@@ -67,10 +62,15 @@ fn member(members: &HashMap<String, Stored>, name: &str) -> Result<(Digest, u64,
     Err(Error::NoMember(name.to_owned()))
 }
 
-pub(super) fn from_archive(intake: &mut Intake, members: &HashMap<String, Stored>) -> Result<(), Error> {
+/// Loads the images of the list in `members`. A layer that has to be decompressed is held to `limits`.
+pub(super) fn from_archive(
+    intake: &mut Intake,
+    members: &HashMap<String, Stored>,
+    limits: Limits,
+) -> Result<(), Error> {
     for listed in json_member::<ImageList>(intake, members, "manifest.json")? {
         let references = listed.references()?;
-        let descriptor = add_image(intake, members, &listed)?;
+        let descriptor = add_image(intake, members, &listed, limits)?;
         intake.images.push(Found { references, descriptor });
     }
     Ok(())
@@ -80,10 +80,10 @@ fn add_image(
     intake: &mut Intake,
     members: &HashMap<String, Stored>,
     listed: &ListedImage,
+    limits: Limits,
 ) -> Result<Descriptor, Error> {
     let mut value: Value = json_member(intake, members, &listed.config)?;
-    null_as_empty(&mut value, "/rootfs/diff_ids");
-    let configuration = ImageConfiguration::deserialize(value)
+    let configuration = shape::configuration(&mut value)
         .map_err(|source| Error::Malformed { what: listed.config.clone(), source })?;
     let names = listed.layers.as_deref().unwrap_or_default();
     let diff_ids = configuration.rootfs().diff_ids();
@@ -96,7 +96,8 @@ fn add_image(
     let config = Descriptor::new(MediaType::ImageConfig, size, digest);
     let mut layers = Vec::new();
     for (name, diff_id) in names.iter().zip(diff_ids) {
-        layers.push(layer(members, name, &diff_id.parse().map_err(layout::Error::from)?)?);
+        let diff_id = diff_id.parse().map_err(layout::Error::from)?;
+        layers.push(layer(intake, members, (name, &diff_id), limits)?);
     }
     let mut blobs = vec![intake.require(&config)?];
     for layer in &layers {
@@ -123,12 +124,25 @@ fn check_platform(intake: &Intake, configuration: &ImageConfiguration, digest: &
     }
 }
 
-/// A plain layer's digest is its DiffID and is checked here; that of a compressed one is checked when it is unpacked.
-fn layer(members: &HashMap<String, Stored>, name: &str, diff_id: &Digest) -> Result<Descriptor, Error> {
+/// The descriptor of a layer. The digest of an uncompressed layer is its DiffID and is checked here. The
+/// DiffID of a compressed layer is checked when the layer is unpacked. A layer in a compression without a media
+/// type (bzip2, xz) is stored uncompressed.
+fn layer(
+    intake: &mut Intake,
+    members: &HashMap<String, Stored>,
+    (name, diff_id): (&str, &Digest),
+    limits: Limits,
+) -> Result<Descriptor, Error> {
     let (found, size, compression) = member(members, name)?;
-    if compression == Compression::None && found != *diff_id {
+    let (media_type, found, size) = match media_type::of_layer(compression) {
+        Some(media_type) => (media_type, found, size),
+        None => {
+            let (found, size) = intake.decompress(name, &found, size, limits)?;
+            (MediaType::ImageLayer, found, size)
+        }
+    };
+    if media_type == MediaType::ImageLayer && found != *diff_id {
         return Err(Error::DiffId { name: name.to_owned(), expected: diff_id.clone(), found });
     }
-    let media_type = media_type::of_layer(compression).ok_or_else(|| Error::Compression(name.to_owned()))?;
     Ok(Descriptor::new(media_type, size, found))
 }

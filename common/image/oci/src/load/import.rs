@@ -1,7 +1,8 @@
-//! A root file system as an image of one layer.
+//! Imports a root file system as an image with one layer.
 //!
-//! The layer is stored as it came where the image-spec has a media type for that (plain, gzip, zstd), else plain.
-//! Nothing is compressed here: that would cost many times the rest, and who sends the image somewhere may do it then.
+//! The layer is stored unchanged if the image-spec has a media type for its compression (none, gzip, zstd),
+//! and uncompressed otherwise. Nothing is compressed here: that would take far longer than the rest of the
+//! import. A later push can compress the layer.
 
 use std::{
     cell::RefCell,
@@ -25,7 +26,7 @@ use crate::{
 
 const BUFFER: usize = 256 << 10;
 
-/// Takes in a root file system. What turns out to list images is none: it is returned, nothing of it lost.
+/// Imports a root file system. If the tar turns out to list images, it is returned whole instead.
 pub(super) fn rootfs(
     intake: &mut Intake,
     name: &str,
@@ -39,7 +40,7 @@ pub(super) fn rootfs(
     let layer = Descriptor::new(media_type, blob.size(), blob.digest().clone());
     intake.add_sealed(blob);
     let platform = intake.platform.clone().unwrap_or_else(Platform::host);
-    // As new as its newest file, so that the same root file system is the same image each time.
+    // Use the time of the newest file, so that the same root file system always gives the same image.
     let created = timestamp::format(newest.clamp(0, timestamp::now()));
     let mut configuration = json!({
         "architecture": platform.architecture, "config": {}, "created": created, "os": platform.os,
@@ -60,14 +61,14 @@ pub(super) fn rootfs(
     Ok(None)
 }
 
-/// A layer that was stored.
+/// A stored layer.
 struct Stored {
     blob: SealedBlob,
     media_type: MediaType,
     diff_id: Digest,
-    /// The time of its newest member.
+    /// The modification time of the newest member, in seconds since 1970.
     newest: i64,
-    /// Whether it is an archive of images.
+    /// Whether the tar lists images.
     lists_images: bool,
 }
 
@@ -109,8 +110,8 @@ fn store_layer(
     Ok(Stored { blob, media_type, diff_id, newest, lists_images })
 }
 
-/// Reads a tar to the end of its stream, and checks its form on the way, as whoever unpacks it will. Returns the time of the
-/// newest member, and whether the tar lists images.
+/// Reads a tar to the end of its stream and checks its form, as unpacking will. Returns the modification time
+/// of the newest member, and whether the tar lists images.
 fn walk<R: BufRead>(source: R, limits: Limits) -> io::Result<(R, (i64, bool))> {
     let (mut reader, mut lists) = (Reader::new(source), Lists::default());
     let (mut newest, mut count, mut size) = (0, 0, 0_u64);
@@ -125,7 +126,7 @@ fn walk<R: BufRead>(source: R, limits: Limits) -> io::Result<(R, (i64, bool))> {
     Ok((reader.into_inner(), (newest, lists.are_there())))
 }
 
-/// Writes what is read from `source` into a blob as well.
+/// A reader that also writes what it reads into a blob.
 struct Tee<R> {
     source: R,
     copy: Rc<RefCell<BlobWriter>>,

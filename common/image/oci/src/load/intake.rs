@@ -1,11 +1,11 @@
-//! What is on its way into the store: all of it is checked before any of it has a name.
+//! Images on their way into the store. Everything is checked before anything gets a name.
 
 use std::{
     collections::{HashMap, HashSet},
     io::{self, BufRead, Read},
 };
 
-use archive::{Compression, Entry, Kind, Reader, peek};
+use archive::{Compression, Decompressed, Entry, Kind, Limits, Reader, peek};
 use oci_spec::image::{Descriptor, MediaType};
 use rustix::process::{Resource, Rlimit};
 
@@ -17,26 +17,26 @@ use crate::{
     reference::Reference,
 };
 
-/// Members up to this size (JSON, `VERSION`) are kept in memory, in bytes; each of the others takes an open file.
+/// Members up to this size in bytes (JSON, `VERSION`) are kept in memory. Each larger one takes an open file.
 const SMALL: u64 = 256 << 10;
-/// How much memory all of them may take, in bytes.
+/// How much memory all small members together may take, in bytes.
 const MAX_SMALL: u64 = 32 << 20;
 const MAX_MEMBERS: usize = 100_000;
 
-/// An image that was found in an input.
+/// An image found in an input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// Its names.
+    /// The image's names.
     pub references: Vec<Reference>,
-    /// Its manifest or index.
+    /// The descriptor of the image's manifest or index.
     pub descriptor: Descriptor,
 }
 
-/// Images on their way into the store. Dropped, nothing of them is left.
+/// Images on their way into the store. Dropping an `Intake` leaves nothing of them behind.
 pub struct Intake {
     pub(super) layout: Layout,
     pub(super) platform: Option<Platform>,
-    /// Where blobs are copied from that are not held yet.
+    /// The layout that missing blobs are copied from.
     pub(super) source: Option<Layout>,
     pub(super) images: Vec<Found>,
     pub(super) form: Form,
@@ -48,11 +48,11 @@ pub struct Intake {
 enum Held {
     Small(Vec<u8>),
     File(SealedBlob),
-    /// It is in the store already.
+    /// The blob is in the store already; its size in bytes.
     Present(u64),
 }
 
-/// Where the content of an archive's member is.
+/// The content of an archive's member.
 pub(super) enum Stored {
     Blob { digest: Digest, size: u64, compression: Compression },
     Link(String),
@@ -64,7 +64,7 @@ impl Intake {
         Self { layout, platform, source: None, images: Vec::new(), form, held, needed, memory: 0 }
     }
 
-    /// What the input was found to be once all of it was read.
+    /// The form of the input. It is only certain once all input has been read.
     pub fn form(&self) -> Form {
         self.form
     }
@@ -74,12 +74,12 @@ impl Intake {
         &self.images
     }
 
-    /// Lets the images have no names in the store.
+    /// Drops the images' names, so that they get none in the store.
     pub fn forget_names(&mut self) {
         self.images.iter_mut().for_each(|image| image.references.clear());
     }
 
-    /// Reads an archive to its end. The table is by name, without `./` before it.
+    /// Reads an archive to its end. Returns its members by name, without a leading `./`.
     pub(super) fn collect(
         &mut self,
         name: &str,
@@ -89,8 +89,8 @@ impl Intake {
         let read_error = |error: archive::Error| Error::Read(name.to_owned(), error.into());
         let mut reader = Reader::of_content(source);
         let mut table = HashMap::new();
-        // It reads to the end of the stream: whoever writes into a pipe may finish, and the checksum at the end of a
-        // compressed stream is seen.
+        // Read to the end of the stream: the writer of a pipe can then finish, and the checksum at the end of
+        // a compressed stream is checked.
         while let Some(member) = reader.next().map_err(read_error)? {
             if table.len() == MAX_MEMBERS {
                 return Err(Error::TooMany(MAX_MEMBERS));
@@ -159,7 +159,35 @@ impl Intake {
         Ok(Stored::Blob { digest, size, compression })
     }
 
-    /// Takes a small blob that was made here, and returns its descriptor.
+    /// Stores the content of a compressed blob as another blob. Returns its digest and its size in bytes. `name`
+    /// is that of the member, for errors.
+    pub(super) fn decompress(
+        &mut self,
+        name: &str,
+        digest: &Digest,
+        size: u64,
+        limits: Limits,
+    ) -> Result<(Digest, u64), Error> {
+        let read_error = io_error(name);
+        let source: Box<dyn Read + '_> = match self.held.get(digest) {
+            Some(Held::Small(content)) => Box::new(&content[..]),
+            Some(Held::File(blob)) => Box::new(blob.reader().map_err(&read_error)?),
+            _ => {
+                let blob = Descriptor::new(MediaType::ImageLayer, size, digest.clone());
+                Box::new(self.layout.blob_reader(&blob)?)
+            }
+        };
+        let mut plain = Decompressed::new(source, limits).map_err(&read_error)?;
+        let mut writer = self.layout.writer()?;
+        writer.copy_from(&mut plain).map_err(&read_error)?;
+        drop(plain);
+        let sealed = writer.seal()?;
+        let stored = (sealed.digest().clone(), sealed.size());
+        self.add_sealed(sealed);
+        Ok(stored)
+    }
+
+    /// Takes a small blob that was made here and returns its descriptor.
     pub(super) fn add_small(&mut self, media_type: MediaType, content: Vec<u8>) -> Descriptor {
         let descriptor = Descriptor::new(media_type, content.len() as u64, Digest::of(&content));
         let digest = Digest::of(&content);
@@ -167,17 +195,17 @@ impl Intake {
         descriptor
     }
 
-    /// Takes a blob that was written whole.
+    /// Takes a completely written blob.
     pub(super) fn add_sealed(&mut self, blob: SealedBlob) {
         self.held.entry(blob.digest().clone()).or_insert(Held::File(blob));
     }
 
-    /// Says that blobs belong to an image: the others are forgotten.
+    /// Marks blobs as part of an image. Blobs without this mark are dropped at [`Intake::commit`].
     pub(super) fn need(&mut self, digests: impl IntoIterator<Item = Digest>) {
         self.needed.extend(digests);
     }
 
-    /// Makes sure that the blob of a descriptor is held, or in the store, in the right size.
+    /// Makes sure that the blob of a descriptor is held or in the store, with the right size.
     pub(super) fn require(&mut self, descriptor: &Descriptor) -> Result<Digest, Error> {
         let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
         let expected = descriptor.size();
@@ -190,7 +218,10 @@ impl Intake {
                     reader => reader?,
                 };
                 let mut writer = self.layout.writer_of(descriptor)?;
-                writer.copy_from(&mut reader).map_err(io_error(&digest.to_string()))?;
+                writer.copy_from(&mut reader).map_err(|error| match Mismatch::within(&error) {
+                    Some(mismatch) => layout::Error::from(mismatch.clone().held_by(&source.holder)).into(),
+                    None => Error::Read(digest.to_string(), error),
+                })?;
                 self.held.insert(digest.clone(), Held::File(writer.seal()?));
             }
         }
@@ -220,13 +251,14 @@ impl Intake {
         }
     }
 
-    /// Puts everything into its place and gives the images their names.
+    /// Moves all needed blobs into place and gives the images their names.
     ///
-    /// With a `name`, the image that has it is the one asked for; a single image gets it instead of its own names.
-    /// Without, it is the first. Returns the images, the one asked for first.
+    /// With a `name`, the wanted image is the one with that name. If there is only one image, it gets `name`
+    /// instead of its own names. Without a `name`, the first named image is the wanted one. Returns the
+    /// images, the wanted one first.
     ///
     /// # Errors
-    /// When no name fits; then nothing is left. When the store cannot be written.
+    /// When no image has the name; nothing is then left in the store. When the store cannot be written.
     pub fn commit(mut self, name: Option<&Reference>) -> Result<Vec<Found>, Error> {
         self.name_images(name)?;
         let mut present = Vec::new();
@@ -253,7 +285,8 @@ impl Intake {
             edit.name(&image.descriptor, &image.references)?;
         }
         edit.commit()?;
-        // Nobody removes a blob of an image that has a name; somebody may have done so just before.
+        // Blobs of a named image are never removed. But a blob may have been removed just before the name was
+        // given.
         match present.into_iter().find(|digest| !self.layout.blob_path(digest).exists()) {
             Some(digest) => Err(layout::Error::NoBlob(digest).into()),
             None => Ok(self.images),
@@ -262,7 +295,7 @@ impl Intake {
 
     fn name_images(&mut self, name: Option<&Reference>) -> Result<(), Error> {
         let Some(name) = name else {
-            // One with a name comes first.
+            // A named image goes first.
             if let Some(at) = self.images.iter().position(|image| !image.references.is_empty()) {
                 self.images.swap(0, at);
             }
@@ -283,12 +316,12 @@ impl Intake {
     }
 }
 
-/// A name as a key of the table, and for messages.
+/// A member's name as a key of the table, and for messages.
 pub(super) fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// A mismatch that travelled inside an io error is told as itself.
+/// Returns the mismatch inside an I/O error as itself, and any other I/O error as a read error.
 pub(super) fn io_error(name: &str) -> impl Fn(io::Error) -> Error {
     let name = name.to_owned();
     move |error| match Mismatch::within(&error) {
@@ -297,13 +330,14 @@ pub(super) fn io_error(name: &str) -> impl Fn(io::Error) -> Error {
     }
 }
 
-/// The digest that a member of an OCI archive is named by.
+/// The digest that a member of an OCI archive has as its name.
 fn promised_digest(path: &str) -> Option<Digest> {
     let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-/// A name as a key of the table: `target` as seen from the directory of the member `from`, without `.` and `..`.
+/// A name as a key of the table: `target` relative to the directory of the member `from`, without `.` and
+/// `..`.
 pub(super) fn normalise(from: &str, target: &str) -> String {
     let parent = from.rsplit_once('/').map_or("", |(parent, _)| parent);
     let parent = if target.starts_with('/') { "" } else { parent };
@@ -320,7 +354,7 @@ pub(super) fn normalise(from: &str, target: &str) -> String {
     parts.join("/")
 }
 
-/// Every larger member is an open file until the whole archive was read.
+/// Raises the limit of open files: each large member stays open until the whole archive has been read.
 fn raise_file_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

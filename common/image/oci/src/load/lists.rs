@@ -1,4 +1,4 @@
-//! The lists by which an archive of images is known, wherever in it they stand.
+//! Recognises an archive of images by its lists, wherever in the archive they are.
 
 use std::io::BufRead;
 
@@ -6,7 +6,7 @@ use archive::{Entry, Kind, Reader};
 
 use super::intake::{normalise, text};
 
-/// What was seen of the lists so far.
+/// The lists seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     docker: bool,
@@ -15,13 +15,13 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    /// Looks at a member, and at the beginning of its content.
+    /// Looks at a member and at the start of its content.
     pub(super) fn see<R: BufRead>(&mut self, member: &Entry, reader: &mut Reader<R>) {
         if member.kind != Kind::File {
             return;
         }
         match normalise("", &text(&member.path)).as_str() {
-            // Applications for the web have a manifest.json too. It is an object.
+            // Web applications have a manifest.json too, but theirs is an object. Docker's is an array.
             "manifest.json" => {
                 let start = reader.data().unwrap_or_default();
                 self.docker = start.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');

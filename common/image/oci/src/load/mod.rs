@@ -1,8 +1,9 @@
-//! Images that come as one file: OCI archives, docker archives, plain root file systems; and OCI layout directories.
+//! Loads images from one input: an OCI archive, a docker archive, a plain root file system, or an OCI layout
+//! directory.
 //!
-//! An archive is read once, from its start to its end, and never unpacked: what stands in it goes into nameless files in
-//! the store ([`SealedBlob`](crate::layout::SealedBlob)), which get their names when all of it was found to be right.
-//! Names in an archive are keys of a table; no path is ever made of them.
+//! An archive is read once, from start to end, and never unpacked. Its members go into unnamed files in the
+//! store ([`SealedBlob`](crate::layout::SealedBlob)). The files get their names only after the whole archive
+//! has been checked. Names in an archive are keys of a table and never become paths.
 
 mod docker;
 mod import;
@@ -29,10 +30,12 @@ use intake::text;
 pub use intake::{Found, Intake};
 use lists::Lists;
 
-/// How much of the input is looked at to tell what it is: bzip2 gives nothing before the end of its first block.
+/// How many bytes of the input are examined to tell its form. This is so much because bzip2 yields nothing
+/// before the end of its first block.
 const PEEK: usize = 1 << 20;
 
-/// Reading an input and storing what is in it is one pass: the error tells which of the two failed.
+/// The verb of an error message. Reading the input and storing its content are one pass; the error tells
+/// which of the two failed.
 fn verb(error: &io::Error) -> &'static str {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match error.kind() {
@@ -41,81 +44,86 @@ fn verb(error: &io::Error) -> &'static str {
     }
 }
 
-/// What went wrong with an archive.
+/// Why an input could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The input could not be read, or what is in it not be written to the store while it was.
+    /// The input could not be read, or its content could not be written to the store.
     #[error("{verb} {0}: {1}", verb = verb(.1))]
     Read(String, #[source] io::Error),
-    /// The input is no tar.
+    /// The input is neither an archive of images nor a tar of a root file system.
     #[error("{0} is neither an archive of images nor a tar of a root file system")]
     Unknown(String),
-    /// A directory that is no layout.
+    /// The input is a directory, but no layout.
     #[error("{0:?} is a directory, but no OCI image layout")]
     Directory(PathBuf),
-    /// Members of an archive, but no list of images.
+    /// The archive has members, but no list of images.
     #[error("the archive lists no images: it has neither manifest.json nor oci-layout and index.json")]
     NoList,
-    /// An empty list.
+    /// The list of images is empty.
     #[error("the archive holds no image")]
     Empty,
-    /// A list that names a file which does not exist.
+    /// The list of images names a member that does not exist.
     #[error("manifest.json names {0:?}, which is not in the archive")]
     NoMember(String),
-    /// A descriptor of a blob which does not exist.
+    /// A descriptor names a blob that does not exist.
     #[error("the archive names {0}, which is not in it")]
     NoBlob(Digest),
-    /// A member whose form is wrong.
+    /// A member is not the expected JSON.
     #[error("{what} in the archive: {source}")]
     Malformed {
-        /// The member, or the digest.
+        /// The member's name or digest.
         what: String,
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// Content that is not what it is said to be.
+    /// The only entries of a list of images are no descriptors.
+    #[error("{list}: an entry is no descriptor: {problem}")]
+    Entry {
+        /// The list.
+        list: String,
+        /// What is wrong with the first entry.
+        problem: String,
+    },
+    /// Content does not match its descriptor.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
-    /// A layer that is not the one of the configuration.
+    /// A layer does not match the configuration.
     #[error("layer {name:?} in the archive has DiffID {found}, the configuration says {expected}")]
     DiffId {
         /// The layer's name in the archive.
         name: String,
-        /// What the configuration says.
+        /// The DiffID in the configuration.
         expected: Digest,
-        /// What it has.
+        /// The layer's DiffID.
         found: Digest,
     },
-    /// A configuration for another number of layers.
+    /// The configuration has another number of layers.
     #[error("image {name:?} in the archive: {layers} layers, {diff_ids} DiffIDs in the configuration")]
     Layers {
         /// The configuration's name in the archive.
         name: String,
-        /// How many layers are listed.
+        /// The number of layers listed.
         layers: usize,
-        /// How many DiffIDs.
+        /// The number of DiffIDs in the configuration.
         diff_ids: usize,
     },
-    /// A layer that the image-spec has no media type for.
-    #[error("layer {0:?} in the archive is compressed in a way that layers cannot be")]
-    Compression(String),
-    /// More members than any archive has.
+    /// The archive has too many members.
     #[error("the archive has more than {0} members")]
     TooMany(usize),
-    /// Several images, and a name that none of them has.
+    /// The archive has several images, and none has the name asked for.
     #[error("the archive has no image {wanted}, but several others: {names}")]
     Several {
         /// The name asked for.
         wanted: String,
-        /// Those in the archive.
+        /// The names in the archive.
         names: String,
     },
-    /// The store.
+    /// The image store.
     #[error(transparent)]
     Layout(#[from] layout::Error),
 }
 
-/// What an input was found to be.
+/// The form of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// An OCI or docker archive.
@@ -126,7 +134,7 @@ pub enum Form {
     Directory,
 }
 
-/// An input whose form is known, of which nothing is lost yet.
+/// An input whose form is known. No byte of it is lost yet.
 pub struct Input {
     name: String,
     form: Form,
@@ -140,10 +148,10 @@ enum Content {
 }
 
 impl Input {
-    /// Opens a file or a directory, or standard input for `-`, and tells what it is by its content.
+    /// Opens a file or a directory, or standard input for `-`. The form is recognised by the content.
     ///
     /// # Errors
-    /// When it cannot be read or is nothing that holds images.
+    /// When the input cannot be read or cannot hold images.
     pub fn open(path: &Path) -> Result<Self, Error> {
         if path == Path::new("-") {
             return Self::stream("standard input".to_owned(), io::stdin());
@@ -154,7 +162,7 @@ impl Input {
         if !metadata.is_dir() {
             return Self::stream(name, file);
         }
-        match Layout::open(path) {
+        match Layout::open_foreign(path) {
             Ok(layout) => Ok(Self {
                 name,
                 form: Form::Directory,
@@ -166,10 +174,10 @@ impl Input {
         }
     }
 
-    /// Tells what a stream is; `name` is what errors call it.
+    /// Recognises the form of a stream. `name` is its name in error messages.
     ///
     /// # Errors
-    /// When it cannot be read or is nothing that holds images.
+    /// When the stream cannot be read or cannot hold images.
     pub fn stream(name: String, source: impl Read + 'static) -> Result<Self, Error> {
         let (start, source) = peek(source, PEEK).map_err(|error| Error::Read(name.clone(), error))?;
         let compression = Compression::detect(&start);
@@ -178,29 +186,29 @@ impl Input {
         Ok(Self { name, form, content, limits: Limits::default() })
     }
 
-    /// The same, of which no more may come out.
+    /// Limits how much may come out of the compressed input.
     #[must_use]
     pub fn within(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// What it is.
+    /// The form of the input.
     pub fn form(&self) -> Form {
         self.form
     }
 
-    /// Reads all of it into files of the store that have no names yet. Of images for several platforms the one for
-    /// `platform` (by default this machine's) must be there; a root file system becomes an image for it.
+    /// Reads the whole input into unnamed files in the store. An image for several platforms must include one
+    /// for `platform` (default: this machine's). A root file system becomes an image for that platform.
     ///
     /// # Errors
-    /// Whatever is wrong with it; then nothing is left in the store.
+    /// When anything is wrong with the input; nothing is then left in the store.
     pub fn read(self, layout: &Layout, platform: Option<&Platform>) -> Result<Intake, Error> {
         let mut intake = Intake::new(layout.clone(), platform.cloned(), self.form);
         let (name, limits) = (&self.name, self.limits);
         match self.content {
             Content::Layout(source) => oci::from_layout(&mut intake, source)?,
             Content::Stream(compression, source) if self.form == Form::RootFs => {
-                // Its lists stood further back than was looked.
+                // The lists of images came later than the first `PEEK` bytes.
                 if let Some(archive) = import::rootfs(&mut intake, name, (compression, limits), source)? {
                     intake.form = Form::Archive;
                     let source = archive.reader().map_err(|error| Error::Read(name.clone(), error))?;
@@ -223,21 +231,22 @@ fn from_archive(intake: &mut Intake, name: &str, limits: Limits, source: impl Re
         false if !is_docker => return Err(Error::NoList),
         false => {}
     }
-    // Docker 25.0 wrote an index without images, and its own list, for what was saved by its id.
+    // Docker 25.0 wrote an index without images, next to its own list, when an image was saved by its id.
     if intake.images.is_empty() && is_docker {
-        docker::from_archive(intake, &members)?;
+        docker::from_archive(intake, &members, limits)?;
     }
     Ok(())
 }
 
-/// By the lists of images, as far as is looked, and by the name of the first member. None where the input is no tar.
+/// Recognises the form by the lists of images, if they come early enough, or by the name of the first member.
+/// None if the input is no tar.
 fn form(start: &[u8]) -> Option<Form> {
     let mut members = Reader::of_content(Decompressed::new(start, Limits::default()).ok()?);
     let (mut root, mut any, mut lists) = (false, false, Lists::default());
     loop {
         let is_first = !any;
         match members.next() {
-            // "./" stands first in what `tar -C DIR -c .` writes.
+            // `tar -C DIR -c .` writes "./" first.
             Ok(Some(member)) if is_root(&text(&member.path)) => root = true,
             Ok(Some(member)) => {
                 lists.see(&member, &mut members);
@@ -246,9 +255,9 @@ fn form(start: &[u8]) -> Option<Form> {
                 }
                 any = true;
             }
-            // An empty root file system is one; an empty file is no tar.
+            // An empty tar is a root file system, but an empty file is no tar.
             Ok(None) => return (any || root || start.len() >= 1024).then_some(Form::RootFs),
-            // What is looked at may end anywhere.
+            // The peeked bytes may end anywhere.
             Err(_) => return any.then_some(Form::RootFs),
         }
     }
@@ -258,7 +267,7 @@ fn is_root(name: &str) -> bool {
     name.split('/').all(|part| matches!(part, "" | "."))
 }
 
-/// Whether an archive of images has such a member, and no root file system at its top.
+/// Whether an archive of images has such a member, and a root file system has none at its top.
 fn is_of_archive(name: &str, kind: Kind) -> bool {
     let name = name.trim_start_matches("./").trim_end_matches('/');
     let top = name.split('/').next().unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
@@ -15,38 +15,42 @@ use crate::{
     digest::Digest,
     image::{MAX_NESTING, choose_child},
     json,
-    layout::{self, Entry, Layout, name_of},
+    layout::{self, Entry, Layout},
     media_type::{Kind, kind},
     platform::Platform,
     reference::Reference,
+    shape,
 };
 
 pub(super) fn from_layout(intake: &mut Intake, source: Layout) -> Result<(), Error> {
-    let entries = source.list()?;
+    let (entries, malformed) = source.list_all()?;
+    let path = source.index_path().display().to_string();
     intake.source = Some(source);
-    add_entries(intake, entries, &HashMap::new())
+    add_entries(intake, entries, &HashMap::new())?;
+    // Other images of the layout can be loaded all the same.
+    match malformed.into_iter().next() {
+        Some(entry) if intake.images.is_empty() => Err(Error::Entry { list: path, problem: entry.problem }),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn from_archive(intake: &mut Intake, members: &HashMap<String, Stored>) -> Result<(), Error> {
     let index: Value = json_member(intake, members, "index.json")?;
     json::hold(&index, Kind::Index)
         .map_err(|source| Error::Malformed { what: "index.json".to_owned(), source })?;
-    let manifests = index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let entries = manifests
-        .iter()
-        .map(|entry| {
-            let descriptor = Descriptor::deserialize(entry)
-                .map_err(|source| Error::Malformed { what: "index.json".to_owned(), source })?;
-            let reference = name_of(&descriptor).and_then(|name| name.parse().ok());
-            Ok(Entry { reference, descriptor })
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    // `docker save` writes both lists, and its names in full in the other one.
+    let (entries, malformed) = layout::sorted_entries(&index);
+    // `docker save` writes both lists. Only manifest.json has the full names.
     let names = match members.contains_key("manifest.json") {
         true => names_by_configuration(&json_member::<ImageList>(intake, members, "manifest.json")?)?,
         false => HashMap::new(),
     };
-    add_entries(intake, entries, &names)
+    add_entries(intake, entries, &names)?;
+    match malformed.into_iter().next() {
+        Some(entry) if intake.images.is_empty() && names.is_empty() => {
+            Err(Error::Entry { list: "index.json in the archive".to_owned(), problem: entry.problem })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn names_by_configuration(list: &ImageList) -> Result<HashMap<String, Vec<Reference>>, Error> {
@@ -66,13 +70,13 @@ fn add_entries(
 ) -> Result<(), Error> {
     let mut other = None;
     for Entry { reference, mut descriptor } in entries {
-        // Names belong to the entry of an index, not to the image.
+        // Names are annotations of the index's entry, not of the image.
         descriptor.set_annotations(None);
         if !matches!(kind(&descriptor), Kind::Manifest | Kind::Index) {
             continue;
         }
         let image = match walk(intake, &descriptor, 0) {
-            // What refers to an image, a signature or a list of its parts, stands beside it.
+            // Skip signatures and other artifacts that refer to an image: they are listed beside it.
             Err(error @ Error::Layout(layout::Error::NotAnImage { .. })) => {
                 other.get_or_insert(error);
                 continue;
@@ -96,7 +100,7 @@ fn add_entries(
     other.filter(|_| intake.images.is_empty()).map_or(Ok(()), Err)
 }
 
-/// What an image consists of.
+/// The blobs of an image.
 #[derive(Default)]
 struct Parts {
     blobs: Vec<Digest>,
@@ -115,7 +119,7 @@ fn walk(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Result<Part
     }
 }
 
-/// An index need not come with the images of all its platforms, only with the one that is wanted.
+/// An index need not come with the images of all platforms, only with the wanted one.
 fn walk_index(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Result<Parts, Error> {
     let index: ImageIndex = parse(intake, descriptor)?;
     let wanted = choose_child(&index, descriptor, intake.platform.as_ref())?.clone();
@@ -166,15 +170,20 @@ fn walk_manifest(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Re
     Ok(parts)
 }
 
-/// The image's configuration; none where the manifest is not an image's. Docker 1.10 called it `application/octet-stream`,
-/// so a type that says nothing is no reason to refuse what is a configuration.
+/// The image's configuration; None if the manifest is not an image's. Docker 1.10 gave the configuration the
+/// media type `application/octet-stream`, so an unknown media type does not rule out a configuration.
 fn configuration(intake: &mut Intake, manifest: &ImageManifest) -> Result<Option<ImageConfiguration>, Error> {
     match kind(manifest.config()) {
-        Kind::Configuration => parse(intake, manifest.config()).map(Some),
+        Kind::Configuration => {
+            let mut value: Value = parse(intake, manifest.config())?;
+            let malformed =
+                |source| Error::Malformed { what: manifest.config().digest().to_string(), source };
+            shape::configuration(&mut value).map(Some).map_err(malformed)
+        }
         Kind::Other if manifest.config().size() <= layout::MAX_JSON => {
             let content = intake.content(manifest.config())?;
             let value = json::document(&content, Kind::Other).ok();
-            Ok(value.and_then(|value| ImageConfiguration::deserialize(value).ok()))
+            Ok(value.and_then(|mut value| shape::configuration(&mut value).ok()))
         }
         _ => Ok(None),
     }

@@ -1,5 +1,5 @@
-//! Docker archives: `manifest.json`, configurations, layers. Plain layers and gzip stand in it as they are, which every
-//! `docker load` and `podman load` reads; others are decompressed.
+//! Writes docker archives: `manifest.json`, configurations, layers. Plain and gzip layers are written
+//! unchanged, because every `docker load` and `podman load` reads them. Other layers are decompressed.
 
 use std::{
     collections::HashSet,
@@ -75,7 +75,7 @@ fn save_layers<W: Write>(
     Ok(names)
 }
 
-/// The plain layer in a file without a name: a tar needs its size before its content.
+/// Decompresses a layer into an unnamed file: a tar needs the size before the content.
 fn decompress(layout: &Layout, descriptor: &Descriptor, diff_id: &Digest) -> Result<(File, u64), Error> {
     let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
     let blob = layout.blob_reader(descriptor)?;

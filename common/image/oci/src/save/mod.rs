@@ -1,4 +1,4 @@
-//! Images as one file: OCI archives and docker archives. The same images give the same bytes.
+//! Saves images as one file: an OCI archive or a docker archive. The same images always give the same bytes.
 
 mod docker;
 mod oci;
@@ -15,7 +15,7 @@ use crate::{
     reference::Reference,
 };
 
-/// What went wrong while an archive was written.
+/// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The archive cannot be written.
@@ -24,17 +24,17 @@ pub enum Error {
     /// A blob cannot be read.
     #[error("read blob {0}: {1}")]
     Read(Digest, #[source] io::Error),
-    /// A layer's content is not what the configuration says.
+    /// A layer's content does not match the configuration.
     #[error("layer {digest} has DiffID {found}, the configuration says {expected}")]
     DiffId {
         /// The layer's blob.
         digest: Digest,
-        /// What the configuration says.
+        /// The DiffID in the configuration.
         expected: Digest,
-        /// What it has.
+        /// The layer's DiffID.
         found: Digest,
     },
-    /// The store.
+    /// The image store failed.
     #[error(transparent)]
     Layout(#[from] layout::Error),
 }
@@ -42,25 +42,26 @@ pub enum Error {
 /// The form of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// OCI image-spec, image-layout.md, in a tar. Blobs as they are; of an index, all platforms.
+    /// An OCI image layout (image-spec, image-layout.md) in a tar. Blobs are unchanged; an index keeps all
+    /// its platforms.
     Oci,
-    /// As `docker save` wrote it before version 25, which every `docker load` reads.
+    /// The format of `docker save` before version 25, which every `docker load` reads.
     Docker,
 }
 
-/// An image to be saved, with the names that it has in the archive.
+/// An image to save, and its names in the archive.
 #[derive(Debug, Clone)]
 pub struct Named {
-    /// Its names.
+    /// The names.
     pub references: Vec<Reference>,
-    /// Its manifest or index.
+    /// The descriptor of the image's manifest or index.
     pub descriptor: Descriptor,
 }
 
-/// Writes an archive of images. Of indexes only the image for `platform` is taken, if one is given.
+/// Writes an archive of images. With `platform`, only the image for it is taken from an index.
 ///
 /// # Errors
-/// When an image is not whole, or the archive cannot be written.
+/// When an image is not complete, or the archive cannot be written.
 pub fn save(
     layout: &Layout,
     images: &[Named],
@@ -76,10 +77,11 @@ pub fn save(
     archive.0.finish().and_then(|mut target| target.flush()).map_err(Error::Write)
 }
 
-/// Copies an image into another layout, where it gets no name; of an index, the images that the layout has.
+/// Copies an image into another layout without giving it a name there. Of an index, the images in `layout`
+/// are copied.
 ///
 /// # Errors
-/// When the image is not whole, or the other layout cannot be written.
+/// When the image is not complete, or `target` cannot be written.
 pub fn copy(layout: &Layout, image: &Descriptor, target: &Layout) -> Result<(), Error> {
     for (digest, descriptor) in oci::blobs(layout, image)? {
         if target.has_sound_blob(&descriptor)? {
@@ -94,7 +96,7 @@ pub fn copy(layout: &Layout, image: &Descriptor, target: &Layout) -> Result<(), 
     Ok(())
 }
 
-/// A tar in the making.
+/// A tar being written.
 struct Archive<W: Write>(Writer<W>);
 
 impl<W: Write> Archive<W> {
@@ -108,13 +110,13 @@ impl<W: Write> Archive<W> {
         self.0.data(content).map_err(Error::Write)
     }
 
-    /// A blob, checked while it is written.
+    /// Writes a blob and checks it at the same time.
     fn blob(&mut self, layout: &Layout, name: &str, descriptor: &Descriptor) -> Result<(), Error> {
         let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
         self.content(name, layout.blob_reader(descriptor)?, digest, descriptor.size())
     }
 
-    /// Content of a known size, read to its end: a reader that checks it does so there.
+    /// Writes content of a known size. The reader is read to its end, where it may check the content.
     fn content(&mut self, name: &str, mut reader: impl Read, digest: Digest, size: u64) -> Result<(), Error> {
         self.0.entry(&file(name, size)).map_err(Error::Write)?;
         let (mut buffer, mut left) = (vec![0; 256 << 10], size);

@@ -1,5 +1,5 @@
-//! OCI archives. Each image has its name in two annotations, in full for podman and in containerd's form, and in
-//! Docker's own list next to the index.
+//! Writes OCI archives. Each image has its name in two annotations (in full for podman, and in containerd's
+//! form), and in Docker's own list next to the index.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,7 +35,7 @@ pub(super) fn save<W: Write>(
             && let Ok(image) = layout.image(&descriptor, None)
             && Platform::host().rank(&image.platform()).is_none()
         {
-            // A reader of the index would look for this machine's image, which is missing here.
+            // A reader of the index would look for this machine's image, which is not in the store.
             descriptor = image.descriptor;
         }
         collect(layout, &descriptor, &mut blobs)?;
@@ -56,7 +56,7 @@ pub(super) fn save<W: Write>(
         }
     }
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
-    // First the files that tell a reader of a stream what the archive is.
+    // These files come first: they tell a reader of a stream what the archive is.
     archive.text("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     archive.text("index.json", &json::to_vec(&index).map_err(layout::Error::Json)?)?;
     archive.text("manifest.json", &json::to_vec(&for_docker).map_err(layout::Error::Json)?)?;
@@ -73,8 +73,8 @@ pub(super) fn save<W: Write>(
     Ok(())
 }
 
-/// An entry of the list by which `docker load` finds images, as blobs of the layout: `docker save` writes both lists
-/// since Docker 25. None for something that is not an image.
+/// An entry of Docker's list of images, `manifest.json`. Its paths are blobs of the layout: `docker save`
+/// writes both lists since Docker 25. None if the descriptor is not that of an image.
 fn entry_for_docker(layout: &Layout, descriptor: &Descriptor, references: &[Reference]) -> Option<Value> {
     let image = layout.image(descriptor, None).ok()?;
     let path = |descriptor: &Descriptor| {
@@ -88,7 +88,7 @@ fn entry_for_docker(layout: &Layout, descriptor: &Descriptor, references: &[Refe
     Some(json!({"Config": path(image.manifest.config()), "RepoTags": names, "Layers": layers}))
 }
 
-/// The blobs of an image, or of those images of an index that are in the store.
+/// The blobs of an image, or of the images of an index that are in the store.
 pub(super) fn blobs(layout: &Layout, descriptor: &Descriptor) -> Result<BTreeMap<Digest, Descriptor>, Error> {
     let mut blobs = BTreeMap::new();
     collect(layout, descriptor, &mut blobs)?;
@@ -103,7 +103,7 @@ fn collect(
     let mut add = |descriptor: &Descriptor| -> Result<(), Error> {
         let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
         if !layout.has_blob(descriptor)? {
-            // For the error: missing, or with another size.
+            // Returns the error: the blob is missing or has another size.
             layout.blob_reader(descriptor)?;
         }
         blobs.insert(digest, descriptor.clone());

@@ -1,8 +1,10 @@
-//! `WWW-Authenticate` (RFC 9110, section 11.6.1): the credentials that a registry asks for.
+//! Parses `WWW-Authenticate` (RFC 9110, section 11.6.1): the credentials that a registry asks for.
 
 use std::collections::HashMap;
 
-/// A kind of credentials.
+use crate::http;
+
+/// A scheme of authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// A name and a password.
@@ -11,7 +13,7 @@ pub(super) enum Challenge {
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
-/// The challenges of a header that we know, in the order of the header.
+/// The known challenges in a header, in the order of the header.
 pub(super) fn parse(header: &str) -> Vec<Challenge> {
     let mut found: Vec<(String, HashMap<String, String>)> = Vec::new();
     let mut rest = header.trim_start_matches([' ', ',', '\t']);
@@ -55,22 +57,15 @@ fn take_token(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// A token, or a quoted string in which `\` escapes a character.
+/// Takes a token or a quoted string.
 fn take_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
         return (text[..end].to_owned(), &text[end..]);
     };
-    let mut value = String::new();
-    let mut characters = quoted.char_indices();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return (value, &quoted[at + 1..]),
-            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
-            other => value.push(other),
-        }
-    }
-    (value, "")
+    let (value, rest) = http::quoted(quoted);
+    // One that never ends goes to the end of the header.
+    (value, rest.unwrap_or_default())
 }
 
 #[cfg(test)]

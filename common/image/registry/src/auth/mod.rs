@@ -15,18 +15,18 @@ use crate::{
 };
 use challenge::Challenge;
 
-/// The largest answer of a token server, in bytes.
+/// The maximum size of a token server's answer, in bytes.
 const MAX_TOKEN: u64 = 1 << 20;
 
-/// The state of the authentication.
+/// The state of the authentication with a registry.
 #[derive(Debug)]
 pub(crate) struct Authority {
     /// The registry's host.
     registry: String,
     credentials: Option<Credentials>,
-    /// `repository:<name>:pull` or similar, in case the registry does not name a scope.
+    /// The scope to ask for, `repository:<name>:pull` or similar.
     scope: String,
-    /// The last header that the registry accepted.
+    /// The latest header, from the last authentication.
     header: Mutex<Option<String>>,
 }
 
@@ -50,12 +50,12 @@ impl Authority {
         self.lock().clone()
     }
 
-    /// A header to send instead of `used`, after an answer that rejected it.
+    /// A new header to use instead of `used`, which `answer` rejected.
     ///
     /// # Errors
-    /// The answer as an error, if there is no other header; or why there is none.
+    /// The answer as an error if there is no other header. When the token cannot be fetched.
     pub(crate) fn renew(&self, http: &Http, used: Option<&str>, answer: Answer) -> Result<String, Error> {
-        // Held while the token is fetched: other threads wait for it and do not fetch their own.
+        // The lock is held while the token is fetched, so that other threads wait and do not fetch their own.
         let mut header = self.lock();
         if let Some(newer) = header.as_deref().filter(|current| Some(*current) != used) {
             return Ok(newer.to_owned());
@@ -80,13 +80,13 @@ impl Authority {
         Err(self.refused(answer))
     }
 
-    /// Where a program is missing that might have the credentials, that is the reason.
+    /// The answer as an error. If a missing program might have had the credentials, that is reported instead.
     fn refused(&self, answer: Answer) -> Error {
         let absence = self.credentials.as_ref().and_then(|found| found.absence(&self.registry));
         absence.unwrap_or_else(|| answer.refused(false))
     }
 
-    /// A token from the registry's token server.
+    /// Fetches a token from the registry's token server.
     fn token(
         &self,
         http: &Http,
@@ -146,8 +146,8 @@ impl Authority {
     }
 }
 
-/// The scopes to ask for: all that the registry names (several in one string; Docker's token authentication, "Resource
-/// scope"), and all that we are about to do. So one token is enough.
+/// The scopes to ask for: those that the registry names (one string may hold several; Docker's token
+/// authentication, "Resource scope") and our own. One token then covers everything.
 fn scopes(named: &str, own: &str) -> Vec<String> {
     let mut scopes: Vec<String> =
         [own].into_iter().filter(|own| !own.is_empty()).map(str::to_owned).collect();

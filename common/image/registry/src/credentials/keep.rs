@@ -1,4 +1,4 @@
-//! Logins, into the files where Docker, podman and skopeo look for them, and out of them again.
+//! Stores and removes logins, in the files of Docker, podman and skopeo.
 
 use std::{
     fs::{self, File as Opened},
@@ -14,22 +14,23 @@ use serde_json::{Map, Value, json};
 use super::{DOCKER_HUB, DOCKER_HUB_KEY, Login, files, normalised, program};
 use crate::{Error, places::environment};
 
-/// Where a login was kept, or from where it was removed.
+/// Where a login was stored or removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// A file; its password is only encoded, not encrypted.
+    /// A file. Passwords in it are only encoded, not encrypted.
     File(PathBuf),
     /// `docker-credential-<name>`.
     Program(String),
 }
 
-/// Keeps a login for `registry`: a host, with a port and a path where these matter.
+/// Stores a login for `registry`: a host, with a port and a path if these matter.
 ///
-/// It goes into `authfile`; without one, into the first of the usual files that has a login for the registry already, because that
-/// one is read, or else into Docker's. Where the file names a credential helper, that gets it.
+/// The login goes into `authfile`. Without `authfile`, it goes into the first of the usual files that has a
+/// login for this registry, because that one is read, or else into Docker's file. If the file names a
+/// credential helper, the helper gets the login.
 ///
 /// # Errors
-/// When the file or the helper cannot take it. The file is as it was then.
+/// When the file or the helper does not accept the login. The file is then unchanged.
 pub fn keep(authfile: Option<&Path>, registry: &str, login: &Login) -> Result<Place, Error> {
     let candidates = files(authfile, environment);
     let has_entry = |path: &&PathBuf| {
@@ -42,7 +43,7 @@ pub fn keep(authfile: Option<&Path>, registry: &str, login: &Login) -> Result<Pl
         if let Some(program) = helper(file, registry) {
             program::store(&program, server(registry), login)
                 .map_err(|problem| at_program(registry, &program, problem))?;
-            // As Docker does: the entry says that there is one, and has no secret.
+            // As with Docker, the entry in the file only says that a login exists and holds no secret.
             entry(file, registry, json!({}));
             return Ok(Place::Program(program));
         }
@@ -58,10 +59,11 @@ pub fn keep(authfile: Option<&Path>, registry: &str, login: &Login) -> Result<Pl
     })
 }
 
-/// Removes the login for `registry` from `authfile`; without one, from each of the usual files. Returns from where.
+/// Removes the login for `registry` from `authfile`, or without `authfile` from all usual files. Returns the
+/// places where there was one.
 ///
 /// # Errors
-/// When a file or a helper that has it cannot be changed. Those before it are.
+/// When a file or a helper with the login cannot be changed. Earlier ones are changed already.
 pub fn remove(authfile: Option<&Path>, registry: &str) -> Result<Vec<Place>, Error> {
     let mut places = Vec::new();
     for path in files(authfile, environment) {
@@ -95,11 +97,11 @@ fn edit<T>(
     change: impl FnOnce(&mut Map<String, Value>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let wrong = |problem: io::Error| failed(registry, path, problem);
-    // A link stays one: it may lead to a file that several programs share.
+    // Keep a symbolic link: its target may be a file that several programs share.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(wrong)?;
-    // Two logins at the same time must not lose one.
+    // Two logins at the same time must not overwrite each other.
     let lock = Opened::open(directory).map_err(wrong)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| wrong(error.into()))?;
     let mut file = read(&target).map_err(|problem| failed(registry, path, problem))?;
@@ -114,15 +116,16 @@ fn edit<T>(
     if let Ok(old) = fs::metadata(&target) {
         let mode = fs::Permissions::from_mode(old.mode() & 0o600);
         new.as_file().set_permissions(mode).map_err(wrong)?;
-        // Root may edit the file of another user. Where that is not possible, the file is ours then.
+        // Root may edit the file of another user. If the owner cannot be set, the file becomes ours.
         let _ = std::os::unix::fs::fchown(new.as_file(), Some(old.uid()), Some(old.gid()));
     }
     new.as_file().sync_all().map_err(wrong)?;
     new.persist(&target).map_err(|error| wrong(error.error))?;
+    lock.sync_all().map_err(wrong)?;
     Ok(outcome)
 }
 
-/// The file as it is, with the members of others. One that does not exist, or is empty, has none.
+/// Reads a file with all its members. A missing or empty file has none.
 fn read(path: &Path) -> Result<Map<String, Value>, String> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
@@ -136,7 +139,7 @@ fn read(path: &Path) -> Result<Map<String, Value>, String> {
     Ok(file.unwrap_or_default())
 }
 
-/// The keys of `auths` that mean this registry.
+/// The keys of `auths` that stand for this registry.
 fn keys<'a>(file: &'a Map<String, Value>, registry: &'a str) -> impl Iterator<Item = &'a str> {
     let auths = file.get("auths").and_then(Value::as_object);
     let wanted = if DOCKER_HUB.contains(&registry) { "docker.io" } else { registry };
@@ -144,19 +147,19 @@ fn keys<'a>(file: &'a Map<String, Value>, registry: &'a str) -> impl Iterator<It
     found.filter(move |key| normalised(key) == wanted)
 }
 
-/// The helper that the file names for this registry.
+/// The credential helper that the file names for this registry.
 fn helper(file: &Map<String, Value>, registry: &str) -> Option<String> {
     let own = file.get("credHelpers").and_then(|helpers| helpers.get(server(registry)));
     let named = own.or(file.get("credsStore")).and_then(Value::as_str);
     named.filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// What Docker calls the registry in these files, and towards helpers.
+/// Docker's name for the registry, in these files and towards helpers.
 fn server(registry: &str) -> &str {
     if DOCKER_HUB.contains(&registry) { DOCKER_HUB_KEY } else { registry }
 }
 
-/// Sets the entry, in place of others that mean the same registry.
+/// Sets the entry for a registry. Other entries for the same registry are removed.
 fn entry(file: &mut Map<String, Value>, registry: &str, value: Value) {
     let old: Vec<String> = keys(file, registry).map(str::to_owned).collect();
     let auths = file.entry("auths").or_insert_with(|| json!({}));

@@ -1,4 +1,4 @@
-//! The user's credentials, as Docker, podman and skopeo store them.
+//! The user's credentials for registries, as Docker, podman and skopeo store them.
 
 mod keep;
 mod program;
@@ -19,13 +19,14 @@ use crate::{Error, places::environment};
 /// A user's name and password at a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
-    /// The name. `<token>` stands for an identity token in place of a password, as credential helpers write it.
+    /// The name. If it is `<token>`, the password is an identity token. Credential helpers use the same
+    /// convention.
     pub name: String,
     /// The password.
     pub password: String,
 }
 
-/// Messages never contain secrets.
+/// Prints no secret.
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Login").field("name", &self.name).finish_non_exhaustive()
@@ -46,22 +47,32 @@ impl From<Login> for Credentials {
 pub(crate) enum Credentials {
     /// A name and a password.
     Password(String, String),
-    /// A token that the registry's token server exchanges for others.
+    /// A token that the registry's token server exchanges for other tokens.
     IdentityToken(String),
-    /// The program that would know them, and is not on this machine. Docker Desktop leaves its name in files that are also read
-    /// elsewhere (WSL, a container, another machine), and public images need none.
-    Absent(String),
+    /// The credential helper that may have the credentials is not installed, or fails. Docker Desktop leaves
+    /// its name in files that are also read elsewhere (WSL, a container, another machine), and public images
+    /// need no credentials.
+    Absent(Absence),
 }
 
-/// Messages never contain secrets.
+/// A credential helper that gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Absence {
+    /// The helper's name, without `docker-credential-`.
+    program: String,
+    /// Why it gave no answer.
+    reason: String,
+}
+
+/// Prints no secret.
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credentials")
     }
 }
 
-/// `config.json` of Docker, and `auth.json` of containers-auth.json(5), which has the same form. Go wrote them, for which null is
-/// nothing.
+/// Docker's `config.json`, and `auth.json` of containers-auth.json(5), which has the same form. Programs in
+/// Go write it, so null means empty.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct File {
@@ -72,7 +83,7 @@ struct File {
     cred_helpers: HashMap<String, String>,
 }
 
-/// The entries of an object that are not null; none of null.
+/// The entries of an object that are not null. Null itself has no entries.
 fn without_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<HashMap<String, T>, D::Error> {
@@ -89,12 +100,12 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// How Docker writes the name of its own registry in these files.
+/// The names of Docker's own registry in these files.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 impl Credentials {
-    /// The credentials for a repository; none if the files have none.
+    /// The credentials for a repository; None if no file has any.
     pub(crate) fn find(
         authfile: Option<&Path>,
         registry: &str,
@@ -104,13 +115,13 @@ impl Credentials {
         for path in files(authfile, environment) {
             let text = match fs::read(&path) {
                 Ok(text) => text,
-                // A file that the user named must exist. The others may be missing, or be unreadable.
+                // A file that the user named must exist. The others may be missing or unreadable.
                 Err(_) if Some(path.as_path()) != authfile => continue,
                 Err(error) => return Err(wrong(registry, path.display(), error)),
             };
             let file = File::read(&text).map_err(|error| wrong(registry, path.display(), error))?;
             match file.find(registry, repository, &path)? {
-                Some(Self::Absent(program)) => absent = absent.or(Some(Self::Absent(program))),
+                Some(Self::Absent(absence)) => absent = absent.or(Some(Self::Absent(absence))),
                 Some(found) => return Ok(Some(found)),
                 None => {}
             }
@@ -118,18 +129,18 @@ impl Credentials {
         Ok(absent)
     }
 
-    /// Whether nobody else may see them.
+    /// Whether these are credentials that must be kept secret.
     pub(crate) fn are_secret(&self) -> bool {
         !matches!(self, Self::Absent(_))
     }
 
-    /// The program that is missing, as an error.
+    /// An error about the credential helper that is missing or fails.
     pub(crate) fn absence(&self, registry: &str) -> Option<Error> {
-        let Self::Absent(program) = self else { return None };
-        Some(wrong(registry, format!("docker-credential-{program}"), "there is no such program"))
+        let Self::Absent(Absence { program, reason }) = self else { return None };
+        Some(wrong(registry, format!("docker-credential-{program}"), reason))
     }
 
-    /// The value of an `Authorization` header; only a password makes one.
+    /// The value of a Basic `Authorization` header; None without a password.
     pub(crate) fn basic(&self) -> Option<String> {
         match self {
             Self::Password(name, password) => {
@@ -171,7 +182,7 @@ fn files(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<std::ffi::Os
 }
 
 impl File {
-    /// An empty file is one without entries, as for Docker.
+    /// Parses a file. An empty file has no entries, as with Docker.
     fn read(text: &[u8]) -> serde_json::Result<Self> {
         match text.trim_ascii().is_empty() {
             true => Ok(Self::default()),
@@ -187,12 +198,12 @@ impl File {
         let programs = helper.into_iter().chain(store).filter(|(_, program)| !program.is_empty());
         let mut absent = None;
         for (server, program) in programs {
-            let answer = program::ask(program, server)
-                .map_err(|problem| wrong(registry, format!("docker-credential-{program}"), problem))?;
-            match answer {
-                Some(Credentials::Absent(program)) => absent = Some(Credentials::Absent(program)),
-                Some(found) => return Ok(Some(found)),
-                None => {}
+            match program::ask(program, server) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(reason) => {
+                    absent = Some(Credentials::Absent(Absence { program: program.to_owned(), reason }));
+                }
             }
         }
         let Some((key, entry)) = self.entry(registry, repository, hub) else { return Ok(absent) };
@@ -218,7 +229,7 @@ impl File {
     }
 }
 
-/// A key of `auths` without what old versions of Docker added: `https://host/v1/` is `host`.
+/// A key of `auths` without the parts that old versions of Docker added: `https://host/v1/` is `host`.
 fn normalised(key: &str) -> &str {
     let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let name = match rest {
@@ -234,6 +245,8 @@ impl Entry {
             return Ok(Some(Credentials::IdentityToken(token.clone())));
         }
         if let Some(auth) = self.auth.as_ref().filter(|auth| !auth.is_empty()) {
+            // Go's decoder, which wrote and reads these files, passes over ends of lines.
+            let auth = auth.replace(['\r', '\n'], "");
             let decoded = STANDARD.decode(auth).map_err(|_| "\"auth\" is not base64")?;
             let text = String::from_utf8(decoded).map_err(|_| "\"auth\" is not UTF-8")?;
             let (name, password) = text.split_once(':').ok_or("\"auth\" is not a name and a password")?;
@@ -284,11 +297,13 @@ mod tests {
         }
         let error = found(r#"{"auths": {"h": {"auth": "?"}}}"#, "h", "a").unwrap_err();
         assert_eq!(error, "read credentials for h from /f: auths of \"h\": \"auth\" is not base64");
-        let error = found(r#"{"credsStore": "../evil"}"#, "h", "a").unwrap_err();
+        let absent = found(r#"{"credsStore": "../evil"}"#, "h", "a").unwrap().unwrap();
         assert_eq!(
-            error,
+            absent.absence("h").unwrap().to_string(),
             "read credentials for h from docker-credential-../evil: this cannot be the name of a program"
         );
+        let lines = r#"{"auths": {"h": {"auth": "dT\r\npw\n"}}}"#;
+        assert_eq!(found(lines, "h", "a"), Ok(password("u", "p")));
     }
 
     #[test]
@@ -307,7 +322,10 @@ mod tests {
         ] {
             assert_eq!(found(json, "h", "a"), Ok(None), "{json}");
         }
-        let absent = Credentials::Absent("stave-test-none.exe".into());
+        let absent = Credentials::Absent(Absence {
+            program: "stave-test-none.exe".into(),
+            reason: "there is no such program".into(),
+        });
         for json in
             [r#"{"credsStore": "stave-test-none.exe"}"#, r#"{"credHelpers": {"h": "stave-test-none.exe"}}"#]
         {

@@ -1,4 +1,4 @@
-//! Credential helpers: programs that the user has configured (docker-credential-helpers' protocol).
+//! Credential helpers: programs that the user has configured (the protocol of docker-credential-helpers).
 
 use std::{
     io::{self, Write},
@@ -6,52 +6,64 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Credentials, Login};
 use crate::error::plain;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Answer {
-    username: String,
-    secret: String,
+/// Why a helper that is not installed gives no answer.
+const NO_PROGRAM: &str = "there is no such program";
+
+/// Asks `docker-credential-<name>` for the credentials of a server; None if it has none.
+///
+/// # Errors
+/// The reason why the helper gave no answer.
+pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credentials>, String> {
+    match call(name, "get", server.as_bytes())? {
+        Said::Absent => Err(NO_PROGRAM.to_owned()),
+        Said::NotFound => Ok(None),
+        Said::Answer(answer) => credentials(&answer),
+    }
 }
 
-/// Asks `docker-credential-<name>` for the credentials of a server; none if it has none.
-pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credentials>, String> {
-    let answer = match call(name, "get", server.as_bytes())? {
-        Said::Absent => return Ok(Some(Credentials::Absent(name.to_owned()))),
-        Said::NotFound => return Ok(None),
-        Said::Answer(answer) => answer,
+/// The credentials in a helper's answer. As for Go's decoder, which docker reads it with, the case of the
+/// members' names does not matter, and the answer ends where its JSON does.
+fn credentials(answer: &[u8]) -> Result<Option<Credentials>, String> {
+    let mut answer = serde_json::Deserializer::from_slice(answer);
+    let answer = Map::deserialize(&mut answer).map_err(|error| format!("its answer is no login: {error}"))?;
+    let text = |name: &str| match answer.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)) {
+        None | Some((_, Value::Null)) => Ok(String::new()),
+        Some((_, Value::String(text))) => Ok(text.clone()),
+        Some(_) => Err(format!("its answer is no login: {name:?} is no string")),
     };
-    let answer: Answer = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
-    Ok(match answer.username.as_str() {
+    let (name, secret) = (text("Username")?, text("Secret")?);
+    Ok(match name.as_str() {
         "" => None,
-        "<token>" => Some(Credentials::IdentityToken(answer.secret)),
-        _ => Some(Credentials::Password(answer.username, answer.secret)),
+        "<token>" => Some(Credentials::IdentityToken(secret)),
+        _ => Some(Credentials::Password(name, secret)),
     })
 }
 
-/// Gives the helper a login for a server.
+/// Gives the login for a server to the helper.
 pub(super) fn store(name: &str, server: &str, login: &Login) -> Result<(), String> {
     let login = json!({"ServerURL": server, "Username": login.name, "Secret": login.password});
     match call(name, "store", login.to_string().as_bytes())? {
-        Said::Absent => Err("there is no such program".to_owned()),
+        Said::Absent => Err(NO_PROGRAM.to_owned()),
         Said::NotFound | Said::Answer(_) => Ok(()),
     }
 }
 
-/// Has the helper forget the login for a server. Returns whether it may have had one; a helper that is not there has none.
+/// Tells the helper to forget the login for a server. Returns whether the helper may have had one; a missing
+/// helper has none.
 pub(super) fn erase(name: &str, server: &str) -> Result<bool, String> {
     Ok(matches!(call(name, "erase", server.as_bytes())?, Said::Answer(_)))
 }
 
-/// What a helper said.
+/// The answer of a helper.
 enum Said {
-    /// There is no such program.
+    /// The program does not exist.
     Absent,
-    /// It has no credentials for the server.
+    /// The helper has no credentials for the server.
     NotFound,
     Answer(Vec<u8>),
 }
@@ -85,5 +97,27 @@ fn call(name: &str, verb: &str, input: &[u8]) -> Result<Said, String> {
         "credentials not found in native keychain" => Ok(Said::NotFound),
         "" => Err(output.status.to_string()),
         _ => Err(said),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_helpers() {
+        let password = Credentials::Password("u".into(), "p".into());
+        for (answer, found) in [
+            (r#"{"ServerURL":"x","Username":"u","Secret":"p"}"#, Ok(Some(password.clone()))),
+            (r#"{"serverurl":"x","username":"u","secret":"p"}"#, Ok(Some(password.clone()))),
+            ("{\"Username\":\"u\",\"Secret\":\"p\"}\r\nand more\n", Ok(Some(password))),
+            (r#"{"Username":"<token>","Secret":"t"}"#, Ok(Some(Credentials::IdentityToken("t".into())))),
+            (r#"{"Username":null}"#, Ok(None)),
+            ("{}", Ok(None)),
+            (r#"{"Username":1}"#, Err("its answer is no login: \"Username\" is no string")),
+            ("", Err("its answer is no login: EOF while parsing a value at line 1 column 0")),
+        ] {
+            assert_eq!(credentials(answer.as_bytes()), found.map_err(str::to_owned), "{answer}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Connections through a proxy (RFC 9110, section 9.3.6; RFC 9112, section 3.2).
 //!
-//! With TLS we ask the proxy for a tunnel. Without TLS we send it the full address, because many proxies refuse a
-//! tunnel to port 80, and a caching proxy could not see the content. ureq supports only the former.
+//! With TLS, we ask the proxy for a tunnel. Without TLS, we send it the full address: many proxies refuse a
+//! tunnel to port 80, and a caching proxy could not see the content. ureq supports only tunnels.
 
 use std::{
     fmt,
@@ -25,15 +25,15 @@ use ureq::{
 
 use super::{Proxies, Proxy};
 
-/// The largest answer of a proxy about a tunnel, in bytes.
+/// The maximum size of a proxy's answer about a tunnel, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
-/// An error at the proxy, before there was a connection to the server.
+/// An error at the proxy, before the server was connected.
 #[derive(Debug)]
 pub(crate) enum AtProxy {
-    /// It refused.
+    /// The proxy refused.
     Refused(StatusCode),
-    /// It gave no answer, or an unreadable one.
+    /// The proxy gave no answer, or an unreadable one.
     Failed(Error),
 }
 
@@ -54,7 +54,8 @@ impl From<AtProxy> for Error {
     }
 }
 
-/// Finds the address to connect to: the proxy's if there is one. Only the proxy may know the server's address.
+/// Resolves the address to connect to. If there is a proxy, this is its address; the server's name is
+/// resolved by the proxy.
 #[derive(Debug)]
 pub(crate) struct Resolve {
     pub(crate) proxies: Arc<Proxies>,
@@ -73,7 +74,7 @@ impl Resolver for Resolve {
     }
 }
 
-/// Turns a connection to a proxy into one to the server.
+/// Turns a connection to a proxy into a connection to the server.
 #[derive(Debug)]
 pub(crate) struct Dial {
     pub(crate) proxies: Arc<Proxies>,
@@ -160,7 +161,7 @@ fn tunnel(
     }
 }
 
-/// Reads up to the empty line and nothing after it, because that belongs to the server.
+/// Reads up to the empty line and nothing after it: further bytes belong to the server.
 fn read_head(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -171,13 +172,13 @@ fn read_head(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The status of `HTTP/1.1 200 Connection established`.
+/// The status in `HTTP/1.1 200 Connection established`.
 fn status(head: &[u8]) -> Option<StatusCode> {
     let rest = head.strip_prefix(b"HTTP/1.")?;
     StatusCode::from_bytes(rest.get(2..5)?).ok()
 }
 
-/// The header line with the proxy's user and password, if it has any.
+/// The header line with the proxy's user and password; empty if there are none.
 fn authorization(proxy: &Proxy) -> String {
     let (user, password) = (proxy.0.username(), proxy.0.password());
     if user.is_none() && password.is_none() {
@@ -191,7 +192,7 @@ fn authorization(proxy: &Proxy) -> String {
 #[derive(Debug)]
 pub(crate) struct Proxied {
     inner: Box<dyn Transport>,
-    /// A connection on which each request names its address to the proxy.
+    /// Set if each request must give its full address to the proxy.
     forward: Option<Forward>,
 }
 
@@ -200,11 +201,12 @@ struct Forward {
     /// `http://host:port`
     server: String,
     authorization: String,
-    /// Whether the next bytes are the head of a request. Nothing is read between it and the end of its body.
+    /// Whether the next bytes are the head of a request. Nothing is read between a head and the end of its
+    /// body.
     at_head: bool,
 }
 
-/// Without the password.
+/// Prints no password.
 impl fmt::Debug for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Forward").field("server", &self.server).finish_non_exhaustive()
@@ -217,7 +219,7 @@ impl Forward {
         Self { server, authorization: authorization(proxy), at_head: true }
     }
 
-    /// `GET /v2/ HTTP/1.1…` → `GET http://host/v2/ HTTP/1.1…`, in place. Returns the new length.
+    /// Rewrites `GET /v2/ HTTP/1.1…` to `GET http://host/v2/ HTTP/1.1…`, in place. Returns the new length.
     fn rewrite(&self, output: &mut [u8], size: usize) -> Result<usize, Error> {
         let wrong = || Error::Other("the head of the request is too long".into());
         let old = output.get(..size).ok_or_else(wrong)?;
@@ -263,7 +265,7 @@ impl Transport for Proxied {
         self.inner.is_open()
     }
 
-    /// TLS to the proxy does not make the way to the server safe.
+    /// Never true: TLS to the proxy does not protect the way to the server.
     fn is_tls(&self) -> bool {
         false
     }

@@ -2,18 +2,19 @@
 
 use std::net::IpAddr;
 
-/// Hosts that are reached without a proxy.
+/// A host or hosts that are reached without a proxy.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Exception {
     /// `*`
     All,
-    /// `10.0.0.0/8`: the first bits of addresses, and their number.
+    /// `10.0.0.0/8`: an address, and the number of its bits that count.
     Network(IpAddr, u32),
     /// `10.1.2.3` or `10.1.2.3:80`
     Address(IpAddr, Option<String>),
-    /// `example.org`, or `.example.org` and `*.example.org` (only the hosts below); with or without a port.
+    /// `example.org`; or `.example.org` and `*.example.org`, which cover only the hosts below. With or
+    /// without a port.
     Domain {
-        /// With the leading dot.
+        /// The domain with a leading dot.
         suffix: String,
         itself: bool,
         port: Option<String>,
@@ -21,7 +22,7 @@ pub(super) enum Exception {
 }
 
 impl Exception {
-    /// Parses one entry of the list. Invalid ones are ignored, as in Go.
+    /// Parses one entry of the list. Invalid entries are ignored, as in Go.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
         if text == "*" {
@@ -51,7 +52,8 @@ impl Exception {
         }
     }
 
-    /// Whether it applies to a host (in lower case, an IPv6 address without brackets) and port.
+    /// Whether the entry covers a host and port. The host is in lower case, and an IPv6 address has no
+    /// brackets.
     pub(super) fn covers(&self, host: &str, port: &str) -> bool {
         let address = || host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
         let same_port = |own: &Option<String>| own.as_deref().is_none_or(|own| own == port);
@@ -67,7 +69,7 @@ impl Exception {
     }
 }
 
-/// The bits of an address.
+/// The number of bits in an address.
 fn width(address: IpAddr) -> u32 {
     if address.is_ipv4() { 32 } else { 128 }
 }

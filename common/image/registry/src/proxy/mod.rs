@@ -1,7 +1,8 @@
-//! The proxy for an address, according to the environment.
+//! Chooses the proxy for an address, according to the environment.
 //!
-//! Docker, podman and skopeo are Go programs, so the rules are those of golang.org/x/net/http/httpproxy. ureq's own
-//! rules differ: it reads one variable for all addresses, and supports neither ports nor networks in `NO_PROXY`.
+//! Docker, podman and skopeo are Go programs, so the rules are those of golang.org/x/net/http/httpproxy.
+//! ureq's own rules differ: it reads one variable for all addresses, and supports neither ports nor networks
+//! in `NO_PROXY`.
 
 mod connect;
 mod exception;
@@ -18,7 +19,7 @@ use crate::{
     url::{is_loopback, split_port},
 };
 
-/// The proxies in the environment, and the hosts that are reached without one.
+/// The proxies in the environment, and the hosts that are reached without a proxy.
 #[derive(Debug)]
 pub(crate) struct Proxies {
     plain: Setting,
@@ -26,14 +27,14 @@ pub(crate) struct Proxies {
     exceptions: Vec<Exception>,
 }
 
-/// The value of a variable. A wrong one is an error only when it would be used.
+/// The value of a variable. A wrong value is an error only when it is needed.
 type Setting = Option<Result<Proxy, String>>;
 
 /// A proxy that speaks HTTP.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxy(ureq::Proxy);
 
-/// The variable that names the proxy for addresses with or without TLS.
+/// The environment variable that names the proxy for addresses with or without TLS.
 pub(crate) fn variable(tls: bool) -> &'static str {
     if tls { "HTTPS_PROXY" } else { "HTTP_PROXY" }
 }
@@ -58,7 +59,7 @@ impl Proxies {
         }
     }
 
-    /// The proxy for a host, with or without a port; none if it is reached directly.
+    /// The proxy for a host, with or without a port; None if the host is reached directly.
     ///
     /// # Errors
     /// When the variable does not hold the address of a proxy.
@@ -73,15 +74,15 @@ impl Proxies {
         setting.as_ref().map(Some).map_err(wrong)
     }
 
-    /// As [`Proxies::choose`], inside ureq, which only gets addresses that have a valid choice.
+    /// Like [`Proxies::choose`], for use inside ureq, which only gets addresses with a valid choice.
     fn of(&self, uri: &Uri) -> Option<&Proxy> {
         self.choose(uri.scheme_str() == Some("https"), uri.authority()?.as_str()).ok().flatten()
     }
 }
 
 impl Proxy {
-    /// Parses `[http://][user[:password]@]host[:port]`, also with `https`. The error does not repeat the text, because
-    /// it may hold a password.
+    /// Parses `[http://][user[:password]@]host[:port]`, also with `https`. The error does not repeat the
+    /// text, because it may hold a password.
     fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -96,7 +97,7 @@ impl Proxy {
         }
     }
 
-    /// Whether the port, if there is one, is valid: ureq replaces an invalid one with the default.
+    /// Whether the port is valid, if there is one. ureq replaces an invalid port with the default.
     fn has_port(&self) -> bool {
         let authority = self.0.uri().authority().map_or("", |authority| authority.as_str());
         let host_and_port = authority.rsplit('@').next().unwrap_or_default();
@@ -108,7 +109,7 @@ impl Proxy {
     }
 }
 
-/// Without user and password.
+/// Prints the proxy without user and password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls() { "https" } else { "http" };

@@ -1,4 +1,5 @@
-//! The tables of iptables in its form before nf_tables: one block of bytes each, read and replaced as a whole by socket options.
+//! Legacy iptables tables. Each is one block of bytes that is read and replaced as a whole with
+//! socket options.
 
 mod table;
 
@@ -21,7 +22,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use crate::barrier::{Barrier, Firewall};
 use table::{BEFORE_ENTRIES, COUNTER, INFO, TABLE_NAME, Table, padded, put, word};
 
-/// Socket options: what they write, what they read.
+/// Socket options that write, and socket options that read.
 const SET_REPLACE: i32 = 64;
 const SET_ADD_COUNTERS: i32 = 65;
 const GET_INFO: i32 = 64;
@@ -35,10 +36,11 @@ impl Tables {
         socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).map(Self)
     }
 
-    /// Reads into `buffer`, which says what is wanted. The kernel looks at its length.
+    /// Reads an option into `buffer`, which also contains the request. The kernel checks its
+    /// length.
     fn get(&self, option: i32, buffer: &mut [u8]) -> Result<(), Errno> {
         let mut length = buffer.len() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` bytes, which is how long the buffer is.
+        // SAFETY: the kernel writes at most `length` bytes, the length of the buffer.
         let result = unsafe {
             libc::getsockopt(
                 self.0.as_raw_fd(),
@@ -52,7 +54,8 @@ impl Tables {
     }
 
     fn set(&self, option: i32, bytes: &[u8]) -> Result<(), Errno> {
-        // SAFETY: the kernel reads that many bytes. What they point to, the counters, the caller keeps.
+        // SAFETY: the kernel reads that many bytes. The caller keeps the counters that they point
+        // to.
         let result = unsafe {
             let length = bytes.len() as libc::socklen_t;
             libc::setsockopt(self.0.as_raw_fd(), libc::IPPROTO_IP, option, bytes.as_ptr().cast(), length)
@@ -60,7 +63,7 @@ impl Tables {
         Errno::result(result).map(drop)
     }
 
-    /// EAGAIN when somebody replaced the table meanwhile.
+    /// Reads a table. EAGAIN if another program replaced it in the meantime.
     fn read(&self, name: &str) -> Result<Table, Errno> {
         let mut info = padded(name, INFO);
         self.get(GET_INFO, &mut info)?;
@@ -71,17 +74,17 @@ impl Tables {
         Table::read(name, &info, &entries[BEFORE_ENTRIES..]).ok_or(Errno::EBADMSG)
     }
 
-    /// EAGAIN when somebody replaced the table meanwhile.
+    /// Replaces a table. EAGAIN if another program replaced it in the meantime.
     fn replace(&self, table: &Table, by: &Table) -> Result<(), Errno> {
         let mut counters = vec![0; table.len() * COUNTER];
         self.set(SET_REPLACE, &by.replacement(&mut counters))?;
-        // Without its counts the table is as good.
+        // The table works without its old counters too.
         let _ = self.set(SET_ADD_COUNTERS, &by.counts(table, &counters));
         Ok(())
     }
 }
 
-/// The tables that this network namespace has: looking at another would make it.
+/// The tables that this network namespace has. Reading another one would create it.
 fn names() -> Result<Vec<String>, io::Error> {
     match fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -95,7 +98,8 @@ fn error(verb: &'static str, what: &str, refusal: impl Into<Refusal>) -> Error {
     Error::new(verb, format!("{what} of iptables-legacy"), refusal)
 }
 
-/// How often, and after which time, something is tried again that another program is busy with: five seconds.
+/// The number of tries, and the time between them, if another program is busy with the tables: five
+/// seconds in all.
 const ATTEMPTS: usize = 250;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -109,7 +113,8 @@ fn again<T>(attempt: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
     attempt()
 }
 
-/// The lock of iptables. The kernel compares only the number of entries, so two writers could overwrite each other.
+/// Takes the lock of iptables. The kernel compares only the number of entries, so two writers could
+/// overwrite each other.
 fn lock() -> Result<Option<OwnedFd>, Errno> {
     let path = Path::new("/run/xtables.lock");
     let file = match open(
@@ -117,7 +122,7 @@ fn lock() -> Result<Option<OwnedFd>, Errno> {
         OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
         Mode::from(0o600),
     ) {
-        // Where iptables cannot lock it either, nobody does.
+        // If the lock file cannot be made, iptables cannot lock either.
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS) => {
             return Ok(None);
         }
@@ -130,7 +135,8 @@ fn lock() -> Result<Option<OwnedFd>, Errno> {
     Ok(Some(file))
 }
 
-/// The tables that drop packets of the bridge; with `anyway` those as well that have no rules for it.
+/// The tables that drop packets of the bridge. For the firewall `anyway`, also those without rules
+/// for it.
 pub(crate) fn barriers(bridge: &str, anyway: Firewall) -> Result<Vec<Barrier>, Error> {
     let mut barriers = Vec::new();
     for name in names().map_err(|source| error("list", "the tables", errno_of(&source)))? {
@@ -141,12 +147,12 @@ pub(crate) fn barriers(bridge: &str, anyway: Firewall) -> Result<Vec<Barrier>, E
     Ok(barriers)
 }
 
-/// Whether this network namespace has such a table.
+/// Whether this network namespace has a legacy table.
 pub(crate) fn are_there() -> Result<bool, Error> {
     Ok(!names().map_err(|source| error("list", "the tables", errno_of(&source)))?.is_empty())
 }
 
-/// Replaces each table that `change` says something else for.
+/// Replaces each table for which `change` returns a new one.
 fn change_all(verb: &'static str, change: impl Fn(&Table) -> Option<Table>) -> Result<(), Error> {
     for name in names().map_err(|source| error("list", "the tables", errno_of(&source)))? {
         let attempt = || {
@@ -163,12 +169,12 @@ fn change_all(verb: &'static str, change: impl Fn(&Table) -> Option<Table>) -> R
     Ok(())
 }
 
-/// Lets the bridge through.
+/// Adds the rules for the bridge.
 pub(crate) fn let_through(bridge: &str, firewall: Firewall) -> Result<(), Error> {
     change_all("add", |table| table.letting_through(bridge, &table.barrier(bridge, firewall)?))
 }
 
-/// Removes all rules of ours for the bridge.
+/// Removes all our rules for the bridge.
 pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
     change_all("remove", |table| table.without(bridge))
 }

@@ -1,7 +1,8 @@
-//! How a table lies in memory (linux/netfilter_ipv4/ip_tables.h, x_tables.h).
+//! The memory layout of a legacy table (linux/netfilter_ipv4/ip_tables.h, x_tables.h).
 //!
-//! A table is a list of entries, one behind the other. Jumps name the offset of the entry that they go to, and a hook the offset
-//! of its first and of its last one, which is its policy. A new entry moves all entries behind it.
+//! A table is a list of consecutive entries. A jump contains the offset of its target entry. A hook
+//! contains the offsets of its first entry and of its last one, which is its policy. A new entry
+//! moves all entries after it.
 
 use crate::{
     barrier::{Barrier, Firewall},
@@ -15,11 +16,11 @@ const HOOKS: usize = 5;
 pub(super) const TABLE_NAME: usize = 32;
 /// struct ipt_getinfo.
 pub(super) const INFO: usize = TABLE_NAME + 4 + 2 * 4 * HOOKS + 8;
-/// What comes before the entries in struct ipt_get_entries and ipt_replace, and before the counters in xt_counters_info:
-/// aligned as the counters in an entry are.
+/// The length of what precedes the entries in struct ipt_get_entries and ipt_replace, and the
+/// counters in xt_counters_info. It is aligned like the counters in an entry.
 pub(super) const BEFORE_ENTRIES: usize = TABLE_NAME + 8;
 const BEFORE_REPLACEMENT: usize = TABLE_NAME + 12 + 2 * 4 * HOOKS + 4 + 8;
-/// struct ipt_entry: the address part, and where in it things are.
+/// The length of struct ipt_entry, of its address part, and the offsets of its fields.
 const ENTRY: usize = 112;
 const IN_NAME: usize = 16;
 const OUT_NAME: usize = 32;
@@ -30,7 +31,8 @@ const FLAGS: usize = 82;
 const INVERTED: usize = 83;
 const TARGET_AT: usize = 88;
 const NEXT_AT: usize = 90;
-/// struct xt_entry_match and xt_entry_target: a size of two bytes, a name, a revision; then their own data.
+/// The header of struct xt_entry_match and xt_entry_target: a two-byte size, a name, and a
+/// revision. The data follows.
 const PART: usize = 32;
 const PART_NAME: std::ops::Range<usize> = 2..31;
 /// struct xt_standard_target, and struct xt_comment_info.
@@ -38,7 +40,7 @@ const STANDARD: usize = PART + 8;
 const COMMENT: usize = 256;
 /// struct xt_counters.
 pub(super) const COUNTER: usize = 16;
-/// The longest name of an interface, with a zero byte.
+/// The longest interface name, including a zero byte.
 const INTERFACE: usize = 16;
 
 const FLAG_FRAGMENT: u8 = 1;
@@ -46,7 +48,7 @@ const FLAG_GOTO: u8 = 2;
 const INVERTED_IN: u8 = 1;
 const INVERTED_OUT: u8 = 2;
 
-/// Verdicts of the standard target: -NF_DROP - 1 and so on; a jump is an offset.
+/// Verdicts of the standard target: -NF_DROP - 1 and so on. A jump is an offset.
 const DROP: i32 = -1;
 const ACCEPT: i32 = -2;
 const RETURN: i32 = -5;
@@ -75,16 +77,16 @@ pub(super) fn padded(name: &str, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A rule as the table holds it, or the head of a chain.
+/// An entry: a rule, or the head of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
-    /// Where it was when the table was read; none for a new one.
+    /// The offset when the table was read. None for a new entry.
     offset: Option<u32>,
     bytes: Vec<u8>,
 }
 
 impl Entry {
-    /// The first of a list, and what comes after it.
+    /// Splits off the first entry. Returns it and the rest.
     fn first(bytes: &[u8], offset: u32) -> Option<(Self, &[u8])> {
         let length = half(bytes, NEXT_AT)?;
         let target = half(bytes, TARGET_AT)?;
@@ -95,14 +97,14 @@ impl Entry {
         Some((entry, &bytes[length..]))
     }
 
-    /// Lets through what comes from the bridge, or goes `out` to it.
+    /// A rule that accepts packets from the bridge, or with `out`, to the bridge.
     fn letting_through(bridge: &str, out: bool) -> Self {
         let target = ENTRY + PART + COMMENT;
         let mut bytes = vec![0; target + STANDARD];
         let (name, mask) = if out { (OUT_NAME, OUT_MASK) } else { (IN_NAME, IN_MASK) };
         let bridge_name = &bridge.as_bytes()[..bridge.len().min(INTERFACE - 1)];
         bytes[name..name + bridge_name.len()].copy_from_slice(bridge_name);
-        // With the zero byte: the whole name.
+        // The mask includes the zero byte, so the whole name is compared.
         bytes[mask..=mask + bridge_name.len()].fill(0xff);
         bytes[TARGET_AT..TARGET_AT + 2].copy_from_slice(&(target as u16).to_ne_bytes());
         bytes[NEXT_AT..NEXT_AT + 2].copy_from_slice(&((target + STANDARD) as u16).to_ne_bytes());
@@ -131,7 +133,7 @@ impl Entry {
         is_standard.then(|| word(&self.bytes, self.target() + PART).map(u32::cast_signed)).flatten()
     }
 
-    /// The name of the chain that begins after it.
+    /// The name of the chain that starts after this entry.
     fn head(&self) -> Option<String> {
         let begin = self.target() + PART;
         (self.target_name() == "ERROR").then(|| self.bytes.get(begin..).map(text).unwrap_or_default())
@@ -145,7 +147,7 @@ impl Entry {
         Some(self.offset? + self.bytes.len() as u32)
     }
 
-    /// Whether its verdict says to go on with the next one.
+    /// Whether the verdict is to continue with the next entry.
     fn falls_through(&self) -> bool {
         let next = |verdict: i32| verdict >= 0 && Some(verdict.cast_unsigned()) == self.end();
         self.byte(FLAGS) & FLAG_GOTO == 0 && self.standard().is_some_and(next)
@@ -165,7 +167,8 @@ impl Entry {
         Some(Condition::Interface { out, name: whole, prefix: end.is_none() && counts < INTERFACE, not })
     }
 
-    /// As a rule with this number; the chains by the offset at which they begin.
+    /// Converts the entry to a rule with this number. `chains` has the chains' names, by the offset
+    /// of their first entry.
     fn rule(&self, id: u64, chains: &[(u32, String)]) -> Rule {
         let mut conditions: Vec<_> =
             [false, true].into_iter().filter_map(|out| self.interface(out)).collect();
@@ -212,14 +215,14 @@ impl Entry {
 pub(super) struct Table {
     name: String,
     hooks: u32,
-    /// Where each hook begins, and where its policy is.
+    /// The offsets of each hook's first entry, and of its policy.
     begins: [u32; HOOKS],
     ends: [u32; HOOKS],
     entries: Vec<Entry>,
 }
 
 impl Table {
-    /// From what the kernel wrote for GET_INFO, and the entries.
+    /// Parses the kernel's answer to GET_INFO, and the entries.
     pub(super) fn read(name: &str, info: &[u8], mut bytes: &[u8]) -> Option<Self> {
         let hooks = word(info, TABLE_NAME)?;
         let (mut begins, mut ends) = ([0; HOOKS], [0; HOOKS]);
@@ -241,7 +244,7 @@ impl Table {
         self.entries.iter().position(|entry| entry.offset == Some(offset))
     }
 
-    /// The places of the rules of FORWARD; its policy comes after them.
+    /// The indexes of the rules of FORWARD. Its policy follows them.
     fn forward(&self) -> Option<std::ops::Range<usize>> {
         if self.hooks & 1 << FORWARD == 0 {
             return None;
@@ -250,7 +253,7 @@ impl Table {
         (range.start <= range.end).then_some(range)
     }
 
-    /// FORWARD, and the chains that users made.
+    /// FORWARD, and the user-defined chains.
     fn chains(&self) -> Option<(Chain, Vec<Chain>)> {
         let names: Vec<(u32, String)> =
             self.entries.iter().filter_map(|entry| Some((entry.end()?, entry.head()?))).collect();
@@ -281,7 +284,7 @@ impl Table {
         Some(Barrier::Legacy { table: self.name.clone(), before, from, to })
     }
 
-    /// The same, with rules for the bridge.
+    /// The table with rules for the bridge added.
     pub(super) fn letting_through(&self, bridge: &str, barrier: &Barrier) -> Option<Self> {
         let Barrier::Legacy { before, from, to, .. } = barrier else { return None };
         let forward = self.forward()?;
@@ -296,7 +299,7 @@ impl Table {
         self.laid_out(entries, at == forward.start)
     }
 
-    /// The same, without our rules for the bridge; none if there are none.
+    /// The table without our rules for the bridge. None if there are none.
     pub(super) fn without(&self, bridge: &str) -> Option<Self> {
         let forward = self.forward()?;
         let ours = |at: usize| forward.contains(&at) && self.entries[at].rule(0, &[]).is_ours(bridge);
@@ -307,7 +310,8 @@ impl Table {
         self.laid_out(kept.into_iter().map(|at| self.entries[at].clone()).collect(), false)
     }
 
-    /// The table with these entries, and every offset as it becomes by that. `at_begin` says that FORWARD begins with new ones.
+    /// A table with these entries and all offsets adjusted. `at_begin` says that FORWARD begins
+    /// with new entries.
     fn laid_out(&self, mut entries: Vec<Entry>, at_begin: bool) -> Option<Self> {
         let mut moved = Vec::new();
         let mut offset = 0;
@@ -315,7 +319,7 @@ impl Table {
             moved.push((entry.offset, offset));
             offset += entry.bytes.len() as u32;
         }
-        // One that is gone is where the next one is that stays.
+        // The offset of a removed entry becomes that of the next one that stays.
         let to = |old: u32| {
             let stays = |(was, _): &&(Option<u32>, u32)| was.is_some_and(|was| was >= old);
             moved.iter().find(stays).map(|(_, is)| *is)
@@ -342,12 +346,13 @@ impl Table {
         Some(Self { entries, begins, ends, ..self.clone() })
     }
 
-    /// How many entries it has.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// struct ipt_replace; the kernel writes the counters of the `replaced` entries into `counters`.
+    /// Builds struct ipt_replace. The kernel writes the counters of the `replaced` entries into
+    /// `counters`.
     pub(super) fn replacement(&self, counters: &mut [u8]) -> Vec<u8> {
         let size: usize = self.entries.iter().map(|entry| entry.bytes.len()).sum();
         let mut bytes = padded(&self.name, TABLE_NAME);
@@ -361,7 +366,7 @@ impl Table {
         bytes
     }
 
-    /// struct xt_counters_info: gives the entries that stayed the counts that they had.
+    /// Builds struct xt_counters_info, which restores the counters of the entries that stayed.
     pub(super) fn counts(&self, replaced: &Self, counters: &[u8]) -> Vec<u8> {
         let mut bytes = padded(&self.name, TABLE_NAME);
         bytes.extend((self.entries.len() as u32).to_ne_bytes());
@@ -376,129 +381,4 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An entry for all packets, with this verdict.
-    fn entry(verdict: i32) -> Vec<u8> {
-        let mut bytes = Entry::letting_through("", false).bytes;
-        bytes.drain(ENTRY..ENTRY + PART + COMMENT);
-        bytes[IN_NAME..PROTOCOL].fill(0);
-        bytes[TARGET_AT..TARGET_AT + 2].copy_from_slice(&(ENTRY as u16).to_ne_bytes());
-        bytes[NEXT_AT..NEXT_AT + 2].copy_from_slice(&((ENTRY + STANDARD) as u16).to_ne_bytes());
-        put(&mut bytes, ENTRY + PART, verdict.cast_unsigned());
-        bytes
-    }
-
-    const SIZE: i32 = (ENTRY + STANDARD) as i32;
-
-    fn head(name: &str) -> Vec<u8> {
-        let mut bytes = entry(0);
-        bytes[ENTRY + 2..ENTRY + 7].copy_from_slice(b"ERROR");
-        bytes.truncate(ENTRY + PART);
-        bytes.extend(padded(name, 32));
-        let length = bytes.len() as u16;
-        bytes[ENTRY..ENTRY + 2].copy_from_slice(&(length - ENTRY as u16).to_ne_bytes());
-        bytes[NEXT_AT..NEXT_AT + 2].copy_from_slice(&length.to_ne_bytes());
-        bytes
-    }
-
-    /// INPUT, FORWARD, OUTPUT with their policies; FORWARD has a rule that goes on, and one that jumps to the chain `more`.
-    fn table() -> Table {
-        let begin_of_more = 6 * SIZE + head("more").len() as i32;
-        let bytes = [
-            entry(ACCEPT),
-            entry(2 * SIZE),
-            entry(begin_of_more),
-            entry(DROP),
-            entry(begin_of_more),
-            entry(ACCEPT),
-            head("more"),
-            entry(RETURN),
-            head("ERROR"),
-        ]
-        .concat();
-        let mut info = padded("filter", INFO);
-        put(&mut info, TABLE_NAME, 0b1110);
-        for (hook, (begin, end)) in [(1, (0, 0)), (2, (1, 3)), (3, (4, 5))] {
-            put(&mut info, TABLE_NAME + 4 + 4 * hook, (begin * SIZE).cast_unsigned());
-            put(&mut info, TABLE_NAME + 4 + 4 * (HOOKS + hook), (end * SIZE).cast_unsigned());
-        }
-        Table::read("filter", &info, &bytes).unwrap()
-    }
-
-    /// As the kernel would give it back.
-    fn read_again(table: &Table) -> Table {
-        let mut info = padded("filter", INFO);
-        put(&mut info, TABLE_NAME, table.hooks);
-        for hook in 0..HOOKS {
-            put(&mut info, TABLE_NAME + 4 + 4 * hook, table.begins[hook]);
-            put(&mut info, TABLE_NAME + 4 + 4 * (HOOKS + hook), table.ends[hook]);
-        }
-        let bytes: Vec<u8> = table.entries.iter().flat_map(|entry| entry.bytes.clone()).collect();
-        Table::read("filter", &info, &bytes).unwrap()
-    }
-
-    #[test]
-    fn a_table_is_read() {
-        let (forward, chains) = table().chains().unwrap();
-        assert_eq!(forward.forward, Some(Policy::Drop));
-        let verdicts: Vec<_> = forward.rules.iter().map(|rule| rule.verdict.clone()).collect();
-        assert_eq!(verdicts, [Verdict::Continue, Verdict::Jump("more".into())]);
-        let more = chains.iter().find(|chain| chain.name == "more").unwrap();
-        assert_eq!(more.rules.iter().map(|rule| rule.verdict.clone()).collect::<Vec<_>>(), [Verdict::Return]);
-        assert_eq!(
-            table().barrier("br0", Firewall::Auto).unwrap().to_string(),
-            "chain FORWARD of table filter of iptables-legacy"
-        );
-    }
-
-    #[test]
-    fn rules_are_added_and_removed_at_any_place_and_all_that_points_behind_them_moves() {
-        let before = table();
-        for place in [None, Some(1), Some(2)] {
-            let barrier = Barrier::Legacy { table: "filter".into(), before: place, from: true, to: true };
-            let with = read_again(&before.letting_through("br0", &barrier).unwrap());
-            let (forward, chains) = with.chains().unwrap();
-            let at = place.map_or(2, |number| number as usize - 1);
-            let is_ours: Vec<_> = forward.rules.iter().map(|rule| rule.is_ours("br0")).collect();
-            assert_eq!(is_ours.iter().filter(|ours| **ours).count(), 2, "{place:?}");
-            assert!(is_ours[at] && is_ours[at + 1], "{place:?}: {is_ours:?}");
-            let others: Vec<_> =
-                forward.rules.iter().filter(|rule| !rule.is_ours("br0")).map(|rule| &rule.verdict).collect();
-            assert_eq!(others, [&Verdict::Continue, &Verdict::Jump("more".into())], "{place:?}");
-            assert_eq!(chains.iter().find(|chain| chain.name == "more").unwrap().rules.len(), 1);
-            assert_eq!(with.entries[with.at(with.ends[FORWARD]).unwrap()].standard(), Some(DROP));
-            let begin_of_output = with.at(with.begins[3]).unwrap();
-            assert_eq!(
-                with.entries[begin_of_output].verdict(&[]),
-                Verdict::Continue,
-                "no chain is known here"
-            );
-            let without = read_again(&with.without("br0").unwrap());
-            assert_eq!(without, before, "{place:?}");
-            assert_eq!(without.without("br0"), None);
-        }
-    }
-
-    #[test]
-    fn counts_go_with_their_rules() {
-        let before = table();
-        let barrier = Barrier::Legacy { table: "filter".into(), before: Some(1), from: true, to: false };
-        let with = before.letting_through("br0", &barrier).unwrap();
-        let counters: Vec<u8> =
-            (0..before.entries.len() as u8).flat_map(|number| [number; COUNTER]).collect();
-        let counts = with.counts(&before, &counters);
-        let firsts: Vec<u8> = counts[BEFORE_ENTRIES..].chunks(COUNTER).map(|count| count[0]).collect();
-        assert_eq!(firsts, [0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    }
-
-    #[test]
-    fn bytes_that_mean_nothing_are_no_table() {
-        let info = padded("filter", INFO);
-        assert_eq!(Table::read("filter", &info, &[7; 300]), None);
-        assert_eq!(Table::read("filter", &info, &[0; 5]), None);
-        assert_eq!(Table::read("filter", &[], &[]), None);
-        assert_eq!(Table::read("filter", &info, &[]).unwrap().chains(), None, "no hook");
-    }
-}
+mod tests;

@@ -2,33 +2,17 @@
 
 #![allow(dead_code)] // Each test uses a part of it.
 
-use std::process::Command;
-
 use nat::{Mapping, Mode, NatOperation as Nat, User};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 use operation::Scope;
+pub(crate) use testkit::sh;
 
 pub(crate) fn scope() -> Scope {
     Scope { root: "/run/root".into(), run_dir: "/run/stave".into() }
 }
 
 pub(crate) fn sandbox(work: impl FnOnce() + Send) {
-    std::thread::scope(|threads| {
-        let started = threads.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
-            work();
-        });
-        if let Err(panic) = started.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
-}
-
-pub(crate) fn sh(script: &str) -> String {
-    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {error}");
-    String::from_utf8(output.stdout).unwrap()
+    testkit::apart(CloneFlags::CLONE_NEWNET, work);
 }
 
 pub(crate) fn bridge(name: &str, subnet: &str) -> Nat {
@@ -96,4 +80,12 @@ pub(crate) fn example() -> Vec<Nat> {
             ],
         ),
     ]
+}
+
+/// A bridge without masquerade, as the container `holder` uses it.
+pub(crate) fn routed(holder: &str) -> Nat {
+    let mut bridge = used("r0", "10.5.0.0/24", holder, "/run/stave");
+    let Nat::Bridge { mode, .. } = &mut bridge else { panic!() };
+    *mode = Mode { routed: true, ..Mode::default() };
+    bridge
 }

@@ -1,4 +1,4 @@
-//! Addresses of links, and the routes to their neighbours, which come with them.
+//! Addresses of links, and the routes to their subnets that the kernel adds with them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -26,15 +26,16 @@ pub(super) fn add_address(
     let wanted = Address { link: link.index, address, protocol };
     let message = RouteNetlinkMessage::NewAddress(wanted.message());
     match connection.change("add address", what, &message, CREATE) {
-        // Ours already: a bridge's address is there for all its containers. On a link of ours an earlier version, or kernel,
-        // noted nothing.
+        // The address is ours already: a bridge's address is shared by all its containers. An
+        // earlier version, or an old kernel, set no protocol on it.
         Err(error)
             if error.errno() == Errno::EEXIST
                 && all_of(connection, address, link.index)?
                     .iter()
                     .any(|found| found.address == address && (on_own || found.protocol == protocol)) =>
         {
-            // The route to its neighbours came with it, and may be gone.
+            // The kernel added the route to the subnet with the address, but the route may have
+            // been removed since.
             match connection.namespace.is_none() && link.up && !has_way(connection, address, link.index)? {
                 true => add_way(connection, link, address),
                 false => Ok(()),
@@ -44,7 +45,7 @@ pub(super) fn add_address(
     }
 }
 
-/// The addresses of a link, of this one's version of IP.
+/// The addresses of a link with the same IP version as `address`.
 pub(super) fn all_of(connection: &Connection, address: IpNet, link: u32) -> Result<Vec<Address>, Error> {
     match address {
         IpNet::V4(_) => connection.addresses(Some(link)),
@@ -52,9 +53,21 @@ pub(super) fn all_of(connection: &Connection, address: IpNet, link: u32) -> Resu
     }
 }
 
-/// Whether packets to the neighbours of an address go by its link. One look up answers that where nobody else has a say in it,
-/// whatever number of routes there are.
-pub(super) fn has_way(connection: &Connection, address: IpNet, link: u32) -> Result<bool, Error> {
+/// What is missing of an address on a link: the address, or, in this namespace, the route to its
+/// subnet.
+pub(super) fn lacks(connection: &Connection, link: &Link, address: IpNet) -> Result<Option<String>, Error> {
+    let name = &link.name;
+    if !all_of(connection, address, link.index)?.iter().any(|found| found.address == address) {
+        return Ok(Some(format!("address {address} of link {name:?}")));
+    }
+    let is_here = connection.namespace.is_none() && link.up;
+    let has_no_way = is_here && !has_way(connection, address, link.index)?;
+    Ok(has_no_way.then(|| format!("route {} of link {name:?}", address.trunc())))
+}
+
+/// Whether packets to the subnet of an address leave by its link. One route lookup answers this if
+/// no policy routing interferes, whatever the number of routes.
+fn has_way(connection: &Connection, address: IpNet, link: u32) -> Result<bool, Error> {
     let IpNet::V4(net) = address else {
         let routes = connection.routes6(Some(link))?;
         return Ok(routes.iter().any(|route| route.destination == address.trunc()));
@@ -67,7 +80,8 @@ pub(super) fn has_way(connection: &Connection, address: IpNet, link: u32) -> Res
     Ok(connection.routes(Some(link))?.iter().any(|route| route.destination == address.trunc()))
 }
 
-/// Makes the route that the kernel makes with an address, as the kernel does: it goes with the address.
+/// Adds the route to the address's subnet exactly as the kernel would, so it is removed with the
+/// address.
 fn add_way(connection: &Connection, link: &Link, address: IpNet) -> Result<(), Error> {
     let route = match address {
         IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
@@ -81,7 +95,7 @@ fn add_way(connection: &Connection, link: &Link, address: IpNet) -> Result<(), E
             .destination_prefix(net.network(), net.prefix_len())
             .output_interface(link.index)
             .protocol(RouteProtocol::Kernel)
-            // As the kernel gives its own (IP6_RT_PRIO_ADDRCONF).
+            // The metric of the kernel's own routes to a subnet (IP6_RT_PRIO_ADDRCONF).
             .priority(256)
             .build(),
     };

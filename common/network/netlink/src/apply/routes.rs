@@ -1,4 +1,4 @@
-//! Routes: those that a container is given, and that to ::1 on a bridge.
+//! Routes: those that a container gets, and the route to ::1 on a bridge.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,10 +6,14 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::{
     RouteMessageBuilder,
-    packet_route::route::{RouteMessage, RouteType},
+    packet_route::{
+        RouteNetlinkMessage,
+        route::{RouteMessage, RouteType},
+    },
 };
 
-use crate::{Connection, Error, PROTOCOL, Route};
+use super::CREATE;
+use crate::{Connection, Error, Link, PROTOCOL, Route};
 
 pub(super) fn route(
     destination: &IpNet,
@@ -28,10 +32,36 @@ pub(super) fn route(
     })
 }
 
-/// The metric of the route to ::1 on a bridge. That on `lo` comes first, with 0.
+/// Adds a route to a destination through a gateway.
+pub(super) fn add_route(
+    connection: &Connection,
+    link: u32,
+    (destination, gateway): (&IpNet, &IpAddr),
+    metric: Option<u32>,
+    protocol: Option<u8>,
+) -> Result<(), Error> {
+    let what = format!("{destination} by {gateway}");
+    let mut route = route(destination, gateway, link, metric)
+        .map_err(|source| connection.error("add route", &what, source))?;
+    if let Some(by) = protocol {
+        route.header.protocol = by.into();
+    }
+    connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE)
+}
+
+/// Makes sure of the route to ::1 on a link.
+pub(super) fn add_loopback(connection: &Connection, link: &Link) -> Result<(), Error> {
+    let message = RouteNetlinkMessage::NewRoute(to_loopback(link.index));
+    match connection.change("add route", format!("::1 on link {:?}", link.name), &message, CREATE) {
+        Err(error) if error.errno() == Errno::EEXIST => Ok(()),
+        made => made,
+    }
+}
+
+/// The metric of the route to ::1 on a bridge. The route on `lo` has metric 0 and is preferred.
 pub(crate) const LOOPBACK_METRIC: u32 = 2048;
 
-/// The route to ::1 on a link, beside that on `lo`.
+/// The route to ::1 on a link, in addition to the one on `lo`.
 pub(super) fn to_loopback(link: u32) -> RouteMessage {
     const TABLE_LOCAL: u8 = 255;
     let mut route = RouteMessageBuilder::<Ipv6Addr>::new()

@@ -1,29 +1,30 @@
-//! What the kernel sets along with forwarding, on every link.
+//! The variables that the kernel changes on every link when forwarding is switched on.
 
 use std::fs;
 
 use super::{Conf, SET, Sysctl, Variable, failed, read, unset};
 use crate::{Connection, Error};
 
-/// What begins a line about a link that takes router advertisements.
+/// The first word of a line about a link that accepts router advertisements.
 pub(super) const ADVERTISED: &str = "accept_ra";
 
-/// What begins a line about a link that forwards by itself.
+/// The first word of a line about a link that had forwarding on already.
 pub(super) const FORWARDING: &str = "forwarding";
 
-/// What begins a line about a host that takes no redirects.
+/// The first word of a line about a link that accepts redirects.
 pub(super) const REDIRECTS: &str = "accept_redirects";
 
-/// What begins the line of an undo that is under way.
+/// The line that says an undo has begun.
 pub(super) const UNDONE: &str = "undone";
 
-/// What the kernel writes over when forwarding is switched on or off for all (ip-sysctl.rst, ip_forward, conf/all/forwarding,
-/// accept_redirects): the variable, its value while packets are forwarded, and when they no longer are. Where it had the first value
-/// before as well, that is put back.
+/// The variables that the kernel overwrites when forwarding is switched on or off for all links
+/// (ip-sysctl.rst, ip_forward, conf/all/forwarding, accept_redirects): the name, the value while
+/// forwarding is on, and the value when it is off. A link that had the first value before gets it
+/// back.
 pub(super) const WRITTEN_OVER: [(&str, &str, &str); 2] = [(FORWARDING, SET, "0"), (REDIRECTS, "0", SET)];
 
 impl Sysctl {
-    /// The links here that have this value of a variable which is written over when packets are forwarded.
+    /// The links here on which this overwritten variable has this value.
     pub(super) fn links_with(&self, variable: &'static str, value: &str) -> Result<Vec<String>, Error> {
         let links = || -> Result<_, Error> {
             let links = Connection::open(None)?.all()?.into_iter().filter(|link| !link.is_marked());
@@ -31,7 +32,8 @@ impl Sysctl {
         };
         let names: Vec<String> = match (&self.variable, variable) {
             (Variable::Ipv6Forward { .. }, ADVERTISED) => links()?.collect(),
-            // `default` is for the links to come. What they take of routers is not changed.
+            // `default` is for future links. Whether they accept router advertisements is not
+            // changed.
             (Variable::Ipv6Forward { .. } | Variable::IpForward { .. }, FORWARDING) => {
                 links()?.chain(["default".to_owned()]).collect()
             }
@@ -47,21 +49,22 @@ impl Sysctl {
         Ok(found)
     }
 
-    /// Whether this link's variable has the value.
+    /// Whether this variable of the link has the value.
     fn has(&self, link: &str, variable: &'static str, value: &str) -> Result<bool, Error> {
         let conf = Conf::beside(&self.variable, link, variable);
         let found = if conf.is_plain() { read(&conf.path()) } else { Ok(None) };
         Ok(found.map_err(failed("read", &conf.name()))?.as_deref() == Some(value))
     }
 
-    /// Lets the links that take router advertisements go on to do so while packets are forwarded; or as before (`back`). A host
-    /// that forwards takes none, and would lose its own default route, unless that is asked for with 2 (ip-sysctl.rst, accept_ra).
+    /// Lets the links that accept router advertisements keep doing so while forwarding is on. With
+    /// `back`, restores their old value. A host that forwards ignores advertisements, and would
+    /// lose its own default route, unless accept_ra is 2 (ip-sysctl.rst, accept_ra).
     pub(super) fn keep_advertisements(&self, back: bool) -> Result<(), operation::Error> {
         let (before, after) = if back { ("2", SET) } else { (SET, "2") };
         self.set_links(&self.read_kept()?, ADVERTISED, before, after)
     }
 
-    /// Where a link that was noted (`kept`) with this variable has the value `before`, it gets `after`.
+    /// Changes the variable from `before` to `after` on each link that `kept` lists with it.
     pub(super) fn set_links(
         &self,
         kept: &str,
@@ -78,7 +81,8 @@ impl Sysctl {
         Ok(())
     }
 
-    /// What was noted, before the value is put back, without what somebody changed meanwhile: that is no longer ours to put back.
+    /// The recorded lines, read before the value is put back, without what somebody changed in the
+    /// meantime. Such a change is not ours to revert.
     pub(super) fn to_put_back(&self) -> Result<String, Error> {
         let mut text = String::new();
         for line in self.read_kept()?.lines().filter(|line| *line != UNDONE) {

@@ -1,4 +1,4 @@
-//! Who may rely on packets being forwarded when the last of our networks goes.
+//! Who still needs forwarding when the last of our networks is removed.
 
 use std::{collections::BTreeSet, fs, io};
 
@@ -12,7 +12,7 @@ use crate::{
     netfilter::{self, INET, IPV4, Kind, Netfilter, OWN_TABLE, handle, is_forward},
 };
 
-/// Whether a network of ours is claimed by a container: any, or any on another bridge than this one.
+/// Whether a container claims a network of ours: any network, or one on a bridge other than `but`.
 pub(super) fn is_claimed(scope: &Scope, but: Option<&str>) -> Result<bool, Error> {
     let directory = scope.run_dir.join("shared");
     let fail = |source| failed("list", &directory.to_string_lossy())(source);
@@ -24,7 +24,7 @@ pub(super) fn is_claimed(scope: &Scope, but: Option<&str>) -> Result<bool, Error
         let entry = entry.map_err(fail)?;
         let name = entry.file_name();
         let Some(bridge) = name.to_str().and_then(|name| name.strip_prefix("bridge-")) else { continue };
-        // Nobody is called "": every entry is another's.
+        // No container has the name "", so every entry belongs to another one.
         if Some(bridge) != but && operation::holds_another(&entry.path(), "").map_err(fail)? {
             return Ok(true);
         }
@@ -41,7 +41,7 @@ pub(super) fn is_claimed_for_ipv6(scope: &Scope) -> Result<bool, Error> {
     operation::holds_another(&claims, "").map_err(|source| failed("list", &claims.to_string_lossy())(source))
 }
 
-/// Links, and rules about packets that are forwarded.
+/// The links, and the rules for forwarded packets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     links: BTreeSet<String>,
@@ -55,7 +55,7 @@ impl Seen {
         Ok(Self { links, rules: forward_rules(v6)? })
     }
 
-    /// A line each.
+    /// Appends one line for each link and rule.
     pub(super) fn write(&self, out: &mut String) {
         let lines = [("link", &self.links), ("rule", &self.rules)];
         for (kind, name) in lines.iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name)))
@@ -64,7 +64,7 @@ impl Seen {
         }
     }
 
-    /// None where nothing was noted, as by an earlier version.
+    /// Parses the recorded lines. None if nothing was recorded, as by an earlier version.
     fn read(text: &str) -> Option<Self> {
         let mut seen = Self::default();
         for line in text.lines().skip(1) {
@@ -78,25 +78,25 @@ impl Seen {
     }
 }
 
-/// By its index too: a link that was removed and made again is another.
+/// The line includes the index, because a link that was removed and made again is a different one.
 fn shown(link: &Link) -> String {
     format!("{} {}", link.index, link.name)
 }
 
-/// Who may need packets to be forwarded besides our own bridge of this name.
+/// Who may need forwarding besides our own bridge.
 pub(super) enum Needed {
-    /// A bridge that was there before. It goes on as it was while ours stood.
+    /// A bridge that existed before. It keeps working as it did.
     Before,
-    /// What appeared since forwarding was switched on, in words.
+    /// Something that appeared after forwarding was switched on, in words.
     Since(String),
 }
 
-/// Whether a bridge of others needs forwarding, or a link or a rule for forwarded packets that was not there when it was
-/// switched on (`kept`).
+/// Whether forwarding is needed by another program's bridge, or by a link or a rule that did not
+/// exist when forwarding was switched on (`kept`).
 pub(super) fn needed_by(bridge: &str, v6: bool, kept: &str) -> Result<Option<Needed>, Error> {
     let connection = Connection::open(None)?;
     let links = connection.all()?;
-    // A bridge of ours that has no IPv6 needs none forwarded.
+    // A bridge of ours without IPv6 needs no IPv6 forwarding.
     let mut without = BTreeSet::new();
     for link in links.iter().filter(|link| v6 && link.is_our_bridge()) {
         let own = connection.addresses6(Some(link.index))?;
@@ -123,12 +123,13 @@ pub(super) fn needed_by(bridge: &str, v6: bool, kept: &str) -> Result<Option<Nee
     Ok(rule.then(|| Needed::Since("a forward rule that appeared since".to_owned())))
 }
 
-/// The rules of others in chains that forwarded packets of a version of IP pass through, by table, chain and handle.
+/// The rules of other programs in the chains that forwarded packets of an IP version pass, by
+/// table, chain and handle.
 fn forward_rules(v6: bool) -> Result<BTreeSet<String>, Error> {
     let failed = |refusal| Error::new("list", "rules for forwarded packets", refusal);
     let mut rules = BTreeSet::new();
     for family in [INET, if v6 { netfilter::IPV6 } else { IPV4 }] {
-        // A kernel without nf_tables has none.
+        // A kernel without nf_tables has no rules.
         let netfilter = match Netfilter::of_this_thread() {
             Err(refusal) if refusal.errno == Errno::EPROTONOSUPPORT => return Ok(rules),
             netfilter => netfilter.map_err(failed)?,

@@ -1,4 +1,4 @@
-//! IPv6 of one link: on or off.
+//! Enables and disables IPv6 on a link.
 
 use std::{
     fs::File,
@@ -30,8 +30,9 @@ pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
     switch_ipv6_off_by(proc, link).map_err(failed)
 }
 
-/// Disables IPv6 on the interface with this name, or on all future ones (`default`), through the proc file system
-/// `proc`: in this thread's network namespace. A kernel without IPv6 has nothing to disable.
+/// Disables IPv6 on an interface, or on all future ones (`default`). The variable is written
+/// through the proc file system `proc`, in this thread's network namespace. Does nothing if the
+/// kernel has no IPv6.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -43,8 +44,9 @@ pub fn switch_ipv6_off_by(proc: impl AsFd, interface: &str) -> Result<(), Errno>
     }
 }
 
-/// Runs `work` in the namespace, or here, with a proc file system that shows its variables, and in a namespace of others is its own:
-/// what was looked up there stays with that mount as long as the namespace lasts.
+/// Runs `work` in the namespace, or here, with a proc file system that shows the variables of that
+/// namespace. For another namespace, a new proc is mounted: entries looked up in a shared mount
+/// would stay cached there as long as the namespace lasts.
 fn with_proc<T: Send>(
     namespace: Option<&Path>,
     work: impl FnOnce(OwnedFd) -> Result<T, Errno> + Send,
@@ -62,6 +64,12 @@ fn with_proc<T: Send>(
     }
 }
 
+/// The variables that are 0 on a link of ours with IPv6. No router decides its addresses. Duplicate
+/// address detection (RFC 4862, 5.4) is off for its link-local address, which is derived from the
+/// hardware address: during the detection, a second or more, the host would not resolve the
+/// neighbours of forwarded packets. `disable_ipv6` is last because it enables IPv6.
+pub(crate) const OFF: [&str; 3] = ["accept_ra", "accept_dad", "disable_ipv6"];
+
 /// Enables IPv6 on a link, without router advertisements.
 pub(crate) fn switch_ipv6_on(namespace: Option<&Path>, link: &str) -> Result<(), Error> {
     let conf = Conf::disable_ipv6(link);
@@ -70,7 +78,7 @@ pub(crate) fn switch_ipv6_on(namespace: Option<&Path>, link: &str) -> Result<(),
         return Err(failed(Errno::EINVAL));
     }
     let set = |proc: OwnedFd| {
-        for variable in ["accept_ra", "disable_ipv6"] {
+        for variable in OFF {
             let path = format!("sys/net/ipv6/conf/{link}/{variable}");
             let file = openat(&proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
             write(file, b"0")?;
@@ -80,7 +88,8 @@ pub(crate) fn switch_ipv6_on(namespace: Option<&Path>, link: &str) -> Result<(),
     with_proc(namespace, set).map_err(failed)
 }
 
-/// Whether IPv6 is off on a link of the namespace, or here. A kernel without IPv6 has it off everywhere.
+/// Whether IPv6 is off on a link of the namespace, or here. Without IPv6 in the kernel it is off
+/// everywhere.
 pub(crate) fn is_ipv6_off(namespace: Option<&Path>, link: &str) -> Result<bool, Error> {
     let conf = Conf::disable_ipv6(link);
     let failed = |source| Error::new("read", conf.name(), source).within(namespace);

@@ -1,4 +1,4 @@
-//! `--check` and `--repair`: compares the document with the machine.
+//! `--check` and `--repair`: compare the document with the machine.
 
 use anyhow::{anyhow, bail};
 use document::{Document, Id, kept, record::Record};
@@ -10,8 +10,8 @@ use crate::{
     session::{self, lock},
 };
 
-/// Compares the operations of every step of this tool with the machine; with `--repair`, applies missing ones again.
-/// Differences are printed on standard error.
+/// Compares the operations of each of this tool's steps with the machine. With `--repair`, applies missing
+/// operations again. Prints differences on standard error.
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
     let scope = common.scope()?;
     let record = match (common.repair, document.id()?) {
@@ -29,8 +29,10 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     let (mut differ, mut repaired) = (0_usize, Vec::new());
     for (at, mut step) in document.steps()?.into_iter().enumerate().filter(|(_, step)| step.tool == tool) {
         let (before, mut changed) = (step.clone(), false);
-        for value in &mut step.operations {
-            let mut operation = F::Operation::deserialize(&*value).map_err(|error| {
+        let mut whole = step.operations.clone();
+        F::complete(record.as_ref().map_or(&*document, |(_, _, recorded)| recorded), &mut whole)?;
+        for (value, whole) in step.operations.iter_mut().zip(&whole) {
+            let mut operation = F::Operation::deserialize(whole).map_err(|error| {
                 anyhow!("step \"{tool}\" of the document lists no operations of this tool: {error}")
             })?;
             let what = match operation.check(&scope)? {
@@ -75,10 +77,10 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     Ok(())
 }
 
-/// The container's record, locked, and its document.
+/// Locks the container's record. Returns it with its document.
 ///
 /// # Errors
-/// As [`recorded`]; when the lock cannot be taken.
+/// The errors of [`recorded`], and of taking the lock.
 fn hold(tool: &str, scope: &Scope, document: &Document, id: &Id) -> anyhow::Result<(Record, Document)> {
     let record = Record::lock(&scope.run_dir, id)?;
     match recorded(tool, scope, document, &record, id) {
@@ -90,11 +92,13 @@ fn hold(tool: &str, scope: &Scope, document: &Document, id: &Id) -> anyhow::Resu
     }
 }
 
-/// The document in the record, which must list every step of the tool in this document: so nothing is made that only a
-/// document asks for. After a restart of the machine, which takes the record away, it is written again from the second one.
+/// The document in the record. The record must list every step that this document has of the tool, so that
+/// nothing is made that only a document asks for. If a restart of the machine removed the record, it is
+/// written again from the second record.
 ///
 /// # Errors
-/// When there is no record, it lists other steps, or the container is being unwound; when the record cannot be read or written.
+/// When there is no record, the record lists other steps, or the container is being unwound; when a record
+/// cannot be read or written.
 fn recorded(
     tool: &str,
     scope: &Scope,

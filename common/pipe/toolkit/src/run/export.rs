@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
-use document::{Document, Id, Member, record};
+use document::{Document, Member, record};
 
 use super::{fail, plan, to_output, usage, written};
 use crate::{
-    Common, Exit, Export, Stage,
+    Exit, Export, Stage,
     arguments::{Asked, Invocation},
-    hint,
     input::{self, FROM_CONTAINER, FROM_TOOL, Input},
     schema, session,
     streams::explained,
@@ -23,7 +21,7 @@ pub fn export<E: Export>() -> ExitCode {
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
             schema::print::<E>(&tool, &common, E::READS, &[E::Member::NAME])
         }
-        // It has no step that could be undone or checked.
+        // An export has no step to undo or check.
         Asked::Aside(common) => match input::read(&tool, &common, FROM_TOOL) {
             Ok(document) => written(&tool, &document),
             Err(exit) => exit,
@@ -44,7 +42,7 @@ fn job<E: Export>(tool: &str, export: &E) -> Exit {
             Ok(document) => document,
             Err(exit) => return exit,
         },
-        Some(id) => match recorded(common, id) {
+        Some(id) => match common.scope().and_then(|scope| Ok(record::read_existing(&scope.run_dir, id)?)) {
             Ok(document) => document,
             Err(error) => return fail(tool, Document::new(), Stage::Record, &error, to_output),
         },
@@ -76,11 +74,4 @@ fn job<E: Export>(tool: &str, export: &E) -> Exit {
         Ok(()) => written(tool, &document),
         Err(error) => fail(tool, document, Stage::Apply, &error, to_output),
     }
-}
-
-fn recorded(common: &Common, id: &Id) -> anyhow::Result<Document> {
-    let run_dir = common.scope()?.run_dir;
-    record::read(&run_dir, id)?.ok_or_else(|| {
-        hint(anyhow!("no container \"{id}\" in {}", run_dir.display()), "container-ls lists them")
-    })
 }

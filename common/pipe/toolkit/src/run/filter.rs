@@ -1,10 +1,10 @@
-//! The run of a filter: input, plan, record begun, apply, launch, record done, release, write. `docs/architecture.md`
-//! has the same list.
+//! How a filter runs: input, plan, record begun, apply, launch, record done, release, write.
+//! `docs/architecture.md` has the same list.
 
 use std::{ffi::OsString, process::ExitCode};
 
 use document::{Contribution, Document, Id};
-use operation::{Operation, apply_all, interrupt};
+use operation::{Operation, Scope, apply_all, interrupt};
 
 use super::{
     check, fail,
@@ -17,7 +17,7 @@ use crate::{
     Common, Exit, Filter, Plan, Session, Stage,
     arguments::{Asked, Invocation},
     failure,
-    input::{self, FROM_TOOL},
+    input::{self, Input},
     schema, session,
     streams::{close_output, explained},
 };
@@ -27,12 +27,12 @@ pub fn filter<F: Filter>() -> ExitCode {
     filter_with::<F, Pipe>(Invocation::parse())
 }
 
-/// The same, of a command line that was read.
+/// As [`filter`], for a command line that was parsed already.
 pub fn filter_of<F: Filter>(invocation: Invocation<F>) -> ExitCode {
     filter_with::<F, Pipe>(invocation)
 }
 
-/// The same, for a tool with hooks.
+/// As [`filter_of`], for a tool with its own [`Hooks`].
 pub fn filter_with<F: Filter, H: Hooks<F>>(invocation: Invocation<F>) -> ExitCode {
     let Invocation { tool, version, arguments, asked } = invocation;
     let status = match asked {
@@ -79,9 +79,9 @@ fn job<F: Filter, H: Hooks<F>>(tool: &str, version: &str, filter: &F) -> u8 {
             return H::status(exit, None);
         }
     }
-    match attempt(tool, version, filter, &mut hooks, document) {
-        Ok((document, Some(process))) => hooks.stay(process, document),
-        Ok((_, None)) => H::status(Exit::Done, None),
+    match surrounded(tool, version, filter, &mut hooks, document) {
+        Ok((document, Some(process), _)) => hooks.stay(process, document),
+        Ok((_, None, exit)) => H::status(exit, None),
         Err(Failed { document, stage, error }) => {
             let exit = fail(tool, *document, stage, &error, |document| hooks.pass_on(document));
             H::status(exit, Some(&error))
@@ -89,7 +89,7 @@ fn job<F: Filter, H: Hooks<F>>(tool: &str, version: &str, filter: &F) -> u8 {
     }
 }
 
-/// Says what it would do, and passes on the document as it would be.
+/// Runs `--dry-run`: prints what the filter would do, and writes the document as it would be.
 fn planned<F: Filter, H: Hooks<F>>(
     tool: &str,
     version: &str,
@@ -115,22 +115,70 @@ fn planned<F: Filter, H: Hooks<F>>(
     }
 }
 
+/// Does the job, with what comes before and after it. The error of the latter is told; it is in no document.
+fn surrounded<F: Filter, H: Hooks<F>>(
+    tool: &str,
+    version: &str,
+    filter: &F,
+    hooks: &mut H,
+    document: Document,
+) -> Result<(Document, Option<H::Process>, Exit), Failed> {
+    let failed = |document: &Document, error| Failed::new(document.clone(), Stage::Apply, error);
+    let scope = filter.common().scope().map_err(|error| failed(&document, error))?;
+    if filter.is_rehearsed() {
+        rehearse(tool, version, filter, &scope, &document)
+            .map_err(|error| Failed::new(document.clone(), Stage::Plan, error))?;
+    }
+    filter.before(&scope, &document).map_err(|error| failed(&document, error))?;
+    let done = attempt(tool, version, filter, hooks, &scope, document);
+    let after = match &done {
+        Ok((document, _)) => filter.after(&scope, document),
+        Err(failed) => filter.after(&scope, &failed.document),
+    };
+    let exit = match after {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            failure::print(tool, &error);
+            Exit::Failed
+        }
+    };
+    done.map(|(document, process)| (document, process, exit))
+}
+
+/// Looks whether the job would be refused: plans it, and drops the plan. The locks are free again when this returns.
+fn rehearse<F: Filter>(
+    tool: &str,
+    version: &str,
+    filter: &F,
+    scope: &Scope,
+    document: &Document,
+) -> anyhow::Result<()> {
+    let common = filter.common();
+    let session = Session::open(tool, version, scope, document.clone(), common.id.as_ref())?;
+    let plan = session::lock(scope, F::LOCK).and_then(|_lock| {
+        let context = common.context_in(scope.clone(), Some(session.id()));
+        filter.plan(&context, session.document())
+    });
+    session.give_up();
+    plan.map(drop)
+}
+
 /// Does the job, or nothing. All locks are released when this returns.
 fn attempt<F: Filter, H: Hooks<F>>(
     tool: &str,
     version: &str,
     filter: &F,
     hooks: &mut H,
+    scope: &Scope,
     document: Document,
 ) -> Result<(Document, Option<H::Process>), Failed> {
     let common = filter.common();
-    let scope = common.scope().map_err(|error| Failed::new(document.clone(), Stage::Arguments, error))?;
-    let session = Session::open(tool, version, &scope, document.clone(), common.id.as_ref())
+    let session = Session::open(tool, version, scope, document.clone(), common.id.as_ref())
         .map_err(|error| Failed::new(document, Stage::Record, error))?;
 
-    // The tool's lock is taken after the record's, here and in --undo.
-    let prepared = session::lock(&scope, F::LOCK).and_then(|lock| {
-        F::restore(&scope)?;
+    // Always take the tool's lock after the record's lock, as --undo does.
+    let prepared = session::lock(scope, F::LOCK).and_then(|lock| {
+        F::restore(scope)?;
         let context = common.context_in(scope.clone(), Some(session.id()));
         let mut plan = filter.plan(&context, session.document())?;
         interrupt::block()?;
@@ -141,14 +189,14 @@ fn attempt<F: Filter, H: Hooks<F>>(
         Ok(prepared) => prepared,
         Err(error) => return Err(Failed::new(session.give_up(), Stage::Plan, error)),
     };
-    let mut attempt = Attempt { tool, scope: &scope, session, operations };
+    let mut attempt = Attempt { tool, scope, session, operations };
     let applied = attempt.operations.len().saturating_sub(usize::from(H::LAUNCHES));
     if (applied > 0 || !H::LAUNCHES)
         && let Err(error) = attempt.session.begin(&attempt.operations)
     {
         return Err(attempt.give_up(Vec::new(), Stage::Record, error));
     }
-    if let Err((error, left)) = apply_all(&mut attempt.operations[..applied], &scope) {
+    if let Err((error, left)) = apply_all(&mut attempt.operations[..applied], scope) {
         return Err(attempt.give_up(left, Stage::Apply, error.into()));
     }
     match conclude(&mut attempt, filter, hooks, adds, applied) {
@@ -157,7 +205,7 @@ fn attempt<F: Filter, H: Hooks<F>>(
     }
 }
 
-/// Continues after all operations are applied, except one that is launched.
+/// Concludes the job after all operations are applied, except one that is to be launched.
 fn conclude<F: Filter, H: Hooks<F>>(
     attempt: &mut Attempt<F::Operation>,
     filter: &F,
@@ -186,18 +234,44 @@ fn explain<F: Filter>(filter: &F, document: &Document) -> anyhow::Result<Vec<Str
     Ok(plan.operations.iter().flat_map(Operation::explain).collect())
 }
 
+/// `--undo`, with what comes before and after it.
+fn undo<F: Filter>(
+    tool: &str,
+    common: &Common,
+    filter: Option<&F>,
+    document: &mut Document,
+) -> anyhow::Result<()> {
+    let scope = common.scope()?;
+    let acting = match filter {
+        Some(filter) if filter.is_rehearsed() => {
+            undo::is_possible::<F>(tool, &scope, document)?.then_some(filter)
+        }
+        filter => filter,
+    };
+    acting.map_or(Ok(()), |filter| filter.before(&scope, document))?;
+    let undone = undo::run::<F>(tool, common, &scope, filter, document);
+    let after = acting.map_or(Ok(()), |filter| filter.after(&scope, document));
+    undone.and(after)
+}
+
 fn aside<F: Filter>(tool: &str, common: &Common, arguments: &[OsString]) -> Exit {
     if common.schema || common.generate.is_some() {
         return schema::print::<F>(tool, common, F::READS, F::Adds::MEMBERS);
     }
-    let mut document = match input::read(tool, common, FROM_TOOL) {
+    let filter = F::try_parse_from(arguments).ok();
+    let container = filter.as_ref().and_then(F::container);
+    let input = match Input::named(container, common) {
+        Ok(input) => input,
+        Err(error) => return fail(tool, Document::new(), Stage::Arguments, &error, to_output),
+    };
+    let mut document = match input::read_from(tool, &input) {
         Ok(document) => document,
         Err(exit) => return exit,
     };
     let planned = document.is_planned().unwrap_or_default();
     let (stage, result) = match common.undo {
         true if planned => (Stage::Undo, plan::undo(tool, &mut document)),
-        true => (Stage::Undo, undo::run::<F>(tool, common, arguments, &mut document)),
+        true => (Stage::Undo, undo(tool, common, filter.as_ref(), &mut document)),
         false if document.has_failed() => {
             to_output(&document);
             return Exit::Upstream;

@@ -1,4 +1,5 @@
-//! The source and the destination of a filter's document, and the extra steps of a tool that starts a process.
+//! Hooks: where a filter's document comes from and goes to, and what a tool that starts a process does in
+//! addition.
 
 use std::{convert::Infallible, ffi::OsString};
 
@@ -12,30 +13,31 @@ use crate::{
     streams::write_document,
 };
 
-/// How a tool differs from a filter between two pipes. [`filter`](crate::filter) calls these in this order.
+/// What a filter does beyond the usual. [`filter`](crate::filter) calls these functions in this order.
 ///
-/// A tool that starts a process owns standard output only until then. The process is launched between the operations
-/// and the record, held back until the record names it, and then released.
+/// A tool that starts a process leaves standard output to the process. The process is launched after the
+/// operations and before the record. It is held back until the record names it, and then released.
 pub trait Hooks<F: Filter>: Sized {
-    /// The process that [`Hooks::launch`] starts. If it is dropped before its release, it ends.
+    /// The process that [`Hooks::launch`] starts. It ends if this value is dropped before the release.
     type Process;
-    /// Whether the last operation of the plan is launched instead of applied. If it is the only one, no record precedes
-    /// it: its process ends with the tool until it is released, and is on record by then.
+    /// Whether the last operation of the plan is launched instead of applied. If it is the only operation, no
+    /// record is written before the launch: the process ends with the tool until it is released, and the
+    /// record names it by then.
     const LAUNCHES: bool = false;
 
     /// Opens the files that the arguments name, so that errors are found before anything is made.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When a file cannot be opened.
     fn open(filter: &F) -> Result<Self>;
 
-    /// The same for wrong arguments, as far as possible, to pass on the document.
+    /// As [`Hooks::open`], for wrong arguments: finds out as far as possible where to pass the document on.
     fn salvage(arguments: &[OsString]) -> Self;
 
-    /// The source of the document.
+    /// Where the document comes from.
     fn input(&self) -> Input;
 
-    /// Gets ready, after the plan is made and signals are blocked; changes nothing that others see.
+    /// Prepares the job, after the plan is made and signals are blocked. Changes nothing that others see.
     ///
     /// # Errors
     /// Whatever makes the job impossible.
@@ -44,10 +46,11 @@ pub trait Hooks<F: Filter>: Sized {
         Ok(())
     }
 
-    /// Starts the process of the plan's last operation for the document's container, holds it back, and writes its identity into the operation.
+    /// Launches the process of the plan's last operation for the container of `document`, holds it back, and
+    /// writes its identity into the operation.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the process cannot be started.
     fn launch(
         &mut self,
         scope: &Scope,
@@ -58,57 +61,57 @@ pub trait Hooks<F: Filter>: Sized {
         bail!("it launches no process")
     }
 
-    /// Releases the process, after it is on record.
+    /// Releases the process, after the record names it.
     ///
     /// # Errors
-    /// When it cannot do its work; everything is undone then.
+    /// When the process cannot begin its work. Everything is undone then.
     fn release(&mut self, process: &mut Self::Process) -> Result<()> {
         let _ = process;
         Ok(())
     }
 
-    /// Whether the job is to look into what failed earlier. The `error` is taken out of the document then. By default a document with
-    /// one is passed on.
+    /// Whether the job is to look into an earlier failure. If so, removes `error` from the document. By
+    /// default a document with `error` is passed on.
     fn looks_into(&self, document: &mut Document) -> bool {
         let _ = document;
         false
     }
 
-    /// Writes the document of a finished job.
+    /// Writes the document of a job that is done.
     ///
     /// # Errors
-    /// When it cannot be written; everything is undone then.
+    /// When the document cannot be written. Everything is undone then.
     fn write(&mut self, document: &Document) -> Result<()>;
 
     /// Writes the document of a job that was only planned.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the document cannot be written.
     fn write_planned(&mut self, document: &Document) -> Result<()> {
         Ok(write_document(document)?)
     }
 
-    /// Writes the document of a job that failed. Errors of writing are ignored here.
+    /// Writes the document of a job that failed. Ignores errors.
     fn pass_on(&mut self, document: &Document);
 
-    /// Waits until the process ends. The record is unlocked. Returns the exit status of the tool.
+    /// Waits until the process ends. The record is not locked meanwhile. Returns the exit status of the tool.
     fn stay(&mut self, process: Self::Process, document: Document) -> u8 {
         let _ = (process, document);
         Exit::Done as u8
     }
 
-    /// The exit status of the tool without a process.
+    /// The exit status of the tool if it has no process.
     fn status(exit: Exit, error: Option<&anyhow::Error>) -> u8 {
         let _ = error;
         exit as u8
     }
 }
 
-/// A filter between two pipes.
+/// The hooks of a filter between two pipes.
 #[derive(Debug)]
 pub(super) struct Pipe {
     input: Input,
-    /// Standard output has failed; nothing more is written to it.
+    /// Whether writing to standard output has failed. If so, nothing more is written.
     is_broken: bool,
 }
 
@@ -116,12 +119,19 @@ impl<F: Filter> Hooks<F> for Pipe {
     type Process = Infallible;
 
     fn open(filter: &F) -> Result<Self> {
-        Ok(Self { input: Input::of(filter.common(), FROM_TOOL), is_broken: false })
+        let input = match F::STARTS {
+            true => Input::Empty,
+            false => Input::named(filter.container(), filter.common())?,
+        };
+        Ok(Self { input, is_broken: false })
     }
 
     fn salvage(arguments: &[OsString]) -> Self {
         let is_new = arguments.iter().any(|argument| argument == "-n" || argument == "--null-input");
-        Self { input: if is_new { Input::Empty } else { Input::Standard(FROM_TOOL) }, is_broken: false }
+        Self {
+            input: if is_new || F::STARTS { Input::Empty } else { Input::Standard(FROM_TOOL) },
+            is_broken: false,
+        }
     }
 
     fn input(&self) -> Input {

@@ -1,5 +1,5 @@
-//! The code that runs a tool. A [`Filter`](crate::Filter) goes through [`filter`], with [`Hooks`] if it starts a
-//! process; each other kind has its own runner. All of them end with the code in this file.
+//! Runs a tool. A [`Filter`](crate::Filter) is run by [`filter`], with [`Hooks`] if it starts a process. Each
+//! other kind has its own function. All of them use the functions in this file.
 
 mod check;
 mod export;
@@ -27,10 +27,10 @@ pub use hooks::Hooks;
 pub use report::{report, report_document};
 pub use source::source;
 pub use step::{Marker, begin_step, finish_step, marker};
-pub use undo::UNWINDING;
+pub use undo::{UNWINDING, is_unwound};
 pub use walker::walker;
 
-/// Prints the failure, and passes the document on with it.
+/// Prints the failure, and passes the document on with `error`.
 fn fail(
     tool: &str,
     mut document: Document,
@@ -45,12 +45,12 @@ fn fail(
     Exit::Failed
 }
 
-/// Passes a document on to standard output. If that fails, only the exit status tells of the failure.
+/// Passes a document on to standard output. An error is not printed, because the tool has failed already.
 fn to_output(document: &Document) {
     let _ = write_document(document);
 }
 
-/// Writes the document at the end of a job that keeps its results, or prints why it cannot.
+/// Writes the document of a job whose results stay. Prints an error of writing.
 fn written(tool: &str, document: &Document) -> Exit {
     match write_document(document) {
         Ok(()) => Exit::Done,
@@ -61,7 +61,7 @@ fn written(tool: &str, document: &Document) -> Exit {
     }
 }
 
-/// Shows what a terminal gets instead of a document.
+/// Prints the text that a terminal gets instead of a document.
 fn show(tool: &str, text: &str) -> Exit {
     match write_text(text.as_bytes()) {
         Ok(()) => Exit::Done,
@@ -69,7 +69,7 @@ fn show(tool: &str, text: &str) -> Exit {
     }
 }
 
-/// `--dry-run` of a tool that is no filter: says what it would do, and writes no document.
+/// Runs `--dry-run` of a tool that is not a filter: prints what the tool would do, and writes no document.
 fn planned(tool: &str, common: &Common, lines: anyhow::Result<Vec<String>>) -> Exit {
     match lines {
         Ok(lines) => {
@@ -80,10 +80,11 @@ fn planned(tool: &str, common: &Common, lines: anyhow::Result<Vec<String>>) -> E
     }
 }
 
-/// Wrong usage, `--help` or `--version`. In mid-pipe, the document is passed on with the error.
+/// Handles wrong usage, `--help` and `--version`. In the middle of a pipe, wrong usage passes the document on
+/// with `error`.
 fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&Document)) -> Exit {
     if !error.use_stderr() {
-        // A reader may close the pipe before it has read all of the help.
+        // The reader may close the pipe before it has read the whole help.
         let _ = error.print();
         return Exit::Done;
     }
@@ -105,7 +106,7 @@ fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&D
     Exit::Usage
 }
 
-/// clap's message on one line, without its usage and tips.
+/// clap's message on one line, without usage and tips.
 fn usage_error(tool: &str, error: &clap::Error) -> anyhow::Error {
     let text = error.to_string();
     let told = text.split("\n\nUsage:").next().unwrap_or_default();

@@ -1,12 +1,12 @@
-//! `--dry-run`: the plan of a tool, and of all tools behind it.
+//! `--dry-run` of a filter: the plan of the tool, and a document by which the tools after it plan too.
 
 use document::{Contribution, Document, Step, StepState, members::Planned};
 use operation::Operation;
 
 use crate::{Common, Context, Filter, Plan, session};
 
-/// What the tool would do, a line each, and the document as it would then be, marked as planned. Nothing is locked, recorded
-/// or made.
+/// Plans the job. Returns the document as it would be, marked as planned, and what the tool would do, one
+/// line each. Locks, records and makes nothing.
 ///
 /// # Errors
 /// Whatever would make the job impossible.
@@ -32,14 +32,15 @@ pub(super) fn plan<F: Filter>(
     Ok((document, lines))
 }
 
-/// Prints the lines for people; standard output is the document's.
+/// Prints the lines for people on standard error. Standard output is for the document.
 pub(super) fn print(common: &Common, lines: &[String]) {
     if !common.quiet {
         lines.iter().for_each(|line| operation::tell!("{line}"));
     }
 }
 
-/// Takes the last step of the tool out of a planned document, with what it adds. There is nothing to undo.
+/// Removes the tool's last step from a planned document, with what it adds. Nothing was made, so there is
+/// nothing else to undo.
 ///
 /// # Errors
 /// When the document cannot be read.

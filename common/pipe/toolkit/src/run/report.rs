@@ -14,11 +14,12 @@ use crate::{
     streams::{explained, shows, write_text},
 };
 
-/// The document of a [`Report`]'s container, from standard input. `from` is the hint if there is none.
+/// Reads the document of a [`Report`]'s container from standard input. `from` is the hint for a user who gave
+/// none.
 ///
 /// # Errors
-/// When there is none, or one of an unknown version, or one of a failed command. If [`Report::report`] and
-/// [`Report::explain`] return it, the tool ends as a filter would.
+/// When there is no document, or it has an unknown version, or an earlier command failed. If
+/// [`Report::report`] and [`Report::explain`] return this error, the tool ends as a filter would.
 pub fn report_document<R: Report>(report: &R, from: &'static str) -> anyhow::Result<Document> {
     let document = input::read(R::command().get_name(), report.common(), from).map_err(Ended)?;
     match document.has_failed() {
@@ -41,7 +42,7 @@ pub fn report<R: Report>() -> ExitCode {
     }
 }
 
-/// The exit status of a job that was done, or how it ended otherwise.
+/// Runs the report. Returns the exit status of a job that was done, or how the tool ended otherwise.
 fn run<R: Report>() -> Result<u8, Exit> {
     let Invocation { tool, asked, .. } = Invocation::<R>::parse();
     let report = match asked {
@@ -79,9 +80,9 @@ fn run<R: Report>() -> Result<u8, Exit> {
     printed.map_err(|error| failure::end(&tool, &error))
 }
 
-fn print<R: Report>(report: &R, value: &Value) -> Result<(), operation::Error> {
+fn print<R: Report>(report: &R, value: &Value) -> anyhow::Result<()> {
     let shown = || shows(report.common()).then(|| report.shown(value)).flatten();
-    let text = match report.text(value).or_else(shown) {
+    let text = match report.formatted(value)?.or_else(|| report.text(value)).or_else(shown) {
         Some(text) => text,
         None if io::IsTerminal::is_terminal(&io::stdout()) => format!("{value:#}\n"),
         None => format!("{value}\n"),
@@ -89,6 +90,6 @@ fn print<R: Report>(report: &R, value: &Value) -> Result<(), operation::Error> {
     match write_text(text.as_bytes()) {
         // A reader may close the pipe early, as in `img-ls --table | head`.
         Err(error) if error.errno() == Some(nix::errno::Errno::EPIPE) => Ok(()),
-        result => result,
+        result => Ok(result?),
     }
 }

@@ -1,6 +1,6 @@
 //! Runs a [`Source`].
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use document::{Document, Member, Step, StepState};
 use operation::Nothing;
@@ -31,7 +31,7 @@ fn run<S: Source>() -> Exit {
             return Exit::Done;
         }
         Asked::Usage(error) => {
-            // The tools behind this one then see that an earlier command failed.
+            // The tools after this one see that an earlier command failed.
             fail(&tool, Document::new(), Stage::Arguments, &usage_error(&tool, &error), to_output);
             return Exit::Usage;
         }
@@ -59,11 +59,12 @@ fn run<S: Source>() -> Exit {
         let operations: Vec<Value> = Vec::new();
         document.push_step(&Step::new(&tool, &version, StepState::Done, operations))?;
         document.set(&member)?;
-        let shown = shows(source.common()).then(|| source.shown(&member)).flatten();
-        Ok((document, shown))
+        let formatted = source.formatted(&source.common().context(None)?, &member)?;
+        let shown = || shows(source.common()).then(|| source.shown(&member)).flatten();
+        Ok((document, formatted.or_else(shown)))
     });
     match made {
-        // The message says it all, and nobody is behind a terminal.
+        // The message says everything, and no tool reads from a terminal.
         Err(error) if shows(source.common()) => failure::end(&tool, &error),
         Err(error) => fail(&tool, source.left(), Stage::Apply, &error, |document| {
             if write_document(document).is_err()
@@ -77,28 +78,44 @@ fn run<S: Source>() -> Exit {
     }
 }
 
-/// `--undo` of a source only removes its member and its step: the image stays in the store.
+/// `--undo` of a source only removes its member and its step. The image stays in the store.
 fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
     if common.schema || common.generate.is_some() {
         return schema::print::<S>(tool, common, &[], &[S::Member::NAME]);
     }
-    let mut document = match input::read(tool, common, FROM_TOOL) {
+    let hint = S::CHECK_HINT.filter(|_| common.check);
+    let mut document = match input::read(tool, common, hint.unwrap_or(FROM_TOOL)) {
         Ok(document) => document,
-        Err(exit) => return exit,
+        Err(exit) => {
+            // On a terminal, the hint was printed.
+            if let Some(hint) = hint.filter(|_| !std::io::stdin().is_terminal()) {
+                operation::tell!("hint: {hint}");
+            }
+            return exit;
+        }
     };
     let undone = || -> anyhow::Result<()> {
         if !common.undo {
             return Ok(());
         }
-        // The image is no sum: the tool that made the last one has put it in its place.
+        // `image` is not a sum: the last tool that made an image has replaced it.
         let forget = |document: &mut Document| -> anyhow::Result<()> {
             document.remove(S::Member::NAME);
             Ok(())
         };
         let (scope, unrecorded) = (&common.scope()?, |_: &_, _: &_| Ok(()));
-        let refuse = |_: &_, _: &_| Ok(());
-        Undo { tool, scope, lock: None, is_meant: &|_| true, refuse, forget: &forget, unrecorded }
-            .steps::<Nothing>(common.steps, &mut document)
+        let refuse = |_: &_, _: &_, _: &_| Ok(());
+        Undo {
+            tool,
+            scope,
+            lock: None,
+            is_meant: &|_| true,
+            refuse,
+            complete: |_, _| Ok(()),
+            forget: &forget,
+            unrecorded,
+        }
+        .steps::<Nothing>(common.steps, &mut document)
     }();
     match undone {
         Err(error) => fail(tool, document, Stage::Undo, &error, to_output),

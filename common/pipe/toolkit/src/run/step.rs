@@ -1,4 +1,5 @@
-//! Steps of tools that others wrote, in any language: `step-begin` and `step-done` keep the record for them.
+//! Steps of other makers' tools, in any language. `step-begin` and `step-done` keep document and record for
+//! them.
 
 use std::process::ExitCode;
 
@@ -16,22 +17,22 @@ use crate::{
     schema, session,
 };
 
-/// A tool that keeps the record of somebody else's step. The type is the tool's arguments.
+/// A tool that keeps the record of another tool's step. The type is the arguments.
 pub trait Marker: clap::Parser {
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 
-    /// The tool whose step it is.
+    /// The name of the tool that the step belongs to.
     fn of(&self) -> &str;
 
     /// Writes the step into the record and the document.
     ///
     /// # Errors
-    /// When the record cannot be written; it is then as it was.
+    /// When the record cannot be written. It is unchanged then.
     fn mark(&self, scope: &Scope, document: Document) -> Result<Document>;
 }
 
-/// An operation of others. Only its maker knows how to apply and to undo it.
+/// An operation of another maker's tool. Only that tool can apply and undo it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 struct Foreign(Value);
@@ -51,10 +52,12 @@ impl Operation for Foreign {
     }
 }
 
-/// Pushes the step of `tool` as begun, and writes the record: what is about to be made can be found from now on.
+/// Pushes the step of `tool` as begun, and writes the record. From now on `unwind` finds what the tool is
+/// about to make.
 ///
 /// # Errors
-/// When the name is a tool of Stave's; when the document is not the container's, or the record cannot be written.
+/// When `tool` is a tool of Stave or not the name of a program; when the document is not the container's, or
+/// the record cannot be written.
 pub fn begin_step(
     tool: &str,
     version: &str,
@@ -88,11 +91,11 @@ pub fn begin_step(
     }
 }
 
-/// Marks the step of `tool` that is begun as done, with what it adds to members, and writes the record. `operations` replace
-/// those that it began with, where they are given.
+/// Marks the begun step of `tool` as done, with what it adds to members, and writes the record. `operations`,
+/// if given, replace those that the step began with.
 ///
 /// # Errors
-/// When no such step is begun; when the record cannot be written.
+/// When no such step is begun, or the record cannot be written.
 pub fn finish_step(
     tool: &str,
     operations: Option<Vec<Value>>,
@@ -126,7 +129,7 @@ pub fn finish_step(
     }
 }
 
-/// The whole `main` of such a tool.
+/// The whole `main` of a [`Marker`].
 pub fn marker<M: Marker>() -> ExitCode {
     run::<M>().into()
 }
@@ -151,7 +154,7 @@ fn run<M: Marker>() -> Exit {
     };
     if is_undo {
         if !common.undo {
-            // What others made is for them to check.
+            // Only their maker can check the operations.
             return written(&tool, &document);
         }
         let undone = common.scope().and_then(|scope| {
@@ -160,7 +163,8 @@ fn run<M: Marker>() -> Exit {
                 scope: &scope,
                 lock: None,
                 is_meant: &|_| true,
-                refuse: |_, _| Ok(()),
+                refuse: |_, _, _| Ok(()),
+                complete: |_, _| Ok(()),
                 forget: &|_| Ok(()),
                 unrecorded: |_, _| Ok(()),
             };

@@ -1,11 +1,11 @@
-//! The only place where an unfinished step is undone.
+//! Undoes a step that failed. No other code does.
 
 use document::Document;
 use operation::{Operation, Scope, causes, undo_all};
 
 use crate::{Session, Stage, failure, hint};
 
-/// The outgoing document, and the reason.
+/// Why a step failed, and the document to pass on.
 pub(super) struct Failed {
     pub(super) document: Box<Document>,
     pub(super) stage: Stage,
@@ -13,13 +13,13 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// Nothing was begun: the document leaves unchanged.
+    /// The failure of a step that was not begun. The document leaves unchanged.
     pub(super) fn new(document: Document, stage: Stage, error: anyhow::Error) -> Self {
         Self { document: Box::new(document), stage, error }
     }
 }
 
-/// A step that is in the record, or will be soon.
+/// A step that is on record, or will be soon.
 pub(super) struct Attempt<'a, O> {
     pub(super) tool: &'a str,
     pub(super) scope: &'a Scope,
@@ -34,7 +34,7 @@ impl<O: Operation> Attempt<'_, O> {
         self.give_up(left, stage, error)
     }
 
-    /// Removes the step. Its operations were undone, except for `left`, which is reported.
+    /// Removes the step after its operations were undone. Reports those that could not be undone, `left`.
     pub(super) fn give_up(
         self,
         left: Vec<(usize, operation::Error)>,

@@ -1,7 +1,5 @@
-//! Undoing a step. A document is input, and undo runs as root: the document says which container and which step, and the
-//! record, which only root writes, says what the step did.
-
-use std::ffi::OsString;
+//! Undo of steps. The document is input, and undo runs as root. So the document only says which container and
+//! which step. What the step did comes from the record, which only root can write.
 
 use anyhow::{anyhow, bail};
 use document::{
@@ -14,42 +12,67 @@ use serde_json::Value;
 
 use crate::{Common, Filter, failure, session};
 
-/// The variable of the environment by which unwind tells its tools who calls them.
+/// The environment variable that tells a tool that unwind has started it.
 pub const UNWINDING: &str = "STAVE_UNWINDING";
 
-/// `--undo`: undoes the last step of this tool in the document, and in the record; with `--steps N` the last N.
+/// Whether unwind has started this tool.
+pub fn is_unwound() -> bool {
+    std::env::var_os(UNWINDING).is_some()
+}
+
+/// `--undo`: undoes the last step of this tool, in the document and in the record. With `--steps N`, the last
+/// N.
 pub(crate) fn run<F: Filter>(
     tool: &str,
     common: &Common,
-    arguments: &[OsString],
+    scope: &Scope,
+    filter: Option<&F>,
     document: &mut Document,
 ) -> anyhow::Result<()> {
-    let scope = common.scope()?;
     let forget = |document: &mut Document| -> anyhow::Result<()> {
         F::forget(document)?;
         Ok(F::Adds::MEMBERS.iter().try_for_each(|member| document.complete(member))?)
     };
     let (lock, unrecorded) = (F::LOCK, F::undo_unrecorded);
     // The tool's own arguments are not needed, and where they are not complete each step is meant.
-    let filter = F::try_parse_from(arguments).ok();
-    let is_meant = |step: &Step| filter.as_ref().is_none_or(|filter| filter.is_meant(step));
+    let is_meant = |step: &Step| filter.is_none_or(|filter| filter.is_meant(step));
     if document.steps_of(tool)?.is_empty() {
-        return pardon(tool, &scope, document);
+        return pardon(tool, scope, document);
     }
     Undo {
         tool,
-        scope: &scope,
+        scope,
         lock,
         is_meant: &is_meant,
         refuse: F::refuse_undo,
+        complete: F::complete,
         forget: &forget,
         unrecorded,
     }
     .steps::<F::Operation>(common.steps, document)
 }
 
-/// Takes the error of this tool out of a document that has no step of it: it was taken back when it failed, and can be tried again.
-/// Nothing is tried on a container that is being unwound.
+/// Whether there is a step of this tool to undo. Asks [`Filter::refuse_undo`] of the newest one, as [`run`] will.
+///
+/// # Errors
+/// The refusal; when the document or the record cannot be read.
+pub(crate) fn is_possible<F: Filter>(tool: &str, scope: &Scope, document: &Document) -> anyhow::Result<bool> {
+    let own = document.steps_of(tool)?;
+    let (Some((_, step)), Some(id)) = (own.last(), document.id()?) else { return Ok(false) };
+    let record = Record::lock(&scope.run_dir, &id)?;
+    let known = recorded(scope, &record, &id, document);
+    record.release();
+    if let Some(known) = known? {
+        let listed = known.steps_of(tool)?;
+        if let Some(found) = counterpart(&listed, own.len() - 1, step) {
+            F::refuse_undo(scope, &known, &listed[found].1)?;
+        }
+    }
+    Ok(true)
+}
+
+/// Removes `error` from a document that has no step of this tool: the tool failed and undid its step, and can
+/// be tried again. But not if the container is being unwound.
 fn pardon(tool: &str, scope: &Scope, document: &mut Document) -> anyhow::Result<()> {
     let Some(failure) = document.get::<Failure>()? else { return Ok(()) };
     let recorded = document.id()?.map(|id| record::read(&scope.run_dir, &id)).transpose()?.flatten();
@@ -59,19 +82,21 @@ fn pardon(tool: &str, scope: &Scope, document: &mut Document) -> anyhow::Result<
     Ok(())
 }
 
-/// How the last steps of a tool are undone.
+/// Undoes the last steps of a tool.
 pub(crate) struct Undo<'a> {
     pub(crate) tool: &'a str,
     pub(crate) scope: &'a Scope,
-    /// The tool's own lock, by its name.
+    /// The name of the tool's own lock.
     pub(crate) lock: Option<&'static str>,
     /// Whether a step of the tool is one of those to undo.
     pub(crate) is_meant: &'a dyn Fn(&Step) -> bool,
     /// Says why a step of the record must not be undone yet, if it must not.
-    pub(crate) refuse: fn(&Document, &Step) -> anyhow::Result<()>,
+    pub(crate) refuse: fn(&Scope, &Document, &Step) -> anyhow::Result<()>,
+    /// Puts into the operations what other steps of the record say.
+    pub(crate) complete: fn(&Document, &mut [Value]) -> anyhow::Result<()>,
     /// Takes out of a document what the tool adds, for steps that do not tell what that is.
     pub(crate) forget: &'a dyn Fn(&mut Document) -> anyhow::Result<()>,
-    /// Undoes what it can for a container without record.
+    /// Undoes what is possible for a container without a record.
     pub(crate) unrecorded: fn(&Scope, &Id) -> anyhow::Result<()>,
 }
 
@@ -79,16 +104,17 @@ pub(crate) struct Undo<'a> {
 type Outcome = (usize, Step, Vec<Value>);
 
 impl Undo<'_> {
-    /// Undoes the last `count` steps of the tool in `document`, the newest first: what the record lists for each, backwards;
-    /// then the step goes, and what it added to members, here and in the record. What could not be undone stays in the step. A
-    /// document in which the tool has no step is left as it is, and so is the record of a container that had the id later.
+    /// Undoes the last `count` steps of the tool in `document`, newest first. For each step, undoes backwards
+    /// the operations that the record lists. Then removes the step, and what it added to members, from
+    /// document and record. Operations that could not be undone stay in the step. Does nothing if the
+    /// document has no step of the tool. Does not touch the record of a later container with the same id.
     ///
-    /// The record is written once, after all of them. If the tool is killed before that, the record lists too much, which does
-    /// no harm: undo of what is gone does nothing.
+    /// The record is written once, at the end. If the tool is killed before, the record lists too much. That
+    /// does no harm, because undoing again does nothing.
     ///
     /// # Errors
-    /// When the document or the record cannot be read or written, or an operation could not be undone. Each error is
-    /// printed on standard error.
+    /// When the document or the record cannot be read or written, or an operation could not be undone. The
+    /// first error is returned; the others are printed on standard error.
     pub(crate) fn steps<O: Operation>(self, count: usize, document: &mut Document) -> anyhow::Result<()> {
         let all = document.steps_of(self.tool)?;
         let meant = all.into_iter().enumerate().filter(|(_, (_, step))| (self.is_meant)(step));
@@ -117,8 +143,8 @@ impl Undo<'_> {
         undone.map(drop)
     }
 
-    /// Whether nothing is left in the record. Each of the chosen steps has its place among the tool's steps, and its index in the
-    /// document.
+    /// Undoes the chosen steps by the record. Returns whether the record lists nothing any more. Each chosen
+    /// step comes with its position among the tool's steps, and its index in the document.
     fn recorded<O: Operation>(
         self,
         document: &mut Document,
@@ -133,7 +159,8 @@ impl Undo<'_> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let mut errors: Vec<anyhow::Error> = Vec::new();
         for (place, (at, step)) in chosen {
-            // The question takes the signal: it is asked only where the answer counts.
+            // `checked` takes the signal off the queue. The first step is undone in any case, so the signal
+            // only counts after it.
             if !ours.is_empty()
                 && let Err(error) = interrupt::checked()
             {
@@ -141,19 +168,20 @@ impl Undo<'_> {
                 break;
             }
             let Some(found) = counterpart(&listed, place, &step) else {
-                // It was undone before.
+                // The step was undone before.
                 ours.push((at, step, Vec::new()));
                 continue;
             };
-            // unwind undoes step by step what the record listed: its document tells what of that is left, also where the record could
-            // not be written meanwhile. What is left has failed, and that was told.
-            let is_unwound = std::env::var_os(UNWINDING).is_some();
+            // unwind undoes the record step by step, and its document tells what is left, even if the record
+            // could not be written meanwhile. A step that depends on this one has failed to be undone, and
+            // that was reported.
+            let is_unwound = is_unwound();
             let there = if is_unwound { &*document } else { &recorded };
-            if let Err(error) = (self.refuse)(there, &listed[found].1) {
+            if let Err(error) = (self.refuse)(self.scope, there, &listed[found].1) {
                 errors.extend((!is_unwound).then_some(error));
                 break;
             }
-            match self.undo::<O>(&listed[found].1, &mut errors) {
+            match self.undo::<O>(&recorded, &listed[found].1, &mut errors) {
                 Err(error) => errors.push(error),
                 Ok(remains) => {
                     let (there, found) = match remains.is_empty() {
@@ -174,8 +202,8 @@ impl Undo<'_> {
         if recorded.tools()?.is_empty() {
             return first.map_or(Ok(true), Err);
         }
-        // On a full disk the record stays as it was. It lists too much then, never too little: to undo the step once more does
-        // nothing, and no tool adds to a container whose document has other steps.
+        // On a full disk the record stays as it was. It then lists too much and never too little: undoing a
+        // step again does nothing, and no tool adds to a container whose document has other steps.
         if changed && record.write(&recorded).is_ok() {
             let _ = kept::write(self.scope, id, &recorded);
         }
@@ -186,8 +214,15 @@ impl Undo<'_> {
     ///
     /// # Errors
     /// When they are not of this tool: nothing is undone then.
-    fn undo<O: Operation>(&self, step: &Step, errors: &mut Vec<anyhow::Error>) -> anyhow::Result<Vec<Value>> {
-        let operations = step.operations.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>();
+    fn undo<O: Operation>(
+        &self,
+        recorded: &Document,
+        step: &Step,
+        errors: &mut Vec<anyhow::Error>,
+    ) -> anyhow::Result<Vec<Value>> {
+        let mut whole = step.operations.clone();
+        (self.complete)(recorded, &mut whole)?;
+        let operations = whole.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>();
         let operations = operations.map_err(|error| {
             anyhow!("step \"{}\" of the record lists no operations of this tool: {error}", self.tool)
         })?;
@@ -197,7 +232,8 @@ impl Undo<'_> {
         Ok(remains)
     }
 
-    /// Without a record it is not known what the steps did. Only the container's own directory is surely its own.
+    /// Undoes the chosen steps without a record. What the steps did is not known then, and only the
+    /// container's own directory is certain to belong to it.
     fn unrecorded(
         self,
         document: &mut Document,
@@ -210,12 +246,12 @@ impl Undo<'_> {
         self.forget(document, chosen)
     }
 
-    /// Removes the steps from a document.
+    /// Removes the chosen steps from a document.
     fn forget(&self, document: &mut Document, chosen: Vec<(usize, (usize, Step))>) -> anyhow::Result<()> {
         self.settle(document, chosen.into_iter().map(|(_, (at, step))| (at, step, Vec::new())).collect())
     }
 
-    /// Leaves only the operations that remain in each step, and removes a step if there are none.
+    /// Keeps the operations that could not be undone in each step. Removes a step that has none.
     fn settle(&self, document: &mut Document, outcomes: Vec<Outcome>) -> anyhow::Result<()> {
         let all_tell = outcomes.iter().all(|(_, step, _)| !step.adds.is_empty());
         let mut gone = Vec::new();
@@ -240,10 +276,11 @@ impl Undo<'_> {
     }
 }
 
-/// The container's record; none if there is none, and nothing of the container can be in the kernel any more.
+/// The document in the container's record. `None` if there is no record of this boot, so that nothing of the
+/// container can be in the kernel.
 ///
 /// # Errors
-/// When it is of another container, or cannot be read.
+/// When the record is of another container, or cannot be read.
 fn recorded(
     scope: &Scope,
     record: &Record,
@@ -263,8 +300,8 @@ fn recorded(
     }
 }
 
-/// Which of the record's steps of the tool stands for one of the document: the same one, or where they differ (the document is
-/// older, or was changed by hand) the one in the same place.
+/// Finds the step in the record that corresponds to a step of the document: the same step, or else the one at
+/// the same position, because the document may be older or changed by hand.
 fn counterpart(listed: &[(usize, Step)], place: usize, step: &Step) -> Option<usize> {
     let is_it = |(_, other): &(usize, Step)| other == step;
     match listed.get(place).is_some_and(is_it) {

@@ -15,7 +15,7 @@ use crate::{
     streams::{explained, shows},
 };
 
-/// The whole `main` of a walker. Prints every document on its own line, as it is afterwards.
+/// The whole `main` of a walker. Prints each document on one line, as it is after the work.
 pub fn walker<W: Walker>() -> Exit {
     let Invocation { tool, arguments, asked, .. } = Invocation::<W>::parse();
     let walker = match asked {
@@ -59,7 +59,7 @@ pub fn walker<W: Walker>() -> Exit {
     exit
 }
 
-/// With ids among the arguments, standard input is not read.
+/// Where the document comes from. Standard input is not read if the arguments name containers.
 fn source(arguments: &[OsString]) -> Input {
     let names = arguments.iter().skip(1).any(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
     if names { Input::Empty } else { Input::Standard(FROM_CONTAINER) }
@@ -70,7 +70,7 @@ fn walk<W: Walker>(tool: &str, walker: &W, mut document: Document) -> Exit {
     let mut errors = errors.into_iter();
     if let Some(first) = errors.next() {
         errors.for_each(|error| failure::print(tool, &error));
-        // The message says it all, and nobody is behind a terminal.
+        // The message says everything, and no tool reads from a terminal.
         if shows(walker.common()) {
             return failure::end(tool, &first);
         }

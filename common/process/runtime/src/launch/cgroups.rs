@@ -7,29 +7,30 @@ use rustix::io::Errno;
 use super::namespaces::in_user_namespace;
 use crate::{Error, error::Result};
 
-/// The cgroup of a container, in each hierarchy where it is.
+/// The cgroup of a container, in each hierarchy that has it.
 pub(super) struct Own {
     pub(super) unified: Group,
-    /// Those of version 1, for limits whose controllers are there.
+    /// The cgroups of version 1, for limits whose controllers are there.
     separate: Vec<Group>,
-    /// Limits its devices; none where a cgroup of version 1 does, or they are not limited.
+    /// Limits the container's devices. None if a cgroup of version 1 limits them, or if they are not limited.
     program: Option<DeviceProgram>,
 }
 
 impl Own {
-    /// Moves the calling process into it: everywhere, or everywhere but version 2.
+    /// Moves the calling process into all of these cgroups. With `is_inside`, it is in the cgroup of version
+    /// 2 already.
     pub(super) fn enter(&self, is_inside: bool) -> Result<()> {
         let unified = Some(&self.unified).filter(|_| !is_inside);
         Ok(self.separate.iter().chain(unified).try_for_each(|group| group.admit(0))?)
     }
 
-    /// Limits its devices to the list of the specification, if it has one.
+    /// Limits the devices to the specification's list, if there is one.
     pub(super) fn limit_devices(&self) -> Result<()> {
         Ok(self.program.as_ref().map_or(Ok(()), |program| program.attach(&self.unified))?)
     }
 }
 
-/// The cgroup that the specification names, which was made before; none if it names none.
+/// The cgroup that the specification names, which must exist; none if it names none.
 pub(super) fn of(spec: &Spec) -> Result<Option<Own>> {
     let linux = spec.linux().as_ref();
     let Some(path) = linux.and_then(|linux| linux.cgroups_path().as_ref()) else { return Ok(None) };
@@ -51,7 +52,8 @@ pub(super) fn of(spec: &Spec) -> Result<Option<Own>> {
     Ok(Some(Own { unified, separate, program }))
 }
 
-/// The specification's list of devices. In a user namespace it needs none: nobody makes device nodes there.
+/// The specification's device list. In a user namespace it is not needed, because no device nodes can be made
+/// there.
 pub fn device_rules(spec: &Spec) -> Result<Option<&Vec<LinuxDeviceCgroup>>> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rules = resources.and_then(|resources| resources.devices().as_ref());

@@ -12,10 +12,12 @@ use std::{
 
 use rustix::{
     cmsg_space,
+    fs::{Mode, OFlags},
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+        listen, recvmsg, sendmsg, socket_with, socketpair,
     },
 };
 
@@ -24,7 +26,8 @@ use operation::Cause;
 use super::held;
 use crate::{Error, Identity, error::Result};
 
-/// A longer message does not arrive. An error contains a path or two, each escaped for JSON.
+/// The length of the longest message, in bytes. A longer one does not arrive. An error contains a path or
+/// two, each escaped for JSON.
 const LONGEST: usize = 64 << 10;
 
 /// One side of a socket that keeps messages separate. It closes on exec.
@@ -36,10 +39,15 @@ pub(crate) enum Message {
     Failure(Error),
     Warning(String),
     Terminal(OwnedFd),
-    /// The namespaces of a new container, to be held.
+    /// The namespaces of a new container, for the parent to hold.
     Namespaces(Vec<OwnedFd>),
     /// The path of the command that is about to be executed.
     Command(String),
+    /// The runtime's hooks are due: the process waits for an answer.
+    Hooks,
+    /// The descriptor on which system calls arrive that a seccomp policy passes to another program. The
+    /// process waits for an answer.
+    Notifications(OwnedFd),
     Ready,
 }
 
@@ -51,24 +59,101 @@ impl Channel {
         Ok((Self(one), Self(other)))
     }
 
-    /// The last message of a process that ends. If it does not arrive, the other side sees that.
+    /// Makes a socket on which a process waits before it executes its command. [`Channel::connect`] connects
+    /// to it.
+    ///
+    /// # Errors
+    /// EADDRINUSE if the socket exists.
+    pub(crate) fn listen(directory: &Path, name: &str) -> Result<OwnedFd> {
+        let listen = || {
+            let socket = new_socket()?;
+            let (_held, address) = address(directory, name)?;
+            bind(&socket, &address)?;
+            listen(&socket, 8)?;
+            Ok(socket)
+        };
+        listen().map_err(Error::at::<Errno>("listen on", format_args!("{:?}", directory.join(name))))
+    }
+
+    /// Asks the process that waits on this socket to go on.
+    ///
+    /// # Errors
+    /// ENOENT and ECONNREFUSED if no process waits.
+    pub(crate) fn connect(directory: &Path, name: &str) -> Result<Self> {
+        let connect = || {
+            let socket = new_socket()?;
+            let (_held, address) = address(directory, name)?;
+            connect(&socket, &address)?;
+            let channel = Self(socket);
+            channel.send(b"R", &[])?;
+            Ok(channel)
+        };
+        connect().map_err(Error::at::<Errno>("connect to", format_args!("{:?}", directory.join(name))))
+    }
+
+    /// Waits until a client asks to go on.
+    pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<Self> {
+        loop {
+            let accepted = match accept_with(listener, SocketFlags::CLOEXEC) {
+                Err(Errno::INTR) => continue,
+                accepted => Self(accepted.map_err(Error::at("wait", "to be started"))?),
+            };
+            // Ignore a client that is gone before it has asked.
+            if let Some(Message::Ready) = accepted.receive()? {
+                return Ok(accepted);
+            }
+        }
+    }
+
+    /// Asks for the runtime's hooks, and waits until they have run.
+    pub(super) fn ask_for_hooks(&self) -> Result<()> {
+        self.send(b"H", &[]).map_err(Error::at("send", "to the parent process"))?;
+        self.answered()
+    }
+
+    /// Hands over the descriptor, and waits until somebody has it.
+    pub(super) fn notify_by(&self, listener: BorrowedFd<'_>) -> Result<()> {
+        self.send(b"S", &[listener]).map_err(Error::at("send", "the seccomp listener"))?;
+        self.answered()
+    }
+
+    /// Says that the process is about to wait for its start, and waits until the caller knows: without a
+    /// caller, nobody would start it.
+    pub(super) fn wait_for_leave(&self) -> Result<()> {
+        self.ready()?;
+        self.answered()
+    }
+
+    fn answered(&self) -> Result<()> {
+        match self.receive()? {
+            Some(Message::Ready) => Ok(()),
+            _ => Err(Error::new("start: given up by the parent process")),
+        }
+    }
+
+    /// Sends the last message of a process that ends. If it does not arrive, the other side sees the end.
     pub(crate) fn fail(&self, error: &Error) {
-        // With the error's number and its other parts, so that only text becomes text.
+        // The error's number and its other parts are sent too, so that they are not lost in the text.
         let told = serde_json::to_vec(&error.inner().to_message()).unwrap_or_default();
         let _ = self.send(&[b"E".as_slice(), &[error.status()], &told].concat(), &[]);
     }
 
-    /// What is lost here stops nothing.
+    /// Sends a warning. If it is lost, nothing stops.
     pub(crate) fn warn(&self, error: &Error) {
         let _ = self.send(&[b"W".as_slice(), error.to_string().as_bytes()].concat(), &[]);
     }
 
+    /// Says that this side is ready, or asks the other side to go on.
+    ///
     /// # Errors
-    /// When it does not arrive. The other side waits for it, so the sender must end, or close its side.
+    /// When the message does not arrive. The other side waits for it, so the sender must end, or close its
+    /// side.
     pub(crate) fn ready(&self) -> Result<()> {
         self.send(b"R", &[]).map_err(Error::at("send", "to the other process"))
     }
 
+    /// Tells the identity of the new process.
+    ///
     /// # Errors
     /// As [`Channel::ready`].
     pub(crate) fn identify(&self, identity: Identity) -> Result<()> {
@@ -76,12 +161,16 @@ impl Channel {
         self.send(&told.concat(), &[]).map_err(Error::at("send", "the process's pid to the parent process"))
     }
 
+    /// Hands over the outer side of the terminal.
+    ///
     /// # Errors
     /// As [`Channel::ready`].
     pub(crate) fn hand_over(&self, terminal: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
         self.send(b"T", &[terminal])
     }
 
+    /// Hands over the namespaces of a new container.
+    ///
     /// # Errors
     /// As [`Channel::ready`].
     pub(super) fn entrust(&self, namespaces: &[OwnedFd]) -> Result<()> {
@@ -89,6 +178,8 @@ impl Channel {
         self.send(b"N", &namespaces).map_err(Error::at("send", "the namespaces to the parent process"))
     }
 
+    /// Tells the path of the command that is about to be executed.
+    ///
     /// # Errors
     /// As [`Channel::ready`].
     pub(super) fn announce(&self, command: &Path) -> Result<()> {
@@ -96,7 +187,7 @@ impl Channel {
         self.send(&told, &[]).map_err(Error::at("send", "to the parent process"))
     }
 
-    /// Whether the other side has gone.
+    /// Whether the other side is gone.
     pub(crate) fn is_closed(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut polled = [PollFd::new(&self.0, PollFlags::empty())];
@@ -119,7 +210,7 @@ impl Channel {
         }
     }
 
-    /// The next message; none when the other side has closed.
+    /// Waits for the next message and returns it; none if the other side has closed.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
         let mut text = vec![0_u8; LONGEST];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(held::MOST))];
@@ -141,10 +232,25 @@ impl Channel {
             (Some(b'W'), _) => Some(Message::Warning(words(1))),
             (Some(b'C'), _) => Some(Message::Command(words(1))),
             (Some(b'T'), _) => descriptors(control).next().map(Message::Terminal),
+            (Some(b'H'), _) => Some(Message::Hooks),
+            (Some(b'S'), _) => descriptors(control).next().map(Message::Notifications),
             (Some(b'N'), _) => Some(Message::Namespaces(descriptors(control).collect())),
             _ => Some(Message::Ready),
         })
     }
+}
+
+fn new_socket() -> std::result::Result<OwnedFd, Errno> {
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// The address of a socket in a directory. It is short even if the directory's own path is longer than an
+/// address may be. It is valid as long as the descriptor is open.
+fn address(directory: &Path, name: &str) -> std::result::Result<(OwnedFd, SocketAddrUnix), Errno> {
+    let held =
+        rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let address = SocketAddrUnix::new(mount::resolve::proc_path(held.as_fd()).join(name))?;
+    Ok((held, address))
 }
 
 fn descriptors(mut control: RecvAncillaryBuffer<'_>) -> impl Iterator<Item = OwnedFd> {

@@ -1,4 +1,4 @@
-//! The command: found on the container's own `PATH`, and executed.
+//! Finds the command on the container's own `PATH`, and executes it.
 
 use std::{
     ffi::CString,
@@ -18,7 +18,7 @@ use crate::{Error, error::Result};
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 
 /// Exit statuses of a shell (POSIX, "Shell Command Language", 2.8.2).
-const NOT_EXECUTABLE: u8 = 126;
+pub(super) const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 pub(super) struct Command {
@@ -27,7 +27,7 @@ pub(super) struct Command {
     environment: Vec<CString>,
 }
 
-/// Looks for the command as the user that it runs as.
+/// Finds the command, with the rights of the user that it runs as.
 pub(super) fn find(process: &Process) -> Result<Command> {
     let strings = |list: &Option<Vec<String>>| -> Result<Vec<CString>> {
         let list = list.iter().flatten().map(|text| CString::new(text.as_str()));
@@ -85,13 +85,34 @@ fn failure(name: &str, errno: Errno) -> Error {
 }
 
 impl Command {
-    /// Its name, as the kernel shows it when it runs.
+    /// Its variables, each as `NAME=value`.
+    pub(super) fn environment(&self) -> &[CString] {
+        &self.environment
+    }
+
+    /// Sets a variable, if the process does not have it or if it is empty.
+    pub(super) fn set_default(&mut self, name: &str, value: &str) {
+        let value_of = |variable: &CString| {
+            variable
+                .to_bytes()
+                .strip_prefix(name.as_bytes())?
+                .strip_prefix(b"=")
+                .map(|value| !value.is_empty())
+        };
+        let has = |variable: &CString| value_of(variable) == Some(true);
+        self.environment.retain(|variable| value_of(variable) != Some(false));
+        if !self.environment.iter().any(has) {
+            self.environment.extend(CString::new(format!("{name}={value}")));
+        }
+    }
+
+    /// The name that the kernel shows for the command when it runs.
     pub(super) fn name(&self) -> CString {
         let name = self.path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
         CString::new(name).unwrap_or_default()
     }
 
-    /// Returns only with the reason why it is not executed.
+    /// Executes the command. Returns only if that fails, with the reason.
     pub(super) fn execute(&self) -> Errno {
         let Ok(path) = CString::new(self.path.as_os_str().as_bytes()) else { return Errno::INVAL };
         let Err(errno) = nix::unistd::execve(&path, &self.arguments, &self.environment);
@@ -99,7 +120,7 @@ impl Command {
     }
 }
 
-/// The error of a command that was found, and not executed.
+/// The error for a command that was found but not executed.
 pub(super) fn not_executed(path: &str, errno: Errno) -> Error {
     if errno == Errno::NOENT {
         // The file exists, see above, but its interpreter does not.

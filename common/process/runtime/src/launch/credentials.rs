@@ -1,5 +1,7 @@
 //! User, groups and capabilities (capabilities(7)).
 
+use std::os::fd::OwnedFd;
+
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 use rustix::{
     io::Errno,
@@ -15,13 +17,14 @@ use seccomp::Program;
 
 use crate::{Error, error::Result};
 
-/// Switches to the process's user and gives up everything else, except what [`finish`] still needs if there is a seccomp
-/// program. The process has one thread. `denies_setgroups`: what the user namespace says of groups. The container's own
-/// `/proc` is not asked.
-pub(super) fn take(process: &Process, denies_setgroups: bool, is_filtered: bool) -> Result<()> {
+/// Switches to the process's user and gives up everything else, except for what [`finish`] still needs if
+/// there is a seccomp program. The process must have one thread. `denies_setgroups` says whether the user
+/// namespace forbids setgroups(2); the container's own `/proc` is not asked. With `strict`, a capability that
+/// the caller lacks is an error.
+pub(super) fn take(process: &Process, denies_setgroups: bool, is_filtered: bool, strict: bool) -> Result<()> {
     let capabilities = process.capabilities().as_ref();
     if let Some(capabilities) = capabilities {
-        bound(set(capabilities.bounding()))?;
+        bound(set(capabilities.bounding(), strict))?;
     }
     set_keep_capabilities(true).map_err(Error::at("keep", "capabilities"))?;
     become_user(process, denies_setgroups)?;
@@ -30,40 +33,43 @@ pub(super) fn take(process: &Process, denies_setgroups: bool, is_filtered: bool)
         true => CapabilitySet::SYS_ADMIN,
         false => CapabilitySet::empty(),
     };
-    capabilities.map_or(Ok(()), |capabilities| limit(capabilities, kept))
+    capabilities.map_or(Ok(()), |capabilities| limit(capabilities, kept, strict))
 }
 
-/// The last step before the command is executed, because little else works under a strict policy: installs the program.
-/// The kernel takes it from who has CAP_SYS_ADMIN, or can gain no privileges any more.
-pub(super) fn finish(process: &Process, program: Option<&Program>) -> Result<()> {
+/// Installs the seccomp program. This is the last step before the command is executed, because little else
+/// works under a strict policy. The kernel accepts the program from a process with CAP_SYS_ADMIN or
+/// `no_new_privs`. Returns the descriptor on which calls arrive that the program passes to another program.
+pub(super) fn finish(process: &Process, program: Option<&Program>, strict: bool) -> Result<Option<OwnedFd>> {
     if gains_nothing(process) {
         set_no_new_privs(true).map_err(Error::at("set", "no_new_privs"))?;
     }
     let install = || match program {
-        Some(program) => program.install().map(drop).map_err(Error::at("install", "the seccomp policy")),
-        None => Ok(()),
+        Some(program) => program.install().map_err(Error::at("install", "the seccomp policy")),
+        None => Ok(None),
     };
     let Some(capabilities) = process.capabilities() else { return install() };
+    let mut listener = None;
     if !gains_nothing(process) {
-        install()?;
+        listener = install()?;
         if program.is_some() {
-            limit(capabilities, CapabilitySet::empty())?;
+            limit(capabilities, CapabilitySet::empty(), strict)?;
         }
     }
-    for capability in set(capabilities.ambient()).iter() {
+    for capability in set(capabilities.ambient(), false).iter() {
         configure_capability_in_ambient_set(capability, true)
             .map_err(Error::at("set", "ambient capabilities"))?;
     }
-    if gains_nothing(process) { install() } else { Ok(()) }
+    if gains_nothing(process) { install() } else { Ok(listener) }
 }
 
-/// Leaves the capabilities that a process has after it has executed a program: root's stay, another user has the ambient ones.
-/// For a process that executes none.
+/// Leaves the capabilities that a process has after it executes a program: root keeps its own, and another
+/// user keeps the ambient ones. For a process that executes no program.
 pub(super) fn as_if_executed(process: &Process) -> Result<()> {
     if process.user().uid() == 0 {
         return Ok(());
     }
-    let ambient = process.capabilities().as_ref().map_or(CapabilitySet::empty(), |sets| set(sets.ambient()));
+    let ambient =
+        process.capabilities().as_ref().map_or(CapabilitySet::empty(), |sets| set(sets.ambient(), false));
     let reduce = || {
         let inheritable = rustix::thread::capabilities(None)?.inheritable;
         set_capabilities(None, CapabilitySets { effective: ambient, permitted: ambient, inheritable })
@@ -76,12 +82,12 @@ fn gains_nothing(process: &Process) -> bool {
 }
 
 /// Leaves these capabilities, and `kept`, which is not inherited.
-fn limit(capabilities: &LinuxCapabilities, kept: CapabilitySet) -> Result<()> {
+fn limit(capabilities: &LinuxCapabilities, kept: CapabilitySet, strict: bool) -> Result<()> {
     let had = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
     let sets = CapabilitySets {
-        effective: set(capabilities.effective()) | (kept & had),
-        permitted: set(capabilities.permitted()) | (kept & had),
-        inheritable: set(capabilities.inheritable()),
+        effective: set(capabilities.effective(), strict) | (kept & had),
+        permitted: set(capabilities.permitted(), strict) | (kept & had),
+        inheritable: set(capabilities.inheritable(), strict),
     };
     set_capabilities(None, sets).map_err(Error::at("set", "capabilities"))?;
     clear_ambient_capability_set().map_err(Error::at("clear", "ambient capabilities"))
@@ -92,7 +98,7 @@ fn become_user(process: &Process, denies_setgroups: bool) -> Result<()> {
     let groups = user.additional_gids().as_deref().unwrap_or_default();
     let own_alone = groups.iter().all(|group| *group == user.gid());
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    // A user namespace may forbid this. Then the caller's groups stay, which have no mapping.
+    // A user namespace may forbid this. The process then keeps the caller's groups, which have no mapping.
     if !(own_alone && denies_setgroups) {
         set_thread_groups(&groups).map_err(Error::at("set", "supplementary groups"))?;
     }
@@ -102,7 +108,7 @@ fn become_user(process: &Process, denies_setgroups: bool) -> Result<()> {
     set_thread_res_uid(uid, uid, uid).map_err(Error::at("become", format_args!("user {}", user.uid())))
 }
 
-/// Drops everything except `kept` from the bounding set. The kernel tells where its list ends.
+/// Drops everything except `kept` from the bounding set. The kernel says where its list ends.
 fn bound(kept: CapabilitySet) -> Result<()> {
     for number in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -118,15 +124,15 @@ fn bound(kept: CapabilitySet) -> Result<()> {
     Ok(())
 }
 
-/// A set in the kernel's form. Capabilities that this kernel or the caller lacks are left out: `--privileged` means all
-/// that exist.
-fn set(capabilities: &Option<Capabilities>) -> CapabilitySet {
+/// Converts a set to the kernel's form. Capabilities that this kernel or the caller lacks are left out:
+/// `--privileged` means all that exist. With `strict` they stay, and the kernel rejects them.
+fn set(capabilities: &Option<Capabilities>, strict: bool) -> CapabilitySet {
     let names = capabilities.iter().flatten().map(ToString::to_string);
     let wanted = names
         .filter_map(|name| CapabilitySet::from_name(&name))
         .fold(CapabilitySet::empty(), |all, one| all | one);
     let had = rustix::thread::capabilities(None).map_or(CapabilitySet::all(), |sets| sets.permitted);
-    wanted & had
+    if strict { wanted } else { wanted & had }
 }
 
 #[cfg(test)]

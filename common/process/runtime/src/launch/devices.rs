@@ -1,10 +1,11 @@
 //! `/dev`: the nodes that every container has (OCI runtime-spec, config-linux.md, "Default Devices"), and its terminal.
 //!
-//! The container's cgroup keeps it from devices that it makes itself (CAP_MKNOD is in Docker's default set). Mounts do so
-//! too, for a container without a cgroup of its own: no file system of the container opens devices (`nodev`), and each of its
-//! standard nodes is a mount of its own, which does. Without CAP_SYS_ADMIN nothing in it can change that.
+//! The container's cgroup denies devices that the container makes itself (CAP_MKNOD is in Docker's default
+//! set). For a container without its own cgroup, mounts do this too. No file system of the container opens
+//! devices (`nodev`). Each standard node is a mount of its own, which does open its device. Without
+//! CAP_SYS_ADMIN, nothing in the container can change that.
 //!
-//! Device nodes cannot be made in a user namespace: there the host's own nodes are mounted.
+//! Device nodes cannot be made in a user namespace. The host's own nodes are mounted there.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -16,14 +17,19 @@ use mount::{
     resolve::{self, Leaf},
 };
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Process, Spec};
+use operation::Cause;
 use rustix::{
     fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat},
     io::Errno,
     pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
 };
 
-use super::{channel::Channel, namespaces::in_user_namespace};
-use crate::{Error, error::Result};
+use super::{channel::Channel, kernel, namespaces::in_user_namespace};
+use crate::{
+    Error,
+    error::Result,
+    spec::{CONFINES_DEVICES, is_annotated},
+};
 
 const DEV: &str = "/dev";
 
@@ -40,7 +46,7 @@ const LINKS: [(&str, &str); 6] = [
     ("stdout", "/proc/self/fd/1"),
 ];
 
-/// The changes in `/dev`, for an explanation.
+/// A change in `/dev`, for an explanation.
 pub(crate) enum DevEntry {
     Node { path: PathBuf, kind: &'static str, major: i64, minor: i64, mode: u32 },
     OfHost { path: PathBuf },
@@ -49,7 +55,7 @@ pub(crate) enum DevEntry {
     Closed,
 }
 
-/// The same changes as those of [`populate`] and [`confine`].
+/// The changes that [`populate`] and [`confine`] make.
 pub(crate) fn entries(spec: &Spec) -> Vec<DevEntry> {
     if own_dev(spec).is_none() {
         return Vec::new();
@@ -88,9 +94,13 @@ fn own(spec: &Spec) -> impl Iterator<Item = &LinuxDevice> {
     spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).into_iter().flatten()
 }
 
-/// Those that every container has, unless the specification has another one there.
+/// The devices that every container has, except where the specification has another one, or a mount.
 fn standard(spec: &Spec) -> impl Iterator<Item = (&'static str, u32, u32)> {
-    let is_free = |name: &str| !own(spec).any(|device| *device.path() == Path::new(DEV).join(name));
+    let is_free = |name: &str| {
+        let path = Path::new(DEV).join(name);
+        let is_mounted = spec.mounts().iter().flatten().any(|mount| *mount.destination() == path);
+        !is_mounted && !own(spec).any(|device| *device.path() == path)
+    };
     NODES.into_iter().filter(move |(name, ..)| is_free(name))
 }
 
@@ -98,47 +108,62 @@ fn mode(device: &LinuxDevice) -> u32 {
     device.file_mode().unwrap_or(0o666) & 0o7777
 }
 
-/// The options of the tmpfs on `/dev`; none if `/dev` is something else, which stays as it is.
+/// The options of the tmpfs on `/dev`. None if `/dev` is something else, which stays as it is.
 fn own_dev(spec: &Spec) -> Option<Options> {
     let mut mounts = spec.mounts().iter().flatten();
     let dev = mounts.rfind(|mount| mount.destination() == Path::new(DEV))?;
     (dev.typ().as_deref() == Some("tmpfs")).then(|| Options::parse(dev.options().iter().flatten()))
 }
 
-/// Whether the container can use only the devices that it is given.
-pub(super) fn is_confined(spec: &Spec) -> bool {
-    own_dev(spec)
-        .is_some_and(|options| options.attributes.contains(rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV))
+/// Whether `/dev` is a directory of the host.
+fn has_host_dev(spec: &Spec) -> bool {
+    let mut mounts = spec.mounts().iter().flatten();
+    mounts.any(|mount| mount.destination() == Path::new(DEV) && super::root::is_bind(mount))
 }
 
-/// Whether the root file system of the container opens devices; none if it stays as it is.
+/// Whether the container can use only the devices that it is given.
+pub(super) fn is_confined(spec: &Spec) -> bool {
+    use rustix::mount::MountAttrFlags;
+    // Records of 0.1.0 have a mount option instead.
+    let by_option = |options: Options| options.attributes.contains(MountAttrFlags::MOUNT_ATTR_NODEV);
+    own_dev(spec).is_some_and(|options| is_annotated(spec, CONFINES_DEVICES) || by_option(options))
+}
+
+/// Whether the container's root file system opens devices; none if this stays as it is.
 pub(super) fn of_root(spec: &Spec) -> Result<Option<bool>> {
     if is_confined(spec) {
         return Ok(Some(false));
     }
-    // With all devices, or a list of its own for nodes that it makes.
+    // The container has all devices, or a device list of its own for the nodes that it makes.
     let opens = own_dev(spec).is_some() && !in_user_namespace()?;
     Ok(opens.then_some(true))
 }
 
-/// Makes nodes and links in the container's own `/dev`.
-pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
-    if own_dev(spec).is_none() {
+/// Makes nodes and links in the container's own `/dev`. With `always`, also in the `/dev` of its root file
+/// system.
+pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec, always: bool) -> Result<()> {
+    if own_dev(spec).is_none() && (!always || has_host_dev(spec)) {
         return Ok(());
     }
-    let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)
-        .map_err(Error::at("open", "\"/dev\""))?;
+    // If the image has a link there, the nodes would be made in another directory, perhaps one of the host's.
+    kernel::is_plain_directory(root, Path::new(DEV)).map_err(Error::at("open", "\"/dev\""))?;
+    let dev =
+        resolve::create_in(root, Path::new(DEV), Leaf::Directory).map_err(Error::at("open", "\"/dev\""))?;
     let (confined, of_host) = (is_confined(spec), in_user_namespace()?);
     for (name, major, minor) in standard(spec) {
         let make = || {
             if of_host {
                 return mount_of_host(root, &Path::new(DEV).join(name));
             }
-            let mode = Mode::from_raw_mode(0o666);
-            mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))?;
-            if confined { mount_on_itself(dev.as_fd(), name, false) } else { Ok(()) }
+            let (mode, number) = (Mode::from_raw_mode(0o666), makedev(major, minor));
+            match mknodat(&dev, name, FileType::CharacterDevice, mode, number) {
+                // The root file system has the node already.
+                Err(Errno::EXIST) if is_one(&dev, name, FileType::CharacterDevice, number)? => {}
+                made => made?,
+            }
+            if confined { Ok(mount_on_itself(dev.as_fd(), name, false)?) } else { Ok(()) }
         };
-        make().map_err(Error::at::<Errno>("create", format_args!("device \"/dev/{name}\"")))?;
+        make().map_err(Error::at::<Cause>("create", format_args!("device \"/dev/{name}\"")))?;
     }
     for (name, target) in LINKS {
         match symlinkat(target, &dev, name) {
@@ -146,23 +171,30 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
             Err(errno) => return Err(Error::system("create", format_args!("link \"/dev/{name}\""), errno)),
         }
     }
-    for device in own(spec) {
+    // `/dev/ptmx` is always the container's own, whatever is asked for, as in runc.
+    for device in own(spec).filter(|device| !(always && device.path() == Path::new("/dev/ptmx"))) {
         let made = match of_host {
             true => mount_of_host(root, device.path()),
-            false => add(root, device, confined),
+            false => add(root, device, confined).map_err(Cause::from),
         };
         made.map_err(Error::at("create", format_args!("device {:?}", device.path())))?;
     }
     Ok(())
 }
 
-/// The root file system is not yet the process's own: the path is the host's, and the container's is below `root`.
-fn mount_of_host(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<(), Errno> {
-    let node = resolve::place(path)?;
-    Detached::copy_of(node, false)?.attach(resolve::create_in(root, path, Leaf::File)?)
+/// Mounts a node of the host. The root file system is not the process's own yet: `path` is the host's, and
+/// the container's path is below `root`.
+fn mount_of_host(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<(), Cause> {
+    let node = Detached::copy_of(resolve::place(path)?, false)?;
+    // The mount must be a device and nothing else.
+    node.change(&Options::parse(["nosuid", "noexec"]), false)?;
+    let place = resolve::create_in(root, path, Leaf::File)?;
+    kernel::allow("bind", None, path, &kernel::path_in(root, place.as_fd())?)?;
+    Ok(node.attach(place)?)
 }
 
-/// `opens`: its file system may be one that opens no devices.
+/// Mounts a node on itself, so that it opens its device. With `opens`, its file system may be one that opens
+/// no devices.
 fn mount_on_itself(directory: BorrowedFd<'_>, name: &str, opens: bool) -> std::result::Result<(), Errno> {
     let node = rustix::fs::openat(
         directory,
@@ -177,7 +209,7 @@ fn mount_on_itself(directory: BorrowedFd<'_>, name: &str, opens: bool) -> std::r
     copy.attach(&node)
 }
 
-/// A device of the specification.
+/// Makes a device of the specification.
 fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::result::Result<(), Errno> {
     let kind = match device.typ() {
         LinuxDeviceType::B => FileType::BlockDevice,
@@ -193,7 +225,7 @@ fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::resul
     let number = |number: i64| u32::try_from(number).map_err(|_| Errno::INVAL);
     let number = makedev(number(device.major())?, number(device.minor())?);
     match mknodat(&directory, name, kind, Mode::from_raw_mode(mode(device)), number) {
-        // Outside of `/dev` it is left of an earlier start.
+        // Outside of `/dev`, it is left from an earlier start.
         Err(Errno::EXIST) if is_one(&directory, name, kind, number)? => {}
         made => {
             made?;
@@ -204,13 +236,13 @@ fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::resul
     if confined { mount_on_itself(directory.as_fd(), name, true) } else { Ok(()) }
 }
 
-/// Whether there is this device already.
+/// Whether this device exists already.
 fn is_one(directory: &OwnedFd, name: &str, kind: FileType, number: u64) -> std::result::Result<bool, Errno> {
     let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == number)
 }
 
-/// From now on only devices that are mounted in `/dev` open.
+/// From now on, only devices that are mounted in `/dev` can be opened.
 pub(super) fn confine(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     if !is_confined(spec) {
         return Ok(());
@@ -222,7 +254,7 @@ pub(super) fn confine(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     close().map_err(Error::at::<Errno>("mount", "\"/dev\" without devices"))
 }
 
-/// Allocates a pseudo-terminal of the container's devpts. The outer side goes to the parent.
+/// Allocates a pseudo-terminal in the container's devpts, and sends the outer side to the parent.
 pub(super) fn open_terminal(root: BorrowedFd<'_>, process: &Process, channel: &Channel) -> Result<OwnedFd> {
     let open = || {
         let flags = OFlags::RDWR | OFlags::NOCTTY;
@@ -239,8 +271,8 @@ pub(super) fn open_terminal(root: BorrowedFd<'_>, process: &Process, channel: &C
     open().map_err(Error::at::<Errno>("open", "a terminal at \"/dev/pts/ptmx\""))
 }
 
-/// Mounts the terminal on `/dev/console`: the terminal itself, whatever a path leads to, on a file of that directory
-/// (CVE-2025-52565).
+/// Mounts the terminal on `/dev/console`. It mounts the terminal itself, wherever a path leads, on a file of
+/// that directory (CVE-2025-52565).
 pub(super) fn mount_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()> {
     let mount = || {
         let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)?;

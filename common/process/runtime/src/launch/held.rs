@@ -1,7 +1,8 @@
-//! The namespaces of a container that runs.
+//! The namespaces of a running container.
 //!
-//! Its first process may have gone into others since it was started, which only look like the container's. So the process
-//! that waits for it holds the first ones, as open files with numbers in a row, and whoever joins opens them there.
+//! After its start, the first process may enter other namespaces, which only look like the container's. So
+//! its waiting parent holds the first ones, as open files with numbers in a row. A process that joins the
+//! container opens them there.
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +19,9 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::{Error, Identity, error::Result};
 
-/// Each kind and its name in `/proc/pid/ns`, in the order in which they are entered: the user namespace gives the rights
-/// for the others, and with the mount namespace the host's `/proc` is gone.
+/// Each kind and its name in `/proc/pid/ns`, in the order in which they are entered. The user namespace comes
+/// first, because it gives the rights for the others. The mount namespace comes last, because the host's
+/// `/proc` is gone with it.
 const KINDS: [(Kind, &str); 7] = [
     (Kind::User, "user"),
     (Kind::Cgroup, "cgroup"),
@@ -30,10 +32,11 @@ const KINDS: [(Kind, &str); 7] = [
     (Kind::Mount, "mnt"),
 ];
 
-/// How many there are at most.
+/// The highest number of namespaces.
 pub(super) const MOST: usize = KINDS.len();
 
-/// The caller's own, to be held by its parent. `user`: the user namespace that it has still to enter.
+/// The caller's own namespaces, for its parent to hold. `user` is the user namespace that the caller will
+/// enter later.
 pub(super) fn own(user: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>> {
     let one = |(kind, name): &(Kind, &str)| match (kind, user) {
         (Kind::User, Some(user)) => user.try_clone_to_owned().map_err(Error::at("duplicate", "descriptor")),
@@ -42,7 +45,8 @@ pub(super) fn own(user: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>> {
     KINDS.iter().map(one).collect()
 }
 
-/// Those that the container of a process was started with. If nobody holds them any more, those of the process.
+/// The namespaces that the process's container was started with. If nobody holds them any more, the
+/// namespaces of the process.
 pub(super) fn of(first: Identity) -> Result<Vec<(Kind, OwnedFd)>> {
     let paths = match first.parent()? {
         Some(holder) => held_by(holder, first.pid),
@@ -53,11 +57,11 @@ pub(super) fn of(first: Identity) -> Result<Vec<(Kind, OwnedFd)>> {
     let mut list = Vec::new();
     for ((kind, _), path) in KINDS.iter().zip(&paths) {
         let opened = open(path)?;
-        if *kind != Kind::User || !is_ours(&opened)? {
+        if *kind != Kind::User || !is_own(&opened, "user") {
             list.push((*kind, opened));
         }
     }
-    // Only now is it sure that the pid was this process's all the time.
+    // Checked now: if the process is alive, the pid was its own all the time.
     match first.is_alive()? {
         true => Ok(list),
         false => Err(Error::system(
@@ -68,9 +72,10 @@ pub(super) fn of(first: Identity) -> Result<Vec<(Kind, OwnedFd)>> {
     }
 }
 
-/// The descriptors of a process that hold the namespaces of the container whose first process is `first`. That process can
-/// change all of its namespaces except for the pid namespace, which so tells whether they are the container's. Where several
-/// containers share that one, those that are most like the process's own are taken.
+/// The descriptors of the process `holder` that hold the namespaces of the container whose first process is
+/// `first`. The first process can change all of its namespaces except for the pid namespace, so the pid
+/// namespace identifies the container. If several containers share it, the namespaces most like the first
+/// process's own are taken.
 fn held_by(holder: i32, first: i32) -> Option<Vec<PathBuf>> {
     let present = KINDS.map(|(_, name)| fs::read_link(format!("/proc/{first}/ns/{name}")).ok());
     let directory = PathBuf::from(format!("/proc/{holder}/fd"));
@@ -95,8 +100,8 @@ fn held_by(holder: i32, first: i32) -> Option<Vec<PathBuf>> {
     Some((row..).take(MOST).map(|at| directory.join(at.to_string())).collect())
 }
 
-/// The same descriptors with numbers in a row: so whoever joins tells those of one container from those of others that the
-/// process holds as well.
+/// Copies the descriptors to numbers in a row. This tells the namespaces of one container from others that
+/// the process also holds.
 pub(super) fn in_a_row(held: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
     let mut least = 3;
     loop {
@@ -106,7 +111,8 @@ pub(super) fn in_a_row(held: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
                 fcntl_dupfd_cloexec(namespace, wanted).map_err(Error::at("duplicate", "descriptor"))?;
             let number = copy.as_raw_fd();
             if number != wanted {
-                // What is in the way may be gone by the next attempt: each begins where this one was stopped, so it ends.
+                // The descriptor in the way may be gone at the next attempt. Each attempt begins where the
+                // last one was stopped, so the loop ends.
                 least = number;
                 break;
             }
@@ -122,9 +128,30 @@ fn open(path: &Path) -> Result<OwnedFd> {
     File::open(path).map(OwnedFd::from).map_err(Error::at("open", format_args!("namespace {path:?}")))
 }
 
-/// Whether it is the user namespace that the caller is in.
-fn is_ours(namespace: &OwnedFd) -> Result<bool> {
-    let own = fs::metadata("/proc/self/ns/user").map_err(Error::at("read", "\"/proc/self/ns/user\""))?;
-    let found = rustix::fs::fstat(namespace).map_err(Error::at("read", "user namespace"))?;
-    Ok((found.st_dev, found.st_ino) == (own.dev(), own.ino()))
+/// The time namespace of a process, if it is not the caller's.
+pub(super) fn time_of(first: Identity) -> Result<Option<OwnedFd>> {
+    let path = PathBuf::from(format!("/proc/{}/ns/time", first.pid));
+    // A kernel without time namespaces has no such file.
+    let opened = operation::unless_gone(File::open(&path))
+        .map_err(Error::at("open", format_args!("namespace {path:?}")))?;
+    Ok(opened.map(OwnedFd::from).filter(|opened| !is_own(opened, "time")))
+}
+
+/// Whether the caller is in this namespace, whose name in `/proc/self/ns` is `name`.
+pub(super) fn is_own(namespace: &OwnedFd, name: &str) -> bool {
+    let found = rustix::fs::fstat(namespace).map(|found| (found.st_dev, found.st_ino));
+    found.is_ok_and(|found| own_identity(name) == Some(found))
+}
+
+/// Whether the caller is in the namespace of this kind at `path`, whatever the path is. False if there is no
+/// namespace at `path`.
+pub fn is_own_namespace(kind: Kind, path: &Path) -> bool {
+    let name = KINDS.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name);
+    let found = fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    found.is_ok_and(|found| name.and_then(own_identity) == Some(found))
+}
+
+/// The device and inode number of the caller's own namespace of this name.
+fn own_identity(name: &str) -> Option<(u64, u64)> {
+    fs::metadata(Path::new("/proc/self/ns").join(name)).ok().map(|own| (own.dev(), own.ino()))
 }

@@ -1,11 +1,11 @@
 //! A first process that only looks after the others: `--init`.
 //!
-//! A program that was not made to be the first process of a pid namespace does not wait for processes whose parents have
-//! ended, and the kernel drops the signals that it does not handle. So this process stays, starts the command, passes
-//! signals on to it, and waits for whatever ends.
+//! The first process of a pid namespace must wait for orphaned processes, and the kernel drops signals that
+//! it does not handle. Most programs are not made for that. So this process stays, starts the command, passes
+//! signals on to it, and reaps every process that ends.
 //!
 //! It has no more rights than the command, and nothing of the host: no descriptors, no program file (see
-//! `sys::program_file`), and in its memory nothing that this program has read.
+//! `sys::program_file`), and nothing in its memory that this program has read.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -23,7 +23,7 @@ use rustix::{
 use super::{channel::Channel, command, command::Command, credentials};
 use crate::{Error, error::Result, sys};
 
-/// Signals of this program's own faults.
+/// The signals of faults in this program itself.
 const OWN: [Signal; 7] = [
     Signal::SIGABRT,
     Signal::SIGBUS,
@@ -34,18 +34,18 @@ const OWN: [Signal; 7] = [
     Signal::SIGTRAP,
 ];
 
-/// Starts the command and ends when it does, with its status. Returns only with an error.
+/// Starts the command. Ends when the command does, with its status. Returns only with an error.
 pub(super) fn run(process: &Process, command: &Command, has_terminal: bool, channel: &Channel) -> Result<()> {
     let mut signals = SigSet::all();
     OWN.iter().for_each(|signal| signals.remove(*signal));
-    // Before there is a child: none of its signals is lost.
+    // Block them before there is a child, so that none of its signals is lost.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None).map_err(Error::at("block", "signals"))?;
     let _ = rustix::thread::set_name(c"init");
-    // For the case that it is not the first one of its pid namespace.
+    // This process may not be the first one of its pid namespace.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let (closed, open) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create", "pipe"))?;
     let child = sys::fork(|| {
-        // Its own copy would keep the pipe open.
+        // The child's copy would keep the pipe open.
         sys::close_others(&mut [closed.as_raw_fd(), channel.as_fd().as_raw_fd()]);
         let error = begin(command, has_terminal, &closed);
         channel.fail(&error);
@@ -54,27 +54,27 @@ pub(super) fn run(process: &Process, command: &Command, has_terminal: bool, chan
     .map_err(Error::at("fork", ""))?;
     let child = Pid::from_raw(child.as_raw()).ok_or(Errno::SRCH).map_err(Error::at("fork", ""))?;
     credentials::as_if_executed(process)?;
-    // What is still to come is the command's: it closes the other side, or says why it is not executed.
+    // From here on the command uses the channel: it closes its side, or says why it is not executed.
     channel.ready()?;
     let heap = sys::own_heap();
     sys::close_others(&mut [open.as_raw_fd()]);
-    // From here on nothing is allocated or freed.
+    // Nothing may be allocated or freed from here on.
     sys::forget_memory(heap);
-    // Others of its user may open its streams, as those of the command (`/proc/1/fd/1`).
+    // Processes of the same user may open its streams, like those of the command (`/proc/1/fd/1`).
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
-    // Only now the command begins.
+    // The command begins only now.
     drop(open);
     look_after(child, &signals)
 }
 
-/// The process of the command: waits until the first process is what it stays. Returns only with the reason why the command is
-/// not executed.
+/// The process of the command. It waits until the first process has cleared its memory. Returns only with the
+/// reason why the command is not executed.
 fn begin(command: &Command, has_terminal: bool, gate: &OwnedFd) -> Error {
     while rustix::io::read(gate, &mut [0_u8]) == Err(Errno::INTR) {}
     let group = || {
         rustix::process::setpgid(None, None)?;
         if has_terminal {
-            // Signals of the terminal go to the command alone.
+            // Signals from the terminal go to the command alone.
             rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpgrp())?;
         }
         sys::reset_signals()
@@ -91,14 +91,14 @@ fn look_after(child: Pid, signals: &SigSet) -> ! {
         match sys::wait_for_signal(signals) {
             libc::SIGCHLD => reap(child),
             signal => {
-                // It may not be this user's any more.
+                // The command may belong to another user by now.
                 let _ = kill_process(child, sys::signal(signal));
             }
         }
     }
 }
 
-/// Takes the status of all that have ended. Ends with the child.
+/// Reaps all processes that have ended. Ends when the child does.
 fn reap(child: Pid) {
     loop {
         match wait(WaitOptions::NOHANG) {

@@ -1,12 +1,13 @@
-//! Another process in a running container.
+//! Starts another process in a running container.
 //!
-//! A process that is born into the container's pid namespace is visible there at once, and a container with CAP_SYS_PTRACE
-//! can trace it (CVE-2016-9962, CVE-2019-5736). So it is not born before there is nothing more to be had: a first process,
-//! in the caller's pid namespace, enters all other namespaces, gives up user, groups, capabilities, descriptors and the
-//! program's file, and installs the seccomp policy. Only then it forks the process of the command, as a child of the
-//! caller, which does nothing but execute it.
+//! A process that is born into the container's pid namespace is visible there at once, and a container with
+//! CAP_SYS_PTRACE can trace it (CVE-2016-9962, CVE-2019-5736). So it must have nothing worth taking when it
+//! is born. A first process, in the caller's pid namespace, enters all other namespaces, gives up user,
+//! groups, capabilities, descriptors and the program's file, and installs the seccomp policy. Only then does
+//! it fork the process of the command, as a child of the caller. That process does nothing but execute the
+//! command.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::{
     io::Errno,
@@ -20,25 +21,35 @@ use crate::{
     sys::{self, Report, Undone},
 };
 
-/// The last steps of the first process. What it fails to do is in `report`; its channel is closed by now.
+/// The last steps of the first process. A failure is put into `report`, because the channel is closed by
+/// then.
 pub(super) fn hand_over(
     command: &Command,
     has_terminal: bool,
     channel: &Channel,
     report: &Report,
-    confine: impl FnOnce() -> Result<()>,
+    confine: impl FnOnce() -> Result<Option<OwnedFd>>,
+    preserved: &[i32],
 ) {
     if channel.announce(&command.path).is_err() {
         return report.fail(Undone::Fork, Errno::PIPE);
     }
-    // What others see of it until the command is executed.
+    // The name that others see until the command is executed.
     let _ = rustix::thread::set_name(&command.name());
-    sys::close_others(&mut []);
-    if let Err(error) = confine() {
+    let mut kept = preserved.to_vec();
+    // Keep the channel, because the policy may ask another program. Nobody sees this process yet.
+    kept.push(channel.as_fd().as_raw_fd());
+    sys::close_others(&mut kept);
+    let confined = confine().and_then(|listener| match listener {
+        Some(listener) => channel.notify_by(listener.as_fd()),
+        None => Ok(()),
+    });
+    if let Err(error) = confined {
         let errno = error.errno().map_or(Errno::PERM, |errno| Errno::from_raw_os_error(errno as i32));
         return report.fail(Undone::Confine, errno);
     }
-    let born = sys::bear(report, || {
+    sys::close_others(&mut preserved.to_vec());
+    let born = sys::bear(report, true, || {
         let session = || {
             rustix::process::setsid()?;
             if has_terminal { rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()) } else { Ok(()) }

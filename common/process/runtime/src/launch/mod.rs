@@ -1,17 +1,25 @@
 //! Starts a process in its surroundings, and waits for it.
 
+mod cgroup_mounts;
 mod cgroups;
 mod channel;
 mod child;
+mod clocks;
 mod command;
+mod contained;
 mod credentials;
 mod devices;
+mod gate;
 mod held;
 mod init;
 mod join;
+mod kernel;
 mod namespaces;
 mod parameters;
+mod profile;
 mod root;
+mod scheduling;
+mod sources;
 mod stdio;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,7 +28,6 @@ use cgroup::Group;
 use oci_spec::runtime::{Process, Spec};
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair},
     process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
 
@@ -34,38 +41,102 @@ use crate::{
 };
 pub use cgroups::device_rules;
 pub(crate) use channel::{Channel, Message};
+pub use contained::{Contained, Created, Handed, StartSocket, begin, create, join as join_contained};
 pub(crate) use devices::{DevEntry, entries as dev_entries};
+pub use held::is_own_namespace;
 use namespaces::Namespaces;
+pub use profile::has_apparmor;
 pub(crate) use root::kind_of;
 pub use stdio::{Stdio, Streams};
 
 /// The surroundings of a new process.
 pub(crate) enum Surroundings<'a> {
     /// New namespaces and a root file system.
-    New(&'a Spec),
-    /// Those of a running container.
+    New,
+    /// The namespaces of a running container.
     Joined(&'a Joined),
 }
 
-/// What a process that joins a container has besides its namespaces.
+/// What a process that joins a container has, besides its namespaces.
 #[derive(Debug)]
 pub(crate) struct Joined {
     report: Report,
-    /// The file of the container's first process: where the joining one's `/proc/self/exe` leads until it executes its own.
+    /// The program file of the container's first process. The joining process's `/proc/self/exe` leads to it until
+    /// the command is executed.
     program: Option<OwnedFd>,
 }
 
-/// A forked process that waits before it executes its command. If this is dropped, it ends.
+/// The seccomp policy of a new process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Filter<'a> {
+    None,
+    /// The program for a process that its creator does not release.
+    Ready(&'a Program),
+    /// The program comes when the process is released. It is compiled while the process makes its surroundings.
+    Awaited,
+}
+
+/// Everything that a new process begins with.
+pub(crate) struct Birth<'a> {
+    spec: &'a Spec,
+    namespaces: &'a Namespaces,
+    surroundings: &'a Surroundings<'a>,
+    process: &'a Process,
+    filter: Filter<'a>,
+    own: Option<&'a ProgramFile>,
+    streams: &'a Streams<'a>,
+    gate: BorrowedFd<'a>,
+    channel: &'a Channel,
+    contained: Option<&'a Contained<'a>>,
+    /// Mounts that the caller has made, at their positions in the specification.
+    prepared: &'a [Option<root::Source>],
+}
+
+impl Birth<'_> {
+    /// Closes what the process does not need. This includes the other end of the gate: otherwise it would not
+    /// close when the caller dies.
+    fn close_others(&self) {
+        let mut kept = vec![self.gate, self.channel.as_fd()];
+        kept.extend(self.streams.descriptors());
+        kept.extend(self.own.map(AsFd::as_fd));
+        kept.extend(self.namespaces.descriptors());
+        kept.extend(self.prepared.iter().flatten().map(|(mount, _)| mount.as_fd()));
+        kept.extend(self.contained.and_then(|contained| contained.start).map(AsFd::as_fd));
+        if let Surroundings::Joined(Joined { program: Some(program), .. }) = self.surroundings {
+            kept.push(program.as_fd());
+        }
+        let mut kept: Vec<i32> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+        kept.extend(self.preserved());
+        sys::close_others(&mut kept);
+    }
+
+    /// Limits a process that joins a container to the processors on which it begins. The command may run on
+    /// others.
+    fn start_on_processors(&self) -> Result<()> {
+        let joins = self.contained.is_some() && matches!(self.surroundings, Surroundings::Joined(_));
+        let affinity = self.process.exec_cpu_affinity().as_ref().filter(|_| joins);
+        scheduling::affinity(affinity.and_then(|affinity| affinity.initial().as_ref()))
+    }
+
+    /// The descriptors that the command gets besides its streams.
+    fn preserved(&self) -> &[i32] {
+        self.contained.map_or(&[], |contained| contained.preserved)
+    }
+}
+
+/// A forked process that waits before it executes its command. If this value is dropped, the process ends.
 #[derive(Debug)]
 pub struct Started {
     identity: Identity,
     process: OwnedFd,
-    /// One byte releases it; closing ends it.
+    /// A message releases the process, and closing ends it (see [`gate`]).
     gate: Option<OwnedFd>,
+    /// The seccomp program that the process awaits.
+    program: Option<Program>,
     channel: Channel,
     joined: Option<Joined>,
     rest: Option<Group>,
-    /// Dropped when the process runs: see there.
+    /// Dropped when the process runs (see [`ProgramFile`]).
     _program: Option<ProgramFile>,
     reaped: bool,
 }
@@ -75,46 +146,61 @@ pub struct Started {
 pub struct Running {
     identity: Identity,
     process: OwnedFd,
-    /// The other side of its terminal, if it has one.
+    /// The outer side of its terminal, if it has one.
     pub terminal: Option<OwnedFd>,
-    /// What failed without being important enough to stop.
+    /// Warnings about failures that did not stop it.
     pub warnings: Vec<String>,
-    /// The namespaces of the container that it is the first process of, held for others that join (see `held`).
+    /// The namespaces of the container, if this is its first process. They are held for processes that join
+    /// (see `held`).
     pub(crate) namespaces: Vec<OwnedFd>,
-    /// The cgroup of a container that shares its pid namespace: what is left in it when its first process has ended.
+    /// The cgroup of a container that shares its pid namespace. It has the processes that are left when the
+    /// first one has ended.
     pub(crate) rest: Option<Group>,
 }
 
-/// Forks the process that `spec` describes, and lets it make its surroundings: namespaces, mounts, devices, credentials.
+/// Forks the process that `spec` describes, and lets it make its surroundings: namespaces, mounts, devices,
+/// credentials.
 ///
-/// May be called from a program with several threads. The descriptors of `streams` become its standard streams; it
-/// keeps no others. With `process.terminal` it gets a pseudo-terminal instead.
+/// A program with several threads may call this. The descriptors of `streams` become the process's standard
+/// streams; it keeps no others. With `process.terminal`, it gets a pseudo-terminal instead.
 ///
 /// # Errors
-/// When it cannot be forked, or a namespace to join cannot be opened. Errors in the process itself come from
-/// [`Started::release`].
+/// When the process cannot be forked, or a namespace to join cannot be opened. [`Started::release`] returns
+/// the errors of the process itself.
 pub fn start(spec: &Spec, streams: Streams<'_>) -> Result<Started> {
     let Some(process) = spec.process() else { return Err(Error::new("no process in the specification")) };
-    let namespaces = Namespaces::open(spec)?;
-    fork(spec, &namespaces, Surroundings::New(spec), process, streams)
+    let namespaces = Namespaces::open(spec, false)?;
+    fork(spec, &namespaces, Surroundings::New, process, streams, None)
 }
 
-/// Forks a process that joins the cgroup of `spec` and the namespaces that the container of `first`, its first process, was
-/// started with: as `docker exec` does. The root file system and the working directory are resolved there.
+/// Forks a process that joins a running container, as `docker exec` does: the cgroup of `spec`, and the
+/// namespaces that the container was started with. `first` is the container's first process. The root file
+/// system and the working directory are resolved in the container.
 ///
 /// # Errors
 /// As [`start`]; when `first` has ended.
 pub fn join(spec: &Spec, first: Identity, process: &Process, streams: Streams<'_>) -> Result<Started> {
-    let namespaces = Namespaces::of(spec, first)?;
+    join_with(spec, first, process, streams, None)
+}
+
+fn join_with(
+    spec: &Spec,
+    first: Identity,
+    process: &Process,
+    streams: Streams<'_>,
+    contained: Option<&Contained<'_>>,
+) -> Result<Started> {
+    let namespaces = Namespaces::of(spec, first, contained.is_some())?;
     let program = std::fs::File::open(format!("/proc/{}/exe", first.pid)).ok().map(OwnedFd::from);
     let report = Report::new().map_err(Error::at("map", "memory"))?;
     let joined = Joined { report, program };
-    let mut started = fork(spec, &namespaces, Surroundings::Joined(&joined), process, streams)?;
+    let mut started = fork(spec, &namespaces, Surroundings::Joined(&joined), process, streams, contained)?;
     started.joined = Some(joined);
     Ok(started)
 }
 
-/// Starts `spec`, lets it run, and waits for its end.
+/// Starts the process of `spec`, lets it run, and waits for its end. Returns its exit status as a shell
+/// counts it.
 ///
 /// # Errors
 /// As [`start`] and [`Started::release`].
@@ -128,53 +214,82 @@ fn fork(
     surroundings: Surroundings<'_>,
     process: &Process,
     streams: Streams<'_>,
+    contained: Option<&Contained<'_>>,
 ) -> Result<Started> {
-    let own_group = cgroups::of(spec)?;
+    let own_group = if contained.is_some() { None } else { cgroups::of(spec)? };
     let group = own_group.as_ref();
     let policy = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let program = policy.map(Program::compile).transpose().map_err(Error::new)?;
-    let is_new = matches!(surroundings, Surroundings::New(_));
-    // A socket, not a pipe: writing to a pipe without a reader can send a signal that ends the writer.
-    let (gate_inside, gate) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(Error::at("create", "socket"))?;
+    let compiled = || policy.map(Program::compile).transpose().map_err(Error::new);
+    let is_new = matches!(surroundings, Surroundings::New);
+    let is_released = !is_new || contained.is_none_or(|contained| contained.start.is_none());
+    let ready = if is_released { None } else { compiled()? };
+    let (gate_inside, gate) = gate::pair()?;
     let (channel, channel_inside) = Channel::pair()?;
+    let prepared = match (contained, is_new) {
+        (Some(_), true) => sources::prepared(spec, namespaces.owner())?,
+        _ => Vec::new(),
+    };
     let own = ProgramFile::open();
+    let birth = Birth {
+        spec,
+        namespaces,
+        surroundings: &surroundings,
+        process,
+        filter: match &ready {
+            Some(program) => Filter::Ready(program),
+            None if policy.is_some() => Filter::Awaited,
+            None => Filter::None,
+        },
+        own: own.as_ref(),
+        streams: &streams,
+        gate: gate_inside.as_fd(),
+        channel: &channel_inside,
+        contained,
+        prepared: &prepared,
+    };
+    let enter = |is_inside: bool| match (contained, group) {
+        (Some(contained), _) => contained.enter(is_inside),
+        (None, Some(group)) => group.enter(is_inside),
+        (None, None) => Ok(()),
+    };
     let body = |is_inside: bool| {
-        let gate_inside = gate_inside.as_fd();
         let begin = || {
-            if let Some(group) = group {
-                group.enter(is_inside)?;
+            // If a user namespace is entered first, the process in between has done this.
+            if !namespaces.has_owner() {
+                birth.start_on_processors()?;
+                enter(is_inside)?;
             }
-            let mut kept = [gate_inside, channel_inside.as_fd()].to_vec();
-            kept.extend(streams.descriptors());
-            kept.extend(own.as_ref().map(AsFd::as_fd));
-            kept.extend(namespaces.descriptors());
-            if let Surroundings::Joined(Joined { program: Some(program), .. }) = surroundings {
-                kept.push(program.as_fd());
-            }
-            let mut kept: Vec<i32> = kept.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
-            // This includes the other end of the gate: otherwise it would not close when the caller dies.
-            sys::close_others(&mut kept);
-            child::run(
-                namespaces,
-                &surroundings,
-                process,
-                (program.as_ref(), own.as_ref()),
-                &streams,
-                gate_inside,
-                &channel_inside,
-            )
+            birth.close_others();
+            child::run(&birth)
         };
         let Err(error) = begin() else { return 0 };
         channel_inside.fail(&error);
         error.status()
     };
-    let group_inside = group.map(|group| group.unified.as_fd());
-    let pid = match is_new {
-        true => namespaces.fork(group_inside, body),
-        false => Namespaces::fork_beside(group_inside, body),
-    }?;
-    // Only this process has it from now on: when the other side closes, the program was executed.
+    let group_inside = match contained {
+        Some(contained) => contained.unified()?,
+        None => group.map(|group| group.unified.as_fd()),
+    };
+    let born = if namespaces.has_owner() {
+        let prepare = || enter(false).and_then(|()| child::adjust_oom(process, &channel_inside, true));
+        namespaces.fork_inside(prepare, |error| channel_inside.fail(error), body)
+    } else if is_new {
+        namespaces.fork(group_inside, body)
+    } else {
+        Namespaces::fork_beside(group_inside, body)
+    };
+    let pid = match born {
+        // The process in between has sent its error.
+        Err(error) if namespaces.has_owner() => {
+            drop(channel_inside);
+            return Err(match channel.receive()? {
+                Some(Message::Failure(told)) => told,
+                _ => error,
+            });
+        }
+        born => born?,
+    };
+    // Now only the new process has this side. It closes when the program is executed.
     drop(channel_inside);
     let process = Pid::from_raw(pid)
         .ok_or(Errno::SRCH)
@@ -185,6 +300,7 @@ fn fork(
         identity,
         process,
         gate: Some(gate),
+        program: None,
         channel,
         joined: None,
         rest: None,
@@ -192,30 +308,44 @@ fn fork(
         reaped: false,
     };
     if let Some(group) = own_group.filter(|_| is_new) {
-        // While the process makes its surroundings: it runs nothing of the container's yet.
+        // The process still makes its surroundings, and runs nothing of the container's yet.
         group.limit_devices()?;
         started.rest = Some(group.unified).filter(|_| !is_first_of_pids(spec));
+    }
+    if is_released {
+        started.program = compiled()?;
     }
     Ok(started)
 }
 
 impl Started {
-    /// Its pid and start time, to be recorded before its release.
+    /// The pid and start time of the process, to record before its release.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Lets it execute its command; returns as soon as it does.
+    /// Lets the process execute its command. Returns as soon as it does.
     ///
     /// # Errors
-    /// Its error, with the exit status of a shell: 125, 126 or 127. It has ended then.
-    pub fn release(mut self) -> Result<Running> {
+    /// When the command is not executed: the error, with the exit status 125, 126 or 127, as of a shell. The
+    /// process has ended then.
+    pub fn release(self) -> Result<Running> {
+        self.release_with(|_| {
+            Err(operation::Error::new("answer", "system calls of the process", "nobody does"))
+        })
+    }
+
+    /// As [`Started::release`]. `on_notifications` gets the descriptor on which system calls arrive that the
+    /// seccomp policy passes to another program.
+    ///
+    /// # Errors
+    /// As [`Started::release`].
+    pub fn release_with(
+        mut self,
+        mut on_notifications: impl FnMut(OwnedFd) -> std::result::Result<(), operation::Error>,
+    ) -> Result<Running> {
         if let Some(gate) = self.gate.take() {
-            match send(&gate, &[1], SendFlags::NOSIGNAL) {
-                // It has ended, and says why below.
-                Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
-                Err(errno) => return Err(Error::system("release", "the process", errno)),
-            }
+            gate::open(&gate, self.program.take().as_ref())?;
         }
         let (mut warnings, mut terminal, mut namespaces) = (Vec::new(), None, Vec::new());
         let (mut command, mut has_begun) = (String::new(), false);
@@ -226,9 +356,13 @@ impl Started {
                 Some(Message::Namespaces(own)) => namespaces = held::in_a_row(&own)?,
                 Some(Message::Command(path)) => command = path,
                 Some(Message::Failure(error)) => return Err(error),
-                // Of a first process that stays what it is, and has started the command.
+                // From an init process, which stays and has started the command.
                 Some(Message::Ready) => has_begun = true,
-                Some(Message::Identity(_)) => {}
+                Some(Message::Notifications(listener)) => {
+                    on_notifications(listener)?;
+                    self.channel.ready()?;
+                }
+                Some(Message::Identity(_) | Message::Hooks) => {}
                 None => break,
             }
         }
@@ -238,7 +372,7 @@ impl Started {
         if let Some(joined) = self.joined.take() {
             return join::taken_over(self, &joined.report, &command, running);
         }
-        // A process that is killed closes its side as one that executes its command does.
+        // A killed process closes its side just like one that executes its command.
         if !has_begun && !self.identity.has_executed()? {
             self.reaped = true;
             return Err(never_ran(reap(&self.process)));
@@ -252,7 +386,7 @@ impl Drop for Started {
     fn drop(&mut self) {
         self.gate.take();
         if !self.reaped {
-            // It would end by itself where it waits at the gate, but it may be anywhere.
+            // The process would end by itself at the gate, but it may be anywhere.
             let _ = pidfd_send_signal(&self.process, Signal::KILL);
             let _ = reap(&self.process);
         }
@@ -260,15 +394,16 @@ impl Drop for Started {
 }
 
 impl Running {
-    /// Its pid and start time.
+    /// The pid and start time of the process.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Waits for its end and reaps it. If it was a container's first process, all others of the container end too.
+    /// Waits for the end of the process and reaps it. If it was a container's first process, all others of
+    /// the container end too.
     ///
     /// # Errors
-    /// When it is not a child of the caller.
+    /// When the process is not a child of the caller.
     pub fn wait(&mut self) -> Result<i32> {
         let status = reap(&self.process)
             .map_err(Error::at("wait", format_args!("for process {}", self.identity.pid)))?;
@@ -276,7 +411,8 @@ impl Running {
         Ok(status)
     }
 
-    /// The same without waiting: none while it runs, and while its end is kept by another process that traces it (ptrace(2)).
+    /// As [`Running::wait`], but without waiting. Returns none while the process runs, and while a tracer
+    /// keeps its end (ptrace(2)).
     ///
     /// # Errors
     /// As [`Running::wait`].
@@ -289,33 +425,34 @@ impl Running {
         Ok(status)
     }
 
-    /// What it keeps open: for a process that closes everything else.
+    /// The descriptors to keep open, for a process that closes everything else.
     pub(crate) fn descriptors(&self) -> Vec<i32> {
         let rest = self.rest.as_ref().map(|group| group.as_fd().as_raw_fd());
         let others = self.terminal.iter().chain(&self.namespaces).chain([&self.process]);
         others.map(AsRawFd::as_raw_fd).chain(rest).collect()
     }
 
-    /// Ends it and all others of its container.
+    /// Kills the process and all others of its container.
     pub fn kill(&self) {
         let _ = pidfd_send_signal(&self.process, Signal::KILL);
         self.end_rest();
     }
 
-    /// The kernel does this in a pid namespace of its own. What cannot be ended here still ends when the container is undone.
+    /// Kills the container's other processes. The kernel does this in a pid namespace of the container's own.
+    /// Processes that survive are killed when the container is undone.
     fn end_rest(&self) {
         let _ = self.rest.as_ref().map(Group::kill);
     }
 }
 
 impl AsFd for Running {
-    /// A descriptor of the process (pidfd_open(2)), which becomes readable when it has ended.
+    /// The process's pidfd (pidfd_open(2)), which becomes readable when the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
     }
 }
 
-/// The error of a process that ended before its command ran, and could not say why.
+/// The error for a process that ended before its command ran, and could not say why.
 fn never_ran(status: std::result::Result<i32, Errno>) -> Error {
     match status {
         Ok(status @ 129..) => Error::new(format_args!(
@@ -326,7 +463,7 @@ fn never_ran(status: std::result::Result<i32, Errno>) -> Error {
     }
 }
 
-/// The exit status as a shell counts it.
+/// Reaps a process. Returns its exit status as a shell counts it.
 fn reap(process: impl AsFd) -> std::result::Result<i32, Errno> {
     loop {
         if let Some(status) = reap_now(&process, WaitIdOptions::empty())? {

@@ -1,10 +1,10 @@
-//! `linux.sysctl`: variables of the container's new namespaces.
+//! Sets `linux.sysctl`: variables of the container's new namespaces.
 
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use mount::{Detached, FileSystem};
@@ -17,16 +17,17 @@ use rustix::{
 use super::channel::Channel;
 use crate::{Error, error::Result, spec::is_default_parameter};
 
-/// Sets them. Variables of the network exist only if its protocol does.
+/// Sets the variables. Network variables exist only if their protocol does.
 ///
-/// In a container of somebody else's `/proc/sys` is read-only. Then a procfs of our own has the same variables, if the kernel
-/// lets us mount one. If not, those that have their value already are left, and a default that cannot be had is a warning.
+/// In somebody else's container, `/proc/sys` is read-only. Then a procfs of our own has the same variables,
+/// if the kernel lets us mount one. If not, variables that already have their value are left, and a default
+/// that cannot be set is a warning.
 pub(super) fn set(spec: &Spec, channel: &Channel) -> Result<()> {
     let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     let mut own = None;
     let mut unset = Vec::new();
     for (name, value) in parameters.into_iter().flatten() {
-        let place = PathBuf::from("sys").join(name.replace('.', "/"));
+        let place = Path::new("sys").join(crate::spec::parameter(name));
         let path = Path::new("/proc").join(&place);
         let failed = match fs::write(&path, value) {
             Ok(()) => continue,
@@ -37,7 +38,7 @@ pub(super) fn set(spec: &Spec, channel: &Channel) -> Result<()> {
         if let Some(procfs) = procfs {
             write_in(procfs, &place, value).map_err(Error::at("write", format_args!("{path:?}")))?;
         } else if fs::read_to_string(&path).is_ok_and(|now| is_same(&now, value)) {
-            // As it should be.
+            // The value is right already.
         } else if is_default_parameter(name) {
             unset.push(name.as_str());
         } else {
@@ -56,7 +57,7 @@ pub(super) fn set(spec: &Spec, channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-/// A procfs of the caller's namespaces that is mounted nowhere; none where the kernel makes none.
+/// A procfs of the caller's namespaces that is mounted nowhere; none if the kernel does not make one.
 fn own_procfs() -> Option<Detached> {
     let closed = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -69,7 +70,7 @@ fn write_in(procfs: &Detached, place: &Path, value: &str) -> io::Result<()> {
     File::from(file).write_all(value.as_bytes())
 }
 
-/// The kernel separates numbers in its own way.
+/// Compares values. The kernel separates numbers in its own way.
 fn is_same(now: &str, value: &str) -> bool {
     now.split_whitespace().eq(value.split_whitespace())
 }

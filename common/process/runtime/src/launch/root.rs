@@ -1,6 +1,7 @@
 //! The container's root file system, with all its mounts.
 
 use std::{
+    borrow::Cow,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -9,49 +10,62 @@ use mount::{
     Detached, FileSystem, Options,
     resolve::{self, Leaf},
 };
-use oci_spec::runtime::{Mount, Process, Spec};
-use operation::Cause;
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
 use rustix::{
-    fs::{FileType, Mode, OFlags, ResolveFlags, makedev, openat2},
+    fs::{FileType, Mode, OFlags, makedev},
     io::Errno,
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
 };
 
 use super::{
+    Birth, cgroup_mounts,
     channel::Channel,
     devices,
+    kernel::{self, Mounted},
     namespaces::{User, in_user_namespace},
+    sources,
 };
 use crate::{
     Error,
     error::Result,
-    spec::{IDMAP, IDMAP_ROOTFS, is_annotated},
+    spec::{IDMAP, IDMAP_ROOTFS, RECURSIVE_IDMAP, is_annotated},
 };
 
-/// Makes the root directory of the specification the process's own. Returns its terminal, if it has one; the other side
-/// goes to the channel. `user`: the user namespace that the process enters afterwards.
-pub(super) fn make(
-    spec: &Spec,
-    terminal: Option<&Process>,
-    channel: &Channel,
-    user: Option<&User>,
-) -> Result<Option<OwnedFd>> {
+/// Makes the root directory of the specification the process's own. Returns the process's terminal, if it has
+/// one; the outer side goes to the channel.
+pub(super) fn make(terminal: Option<&Process>, birth: &Birth<'_>) -> Result<Option<OwnedFd>> {
+    let spec = birth.spec;
     let Some(wanted) = spec.root() else { return Err(Error::new("no root in the specification")) };
+    // `user` is the user namespace that the process enters afterwards.
+    let (channel, user, contained) = (birth.channel, birth.namespaces.user(), birth.contained);
     let linux = spec.linux().as_ref();
     let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("rslave");
-    let peers = peers(spec, user)?;
+    // The sources of a container's mounts are prepared by its creator, or made where they are attached.
+    let mut peers = if contained.is_some() { Vec::new() } else { peers(spec, user)? };
     let kind = Options::parse([propagation]).propagation;
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount::propagate(Path::new("/"), kind.unwrap_or(slave))?;
+    // A shared root cannot be pivoted, and an unbindable one cannot be copied, so these are set last.
+    let last = MountPropagationFlags::SHARED | MountPropagationFlags::UNBINDABLE;
+    let first = kind.filter(|kind| contained.is_none() || !kind.intersects(last));
+    mount::propagate(Path::new("/"), first.unwrap_or(slave))?;
 
     let mapped = user.filter(|_| is_annotated(spec, IDMAP_ROOTFS));
     let root = attach_root(wanted.path(), devices::of_root(spec)?, mapped)?;
     rustix::process::umask(Mode::empty());
     let mut mounted = Mounted::default();
-    for (mount, peer) in spec.mounts().iter().flatten().zip(peers) {
-        mounted.0.extend(add(root.as_fd(), mount, peer, (channel, user))?);
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let added = match contained {
+            Some(_) => {
+                add_as_told(root.as_fd(), mount, birth.prepared.get(index).and_then(Option::as_ref), birth)?
+            }
+            None => {
+                let peer = peers.get_mut(index).and_then(Option::take);
+                add(root.as_fd(), mount, peer, (channel, user))?
+            }
+        };
+        mounted.add(added);
     }
-    devices::populate(root.as_fd(), spec)?;
+    devices::populate(root.as_fd(), spec, contained.is_some())?;
     let terminal = match terminal {
         Some(process) => {
             let terminal = devices::open_terminal(root.as_fd(), process, channel)?;
@@ -61,35 +75,42 @@ pub(super) fn make(
         None => None,
     };
     devices::confine(root.as_fd(), spec)?;
-    if let Some(linux) = linux {
-        for path in linux.readonly_paths().iter().flatten() {
-            make_readonly(mounted.open(root.as_fd(), Path::new(path))?, path)?;
-        }
-        for path in linux.masked_paths().iter().flatten() {
-            mask(root.as_fd(), mounted.open(root.as_fd(), Path::new(path))?, path)?;
-        }
+    if let Some(contained) = contained {
+        contained.run_hooks(spec, channel)?;
     }
-    if wanted.readonly().unwrap_or_default() {
-        root.change(&Options::parse(["ro"]), false).map_err(Error::at("make", "\"/\" read-only"))?;
+    // As Docker does: before the root file system becomes read-only.
+    if let Some(process) = spec.process() {
+        let path = process.cwd();
+        resolve::create_in(&root, path, Leaf::Directory)
+            .map_err(Error::at("enter", format_args!("directory {path:?}")))?;
     }
-    pivot(root)?;
+    seal(&root, spec, &mounted)?;
+    match contained.is_some_and(|contained| contained.without_pivot) {
+        true => move_over(root)?,
+        false => pivot(root)?,
+    }
+    // Only if the specification asks for it: by default, the container's mounts are shared with nobody.
+    if contained.is_some() && linux.is_some_and(|linux| linux.rootfs_propagation().is_some()) {
+        mount::propagate(Path::new("/"), kind.unwrap_or(slave))?;
+    }
     Ok(terminal)
 }
 
-/// For each mount, its source if it is to be shared with the host. It is copied before this namespace's mounts become
-/// slaves of the host's, so that the copy is a peer of the host's own.
+/// The sources of mounts that are shared with the host; none for other mounts. They are copied before this
+/// namespace's mounts become slaves of the host's, so that each copy is a peer of the host's mount.
 fn peers(spec: &Spec, user: Option<&User>) -> Result<Vec<Option<Source>>> {
     let shared = |mount: &&Mount| {
         let propagation = Options::parse(mount.options().iter().flatten()).propagation;
         propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::SHARED))
             && kind_of(mount) == "bind"
     };
-    let peer = |mount: &Mount| Some(mount).filter(shared).map(|mount| detached(mount, user)).transpose();
+    let peer =
+        |mount: &Mount| Some(mount).filter(shared).map(|mount| detached(mount, user, true)).transpose();
     spec.mounts().iter().flatten().map(peer).collect()
 }
 
-/// pivot_root(2) needs a mount: a copy of the directory, on top of it. The copy also keeps changes here from the host's
-/// mounts.
+/// Copies the directory as a mount on top of it: pivot_root(2) needs a mount. The copy also keeps changes
+/// here from the host's mounts.
 fn attach_root(path: &Path, devices: Option<bool>, mapped: Option<&User>) -> Result<Detached> {
     let attach = || {
         let place = resolve::place(path)?;
@@ -108,6 +129,34 @@ fn attach_root(path: &Path, devices: Option<bool>, mapped: Option<&User>) -> Res
     attach().map_err(Error::at::<Errno>("mount", format_args!("root file system {path:?}")))
 }
 
+/// Masks paths and makes paths read-only, as the specification says.
+fn seal(root: &Detached, spec: &Spec, mounted: &Mounted) -> Result<()> {
+    if let Some(linux) = spec.linux() {
+        for path in linux.readonly_paths().iter().flatten() {
+            make_readonly(mounted.open(root.as_fd(), Path::new(path))?, path)?;
+        }
+        for path in linux.masked_paths().iter().flatten() {
+            mask(root.as_fd(), mounted.open(root.as_fd(), Path::new(path))?, path)?;
+        }
+    }
+    if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or_default()) {
+        root.change(&Options::parse(["ro"]), false).map_err(Error::at("make", "\"/\" read-only"))?;
+    }
+    Ok(())
+}
+
+/// Moves the root over `/` instead of using pivot_root(2), which an initial ramdisk does not allow. The
+/// host's mounts stay below, out of reach of a process that may not mount.
+fn move_over(root: Detached) -> Result<()> {
+    let cover = || {
+        rustix::process::fchdir(root.as_fd())?;
+        rustix::mount::mount_move(".", "/")?;
+        rustix::process::chroot(".")?;
+        rustix::process::chdir("/")
+    };
+    cover().map_err(Error::at::<Errno>("move", "the root file system over \"/\""))
+}
+
 fn pivot(root: Detached) -> Result<()> {
     let pivot = || {
         rustix::process::fchdir(root.as_fd())?;
@@ -119,32 +168,7 @@ fn pivot(root: Detached) -> Result<()> {
     pivot().map_err(Error::at::<Errno>("pivot_root", ""))
 }
 
-/// File systems of the kernel in the container, with their places: masks are laid over their own files, wherever another
-/// container may have moved the way there in the meantime (CVE-2019-19921, CVE-2023-27561).
-#[derive(Default)]
-struct Mounted(Vec<(PathBuf, Detached)>);
-
-impl Mounted {
-    /// A missing path needs no mask.
-    fn open(&self, root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
-        let below = |(target, mount)| Some((mount, path.strip_prefix(target).ok()?));
-        let of_kernel = self.0.iter().rev().find_map(|(target, mount)| below((target, mount)));
-        let opened = match of_kernel {
-            Some((mount, rest)) => {
-                let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
-                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-                openat2(mount, rest, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-            }
-            None => resolve::open_in(root, path, OFlags::PATH),
-        };
-        match opened {
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            opened => opened.map(Some).map_err(Error::at("open", format_args!("{path:?}"))),
-        }
-    }
-}
-
-/// One of the specification's mounts. Returns it with its place if it shows the kernel.
+/// Adds a mount of the specification. Returns it with its place if it shows the kernel.
 fn add(
     root: BorrowedFd<'_>,
     mount: &Mount,
@@ -152,6 +176,7 @@ fn add(
     (channel, user): (&Channel, Option<&User>),
 ) -> Result<Option<(PathBuf, Detached)>> {
     use nix::errno::Errno::{EBUSY, ENODEV, EPERM};
+    let mount = &*with_mode_below(root, mount);
     match attach(root, mount, peer, user) {
         // A container in its caller's cgroup has nothing to see there, and a kernel may have no cgroups.
         Err(error)
@@ -160,7 +185,8 @@ fn add(
         {
             Ok(None)
         }
-        // In a container of somebody else's, which sees a part of the kernel's files only, the kernel shows no more of them.
+        // In somebody else's container, which sees only a part of the kernel's files, the kernel refuses to
+        // show more of them.
         Err(error) if error.errno() == Some(EPERM) && in_user_namespace()? => {
             let (what, why) = match kind_of(mount) {
                 "proc" => (
@@ -170,7 +196,7 @@ fn add(
                 "sysfs" => {
                     ("sysfs", "the kernel refuses it, as in a container; /sys stays as it is in the image")
                 }
-                // Queues work without: the files only show them.
+                // Queues work without it: the files only show them.
                 "mqueue" => (
                     "mqueue",
                     "the kernel refuses it, because the ipc namespace is another user's; /dev/mqueue stays as it is in the image",
@@ -182,16 +208,79 @@ fn add(
                 _ => None,
             };
             channel.warn(&Error::system("mount", what, why));
-            Ok(attached.map(|attached| (mount.destination().clone(), attached)))
+            Ok(attached.flatten())
         }
-        attached => {
-            let attached = attached?;
-            Ok(shows_kernel(mount).then(|| (mount.destination().clone(), attached)))
-        }
+        attached => attached,
     }
 }
 
-/// The `/proc` of the surroundings, with everything that is mounted below: what is masked or read-only there stays so.
+/// Adds a mount exactly as the specification says, or fails.
+fn add_as_told(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    prepared: Option<&Source>,
+    birth: &Birth<'_>,
+) -> Result<Option<(PathBuf, Detached)>> {
+    let target = mount.destination();
+    let options = Options::parse(mount.options().iter().flatten());
+    if options.remounts {
+        return remount(root, target, &options).map(|()| None);
+    }
+    if mount.typ().as_deref() == Some(CGROUP) && options.bind.is_none() {
+        let own = birth.namespaces.is_new(LinuxNamespaceType::Cgroup);
+        return cgroup_mounts::add(root, target, options, own).map(|()| None);
+    }
+    if is_bind(mount) {
+        let idmaps = [IDMAP, RECURSIVE_IDMAP];
+        if let Some(option) = options.data.iter().find(|option| !idmaps.contains(&option.as_str())) {
+            let cause = format!("a bind mount has no option {option:?}");
+            return Err(Error::system("mount", format_args!("bind on {target:?}"), cause));
+        }
+    }
+    let source = match prepared {
+        Some((source, options)) => {
+            let copy = source.as_fd().try_clone_to_owned().map_err(Error::at("duplicate", "descriptor"))?;
+            (Detached::from(copy), options.clone())
+        }
+        None => detached(&with_mode_below(root, mount), None, false)?,
+    };
+    let below = options.copies_up.then(|| resolve::open_in(root, target, OFlags::RDONLY | OFlags::DIRECTORY));
+    let attached = attach(root, mount, Some(source), None)?;
+    if let Some(Ok(below)) = below {
+        let copied = resolve::open_in(root, target, OFlags::RDONLY | OFlags::DIRECTORY)
+            .and_then(|top| mount::tree::copy(&below, &top));
+        copied.map_err(Error::at("copy", format_args!("what is in {target:?}")))?;
+    }
+    Ok(attached)
+}
+
+/// A tmpfs without a mode gets the mode of the directory below it, as in runc and Docker.
+fn with_mode_below<'a>(root: BorrowedFd<'_>, mount: &'a Mount) -> Cow<'a, Mount> {
+    let mut options = mount.options().iter().flatten();
+    if kind_of(mount) != "tmpfs" || options.any(|option| option.starts_with("mode=")) {
+        return Cow::Borrowed(mount);
+    }
+    let below = resolve::open_in(root, mount.destination(), OFlags::PATH | OFlags::DIRECTORY);
+    let Ok(found) = below.and_then(rustix::fs::fstat) else { return Cow::Borrowed(mount) };
+    let mode = format!("mode={:o}", found.st_mode & 0o7777);
+    let mut with_mode = mount.clone();
+    with_mode.set_options(Some(mount.options().iter().flatten().cloned().chain([mode]).collect()));
+    Cow::Owned(with_mode)
+}
+
+/// Changes a mount that exists already.
+fn remount(root: BorrowedFd<'_>, target: &Path, options: &Options) -> Result<()> {
+    let object = || format!("{target:?}");
+    let place = resolve::open_in(root, target, OFlags::PATH).map_err(Error::at("remount", object()))?;
+    if options.bind.is_none() && !options.data.is_empty() {
+        mount::reconfigure(place.as_fd(), options.data.iter().map(String::as_str))
+            .map_err(Error::at("remount", object()))?;
+    }
+    Detached::from(place).change(options, false).map_err(Error::at("remount", object()))
+}
+
+/// Copies the caller's `/proc` with everything that is mounted below. What is masked or read-only there stays
+/// so.
 fn surrounding(mount: &Mount) -> Result<Source> {
     let detached = Detached::copy(Path::new("/proc"), true)?;
     let mut options = Options::parse(mount.options().iter().flatten());
@@ -201,15 +290,12 @@ fn surrounding(mount: &Mount) -> Result<Source> {
     Ok((detached, options))
 }
 
-/// Whether it is a `/proc` or a `/sys`, which a rootless container may have from the host.
-fn shows_kernel(mount: &Mount) -> bool {
-    matches!(kind_of(mount), "proc" | "sysfs") || mount.destination() == Path::new("/sys")
-}
+/// The source of a mount, which is not attached yet, and its options.
+pub(super) type Source = (Detached, Options);
 
-/// The source of a mount, not attached yet, and its options.
-type Source = (Detached, Options);
-
-fn detached(mount: &Mount, user: Option<&User>) -> Result<Source> {
+/// Makes the source of a mount. With `deep`, the attributes of a recursive bind mount apply to all mounts
+/// below, as with Docker.
+fn detached(mount: &Mount, user: Option<&User>, deep: bool) -> Result<Source> {
     let target = mount.destination();
     let kind = kind_of(mount);
     let mut options = Options::parse(mount.options().iter().flatten());
@@ -223,7 +309,8 @@ fn detached(mount: &Mount, user: Option<&User>) -> Result<Source> {
             if options.data.iter().any(|option| option == IDMAP) {
                 map_owners(&detached, target, user)?;
             }
-            detached.change(&options, recursive).map_err(Error::at("mount", format_args!("{target:?}")))?;
+            sources::change(&detached, &options, deep)
+                .map_err(Error::at("mount", format_args!("{target:?}")))?;
             detached
         }
         None => {
@@ -231,13 +318,15 @@ fn detached(mount: &Mount, user: Option<&User>) -> Result<Source> {
             file_system.set("source", source.unwrap_or(Path::new(kind)))?;
             let data = options.data.iter().map(|option| outside(option, user)).collect::<Result<Vec<_>>>()?;
             file_system.set_data(data.iter().map(String::as_str))?;
-            // Device nodes are made in it first; later it is closed to others (see `devices::confine`).
+            // Device nodes are made in it first. It is closed to other devices later (see
+            // `devices::confine`).
             let later = if target == Path::new("/dev") {
                 MountAttrFlags::MOUNT_ATTR_NODEV
             } else {
                 MountAttrFlags::empty()
             };
-            file_system.mount(options.attributes - later)?
+            // There are no mounts below it yet.
+            file_system.mount((options.attributes | options.below.0) - later)?
         }
     };
     Ok((detached, options))
@@ -251,7 +340,7 @@ fn map_owners(mount: &Detached, target: &Path, user: Option<&User>) -> Result<()
     }
 }
 
-/// An option of a file system, as it is for a mount from outside of the process's user namespace.
+/// Converts the ids in an option of a file system, for a mount from outside of the process's user namespace.
 fn outside(option: &str, user: Option<&User>) -> Result<String> {
     let number = |text: &str| text.parse::<u32>().ok();
     let found = match (option.split_once('='), user) {
@@ -268,9 +357,14 @@ fn outside(option: &str, user: Option<&User>) -> Result<String> {
     }
 }
 
-/// The type of `/sys/fs/cgroup` in OCI runtime-spec, whatever the host has there. Here it is the hierarchy of version 2: it
-/// shows the container's own cgroup, and those of version 1 would show its caller's.
-const CGROUP: &str = "cgroup";
+/// The type of `/sys/fs/cgroup` in OCI runtime-spec, whatever the host has there. Here it is the hierarchy of
+/// version 2, which shows the container's own cgroup. The hierarchies of version 1 would show its caller's.
+pub(super) const CGROUP: &str = "cgroup";
+
+/// Whether the mount shows files of the host.
+pub(super) fn is_bind(mount: &Mount) -> bool {
+    kind_of(mount) == "bind" || Options::parse(mount.options().iter().flatten()).bind.is_some()
+}
 
 pub(crate) fn kind_of(mount: &Mount) -> &str {
     match mount.typ().as_deref() {
@@ -279,35 +373,40 @@ pub(crate) fn kind_of(mount: &Mount) -> &str {
     }
 }
 
+/// Attaches a mount. Returns it with its real place if it shows the kernel.
 fn attach(
     root: BorrowedFd<'_>,
     mount: &Mount,
     peer: Option<Source>,
     user: Option<&User>,
-) -> Result<Detached> {
+) -> Result<Option<(PathBuf, Detached)>> {
     let (target, kind) = (mount.destination(), kind_of(mount));
     let (detached, options) = match peer {
         Some(peer) => peer,
-        None => detached(mount, user)?,
+        None => detached(mount, user, true)?,
     };
-    if shows_kernel(mount) {
-        is_plain_directory(root, target).map_err(Error::at("mount", format_args!("{kind} on {target:?}")))?;
+    let object = || format!("{kind} on {target:?}");
+    if kernel::is_fixed(mount) {
+        kernel::is_plain_directory(root, target).map_err(Error::at("mount", object()))?;
     }
     let place = || {
         let leaf = match FileType::from_raw_mode(rustix::fs::fstat(&detached)?.st_mode) {
             FileType::Directory => Leaf::Directory,
             _ => Leaf::File,
         };
-        detached.attach(resolve::create_in(root, target, leaf)?)
+        resolve::create_in(root, target, leaf)
     };
-    place().map_err(|errno| refused(kind, target, errno))?;
+    let place = place().map_err(|errno| refused(kind, target, errno))?;
+    let path = kernel::path_in(root, place.as_fd()).map_err(Error::at("mount", object()))?;
+    kernel::allow(kind, Some(detached.as_fd()), target, &path).map_err(Error::at("mount", object()))?;
+    detached.attach(place).map_err(|errno| refused(kind, target, errno))?;
     if options.bind.is_none() && options.propagation.is_some() {
         let spread = Options { propagation: options.propagation, ..Options::default() };
         detached
             .change(&spread, options.is_recursive())
             .map_err(Error::at("set", format_args!("propagation of {target:?}")))?;
     }
-    Ok(detached)
+    Ok(kernel::shows(mount, &path).then_some((path, detached)))
 }
 
 /// Adds a hint when a read-only root file system has no mount point for a volume.
@@ -321,18 +420,6 @@ fn refused(kind: &str, target: &Path, errno: Errno) -> Error {
     }
 }
 
-/// What the image has in its place must not lead elsewhere.
-fn is_plain_directory(root: BorrowedFd<'_>, target: &Path) -> std::result::Result<(), Cause> {
-    let relative = target.strip_prefix("/").unwrap_or(target);
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match openat2(root, relative, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
-    {
-        Ok(_) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::LOOP | Errno::NOTDIR) => Err("the image has no directory there".into()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 fn make_readonly(place: Option<OwnedFd>, path: &str) -> Result<()> {
     let Some(place) = place else { return Ok(()) };
     let cover = || {
@@ -343,7 +430,7 @@ fn make_readonly(place: Option<OwnedFd>, path: &str) -> Result<()> {
     cover().map_err(Error::at("make", format_args!("{path:?} read-only")))
 }
 
-/// A directory looks empty, a file looks like `/dev/null`.
+/// Masks a path: a directory looks empty, a file looks like `/dev/null`.
 fn mask(root: BorrowedFd<'_>, place: Option<OwnedFd>, path: &str) -> Result<()> {
     let Some(place) = place else { return Ok(()) };
     let object = || format!("{path:?}");
@@ -359,7 +446,7 @@ fn mask(root: BorrowedFd<'_>, place: Option<OwnedFd>, path: &str) -> Result<()> 
     }
     let null = resolve::open_in(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)
         .map_err(Error::at("mask", object()))?;
-    // A `/dev` of somebody's own may have anything there (CVE-2025-31133).
+    // A `/dev` that somebody supplies may have anything there (CVE-2025-31133).
     let found = rustix::fs::fstat(&null).map_err(Error::at("mask", object()))?;
     if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != makedev(1, 3) {
         return Err(Error::system("mask", object(), "\"/dev/null\" of the container is not the null device"));

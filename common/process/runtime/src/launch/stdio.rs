@@ -10,7 +10,7 @@ use crate::{Error, error::Result};
 /// One of the three standard streams of a new process.
 #[derive(Debug, Clone, Copy)]
 pub enum Stdio<'fd> {
-    /// The caller's.
+    /// The caller's stream.
     Inherit,
     /// Empty input; output is discarded.
     Null,
@@ -30,7 +30,7 @@ pub struct Streams<'fd> {
 }
 
 impl<'fd> Streams<'fd> {
-    /// The caller's own.
+    /// The caller's own streams.
     pub fn inherit() -> Self {
         Self { stdin: Stdio::Inherit, stdout: Stdio::Inherit, stderr: Stdio::Inherit }
     }
@@ -42,8 +42,8 @@ impl<'fd> Streams<'fd> {
         })
     }
 
-    /// Opens the streams while the host's `/dev` is there. The results are not among the first three descriptors, which
-    /// are about to be replaced.
+    /// Opens the streams while the host's `/dev` is there. The results are not among the first three
+    /// descriptors, which will be replaced.
     pub(crate) fn open(&self) -> Result<[Option<OwnedFd>; 3]> {
         let open = |stream: Stdio<'_>| -> std::result::Result<Option<OwnedFd>, Errno> {
             match stream {
@@ -60,7 +60,7 @@ impl<'fd> Streams<'fd> {
     }
 }
 
-/// Makes them the process's own.
+/// Makes the opened streams the process's standard streams.
 pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
     let [stdin, stdout, stderr] = streams;
     let install = || {
@@ -71,21 +71,22 @@ pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
     install().map_err(Error::at::<Errno>("replace", "standard streams"))
 }
 
-/// Gives pipes to the process's user: `/dev/stdout` leads to them, and opening it needs permission. A file or a
-/// terminal keeps its owner.
+/// Gives pipes to the process's user, because `/dev/stdout` leads to them and opening it needs permission. A
+/// file or a terminal keeps its owner.
 pub(crate) fn give(user: Uid) {
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if let Ok(stat) = fstat(stream)
             && FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
             && stat.st_uid != user.as_raw()
         {
-            // In a user namespace without its owner, it keeps it.
+            // In a user namespace that does not map its owner, the pipe keeps it.
             let _ = fchown(stream, Some(user), None);
         }
     }
 }
 
-/// Makes a terminal all three of them, and with `controls` the controlling terminal of the session.
+/// Makes a terminal all three standard streams. With `controls`, it also becomes the session's controlling
+/// terminal.
 pub(crate) fn install_terminal(terminal: impl AsFd, controls: bool) -> Result<()> {
     let install = || {
         if controls {

@@ -22,7 +22,7 @@ const DEFAULT: [Capability; 14] = [
     Capability::AuditWrite,
 ];
 
-/// All names that the kernel knows.
+/// The names of all capabilities that the kernel knows.
 const ALL: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -76,10 +76,10 @@ fn all() -> Capabilities {
     ALL.iter().filter_map(|name| Capability::from_str(name).ok()).collect()
 }
 
-/// All capabilities, in each set that a process has.
+/// All capabilities, in the bounding, effective and permitted set. The other sets are empty.
 ///
 /// # Errors
-/// When they cannot be described.
+/// When the sets cannot be described.
 pub fn every() -> Result<LinuxCapabilities, oci_spec::OciSpecError> {
     let builder = LinuxCapabilitiesBuilder::default();
     builder
@@ -104,17 +104,25 @@ fn parse_all(names: &[String]) -> Result<Capabilities, Unknown> {
     names.iter().try_fold(Capabilities::new(), |all, name| Ok(all.union(&parse(name)?).copied().collect()))
 }
 
-/// Docker's rule: `drop ALL` leaves only added ones, `add ALL` leaves out dropped ones.
+fn is_all(name: &str) -> bool {
+    name.eq_ignore_ascii_case("ALL") || name.eq_ignore_ascii_case("CAP_ALL")
+}
+
+/// The capability sets of a process, by Docker's rule (`TweakCapabilities`). `drop ALL` leaves only the added
+/// ones, and `add ALL` leaves out the dropped ones. Otherwise a capability that is dropped and added is
+/// added.
 pub(super) fn sets(overrides: &Overrides) -> Result<LinuxCapabilities, Unknown> {
     let (added, dropped) = (parse_all(&overrides.cap_add)?, parse_all(&overrides.cap_drop)?);
-    let everything = all().len();
     let set: Capabilities = if overrides.privileged {
         all()
-    } else if dropped.len() == everything {
+    } else if overrides.cap_add.iter().any(|name| is_all(name)) {
+        let named: Vec<String> = overrides.cap_drop.iter().filter(|name| !is_all(name)).cloned().collect();
+        all().difference(&parse_all(&named)?).copied().collect()
+    } else if overrides.cap_drop.iter().any(|name| is_all(name)) {
         added
     } else {
         let base: Capabilities = DEFAULT.into_iter().collect();
-        base.union(&added).filter(|one| !dropped.contains(one)).copied().collect()
+        base.difference(&dropped).chain(&added).copied().collect()
     };
     let built = LinuxCapabilitiesBuilder::default()
         .bounding(set.clone())
@@ -145,6 +153,9 @@ mod tests {
         assert_eq!(count(&["NET_ADMIN"], &["all"], false).unwrap(), 1);
         assert_eq!(count(&["ALL"], &["SYS_ADMIN"], false).unwrap(), 40);
         assert_eq!(count(&[], &["ALL"], true).unwrap(), 41);
+        assert_eq!(count(&["CHOWN"], &["CHOWN"], false).unwrap(), 14);
+        assert_eq!(count(&["NET_ADMIN", "SYS_TIME"], &["sys_time", "CHOWN"], false).unwrap(), 15);
+        assert_eq!(count(&["ALL"], &["ALL", "CHOWN"], false).unwrap(), 40);
         assert_eq!(
             count(&["FLY"], &[], false).unwrap_err().to_string(),
             "\"FLY\" is not a capability: see capabilities(7)"

@@ -1,4 +1,4 @@
-//! Devices of the host for a container: all for a privileged one, and those that were asked for.
+//! Devices of the host for a container: all for a privileged one, or the requested ones.
 
 use std::{
     fs::{self, Metadata},
@@ -19,7 +19,7 @@ use rustix::fs::{major, minor};
 use super::Overrides;
 use crate::{Error, error::Result};
 
-/// Not the container's business: file systems of its own are mounted there, or nodes that it has already.
+/// Paths that a privileged container does not get: it has its own file systems or nodes there.
 const LEFT_OUT: [&str; 13] = [
     "/dev/console",
     "/dev/fd",
@@ -36,7 +36,7 @@ const LEFT_OUT: [&str; 13] = [
     "/dev/.lxc",
 ];
 
-/// A device that a container is given.
+/// A device that is given to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Its node on the host.
@@ -47,11 +47,11 @@ pub struct Device {
 }
 
 impl Device {
-    /// The device at `source`, or all below that directory, at `target` in the container. `access` holds what its processes
-    /// may do with it: `r`ead, `w`rite, `m`ake nodes.
+    /// Finds the device at `source`, or all devices below that directory, for `target` in the container.
+    /// `access` says what the container may do with it: `r`ead, `w`rite, `m`ake nodes.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no device.
     pub fn find(source: &Path, target: &Path, access: &str) -> Result<Vec<Self>> {
         let object = || format!("device {source:?}");
         let found = source.canonicalize().map_err(Error::at("find", object()))?;
@@ -79,7 +79,7 @@ impl Device {
         Ok(given.collect())
     }
 
-    /// The host's own node, for a user namespace.
+    /// A bind mount of the host's own node, for a user namespace.
     pub(super) fn mount(&self) -> std::result::Result<Mount, OciSpecError> {
         let options = ["bind", "rprivate"].map(str::to_owned).to_vec();
         MountBuilder::default()
@@ -90,7 +90,7 @@ impl Device {
             .build()
     }
 
-    /// The rule that lets a cgroup use it.
+    /// The rule that lets a cgroup use the device.
     pub(super) fn rule(&self) -> LinuxDeviceCgroup {
         let rule = LinuxDeviceCgroupBuilder::default()
             .allow(true)
@@ -102,18 +102,19 @@ impl Device {
     }
 }
 
-/// The nodes of a container. In a user namespace none can be made, and those that were asked for are mounted.
+/// The nodes of a container. No nodes can be made in a user namespace; there the requested devices are
+/// mounted.
 pub(super) fn of(overrides: &Overrides, in_user_namespace: bool) -> Result<Vec<LinuxDevice>> {
     let mut nodes = if overrides.privileged { of_host()? } else { Vec::new() };
     if !in_user_namespace {
-        // What was asked for takes the place of the host's own.
+        // A requested device replaces the host's own.
         nodes.retain(|node| !overrides.devices.iter().any(|asked| asked.node.path() == node.path()));
         nodes.extend(overrides.devices.iter().map(|asked| asked.node.clone()));
     }
     Ok(nodes)
 }
 
-/// Fails where devices were asked for that the container could not use.
+/// Fails if a device is requested that the container could not use.
 pub(super) fn check(overrides: &Overrides, mounts: &[Mount], in_user_namespace: bool) -> Result<()> {
     let dev = mounts.iter().rfind(|mount| mount.destination() == Path::new("/dev"));
     if !overrides.devices.is_empty() && dev.is_some_and(|dev| dev.typ().as_deref() != Some("tmpfs")) {
@@ -128,7 +129,7 @@ pub(super) fn check(overrides: &Overrides, mounts: &[Mount], in_user_namespace: 
     Ok(())
 }
 
-/// All that have a node in `/dev`.
+/// All devices with a node in `/dev`.
 fn of_host() -> Result<Vec<LinuxDevice>> {
     let mut devices = Vec::new();
     collect(Path::new("/dev"), &mut devices).map_err(Error::at("list", "the devices in \"/dev\""))?;
@@ -137,7 +138,7 @@ fn of_host() -> Result<Vec<LinuxDevice>> {
     Ok(devices)
 }
 
-/// All below a directory. Links are not followed.
+/// Collects all devices below a directory. Links are not followed.
 fn collect(directory: &Path, devices: &mut Vec<LinuxDevice>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -150,7 +151,7 @@ fn collect(directory: &Path, devices: &mut Vec<LinuxDevice>) -> io::Result<()> {
     Ok(())
 }
 
-/// The device at a path, with the owner and the mode that it has there; none if it is something else.
+/// The device at `path`, with its owner and mode there; none if it is something else.
 fn node(path: &Path, found: &Metadata) -> Option<LinuxDevice> {
     let kind = match found.file_type() {
         kind if kind.is_char_device() => LinuxDeviceType::C,

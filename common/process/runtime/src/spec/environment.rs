@@ -4,7 +4,8 @@ use super::Overrides;
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Docker's order: defaults, links, the image's, and the requested ones. A later variable replaces an earlier one.
+/// The variables in Docker's order: defaults, links, the image's, and the requested ones. A later variable
+/// replaces an earlier one.
 pub(super) fn of(run: &image::Config, overrides: &Overrides, home: &str) -> Vec<String> {
     let mut list = vec![PATH.to_owned()];
     let told = !overrides.without_hostname_variable;
@@ -15,13 +16,14 @@ pub(super) fn of(run: &image::Config, overrides: &Overrides, home: &str) -> Vec<
         list.push("TERM=xterm".to_owned());
     }
     set(&mut list, overrides.links.iter().chain(run.env().iter().flatten()));
-    if !list.iter().any(|variable| name(variable) == "HOME") {
-        list.push(format!("HOME={home}"));
+    // As runc does, even if the variable is empty.
+    if !list.iter().any(|variable| name(variable) == "HOME" && variable != "HOME=") {
+        set(&mut list, [&format!("HOME={home}")]);
     }
     list
 }
 
-/// Adds variables (`NAME=value`) to the list. Each replaces the one with its name.
+/// Adds variables (`NAME=value`) to the list. Each replaces the variable with the same name.
 pub fn set<'a>(list: &mut Vec<String>, variables: impl IntoIterator<Item = &'a String>) {
     for variable in variables {
         let name = name(variable);

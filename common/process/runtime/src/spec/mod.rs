@@ -1,5 +1,5 @@
-//! An OCI runtime specification for an image's configuration, with Docker's additions (OCI image-spec, conversion.md,
-//! and Docker's defaults).
+//! Makes an OCI runtime specification from an image's configuration, with Docker's additions (OCI image-spec,
+//! conversion.md, and Docker's defaults).
 
 mod capabilities;
 mod devices;
@@ -7,6 +7,7 @@ mod environment;
 mod mounts;
 mod namespaces;
 pub mod order;
+mod parameters;
 pub(crate) mod recorded;
 mod ulimit;
 
@@ -30,8 +31,10 @@ pub use devices::Device;
 pub use environment::set as set_variables;
 pub use mount::Volume;
 pub use mounts::IDMAP;
+pub(crate) use mounts::RECURSIVE_IDMAP;
 pub use namespaces::{Owner, Owners, SharedMemory, forget_owners, user_outside, userns};
-pub(crate) use namespaces::{is_first_of_pids, owner};
+pub(crate) use namespaces::{is_first_of_pids, owner, runs};
+pub use parameters::{namespace_of_parameter, parameter};
 pub use ulimit::Ulimit;
 
 /// The annotation with the signal that asks the process to stop (OCI image-spec, conversion.md).
@@ -40,17 +43,23 @@ pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 /// The annotation of a process that must be killed when its parent ends ([`Overrides::ends_with_parent`]). Its value is `true`.
 pub(crate) const ENDS_WITH_PARENT: &str = "stave.endsWithParent";
 
-/// The annotation of a process with another one before it ([`Overrides::init`]). Its value is `true`.
+/// The annotation of a container with an init process ([`Overrides::init`]). Its value is `true`.
 pub(crate) const INIT: &str = "stave.init";
 /// The annotation of [`Overrides::idmap_rootfs`]. Its value is `true`.
 pub(crate) const IDMAP_ROOTFS: &str = "stave.idmapRootfs";
+
+/// The annotation of a container whose file systems open only the devices that it is given (`launch::devices`).
+/// Its value is `true`. Other runtimes ignore it. An option of the mount `/dev` would keep their containers from
+/// all devices.
+pub(crate) const CONFINES_DEVICES: &str = "stave.confinesDevices";
 
 /// Whether the specification has the annotation, with the value `true`.
 pub(crate) fn is_annotated(spec: &Spec, name: &str) -> bool {
     spec.annotations().as_ref().is_some_and(|all| all.get(name).is_some_and(|value| value == "true"))
 }
 
-/// Whether the container sees its root file system with owners that its user namespace maps ([`Overrides::idmap_rootfs`]).
+/// Whether the container sees its root file system through the id mapping of its user namespace
+/// ([`Overrides::idmap_rootfs`]).
 pub fn maps_root_owners(spec: &Spec) -> bool {
     is_annotated(spec, IDMAP_ROOTFS)
 }
@@ -61,25 +70,25 @@ pub enum Network {
     /// A new namespace with only `lo`.
     #[default]
     None,
-    /// The caller's.
+    /// The caller's network.
     Host,
-    /// The container's own, made earlier: the path of a namespace.
+    /// The container's own namespace, made earlier, by its path.
     Own(PathBuf),
-    /// Another container's: the path of a namespace.
+    /// Another container's namespace, by its path.
     Shared(PathBuf),
-    /// That of the container with this first process.
+    /// The namespace of the container with this first process.
     Container(Identity),
 }
 
 /// The policy for system calls.
 #[derive(Debug, Clone, Default)]
 pub enum Seccomp {
-    /// Docker's, for the capabilities of the process; none if it is privileged.
+    /// Docker's policy, for the capabilities of the process; none if it is privileged.
     #[default]
     Default,
-    /// None.
+    /// No policy.
     Unconfined,
-    /// This one, for the capabilities of the process.
+    /// This policy, for the capabilities of the process.
     Profile(Box<seccomp::Profile>),
 }
 
@@ -88,29 +97,29 @@ pub enum Seccomp {
 pub struct Overrides {
     /// Absolute path of the root file system, without symbolic links.
     pub rootfs: PathBuf,
-    /// Where its users and groups are looked up.
+    /// Where to look up its users and groups.
     pub users: user::Users,
-    /// Make it read-only.
+    /// Makes the root file system read-only.
     pub readonly: bool,
     /// Replaces the image's `Entrypoint`, and removes its `Cmd`. Empty for none.
     pub entrypoint: Option<Vec<String>>,
     /// Replaces the image's `Cmd`.
     pub args: Vec<String>,
-    /// `NAME=value`, from links: they override the defaults, and the image overrides them.
+    /// `NAME=value`, from links. They override the defaults, and the image overrides them.
     pub links: Vec<String>,
-    /// `NAME=value`: these override the image's.
+    /// `NAME=value`. They override the image's.
     pub env: Vec<String>,
-    /// Replaces the image's `WorkingDir`. Made if it is missing.
+    /// Replaces the image's `WorkingDir`. Created if it is missing.
     pub cwd: Option<String>,
     /// Replaces the image's `User`, in the form of [`user::resolve`].
     pub user: Option<String>,
-    /// Groups that are added to the user's: names, or numbers.
+    /// Groups that are added to the user's: names or numbers.
     pub groups: Vec<String>,
-    /// The NIS domain name. It is set if the uts namespace is its own; empty by default.
+    /// The NIS domain name. It is set if the UTS namespace is the container's own; empty by default.
     pub domainname: Option<String>,
-    /// The host name. It is set if the uts namespace is its own; none for the caller's name.
+    /// The host name. It is set if the UTS namespace is the container's own; none for the caller's name.
     pub hostname: Option<String>,
-    /// Do not tell the process the host name in `HOSTNAME`.
+    /// Does not set the variable `HOSTNAME`.
     pub without_hostname_variable: bool,
     /// The network.
     pub network: Network,
@@ -120,51 +129,53 @@ pub struct Overrides {
     pub stop_signal: Option<StopSignal>,
     /// The user namespace, if it is not the caller's.
     pub userns: Option<Namespace>,
-    /// Whether the files of `rootfs` show their owners by that namespace only in the container; else `rootfs` shows them so already.
+    /// Whether `rootfs` needs an id mapping to show its owners in that namespace; otherwise its files have
+    /// these owners already.
     pub idmap_rootfs: bool,
-    /// With a terminal.
+    /// Gives the process a terminal.
     pub terminal: bool,
-    /// Programs gain no privileges by being executed.
+    /// Executing a program gives no privileges.
     pub no_new_privileges: bool,
-    /// `NET_ADMIN`, `ALL`, with or without `CAP_`: added to Docker's default set.
+    /// Capabilities that are added to Docker's default set: `NET_ADMIN`, `ALL`, with or without `CAP_`.
     pub cap_add: Vec<String>,
-    /// The same: removed from it.
+    /// Capabilities that are removed from the default set, in the same form.
     pub cap_drop: Vec<String>,
-    /// All capabilities and all devices of the host, nothing masked.
+    /// Gives the container all capabilities and all devices of the host, and masks nothing.
     pub privileged: bool,
-    /// Which system calls it may make.
+    /// The policy for system calls.
     pub seccomp: Seccomp,
     /// Masks no path and makes none read-only.
     pub open_system_paths: bool,
-    /// The path of its own cgroup, which is made beforehand; none for the caller's.
+    /// The path of its own cgroup, which is created earlier; none for the caller's.
     pub cgroup: Option<PathBuf>,
-    /// The limits that it was made with.
+    /// The limits of that cgroup.
     pub limits: LinuxResources,
-    /// Limits of the process (setrlimit(2)); the caller's for those that are not named.
+    /// Limits of the process (setrlimit(2)). Limits that are not named are the caller's.
     pub rlimits: Vec<PosixRlimit>,
     /// Variables below `/proc/sys` that belong to the container's own namespaces, each with its value.
     pub sysctl: Vec<(String, String)>,
     /// `/proc/PID/oom_score_adj`; the caller's by default.
     pub oom_score_adj: Option<i32>,
-    /// `/dev/shm`.
+    /// What the container has as `/dev/shm`.
     pub shared_memory: SharedMemory,
-    /// File systems in memory: targets, each with its mount options.
+    /// File systems in memory: their targets, each with its mount options.
     pub tmpfs: Vec<(PathBuf, Vec<String>)>,
     /// Other mounts. A bind mount opens no devices, unless the container is privileged.
     pub mounts: Vec<Mount>,
-    /// Devices of the host.
+    /// Devices of the host that the container gets.
     pub devices: Vec<Device>,
-    /// Further rules for the device list of its cgroup. With some, file systems of the container open devices.
+    /// More rules for the device list of its cgroup. With any rule, file systems of the container open
+    /// devices.
     pub device_rules: Vec<LinuxDeviceCgroup>,
-    /// The first process of the container looks after the command, and after all that have lost their parents.
+    /// Starts an init process first. It looks after the command, and after all processes without a parent.
     pub init: bool,
-    /// The process ends with the one that starts it, however that ends.
+    /// Kills the process when its parent ends, however that ends.
     pub ends_with_parent: bool,
     /// Mounts of the host's directories and files, including `/etc/hosts` and the like.
     pub volumes: Vec<Volume>,
 }
 
-/// Makes the specification. Looks up the user in the root file system, and changes nothing.
+/// Makes the specification. It looks up the user in the root file system, and changes nothing.
 ///
 /// # Errors
 /// When there is no command, or the user or a capability is unknown.
@@ -187,7 +198,7 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
     devices::check(overrides, &mounts, namespace.is_some())?;
     let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
     let mut spec = SpecBuilder::default()
-        .version("1.2.0")
+        .version(version(overrides))
         .root(root.build().map_err(invalid)?)
         .process(process)
         .mounts(mounts)
@@ -204,12 +215,19 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
     Ok(spec)
 }
 
+/// The lowest version of the specification that has everything that is used. Runtimes such as crun 1.8 reject
+/// a version above theirs.
+fn version(overrides: &Overrides) -> &'static str {
+    let maps = overrides.idmap_rootfs || overrides.volumes.iter().any(|volume| volume.idmap);
+    if maps || overrides.domainname.is_some() { "1.1.0" } else { "1.0.2" }
+}
+
 /// The signal that asks the process to stop, if the specification names one.
 pub fn stop_signal(spec: &Spec) -> Option<StopSignal> {
     spec.annotations().as_ref()?.get(STOP_SIGNAL)?.parse().ok()
 }
 
-/// The policy, with its conditions on capabilities decided.
+/// The policy for system calls, with its conditions on capabilities decided.
 fn seccomp(asked: &Seccomp, process: &Process, privileged: bool) -> Result<Option<LinuxSeccomp>> {
     let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().as_ref());
     let names = bounding.into_iter().flatten().map(|one| format!("CAP_{}", one.to_string().to_uppercase()));
@@ -223,7 +241,7 @@ fn seccomp(asked: &Seccomp, process: &Process, privileged: bool) -> Result<Optio
     let policy = policy.map_err(Error::new)?;
     let asks = |rule: &LinuxSyscall| rule.action() == LinuxSeccompAction::ScmpActNotify;
     if policy.syscalls().iter().flatten().any(asks) {
-        // Nobody would answer: the calls would wait for ever.
+        // Nobody would answer, so the calls would wait for ever.
         return Err(Error::new(
             "seccomp policy: SCMP_ACT_NOTIFY needs a program that answers, and there is none",
         ));
@@ -231,7 +249,7 @@ fn seccomp(asked: &Seccomp, process: &Process, privileged: bool) -> Result<Optio
     Ok(Some(policy))
 }
 
-/// Nobody can become a user without a mapping.
+/// Checks that the user and the groups have mappings: nobody can become a user without one.
 fn has_mappings(user: &oci_spec::runtime::User, userns: &Namespace) -> Result<()> {
     let groups = user.additional_gids().iter().flatten().chain([&user.gid()]).copied().collect::<Vec<_>>();
     let missing = match groups.into_iter().find(|group| !userns.has_group(*group)) {
@@ -269,14 +287,14 @@ fn process(run: &image::Config, overrides: &Overrides) -> Result<Process> {
         .terminal(overrides.terminal)
         .build()
         .map_err(invalid)?;
-    // The crate sets limits by default; here the caller's stay, as with Docker.
+    // The crate oci-spec sets limits by default. Here the caller's limits stay, as with Docker.
     process.set_rlimits(Some(overrides.rlimits.clone()).filter(|limits| !limits.is_empty()));
     process.set_oom_score_adj(overrides.oom_score_adj);
     Ok(process)
 }
 
-/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User` and `StopSignal` with the overrides: the configuration of the
-/// container, and of an image of it, as in `docker commit`.
+/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User` and `StopSignal` with the overrides. This is
+/// the configuration of the container, and of an image that is made from it, as in `docker commit`.
 pub fn run_with(config: Option<&image::Config>, overrides: &Overrides) -> image::Config {
     let Overrides { entrypoint, args, env, cwd, user, .. } = overrides;
     let of_image = |list: fn(&image::Config) -> &Option<Vec<String>>| {
@@ -284,7 +302,9 @@ pub fn run_with(config: Option<&image::Config>, overrides: &Overrides) -> image:
     };
     let filled = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
     let mut run = image::Config::default();
-    run.set_entrypoint(filled(entrypoint.clone().unwrap_or_else(|| of_image(image::Config::entrypoint))));
+    // `ENTRYPOINT [""]` is how an image drops the entry point of its base.
+    let entry = entrypoint.clone().unwrap_or_else(|| of_image(image::Config::entrypoint));
+    run.set_entrypoint(filled(entry).filter(|entry| *entry != [""]));
     // Docker's rule: arguments replace `Cmd`, and another entry point removes the image's `Cmd`.
     let is_of_image = args.is_empty() && entrypoint.is_none();
     run.set_cmd(filled(if is_of_image { of_image(image::Config::cmd) } else { args.clone() }));
@@ -310,12 +330,12 @@ fn command(run: &image::Config) -> Result<Vec<String>> {
 const PING_GROUPS: &str = "net.ipv4.ping_group_range";
 const FIRST_PORT: &str = "net.ipv4.ip_unprivileged_port_start";
 
-/// Whether a container gets this variable without asking for it.
+/// Whether a container gets this sysctl variable by default.
 pub(crate) fn is_default_parameter(name: &str) -> bool {
     [PING_GROUPS, FIRST_PORT].contains(&name)
 }
 
-/// The last group that `net.ipv4.ping_group_range` takes.
+/// The highest group that `net.ipv4.ping_group_range` takes.
 const MOST_GROUPS: u32 = i32::MAX as u32;
 
 fn annotations(
@@ -328,6 +348,7 @@ fn annotations(
         (ENDS_WITH_PARENT, overrides.ends_with_parent),
         (INIT, overrides.init),
         (IDMAP_ROOTFS, overrides.idmap_rootfs),
+        (CONFINES_DEVICES, !overrides.privileged && overrides.device_rules.is_empty()),
     ];
     let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, "true".to_owned()));
     let own = signal.into_iter().chain(flags).map(|(name, value)| (name.to_owned(), value));
@@ -375,7 +396,8 @@ fn linux(
     Ok(linux)
 }
 
-/// Its limits, and which devices its cgroup may use: none but Docker's and its own, or all.
+/// The limits of the container, and the device list of its cgroup: Docker's devices and the container's own.
+/// A privileged container has no list.
 fn resources(overrides: &Overrides) -> Option<LinuxResources> {
     let mut resources = overrides.limits.clone();
     if !overrides.privileged && overrides.cgroup.is_some() {

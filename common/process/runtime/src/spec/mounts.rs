@@ -9,11 +9,10 @@ use userns::Namespace;
 
 use super::{Device, Network, Overrides, Owner, SharedMemory, Volume};
 
-/// Target, type and options, in the order in which Docker mounts them. `nodev` on `/dev` is ours: see
-/// `launch::devices`.
+/// Target, type and options, in the order in which Docker mounts them.
 const STANDARD: [(&str, &str, &[&str]); 7] = [
     ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-    ("/dev", "tmpfs", &["nosuid", "nodev", "strictatime", "mode=755", "size=65536k"]),
+    ("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
     ("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
     ("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ("/sys/fs/cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev", "relatime"]),
@@ -21,40 +20,44 @@ const STANDARD: [(&str, &str, &[&str]); 7] = [
     (SHM, "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
 ];
 
-/// Where programs share memory (shm_overview(7)).
+/// Where programs have their shared memory (shm_overview(7)).
 const SHM: &str = "/dev/shm";
 
-/// Options of a mount. Others are of a file system.
+/// Options of a mount. All others belong to a file system.
 const FLAGS: [&str; 4] = ["nosuid", "nodev", "noexec", "ro"];
 
-/// The option of OCI runtime-spec for a mount that shows its owners by the container's user namespace.
+/// The option of OCI runtime-spec that maps the owners of a mount by the container's user namespace.
 pub const IDMAP: &str = "idmap";
+
+/// As [`IDMAP`], for a mount and all mounts below it.
+pub(crate) const RECURSIVE_IDMAP: &str = "ridmap";
 
 const TMPFS: [&str; 3] = ["nosuid", "nodev", "noexec"];
 
 /// Options that a privileged container does not get.
 fn is_restriction(target: &str, option: &str) -> bool {
-    matches!((target, option), ("/sys" | "/sys/fs/cgroup", "ro") | ("/dev", "nodev"))
+    matches!((target, option), ("/sys" | "/sys/fs/cgroup", "ro"))
 }
 
-/// Options that are left out in a user namespace without Debian's group of terminals.
+/// Options that are left out in a user namespace without group 5, Debian's group of terminals.
 fn is_impossible(option: &str, namespace: Option<&Namespace>) -> bool {
     option == "gid=5" && namespace.is_some_and(|namespace| !namespace.has_group(5))
 }
 
-/// What is mounted there from the host, where the container has no file system of its own.
+/// What is mounted at `target` from the host, if the container has no file system of its own there.
 fn of_host(target: &str, overrides: &Overrides, namespace: Option<&Namespace>) -> Option<PathBuf> {
     match (target, &overrides.shared_memory) {
-        // sysfs shows the devices of a network namespace. Only its owner may mount it.
+        // sysfs shows the devices of a network namespace. Only the owner of that namespace may mount it.
         ("/sys", _) if namespace.is_some() && overrides.network == Network::Host => Some(target.into()),
-        // To mount it anew in the host's namespace would change its options for the whole machine.
+        // A new mount in the host's cgroup namespace would change the options for the whole machine.
         ("/sys/fs/cgroup", _) if overrides.namespaces.cgroup == Owner::Host => cgroup::visible_place(),
         (SHM, SharedMemory::At(source)) => Some(source.clone()),
         _ => None,
     }
 }
 
-/// `namespace` is the caller's user namespace, `inside` the container's; none for the first of the machine.
+/// All mounts of a container. `namespace` is the caller's user namespace, and `inside` the container's; none
+/// for the machine's first one.
 pub(super) fn all(
     overrides: &Overrides,
     namespace: Option<&Namespace>,
@@ -65,11 +68,7 @@ pub(super) fn all(
         .filter(|(target, ..)| !(*target == SHM && overrides.shared_memory == SharedMemory::None));
     let standard = standard.map(|(target, kind, options)| {
         let kept = options.iter().filter(|option| {
-            let opens_devices =
-                !overrides.device_rules.is_empty() && (*target, **option) == ("/dev", "nodev");
-            !(is_impossible(option, inside)
-                || overrides.privileged && is_restriction(target, option)
-                || opens_devices)
+            !(is_impossible(option, inside) || overrides.privileged && is_restriction(target, option))
         });
         let mut options: Vec<String> = kept.map(|&option| option.to_owned()).collect();
         if let (SHM, SharedMemory::Sized(size)) = (*target, &overrides.shared_memory) {
@@ -90,7 +89,7 @@ pub(super) fn all(
         }
     });
     let tmpfs = overrides.tmpfs.iter().map(|(target, options)| {
-        // Docker's defaults; what is asked for comes later, and counts.
+        // Docker's defaults. Requested options come later, and override them.
         let options = TMPFS.iter().map(|&option| option.to_owned()).chain(options.iter().cloned());
         MountBuilder::default()
             .destination(target)
@@ -102,7 +101,7 @@ pub(super) fn all(
     let volumes = overrides.volumes.iter().map(bind);
     let others = overrides.mounts.iter().cloned().map(Ok);
     let mut asked = tmpfs.chain(volumes).chain(others).collect::<Result<Vec<_>, _>>()?;
-    // A mount below another's target comes after it, in whatever order they were named.
+    // A mount below another mount's target must come after it, in whatever order they were named.
     asked.sort_by_key(|mount| mount.destination().components().count());
     let asked = asked.into_iter().map(|mount| Ok(without_devices(mount, overrides.privileged)));
     let devices = overrides.devices.iter().filter(|_| namespace.is_some()).map(Device::mount);
@@ -125,7 +124,7 @@ fn bind(volume: &Volume) -> Result<Mount, OciSpecError> {
         .build()
 }
 
-/// A bind mount of the host's files gives no devices, unless the container has all of them.
+/// A bind mount of host files opens no devices, unless the container has all of them.
 fn without_devices(mut mount: Mount, privileged: bool) -> Mount {
     if !privileged && mount.typ().as_deref() == Some("bind") {
         let mut options = mount.options().clone().unwrap_or_default();
@@ -135,7 +134,7 @@ fn without_devices(mut mount: Mount, privileged: bool) -> Mount {
     mount
 }
 
-/// Without `.` and doubled slashes.
+/// Removes `.` and doubled slashes.
 fn plain(path: &Path) -> PathBuf {
     path.components().collect()
 }
@@ -144,7 +143,7 @@ fn owned(paths: &[&str]) -> Vec<String> {
     paths.iter().map(|&path| path.to_owned()).collect()
 }
 
-/// Docker's list.
+/// Docker's list of masked paths.
 pub(super) fn masked() -> Vec<String> {
     owned(&[
         "/proc/asound",
@@ -162,7 +161,7 @@ pub(super) fn masked() -> Vec<String> {
     ])
 }
 
-/// Docker's list.
+/// Docker's list of read-only paths.
 pub(super) fn readonly() -> Vec<String> {
     owned(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"])
 }

@@ -1,4 +1,4 @@
-//! Whose namespaces a process gets.
+//! The namespaces of a process, and who owns them.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -15,22 +15,24 @@ use ::userns::{Mapping, Namespace};
 use super::{Network, Overrides};
 use crate::Identity;
 
-/// Whose namespace it is.
+/// The owner of a namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Owner {
-    /// The process's own, a new one.
+    /// The process itself: the namespace is new.
     #[default]
     Own,
-    /// The caller's.
+    /// The caller.
     Host,
-    /// That of the container with this first process.
+    /// The container with this first process.
     Container(Identity),
 }
 
-/// Those of a process, except for its network ([`Network`]) and its mounts, which are always its own.
+/// The owners of a process's namespaces. The network is apart ([`Network`]), and the mount namespace is
+/// always the process's own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Owners {
-    /// Processes. If it is not its own, nothing ends with its first process but that: its cgroup tells the others.
+    /// Processes. If this namespace is shared, the kernel does not end the container's other processes with
+    /// the first one; its cgroup tells which they are.
     pub pid: Owner,
     /// Message queues, semaphores and shared memory of System V, and message queues of POSIX.
     pub ipc: Owner,
@@ -40,25 +42,25 @@ pub struct Owners {
     pub cgroup: Owner,
 }
 
-/// `/dev/shm`.
+/// What a container has as `/dev/shm`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SharedMemory {
-    /// Its own, with this size in bytes; 64 MiB by default.
+    /// A file system of its own, of 64 MiB.
     #[default]
     Own,
-    /// The same, with another size.
+    /// A file system of its own, of this size in bytes.
     Sized(u64),
-    /// This directory of the host, which others may have too.
+    /// This directory of the host, which other containers may share.
     At(PathBuf),
-    /// None.
+    /// Nothing.
     None,
 }
 
-/// Begins the annotation that tells from which process the namespace of a kind comes, with its pid and its start time. A path
-/// in `/proc` alone would mean another process when that one has ended.
+/// The prefix of the annotation with the pid and start time of the process whose namespace is shared. A path
+/// in `/proc` alone would mean another process after that one has ended.
 const OWNER: &str = "stave.namespaceOf.";
 
-/// In the form of the specification, with its annotations.
+/// The namespaces in the form of the specification, and their annotations.
 pub(super) fn all(
     overrides: &Overrides,
 ) -> Result<(Vec<LinuxNamespace>, HashMap<String, String>), OciSpecError> {
@@ -99,7 +101,7 @@ pub(super) fn all(
     Ok((list, annotations))
 }
 
-/// Its name in `/proc/PID/ns`.
+/// The name of this kind in `/proc/PID/ns`.
 fn file(kind: Kind) -> &'static str {
     match kind {
         Kind::Network => "net",
@@ -113,8 +115,8 @@ fn file(kind: Kind) -> &'static str {
     }
 }
 
-/// Forgets whose namespaces are shared, after a restart of the machine: another process may have that pid now, and the same start
-/// time. A process of the specification cannot be started any more.
+/// Forgets whose namespaces are shared, after a restart of the machine: another process may now have the same
+/// pid and start time. A process of this specification cannot be started any more.
 pub fn forget_owners(spec: &mut Spec) {
     for (name, value) in spec.annotations_mut().iter_mut().flatten() {
         if name.starts_with(OWNER) {
@@ -123,8 +125,8 @@ pub fn forget_owners(spec: &mut Spec) {
     }
 }
 
-/// The process whose namespace of this kind is shared, if that is how the specification names it. One with the pid 0 is gone
-/// ([`forget_owners`]).
+/// The process whose namespace of this kind is shared; none if the specification names the namespace in
+/// another way. The pid 0 means that the process is gone ([`forget_owners`]).
 pub(crate) fn owner(spec: &Spec, kind: Kind) -> Option<Identity> {
     let text = spec.annotations().as_ref()?.get(&format!("{OWNER}{}", file(kind)))?;
     let (pid, start_time) = text.split_once(' ')?;
@@ -138,30 +140,31 @@ pub(super) fn mappings(runs: &[Mapping]) -> Result<Vec<LinuxIdMapping>, OciSpecE
     runs.iter().map(one).collect()
 }
 
+/// Converts mappings of the specification.
+pub(crate) fn runs(list: &Option<Vec<LinuxIdMapping>>) -> Vec<Mapping> {
+    let one = |run: &LinuxIdMapping| Mapping {
+        inside: run.container_id(),
+        outside: run.host_id(),
+        size: run.size(),
+    };
+    list.iter().flatten().map(one).collect()
+}
+
 /// The user namespace of the specification, if it has one.
 pub fn userns(spec: &Spec) -> Option<Namespace> {
     let linux = spec.linux().as_ref()?;
     let is_new = |one: &LinuxNamespace| one.typ() == Kind::User && one.path().is_none();
     linux.namespaces().iter().flatten().find(|one| is_new(one))?;
-    let runs = |list: &Option<Vec<LinuxIdMapping>>| {
-        let runs = list.iter().flatten();
-        let one = |run: &LinuxIdMapping| Mapping {
-            inside: run.container_id(),
-            outside: run.host_id(),
-            size: run.size(),
-        };
-        runs.map(one).collect()
-    };
     Some(Namespace { uid_mappings: runs(linux.uid_mappings()), gid_mappings: runs(linux.gid_mappings()) })
 }
 
-/// The number that the user of the process has in the caller's user namespace.
+/// The user id of the process in the caller's user namespace.
 pub fn user_outside(spec: &Spec) -> u32 {
     let user = spec.process().as_ref().map_or(0, |process| process.user().uid());
     userns(spec).and_then(|ids| ids.user_outside(user)).unwrap_or(user)
 }
 
-/// Whether the process is the first of a new pid namespace, with which everything ends that it has started.
+/// Whether the process is the first of a new pid namespace. Everything that it has started ends with it.
 pub(crate) fn is_first_of_pids(spec: &Spec) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     namespaces.into_iter().flatten().any(|one| one.typ() == Kind::Pid && one.path().is_none())

@@ -1,4 +1,5 @@
-//! A fixed order for oci-spec's sets and maps, which have none. So the same container gives the same document.
+//! Gives the sets and maps of oci-spec, which have no order, a fixed one. So the same container gives the
+//! same document.
 
 use oci_spec::runtime::{Process, Spec};
 use serde::{Serialize, Serializer};

@@ -1,8 +1,8 @@
-//! A specification read back from a record that this crate wrote.
+//! Reads a specification back from a record that this crate wrote.
 //!
-//! The process is read with a type of its own. oci-spec's type would match `execCPUAffinity`, which we never write,
-//! against a regular expression. The tables of that engine are half of what a static program has to relocate when it
-//! starts: with it, ns-exec took a fifteenth longer to run a command.
+//! The process is read with a type of its own. The type of oci-spec would match `execCPUAffinity`, which we
+//! never write, against a regular expression. The tables of the regex engine are half of what a static
+//! program must relocate when it starts: with them, ns-exec took a fifteenth longer to run a command.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -25,7 +25,7 @@ struct Recorded {
     linux: Option<Linux>,
 }
 
-/// Those of its process. ns-exec sets the size of a terminal.
+/// The members of its process. ns-exec sets the size of a terminal.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RecordedProcess {

@@ -1,10 +1,10 @@
-//! Limits of a process in Docker's words.
+//! Limits of a process in Docker's form.
 
 use std::str::FromStr;
 
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType as Kind};
 
-/// A limit of setrlimit(2): `nofile=1024:4096`, `core=0`, with -1 for none.
+/// A limit of setrlimit(2), such as `nofile=1024:4096` or `core=0`; -1 means no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ulimit(pub PosixRlimit);
 

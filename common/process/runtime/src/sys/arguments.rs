@@ -2,11 +2,12 @@
 
 use std::{fs, io};
 
-/// Clears them, except the program's name: a process that stays, or that others in a container can see, must not show the
-/// values that it was started with. The process has one thread, and reads none of them later.
+/// Clears the arguments and the environment, except for the program's name. A process that stays, or that
+/// others in a container can see, must not show them. The process must have one thread, and must not read
+/// them later.
 ///
 /// # Errors
-/// When `/proc` does not tell where they are.
+/// When `/proc` does not say where they are.
 pub(crate) fn forget_arguments() -> io::Result<()> {
     let field = super::own_stat()?;
     // arg_start, arg_end, env_start, env_end.

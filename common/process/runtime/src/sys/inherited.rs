@@ -10,21 +10,31 @@ use rustix::{
     io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd},
 };
 
-/// A copy of the descriptor with this number, to write to where it stands. Unlike an open file of `/proc/self/fd` it may be a
-/// socket, and shares its position with the caller.
+/// A copy of the descriptor with this number, for writing at its current position. Unlike a file that is
+/// opened through `/proc/self/fd`, it may be a socket, and it shares its position with the caller.
 ///
 /// # Errors
-/// EBADF when the caller left none open with this number, or not for writing.
+/// EBADF if the caller left no descriptor with this number open for writing.
 pub fn inherited(number: u32) -> io::Result<OwnedFd> {
     let number = i32::try_from(number).map_err(|_| Errno::BADF)?;
     // SAFETY: it is used for these three calls, which say EBADF of a number that is not open; nothing closes it meanwhile.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-    // What this program opened itself closes on exec; what was left open for it did not.
+    // Descriptors that this program opened close on exec; inherited ones do not.
     let is_own = fcntl_getfd(descriptor)?.contains(FdFlags::CLOEXEC);
     if is_own || fcntl_getfl(descriptor)? & OFlags::ACCMODE == OFlags::RDONLY {
         return Err(Errno::BADF.into());
     }
     Ok(fcntl_dupfd_cloexec(descriptor, 3)?)
+}
+
+/// Whether the caller left a descriptor with this number open for this program.
+pub fn was_inherited(number: i32) -> bool {
+    if number < 0 {
+        return false;
+    }
+    // SAFETY: it is used for this call alone, which says EBADF of a number that is not open.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl_getfd(descriptor).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
 }
 
 #[cfg(test)]

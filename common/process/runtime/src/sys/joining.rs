@@ -1,4 +1,4 @@
-//! A process that is born where others can look at it, with everything that must not be seen given up before.
+//! Creates a process where others can look at it. Everything that must not be seen is given up before.
 
 use std::{
     io,
@@ -9,16 +9,16 @@ use std::{
 use nix::libc;
 use rustix::io::Errno;
 
-/// What the process that is born could not do.
+/// What the new process could not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Undone {
-    /// The seccomp policy, or the last capabilities.
+    /// Install the seccomp policy, or drop the last capabilities.
     Confine,
-    /// The process itself.
+    /// Fork the process itself.
     Fork,
-    /// Its session and terminal.
+    /// Set up its session and terminal.
     Session,
-    /// The command.
+    /// Execute the command.
     Execute,
 }
 
@@ -31,7 +31,7 @@ struct Words {
     errno: AtomicI32,
 }
 
-/// A page that a process shares with its forks, for a report without any descriptor.
+/// A page that a process shares with its forks, for a report that needs no descriptor.
 #[derive(Debug)]
 pub(crate) struct Report(NonNull<Words>);
 
@@ -41,7 +41,7 @@ unsafe impl Send for Report {}
 unsafe impl Sync for Report {}
 
 impl Report {
-    /// An empty one.
+    /// Makes an empty report.
     pub(crate) fn new() -> io::Result<Self> {
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
@@ -58,7 +58,7 @@ impl Report {
         unsafe { self.0.as_ref() }
     }
 
-    /// The pid of the process that was born; none if there is none.
+    /// The pid of the new process; none if there is none.
     pub(crate) fn pid(&self) -> Option<i32> {
         Some(self.words().pid.load(Ordering::Acquire)).filter(|pid| *pid > 0)
     }
@@ -69,7 +69,7 @@ impl Report {
         Some((*ALL.get(undone)?, Errno::from_raw_os_error(self.words().errno.load(Ordering::Acquire))))
     }
 
-    /// Says that something failed.
+    /// Reports a failure.
     pub(crate) fn fail(&self, undone: Undone, errno: Errno) {
         self.words().errno.store(errno.raw_os_error(), Ordering::Release);
         let number = ALL.iter().position(|one| *one == undone).unwrap_or_default() as i32 + 1;
@@ -84,11 +84,15 @@ impl Drop for Report {
     }
 }
 
-/// Forks a process whose parent is this one's parent, into the pid namespace of this one's children. `body` runs in it; if
-/// it returns, the process ends. This one waits until the other executes a program or ends.
-pub(crate) fn bear(report: &Report, body: impl FnOnce()) -> Result<(), Errno> {
+/// Forks a process into the pid namespace of this process's children. Its parent is this process's parent. `body`
+/// runs in it; if `body` returns, the process ends. With `waits`, this process waits until the new one executes a
+/// program or ends.
+pub(crate) fn bear(report: &Report, waits: bool, body: impl FnOnce()) -> Result<(), Errno> {
     // The kernel writes the pid before anybody can see the process.
-    let flags = libc::CLONE_PARENT | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
+    let mut flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
+    if waits {
+        flags |= libc::CLONE_VFORK;
+    }
     let (stack, pid) = (std::ptr::null::<libc::c_void>(), report.words().pid.as_ptr());
     // SAFETY: without CLONE_VM the child has its own copy of the memory and goes on with this stack. There is one thread.
     match unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), stack, pid, 0_usize, 0_usize) } {

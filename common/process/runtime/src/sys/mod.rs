@@ -5,6 +5,7 @@ mod inherited;
 mod joining;
 mod memory;
 mod program_file;
+mod scheduling;
 mod status;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -24,23 +25,26 @@ use rustix::{
 use crate::Stat;
 
 pub(crate) use arguments::forget_arguments;
-pub use inherited::inherited;
+pub use inherited::{inherited, was_inherited};
 pub(crate) use joining::{Report, Undone, bear};
 pub use memory::settle_memory;
 pub(crate) use memory::{forget_memory, own_heap};
 pub(crate) use program_file::{ProgramFile, leave_program_file};
+pub(crate) use scheduling::{
+    SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
+};
 pub use status::status_of;
 
-/// The numbers of `/proc/self/stat`, each by its place in proc(5), which counts from 1. The first two, pid and name, and what is
-/// no number are 0.
+/// The numbers of `/proc/self/stat`, by their places in proc(5), which count from 1. The first two, pid and
+/// name, and everything that is not a number are 0.
 fn own_stat() -> std::io::Result<impl Fn(usize) -> usize> {
     let stat = Stat::parse(&std::fs::read("/proc/self/stat")?);
     let number = move |place| usize::try_from(stat.as_ref()?.number(place)?).ok();
     Ok(move |place| number(place).unwrap_or_default())
 }
 
-/// fork(2). `body` runs in the child, and its result is the exit status. Nothing of the caller is unwound or dropped
-/// there.
+/// fork(2). `body` runs in the child, and its result is the exit status. The child unwinds and drops nothing
+/// of the caller's.
 pub(crate) fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     // SAFETY: the C library's fork leaves its allocator usable in the child, of a program with other threads too; no
     // lock of the standard library is held by this thread, and `body` starts no thread.
@@ -54,7 +58,7 @@ pub(crate) fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     }
 }
 
-/// Of linux/sched.h. The C library's constant is a number of 32 bits, which it does not fit into.
+/// Of linux/sched.h. The C library's constant has 32 bits, which are too few.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Whether this process has one thread.
@@ -64,10 +68,12 @@ pub(crate) fn has_one_thread() -> bool {
     std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3)
 }
 
-/// clone3(2), as a fork: with these `CLONE_*` flags, and in this cgroup. As for [`fork`], `body` runs in the child; it is
-/// told `true`. If the kernel does not make the process, `body` is given back with the error.
+/// clone3(2) as a fork, with these `CLONE_*` flags and in this cgroup. As in [`fork`], `body` runs in the
+/// child; its argument is `true`. If the kernel does not create the process, `body` is returned with the
+/// error.
 ///
-/// The caller has one thread: the C library knows nothing of this call, and what other threads hold would stay held.
+/// The caller must have one thread: the C library does not know of this call, and locks of other threads
+/// would stay held.
 pub(crate) fn clone<B: FnOnce(bool) -> u8>(
     flags: libc::c_int,
     cgroup: Option<BorrowedFd<'_>>,
@@ -99,12 +105,12 @@ pub(crate) fn exit(status: u8) -> ! {
     unsafe { libc::_exit(status.into()) }
 }
 
-/// Takes the next of these signals, which are blocked, or waits for it. Returns its number.
+/// Waits for one of these signals, which must be blocked. Returns its number.
 pub(crate) fn wait_for_signal(signals: &SigSet) -> libc::c_int {
     loop {
         // SAFETY: the set outlives the call, and without a second argument the kernel tells the number alone.
         let number = unsafe { libc::sigwaitinfo(signals.as_ref(), std::ptr::null_mut()) };
-        // Less for an interruption.
+        // The number is negative after an interruption.
         if number > 0 {
             return number;
         }
@@ -129,13 +135,13 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(errno)
 }
 
-/// A signal by its number, which is that of a named one or of a real-time one that the C libraries leave to programs.
+/// A signal by its number: a named one, or a real-time one that the C libraries leave to programs.
 pub(crate) fn signal(number: i32) -> rustix::process::Signal {
     // SAFETY: no signal of the C library's own is among these.
     unsafe { rustix::process::Signal::from_raw_unchecked(number) }
 }
 
-/// Writing to a pipe without a reader fails with an error and sends no signal.
+/// Makes a write to a pipe without a reader fail with an error, instead of sending a signal.
 pub(crate) fn ignore_broken_pipes() -> Result<(), Errno> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: a signal that is ignored runs no code of this program.
@@ -143,7 +149,7 @@ pub(crate) fn ignore_broken_pipes() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Sets the loopback interface of the caller's network namespace up.
+/// Brings up the loopback interface of the caller's network namespace.
 pub(crate) fn raise_loopback() -> Result<(), Errno> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: all zeros is a valid `ifreq`.
@@ -156,8 +162,9 @@ pub(crate) fn raise_loopback() -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Gives the process an empty session keyring (session-keyring(7)). Keys are in no namespace, and the caller's are not for
-/// a container. Where the kernel has no keys, or a policy denies the call, there is nothing to leave.
+/// Gives the process an empty session keyring (session-keyring(7)). Keys are in no namespace, and a container
+/// must not get the caller's. If the kernel has no keys, or a policy denies the call, there is nothing to
+/// leave.
 pub(crate) fn leave_keyring() -> Result<(), Errno> {
     let anonymous = std::ptr::null::<libc::c_char>();
     // SAFETY: the call takes a name or null, and changes only what belongs to this process.
@@ -175,15 +182,24 @@ pub fn set_nonblocking(fd: impl AsFd) {
     }
 }
 
-/// Marks all descriptors from `first` on to be closed when a program is executed.
+/// Makes all descriptors from `first` on close on exec.
 pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     // SAFETY: the descriptors stay open as long as this program runs; nothing is closed here.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Closes all descriptors except `kept` and the first three. For a process that was just forked, and drops nothing that
-/// it inherited.
+/// Keeps these open descriptors open on exec.
+pub(crate) fn keep_on_exec(descriptors: &[i32]) -> Result<(), Errno> {
+    descriptors.iter().try_for_each(|number| {
+        // SAFETY: it is used for this call alone, and nothing closes it meanwhile.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(*number) };
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())
+    })
+}
+
+/// Closes all descriptors except `kept` and the first three. For a process that was just forked, and never
+/// drops what it inherited.
 pub(crate) fn close_others(kept: &mut [i32]) {
     kept.sort_unstable();
     let mut first = 3_u32;

@@ -7,7 +7,10 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::Path,
 };
 
@@ -18,7 +21,7 @@ use rustix::{
     io::Errno,
 };
 
-/// What is mapped of the program's file: a line of `/proc/self/maps`.
+/// A mapping of the program's file: a line of `/proc/self/maps`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mapping {
     start: usize,
@@ -27,8 +30,8 @@ struct Mapping {
     offset: libc::off_t,
 }
 
-/// The program's file by a mount of its own. Its maker drops it when it has time: to end a mount, the kernel waits for all
-/// processors.
+/// The program's file, through a mount of its own. Its owner drops it when there is time: to end a mount, the
+/// kernel waits for all processors.
 #[derive(Debug)]
 pub(crate) struct ProgramFile {
     file: OwnedFd,
@@ -36,12 +39,30 @@ pub(crate) struct ProgramFile {
 }
 
 impl ProgramFile {
-    /// None where the caller may not mount, or not this file; then a process copies what it has mapped.
+    /// Returns none if the caller may not mount, or not this file. A process then copies its mappings.
     pub(crate) fn open() -> Option<Self> {
-        let mount = Detached::copy(Path::new("/proc/self/exe"), false).ok()?;
+        let own = Path::new("/proc/self/exe");
+        // If the mount namespace is newer than the process, this link leads to a mount of the old namespace,
+        // which cannot be copied. The path leads to the same file.
+        Self::of(own).or_else(|| Self::of(&fs::read_link(own).ok()?).filter(|program| program.is_at(own)))
+    }
+
+    fn of(path: &Path) -> Option<Self> {
+        let mount = Detached::copy(path, false).ok()?;
         mount.change(&Options::parse(["ro", "nosuid", "nodev"]), false).ok()?;
-        let file = fs::File::open(mount::resolve::proc_path(mount.as_fd())).ok()?;
+        let mut options = fs::File::options();
+        // The path may lead to another file by now. Opening that must not wait.
+        let open = options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = open.open(mount::resolve::proc_path(mount.as_fd())).ok()?;
         Some(Self { file: file.into(), _mount: mount })
+    }
+
+    /// Whether this is the file at `path`.
+    fn is_at(&self, path: &Path) -> bool {
+        let (Ok(own), Ok(other)) = (rustix::fs::fstat(&self.file), rustix::fs::stat(path)) else {
+            return false;
+        };
+        (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
     }
 }
 
@@ -51,8 +72,8 @@ impl AsFd for ProgramFile {
     }
 }
 
-/// Does it. The process has one thread. `program` is the same file by another mount. `stand_in` is where `/proc/self/exe`
-/// leads then; an empty file by default.
+/// Lets go of the program's file. The process must have one thread. `program` is the same file through
+/// another mount. `/proc/self/exe` then leads to `stand_in`, or by default to an empty file.
 ///
 /// # Errors
 /// EPERM without CAP_SYS_RESOURCE, and in a user namespace on a kernel before 5.9; then the process goes on as before.
@@ -78,7 +99,7 @@ pub(crate) fn leave_program_file(
     replace(file)
 }
 
-/// The addresses of the program's segments that it changes, or changed when it started.
+/// The addresses of the program's segments that are writable, at least when it starts.
 fn changed_segments() -> Vec<(usize, usize)> {
     unsafe extern "C" fn note(
         info: *mut libc::dl_phdr_info,
@@ -104,7 +125,7 @@ fn changed_segments() -> Vec<(usize, usize)> {
     list
 }
 
-/// Replaces the mapping by the same part of the same file.
+/// Replaces the mapping by the same part of the same file, through the other mount.
 fn map_again(mapping: Mapping, program: BorrowedFd<'_>) -> io::Result<()> {
     let Mapping { start, end, protection, offset } = mapping;
     let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
@@ -124,7 +145,7 @@ fn of_file_at(maps: &str, address: usize) -> Vec<Mapping> {
     lines().filter(|(_, other)| *other == file).map(|(mapping, _)| mapping).collect()
 }
 
-/// `start-end rwxp offset device inode path`: the mapping, and device and inode.
+/// Parses `start-end rwxp offset device inode path`: the mapping, and device and inode.
 fn parse(line: &str) -> Option<(Mapping, (&str, &str))> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
@@ -138,8 +159,8 @@ fn parse(line: &str) -> Option<(Mapping, (&str, &str))> {
     Some((Mapping { start: number(start)?, end: number(end)?, protection, offset }, (device, inode)))
 }
 
-/// Replaces the mapping by a copy of its content. Nothing may change the content meanwhile: no call between the copy and
-/// the exchange allocates memory.
+/// Replaces the mapping by a copy in memory. The content must not change meanwhile: no call between the copy
+/// and the exchange allocates memory.
 fn move_to_memory(mapping: Mapping) -> io::Result<()> {
     let Mapping { start, end, protection, .. } = mapping;
     let length = end - start;
@@ -166,10 +187,10 @@ fn move_to_memory(mapping: Mapping) -> io::Result<()> {
     Ok(())
 }
 
-/// An empty file that stays empty, and may be executed: the kernel asks for that.
+/// An empty file that stays empty. It is executable, as the kernel requires.
 fn empty_file() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // A kernel before 6.3 does not know the flag, and makes all of them executable.
+    // A kernel before 6.3 does not know the flag, and makes every such file executable.
     let file = match memfd_create("ns-exec", flags | MemfdFlags::EXEC) {
         Err(Errno::INVAL) => memfd_create("ns-exec", flags),
         made => made,
@@ -178,7 +199,7 @@ fn empty_file() -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// Lets `/proc/self/exe` lead to the file.
+/// Makes `/proc/self/exe` lead to the file.
 fn replace(file: libc::c_int) -> io::Result<()> {
     // SAFETY: the kernel takes a number, and refuses it while the program's file is mapped.
     let replaced =
@@ -202,7 +223,7 @@ struct Layout {
     exe_fd: u32,
 }
 
-/// The same by the other call, which root of a user namespace may make: with all places as they are.
+/// As [`replace`], by the call that root of a user namespace may make. All places stay as they are.
 fn replace_in_user_namespace(file: libc::c_int) -> io::Result<()> {
     let field = super::own_stat()?;
     let field = |number| field(number) as u64;
@@ -279,5 +300,19 @@ mod tests {
             let status = nix::sys::wait::waitpid(child, None).unwrap();
             assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
         }
+    }
+
+    #[test]
+    fn the_file_is_found_in_a_new_mount_namespace() {
+        testkit::require_root();
+        let child = crate::sys::fork(|| {
+            let own = fs::metadata("/proc/self/exe").unwrap();
+            crate::sys::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+            let program = ProgramFile::open().map(|program| fs::File::from(program.file).metadata().unwrap());
+            u8::from(program.is_none_or(|file| (file.dev(), file.ino()) != (own.dev(), own.ino())))
+        })
+        .unwrap();
+        let status = nix::sys::wait::waitpid(child, None).unwrap();
+        assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
     }
 }

@@ -14,7 +14,7 @@ use nix::{libc, request_code_readwrite};
 struct Info {
     mask: u64,
     cgroup: u64,
-    /// Numbers of the process, its parent, its users and groups.
+    /// The ids of the process, of its parent, and of its users and groups.
     numbers: [u32; 11],
     exit_code: i32,
 }
@@ -22,8 +22,9 @@ struct Info {
 /// PIDFD_INFO_EXIT
 const EXIT: u64 = 1 << 3;
 
-/// The exit status, as a shell counts it, of a process that has ended, by a descriptor that was opened while it ran. None where
-/// the kernel does not tell it: before Linux 6.15, or when nobody takes it from the kernel within a second.
+/// The exit status, as a shell counts it, of a process that has ended. `process` is a pidfd that was opened
+/// while it ran. None if the kernel does not tell the status: before Linux 6.15, or if nobody reaps the
+/// process within a second.
 pub fn status_of(process: impl AsFd) -> Option<i32> {
     let request = request_code_readwrite!(0xff, 11, size_of::<Info>());
     for _ in 0..200 {
@@ -40,7 +41,7 @@ pub fn status_of(process: impl AsFd) -> Option<i32> {
                 signal => 128 + signal,
             });
         }
-        // It is told once the parent has taken it.
+        // The kernel tells the status once the parent has reaped the process.
         sleep(Duration::from_millis(5));
     }
     None

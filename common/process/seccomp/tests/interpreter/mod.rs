@@ -1,4 +1,4 @@
-//! What the kernel does with a program of classic BPF, for the instructions that seccomp programs have.
+//! Runs a program of classic BPF as the kernel does, for the instructions that seccomp programs have.
 
 use seccomp::Instruction;
 
@@ -10,7 +10,7 @@ pub(crate) struct Call {
     pub(crate) args: [u64; 6],
 }
 
-/// What the program answers.
+/// The answer of the program for a call.
 pub(crate) fn run(program: &[Instruction], call: &Call) -> u32 {
     let mut data = [0_u8; 64];
     data[0..4].copy_from_slice(&call.number.to_ne_bytes());

@@ -1,6 +1,6 @@
-//! Decompression of gzip (RFC 1952): by libdeflate where its data comes in segments that it can take at once, and by zlib-rs
-//! where it does not. Members are read here: flate2 decompresses them with zlib-rs alone, and spends a tenth of its time on
-//! their checksum, which crc32fast makes with the processor's carry-less multiplication.
+//! Decompresses gzip (RFC 1952). libdeflate is used for data in segments that it can take at once, and
+//! zlib-rs for other data. The members' headers are read here: flate2 would use only zlib-rs, and would spend
+//! a tenth of the time on checksums. crc32fast computes them with the processor's carry-less multiplication.
 
 mod segments;
 
@@ -12,13 +12,13 @@ use flate2::{Decompress, FlushDecompress, Status};
 use super::{chunk::Chunk, input::Input};
 use segments::{Segment, Segments};
 
-/// One gzip member after the other (RFC 1952, 2.2), and nothing behind them.
+/// Decompresses one gzip member after the other (RFC 1952, 2.2). Nothing else may follow them.
 pub(super) struct Gzip<R> {
     input: Input<R>,
     segments: Segments,
     inflate: Decompress,
     checksum: Hasher,
-    /// The current member's bytes, modulo 2^32.
+    /// The size of the current member's data, modulo 2^32.
     size: u32,
     stage: Stage,
 }
@@ -26,9 +26,9 @@ pub(super) struct Gzip<R> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Header,
-    /// In a member's data, where a segment may begin.
+    /// In a member's data, at the possible start of a segment.
     Segments,
-    /// In a member's data, of which the rest is taken as it comes.
+    /// In a member's data; the rest is decompressed as a stream.
     Stream,
     Done,
 }
@@ -64,10 +64,10 @@ impl<R: Read> Gzip<R> {
         self.input.get_mut()
     }
 
-    /// Adds to a chunk what has room in it. It stays as it is only where nothing more comes.
+    /// Adds data to a chunk as far as there is room. The chunk is unchanged only at the end of the blob.
     ///
     /// # Errors
-    /// What reading gives, and what is wrong with the blob.
+    /// When the blob cannot be read or is not valid.
     pub(super) fn fill(&mut self, chunk: &mut Chunk) -> io::Result<()> {
         while self.stage != Stage::Done && !chunk.room().is_empty() {
             match self.stage {
@@ -128,7 +128,7 @@ impl<R: Read> Gzip<R> {
         Ok(())
     }
 
-    /// Goes on with zlib-rs where the segments ended.
+    /// Continues with zlib-rs at the end of the last segment.
     fn stream_on(&mut self) -> io::Result<()> {
         self.inflate.reset(false);
         let window = self.segments.window();
@@ -139,7 +139,7 @@ impl<R: Read> Gzip<R> {
         Ok(())
     }
 
-    /// Adds some of the current member's data to a chunk.
+    /// Adds some data of the current member to a chunk.
     fn stream(&mut self, chunk: &mut Chunk) -> io::Result<()> {
         let input = self.input.fill_buf()?;
         let at_end = input.is_empty();
@@ -160,7 +160,7 @@ impl<R: Read> Gzip<R> {
         }
     }
 
-    /// Accounts for the last `count` bytes of a chunk.
+    /// Updates checksum and size with the last `count` bytes of a chunk.
     fn account(&mut self, chunk: &Chunk, count: usize) {
         let bytes = chunk.bytes();
         self.checksum.update(&bytes[bytes.len() - count..]);
@@ -169,7 +169,7 @@ impl<R: Read> Gzip<R> {
     }
 }
 
-/// A header while it is read.
+/// A member's header that is being read.
 struct Header<'a, R> {
     blob: &'a mut R,
     checksum: Hasher,
@@ -184,7 +184,7 @@ impl<R: BufRead> Header<'_, R> {
     }
 }
 
-/// The end of the blob where it may not be, in our words.
+/// Rewords the error of an unexpected end.
 fn named(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "unexpected end of file"),
@@ -199,7 +199,7 @@ mod tests {
     use std::io::Write;
 
     fn all(blob: &[u8]) -> Result<Vec<u8>, String> {
-        // Three bytes at a time, so that every boundary is met.
+        // Three bytes at a time, so that every boundary is tested.
         let few = io::BufReader::with_capacity(3, blob);
         super::super::decompressed(few).map_err(|error| error.to_string())
     }
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(all(&size).unwrap_err(), "corrupt gzip stream does not have a matching checksum");
     }
 
-    /// A piece of data that is like much of what layers hold, or like what is between segments.
+    /// Data like that in layers, or like the bytes between segments.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         let noise = proptest::collection::vec(any::<u8>(), 0..70_000);
         let repeated = (proptest::collection::vec(any::<u8>(), 1..40), 0..60_000_usize)
@@ -243,7 +243,7 @@ mod tests {
         prop_oneof![2 => noise, 3 => repeated, 1 => flushes]
     }
 
-    /// Members, each of pieces of which some are followed by a flush, with its level.
+    /// The members of a blob: for each its pieces, some of them followed by a flush, and its level.
     type Members = Vec<(Vec<(Vec<u8>, bool)>, u32)>;
 
     fn members() -> impl Strategy<Value = Members> {
@@ -251,7 +251,7 @@ mod tests {
         proptest::collection::vec((pieces, 0..=9_u32), 1..4)
     }
 
-    /// The blob, where its members end, and what is in it.
+    /// The blob, the ends of its members, and its content.
     fn compress(members: &Members) -> (Vec<u8>, Vec<usize>, Vec<u8>) {
         let (mut blob, mut ends, mut data) = (Vec::new(), Vec::new(), Vec::new());
         for (pieces, level) in members {
@@ -269,7 +269,7 @@ mod tests {
         (blob, ends, data)
     }
 
-    /// Decompressed while it is read in pieces.
+    /// Decompresses a blob that is read in pieces of `at_once` bytes.
     fn read_by(blob: &[u8], at_once: usize) -> io::Result<Vec<u8>> {
         super::super::decompressed(io::BufReader::with_capacity(at_once, blob))
     }
@@ -277,8 +277,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
-        /// Whatever is flushed where, in how many members, and read in pieces of any size, comes out as it went in; and
-        /// nothing that is cut off anywhere comes out as if it were whole.
+        /// Data comes out unchanged, with any flushes, any number of members, and pieces of any size. A blob
+        /// that is cut off inside a member is always an error.
         #[test]
         fn what_was_compressed_comes_out(
             members in members(),
@@ -293,7 +293,7 @@ mod tests {
             }
         }
 
-        /// Where bytes are changed, what comes out is what another implementation makes of them.
+        /// A damaged blob gives the same result as with another implementation.
         #[test]
         fn damage_is_seen_as_others_see_it(
             members in members(),
@@ -301,7 +301,7 @@ mod tests {
         ) {
             let (mut blob, ..) = compress(&members);
             for (at, byte) in changes {
-                // Not the first two, by which a blob is told to be gzip.
+                // Keep the first two bytes: they make the blob gzip.
                 let at = 2 + at.index(blob.len() - 2);
                 blob[at] = byte;
             }

@@ -1,14 +1,15 @@
-//! Deflate by segments: from one place where it begins at a byte to the next.
+//! Decompresses deflate in segments. A segment starts and ends on a byte boundary.
 //!
-//! libdeflate is the fastest decompressor, and takes a whole deflate stream at once. A layer is too long for that. Yet who
-//! compresses on several cores, as pgzip (podman, buildah, skopeo) and pigz do, cuts the archive into pieces of a mebibyte
-//! or less, and ends each with a flush: an empty stored block, which ends at a byte, as `00 00 ff ff` (RFC 1951, 3.2.4). What
-//! is between two of these is a stream of its own once it has
-//! - what it refers back to in front of it: a stored block with the last 32 KiB that came out;
-//! - a last block behind it. It holds some bytes that nothing else gives, for the four bytes of a flush are found within
-//!   blocks as well: only where the bytes come out last, the segment ended there.
+//! libdeflate is the fastest decompressor, but it takes a whole deflate stream at once, and a layer is too
+//! long for that. Programs that compress on several cores, such as pgzip (podman, buildah, skopeo) and pigz,
+//! cut the archive into pieces of at most one mebibyte. Each piece ends with a flush: an empty stored block,
+//! which ends on a byte boundary as `00 00 ff ff` (RFC 1951, 3.2.4). The data between two flushes becomes a
+//! complete deflate stream with these additions:
+//! - In front of it, the data that it refers back to: a stored block with the last 32 KiB of output.
+//! - After it, a last block. This block holds a marker. The four bytes of a flush may also occur inside a
+//!   block; only if the output ends with the marker did the segment end there.
 //!
-//! Both are written around the segment where it is in memory.
+//! Both are written around the segment in memory.
 
 use std::{
     io::{self, BufRead, Read},
@@ -27,36 +28,37 @@ use super::super::{
     input::{self, Input},
 };
 
-/// The header of a stored block: not the last, its length and its length's complement (RFC 1951, 3.2.4).
+/// The size of a stored block's header: a byte (not the last block), the length, and the length's complement
+/// (RFC 1951, 3.2.4).
 const STORED: usize = 5;
-/// The last block behind a segment: its header, and what it holds.
+/// The last block after a segment: its header and the marker.
 const END: [u8; STORED + SPARE] = *b"\x01\x20\x00\xdf\xffthe end of a segment, as it says";
 const _: () = assert!(STORED + WINDOW <= input::BEFORE && END.len() <= input::BEHIND);
 
-/// Decompresses segments.
+/// Decompresses segments of a member.
 pub(super) struct Segments {
     decompressor: Decompressor,
-    /// What came out last of the member, at most [`WINDOW`].
+    /// The last output of the member, at most [`WINDOW`] bytes.
     window: Vec<u8>,
-    /// How many bytes may be decompressed in vain.
+    /// How many bytes may still be decompressed in vain.
     credit: usize,
-    /// How long the last segment was.
+    /// The output size of the last segment.
     last: usize,
 }
 
-/// The credit at first, and at most: so many false ends of one segment are tried.
+/// The initial and maximum credit. It limits how many false ends of a segment are tried.
 const CREDIT: usize = 16 * chunk::SIZE;
 
-/// What became of a try.
+/// The result of decompressing a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// So many bytes came, and the next segment begins.
+    /// This many bytes were decompressed, and the next segment begins.
     Given(usize),
-    /// So many bytes came, and the member's data ended.
+    /// This many bytes were decompressed, and the member's data ended.
     Ended(usize),
-    /// Its bytes have no room behind others in the chunk: nothing came.
+    /// The chunk has no room for the segment after its other data. Nothing was decompressed.
     NoRoom,
-    /// There is none here, or none that is worth it: nothing came.
+    /// There is no segment here, or it is not worthwhile. Nothing was decompressed.
     None,
 }
 
@@ -65,26 +67,27 @@ impl Segments {
         Ok(Self { decompressor: Decompressor::new()?, window: Vec::new(), credit: CREDIT, last: 0 })
     }
 
-    /// Begins with a member.
+    /// Begins a member.
     pub(super) fn begin(&mut self) {
         self.window.clear();
     }
 
-    /// Allows for as many bytes in vain as came out of the blob: so a blob that is made to fail takes twice the time, not more.
+    /// Adds to the credit as many bytes as were decompressed. A blob made to fail then takes at most twice
+    /// the time.
     pub(super) fn earn(&mut self, count: usize) {
         self.credit = (self.credit + count).min(CREDIT);
     }
 
-    /// What came out last.
+    /// The last output of the member.
     pub(super) fn window(&self) -> &[u8] {
         &self.window
     }
 
-    /// Decompresses the segment that `input` begins with, and takes it from there. It is only tried if the whole of it is in
-    /// memory.
+    /// Decompresses the segment at the start of `input` and consumes it. This is tried only if the whole
+    /// segment fits into memory.
     ///
     /// # Errors
-    /// What reading gives.
+    /// When the blob cannot be read.
     pub(super) fn next<R: Read>(&mut self, input: &mut Input<R>, chunk: &mut Chunk) -> io::Result<Segment> {
         if chunk.room().len() < self.last && !chunk.is_empty() {
             return Ok(Segment::NoRoom);
@@ -116,7 +119,7 @@ impl Segments {
         Ok(Segment::None)
     }
 
-    /// Decompresses what `input` begins with, up to `end` where there is a flush, and up to where the member's data ends.
+    /// Decompresses from the start of `input` up to the flush at `end`, or to the end of the member's data.
     fn decompress<R: Read>(&mut self, input: &mut Input<R>, end: Option<usize>, chunk: &mut Chunk) -> Try {
         let window = self.window.len();
         let before = if window == 0 { 0 } else { STORED + window };
@@ -150,7 +153,8 @@ impl Segments {
         match end {
             Some(end) if taken > end => {
                 let out = &chunk.room()[..given];
-                // Where its header came out as well, a stored block took the end for what it holds.
+                // If the output includes the marker's header too, a stored block took the whole last block as
+                // its data.
                 if taken != end + END.len() || !out.ends_with(&END[STORED..]) || out.ends_with(&END) {
                     return Try::Failed;
                 }
@@ -160,7 +164,7 @@ impl Segments {
         }
     }
 
-    /// Keeps the last that came out, of which `given` bytes are in the chunk's room.
+    /// Keeps the last output for the next segment. `given` bytes of it are in the chunk's free space.
     fn keep(&mut self, chunk: &mut Chunk, given: usize) {
         let out = &chunk.room_behind(self.window.len())[..self.window.len() + given];
         let last = &out[out.len().saturating_sub(WINDOW)..];
@@ -169,31 +173,33 @@ impl Segments {
     }
 }
 
-/// What became of one call of libdeflate.
+/// The result of one call of libdeflate.
 enum Try {
-    /// So many bytes were given for so many taken, and the member's data ended, or the segment.
+    /// `given` bytes of output from `taken` bytes of input. `ended` says whether the member's data ended, or
+    /// only the segment.
     Done { given: usize, taken: usize, ended: bool },
-    /// More than there is room for.
+    /// The output does not fit.
     NoRoom,
-    /// It is no deflate stream.
+    /// The input is not a deflate stream.
     Failed,
 }
 
-/// libdeflate's decompressor, for calls that libdeflater has none for: how much was taken is not told there.
+/// libdeflate's decompressor, for calls that libdeflater lacks: it does not tell how much input was consumed.
 struct Decompressor(NonNull<libdeflate_decompressor>);
 
 impl Decompressor {
     fn new() -> io::Result<Self> {
-        // SAFETY: It takes nothing, and returns null where there is no memory.
+        // SAFETY: The function takes no arguments and returns null if there is no memory.
         let decompressor = unsafe { libdeflate_alloc_decompressor() };
         NonNull::new(decompressor).map(Self).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
-    /// How many bytes of `data`, which is raw deflate, were taken, and how many given to `out`.
+    /// Decompresses the raw deflate stream at the start of `data` into `out`. Returns the number of bytes
+    /// consumed and the number of bytes written.
     fn run(&mut self, data: &[u8], out: &mut [u8]) -> Result<(usize, usize), libdeflate_result> {
         let (mut taken, mut given) = (0, 0);
-        // SAFETY: The decompressor is ours and lives; both pieces of memory are as long as is said, and only the second is
-        // written to.
+        // SAFETY: The decompressor is owned by us and valid. Both lengths are those of the buffers, and only
+        // the second buffer is written to.
         let result = unsafe {
             libdeflate_deflate_decompress_ex(
                 self.0.as_ptr(),
@@ -211,7 +217,7 @@ impl Decompressor {
 
 impl Drop for Decompressor {
     fn drop(&mut self) {
-        // SAFETY: It came from `libdeflate_alloc_decompressor`, and nobody has it any more.
+        // SAFETY: The pointer came from `libdeflate_alloc_decompressor` and is not used afterwards.
         unsafe { libdeflate_free_decompressor(self.0.as_ptr()) }
     }
 }
@@ -223,7 +229,7 @@ mod tests {
     use flate2::{Compression, write::DeflateEncoder};
     use std::io::Write;
 
-    /// Pieces with a flush behind each but the last, and something that is not the member's.
+    /// Pieces with a flush after each but the last, followed by bytes that are not part of the member.
     fn member(pieces: &[&[u8]], level: u32) -> Vec<u8> {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(level));
         for (n, piece) in pieces.iter().enumerate() {
@@ -235,7 +241,7 @@ mod tests {
         [&encoder.finish().unwrap()[..], b"the trailer"].concat()
     }
 
-    /// What comes of each try, each with a chunk of its own, and all bytes.
+    /// The result of each try, each with its own chunk, and all output.
     fn tries(blob: &[u8]) -> (Vec<Segment>, Vec<u8>) {
         let (mut input, mut segments) = (Input::new(blob), Segments::new().unwrap());
         let (mut outcomes, mut all) = (Vec::new(), Vec::new());
@@ -255,7 +261,7 @@ mod tests {
         }
     }
 
-    /// What is like this seldom repeats and is no shorter when it is compressed.
+    /// Data that seldom repeats, so it does not compress.
     fn noise(length: usize) -> Vec<u8> {
         let mut state = 1_u64;
         let mut byte = || {
@@ -284,13 +290,13 @@ mod tests {
 
     #[test]
     fn a_flush_within_a_block_is_none() {
-        // Stored, since it is noise, and all that a flush and the end of a segment look like.
+        // Noise is stored uncompressed. It contains bytes like those of a flush and of the end of a segment.
         let mut data = noise(300_000);
         for (n, at) in (0..data.len() - 100).step_by(60_000).enumerate() {
             let likeness = [&FLUSH[..], &END[..n.min(END.len())]].concat();
             data[at..at + likeness.len()].copy_from_slice(&likeness);
         }
-        // As long a rest of a last block as what is written over it.
+        // The rest of the last block is as long as the block that is written over it.
         let rest = data.len() - END.len();
         data[rest - FLUSH.len()..rest].copy_from_slice(&FLUSH);
         // This could be that rest.

@@ -1,0 +1,139 @@
+//! Links between containers on a bridge that isolates its containers. Each opens the ports of one
+//! container for another one, as with Docker's `--icc=false`.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use document::{
+    Document,
+    members::{Attachment, Hosts, Image, Ports},
+    record,
+};
+use nat::{NatOperation, OpenPort, Protocol};
+use operation::Error;
+use repair::NetworkOperation;
+
+use crate::Container;
+
+/// The ports of a container, sorted, tcp before udp: those that its image exposes, and those that are
+/// published. Of a longer range of published ports than `longest`, only the first port counts.
+///
+/// # Errors
+/// When a member has another form.
+pub fn ports(document: &Document, longest: u16) -> Result<BTreeSet<(u16, String)>, document::Error> {
+    let image = document.get::<Image>()?;
+    let configuration = image.as_ref().and_then(|image| image.configuration.config().as_ref());
+    let exposed = configuration.and_then(|config| config.exposed_ports().as_ref()).into_iter().flatten();
+    let published = document.get::<Ports>()?.map(|ports| ports.0).unwrap_or_default();
+    let published = published.into_iter().flat_map(|mapping| {
+        let told = if mapping.range.is_some_and(|range| range > longest) { 1 } else { usize::MAX };
+        mapping.container_ports().take(told).map(move |port| (port, mapping.protocol.clone()))
+    });
+    Ok(exposed.filter_map(|port| parse(port)).chain(published).collect())
+}
+
+/// Parses `80/tcp`, or `80`, which means tcp (OCI image-spec, config.md, "ExposedPorts").
+fn parse(port: &str) -> Option<(u16, String)> {
+    let (port, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    Some((port.parse().ok()?, protocol.to_owned()))
+}
+
+/// A container of a link.
+#[derive(Clone, Copy)]
+pub struct End<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its document.
+    pub document: &'a Document,
+}
+
+/// Plans to open the ports of the container `other` for the container `own`, on each of the bridges
+/// that isolate them from each other.
+///
+/// # Errors
+/// When a member has another form.
+pub fn open(own: End<'_>, other: End<'_>) -> Result<Vec<NetworkOperation>, document::Error> {
+    let mut operations = Vec::new();
+    let theirs = other.document.attachments()?;
+    for attachment in own.document.attachments()? {
+        for far in theirs.iter().filter(|far| far.bridge.name == attachment.bridge.name) {
+            operations.extend(between((own.id, &attachment), (other, far))?);
+        }
+    }
+    Ok(operations)
+}
+
+/// The operation that opens the ports of the container `other`, at its attachment `far`.
+fn between(
+    (id, own): (&str, &Attachment),
+    (other, far): (End<'_>, &Attachment),
+) -> Result<Option<NetworkOperation>, document::Error> {
+    let v4 = |attachment: &Attachment| -> Option<Ipv4Addr> {
+        attachment.addresses().find_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    };
+    let (Some(from), Some(to), true) = (v4(own), v4(far), own.bridge.isolated) else { return Ok(None) };
+    let ports = ports(other.document, u16::MAX)?.into_iter().filter_map(|(container_port, protocol)| {
+        let protocol = protocol.parse::<Protocol>().ok()?;
+        Some(OpenPort { protocol, container_ip: to.into(), container_port })
+    });
+    let ports: Vec<_> = ports.collect();
+    Ok((!ports.is_empty())
+        .then(|| NatOperation::Link { holder: id.to_owned(), from, to: other.id.to_owned(), ports }.into()))
+}
+
+/// Plans the links that a new attachment of the container completes: its own links to other
+/// containers, and those of other containers to it, which follow it when it is made again.
+///
+/// # Errors
+/// When a record cannot be read.
+pub fn complete(
+    container: &Container<'_>,
+    document: &Document,
+    attachment: &Attachment,
+) -> Result<Vec<NetworkOperation>, Error> {
+    if !attachment.bridge.isolated || container.planned {
+        return Ok(Vec::new());
+    }
+    let run_dir = &container.scope.run_dir;
+    let own = End { id: container.id, document };
+    let mut operations = Vec::new();
+    for id in record::list(run_dir)?.into_iter().filter(|id| id.as_str() != container.id) {
+        let Some(document) = record::read(run_dir, &id)? else { continue };
+        let other = End { id: id.as_str(), document: &document };
+        operations.extend(with(own, attachment, other).map_err(Error::caused_by)?);
+    }
+    Ok(operations)
+}
+
+/// The links between the container `own`, at its new attachment, and another one.
+fn with(
+    own: End<'_>,
+    attachment: &Attachment,
+    other: End<'_>,
+) -> Result<Vec<NetworkOperation>, document::Error> {
+    let leads_to = |document: &Document, id: &str| -> Result<bool, document::Error> {
+        let entries = document.get::<Hosts>()?.unwrap_or_default().entries;
+        // The container's own name comes last.
+        Ok(entries.iter().any(|entry| entry.names.last().is_some_and(|name| name == id)))
+    };
+    let (to, from) = (leads_to(own.document, other.id)?, leads_to(other.document, own.id)?);
+    if !to && !from {
+        return Ok(Vec::new());
+    }
+    let mut operations = Vec::new();
+    let theirs = other.document.attachments()?;
+    for far in theirs.iter().filter(|far| far.bridge.name == attachment.bridge.name) {
+        if to {
+            operations.extend(between((own.id, attachment), (other, far))?);
+        }
+        if from {
+            operations.extend(between((other.id, far), (own, attachment))?);
+        }
+    }
+    Ok(operations)
+}

@@ -1,0 +1,184 @@
+//! Merges the writes of a fork into the container that it is based on.
+
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use document::{At, Document, Id, Instance, members::Rootfs};
+use layer::{
+    apply::{self, Below, Target},
+    compression::Compression,
+    diff,
+};
+use mount::{Level, tree, users};
+use operation::{Cause, Condition, Error, Operation, Scope};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result, base,
+    state::{open, paths},
+    unread,
+};
+
+/// The tool that merges.
+pub const MERGE: &str = "union-merge";
+
+/// How many paths an error lists.
+const NAMED: usize = 20;
+
+/// Copies the content of tops into the top of a container's newest level, which has no writes yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "tops-merge", rename_all = "camelCase")]
+pub struct Merge {
+    /// The tops, lowest first.
+    pub from: Vec<PathBuf>,
+    /// The level.
+    pub level: Level,
+}
+
+impl Merge {
+    /// The directory of the merged top while it is made.
+    fn merged(&self) -> PathBuf {
+        self.level.directory.join("merged")
+    }
+
+    /// The directory of the old top.
+    fn before(&self) -> PathBuf {
+        self.level.directory.join("before")
+    }
+
+    /// Makes the new top beside the old one, which contains only mount points.
+    fn make(&self, lower: &[PathBuf]) -> Result<()> {
+        let (upper, merged) = (self.level.upper(), self.merged());
+        tree::remove(&merged)?;
+        fs::create_dir(&merged).map_err(on("create directory", &merged))?;
+        let sources =
+            std::iter::once(&upper).chain(&self.from).map(|path| open(path)).collect::<Result<Vec<_>>>()?;
+        let uppers: Vec<_> = sources.iter().map(AsFd::as_fd).collect();
+        let target = Target::Directory(open(&merged)?);
+        let below = Below::open(lower).map_err(on("open", &upper))?;
+        let limits = apply::Limits { entries: u64::MAX, size: u64::MAX, ..apply::Limits::default() };
+        let namespace = userns::Namespace::current()?;
+        let unpacking = apply::Options { limits, namespace, ..apply::Options::default() };
+        let writing =
+            diff::Options { compression: Compression::None, lower: lower.to_vec(), ..Default::default() };
+        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::new("merge", format_args!("what was written into {upper:?}"), Cause::Source(cause))
+        };
+        let (reader, writer) = io::pipe().map_err(Error::on("create", "a pipe"))?;
+        thread::scope(|scope| {
+            let written = scope.spawn(|| diff::uppers(&uppers, writer, &writing));
+            let read = apply::unpack(reader, target, &below, &unpacking);
+            // The error of the writer is more specific.
+            let written =
+                written.join().unwrap_or_else(|_| Err(diff::Error::Write(io::ErrorKind::Other.into())));
+            match (written, read) {
+                (Ok(_), Ok(_)) => Ok(()),
+                (_, Err(error)) if !matches!(&error, apply::Error::Entry { .. }) => {
+                    Err(failed(Box::new(error)))
+                }
+                (Err(error), _) => Err(failed(Box::new(error))),
+                (_, Err(error)) => Err(failed(Box::new(error))),
+            }
+        })?;
+        tree::copy_attributes(self.from.last().unwrap_or(&upper), &merged)?;
+        fs::rename(&upper, self.before()).map_err(on("rename", &upper))?;
+        fs::rename(&merged, &upper).map_err(on("rename", &merged))
+    }
+
+    fn back(&self) -> Result<()> {
+        let (upper, before) = (self.level.upper(), self.before());
+        if before.symlink_metadata().is_ok() {
+            tree::discard(&upper, &self.level.directory)?;
+            fs::rename(&before, &upper).map_err(on("rename", &before))?;
+        }
+        tree::discard(&self.merged(), &self.level.directory)
+    }
+}
+
+fn on(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::new(verb, format_args!("{path:?}"), error).of(operation::Place::Store)
+}
+
+impl Operation for Merge {
+    fn explain(&self) -> Vec<String> {
+        let quote = |path: &Path| operation::quote(&path.to_string_lossy());
+        let to = quote(&self.level.upper());
+        self.from.iter().map(|from| format!("cp --archive {}/. {to}", quote(from))).collect()
+    }
+
+    fn apply(&mut self, _: &Scope) -> Result<(), Error> {
+        let lower = self.level.lower()?;
+        self.level.without(|| self.make(&lower).inspect_err(|_| drop(self.back())))
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), Error> {
+        scope.contain(&self.level.directory)?;
+        if self.level.ends || !self.level.directory.exists() {
+            return Ok(());
+        }
+        let is_whole = [self.before(), self.merged()].iter().all(|path| path.symlink_metadata().is_err());
+        match is_whole && self.level.is_mounted()? {
+            true => {}
+            false => self.level.without(|| self.back())?,
+        }
+        self.level.mount_missing(scope)
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
+        let before = self.before();
+        Ok(match before.try_exists().map_err(on("look for", &before))? {
+            true => Condition::Present,
+            false => Condition::Missing(format!("{before:?}")),
+        })
+    }
+}
+
+/// Plans the merge of a fork into the container of this document.
+///
+/// # Errors
+/// When it is not a fork of this container; one of them has a process; or both have changed, with
+/// the paths at which they have.
+pub fn merge(scope: &Scope, document: &Document, id: &Id, fork: &Id, other: &Document) -> Result<Merge> {
+    let refused = |why: String| {
+        Error::new("merge", format_args!("{fork:?} into {id:?}", fork = fork.as_str(), id = id.as_str()), why)
+    };
+    let rootfs: Rootfs = document.require().map_err(unread)?;
+    let theirs: Rootfs = other.require().map_err(unread)?;
+    let Some(from) = &theirs.fork else { return Err(refused("it is no fork".to_owned())) };
+    let instance: Option<Instance> = document.get().map_err(unread)?;
+    if from.container != *id || Some(&from.instance) != instance.as_ref() {
+        return Err(refused(format!("it is a fork of another container \"{}\"", from.container)));
+    }
+    let user = match users::elsewhere(&theirs.path)? {
+        None => users::here(&theirs.path)?,
+        user => user,
+    };
+    if let Some(user) = user {
+        return Err(refused(format!("{user} still writes to it")).with_hint("`container-stop` ends it"));
+    }
+    let at = |id: &Id, snapshot| At { id: id.clone(), snapshot };
+    let since = at(id, Some(from.snapshot));
+    let changed = paths(scope, &since, &at(id, None))?;
+    if base::newest(document)? != from.snapshot || !changed.is_empty() {
+        let own = paths(scope, &since, &at(fork, None))?;
+        let both: Vec<String> =
+            changed.intersection(&own).map(|path| format!("/{}", String::from_utf8_lossy(path))).collect();
+        let why = match both.len() {
+            0 => format!("\"{id}\" has changed since {since}, at other paths"),
+            count => {
+                let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+                format!("both have changed since {since}: {}{more}", both[..count.min(NAMED)].join(", "))
+            }
+        };
+        return Err(refused(why)
+            .with_hint(format!("`union-diff {since} {id}` and `union-diff {since} {fork}` tell what")));
+    }
+    let level = base::of(document)?.level(from.snapshot, rootfs.path)?;
+    let inherited = from.levels.min(theirs.levels.len());
+    let tops = theirs.levels[inherited..].iter().chain(&theirs.upper).cloned().collect();
+    Ok(Merge { from: tops, level })
+}

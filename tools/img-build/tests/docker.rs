@@ -1,0 +1,110 @@
+//! Flags and build arguments of `docker build`.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod common;
+
+use common::Fixture;
+
+#[test]
+fn flags_that_ask_for_what_happens_anyway() {
+    let fixture = Fixture::new();
+    let accepted =
+        ["--load", "--rm", "--rm=true", "--force-rm", "--provenance=false", "--sbom=false", "--call=build"];
+    for flag in accepted {
+        fixture.build_with("FROM scratch\n", &[flag]).ok();
+    }
+    for (flag, why) in [
+        ("--provenance", "attestations are not made: only false is possible"),
+        ("--provenance=mode=max", "attestations are not made: only false is possible"),
+        ("--sbom=true", "attestations are not made: only false is possible"),
+        ("--rm=false", "a step leaves no container; write --keep-failed to keep that of a failed one"),
+        ("--call=check", "write --lint"),
+        ("--call=outline", "only build is possible; --dry-run and --lint tell about a Dockerfile"),
+        ("--attest=type=sbom", "unexpected argument '--attest' found"),
+    ] {
+        let built = fixture.build_with("FROM scratch\n", &[flag]);
+        assert_eq!(built.status, 2, "{flag}: {}", built.stderr);
+        assert!(built.stderr.contains(why), "{flag}: {}", built.stderr);
+    }
+}
+
+#[test]
+fn the_checks_have_another_flag() {
+    let fixture = Fixture::new();
+    let built = fixture.build_with("FROM scratch\n", &["--check"]);
+    let expected = "img-build: no document on standard input: did the previous command fail?\n\
+                    hint: the checks of a Dockerfile, as of docker build --check: --lint\n";
+    assert_eq!(built.stderr, expected);
+}
+
+#[test]
+fn a_push_needs_a_registry_in_the_name() {
+    let fixture = Fixture::new();
+    fixture.write("Dockerfile", "FROM scratch\n");
+    let name = "127.0.0.1:1/a:latest";
+    let mut command = fixture.command();
+    let output = command.args(["--push", "-t", name]).arg(fixture.path("context")).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("127.0.0.1:1"), "{stderr}");
+    let mut command = fixture.command();
+    let explained =
+        command.args(["--push", "-t", name, "--explain"]).arg(fixture.path("context")).output().unwrap();
+    let explained = String::from_utf8_lossy(&explained.stderr) + String::from_utf8_lossy(&explained.stdout);
+    assert!(explained.contains(&format!("buildah push {name} {name}")), "{explained}");
+}
+
+#[test]
+fn steps_of_some_stages_do_not_use_the_cache() {
+    let fixture = Fixture::new();
+    let text = "FROM busybox AS one\nRUN cat /proc/sys/kernel/random/uuid > /one\nFROM busybox AS two\nRUN echo two > /two\n\
+                FROM busybox\nCOPY --from=one /one /\nCOPY --from=two /two /\n";
+    let one = |arguments: &[&str]| {
+        let built = fixture.build_with(text, arguments).ok();
+        (fixture.layers(&built, 1)[0]["one"].clone(), built.cached())
+    };
+    let (first, _) = one(&[]);
+    assert_eq!(one(&[]), (first.clone(), 4));
+    let (second, cached) = one(&["--no-cache-filter", "ONE"]);
+    assert_ne!(second, first);
+    assert_eq!(cached, 1, "the second stage; the last one stands on another layer");
+    assert_eq!(one(&[]), (second, 4), "what was made last is kept");
+    let wrong = fixture.build_with(text, &["--no-cache-filter=one,twu"]);
+    let expected = "img-build: no stage \"twu\", whose steps would not use the cache (did you mean two?)";
+    assert_eq!(wrong.error(), expected);
+}
+
+#[test]
+fn build_arguments_for_the_builder() {
+    let fixture = Fixture::new();
+    let hostname = "FROM busybox\nRUN hostname > /name; cat /etc/hosts > /hosts\n";
+    let built = fixture.build_with(hostname, &["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=own"]).ok();
+    let layer = &fixture.layers(&built, 1)[0];
+    assert_eq!(layer["name"], "644 0:0 own");
+    assert!(layer["hosts"].contains("127.0.1.1\town"), "{}", layer["hosts"]);
+    let usual = fixture.build(hostname);
+    assert_eq!((usual.cached(), &*fixture.layers(&usual, 1)[0]["name"]), (0, "644 0:0 stave-build"));
+
+    let inline =
+        fixture.build_with("FROM busybox\nRUN true\n", &["--build-arg", "BUILDKIT_INLINE_CACHE=1"]).ok();
+    assert!(!inline.configuration()["stave.cache"].as_array().unwrap().is_empty());
+
+    let cache = "FROM busybox\nARG N\nRUN --mount=type=cache,target=/c ls /c > /seen; touch /c/$N\n";
+    let seen = |name: &str, namespace: &str| {
+        let arguments = [format!("N={name}"), format!("BUILDKIT_CACHE_MOUNT_NS={namespace}")];
+        let built =
+            fixture.build_with(cache, &["--build-arg", &arguments[0], "--build-arg", &arguments[1]]).ok();
+        assert!(!built.stderr.contains("were not consumed"), "{}", built.stderr);
+        fixture.layers(&built, 1)[0]["seen"].clone()
+    };
+    assert_eq!(seen("a", "one"), "644 0:0");
+    assert_eq!(seen("b", "two"), "644 0:0");
+    assert_eq!(seen("c", "one"), "644 0:0 a");
+
+    let unknown = fixture.build_with("FROM scratch\n", &["--build-arg", "BUILDKIT_SYNTAX=x"]).ok();
+    assert!(
+        unknown.stderr.contains("One or more build-args [BUILDKIT_SYNTAX] were not consumed"),
+        "{}",
+        unknown.stderr
+    );
+}

@@ -1,0 +1,192 @@
+//! Images with oddities that docker, skopeo and umoci load all the same.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod common;
+
+use std::io::Write;
+
+use common::{Oci, Store, layer, tar};
+use oci::{Digest, Platform};
+use serde_json::{Value, json};
+
+/// A Docker archive with this configuration and layer.
+fn docker(configuration: &Value, layer: &[u8]) -> Vec<u8> {
+    let configuration = configuration.to_string();
+    let list = json!([{"Config": "a.json", "RepoTags": ["a:1"], "Layers": ["a.tar"]}]).to_string();
+    tar(&[("a.json", configuration.as_bytes()), ("a.tar", layer), ("manifest.json", list.as_bytes())])
+}
+
+fn rootfs() -> Value {
+    json!({"type": "layers", "diff_ids": [Digest::of(&layer())]})
+}
+
+/// Go writes null for what is empty, and its decoder reads null as that.
+#[test]
+fn null_and_missing_members_of_a_configuration() {
+    let odd = json!({
+        "architecture": null, "history": [null],
+        "config": {"Volumes": {"/x": null}, "ExposedPorts": {"80/tcp": null}, "Labels": {"a": null},
+            "Env": [null, "A=b"], "Cmd": [null], "Entrypoint": null},
+        "rootfs": {"diff_ids": [Digest::of(&layer())]},
+    });
+    let store = Store::new();
+    let archive = docker(&odd, &layer());
+    let found = store.loaded(&[], &archive)["configuration"].clone();
+    let host = Platform::host();
+    let expected = json!({
+        "architecture": host.architecture, "os": host.os, "history": [{}], "rootfs": rootfs(),
+        "config": {"Volumes": {"/x": {}}, "ExposedPorts": {"80/tcp": {}}, "Labels": {"a": ""},
+            "Env": ["", "A=b"], "Cmd": [""]},
+    });
+    assert_eq!(found, expected);
+    // The blob is as it came.
+    let blob = store.images().join("blobs/sha256").join(Digest::of(odd.to_string().as_bytes()).hex());
+    assert_eq!(std::fs::read_to_string(blob).unwrap(), odd.to_string());
+    for (wrong, said) in [
+        (json!({"config": {"Env": {}}, "rootfs": rootfs()}), "config.Env is an object, not a list"),
+        (json!({"os": 1, "rootfs": rootfs()}), "os is 1, not a string"),
+        (json!({}), "it has no rootfs"),
+    ] {
+        let line = store.refused(&[], &docker(&wrong, &layer()));
+        assert_eq!(line, format!("img-load: a.json in the archive: {said}"));
+    }
+}
+
+/// Layers in a compression without a media type are stored uncompressed.
+#[test]
+fn layers_in_bzip2_and_xz() {
+    let configuration = json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs()});
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(&layer()).unwrap();
+    let bzip2 = bzip2.finish().unwrap();
+    let xz = filtered("xz", &layer());
+    for compressed in [&bzip2, &xz] {
+        let store = Store::new();
+        store.loaded(&[], &docker(&configuration, compressed));
+        let blob = store.images().join("blobs/sha256").join(Digest::of(&layer()).hex());
+        assert_eq!(std::fs::read(blob).unwrap(), layer());
+    }
+    let other = docker(&json!({"rootfs": {"diff_ids": [Digest::of(b"x")]}}), &bzip2);
+    let said = format!(
+        "img-load: layer \"a.tar\" in the archive has DiffID {}, the configuration says {}",
+        Digest::of(&layer()),
+        Digest::of(b"x")
+    );
+    assert_eq!(Store::new().refused(&[], &other), said);
+}
+
+/// What a program makes of `input`.
+fn filtered(program: &str, input: &[u8]) -> Vec<u8> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    let output = std::process::Command::new(program).arg("-c").stdin(file).output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// The layout is at fault, and not the store.
+#[test]
+fn a_directory_that_does_not_hold_what_it_says() {
+    let store = Store::new();
+    let directory = store.dir.path().join("layout");
+    let spoilt = |size: Option<u64>, content: Option<&[u8]>| {
+        let mut archive = Oci::new("x:1");
+        if let Some(size) = size {
+            archive.manifest["size"] = json!(size);
+        }
+        if let Some(content) = content {
+            archive.files[0].1 = content.to_vec();
+        }
+        let index = json!({"schemaVersion": 2, "manifests": [archive.manifest]}).to_string();
+        archive.files.push(("index.json".to_owned(), index.into_bytes()));
+        for (name, content) in &archive.files {
+            let path = directory.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        let mut command = assert_cmd::cargo::cargo_bin_cmd!("img-load");
+        let output =
+            command.arg(&directory).arg("--root").arg(store.dir.path().join("root")).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let digest = Oci::new("x:1").manifest["digest"].as_str().unwrap().to_owned();
+    let wrong_size = format!(
+        "img-load: content of {digest} has 340 bytes, its descriptor says 1: the layout {directory:?} is damaged\n"
+    );
+    assert_eq!(spoilt(Some(1), None), wrong_size);
+    let other = vec![7; layer().len()];
+    let wrong_content = format!(
+        "img-load: content of {} has digest {}: the layout {directory:?} is damaged\n",
+        Digest::of(&layer()),
+        Digest::of(&other)
+    );
+    assert_eq!(spoilt(None, Some(&other)), wrong_content);
+    assert_eq!(spoilt(None, Some(&layer())), "Loaded image: x:1\n");
+    // The store has the image now.
+    assert_eq!(spoilt(Some(1), None), wrong_size);
+}
+
+/// The entries of an index that are no descriptors do not spoil the others.
+#[test]
+fn entries_of_an_index() {
+    let good = Oci::new("x:1").manifest;
+    let with = |change: Value| {
+        let mut entry = good.clone();
+        entry.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        entry
+    };
+    let named = json!({oci::layout::REF_NAME: "x:1", "a": null});
+    for harmless in [
+        with(json!({"platform": {}})),
+        with(json!({"platform": {"os": "linux"}})),
+        with(json!({"annotations": named})),
+        with(json!({"urls": [null], "platform": null, "data": null})),
+    ] {
+        let store = Store::new();
+        store.loaded(&[], &Oci::new("").with_index(json!([harmless])));
+        assert_eq!(store.names(), ["docker.io/library/x:1"], "{harmless}");
+    }
+    for (bad, said) in [
+        (with(json!({"size": "340"})), "size is a string, not a number of bytes"),
+        (with(json!({"size": -1})), "size is -1, not a number of bytes"),
+        (with(json!({"size": null})), "missing field `size`"),
+        (with(json!({"mediaType": null})), "missing field `mediaType`"),
+        (with(json!({"digest": "sha256:1"})), "Invalid digest length 1 expected 64"),
+        (Value::Null, "missing field `mediaType`"),
+    ] {
+        let store = Store::new();
+        let line = store.refused(&[], &Oci::new("").with_index(json!([bad])));
+        assert_eq!(line, format!("img-load: index.json in the archive: an entry is no descriptor: {said}"));
+        store.loaded(&[], &Oci::new("").with_index(json!([bad, good])));
+        assert_eq!(store.names(), ["docker.io/library/x:1"], "{bad}");
+        // In an index below, and in a directory.
+        let store = Store::new();
+        let directory = store.dir.path().join("layout");
+        let mut archive = Oci::new("");
+        let index = json!({"schemaVersion": 2, "manifests": [bad, good]}).to_string();
+        let digest = Digest::of(index.as_bytes());
+        archive.files.push((format!("blobs/sha256/{}", digest.hex()), index.clone().into_bytes()));
+        let entry = json!({"mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest,
+            "size": index.len()});
+        let index = json!({"schemaVersion": 2, "manifests": [bad, entry]}).to_string();
+        archive.files.push(("index.json".to_owned(), index.into_bytes()));
+        for (name, content) in &archive.files {
+            let path = directory.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        let load = || {
+            let mut command = assert_cmd::cargo::cargo_bin_cmd!("img-load");
+            command.arg(&directory).arg("--root").arg(store.dir.path().join("root")).output().unwrap()
+        };
+        let output = load();
+        assert!(output.status.success(), "{bad}: {}", String::from_utf8_lossy(&output.stderr));
+        let index = json!({"schemaVersion": 2, "manifests": [bad]}).to_string();
+        std::fs::write(directory.join("index.json"), index).unwrap();
+        let output = load();
+        let expected =
+            format!("{}: an entry is no descriptor: {said}\n", directory.join("index.json").display());
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("img-load: {expected}"));
+    }
+}

@@ -1,0 +1,122 @@
+//! Links between containers that a bridge isolates from each other, with real traffic.
+#![allow(clippy::unwrap_used)]
+
+use testkit::{Sandbox, Snapshot};
+
+const APART: &str = "bridge-attach front --subnet 10.5.0.0/24 --icc=false";
+/// The image of the container that the others have a link to.
+const EXPOSED: &str = r#"jq -c '.image = {reference: "db", descriptor: {mediaType: "application/vnd.oci.image.manifest.v1+json", digest: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", size: 0}, configuration: {architecture: "amd64", os: "linux", config: {ExposedPorts: {"80/tcp": {}}}, rootfs: {type: "layers", diff_ids: []}}}'"#;
+
+fn sandbox() -> (Sandbox, Snapshot) {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    (sandbox, before)
+}
+
+/// Makes the container `id`, with a server for each of these ports.
+#[track_caller]
+fn start(sandbox: &Sandbox, id: &str, rest: &str, ports: &[u16]) {
+    sandbox.sh(&format!("echo '{{}}' | netns-add --id {id} | {rest} > {id}.json")).ok();
+    for port in ports {
+        sandbox.serve(id, &format!("TCP4-LISTEN:{port}"), id);
+    }
+}
+
+/// Checks a table of requests: who asks, whom, and the answer.
+#[track_caller]
+fn traffic(sandbox: &Sandbox, when: &str, table: &[(&str, &str, &str)]) {
+    for (from, to, answer) in table {
+        let wait = if answer.is_empty() { "0.5" } else { "3" };
+        let ask = format!("echo ? | timeout {wait} socat -t2 - TCP4:{to} 2>/dev/null || true");
+        assert_eq!(sandbox.within(from, &ask).ok().trim(), *answer, "{from} asks {to} {when}");
+    }
+}
+
+fn ping(sandbox: &Sandbox, from: &str, to: &str) -> bool {
+    sandbox.within(from, &format!("busybox ping -c 1 -W 1 {to} > /dev/null")).status == 0
+}
+
+fn filtered(sandbox: &Sandbox, to: u8) {
+    sandbox
+        .sh(&format!("echo {to} > /proc/sys/net/bridge/bridge-nf-call-iptables 2> /dev/null || true"))
+        .ok();
+}
+
+#[test]
+fn a_link_opens_the_exposed_ports_and_nothing_else() {
+    let (sandbox, before) = sandbox();
+    // 10.5.0.2 to 10.5.0.4.
+    start(&sandbox, "db", &format!("{EXPOSED} | {APART} | portmap -p 8443:443"), &[80, 81, 443]);
+    start(&sandbox, "web", &format!("{APART} | link-hosts --link db:base"), &[80]);
+    start(&sandbox, "other", APART, &[80]);
+    let table = [
+        ("web", "10.5.0.2:80", "db 10.5.0.3"),
+        ("web", "10.5.0.2:443", "db 10.5.0.3"),
+        ("web", "10.5.0.2:81", ""),
+        ("db", "10.5.0.3:80", ""),
+        ("other", "10.5.0.2:80", ""),
+        ("web", "10.5.0.4:80", ""),
+    ];
+    for bridged in [0, 1] {
+        filtered(&sandbox, bridged);
+        traffic(&sandbox, &format!("with bridge-nf-call-iptables {bridged}"), &table);
+        assert!(!ping(&sandbox, "web", "10.5.0.2") && !ping(&sandbox, "db", "10.5.0.3"));
+    }
+    // Undo closes the ports, and the containers are as isolated as before.
+    sandbox.sh("link-hosts --undo < web.json > undone.json").ok();
+    traffic(&sandbox, "after undo", &[("web", "10.5.0.2:80", ""), ("web", "10.5.0.2:443", "")]);
+    sandbox.sh("link-hosts --link db:base < undone.json > web.json").ok();
+    traffic(&sandbox, "again", &table);
+    // What is lost is restored.
+    sandbox.sh("nft flush set inet stave linked").ok();
+    let missing = sandbox.sh("link-hosts --check < web.json > /dev/null").exits(1).stderr;
+    assert!(
+        missing.starts_with("link-hosts: missing: element linked { 10.5.0.3 . 10.5.0.2 . tcp . "),
+        "{missing}"
+    );
+    sandbox.sh("net-repair --all > /dev/null 2>&1 && link-hosts --check < web.json > /dev/null").ok();
+    traffic(&sandbox, "after a repair", &table);
+    end(&sandbox, "db web other");
+    sandbox.assert_as(&before);
+}
+
+fn end(sandbox: &Sandbox, ids: &str) {
+    sandbox.sh(&format!("unwind {ids} > /dev/null; pkill -P 1 socat || true")).ok();
+    filtered(sandbox, 1);
+}
+
+#[test]
+fn a_link_follows_the_container_and_never_the_address() {
+    let (sandbox, before) = sandbox();
+    start(&sandbox, "db", &format!("{EXPOSED} | {APART}"), &[80]);
+    // Links come before or after the network.
+    start(&sandbox, "web", &format!("link-hosts --link db | {APART}"), &[80]);
+    traffic(&sandbox, "at the start", &[("web", "10.5.0.2:80", "db 10.5.0.3")]);
+    // The next container with the address is another one.
+    sandbox.sh("unwind db > /dev/null").ok();
+    assert_eq!(
+        sandbox.sh("nft -j list set inet stave linked | jq -c '.nftables[1].set.elem'").ok(),
+        "null\n"
+    );
+    start(&sandbox, "thief", &format!("{EXPOSED} | {APART} --ip 10.5.0.2"), &[80]);
+    traffic(&sandbox, "with another container", &[("web", "10.5.0.2:80", "")]);
+    sandbox.sh("net-repair --all > /dev/null 2>&1").ok();
+    traffic(&sandbox, "after a repair", &[("web", "10.5.0.2:80", "")]);
+    sandbox.sh("bridge-attach --check < web.json > /dev/null").ok();
+    // The container is made again, at another address.
+    start(&sandbox, "db", &format!("{EXPOSED} | {APART} --ip 10.5.0.9"), &[80, 81]);
+    traffic(
+        &sandbox,
+        "again",
+        &[
+            ("web", "10.5.0.9:80", "db 10.5.0.3"),
+            ("web", "10.5.0.9:81", ""),
+            ("web", "10.5.0.2:80", ""),
+            ("thief", "10.5.0.9:80", ""),
+        ],
+    );
+    sandbox.sh("nft flush ruleset && net-repair --all > /dev/null 2>&1").ok();
+    traffic(&sandbox, "after a flush", &[("web", "10.5.0.9:80", "db 10.5.0.3"), ("web", "10.5.0.2:80", "")]);
+    end(&sandbox, "db web thief");
+    sandbox.assert_as(&before);
+}

@@ -1,0 +1,83 @@
+//! Prints lists and JSON.
+
+use std::{fs::OpenOptions, io::Write, path::Path};
+
+use anyhow::{Context as _, Result};
+use container::{Container, Store, processes};
+use serde_json::{Value, json};
+
+use crate::arguments::Listing;
+
+/// Prints indented JSON, as runc does.
+pub(crate) fn print(value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(std::io::stdout(), "{text}").context("write standard output")
+}
+
+/// Prints JSON on one line.
+pub(crate) fn line(value: &Value) -> Result<()> {
+    writeln!(std::io::stdout(), "{value}").context("write standard output")
+}
+
+pub(crate) fn state(container: &Container) -> Result<()> {
+    print(&container.record()?.state()?)
+}
+
+pub(crate) fn all(store: &Store, format: Listing, quiet: bool) -> Result<()> {
+    let containers = store.all()?;
+    if quiet {
+        return containers
+            .iter()
+            .try_for_each(|one| writeln!(std::io::stdout(), "{}", one.id()))
+            .context("write standard output");
+    }
+    // Skip a container that is being removed.
+    let states: Vec<Value> =
+        containers.iter().filter_map(|one| one.record().and_then(|record| record.state()).ok()).collect();
+    if format == Listing::Json {
+        return line(&json!(states));
+    }
+    let rows = states.iter().map(|state| {
+        ["id", "pid", "status", "bundle", "created", "owner"].map(|name| match &state[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    });
+    table(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned), rows.collect())
+}
+
+fn table<const N: usize>(header: [String; N], rows: Vec<[String; N]>) -> Result<()> {
+    let all: Vec<[String; N]> = std::iter::once(header).chain(rows).collect();
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        all.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    });
+    let mut text = String::new();
+    for row in &all {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("   ").trim_end());
+        text.push('\n');
+    }
+    std::io::stdout().write_all(text.as_bytes()).context("write standard output")
+}
+
+pub(crate) fn processes(container: &Container, format: Listing) -> Result<()> {
+    if format == Listing::Json {
+        return line(&json!(processes::pids(container)?));
+    }
+    let rows = processes::all(container)?.into_iter().map(|one| {
+        let time = format!("{:02}:{:02}:{:02}", one.seconds / 3600, one.seconds / 60 % 60, one.seconds % 60);
+        [one.user, one.pid.to_string(), one.parent.to_string(), one.state.to_string(), time, one.command]
+    });
+    table(["UID", "PID", "PPID", "S", "TIME", "CMD"].map(str::to_owned), rows.collect())
+}
+
+pub(crate) fn template(bundle: &Path, rootless: bool) -> Result<()> {
+    let path = bundle.join("config.json");
+    let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let config = container::template::configuration(rootless.then_some(user));
+    let text = serde_json::to_string_pretty(&config)?;
+    // Never overwrite an existing file.
+    let file = OpenOptions::new().write(true).create_new(true).open(&path);
+    file.and_then(|mut file| writeln!(file, "{text}")).with_context(|| format!("write {path:?}"))
+}

@@ -1,0 +1,306 @@
+//! From create to delete, as callers of runc do it. Needs root.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod common;
+
+use common::{assert_error, bundle, configuration, run, start, write};
+use serde_json::{Value, json};
+use testkit::Sandbox;
+
+#[track_caller]
+fn status(sandbox: &Sandbox) -> String {
+    sandbox.sh("oci-runtime state one").json()["status"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_container_waits_for_its_start_and_lives_without_a_parent() {
+    let sandbox = bundle();
+    let before = sandbox.snapshot();
+    let mut config = configuration(&sandbox, "echo started; exec sleep 1000");
+    config["annotations"] = json!({"colour": "red"});
+    write(&sandbox, &config);
+    sandbox.sh("oci-runtime create one --bundle b --pid-file pid > out < /dev/null 2>&1").ok();
+    let state = sandbox.sh("oci-runtime state one").json();
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["annotations"], json!({"colour": "red"}));
+    assert_eq!(state["bundle"], sandbox.sh("realpath b").ok().trim());
+    assert_eq!(state["pid"].to_string(), sandbox.sh("cat pid").ok());
+    assert_eq!(sandbox.sh("cat out").ok(), "");
+    // Later changes to the bundle have no effect.
+    sandbox.sh("rm b/config.json && oci-runtime start one").ok();
+    sandbox.sh("until test -s out; do sleep 0.01; done").ok();
+    assert_eq!((status(&sandbox).as_str(), sandbox.sh("cat out").ok().as_str()), ("running", "started\n"));
+    for (command, error) in [
+        ("start one", "start container \"one\": cannot start an already running container"),
+        ("delete one", "delete container \"one\": cannot delete container that is not stopped: running"),
+        ("create -b b one", "find \"b/config.json\""),
+        ("state two", "find container \"two\": container does not exist"),
+        ("kill one NOSUCH", "read signal \"NOSUCH\": there is no such signal"),
+    ] {
+        if command.starts_with("create") {
+            write(&sandbox, &config);
+            let refused = sandbox.sh(&format!("oci-runtime {command}")).exits(1);
+            assert_error(&refused, "create container \"one\": container with given ID already exists");
+            continue;
+        }
+        assert_error(&sandbox.sh(&format!("oci-runtime {command}")).exits(1), error);
+    }
+    sandbox
+        .sh("oci-runtime kill one KILL; while oci-runtime state one | grep -q running; do sleep 0.01; done")
+        .ok();
+    assert_eq!(status(&sandbox), "stopped");
+    let dead = sandbox.sh("oci-runtime kill one").exits(1);
+    assert_error(&dead, "kill container \"one\": container not running");
+    sandbox.sh("oci-runtime delete one; rm -rf pid out").ok();
+    assert_eq!(sandbox.sh("oci-runtime list -q; ls /run/stave-oci").ok(), "");
+    sandbox.sh("oci-runtime delete --force one; rmdir /run/stave-oci").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn run_ends_as_the_command_does() {
+    let sandbox = bundle();
+    assert_eq!(run(&sandbox, "echo hello; exit 7", |_| {}).exits(7).stdout, "hello\n");
+    assert_eq!(sandbox.sh("oci-runtime list -q").ok(), "");
+    for (command, cause) in [
+        ("nosuch", "executable file not found in $PATH"),
+        ("/nosuch", "no such file or directory"),
+        ("/etc", "permission denied (Is a directory)"),
+        ("/etc/passwd", "permission denied"),
+    ] {
+        let failed = run(&sandbox, "", |config| config["process"]["args"] = json!([command])).exits(1);
+        assert_error(&failed, &format!("execute {command:?}: {cause}"));
+    }
+    // Failed containers leave nothing.
+    assert_eq!(sandbox.sh("ls /run/stave-oci").ok(), "");
+}
+
+#[test]
+fn a_container_that_was_never_started_is_removed() {
+    let sandbox = bundle();
+    write(&sandbox, &configuration(&sandbox, "true"));
+    sandbox.sh("oci-runtime create -b b one < /dev/null > /dev/null 2>&1").ok();
+    let pid = sandbox.sh("oci-runtime state one").json()["pid"].to_string();
+    sandbox.sh("oci-runtime delete one").ok();
+    sandbox.sh(&format!("test ! -e /proc/{pid} || grep -q Z /proc/{pid}/stat")).ok();
+}
+
+#[test]
+fn a_cgroup_that_is_anothers_stays_as_it_is() {
+    let sandbox = bundle();
+    start(&sandbox, |_| {});
+    // The same cgroup, which still has processes.
+    let second = run_as(&sandbox, "two").exits(1);
+    assert!(
+        second.stderr.contains("create container \\\"two\\\": processes live in its cgroup"),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(status(&sandbox), "running");
+    sandbox.sh("oci-runtime delete -f one").ok();
+    // An existing empty cgroup stays, and a new one is removed.
+    let mut config = configuration(&sandbox, "true");
+    config["process"]["args"] = json!(["/nosuch"]);
+    let path = format!("/oci-test-{}-kept", sandbox.pid());
+    config["linux"]["cgroupsPath"] = json!(path);
+    write(&sandbox, &config);
+    let directories = format!("$(find /sys/fs/cgroup -maxdepth 2 -type d -path '*{path}')");
+    for kept in ["0", "1"] {
+        if kept == "1" {
+            let root =
+                sandbox.sh("grep -m 1 -o '/sys/fs/cgroup[^ ]* cgroup2\\?' /proc/mounts | cut -d' ' -f1").ok();
+            sandbox.sh(&format!("mkdir {}{path}", root.trim())).ok();
+        }
+        run_as(&sandbox, "two").exits(1);
+        assert_eq!(sandbox.sh(&format!("echo {directories} | wc -w")).ok().trim(), kept);
+    }
+    sandbox.sh(&format!("rmdir {directories}")).ok();
+}
+
+/// Runs the bundle as a container with this id.
+#[track_caller]
+fn run_as(sandbox: &Sandbox, id: &str) -> testkit::Outcome {
+    sandbox.sh(&format!("oci-runtime run -b b {id} < /dev/null"))
+}
+
+#[test]
+fn other_commands_in_a_container() {
+    let sandbox = bundle();
+    start(&sandbox, |config| config["hostname"] = json!("one"));
+    let exec = |arguments: &str| sandbox.sh(&format!("oci-runtime exec {arguments} < /dev/null"));
+    assert_eq!(exec("one hostname").ok(), "one\n");
+    // Options may stand before and after the id. Everything after the command belongs to the command.
+    assert_eq!(
+        exec("-u 5:6 one -e A=b --cwd /tmp sh -c 'id -u; id -g; pwd; echo $A'").ok(),
+        "5\n6\n/tmp\nb\n"
+    );
+    exec("one sh -c 'exit 9'").exits(9);
+    // Only a new container gets a missing directory.
+    assert_error(
+        &exec("--cwd /missing one true").exits(255),
+        "enter directory \"/missing\": No such file or directory",
+    );
+    assert_eq!(exec("one ls -d /missing").exits(1).stdout, "");
+    let failed = exec("one nosuch").exits(255);
+    assert_error(&failed, "execute \"nosuch\": executable file not found in $PATH");
+    std::fs::write(
+        sandbox.directory().join("process.json"),
+        json!({"args": ["sh", "-c", "echo $B; id -u"], "env": ["B=c", "PATH=/bin"], "cwd": "/", "user": {"uid": 3, "gid": 3}}).to_string(),
+    )
+    .unwrap();
+    assert_eq!(exec("-p process.json one").ok(), "c\n3\n");
+    sandbox.sh("oci-runtime exec -d --pid-file pid one sleep 500 < /dev/null > /dev/null 2>&1").ok();
+    let pids = sandbox.sh("oci-runtime ps -f json one").json();
+    assert_eq!(pids.as_array().unwrap().len(), 2);
+    let written: i64 = sandbox.sh("cat pid").ok().parse().unwrap();
+    assert!(pids.as_array().unwrap().iter().any(|pid| pid.as_i64() == Some(written)), "{pids}");
+    let table = sandbox.sh("oci-runtime ps one").ok();
+    assert!(table.starts_with("UID") && table.contains("sleep 500\n"), "{table}");
+    // Nobody would know the process.
+    exec("-d --pid-file missing/pid one sleep 600").exits(255);
+    exec("--pid-file none one nosuch").exits(255);
+    assert_eq!(sandbox.sh("ls none 2> /dev/null; true").ok(), "");
+    assert!(!sandbox.sh("oci-runtime ps one").ok().contains("sleep 600"));
+    // Nobody listens on the socket, so nobody could use the terminal.
+    exec("-d -t --console-socket missing one sleep 600").exits(255);
+    assert!(!sandbox.sh("oci-runtime ps one").ok().contains("sleep 600"));
+    sandbox.sh("oci-runtime pause one").ok();
+    assert_eq!(status(&sandbox), "paused");
+    let refused = exec("one true").exits(255);
+    assert_error(&refused, "execute a process in container \"one\": cannot exec in a paused container");
+    sandbox.sh("oci-runtime resume one").ok();
+    assert_eq!(status(&sandbox), "running");
+    sandbox.sh("oci-runtime delete -f one").ok();
+}
+
+#[test]
+fn a_terminal_goes_to_the_console_socket() {
+    let sandbox = bundle();
+    let mut config = configuration(&sandbox, "tty; echo on the terminal; sleep 1000");
+    config["process"]["terminal"] = json!(true);
+    write(&sandbox, &config);
+    let refused = sandbox.sh("oci-runtime create -b b one < /dev/null").exits(1);
+    assert!(refused.stderr.contains("--console-socket names nobody who gets it"), "{}", refused.stderr);
+    std::fs::write(
+        sandbox.directory().join("receive.py"),
+        r#"
+import array, os, socket, subprocess, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind("console")
+server.listen()
+subprocess.run(["oci-runtime", "create", "--console-socket", "console", "-b", "b", "one"], check=True)
+connection, _ = server.accept()
+_, control, _, _ = connection.recvmsg(4096, 1024)
+terminal = array.array("i", control[0][2])[0]
+subprocess.run(["oci-runtime", "start", "one"], check=True)
+text = b""
+while b"terminal" not in text:
+    text += os.read(terminal, 1000)
+print(text.decode().replace("\r", ""), end="")
+"#,
+    )
+    .unwrap();
+    let shown = sandbox.sh("python3 receive.py < /dev/null").ok();
+    assert_eq!(shown, "/dev/pts/0\non the terminal\n");
+    sandbox.sh("oci-runtime delete -f one").ok();
+}
+
+#[test]
+fn hooks_run_in_their_order_with_the_state() {
+    let sandbox = bundle();
+    let log = sandbox.directory().join("hooks");
+    let hook = |name: &str| {
+        let script = format!(
+            "echo {name} \"$(jq -c '[.status, .id, .pid > 0, .annotations.a]')\" $(readlink /proc/self/ns/mnt) >> {}",
+            log.display()
+        );
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}])
+    };
+    let ran = run(&sandbox, "cat /state; echo main", |config| {
+        config["annotations"] = json!({"a": "b"});
+        config["process"]["env"] = json!(["PATH=/bin", "COLOUR=red"]);
+        config["hooks"] = json!({
+            "prestart": hook("prestart"), "createRuntime": hook("createRuntime"), "createContainer": hook("createContainer"),
+            "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > /state; echo >> /state; echo $COLOUR >> /state"]}],
+            "poststart": hook("poststart"), "poststop": hook("poststop"),
+        });
+    });
+    let shown = ran.ok();
+    // Without its own environment, a hook in the container has the command's.
+    let (state, rest) = shown.split_once('\n').unwrap();
+    let state: serde_json::Value = serde_json::from_str(state).unwrap();
+    assert_eq!((&state["status"], &state["pid"], rest), (&json!("created"), &json!(1), "red\nmain\n"));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let told: Vec<(&str, &str)> = lines.iter().map(|line| (line[0], line[1])).collect();
+    assert_eq!(
+        told,
+        [
+            ("prestart", "[\"creating\",\"one\",true,\"b\"]"),
+            ("createRuntime", "[\"creating\",\"one\",true,\"b\"]"),
+            ("createContainer", "[\"creating\",\"one\",true,\"b\"]"),
+            ("poststart", "[\"running\",\"one\",true,\"b\"]"),
+            ("poststop", "[\"stopped\",\"one\",false,\"b\"]"),
+        ]
+    );
+    // The container's hook runs in its mount namespace.
+    assert!(lines[0][2] == lines[1][2] && lines[1][2] != lines[2][2] && lines[3][2] == lines[0][2], "{text}");
+    for (kind, hook, error) in [
+        (
+            "createRuntime",
+            json!({"path": "/bin/sh", "args": ["sh", "-c", "echo no; exit 3"]}),
+            "exit status: 3: no",
+        ),
+        (
+            "createContainer",
+            json!({"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}),
+            "it has not ended after 1 seconds",
+        ),
+        ("startContainer", json!({"path": "/bin/false"}), "exit status: 1"),
+        ("poststart", json!({"path": "/nosuch"}), "No such file or directory (os error 2)"),
+    ] {
+        let path = hook["path"].clone();
+        let failed = run(&sandbox, "sleep 1000", |config| config["hooks"] = json!({kind: [hook]})).exits(1);
+        assert_error(&failed, &format!("run {kind} hook 0 {path}: {error}"));
+        assert_eq!(sandbox.sh("oci-runtime list -q").ok(), "");
+    }
+}
+
+#[test]
+fn a_container_whose_hook_fails_after_the_start_is_destroyed() {
+    let sandbox = bundle();
+    let ended = sandbox.directory().join("ended");
+    let mut config = configuration(&sandbox, "exec sleep 1000");
+    config["hooks"] = json!({
+        "poststart": [{"path": "/bin/false"}], "poststop": [{"path": "/usr/bin/touch", "args": ["touch", ended]}],
+    });
+    write(&sandbox, &config);
+    sandbox.sh("oci-runtime create -b b one < /dev/null > /dev/null 2>&1").ok();
+    let failed = sandbox.sh("oci-runtime start one").exits(1);
+    assert_error(&failed, "run poststart hook 0 \"/bin/false\": exit status: 1");
+    assert_eq!(sandbox.sh("oci-runtime list -q; ls /run/stave-oci").ok(), "");
+    assert!(ended.exists());
+}
+
+#[test]
+fn a_log_for_callers() {
+    let sandbox = bundle();
+    let failed = sandbox.sh("oci-runtime --log log --log-format json state nosuch").exits(1);
+    assert_eq!(failed.stderr, "oci-runtime: find container \"nosuch\": container does not exist\n");
+    let line = sandbox.sh("cat log").json();
+    assert_eq!(
+        (&line["level"], &line["msg"]),
+        (&json!("error"), &json!("find container \"nosuch\": container does not exist"))
+    );
+    let failed = sandbox.sh("oci-runtime --log-format json state nosuch").exits(1);
+    let line: Value = serde_json::from_str(&failed.stderr).unwrap();
+    assert_eq!(
+        (&line["level"], &line["msg"]),
+        (&json!("error"), &json!("find container \"nosuch\": container does not exist"))
+    );
+    let unwritten = sandbox.sh("oci-runtime --log nosuch/log list").exits(1);
+    assert_error(&unwritten, "open log \"nosuch/log\": No such file or directory (os error 2)");
+    let refused = sandbox.sh("oci-runtime --systemd-cgroup list").exits(1);
+    assert_error(&refused, "use --systemd-cgroup: cgroups are made directly here, and not by systemd");
+    assert_eq!(sandbox.sh("oci-runtime --version").ok().lines().nth(1), Some("spec: 1.2.1"));
+}

@@ -1,0 +1,101 @@
+//! Limits with both versions of cgroups. Needs root.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod common;
+
+use common::{assert_error, bundle, run, start, told};
+use serde_json::json;
+use testkit::Sandbox;
+
+/// Reads a file of the container's cgroup, in whichever hierarchy it is.
+#[track_caller]
+fn read(sandbox: &Sandbox, file: &str) -> String {
+    let find = format!(
+        "find /sys/fs/cgroup -path '*/oci-test-{}/{file}' -exec cat {{}} + 2> /dev/null || true",
+        sandbox.pid()
+    );
+    sandbox.sh(&find).ok().trim().to_owned()
+}
+
+#[test]
+fn limits_are_set_and_changed() {
+    let sandbox = bundle();
+    let path = format!("/oci-test-{}", sandbox.pid());
+    start(&sandbox, |config| {
+        config["linux"]["cgroupsPath"] = json!(path);
+        config["linux"]["resources"] = json!({
+            "memory": {"limit": 50_000_000}, "pids": {"limit": 20},
+            "cpu": {"quota": 20_000, "period": 50_000, "shares": 512},
+            "devices": [{"allow": false, "access": "rwm"}],
+        });
+    });
+    let memory = || read(&sandbox, "memory.limit_in_bytes") + &read(&sandbox, "memory.max");
+    assert_eq!(memory(), "49999872");
+    assert_eq!(read(&sandbox, "pids.max"), "20");
+    sandbox.sh("oci-runtime update --memory 100000000 --pids-limit 30 --cpu-quota 30000 one").ok();
+    assert_eq!((memory().as_str(), read(&sandbox, "pids.max").as_str()), ("99999744", "30"));
+    let quota = read(&sandbox, "cpu.cfs_quota_us") + &read(&sandbox, "cpu.max");
+    assert!(["30000", "30000 50000"].contains(&quota.as_str()), "{quota}");
+    sandbox.sh("echo '{\"pids\": {\"limit\": 25}, \"colour\": 1}' | oci-runtime update -r - one").ok();
+    assert_eq!(read(&sandbox, "pids.max"), "25");
+    let stats = sandbox.sh("oci-runtime events --stats one").json();
+    assert_eq!(
+        (&stats["type"], &stats["id"], &stats["data"]["pids"]["current"]),
+        (&json!("stats"), &json!("one"), &json!(1))
+    );
+    let refused = sandbox.sh("oci-runtime update --l3-cache-schema a one").exits(1);
+    assert!(told(&refused)[0].1.ends_with("classes of service of Intel RDT are not carried out"));
+    sandbox.sh("oci-runtime delete -f one").ok();
+    assert_eq!(
+        sandbox
+            .sh(&format!("find /sys/fs/cgroup -name 'oci-test-{}' 2> /dev/null || true", sandbox.pid()))
+            .ok(),
+        ""
+    );
+}
+
+/// Another program may have frozen the container by the older hierarchy, which the pause does not use.
+#[test]
+fn one_that_is_frozen_in_the_older_hierarchy_is_removed_at_once() {
+    let sandbox = bundle();
+    start(&sandbox, |_| {});
+    let name = format!("oci-test-{}", sandbox.pid());
+    let freeze = format!(
+        "for file in $(find /sys/fs/cgroup -maxdepth 3 -path '*/{name}/freezer.state'); do echo FROZEN > $file; done"
+    );
+    sandbox.sh(&freeze).ok();
+    sandbox.sh("timeout 5 oci-runtime delete -f one").ok();
+    assert_eq!(sandbox.sh("ls /run/stave-oci").ok(), "");
+}
+
+#[test]
+fn devices_that_are_not_allowed_do_not_open() {
+    let sandbox = bundle();
+    let script = "mknod /m c 1 11 && cat < /m > /dev/null 2>&1; echo $?; echo > /dev/null; echo $?";
+    let shown = run(&sandbox, script, |config| {
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_MKNOD"]);
+        }
+    });
+    assert_eq!(shown.stdout, "1\n0\n", "{}", shown.stderr);
+}
+
+#[test]
+fn what_the_kernel_cannot_keep_is_refused_by_name() {
+    let sandbox = bundle();
+    for (resources, error) in [
+        (
+            json!({"memory": {"limit": 9, "swap": 8}}),
+            "set the swap limit: it counts memory and swap together, and is below the memory limit",
+        ),
+        (json!({"unified": {"a/b": "1"}}), "set `unified` \"a/b\": it is no file of a cgroup"),
+        (
+            json!({"network": {"classID": 1}}),
+            "set the network class: this kernel has no cgroup controller \"net_cls\"",
+        ),
+    ] {
+        let refused = run(&sandbox, "true", |config| config["linux"]["resources"] = resources).exits(1);
+        assert_error(&refused, error);
+    }
+    assert_eq!(sandbox.sh("ls /run/stave-oci").ok(), "");
+}

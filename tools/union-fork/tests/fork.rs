@@ -1,0 +1,200 @@
+//! Containers based on snapshots of others. Needs root.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use testkit::Sandbox;
+
+/// Makes the container `web`, with one snapshot of what a command has written to its root.
+fn snapshot_of(sandbox: &Sandbox, pipe: &str, script: &str) {
+    let run = format!("ns-exec --document run.json -- sh -c 'cd / && {{ {script}; }}' < web.json");
+    sandbox.sh(&format!("{pipe} > web.json; {run}")).ok();
+    sandbox.sh("ns-exec --undo < run.json | union-snapshot > web.json").ok();
+}
+
+const PIPE: &str = "layer-apply --id web < busybox.json | union-mount";
+
+/// Runs a command in the root file system of a container. Returns its output.
+#[track_caller]
+fn at(sandbox: &Sandbox, id: &str, script: &str) -> String {
+    sandbox.sh(&format!("cd $STAVE_ROOT/containers/{id}/rootfs && {{ {script}; }}")).ok()
+}
+
+#[test]
+fn they_share_what_is_frozen_and_nothing_else() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    snapshot_of(&sandbox, PIPE, "echo one > file; rm -r www; chmod 711 .");
+    at(&sandbox, "web", "echo later > file");
+    let document = sandbox.sh("union-fork web --id try1 | tee try1.json").json();
+    assert_eq!(document["rootfs"]["fork"]["container"], "web");
+    assert_eq!(
+        (&document["rootfs"]["fork"]["snapshot"], &document["rootfs"]["fork"]["levels"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(document["image"], sandbox.sh("cat web.json").json()["image"]);
+    sandbox.sh("union-fork web@1 --id try2 > try2.json; union-fork web@0 --id fresh > /dev/null").ok();
+    for id in ["try1", "try2"] {
+        assert_eq!(at(&sandbox, id, "cat file; test -e www || echo gone; stat -c %a ."), "one\ngone\n711\n");
+        at(&sandbox, id, &format!("echo {id} > file; mkdir www"));
+    }
+    assert_eq!(at(&sandbox, "fresh", "ls -d www; test -e file || echo none"), "www\nnone\n");
+    assert_eq!(at(&sandbox, "web", "cat file"), "later\n");
+    // A process of its own, in a network of its own.
+    let run = "netns-add < try1.json | ns-exec --document run.json -- sh -c 'cat /file; ls /sys/class/net'";
+    assert_eq!(sandbox.sh(run).ok(), "try1\nlo\n");
+    sandbox.sh("union-fork --check < try2.json > /dev/null").ok();
+    sandbox.sh("unwind try1 try2 fresh web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn forks_of_forks_and_their_order() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    snapshot_of(&sandbox, PIPE, "echo one > file");
+    sandbox.sh("union-fork web --id a > /dev/null").ok();
+    at(&sandbox, "a", "echo two > file; echo a > a");
+    sandbox.sh("union-snapshot a > /dev/null; union-fork a --id b > /dev/null").ok();
+    assert_eq!(at(&sandbox, "b", "cat file a"), "two\na\n");
+    at(&sandbox, "b", "rm a; echo three > file");
+    sandbox.sh("union-snapshot b > /dev/null; union-snapshot --undo b > /dev/null; union-snapshot --undo a > /dev/null").exits(1);
+    assert_eq!(at(&sandbox, "b", "cat file; ls a 2> /dev/null; true"), "three\n");
+    sandbox.sh("union-fork a@0 --id c > /dev/null").ok();
+    assert_eq!(at(&sandbox, "c", "cat file"), "one\n");
+
+    let refused = sandbox.sh("unwind web > /dev/null").exits(1);
+    assert_eq!(
+        refused.stderr,
+        "unwind: container \"web\" has forks: a stand on its snapshots\nhint: `unwind a web` removes them with it\n"
+    );
+    assert_eq!(sandbox.sh("container-ls --format {id}").ok(), "a\nb\nc\nweb\n");
+    for (tool, id, told) in [
+        (
+            "union-snapshot",
+            "web",
+            "take back snapshot 1 of container \"web\": container \"a\" stands on it\nhint: `unwind a` first\n",
+        ),
+        (
+            "union-snapshot",
+            "a",
+            "take back snapshot 1 of container \"a\": container \"b\" stands on it\nhint: `unwind b` first\n",
+        ),
+    ] {
+        let refused = sandbox.sh(&format!("{tool} --undo {id} > /dev/null")).exits(1);
+        assert_eq!(refused.stderr, format!("{tool}: {told}"));
+    }
+    let refused = sandbox.sh("union-mount --undo < web.json > /dev/null").exits(1);
+    assert!(
+        refused.stderr.starts_with("union-mount: undo the mount: there are snapshots of it\n"),
+        "{}",
+        refused.stderr
+    );
+    // The order of the arguments does not matter.
+    sandbox.sh("unwind web a b c > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn the_newest_level_can_be_taken_back_while_forks_stand_on_older_ones() {
+    let sandbox = Sandbox::with_busybox();
+    snapshot_of(&sandbox, PIPE, "echo one > file");
+    sandbox.sh("union-fork web --id a > /dev/null").ok();
+    at(&sandbox, "web", "echo two > file");
+    sandbox.sh("union-snapshot web > /dev/null").ok();
+    at(&sandbox, "web", "echo three > file");
+    sandbox.sh("union-snapshot --undo web > /dev/null").ok();
+    assert_eq!(at(&sandbox, "web", "cat file"), "two\n");
+    assert_eq!(at(&sandbox, "a", "cat file"), "one\n");
+    sandbox.sh("union-snapshot --undo web > /dev/null").exits(1);
+    sandbox.sh("unwind a > /dev/null; union-snapshot --undo web > /dev/null").ok();
+    assert_eq!(at(&sandbox, "web", "cat file"), "one\n");
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn in_every_form() {
+    let erofs = "layer-apply --format erofs --id web < busybox.json | union-mount";
+    for (pipe, flags) in [
+        (erofs.to_owned(), ""),
+        (format!("{PIPE} --size 16m"), "--size 8m"),
+        (format!("{PIPE} --size 16m"), ""),
+        (format!("{PIPE} --userns auto"), ""),
+        (format!("{PIPE} --durable"), "--durable"),
+    ] {
+        let sandbox = Sandbox::with_busybox();
+        let before = sandbox.snapshot();
+        snapshot_of(&sandbox, &pipe, "echo one > file; rm -r www");
+        sandbox.sh(&format!("union-fork web --id a {flags} > a.json")).ok();
+        let run = "ns-exec --document run.json -- sh -c 'cat /file; test -e /www || echo gone; echo two > /file; cat /file' < a.json";
+        assert_eq!(sandbox.sh(run).ok(), "one\ngone\ntwo\n", "{pipe} {flags}");
+        sandbox.sh("ns-exec --undo < run.json > a.json; union-snapshot < a.json > next.json").ok();
+        let run = "ns-exec --document run.json -- sh -c 'cat /file; echo three > /file' < next.json";
+        assert_eq!(sandbox.sh(run).ok(), "two\n", "{pipe} {flags}");
+        sandbox.sh("union-snapshot --undo a > /dev/null").ok();
+        assert_eq!(at(&sandbox, "a", "cat file"), "two\n");
+        assert_eq!(at(&sandbox, "web", "cat file"), "one\n");
+        sandbox.sh("unwind a > /dev/null; unwind web > /dev/null").ok();
+        sandbox.assert_as(&before);
+    }
+}
+
+#[test]
+fn it_stands_again_after_a_restart() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    snapshot_of(&sandbox, &format!("{PIPE} --durable --size 16m"), "echo one > file");
+    sandbox.sh("union-fork web --id a --durable > a.json").ok();
+    at(&sandbox, "a", "echo two > two");
+    sandbox.sh("cd $STAVE_ROOT/containers; umount web/rootfs web/top a/rootfs").ok();
+    // The fork comes first: it mounts what it is based on.
+    sandbox.sh("union-fork --repair < a.json > /dev/null").ok();
+    assert_eq!(at(&sandbox, "a", "cat file two"), "one\ntwo\n");
+    sandbox.sh("union-mount --repair < web.json > /dev/null; union-snapshot --repair < $STAVE_RUN/web.json > /dev/null").ok();
+    assert_eq!(at(&sandbox, "web", "cat file"), "one\n");
+    sandbox.sh("unwind a web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn refused() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh(&format!("{PIPE} > web.json")).ok();
+    for (arguments, told) in [
+        (
+            "web",
+            "container \"web\" has no snapshot\nhint: `union-snapshot web` takes one; web@0 is what it was before anything was written\n",
+        ),
+        ("web@1", "container \"web\" has no snapshot 1\nhint: union-snapshot takes one\n"),
+        ("other", "no container \"other\" in /run/stave\nhint: container-ls lists them\n"),
+        (
+            "web@0 --durable",
+            "make a durable fork: container \"web\" is not durable, and a crash may lose its snapshot\n\
+             hint: `union-mount --durable` makes one that is\n",
+        ),
+    ] {
+        let refused = sandbox.sh(&format!("union-fork {arguments} > /dev/null")).exits(1);
+        assert_eq!(refused.stderr, format!("union-fork: {told}"), "{arguments}");
+    }
+    let wrong = sandbox.sh("union-fork web@x").exits(2);
+    assert!(wrong.stderr.contains("\"x\" is not the number of a snapshot"), "{}", wrong.stderr);
+    sandbox.sh("union-snapshot web > /dev/null").ok();
+    let refused = sandbox.sh("union-fork web@2 > /dev/null").exits(1);
+    assert_eq!(
+        refused.stderr,
+        "union-fork: container \"web\" has no snapshot 2\nhint: the newest one is web@1\n"
+    );
+    let refused = sandbox.sh("union-fork web --id web > /dev/null").exits(1);
+    assert!(refused.stderr.starts_with("union-fork: container \"web\" exists: "), "{}", refused.stderr);
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn a_document_that_cannot_be_written_leaves_nothing() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    snapshot_of(&sandbox, PIPE, "echo one > file");
+    sandbox.sh("union-fork web --id a > /dev/full").exits(1);
+    assert_eq!(sandbox.sh("container-ls --format {id}").ok(), "web\n");
+    sandbox.sh("union-fork web --id a > a.json; union-fork --undo < a.json > b.json; union-fork --undo < b.json | jq -c '[.rootfs, .image, .steps]'").ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
