@@ -19,9 +19,10 @@ use document::{
     Document,
     members::{Layers, Rootfs},
 };
-use mount::{MountOperation, Overlay, Volume};
+use mount::{MountOperation, Overlay};
 use operation::{Cause, Claim, Error, Scope};
 use userns::Wanted;
+use volume::{VolumeRequest, VolumeUse};
 
 pub use fork::{Ground, ground};
 pub use merge::{MERGE, Merge, merge};
@@ -41,6 +42,8 @@ operation::any_of! {
         Mount(MountOperation),
         /// A claim on the ids of a user namespace.
         Claim(Claim),
+        /// The use of a volume with a name.
+        Volume(VolumeUse),
     }
 }
 
@@ -50,7 +53,7 @@ pub struct Request {
     /// Whether to make the root file system read-only.
     pub read_only: bool,
     /// The volumes to mount in it.
-    pub volumes: Vec<Volume>,
+    pub volumes: Vec<VolumeRequest>,
     /// The user namespace that it is for. None means the caller's.
     pub userns: Option<Wanted>,
     /// Whether fsync writes to the disk.
@@ -101,10 +104,9 @@ pub fn plan(
     // Volumes need mount points. They are made in the writable top before it becomes read-only.
     let wanted = request.userns.as_ref().unwrap_or(&Wanted::Host);
     let (userns, claim) = wanted.find(scope, id)?;
-    if let Some(volume) = request.volumes.iter().find(|volume| volume.idmap && userns.is_none()) {
+    if let (Some(volume), None) = (request.volumes.iter().find_map(volumes::mapped), &userns) {
         return Err(said(format!(
-            "map owners of volume {:?}: the container has no user namespace of its own: --userns",
-            volume.source
+            "map owners of volume {volume:?}: the container has no user namespace of its own: --userns"
         )));
     }
     let declared = volumes::declared(document)?;
@@ -129,12 +131,13 @@ pub fn plan(
         owners::map(userns, &directory_of, &mut overlay, &mut operations);
     }
     operations.push(MountOperation::OverlayMount(overlay));
-    operations.extend(volumes::plan(&request.volumes, declared, &directory_of, &member)?);
+    let mounts = operations.into_iter().map(UnionOperation::from);
+    let mut operations: Vec<_> = claim.map(UnionOperation::from).into_iter().chain(mounts).collect();
+    operations.extend(volumes::plan(container, &request.volumes, declared, &member)?);
     if request.read_only && volumes {
-        operations.push(MountOperation::MountSeal { target: member.path.clone() });
+        operations.push(MountOperation::MountSeal { target: member.path.clone() }.into());
     }
-    let claim = claim.map(UnionOperation::from).into_iter();
-    Ok((member, claim.chain(operations.into_iter().map(UnionOperation::from)).collect()))
+    Ok((member, operations))
 }
 
 fn overlay(request: &Request, id: &str, rootfs: &Rootfs, images: bool) -> Result<Overlay> {

@@ -156,6 +156,7 @@ fn mounts(scope: &Scope, container: Option<&life::Container>) -> Vec<Value> {
         let propagation = if mount.r#type == "bind" { "rprivate" } else { "" };
         json!({
             "Type": mount.r#type,
+            "Name": mount.name.unwrap_or_default(),
             "Source": mount.source.unwrap_or_default(),
             "Destination": mount.destination,
             "Mode": mode.join(","),

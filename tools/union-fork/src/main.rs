@@ -22,12 +22,12 @@ use document::{
     members::{Image, Layers, Rootfs},
     record,
 };
-use mount::Volume;
 use operation::Scope;
 use serde_json::{Map, Value, json};
 use toolkit::prelude::*;
 use union::{Container, Request, UnionOperation, base};
 use userns::Wanted;
+use volume::VolumeRequest;
 
 /// Make a container from a snapshot of another one
 #[derive(Debug, Parser)]
@@ -38,8 +38,8 @@ struct UnionFork {
     #[arg(value_name = "ID[@N]")]
     of: At,
     /// Mount a directory or file of the host; idmap: keep its owners inside; repeatable
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro,idmap]")]
-    volumes: Vec<Volume>,
+    #[arg(short = 'v', long = "volume", value_name = "[SRC:]DST[:OPTIONS]")]
+    volumes: Vec<VolumeRequest>,
     /// Make it for a user namespace; by default, with ids of its own if the other container has one
     #[arg(long, value_name = "host|auto[:size=N]|CONTAINER:HOST:SIZE,…")]
     userns: Option<Wanted>,

@@ -24,12 +24,12 @@ use document::{
     Id, Member, Step,
     members::{Image, Layers, Rootfs},
 };
-use mount::Volume;
 use operation::Scope;
 use serde_json::Value;
 use toolkit::prelude::*;
 use union::{Container, Request, UnionOperation, base};
 use userns::Wanted;
+use volume::VolumeRequest;
 
 /// Mount the layers of an image as one root file system with a writable top
 #[derive(Debug, Parser)]
@@ -38,9 +38,10 @@ struct UnionMount {
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
-    /// Mount a directory or file of the host; idmap: keep its owners inside; repeatable
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro,idmap]")]
-    volumes: Vec<Volume>,
+    /// Mount a directory or file of the host, or a volume by name; without SRC, one of its own. Options: ro, nocopy,
+    /// and idmap, which keeps owners inside; repeatable
+    #[arg(short = 'v', long = "volume", value_name = "[SRC:]DST[:OPTIONS]")]
+    volumes: Vec<VolumeRequest>,
     /// Make it for a user namespace that ns-exec uses; files on the disk keep their owners. auto: ids of
     /// its own
     #[arg(long, value_name = "host|auto[:size=N]|CONTAINER:HOST:SIZE,…")]

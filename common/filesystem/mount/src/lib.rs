@@ -33,4 +33,4 @@ pub use level::Level;
 pub use operation::MountOperation;
 pub use options::Options;
 pub use overlay::Overlay;
-pub use volume::{InvalidVolume, Volume, plain};
+pub use volume::{InvalidVolume, Volume, VolumeOptions, plain};

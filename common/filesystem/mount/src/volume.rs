@@ -20,12 +20,55 @@ pub struct Volume {
     pub idmap: bool,
 }
 
+/// The options of a volume: `ro,idmap`, as in Docker's `-v`, with Podman's option `idmap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VolumeOptions {
+    /// Whether the mount is read-only.
+    pub readonly: bool,
+    /// Whether files have the same owner ids in the container's user namespace as on the disk.
+    pub idmap: bool,
+    /// Whether an empty volume with a name stays empty, and does not get the image's files.
+    pub nocopy: bool,
+}
+
 /// The error for text that is not a volume.
 #[derive(Debug, thiserror::Error)]
 #[error("{text:?}: {reason}")]
 pub struct InvalidVolume {
     text: String,
     reason: &'static str,
+}
+
+impl InvalidVolume {
+    /// What is wrong, without the text.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
+impl FromStr for VolumeOptions {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let mut options = Self::default();
+        for option in text.split(',') {
+            match option {
+                "ro" => options.readonly = true,
+                "rw" => options.readonly = false,
+                "idmap" => options.idmap = true,
+                "nocopy" => options.nocopy = true,
+                // The default, and options that only have an effect with Docker on other systems.
+                "rprivate" | "consistent" | "cached" | "delegated" => {}
+                "z" | "Z" if Path::new(SELINUX).exists() => {
+                    return Err("files are not labelled anew for SELinux: leave out z and Z, and use chcon");
+                }
+                // Without SELinux there are no labels.
+                "z" | "Z" => {}
+                _ => return Err("the options of a volume are ro, rw, nocopy and idmap"),
+            }
+        }
+        Ok(options)
+    }
 }
 
 impl FromStr for Volume {
@@ -39,23 +82,9 @@ impl FromStr for Volume {
             [source, target, options] => (source, target, options),
             _ => return Err(error("a volume is SRC:DST or SRC:DST:ro")),
         };
-        let (mut readonly, mut idmap) = (false, false);
-        for option in options.split(',') {
-            match option {
-                "ro" => readonly = true,
-                "rw" => readonly = false,
-                "idmap" => idmap = true,
-                // The default, and options that only have an effect with Docker on other systems.
-                "rprivate" | "consistent" | "cached" | "delegated" => {}
-                "z" | "Z" if Path::new(SELINUX).exists() => {
-                    return Err(error(
-                        "files are not labelled anew for SELinux: leave out z and Z, and use chcon",
-                    ));
-                }
-                // Without SELinux there are no labels.
-                "z" | "Z" => {}
-                _ => return Err(error("the options of a volume are ro, rw and idmap")),
-            }
+        let VolumeOptions { readonly, idmap, nocopy } = options.parse().map_err(error)?;
+        if nocopy {
+            return Err(error("nocopy is for a volume with a name"));
         }
         if !source.starts_with('/') {
             return Err(error("the source of a volume is an absolute path on the host"));
@@ -106,7 +135,7 @@ mod tests {
             ("/a:/../../c/d/..", Ok(volume("/a", "/c", false))),
             ("/a:/b/..", Err("\"/a:/b/..\": the target of a volume is an absolute path below /")),
             ("/a:/", Err("\"/a:/\": the target of a volume is an absolute path below /")),
-            ("/a:/b:x", Err("\"/a:/b:x\": the options of a volume are ro, rw and idmap")),
+            ("/a:/b:x", Err("\"/a:/b:x\": the options of a volume are ro, rw, nocopy and idmap")),
         ] {
             assert_eq!(
                 text.parse::<Volume>().map_err(|error| error.to_string()),

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use operation::{Condition, Place, Scope, remove_if_empty};
+use operation::{Condition, Scope, remove_if_empty};
 use rustix::{
     fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat, statat},
     io::Errno,
@@ -87,23 +87,6 @@ pub(crate) fn remove(scope: &Scope, path: &Path) -> std::result::Result<(), Erro
         }
         None => Ok(()),
     }
-}
-
-pub(super) fn fill(within: &Path, source: &Path, target: &Path) -> Result<()> {
-    let copy = || {
-        let root = resolve::place(within)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
-        let from = match resolve::open_in(&root, source, flags) {
-            // Nothing to copy: the volume stays empty.
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            result => result?,
-        };
-        let place = resolve::place(target)?;
-        let to = openat(&place, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        tree::copy(from, to)
-    };
-    let object = format_args!("{source:?} of {within:?} to {target:?}");
-    copy().map_err(|errno| Error::new("copy", object, errno).of(Place::Store))
 }
 
 pub(super) fn check(path: &Path, is_directory: bool) -> Result<Condition> {

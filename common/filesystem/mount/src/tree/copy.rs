@@ -19,7 +19,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::detached::EntryBuffer;
+use crate::{detached::EntryBuffer, resolve};
 
 /// Copies the content of the directory `from` into the directory `to`. `to` also gets the mode, owner, times
 /// and extended attributes of `from`. Hard links within the tree are kept. Mounts below `from` are skipped.
@@ -45,6 +45,27 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
         utimensat(&copy, c"", &times(stat), AtFlags::EMPTY_PATH)?;
     }
     Ok(())
+}
+
+/// Copies the directory `source` of the root file system `within` into the empty directory `target`, as [`copy`]
+/// does. Links of `source` cannot lead out of `within`. Does nothing if there is no such directory.
+///
+/// # Errors
+/// When something cannot be copied.
+pub fn fill(within: &Path, source: &Path, target: &Path) -> Result<(), Error> {
+    let fill = || {
+        let root = resolve::place(within)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+        let from = match resolve::open_in(&root, source, flags) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            result => result?,
+        };
+        let place = resolve::place(target)?;
+        let to = openat(&place, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        copy(from, to)
+    };
+    let object = format_args!("{source:?} of {within:?} to {target:?}");
+    fill().map_err(|errno| Error::new("copy", object, errno).of(Place::Store))
 }
 
 /// Gives the directory `to` the owner, the mode, the extended attributes and the times of the directory

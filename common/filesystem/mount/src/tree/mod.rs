@@ -4,6 +4,6 @@ mod copy;
 mod discard;
 mod remove;
 
-pub use copy::{copy, copy_attributes};
+pub use copy::{copy, copy_attributes, fill};
 pub use discard::discard;
 pub use remove::remove;

@@ -168,6 +168,12 @@ pub(super) fn of(tool: &str) -> &'static [Example] {
             "A network as Docker makes it, with one published port:",
             "netns-bridge < mounted.json | veth-pair | portmap -p 8080:80 | ns-exec -d",
         )],
+        "volume-create" => &[(
+            "Make a volume, and mount it in a container:",
+            "volume-create db; union-mount -v db:/var/lib/db < layers.json",
+        )],
+        "volume-ls" => &[("List the volumes that no container uses:", "volume-ls --filter dangling=true")],
+        "volume-rm" => &[("Remove a volume with its files:", "volume-rm db")],
         "network-create" => &[("Make a named network:", "network-create front --subnet 10.88.1.0/24")],
         "network-ls" => &[("List the named networks:", "network-ls")],
         "network-rm" => &[("Remove a named network:", "network-rm front")],
