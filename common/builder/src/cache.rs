@@ -25,6 +25,9 @@ pub use prune::{prune, shrink};
 /// Where the cache has the digests of contexts' files.
 pub(crate) const FILES: &str = "files";
 
+/// The member of an image configuration that lists step results (`--cache-to type=inline`).
+pub(crate) const MEMBER: &str = "stave.cache";
+
 /// A layer in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,8 +67,8 @@ impl Step {
     /// different result of the same input. Results of older versions of the tool are then not found.
     fn version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Run => ("run", "4"),
-            Self::Copy => ("copy", "6"),
+            Self::Run => ("run", "5"),
+            Self::Copy => ("copy", "7"),
             Self::Workdir => ("workdir", "3"),
             Self::Configuration => ("configuration", "3"),
         }

@@ -89,9 +89,7 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     let created = moment.text();
     image.created = Some(created.clone());
     image.author = commit.author.clone();
-    for stale in ["container", "container_config"] {
-        image.other.remove(stale);
-    }
+    image.forget_making();
     image.history.push(History {
         created: Some(created),
         created_by: Some(commit.created_by.clone()).filter(|words| !words.is_empty()),

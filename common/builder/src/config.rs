@@ -128,7 +128,26 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
 /// Docker's PATH for an image that sets none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The members that tell how an image was made, and nothing of what is in it: Docker's old builder recorded its
+/// version, its build container and the image below; BuildKit and Stave put the cache of the build into the image
+/// (`type=inline`), and BuildKit once also its sources.
+const OF_THE_MAKING: [&str; 8] = [
+    "container",
+    "container_config",
+    "docker_version",
+    "id",
+    "parent",
+    "moby.buildkit.cache.v0",
+    "moby.buildkit.buildinfo.v1",
+    crate::cache::MEMBER,
+];
+
 impl Image {
+    /// Removes the members that tell how the image was made. They would be wrong for an image that is made of it.
+    pub fn forget_making(&mut self) {
+        OF_THE_MAKING.iter().for_each(|name| drop(self.other.remove(*name)));
+    }
+
     /// The configuration of `scratch`.
     pub fn scratch(platform: Option<&oci::Platform>) -> Self {
         let platform = platform.cloned().unwrap_or_else(oci::Platform::host);
@@ -203,6 +222,15 @@ mod tests {
         assert_eq!(written["config"]["Healthcheck"]["Test"][0], "NONE");
         assert_eq!(image.config.shell(), ["/bin/bash", "-c"]);
         serde_json::from_value::<oci::spec::ImageConfiguration>(written).unwrap();
+    }
+
+    #[test]
+    fn what_tells_of_the_making_goes() {
+        let text = r#"{"architecture":"amd64","os":"linux","os.version":"1","container":"z","docker_version":"1","id":"a","parent":"b",
+            "container_config":{},"moby.buildkit.cache.v0":"e30=","moby.buildkit.buildinfo.v1":"e30=","stave.cache":[],"x":1}"#;
+        let mut image: Image = serde_json::from_str(text).unwrap();
+        image.forget_making();
+        assert_eq!(image.other.keys().collect::<Vec<_>>(), ["os.version", "x"]);
     }
 
     #[test]

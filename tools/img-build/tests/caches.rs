@@ -34,6 +34,23 @@ fn results_of_another_machine() {
 }
 
 #[test]
+fn the_cache_in_a_base_is_not_that_of_the_image() {
+    let fixture = Fixture::new();
+    let base = |arguments: &[&str]| {
+        fixture.write("Dockerfile", "FROM busybox\nRUN echo 1 > /one\n");
+        let mut command = fixture.command();
+        command.args(["-q", "-t", "base"]).args(arguments).arg(fixture.path("context"));
+        let base = Built::new(command.output().unwrap()).ok();
+        let image = fixture.build("FROM base\nRUN echo 2 > /two\n");
+        (base.configuration(), image.configuration())
+    };
+    let (without, image) = base(&[]);
+    let (with, same) = base(&["--cache-to", "type=inline"]);
+    assert_eq!((without.get("stave.cache"), with["stave.cache"].as_array().unwrap().len()), (None, 1));
+    assert_eq!(image, same);
+}
+
+#[test]
 fn one_layer_for_all() {
     let fixture = Fixture::new();
     let text = "FROM busybox\nRUN echo 1 > /a; mkdir /d; echo x > /d/x\nRUN rm /a /bin/ls; echo 2 > /d/y\nLABEL a=b\n";

@@ -184,3 +184,30 @@ fn a_wrong_mount_of_a_stage_that_is_not_built_is_no_error() {
     let built = build(&fixture, text, &["--target", "other"]);
     assert!(built.error().ends_with(":2: unsupported mount type \"none\""), "{}", built.error());
 }
+
+#[test]
+fn what_is_mounted_read_only_cannot_be_changed() {
+    let fixture = Fixture::new();
+    let secret = fixture.path("secret");
+    fs::write(&secret, "hidden").unwrap();
+    let secret = format!("id=s,src={}", secret.display());
+    let change = |mount: &str| {
+        let text = format!("FROM busybox\nRUN --mount={mount} echo changed > /m/x && cat /m/x > /seen\n");
+        let built = build(&fixture, &text, &["--secret", &secret]);
+        let seen = (built.status == 0).then(|| fixture.layers(&built, 1)[0]["seen"].clone());
+        (seen, built.stderr)
+    };
+    let changed = Some("644 0:0 changed".to_owned());
+    for (mount, writable) in [
+        ("type=tmpfs,target=/m", true),
+        ("type=tmpfs,target=/m,ro", false),
+        ("type=tmpfs,target=/m,size=1m,readonly=true", false),
+        ("type=secret,id=s,target=/m/x", false),
+        ("type=secret,id=s,target=/m/x,rw", true),
+    ] {
+        let (seen, stderr) = change(mount);
+        assert_eq!(seen, changed.clone().filter(|_| writable), "{mount}: {stderr}");
+        assert_eq!(stderr.contains("Read-only file system"), !writable, "{mount}: {stderr}");
+    }
+    assert_eq!(fs::read_to_string(fixture.path("secret")).unwrap(), "hidden");
+}

@@ -33,7 +33,21 @@ pub fn is_archive(file: &File) -> bool {
 }
 
 /// Unpacks an archive below `target`. Files keep the owners of the archive, unless `owner` replaces them.
+/// Directories that are made on the way have the mode 0755: `--chmod` does not apply to what an archive has.
 pub(super) fn unpack(
+    file: File,
+    path: &Path,
+    target: &Path,
+    owner: Option<Owner>,
+    place: &mut Place,
+) -> Result<(), CopyError> {
+    let mode = place.set_mode(0o755);
+    let unpacked = unpack_entries(file, path, target, owner, place);
+    place.set_mode(mode);
+    unpacked
+}
+
+fn unpack_entries(
     file: File,
     path: &Path,
     target: &Path,
@@ -87,7 +101,7 @@ pub fn unpack_context(file: File, path: &Path, directory: &std::os::fd::OwnedFd)
     let root =
         directory.try_clone().map_err(|error| CopyError::Archive { path: path.to_owned(), source: error })?;
     let place = Place::new(root, owner, None);
-    unpack(file, path, Path::new(""), Some(owner), &place)?;
+    unpack_entries(file, path, Path::new(""), Some(owner), &place)?;
     place.finish()
 }
 
@@ -99,7 +113,7 @@ pub fn unpack_context(file: File, path: &Path, directory: &std::os::fd::OwnedFd)
 pub fn unpack_tree(file: File, path: &Path, directory: std::os::fd::OwnedFd) -> Result<(), CopyError> {
     let root = Owner { uid: 0, gid: 0 };
     let place = Place::new(directory, root, None);
-    unpack(file, path, Path::new(""), None, &place)?;
+    unpack_entries(file, path, Path::new(""), None, &place)?;
     place.finish()
 }
 

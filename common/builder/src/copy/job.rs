@@ -223,24 +223,25 @@ impl Job {
         &self,
         tree: &Tree,
         listing: &Listing,
-        place: Place,
+        mut place: Place,
         owner: Option<Owner>,
         now: Option<Timespec>,
         scratch: &Path,
     ) -> Result<Option<String>, CopyError> {
-        let sources = listing.sources.len() + self.fetched.len() + self.inline.len();
+        // A file that `--exclude` leaves out is no source. A directory that is empty then still is one.
+        let listed = listing.sources.iter().filter(|source| source.directory || !source.items.is_empty());
+        let sources = listed.count() + self.fetched.len() + self.inline.len();
         let many = sources > 1;
         if sources == 0 {
             // No pattern had a match.
             return Ok(None);
         }
-        let place = match &self.chmod {
-            Some(Chmod::Octal(mode)) => place.with_mode(*mode),
-            _ => place,
-        };
+        if let Some(Chmod::Octal(mode)) = &self.chmod {
+            place.set_mode(*mode);
+        }
         let destination = place.resolve(&self.destination)?;
         let found = place.look(&destination)?;
-        if many && !self.into && found != Some(Kind::Directory) {
+        if many && !self.into && found != Some(Kind::Directory) && self.needs_directory(tree, listing)? {
             return Err(CopyError::NotADirectory(self.instruction));
         }
         let into = self.into || many || found == Some(Kind::Directory);
@@ -261,6 +262,26 @@ impl Job {
             true => self.digest_of(tree, listing, &contents).map(Some),
             false => Ok(None),
         }
+    }
+
+    /// Whether several sources can only go to an existing directory, or to a name that ends with a slash.
+    /// The matches of one pattern can make the directory if none of them would take its name: if each is a
+    /// directory, or an archive to unpack. Their contents are merged.
+    fn needs_directory(&self, tree: &Tree, listing: &Listing) -> Result<bool, CopyError> {
+        if self.sources.len() + self.fetched.len() + self.inline.len() > 1 {
+            return Ok(true);
+        }
+        let files = listing.sources.iter().filter(|source| !source.directory);
+        for item in files.flat_map(|source| &source.items) {
+            let unpacked = self.unpack && item.kind == Kind::File && {
+                let open = tree.open(&item.source, OFlags::RDONLY | OFlags::NONBLOCK);
+                archive::is_archive(&File::from(open.map_err(failed("open", &item.source))?))
+            };
+            if !unpacked {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -333,13 +354,12 @@ impl Copying<'_> {
     }
 
     /// Places a downloaded file. Its mode lets only the owner use it, as in Docker.
-    fn fetched(&self, fetched: &Fetched, into: bool) -> Result<(), CopyError> {
+    fn fetched(&mut self, fetched: &Fetched, into: bool) -> Result<(), CopyError> {
         let path = Path::new(&fetched.name);
         let mut file = fetched.file.try_clone().map_err(content::error("read", path))?;
         file.rewind().map_err(content::error("read", path))?;
         if self.job.unpack_fetched && archive::is_archive(&file) {
-            self.place.ensure_as(&self.destination, 0o755)?;
-            return archive::unpack(file, path, &self.destination, self.owner, &self.place);
+            return archive::unpack(file, path, &self.destination, self.owner, &mut self.place);
         }
         file.rewind().map_err(content::error("read", path))?;
         let target = if into { self.destination.join(path) } else { self.destination.clone() };
@@ -382,11 +402,9 @@ impl Copying<'_> {
             file.rewind().map_err(content::error("read", &item.source))?;
             return self.item(item, target, Some(file));
         }
-        // `--chmod` does not apply to the content of an archive.
-        self.place.ensure_as(&self.destination, 0o755)?;
         // The archive's entries may take any name.
         self.links = Links::default();
-        archive::unpack(file, &source.path, &self.destination, self.owner, &self.place)?;
+        archive::unpack(file, &source.path, &self.destination, self.owner, &mut self.place)?;
         Ok(content)
     }
 

@@ -73,9 +73,9 @@ impl Place {
         Self { root, owner, mode: 0o755, now, last: RefCell::default(), times: RefCell::default() }
     }
 
-    /// Sets the mode of missing parent directories; 0755 by default.
-    pub fn with_mode(self, mode: u32) -> Self {
-        Self { mode: mode & 0o777, ..self }
+    /// Sets the mode of missing parent directories; 0755 by default. Returns the mode that they had before.
+    pub fn set_mode(&mut self, mode: u32) -> u32 {
+        std::mem::replace(&mut self.mode, mode & 0o777)
     }
 
     /// Resolves every link in `path`, including the last part. A missing part is allowed: a link may lead to
@@ -105,14 +105,6 @@ impl Place {
     /// # Errors
     /// [`CopyError::OverFile`], [`CopyError::System`].
     pub fn ensure(&self, path: &Path) -> Result<Rc<OwnedFd>, CopyError> {
-        self.ensure_as(path, self.mode)
-    }
-
-    /// As [`Place::ensure`], but new directories have the mode `mode`.
-    ///
-    /// # Errors
-    /// As [`Place::ensure`].
-    pub fn ensure_as(&self, path: &Path, mode: u32) -> Result<Rc<OwnedFd>, CopyError> {
         if let Some((last, directory)) = &*self.last.borrow()
             && last == path
         {
@@ -123,16 +115,17 @@ impl Place {
             Ok(directory) => directory,
             Err(Errno::NOENT) if !path.as_os_str().is_empty() => {
                 let (above, name) = split(path);
-                let above = self.ensure_as(above, mode)?;
+                let above = self.ensure(above)?;
                 match rustix::fs::mkdirat(&*above, name, mode_bits(0o755)) {
                     Ok(()) => {}
                     // The name is a link to something that does not exist yet.
                     Err(Errno::EXIST) if self.kind_at(&above, name, path)? == Some(Kind::Symlink) => {
-                        return self.ensure_as(&self.resolve(path)?, mode);
+                        return self.ensure(&self.resolve(path)?);
                     }
                     Err(error) => return Err(failed("create directory", path)(error)),
                 }
-                let metadata = Metadata { mode, owner: self.owner, modified: self.now, xattrs: Vec::new() };
+                let metadata =
+                    Metadata { mode: self.mode, owner: self.owner, modified: self.now, xattrs: Vec::new() };
                 self.describe(&above, name, path, &metadata, Kind::Directory)?;
                 open().map_err(failed("open", path))?
             }

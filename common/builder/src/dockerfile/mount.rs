@@ -78,6 +78,13 @@ pub struct Mount {
     pub gid: Option<u32>,
 }
 
+impl Mount {
+    /// The mount option for reading only, or for reading and writing: `ro` or `rw`.
+    pub(crate) fn access(&self) -> &'static str {
+        if self.readonly { "ro" } else { "rw" }
+    }
+}
+
 /// Checks the part of a mount that must not depend on variables.
 pub(super) fn check(text: &str) -> Result<(), String> {
     match from(text).is_some_and(|from| from.contains('$')) {
@@ -198,7 +205,8 @@ pub fn parse(fields: MountFields) -> Result<Mount, String> {
             _ => return Err(format!("unexpected key '{key}' in '{key}={value}'{}", suggest(&key, &KEYS))),
         }
     }
-    mount.readonly = readonly.unwrap_or(!matches!(mount.kind, Type::Cache | Type::Tmpfs));
+    // The socket of an agent can be used through a read-only mount too. Then only its mode cannot be changed.
+    mount.readonly = readonly.unwrap_or(matches!(mount.kind, Type::Bind | Type::Secret));
     finish(mount)
 }
 

@@ -123,7 +123,7 @@ impl Builder<'_> {
         if number == 0 {
             prepared.environment.push((VARIABLE.to_owned(), format!("/{}", target.display())));
         }
-        let options = ["bind", "rw", "nosuid", "nodev", "noexec"].map(String::from).to_vec();
+        let options = ["bind", mount.access(), "nosuid", "nodev", "noexec"].map(String::from).to_vec();
         prepared.binds.push(Bind { target, source: Some(path), options, lasting: None });
         Ok(())
     }

@@ -21,14 +21,11 @@ use serde_json::{Value, json};
 
 use super::{Options, store::Store};
 use crate::{
-    cache::{Cache, Layer, Used},
+    cache::{Cache, Layer, MEMBER, Used},
     error::Cause,
     manifest,
     progress::Form,
 };
-
-/// The member of an image configuration that lists step results.
-pub(super) const MEMBER: &str = "stave.cache";
 
 /// A source of step results.
 #[derive(Debug, Clone, PartialEq, Eq)]

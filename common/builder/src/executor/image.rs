@@ -7,7 +7,7 @@ use super::{
     cache_transfer::{self, CacheTo, Mode},
     stage::State,
 };
-use crate::{config::Image, error::Cause, manifest};
+use crate::{cache::MEMBER, config::Image, error::Cause, manifest};
 
 /// The id of the image: the digest of its configuration.
 pub(super) fn id(image: &Image) -> Result<Digest, Cause> {
@@ -40,7 +40,7 @@ impl Builder<'_> {
         }
         if self.options.cache_to.contains(&CacheTo::Inline) {
             let cached = cache_transfer::entries(&self.cache, &state.layers, Mode::Min)?;
-            state.image.other.insert(cache_transfer::MEMBER.to_owned(), cached);
+            state.image.other.insert(MEMBER.to_owned(), cached);
         }
         let labels = self.options.labels.iter().cloned();
         state.image.config.labels.extend(labels);

@@ -182,12 +182,12 @@ impl Builder<'_> {
         if target.as_os_str().is_empty() {
             return Err(wanted.wrong("invalid mount target \"/\""));
         }
-        let mut options = vec!["bind".to_owned(), if mount.readonly { "ro" } else { "rw" }.to_owned()];
+        let mut options = vec!["bind".to_owned(), mount.access().to_owned()];
         let source = match mount.kind {
             Type::Cache => Some(cache.ok_or_else(|| wanted.wrong("no cache directory"))?),
             Type::Bind => Some(self.bind_source(wanted, shown, held)?),
             _ => {
-                options = ["nosuid", "nodev"].map(String::from).to_vec();
+                options = ["nosuid", "nodev", mount.access()].map(String::from).to_vec();
                 options.extend(mount.size.map(|size| format!("size={size}")));
                 None
             }

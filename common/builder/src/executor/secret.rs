@@ -110,7 +110,7 @@ impl Builder<'_> {
         prepared.binds.push(Bind {
             target: clean(working_dir, &target),
             source: Some(path),
-            options: ["bind", "ro", "nosuid", "nodev", "noexec"].map(String::from).to_vec(),
+            options: ["bind", mount.access(), "nosuid", "nodev", "noexec"].map(String::from).to_vec(),
             lasting: None,
         });
         Ok(())

@@ -128,10 +128,7 @@ impl Builder<'_> {
             Origin::Image(name, platform) => {
                 let mut base = self.base(name, platform.as_ref())?;
                 base.image.config.ensure_path();
-                // Docker's old builder recorded its build container in the configuration.
-                for stale in ["container", "container_config"] {
-                    base.image.other.remove(stale);
-                }
+                base.image.forget_making();
                 let moment = Moment::of(self.epoch, base.image.created.as_deref());
                 let below = (base.layers.len(), base.image.history.len());
                 Ok(State { image: base.image, layers: base.layers, moment, below, ..State::default() })

@@ -117,3 +117,60 @@ fn archives_are_unpacked() {
         assert_eq!(t.join("h").metadata().unwrap().uid(), 5);
     }
 }
+
+/// An archive with one file.
+fn with_file(name: &str) -> Vec<u8> {
+    let mut tar = ::archive::Writer::new(Vec::new());
+    tar.entry(&::archive::Entry { mode: 0o640, ..::archive::Entry::new(::archive::Kind::File, name) })
+        .unwrap();
+    tar.finish().unwrap()
+}
+
+#[test]
+fn a_mode_does_not_apply_to_directories_of_archives() {
+    let dir = fixture();
+    fs::write(dir.path().join("context/a.tar"), with_file("sub/deep/f")).unwrap();
+    let chmod = Some(Chmod::parse("600").unwrap());
+    let local = Job { unpack: true, chmod: chmod.clone(), ..job(&["a.tar", "a.txt"], "/t/") };
+    let names = ["t", "t/sub", "t/sub/deep", "t/sub/deep/f", "t/a.txt"];
+    assert_eq!(modes(&dir, &local, "", &names), [0o755, 0o755, 0o755, 0o640, 0o600]);
+    let file = fs::File::open(dir.path().join("context/a.tar")).unwrap();
+    let fetched =
+        Fetched { name: "a.tar".to_owned(), file: file.into(), digest: "sha256:0".to_owned(), modified: 0 };
+    let remote = Job { fetched: vec![fetched], unpack_fetched: true, chmod, ..job(&[], "/r/") };
+    let names = ["r", "r/sub", "r/sub/deep", "r/sub/deep/f"];
+    assert_eq!(modes(&dir, &remote, "", &names), [0o755, 0o755, 0o755, 0o640]);
+}
+
+#[test]
+fn matches_that_are_merged_make_their_directory() {
+    let add = |sources: &[&str], exclude: &str| {
+        let dir = fixture();
+        let context = dir.path().join("context");
+        for (path, content) in [("d1/f", &b"1"[..]), ("d2/f", b"2"), ("d2/g", b"2"), ("dd3", b"file")] {
+            fs::create_dir_all(context.join(path).parent().unwrap()).unwrap();
+            fs::write(context.join(path), content).unwrap();
+        }
+        for name in ["x", "y"] {
+            fs::write(context.join(format!("{name}.tar")), with_file(name)).unwrap();
+        }
+        let tree = Tree::context(open(&context), Ignore::default());
+        let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
+        let exclude = Ignore::parse(exclude.as_bytes()).unwrap();
+        let job = Job { unpack: true, exclude, instruction: "ADD", ..job(sources, "/new") };
+        let done = job.run(&tree, &job.list(&tree).unwrap(), place, None, None, dir.path());
+        let new = dir.path().join("image/new");
+        done.map(|_| if new.is_dir() { list(&new) } else { vec![fs::read_to_string(&new).unwrap()] })
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(add(&["d?"], "").unwrap(), ["/", "f=2", "g=2"]);
+    assert_eq!(add(&["[xy].tar"], "").unwrap(), ["/", "x=", "y="]);
+    // One file is left, and takes the name.
+    assert_eq!(add(&["*.txt"], "b*\narr*").unwrap(), ["a.txt"; 1]);
+    let refused =
+        "when using ADD with more than one source file, the destination must be a directory and end with a /";
+    // One of them would take the name, or the sources are written one by one.
+    for sources in [&["d*"][..], &["*.txt"], &["d1", "d2"], &["x.tar", "y.tar"], &["[cx].*"]] {
+        assert_eq!(add(sources, "").unwrap_err(), refused, "{sources:?}");
+    }
+}
