@@ -47,7 +47,9 @@ pub(crate) struct Inputs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum When {
+    #[value(aliases = ["false", "False", "FALSE", "f", "F", "0"])]
     Missing,
+    #[value(aliases = ["true", "True", "TRUE", "t", "T", "1"])]
     Always,
     Never,
 }

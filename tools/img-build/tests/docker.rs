@@ -29,6 +29,27 @@ fn flags_that_ask_for_what_happens_anyway() {
 }
 
 #[test]
+fn switches_take_a_value() {
+    let fixture = Fixture::new();
+    let text = "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n";
+    let build = |arguments: &[&str]| {
+        let built = fixture.build_with(text, &[&["--pull=never"], arguments].concat()).ok();
+        (built.cached(), built.configuration()["rootfs"]["diff_ids"].as_array().unwrap().len())
+    };
+    assert_eq!(build(&["--load=true", "--force-rm=true", "--push=false", "--squash=false"]), (0, 3));
+    assert_eq!(build(&["--no-cache=false"]), (2, 3));
+    assert_eq!(build(&["--no-cache=true", "--squash=1"]), (0, 2));
+    assert_eq!(build(&["--no-cache", "--no-cache=false"]), (2, 3));
+    assert_eq!(fixture.build_with(text, &["-q=true", "--pull=false"]).ok().stderr, "");
+    assert!(!fixture.build_with(text, &["--quiet=false"]).ok().stderr.is_empty());
+    let wrong = fixture.build_with(text, &["--no-cache=maybe"]);
+    assert!(wrong.stderr.contains("unexpected value 'maybe' for '--no-cache' found"), "{}", wrong.stderr);
+    // It asks the registry, which is not there.
+    let asked = fixture.build_with("FROM 127.0.0.1:1/a\n", &["--pull=true"]);
+    assert!(asked.error().contains("127.0.0.1:1"), "{}", asked.stderr);
+}
+
+#[test]
 fn the_checks_have_another_flag() {
     let fixture = Fixture::new();
     let built = fixture.build_with("FROM scratch\n", &["--check"]);
@@ -107,4 +128,27 @@ fn build_arguments_for_the_builder() {
         "{}",
         unknown.stderr
     );
+}
+
+#[test]
+fn a_variable_that_is_missing_in_from_is_named_before_the_error() {
+    let fixture = Fixture::new();
+    let name = fixture.path("context/Dockerfile").display().to_string();
+    for (text, missing, error) in [
+        (
+            "ARG MY_ARCH=amd64\nFROM --platform=linux/${MYARCH} busybox\n",
+            "2: UndefinedArgInFrom: FROM argument 'MYARCH' is not declared (did you mean MY_ARCH?)",
+            "\"linux/\" is not a platform",
+        ),
+        ("FROM $NONE\n", "1: UndefinedArgInFrom: FROM argument 'NONE' is not declared", "base name"),
+    ] {
+        for flags in [&[][..], &["--lint"]] {
+            let built = fixture.build_with(text, flags);
+            let (first, rest) = built.stderr.split_once('\n').unwrap();
+            assert_eq!(first, format!("[Warning] {name}:{missing}"));
+            assert!(rest.contains(error) && built.status == 1, "{}", built.stderr);
+        }
+        let skipped = fixture.build_with(&format!("# check=skip=UndefinedArgInFrom\n{text}"), &[]);
+        assert!(!skipped.stderr.contains("[Warning]"), "{}", skipped.stderr);
+    }
 }

@@ -22,7 +22,7 @@ pub(super) struct Lines {
     /// The value of `# check=`.
     pub(super) check: Option<String>,
     pub(super) lines: Vec<Line>,
-    /// The first lines of instructions that contain an empty line. Docker warns about them.
+    /// The last lines of instructions that contain an empty line, without here-documents. Docker warns about them.
     pub(super) empty_continuations: Vec<usize>,
 }
 
@@ -124,7 +124,7 @@ pub(super) fn split(file: &str) -> Result<Lines, Error> {
             continue;
         }
         if empty {
-            empty_continuations.push(first);
+            empty_continuations.push(last);
         }
         let documents = documents(&mut last, first, &text, directives.escape, &mut source)?;
         let comments = std::mem::take(&mut comments);
@@ -241,7 +241,7 @@ mod tests {
             split("# syntax=docker/dockerfile:1\nFROM a").unwrap().syntax.as_deref(),
             Some("docker/dockerfile:1")
         );
-        assert_eq!(split("RUN a \\\n\n b").unwrap().empty_continuations, [1]);
+        assert_eq!(split("RUN a \\\n\n b").unwrap().empty_continuations, [3]);
     }
 
     #[test]

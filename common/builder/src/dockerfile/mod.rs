@@ -65,7 +65,7 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// The value of `# check=`: which checks to skip or to treat as errors.
     pub check: Option<String>,
-    /// The first lines of instructions that contain an empty line.
+    /// The last lines of instructions that contain an empty line, without here-documents.
     pub empty_continuations: Vec<usize>,
 }
 

@@ -6,19 +6,35 @@ use oci::Platform;
 
 use super::{Builder, Options, input::Input, rehearsal::Rehearsal, store::Store};
 use crate::{
-    arguments::CHECK,
+    arguments::{CHECK, Global},
     config::Image,
-    dockerfile::Instruction,
+    dockerfile::{Dockerfile, Instruction},
     error::{Cause, Error},
     ignore::Ignore,
-    lint::{Checks, Finding, Surroundings, lint as check},
+    lint::{Checks, Finding, Surroundings, lint as check, undeclared_in_from},
+    progress::Progress,
 };
+
+/// The checks that a Dockerfile asks for, or `--build-arg BUILDKIT_DOCKERFILE_CHECK`.
+fn checks(options: &Options, file: &Dockerfile) -> Result<Checks, Cause> {
+    let directive = options.arguments.get(CHECK).or(file.check.as_ref());
+    Ok(Checks::parse(directive.map_or("", String::as_str))?)
+}
+
+/// Warns about variables of FROM that are not declared, because a build cannot be planned. Then they are the
+/// likely reason.
+pub(super) fn warn_of_from(options: &Options, name: &str, file: &Dockerfile, global: &Global) {
+    let progress = Progress::new(options.progress);
+    let findings = checks(options, file).map(|checks| undeclared_in_from(file, global, &checks));
+    for finding in findings.unwrap_or_default() {
+        progress.warning(&format!("{name}:{}: {finding}", finding.line));
+    }
+}
 
 impl Builder<'_> {
     /// The findings of the checks. Returns an error if the Dockerfile says that findings are errors.
     pub(super) fn findings(&self) -> Result<Vec<Finding>, Error> {
-        let directive = self.options.arguments.get(CHECK).or(self.file.check.as_ref());
-        let checks = Checks::parse(directive.map_or("", String::as_str)).map_err(Cause::Checks)?;
+        let checks = checks(self.options, &self.file)?;
         let image = |name: &str, platform: Option<&Platform>| {
             let image = self.store.images.peek(name, platform)?;
             serde_json::from_value::<Image>(image.raw_configuration).ok()

@@ -285,6 +285,7 @@ impl<'a> Builder<'a> {
         let aliases = contexts::aliases(&options.contexts);
         let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);
         let plan = plan::plan(&file, target, &global, &aliases, &triggers)
+            .inspect_err(|_| lint::warn_of_from(options, &input.name, &file, &global))
             .map_err(|(line, error)| at(line, error))?;
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);
         Ok(Self {

@@ -124,6 +124,8 @@ fn described(found: &mut Found<'_>, statement: &Statement) {
 }
 
 fn description(found: &mut Found<'_>, instruction: &str, names: &[&str], line: usize, comments: &[String]) {
+    // An empty comment separates other comments from the instruction.
+    let comments = comments.rsplit(String::is_empty).next().unwrap_or_default();
     let is_of_one = |comment: &String| names.contains(&comment.split(' ').next().unwrap_or_default());
     if comments.is_empty() || comments.iter().any(is_of_one) {
         return;
@@ -198,17 +200,16 @@ fn from(found: &mut Found<'_>, file: &Dockerfile, stage: &Stage, around: &Surrou
         description(found, "FROM", &[name], stage.line, &stage.comments);
     }
     if let Some(word) = &stage.as_keyword {
-        let both = |case: fn(&str) -> String| case(word) == *word && case(&stage.keyword) == stage.keyword;
-        if !both(|word| word.to_lowercase()) && !both(|word| word.to_uppercase()) {
+        // A FROM in both cases is another check's.
+        let differs = |case: fn(&str) -> String| case(&stage.keyword) == stage.keyword && case(word) != *word;
+        if differs(|word| word.to_lowercase()) || differs(|word| word.to_uppercase()) {
             let message = format!("'{word}' and '{}' keywords' casing do not match", stage.keyword);
             found.add(stage.line, "FromAsCasing", message);
         }
     }
-    let (_, unset) = used(file.escape, &stage.base, &|name| around.global.variable(name));
-    undeclared(found, file, stage.line, &unset, around);
+    undeclared(found, file, stage, around.global);
     let Some(platform) = &stage.platform else { return };
     let (set, unset) = used(file.escape, platform, &|name| around.global.variable(name));
-    undeclared(found, file, stage.line, &unset, around);
     let lookup = |name: &str| around.global.variable(name);
     let Ok(value) = Expander::new(file.escape, &lookup).word(platform) else { return };
     let target = around.global.variable("TARGETPLATFORM");
@@ -228,23 +229,33 @@ fn from(found: &mut Found<'_>, file: &Dockerfile, stage: &Stage, around: &Surrou
     }
 }
 
-fn undeclared(
-    found: &mut Found<'_>,
-    file: &Dockerfile,
-    line: usize,
-    unset: &[String],
-    around: &Surroundings<'_>,
-) {
+/// Checks that the variables of a FROM are declared.
+fn undeclared(found: &mut Found<'_>, file: &Dockerfile, stage: &Stage, global: &Global) {
     let declared = |statement: &Statement| match &statement.instruction {
         Instruction::Arg(arguments) => arguments.iter().map(|argument| argument.name.clone()).collect(),
         _ => Vec::new(),
     };
     let mut known: Vec<String> = file.arguments.iter().flat_map(declared).collect();
-    known.extend(around.global.names());
-    for name in unset.iter().filter(|name| !known.contains(name)) {
-        let near = suggest(name, &known.iter().map(String::as_str).collect::<Vec<_>>());
-        found.add(line, "UndefinedArgInFrom", format!("FROM argument '{name}' is not declared{near}"));
+    known.extend(global.names());
+    for word in [Some(&stage.base), stage.platform.as_ref()].into_iter().flatten() {
+        let (_, unset) = used(file.escape, word, &|name| global.variable(name));
+        for name in unset.iter().filter(|name| !known.contains(name)) {
+            let near = suggest(name, &known.iter().map(String::as_str).collect::<Vec<_>>());
+            let message = format!("FROM argument '{name}' is not declared{near}");
+            found.add(stage.line, "UndefinedArgInFrom", message);
+        }
     }
+}
+
+/// The variables of FROM that are not declared: the one check that needs no plan of the build. They are a cause
+/// why there may be none.
+pub fn undeclared_in_from(file: &Dockerfile, global: &Global, checks: &Checks) -> Vec<Finding> {
+    let mut found = Found { checks, own: None, findings: Vec::new() };
+    for stage in &file.stages {
+        found.with(&stage.comments);
+        undeclared(&mut found, file, stage, global);
+    }
+    found.findings
 }
 
 /// Checks that the base is for the platform of the build.

@@ -25,7 +25,14 @@ fn each_check() {
         ("FROM a AS b\nCMD [\"x\"]\n", vec![]),
         ("FROM a AS Build\n", vec!["1 StageNameCasing: Stage name 'Build' should be lowercase"]),
         ("FROM a as b\n", vec!["1 FromAsCasing: 'as' and 'FROM' keywords' casing do not match"]),
-        ("FROM a\nENV X=1 \\\n\n  Y=2\n", vec!["2 NoEmptyContinuation: Empty continuation line"]),
+        (
+            "frOM a as b\nRUN x\n",
+            vec![
+                "1 ConsistentInstructionCasing: Command 'frOM' should match the case of the command majority (uppercase)",
+            ],
+        ),
+        ("# check=experimental=all\n# what follows\n#\nARG A=1\nFROM a\n", vec![]),
+        ("FROM a\nENV X=1 \\\n\n  Y=2\n", vec!["4 NoEmptyContinuation: Empty continuation line"]),
         (
             "FROM a\nrun x\nRUN y\n",
             vec![

@@ -14,6 +14,8 @@ use clap::{
 use document::Id;
 use operation::Scope;
 
+use crate::switches;
+
 /// The arguments of every tool, flattened into each tool's own.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Options of every tool")]
@@ -221,7 +223,7 @@ impl<T: clap::Parser> Invocation<T> {
         let mut command = T::command();
         let tool = command.get_name().to_owned();
         let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
-        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let arguments = switches::settled(&command, arguments.into_iter().collect());
         let asked = match aside(&command, &arguments) {
             Some(common) => Asked::Aside(common),
             None => match strict(&mut command, &arguments) {

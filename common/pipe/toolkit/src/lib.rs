@@ -24,6 +24,7 @@ mod run;
 mod schema;
 pub mod session;
 mod streams;
+mod switches;
 mod tool;
 mod writing;
 
