@@ -12,7 +12,7 @@ use document::{
     record,
 };
 use nat::{NatOperation, OpenPort, Protocol};
-use operation::Error;
+use operation::{Claim, Error, Scope, Shared};
 use repair::NetworkOperation;
 
 use crate::Container;
@@ -49,24 +49,42 @@ pub struct End<'a> {
     pub document: &'a Document,
 }
 
-/// Plans to open the ports of the container `other` for the container `own`, on each of the bridges
-/// that isolate them from each other.
+/// Plans a link of the container `own` to the container `other`: claims the link, and opens the
+/// ports of `other` on each of the bridges that isolate the two from each other. `step` is different
+/// for each step of the container that links it to others.
+///
+/// The claim stays until undo. As long as there is one, networks that either container gets later
+/// open the ports as well. Undo of the last claim closes all of them.
 ///
 /// # Errors
 /// When a member has another form.
-pub fn open(own: End<'_>, other: End<'_>) -> Result<Vec<NetworkOperation>, document::Error> {
-    let mut operations = Vec::new();
+pub fn open(
+    scope: &Scope,
+    step: usize,
+    own: End<'_>,
+    other: End<'_>,
+) -> Result<Vec<NetworkOperation>, document::Error> {
+    let claim = Claim::new(scope, &link(own.id, other.id), &step.to_string());
+    let links = NatOperation::Links { id: own.id.to_owned(), to: other.id.to_owned() };
+    let mut operations = vec![claim.clone().into(), Shared::new(&claim, links).into()];
     let theirs = other.document.attachments()?;
     for attachment in own.document.attachments()? {
         for far in theirs.iter().filter(|far| far.bridge.name == attachment.bridge.name) {
-            operations.extend(between((own.id, &attachment), (other, far))?);
+            operations.extend(between(scope, (own.id, &attachment), (other, far))?);
         }
     }
     Ok(operations)
 }
 
+/// The name of the links of the container `id` to the container `to`, which each of them claims. No
+/// id contains a colon.
+fn link(id: &str, to: &str) -> String {
+    format!("link-{id}:{to}")
+}
+
 /// The operation that opens the ports of the container `other`, at its attachment `far`.
 fn between(
+    scope: &Scope,
     (id, own): (&str, &Attachment),
     (other, far): (End<'_>, &Attachment),
 ) -> Result<Option<NetworkOperation>, document::Error> {
@@ -82,8 +100,9 @@ fn between(
         Some(OpenPort { protocol, container_ip: to.into(), container_port })
     });
     let ports: Vec<_> = ports.collect();
-    Ok((!ports.is_empty())
-        .then(|| NatOperation::Link { holder: id.to_owned(), from, to: other.id.to_owned(), ports }.into()))
+    let while_claimed = Some(scope.claims(&link(id, other.id)));
+    let (holder, to) = (id.to_owned(), other.id.to_owned());
+    Ok((!ports.is_empty()).then(|| NatOperation::Link { holder, from, to, ports, while_claimed }.into()))
 }
 
 /// Plans the links that a new attachment of the container completes: its own links to other
@@ -105,13 +124,14 @@ pub fn complete(
     for id in record::list(run_dir)?.into_iter().filter(|id| id.as_str() != container.id) {
         let Some(document) = record::read(run_dir, &id)? else { continue };
         let other = End { id: id.as_str(), document: &document };
-        operations.extend(with(own, attachment, other).map_err(Error::caused_by)?);
+        operations.extend(with(container.scope, own, attachment, other).map_err(Error::caused_by)?);
     }
     Ok(operations)
 }
 
 /// The links between the container `own`, at its new attachment, and another one.
 fn with(
+    scope: &Scope,
     own: End<'_>,
     attachment: &Attachment,
     other: End<'_>,
@@ -129,10 +149,10 @@ fn with(
     let theirs = other.document.attachments()?;
     for far in theirs.iter().filter(|far| far.bridge.name == attachment.bridge.name) {
         if to {
-            operations.extend(between((own.id, attachment), (other, far))?);
+            operations.extend(between(scope, (own.id, attachment), (other, far))?);
         }
         if from {
-            operations.extend(between((other.id, far), (own, attachment))?);
+            operations.extend(between(scope, (other.id, far), (own, attachment))?);
         }
     }
     Ok(operations)

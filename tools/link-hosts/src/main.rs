@@ -10,14 +10,14 @@
 //! # Adds
 //! `hosts`.
 //! # Undoes
-//! The open ports. If the container got its network after the link, the network's step opened them.
+//! The open ports, with the last link to the other container.
 //! # Needs
 //! Read access to the records; CAP_NET_ADMIN.
 
 mod environment;
 mod link;
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{collections::HashSet, net::IpAddr, process::ExitCode};
 
 use anyhow::{Context as _, Result, anyhow};
 use attachment::{End, NetworkOperation};
@@ -27,9 +27,11 @@ use link::Link;
 use operation::Scope;
 use toolkit::{Common, Context, Filter, Plan, hint};
 
+const TOOL: &str = "link-hosts";
+
 /// Give a container names for other containers
 #[derive(Parser)]
-#[command(name = "link-hosts", version)]
+#[command(name = TOOL, version)]
 struct LinkHosts {
     /// Link to CONTAINER under the name ALIAS; repeatable
     #[arg(long = "link", value_name = "CONTAINER[:ALIAS]", required = true)]
@@ -56,6 +58,8 @@ impl Filter for LinkHosts {
         document.get::<members::Hosts>()?;
         let mut hosts = members::Hosts::default();
         let mut operations = Vec::new();
+        let step = document.tools()?.iter().filter(|tool| *tool == TOOL).count() + 1;
+        let mut linked = HashSet::new();
         for link in &self.links {
             let path = context.scope.run_dir.join(format!("{}.json", link.container));
             let other = record::read(&context.scope.run_dir, &link.container)?.ok_or_else(|| {
@@ -68,9 +72,11 @@ impl Filter for LinkHosts {
             names.extend((link.alias != link.container.as_str()).then(|| link.container.to_string()));
             hosts.entries.push(members::HostEntry { ip, names });
             hosts.environment.extend(environment::variables(&context.id, &link.alias, ip, &other)?);
-            let own = End { id: &context.id, document };
-            operations
-                .extend(attachment::open_link(own, End { id: link.container.as_str(), document: &other })?);
+            if linked.insert(&link.container) {
+                let own = End { id: &context.id, document };
+                let other = End { id: link.container.as_str(), document: &other };
+                operations.extend(attachment::open_link(&context.scope, step, own, other)?);
+            }
         }
         Ok(Plan { adds: hosts, operations })
     }

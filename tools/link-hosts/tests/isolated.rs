@@ -120,3 +120,67 @@ fn a_link_follows_the_container_and_never_the_address() {
     end(&sandbox, "db web thief");
     sandbox.assert_as(&before);
 }
+
+#[test]
+fn an_undone_link_stays_closed() {
+    let (sandbox, before) = sandbox();
+    start(&sandbox, "db", &format!("{EXPOSED} | {APART}"), &[80]);
+    // In the second pipe, the step of the network opens the port.
+    start(&sandbox, "web", &format!("{APART} | link-hosts --link db"), &[]);
+    start(&sandbox, "late", &format!("link-hosts --link db | {APART}"), &[]);
+    sandbox.sh("unwind db > /dev/null").ok();
+    // The record of the other container lists the links from here on.
+    start(&sandbox, "db", &format!("{EXPOSED} | {APART} --ip 10.5.0.9"), &[80]);
+    let open = [("web", "10.5.0.9:80", "db 10.5.0.3"), ("late", "10.5.0.9:80", "db 10.5.0.4")];
+    let closed = [("web", "10.5.0.9:80", ""), ("late", "10.5.0.9:80", "")];
+    traffic(&sandbox, "made again", &open);
+    sandbox.sh("link-hosts --undo < web.json > web2.json; link-hosts --undo < late.json > late2.json").ok();
+    traffic(&sandbox, "undone", &closed);
+    for lost in ["true", "nft flush ruleset"] {
+        sandbox.sh(&format!("{lost}; net-repair --all > /dev/null 2>&1")).ok();
+        traffic(&sandbox, &format!("after a repair behind {lost}"), &closed);
+    }
+    sandbox
+        .sh("bridge-attach --check < db.json > /dev/null; bridge-attach --repair < db.json > /dev/null")
+        .ok();
+    traffic(&sandbox, "after a repair of one", &closed);
+    // A later link opens the port again, and so does the repair.
+    sandbox
+        .sh("link-hosts --link db < web2.json > web.json; link-hosts --link db < late2.json > late.json")
+        .ok();
+    traffic(&sandbox, "linked again", &open);
+    sandbox.sh("nft flush ruleset; net-repair --all > /dev/null 2>&1").ok();
+    traffic(&sandbox, "after a flush", &open);
+    // A container that is made again without the link does not have it, at the same address either.
+    sandbox.sh("unwind web > /dev/null").ok();
+    start(&sandbox, "web", &format!("{APART} --ip 10.5.0.3"), &[]);
+    sandbox.sh("net-repair --all > /dev/null 2>&1").ok();
+    traffic(&sandbox, "made again without the link", &closed[..1]);
+    traffic(&sandbox, "beside it", &open[1..]);
+    end(&sandbox, "db web late");
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn a_port_is_open_until_the_last_link_is_undone() {
+    let (sandbox, before) = sandbox();
+    start(&sandbox, "db", &format!("{EXPOSED} | {APART}"), &[80]);
+    let twice = "link-hosts --link db:one | link-hosts --link db:two --link db:three";
+    start(&sandbox, "web", &format!("{APART} | {twice}"), &[]);
+    let table = |answer| [("web", "10.5.0.2:80", answer)];
+    traffic(&sandbox, "with two links", &table("db 10.5.0.3"));
+    sandbox.sh("link-hosts --undo < web.json > one.json").ok();
+    traffic(&sandbox, "with one link", &table("db 10.5.0.3"));
+    sandbox.sh("link-hosts --check < one.json > /dev/null").ok();
+    sandbox.sh("nft flush ruleset; net-repair --all > /dev/null 2>&1").ok();
+    traffic(&sandbox, "after a flush", &table("db 10.5.0.3"));
+    sandbox.sh("link-hosts --undo < one.json > none.json").ok();
+    traffic(&sandbox, "without a link", &table(""));
+    // Undone in one call.
+    sandbox.sh("link-hosts --link db:one < none.json | link-hosts --link db:two > web.json").ok();
+    traffic(&sandbox, "with two links again", &table("db 10.5.0.3"));
+    sandbox.sh("link-hosts --undo --steps 2 < web.json > /dev/null").ok();
+    traffic(&sandbox, "after both", &table(""));
+    end(&sandbox, "db web");
+    sandbox.assert_as(&before);
+}

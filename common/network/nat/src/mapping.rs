@@ -182,19 +182,28 @@ pub(crate) fn standing(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, St
     Ok(found.collect())
 }
 
-/// The elements of the links from and to this address.
-pub(crate) fn links_of(socket: &Netfilter, address: IpAddr) -> Result<Vec<Element>, Refusal> {
+/// All links: who has it, and the port to which it leads. None if there is no table.
+pub(crate) fn links(socket: &Netfilter) -> Result<Vec<(Ipv4Addr, OpenPort)>, Refusal> {
+    let name = table::LINKED.name;
+    if socket.get(Kind::GetSet, INET, &encode::named(name))?.is_none() {
+        return Ok(Vec::new());
+    }
     let read = |key: Vec<u8>| {
         let (from, rest) = key.split_first_chunk::<4>()?;
         let (to, rest) = rest.split_first_chunk::<4>()?;
         let (protocol, rest) = rest.split_first_chunk::<4>()?;
         let protocol = Protocol::ALL.into_iter().find(|known| *known as u8 == protocol[0])?;
         let container_port = u16::from_be_bytes(*rest.first_chunk()?);
-        let port = OpenPort { protocol, container_ip: IpAddr::from(*to), container_port };
-        let from = Ipv4Addr::from(*from);
-        (address == from || address == port.container_ip).then(|| table::linked_element(from, &port))
+        Some((Ipv4Addr::from(*from), OpenPort { protocol, container_ip: IpAddr::from(*to), container_port }))
     };
-    Ok(keys(socket, table::LINKED.name)?.into_iter().filter_map(read).collect())
+    Ok(keys(socket, name)?.into_iter().filter_map(read).collect())
+}
+
+/// The elements of the links from and to this address.
+pub(crate) fn links_of(socket: &Netfilter, address: IpAddr) -> Result<Vec<Element>, Refusal> {
+    let of = |(from, port): &(Ipv4Addr, OpenPort)| address == *from || address == port.container_ip;
+    let element = |(from, port): (Ipv4Addr, OpenPort)| table::linked_element(from, &port);
+    Ok(links(socket)?.into_iter().filter(of).map(element).collect())
 }
 
 /// A published port or port range of the host.

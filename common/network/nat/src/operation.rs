@@ -1,8 +1,13 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::{
     Connection, Error, NLM_F_CREATE, NLM_F_EXCL, Refusal, errno_of,
+    expression::octets,
     netfilter::{self, Kind, Netfilter},
 };
 use nix::errno::Errno;
@@ -79,8 +84,9 @@ pub enum NatOperation {
         ports: Vec<OpenPort>,
     },
     /// Opens another container's ports for a container, on a bridge that isolates its containers.
-    /// The elements are also removed with either container's address. The operation does nothing
-    /// when one of the two has another address by now.
+    /// The operation does nothing when one of the two has another address by now, or when nobody
+    /// claims the link. Undo leaves the elements: they are removed with either container's address,
+    /// or by undo of [`NatOperation::Links`].
     #[serde(rename = "nat-link")]
     Link {
         /// The id of the container that has the link.
@@ -91,6 +97,21 @@ pub enum NatOperation {
         to: String,
         /// The ports, with the other container's address.
         ports: Vec<OpenPort>,
+        /// The directory of the claims on the link. Each link that the container has to the other
+        /// one claims it. None for an earlier version, which has no such claims. Then undo removes
+        /// the elements.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        while_claimed: Option<PathBuf>,
+    },
+    /// All links that a container has to another one. Undo closes them, whichever operation opened
+    /// them, at the addresses that the two have by then. Behind a claim on the link
+    /// ([`operation::Shared`]), that is the undo of the last link.
+    #[serde(rename = "nat-links")]
+    Links {
+        /// The id of the container that has the links.
+        id: String,
+        /// The id of the other container.
+        to: String,
     },
 }
 
@@ -132,7 +153,7 @@ impl NatOperation {
     /// The containers of a link, each with the address that the link is about.
     pub(crate) fn linked(&self) -> impl Iterator<Item = (IpAddr, &str)> {
         let both = match self {
-            Self::Link { holder, from, to, ports } => ports
+            Self::Link { holder, from, to, ports, .. } => ports
                 .first()
                 .map(|port| [(IpAddr::from(*from), holder.as_str()), (port.container_ip, to.as_str())]),
             _ => None,
@@ -140,8 +161,22 @@ impl NatOperation {
         both.into_iter().flatten()
     }
 
-    /// Whether it is a link between containers of which one has another address by now.
+    /// Whether the operation may have an effect: it is no link, or somebody claims the link.
+    pub(crate) fn is_claimed(&self) -> Result<bool, Refusal> {
+        match self {
+            Self::Link { while_claimed: Some(claims), .. } => {
+                Ok(operation::holds_another(claims, "").map_err(|source| errno_of(&source))?)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether it is a link that nobody claims, or between containers of which one has another
+    /// address by now.
     fn is_over(&self, socket: &Netfilter) -> Result<bool, Refusal> {
+        if !self.is_claimed()? {
+            return Ok(true);
+        }
         for (address, id) in self.linked() {
             let standing = mapping::look_up(socket, &table::address_element(address, id))?;
             if standing.and_then(|standing| standing.comment).as_deref() != Some(id) {
@@ -171,6 +206,7 @@ impl NatOperation {
             Self::Link { from, ports, .. } => {
                 ports.iter().map(|port| table::linked_element(*from, port)).collect()
             }
+            Self::Links { .. } => Vec::new(),
         }
     }
 }
@@ -182,7 +218,7 @@ impl operation::Operation for NatOperation {
                 let elements = self.elements();
                 explain_table(self.closed()).into_iter().chain(elements.iter().map(explain_element)).collect()
             }
-            Self::Address { .. } | Self::Open { .. } | Self::Link { .. } => {
+            Self::Address { .. } | Self::Open { .. } | Self::Link { .. } | Self::Links { .. } => {
                 self.elements().iter().map(explain_element).collect()
             }
             Self::Publish { mappings, .. } => {
@@ -214,6 +250,7 @@ impl operation::Operation for NatOperation {
                 user::claim_address(*address, holder, instead_of.as_deref())
             }
             Self::Publish { holder, mappings } => publish(holder, mappings),
+            Self::Links { .. } => Ok(()),
             Self::Open { .. } | Self::Link { .. } => transact("add", |socket| {
                 let mut changes = Vec::new();
                 if self.is_over(socket)? {
@@ -262,6 +299,8 @@ impl operation::Operation for NatOperation {
             }
             Self::Address { address, holder, .. } => Ok(user::release_address(*address, holder)?),
             Self::Publish { mappings, .. } => Ok(withdraw(&self.elements(), mappings)?),
+            Self::Links { id, to } => Ok(close(id, to)?),
+            Self::Link { while_claimed: Some(_), .. } => Ok(()),
             // The container's address is not reused soon, so its connections need not be removed.
             Self::Open { .. } | Self::Link { .. } => Ok(withdraw(&self.elements(), &[])?),
         }
@@ -285,7 +324,11 @@ impl operation::Operation for NatOperation {
                     Err(refusal) => Err(failed(refusal).into()),
                 }
             }
-            Self::Address { .. } | Self::Publish { .. } | Self::Open { .. } | Self::Link { .. } => {
+            Self::Address { .. }
+            | Self::Publish { .. }
+            | Self::Open { .. }
+            | Self::Link { .. }
+            | Self::Links { .. } => {
                 if self.is_over(&socket).map_err(failed)? {
                     return Ok(Condition::Present);
                 }
@@ -342,6 +385,26 @@ fn publish_rest(socket: &Netfilter, holder: &str, mappings: &[Mapping]) -> Resul
         }
     }
     commit(socket, None, &changes).map_err(|(object, refusal)| Error::new("add", object, refusal))
+}
+
+/// Removes the elements of all links from addresses of the container `id` to those of the container
+/// `to`.
+fn close(id: &str, to: &str) -> Result<(), Error> {
+    transact("remove", |socket| {
+        let links = mapping::links(socket)?;
+        if links.is_empty() {
+            return Ok(Vec::new());
+        }
+        let has: HashMap<_, _> = mapping::elements(socket, table::ADDRESSES.name)?.into_iter().collect();
+        let is_of = |address: IpAddr, id: &str| {
+            has.get(&octets(address)).is_some_and(|holder| holder.as_deref() == Some(id))
+        };
+        let between =
+            links.iter().filter(|(from, port)| is_of((*from).into(), id) && is_of(port.container_ip, to));
+        Ok(between
+            .map(|(from, port)| of_element(Kind::DelElement, 0, &table::linked_element(*from, port)))
+            .collect())
+    })
 }
 
 /// Removes the elements, and the tracked connections to the ports.

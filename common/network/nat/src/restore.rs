@@ -111,7 +111,8 @@ pub fn mend(
     order.sort_by_key(|at| match operations[*at] {
         NatOperation::Bridge { .. } => 0,
         NatOperation::Address { .. } => 1,
-        NatOperation::Publish { .. } | NatOperation::Open { .. } | NatOperation::Link { .. } => 2,
+        NatOperation::Publish { .. } | NatOperation::Open { .. } => 2,
+        NatOperation::Link { .. } | NatOperation::Links { .. } => 2,
     });
     for at in order {
         if let Err(error) = operations[at].apply(scope) {
@@ -180,15 +181,15 @@ fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, 
             _ => None,
         })
         .collect();
-    // A link is over when one of its containers has another address.
+    // A link is over when nobody claims it, or one of its containers has another address.
     let has = |(address, id): (IpAddr, &str)| {
         let element = table::address_element(address, id);
         let standing = standing.get(&(element.set, encode::first(&element.key)));
         standing.map_or_else(|| claims.contains(&(address, id)), |standing| standing.is(&element))
     };
     let conditions = operations.iter().map(|operation| {
-        if !operation.linked().all(has) {
-            return Condition::Present;
+        if !operation.is_claimed()? || !operation.linked().all(has) {
+            return Ok(Condition::Present);
         }
         let mut missing = match operation {
             // Only the first operation of a bridge reports what is missing of the shared table.
@@ -201,8 +202,8 @@ fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, 
             match (standing.get(&key), added.get(&key)) {
                 // A bridge's own elements have no comment and are not compared.
                 (Some(found), _) if element.comment.is_none() || found.is(&element) => {}
-                (Some(_), _) => return Condition::Different(object()),
-                (None, Some(other)) if *other != element => return Condition::Different(object()),
+                (Some(_), _) => return Ok(Condition::Different(object())),
+                (None, Some(other)) if *other != element => return Ok(Condition::Different(object())),
                 (None, Some(_)) => {
                     missing.get_or_insert_with(object);
                 }
@@ -214,8 +215,8 @@ fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, 
                 }
             }
         }
-        missing.map_or(Condition::Present, Condition::Missing)
+        Ok(missing.map_or(Condition::Present, Condition::Missing))
     });
-    let conditions = conditions.collect();
+    let conditions = conditions.collect::<Result<_, Refusal>>()?;
     Ok(Compared { conditions, changes, added: added.into_keys().collect() })
 }

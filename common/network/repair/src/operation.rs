@@ -30,8 +30,9 @@ use peers::PeersOperation;
         Firewall(Shared<Used<FirewallOperation>>),
         /// The hosts that may send to the bridge's VXLAN.
         Senders(Shared<Used<PeersOperation>>),
-        /// The nf_tables table, as versions before 0.2 recorded it.
-        EarlierNat(Shared<NatOperation>),
+        /// All links to another container, and the nf_tables table as versions before 0.2 recorded
+        /// it.
+        SharedNat(Shared<NatOperation>),
         /// The nf_tables table.
         Nat(NatOperation),
         /// The container's restriction to a list.
@@ -92,7 +93,7 @@ impl NetworkOperation {
     pub(crate) fn nat(&self) -> Option<&NatOperation> {
         match self {
             Self::Nat(nat) => Some(nat),
-            Self::EarlierNat(shared) => Some(&shared.operation),
+            Self::SharedNat(shared) => Some(&shared.operation),
             _ => None,
         }
     }
