@@ -176,14 +176,37 @@ table ip fw {
     assert_eq!(sandbox.sh("nft -s list table ip fw").ok(), own);
 }
 
+/// Makes the container a with IPv6. Port 80 of a is published as 8080, and a neighbour outside has a server.
+fn container_with_ipv6(sandbox: &Sandbox) {
+    sandbox
+        .outside("ip address add 2001:db8::2/64 dev eth0 nodad
+                  socat TCP6-LISTEN:81,ipv6only,fork,reuseaddr SYSTEM:'echo outside' > /dev/null 2>&1 < /dev/null &
+                  until ss -6Hlnt | grep -q ':81 '; do sleep 0.01; done")
+        .ok();
+    sandbox
+        .sh("ip address add 2001:db8::1/64 dev out0 nodad
+             netns-bridge -n --id a --subnet6 fd01:5::/64 | veth-pair | portmap -p 8080:80 > a.json")
+        .ok();
+    sandbox.serve("a", "TCP6-LISTEN:80", "a");
+}
+
+/// Asserts that IPv6 passes into the container a and out of it.
+#[track_caller]
+fn assert_passes6(sandbox: &Sandbox) {
+    let passes = || {
+        let into = sandbox.ask("outside", "TCP6:[2001:db8::1]:8080");
+        let out = sandbox.within("a", "timeout 2 socat -T1 - TCP6:[2001:db8::2]:81 < /dev/null").ok();
+        (into.starts_with("a "), out.trim() == "outside")
+    };
+    // If a neighbour has not answered the first solicitation, the kernel asks again after a second.
+    wait_for("both ways", Duration::from_secs(10), || passes() == (true, true));
+}
+
 /// IPv6 is let through for a bridge that has it, and stays blocked for a bridge without it.
 #[test]
 fn ipv6_as_well() {
     let sandbox = host();
-    sandbox
-        .sh("ip address add 2001:db8::1/64 dev out0 nodad
-             ip6tables-nft -P FORWARD DROP; ip6tables-nft -A FORWARD -p udp --dport 9 -j ACCEPT")
-        .ok();
+    sandbox.sh("ip6tables-nft -P FORWARD DROP; ip6tables-nft -A FORWARD -p udp --dport 9 -j ACCEPT").ok();
     nft(
         &sandbox,
         "table inet fw {
@@ -194,22 +217,9 @@ fn ipv6_as_well() {
 }
 ",
     );
-    sandbox
-        .outside("ip address add 2001:db8::2/64 dev eth0 nodad
-                  socat TCP6-LISTEN:81,ipv6only,fork,reuseaddr SYSTEM:'echo outside' > /dev/null 2>&1 < /dev/null &
-                  until ss -6Hlnt | grep -q ':81 '; do sleep 0.01; done")
-        .ok();
     let before = sandbox.sh("nft -s list ruleset").ok();
-    let make = "netns-bridge -n --id a --subnet6 fd01:5::/64 | veth-pair | portmap -p 8080:80 > a.json";
-    sandbox.sh(make).ok();
-    sandbox.serve("a", "TCP6-LISTEN:80", "a");
-    let passes = || {
-        let into = sandbox.ask("outside", "TCP6:[2001:db8::1]:8080");
-        let out = sandbox.within("a", "timeout 2 socat -T1 - TCP6:[2001:db8::2]:81 < /dev/null").ok();
-        (into.starts_with("a "), out.trim() == "outside")
-    };
-    // If a neighbour has not answered the first solicitation, the kernel asks again after a second.
-    wait_for("both ways", Duration::from_secs(10), || passes() == (true, true));
+    container_with_ipv6(&sandbox);
+    assert_passes6(&sandbox);
     let with = sandbox.sh("nft -s list table inet fw; nft -s list table ip6 filter").ok();
     for (of, rules) in [("meta nfproto ipv6 ", 2), ("", 4)] {
         let ours = with.matches(&format!("{of}iifname \"stave0\"")).count()
@@ -223,12 +233,41 @@ fn ipv6_as_well() {
          (--repair adds it)\n"
     );
     repair(&sandbox);
-    wait_for("both ways again", Duration::from_secs(10), || passes() == (true, true));
+    assert_passes6(&sandbox);
     unwind(&sandbox, "a");
     sandbox.sh("ip6tables-nft -A FORWARD -p udp --dport 9 -j ACCEPT").ok();
     assert_eq!(sandbox.sh("nft -s list ruleset").ok(), before);
     containers(&sandbox, "");
     assert_eq!(sandbox.sh("nft -s list ruleset | grep -c 'stave stave0'").stdout, "0\n");
+}
+
+#[test]
+fn ipv6_in_the_older_form() {
+    let sandbox = host();
+    let program = "ip6tables-legacy";
+    sandbox
+        .sh(&"$P -N LOGS && $P -A LOGS -p tcp --dport 9 -j RETURN && $P -A FORWARD -j LOGS && $P -A FORWARD -m comment --comment on
+            $P -A FORWARD -s fd09::/16 -g LOGS; $P -A INPUT -i lo -j LOGS; $P -A OUTPUT -p udp; $P -P FORWARD DROP".replace("$P", program))
+        .ok();
+    let before = saved(&sandbox, program);
+    container_with_ipv6(&sandbox);
+    assert_passes6(&sandbox);
+    let with = saved(&sandbox, program);
+    assert!(with.contains(&format!("-g LOGS\n{RULES}")), "{with}");
+    assert_eq!(with.replace(RULES, ""), before);
+    sandbox.sh(&format!("{program}-save | {program}-restore")).ok();
+    assert_eq!(saved(&sandbox, program), with);
+    assert_eq!(check(&sandbox), "");
+    sandbox.sh(&format!("{program} -I FORWARD -j REJECT")).ok();
+    assert_eq!(check(&sandbox), IN_LEGACY.replace("iptables", "ip6tables"));
+    repair(&sandbox);
+    assert_passes6(&sandbox);
+    sandbox.sh(&format!("{program} -D FORWARD -j REJECT")).ok();
+    unwind(&sandbox, "a");
+    assert_eq!(saved(&sandbox, program), before);
+    // A bridge without IPv6 has no rule there.
+    containers(&sandbox, "");
+    assert_eq!(saved(&sandbox, program), before);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use netlink::netfilter::{INET, IPV4, IPV6};
 use operation::words;
 use serde::{Deserialize, Serialize};
 
-use crate::{nftables, walk::mark};
+use crate::{iptables, nftables, walk::mark};
 
 /// The host's firewall that has to accept a bridge's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +111,8 @@ pub enum Barrier {
     },
     /// The chain FORWARD of a legacy iptables table.
     Legacy {
+        /// Whether it is a table of ip6tables.
+        v6: bool,
         /// The table.
         table: String,
         /// The number of the rule to insert ours before. None means at the end.
@@ -153,12 +155,13 @@ impl Barrier {
                 let rule = |text: String| format!("{place} {}", operation::quote(&text));
                 nftables::rules((*family, *v6), bridge, *from, *to).into_iter().map(rule).collect()
             }
-            Self::Legacy { table, before, from, to } => {
+            Self::Legacy { v6, table, before, from, to } => {
                 let number = before.map(|number| number.to_string());
                 let place = |option| {
                     let (verb, number) =
                         number.as_ref().map_or(("-A", None), |number| ("-I", Some(number.as_str())));
-                    let begin = ["iptables-legacy", "-t", table, verb, "FORWARD"].into_iter().chain(number);
+                    let program = iptables::program(*v6);
+                    let begin = [program, "-t", table, verb, "FORWARD"].into_iter().chain(number);
                     let comment = mark(bridge);
                     words(begin.chain([
                         option,
@@ -187,7 +190,9 @@ impl fmt::Display for Barrier {
             Self::Nftables { family, table, chain, .. } => {
                 write!(f, "chain {chain} of table {family} {table}")
             }
-            Self::Legacy { table, .. } => write!(f, "chain FORWARD of table {table} of iptables-legacy"),
+            Self::Legacy { v6, table, .. } => {
+                write!(f, "chain FORWARD of table {table} of {}", iptables::program(*v6))
+            }
             Self::Firewalld { bound: None, .. } => f.write_str("firewalld"),
             Self::Firewalld { bound: Some(bound), .. } => write!(f, "zone {bound} of firewalld"),
         }
@@ -248,9 +253,13 @@ mod tests {
                 Barrier::Nftables { family, table, v6: true, chain, before: None, from: false, to: true };
             assert_eq!(of_ipv6.explain("br0"), [rule]);
         }
-        let legacy = Barrier::Legacy { table: "filter".into(), before: None, from: true, to: true };
+        let legacy = |v6| Barrier::Legacy { v6, table: "filter".into(), before: None, from: true, to: !v6 };
         assert_eq!(
-            legacy.explain("br0"),
+            legacy(true).explain("br0"),
+            ["ip6tables-legacy -t filter -A FORWARD -i br0 -m comment --comment 'stave br0' -j ACCEPT"]
+        );
+        assert_eq!(
+            legacy(false).explain("br0"),
             [
                 "iptables-legacy -t filter -A FORWARD -i br0 -m comment --comment 'stave br0' -j ACCEPT",
                 "iptables-legacy -t filter -A FORWARD -o br0 -m comment --comment 'stave br0' -j ACCEPT"

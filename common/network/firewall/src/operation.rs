@@ -27,7 +27,7 @@ pub fn barriers(bridge: &str, firewall: Firewall, ipv6: bool) -> Result<Vec<Barr
             barriers.extend(firewalld::barrier(bridge)?);
         }
     }
-    barriers.extend(iptables::barriers(bridge, firewall)?);
+    barriers.extend(iptables::barriers(bridge, firewall, ipv6)?);
     if firewall == Firewall::Firewalld && !barriers.iter().any(|found| found.firewall() == firewall) {
         barriers.extend(firewalld::barrier(bridge)?);
     }
@@ -165,8 +165,10 @@ impl Operation for FirewallOperation {
         for barrier in &found {
             firewalld::let_through(bridge, barrier)?;
         }
-        if found.iter().any(|barrier| matches!(barrier, Barrier::Legacy { .. })) {
-            iptables::let_through(bridge, firewall)?;
+        for of in versions(ipv6) {
+            if found.iter().any(|barrier| matches!(barrier, Barrier::Legacy { v6, .. } if v6 == of)) {
+                iptables::let_through(bridge, firewall, *of)?;
+            }
         }
         if found.iter().any(|barrier| matches!(barrier, Barrier::Nftables { .. })) {
             nftables::let_through(bridge, firewall, versions(ipv6), |barrier| covers(firewall, barrier))?;

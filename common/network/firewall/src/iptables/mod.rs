@@ -20,7 +20,7 @@ use nix::{
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
 use crate::barrier::{Barrier, Firewall};
-use table::{BEFORE_ENTRIES, COUNTER, INFO, TABLE_NAME, Table, padded, put, word};
+use table::{BEFORE_ENTRIES, COUNTER, INFO, Layout, TABLE_NAME, Table, V4, V6, padded, put, word};
 
 /// Socket options that write, and socket options that read.
 const SET_REPLACE: i32 = 64;
@@ -28,12 +28,24 @@ const SET_ADD_COUNTERS: i32 = 65;
 const GET_INFO: i32 = 64;
 const GET_ENTRIES: i32 = 65;
 
-/// The socket that takes the options.
-struct Tables(OwnedFd);
+/// The tables of both IP versions.
+const VERSIONS: [&Layout; 2] = [&V4, &V6];
+
+/// The socket that takes the options for the tables of one IP version.
+struct Tables {
+    layout: &'static Layout,
+    socket: OwnedFd,
+}
 
 impl Tables {
-    fn open() -> Result<Self, Errno> {
-        socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).map(Self)
+    fn open(layout: &'static Layout) -> Result<Self, Errno> {
+        let family = if layout.v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?;
+        Ok(Self { layout, socket })
+    }
+
+    fn level(&self) -> i32 {
+        if self.layout.v6 { libc::IPPROTO_IPV6 } else { libc::IPPROTO_IP }
     }
 
     /// Reads an option into `buffer`, which also contains the request. The kernel checks its
@@ -43,8 +55,8 @@ impl Tables {
         // SAFETY: the kernel writes at most `length` bytes, the length of the buffer.
         let result = unsafe {
             libc::getsockopt(
-                self.0.as_raw_fd(),
-                libc::IPPROTO_IP,
+                self.socket.as_raw_fd(),
+                self.level(),
                 option,
                 buffer.as_mut_ptr().cast(),
                 &mut length,
@@ -58,7 +70,7 @@ impl Tables {
         // to.
         let result = unsafe {
             let length = bytes.len() as libc::socklen_t;
-            libc::setsockopt(self.0.as_raw_fd(), libc::IPPROTO_IP, option, bytes.as_ptr().cast(), length)
+            libc::setsockopt(self.socket.as_raw_fd(), self.level(), option, bytes.as_ptr().cast(), length)
         };
         Errno::result(result).map(drop)
     }
@@ -71,7 +83,7 @@ impl Tables {
         let mut entries = padded(name, BEFORE_ENTRIES + size as usize);
         put(&mut entries, TABLE_NAME, size);
         self.get(GET_ENTRIES, &mut entries)?;
-        Table::read(name, &info, &entries[BEFORE_ENTRIES..]).ok_or(Errno::EBADMSG)
+        Table::read(self.layout, name, &info, &entries[BEFORE_ENTRIES..]).ok_or(Errno::EBADMSG)
     }
 
     /// Replaces a table. EAGAIN if another program replaced it in the meantime.
@@ -85,17 +97,25 @@ impl Tables {
 }
 
 /// The tables that this network namespace has. Reading another one would create it.
-fn names() -> Result<Vec<String>, io::Error> {
-    match fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
+fn names(layout: &Layout) -> Result<Vec<String>, Error> {
+    let file = if layout.v6 { "ip6_tables_names" } else { "ip_tables_names" };
+    match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        names => {
-            Ok(names?.lines().filter(|name| *name != "nat" && *name != "raw").map(str::to_owned).collect())
+        Err(source) => Err(error("list", "the tables", layout, errno_of(&source))),
+        Ok(names) => {
+            Ok(names.lines().filter(|name| *name != "nat" && *name != "raw").map(str::to_owned).collect())
         }
     }
 }
 
-fn error(verb: &'static str, what: &str, refusal: impl Into<Refusal>) -> Error {
-    Error::new(verb, format!("{what} of iptables-legacy"), refusal)
+fn error(verb: &'static str, what: &str, layout: &Layout, refusal: impl Into<Refusal>) -> Error {
+    let program = program(layout.v6);
+    Error::new(verb, format!("{what} of {program}"), refusal)
+}
+
+/// The program for the tables of this IP version.
+pub(crate) fn program(v6: bool) -> &'static str {
+    if v6 { "ip6tables-legacy" } else { "iptables-legacy" }
 }
 
 /// The number of tries, and the time between them, if another program is busy with the tables: five
@@ -135,28 +155,34 @@ fn lock() -> Result<Option<OwnedFd>, Errno> {
     Ok(Some(file))
 }
 
-/// The tables that drop packets of the bridge. For the firewall `anyway`, also those without rules
-/// for it.
-pub(crate) fn barriers(bridge: &str, anyway: Firewall) -> Result<Vec<Barrier>, Error> {
+/// The tables that drop packets of the bridge: IPv4 packets, and with `ipv6` also IPv6 packets. For the
+/// firewall `anyway`, also those without rules for it.
+pub(crate) fn barriers(bridge: &str, anyway: Firewall, ipv6: bool) -> Result<Vec<Barrier>, Error> {
     let mut barriers = Vec::new();
-    for name in names().map_err(|source| error("list", "the tables", errno_of(&source)))? {
-        let table = again(|| Tables::open()?.read(&name))
-            .map_err(|errno| error("read", &format!("table {name}"), errno))?;
-        barriers.extend(table.barrier(bridge, anyway));
+    for layout in VERSIONS.into_iter().filter(|layout| ipv6 || !layout.v6) {
+        for name in names(layout)? {
+            let table = again(|| Tables::open(layout)?.read(&name))
+                .map_err(|errno| error("read", &format!("table {name}"), layout, errno))?;
+            barriers.extend(table.barrier(bridge, anyway));
+        }
     }
     Ok(barriers)
 }
 
 /// Whether this network namespace has a legacy table.
 pub(crate) fn are_there() -> Result<bool, Error> {
-    Ok(!names().map_err(|source| error("list", "the tables", errno_of(&source)))?.is_empty())
+    Ok(!names(&V4)?.is_empty() || !names(&V6)?.is_empty())
 }
 
-/// Replaces each table for which `change` returns a new one.
-fn change_all(verb: &'static str, change: impl Fn(&Table) -> Option<Table>) -> Result<(), Error> {
-    for name in names().map_err(|source| error("list", "the tables", errno_of(&source)))? {
+/// Replaces each table of this IP version for which `change` returns a new one.
+fn change_all(
+    verb: &'static str,
+    layout: &'static Layout,
+    change: impl Fn(&Table) -> Option<Table>,
+) -> Result<(), Error> {
+    for name in names(layout)? {
         let attempt = || {
-            let tables = Tables::open()?;
+            let tables = Tables::open(layout)?;
             if change(&tables.read(&name)?).is_none() {
                 return Ok(());
             }
@@ -164,17 +190,20 @@ fn change_all(verb: &'static str, change: impl Fn(&Table) -> Option<Table>) -> R
             let table = tables.read(&name)?;
             change(&table).map_or(Ok(()), |changed| tables.replace(&table, &changed))
         };
-        again(attempt).map_err(|errno| error(verb, &format!("rules in table {name}"), errno))?;
+        again(attempt).map_err(|errno| error(verb, &format!("rules in table {name}"), layout, errno))?;
     }
     Ok(())
 }
 
-/// Adds the rules for the bridge.
-pub(crate) fn let_through(bridge: &str, firewall: Firewall) -> Result<(), Error> {
-    change_all("add", |table| table.letting_through(bridge, &table.barrier(bridge, firewall)?))
+/// Adds the rules for the bridge to the tables of this IP version.
+pub(crate) fn let_through(bridge: &str, firewall: Firewall, v6: bool) -> Result<(), Error> {
+    let layout = VERSIONS[usize::from(v6)];
+    change_all("add", layout, |table| table.letting_through(bridge, &table.barrier(bridge, firewall)?))
 }
 
 /// Removes all our rules for the bridge.
 pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
-    change_all("remove", |table| table.without(bridge))
+    // Try both, even if one fails.
+    let [v4, v6] = VERSIONS.map(|layout| change_all("remove", layout, |table| table.without(bridge)));
+    v4.and(v6)
 }

@@ -1,4 +1,5 @@
-//! The memory layout of a legacy table (linux/netfilter_ipv4/ip_tables.h, x_tables.h).
+//! The memory layout of a legacy table (linux/netfilter_ipv4/ip_tables.h, netfilter_ipv6/ip6_tables.h,
+//! x_tables.h).
 //!
 //! A table is a list of consecutive entries. A jump contains the offset of its target entry. A hook
 //! contains the offsets of its first entry and of its last one, which is its policy. A new entry
@@ -20,17 +21,59 @@ pub(super) const INFO: usize = TABLE_NAME + 4 + 2 * 4 * HOOKS + 8;
 /// counters in xt_counters_info. It is aligned like the counters in an entry.
 pub(super) const BEFORE_ENTRIES: usize = TABLE_NAME + 8;
 const BEFORE_REPLACEMENT: usize = TABLE_NAME + 12 + 2 * 4 * HOOKS + 4 + 8;
-/// The length of struct ipt_entry, of its address part, and the offsets of its fields.
-const ENTRY: usize = 112;
-const IN_NAME: usize = 16;
-const OUT_NAME: usize = 32;
-const IN_MASK: usize = 48;
-const OUT_MASK: usize = 64;
-const PROTOCOL: usize = 80;
-const FLAGS: usize = 82;
-const INVERTED: usize = 83;
-const TARGET_AT: usize = 88;
-const NEXT_AT: usize = 90;
+/// The layout of struct ipt_entry or struct ip6t_entry: its length, and the offsets of its fields. The
+/// addresses come before the names of the interfaces.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) v6: bool,
+    entry: usize,
+    in_name: usize,
+    out_name: usize,
+    in_mask: usize,
+    out_mask: usize,
+    protocol: usize,
+    flags: usize,
+    inverted: usize,
+    target_at: usize,
+    next_at: usize,
+    /// The flag of a rule that goes to its chain and does not return.
+    flag_goto: u8,
+    /// The flags of other conditions: fragments, the protocol, the type of service.
+    flag_conditions: u8,
+}
+
+pub(super) static V4: Layout = Layout {
+    v6: false,
+    entry: 112,
+    in_name: 16,
+    out_name: 32,
+    in_mask: 48,
+    out_mask: 64,
+    protocol: 80,
+    flags: 82,
+    inverted: 83,
+    target_at: 88,
+    next_at: 90,
+    flag_goto: 2,
+    flag_conditions: 1,
+};
+
+pub(super) static V6: Layout = Layout {
+    v6: true,
+    entry: 168,
+    in_name: 64,
+    out_name: 80,
+    in_mask: 96,
+    out_mask: 112,
+    protocol: 128,
+    flags: 131,
+    inverted: 132,
+    target_at: 140,
+    next_at: 142,
+    flag_goto: 4,
+    flag_conditions: 3,
+};
+
 /// The header of struct xt_entry_match and xt_entry_target: a two-byte size, a name, and a
 /// revision. The data follows.
 const PART: usize = 32;
@@ -43,8 +86,6 @@ pub(super) const COUNTER: usize = 16;
 /// The longest interface name, including a zero byte.
 const INTERFACE: usize = 16;
 
-const FLAG_FRAGMENT: u8 = 1;
-const FLAG_GOTO: u8 = 2;
 const INVERTED_IN: u8 = 1;
 const INVERTED_OUT: u8 = 2;
 
@@ -80,6 +121,7 @@ pub(super) fn padded(name: &str, length: usize) -> Vec<u8> {
 /// An entry: a rule, or the head of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
+    layout: &'static Layout,
     /// The offset when the table was read. None for a new entry.
     offset: Option<u32>,
     bytes: Vec<u8>,
@@ -87,39 +129,43 @@ struct Entry {
 
 impl Entry {
     /// Splits off the first entry. Returns it and the rest.
-    fn first(bytes: &[u8], offset: u32) -> Option<(Self, &[u8])> {
-        let length = half(bytes, NEXT_AT)?;
-        let target = half(bytes, TARGET_AT)?;
-        if target < ENTRY || length < target + PART {
+    fn first<'a>(layout: &'static Layout, bytes: &'a [u8], offset: u32) -> Option<(Self, &'a [u8])> {
+        let length = half(bytes, layout.next_at)?;
+        let target = half(bytes, layout.target_at)?;
+        if target < layout.entry || length < target + PART {
             return None;
         }
-        let entry = Self { offset: Some(offset), bytes: bytes.get(..length)?.to_vec() };
+        let entry = Self { layout, offset: Some(offset), bytes: bytes.get(..length)?.to_vec() };
         Some((entry, &bytes[length..]))
     }
 
     /// A rule that accepts packets from the bridge, or with `out`, to the bridge.
-    fn letting_through(bridge: &str, out: bool) -> Self {
-        let target = ENTRY + PART + COMMENT;
+    fn letting_through(layout: &'static Layout, bridge: &str, out: bool) -> Self {
+        let Layout { entry, target_at, next_at, .. } = *layout;
+        let target = entry + PART + COMMENT;
         let mut bytes = vec![0; target + STANDARD];
-        let (name, mask) = if out { (OUT_NAME, OUT_MASK) } else { (IN_NAME, IN_MASK) };
+        let (name, mask) = match out {
+            true => (layout.out_name, layout.out_mask),
+            false => (layout.in_name, layout.in_mask),
+        };
         let bridge_name = &bridge.as_bytes()[..bridge.len().min(INTERFACE - 1)];
         bytes[name..name + bridge_name.len()].copy_from_slice(bridge_name);
         // The mask includes the zero byte, so the whole name is compared.
         bytes[mask..=mask + bridge_name.len()].fill(0xff);
-        bytes[TARGET_AT..TARGET_AT + 2].copy_from_slice(&(target as u16).to_ne_bytes());
-        bytes[NEXT_AT..NEXT_AT + 2].copy_from_slice(&((target + STANDARD) as u16).to_ne_bytes());
+        bytes[target_at..target_at + 2].copy_from_slice(&(target as u16).to_ne_bytes());
+        bytes[next_at..next_at + 2].copy_from_slice(&((target + STANDARD) as u16).to_ne_bytes());
         let part =
             |size: usize, name: &str| [&(size as u16).to_ne_bytes()[..], &padded(name, PART - 2)].concat();
-        bytes[ENTRY..ENTRY + PART].copy_from_slice(&part(PART + COMMENT, "comment"));
+        bytes[entry..entry + PART].copy_from_slice(&part(PART + COMMENT, "comment"));
         let comment = mark(bridge);
-        bytes[ENTRY + PART..ENTRY + PART + comment.len()].copy_from_slice(comment.as_bytes());
+        bytes[entry + PART..entry + PART + comment.len()].copy_from_slice(comment.as_bytes());
         bytes[target..target + PART].copy_from_slice(&part(STANDARD, ""));
         put(&mut bytes, target + PART, ACCEPT.cast_unsigned());
-        Self { offset: None, bytes }
+        Self { layout, offset: None, bytes }
     }
 
     fn target(&self) -> usize {
-        half(&self.bytes, TARGET_AT).unwrap_or(ENTRY)
+        half(&self.bytes, self.layout.target_at).unwrap_or(self.layout.entry)
     }
 
     fn target_name(&self) -> String {
@@ -150,12 +196,19 @@ impl Entry {
     /// Whether the verdict is to continue with the next entry.
     fn falls_through(&self) -> bool {
         let next = |verdict: i32| verdict >= 0 && Some(verdict.cast_unsigned()) == self.end();
-        self.byte(FLAGS) & FLAG_GOTO == 0 && self.standard().is_some_and(next)
+        !self.goes() && self.standard().is_some_and(next)
+    }
+
+    /// Whether a jump of this entry does not return.
+    fn goes(&self) -> bool {
+        self.byte(self.layout.flags) & self.layout.flag_goto != 0
     }
 
     fn interface(&self, out: bool) -> Option<Condition> {
-        let (name, mask, inverted) =
-            if out { (OUT_NAME, OUT_MASK, INVERTED_OUT) } else { (IN_NAME, IN_MASK, INVERTED_IN) };
+        let (name, mask, inverted) = match out {
+            true => (self.layout.out_name, self.layout.out_mask, INVERTED_OUT),
+            false => (self.layout.in_name, self.layout.in_mask, INVERTED_IN),
+        };
         let counts = self.bytes.get(mask..mask + INTERFACE)?.iter().take_while(|byte| **byte != 0).count();
         if counts == 0 {
             return None;
@@ -163,7 +216,7 @@ impl Entry {
         let name = self.bytes.get(name..name + counts)?;
         let end = name.iter().position(|byte| *byte == 0);
         let whole = name[..end.unwrap_or(name.len())].to_vec();
-        let not = self.byte(INVERTED) & inverted != 0;
+        let not = self.byte(self.layout.inverted) & inverted != 0;
         Some(Condition::Interface { out, name: whole, prefix: end.is_none() && counts < INTERFACE, not })
     }
 
@@ -172,14 +225,17 @@ impl Entry {
     fn rule(&self, id: u64, chains: &[(u32, String)]) -> Rule {
         let mut conditions: Vec<_> =
             [false, true].into_iter().filter_map(|out| self.interface(out)).collect();
-        let addresses = self.bytes.get(..IN_NAME).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0));
-        let inverted = self.byte(INVERTED) & !(INVERTED_IN | INVERTED_OUT) != 0;
-        let protocol = half(&self.bytes, PROTOCOL) != Some(0) || self.byte(FLAGS) & FLAG_FRAGMENT != 0;
+        let layout = self.layout;
+        let addresses =
+            self.bytes.get(..layout.in_name).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0));
+        let inverted = self.byte(layout.inverted) & !(INVERTED_IN | INVERTED_OUT) != 0;
+        let flags = self.byte(layout.flags) & layout.flag_conditions != 0;
+        let protocol = half(&self.bytes, layout.protocol) != Some(0) || flags;
         if addresses || inverted || protocol {
             conditions.push(Condition::Unknown);
         }
         let mut comment = None;
-        let mut matches = self.bytes.get(ENTRY..self.target()).unwrap_or_default();
+        let mut matches = self.bytes.get(layout.entry..self.target()).unwrap_or_default();
         while let Some(size) = half(matches, 0).filter(|size| (PART..=matches.len()).contains(size)) {
             match text(&matches[PART_NAME]).as_str() {
                 "comment" => comment = Some(text(&matches[PART..size])),
@@ -196,7 +252,7 @@ impl Entry {
             Some(DROP) => Verdict::Drop,
             Some(RETURN) => Verdict::Return,
             Some(to @ 0..) => match chains.iter().find(|(offset, _)| *offset == to.cast_unsigned()) {
-                Some((_, name)) if self.byte(FLAGS) & FLAG_GOTO != 0 => Verdict::Goto(name.clone()),
+                Some((_, name)) if self.goes() => Verdict::Goto(name.clone()),
                 Some((_, name)) => Verdict::Jump(name.clone()),
                 None => Verdict::Continue,
             },
@@ -213,6 +269,7 @@ impl Entry {
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
+    layout: &'static Layout,
     name: String,
     hooks: u32,
     /// The offsets of each hook's first entry, and of its policy.
@@ -223,7 +280,7 @@ pub(super) struct Table {
 
 impl Table {
     /// Parses the kernel's answer to GET_INFO, and the entries.
-    pub(super) fn read(name: &str, info: &[u8], mut bytes: &[u8]) -> Option<Self> {
+    pub(super) fn read(layout: &'static Layout, name: &str, info: &[u8], mut bytes: &[u8]) -> Option<Self> {
         let hooks = word(info, TABLE_NAME)?;
         let (mut begins, mut ends) = ([0; HOOKS], [0; HOOKS]);
         for hook in 0..HOOKS {
@@ -232,12 +289,12 @@ impl Table {
         }
         let (mut entries, mut offset) = (Vec::new(), 0);
         while !bytes.is_empty() {
-            let (entry, rest) = Entry::first(bytes, offset)?;
+            let (entry, rest) = Entry::first(layout, bytes, offset)?;
             offset += entry.bytes.len() as u32;
             entries.push(entry);
             bytes = rest;
         }
-        Some(Self { name: name.to_owned(), hooks, begins, ends, entries })
+        Some(Self { layout, name: name.to_owned(), hooks, begins, ends, entries })
     }
 
     fn at(&self, offset: u32) -> Option<usize> {
@@ -278,10 +335,10 @@ impl Table {
 
     pub(super) fn barrier(&self, bridge: &str, anyway: Firewall) -> Option<Barrier> {
         let (forward, chains) = self.chains()?;
-        let lacks =
-            || (anyway == Firewall::Iptables).then(|| forward.lacks(&chains, bridge, false)).flatten();
-        let Dropped { from, to, before } = forward.drops(&chains, bridge, false).or_else(lacks)?;
-        Some(Barrier::Legacy { table: self.name.clone(), before, from, to })
+        let v6 = self.layout.v6;
+        let lacks = || (anyway == Firewall::Iptables).then(|| forward.lacks(&chains, bridge, v6)).flatten();
+        let Dropped { from, to, before } = forward.drops(&chains, bridge, v6).or_else(lacks)?;
+        Some(Barrier::Legacy { v6, table: self.name.clone(), before, from, to })
     }
 
     /// The table with rules for the bridge added.
@@ -293,7 +350,7 @@ impl Table {
             None => forward.end,
         };
         let added = [(*from, false), (*to, true)].into_iter().filter(|(needed, _)| *needed);
-        let added = added.map(|(_, out)| Entry::letting_through(bridge, out));
+        let added = added.map(|(_, out)| Entry::letting_through(self.layout, bridge, out));
         let mut entries = self.entries.clone();
         entries.splice(at..at, added);
         self.laid_out(entries, at == forward.start)
