@@ -5,14 +5,15 @@
 //! listed, and logs it. No capability in the container lifts this. Starts a resolver process on 127.0.0.11 in
 //! the container's network namespace. The resolver answers only for listed names. Before it sends an answer,
 //! it opens the answer's addresses for the answer's lifetime. With `--log` everything passes and is logged:
-//! `egress-log` makes a list from that. With CNI_COMMAND set, it is the CNI plugin `stave-egress`
+//! `egress-log` makes a list from that. With `--sni`, the process also takes the container's TLS connections,
+//! compares the name in the hello with the names that opened the address, and passes them on. With CNI_COMMAND set, it is the CNI plugin `stave-egress`
 //! (docs/cni.md).
 //! # Reads
 //! `network`, `networks`.
 //! # Adds
 //! `egress`. ns-exec writes the resolver into `/etc/resolv.conf`.
 //! # Undoes
-//! The resolver, the table and the log.
+//! The resolver, the tables and the log.
 //! # Needs
 //! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); veth-pair before it.
 
@@ -43,6 +44,10 @@ struct EgressAllow {
     /// Let everything pass, and log what is not on the list; `egress-log` shows it
     #[arg(long)]
     log: bool,
+    /// Also compare the name in the TLS hello of connections to what a name opens. A name without a port
+    /// means port 443. What is not TLS is rejected there
+    #[arg(long)]
+    sni: bool,
     /// Ask this name server instead of the host's; repeatable
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
@@ -95,6 +100,11 @@ impl Filter for EgressAllow {
         if internal && !self.dns.is_empty() {
             bail!("--dns: the container's networks are internal, and no name server is asked for it");
         }
+        let ports = if self.sni { egress::compared(&self.allow, self.log) } else { Vec::new() };
+        if self.sni && ports.is_empty() {
+            let error = anyhow!("--sni: the list has no name with a TCP port");
+            return Err(hint(error, "what is listed by address is not compared"));
+        }
         let links = link::of(&attachments)?;
         let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
         let group = netlink::packets::free_group(link::group(&context.id))?;
@@ -103,9 +113,20 @@ impl Filter for EgressAllow {
         let adds = members::Egress {
             resolver: egress::RESOLVER.ip(),
             log_only: self.log,
+            sni: self.sni,
             allow: self.allow.iter().map(allowed).collect(),
             log: journal.clone(),
         };
+        let listeners = if self.sni { egress::listeners(ipv6) } else { Vec::new() };
+        let mark = Mark::new(&context.id, instance.as_deref());
+        let redirect = self.sni.then(|| EgressOperation::Redirect {
+            mark: mark.clone(),
+            namespace: network.namespace.clone(),
+            ports,
+            to: listeners.clone(),
+            allow: self.allow.clone(),
+            networks: link::networks(&attachments),
+        });
         let resolver = EgressOperation::Resolver {
             holder: context.id.clone(),
             namespace: network.namespace.clone(),
@@ -118,16 +139,17 @@ impl Filter for EgressAllow {
             journal,
             learn: self.log,
             internal,
+            listeners,
         };
         let table = EgressOperation::Table {
             holder: context.id.clone(),
-            mark: Mark::new(&context.id, instance.as_deref()),
+            mark,
             links,
             allow: self.allow.clone(),
             group,
             learn: self.log,
         };
-        Ok(Plan { adds, operations: vec![table, resolver] })
+        Ok(Plan { adds, operations: [table].into_iter().chain(redirect).chain([resolver]).collect() })
     }
 }
 

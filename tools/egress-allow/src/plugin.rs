@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 pub(crate) const PLUGIN: Plugin = Plugin { tool: "egress-allow", begins: false, arguments, result };
 
 /// Members that every plugin has, and the members that `arguments` reads.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "allow",
     "args",
     "capabilities",
@@ -20,6 +20,7 @@ const KNOWN: [&str; 12] = [
     "name",
     "prevResult",
     "runtimeConfig",
+    "sni",
     "type",
 ];
 
@@ -40,8 +41,10 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     }
     let servers = list("dns", configuration.get("dns").and_then(|dns| dns.get("nameservers")))?;
     let servers = servers.into_iter().flat_map(|server| ["--dns".to_owned(), server]);
-    let log = log.then(|| "--log".to_owned());
-    Ok(Some(log.into_iter().chain(servers).chain(["--".to_owned()]).chain(allow).collect()))
+    let sni = configuration.flag("sni")? == Some(true);
+    let flags = [(log, "--log"), (sni, "--sni")].into_iter();
+    let flags = flags.filter(|(given, _)| *given).map(|(_, flag)| flag.to_owned());
+    Ok(Some(flags.chain(servers).chain(["--".to_owned()]).chain(allow).collect()))
 }
 
 /// The result: the only name server that answers the container.

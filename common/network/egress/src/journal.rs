@@ -11,6 +11,7 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::Path,
+    sync::Mutex,
 };
 
 use jiff::Timestamp;
@@ -69,6 +70,12 @@ pub enum What {
         port: Option<u16>,
         /// The protocol: `tcp`, `udp`, `sctp`, `icmp`, or a number.
         protocol: String,
+        /// The name in the TLS hello, where it was compared (`--sni`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sni: Option<String>,
+        /// Why the TLS hello was not the one of a listed name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
 }
 
@@ -77,7 +84,8 @@ pub enum What {
 pub struct Seen {
     /// The outcome.
     pub verdict: Outcome,
-    /// The name in the question. For a packet, the names that had been answered with its address.
+    /// The name in the question. For a packet, the name in its TLS hello, or the names that had been
+    /// answered with its address.
     pub names: Vec<String>,
     /// The destination address of a packet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +96,9 @@ pub struct Seen {
     /// The protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    /// Why the TLS hello was not the one of a listed name (`--sni`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The number of occurrences. Packets to one port within a minute count as one.
     pub count: usize,
     /// The time of the last occurrence.
@@ -123,7 +134,7 @@ pub fn together(text: &str) -> Vec<Seen> {
     let mut places: HashMap<(Outcome, String), usize> = HashMap::new();
     let mut names: HashMap<IpAddr, Vec<String>> = HashMap::new();
     for line in text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
-        let (known, address, port, protocol) = match line.what {
+        let (known, address, port, protocol, sni, reason) = match line.what {
             What::Name { name, addresses, .. } => {
                 for address in addresses {
                     let known = names.entry(address).or_default();
@@ -131,31 +142,35 @@ pub fn together(text: &str) -> Vec<Seen> {
                         known.push(name.clone());
                     }
                 }
-                (vec![name], None, None, None)
+                (vec![name], None, None, None, None, None)
             }
-            What::Packet { address, port, protocol } => {
-                (names.get(&address).cloned().unwrap_or_default(), Some(address), port, Some(protocol))
+            What::Packet { address, port, protocol, sni, reason } => {
+                let known = match &sni {
+                    Some(name) => vec![name.clone()],
+                    None => names.get(&address).cloned().unwrap_or_default(),
+                };
+                (known, Some(address), port, Some(protocol), sni, reason)
             }
         };
         let key = match address {
             None => known.concat(),
-            Some(address) => format!("{address} {port:?} {protocol:?}"),
+            Some(address) => format!("{address} {port:?} {protocol:?} {sni:?} {reason:?}"),
         };
         let place = *places.entry((line.verdict, key)).or_insert(seen.len());
         match seen.get_mut(place) {
             Some(seen) => (seen.names, seen.count, seen.last) = (known, seen.count + 1, line.time),
             None => {
                 let (verdict, last) = (line.verdict, line.time);
-                seen.push(Seen { verdict, names: known, address, port, protocol, count: 1, last });
+                seen.push(Seen { verdict, names: known, address, port, protocol, reason, count: 1, last });
             }
         }
     }
     seen
 }
 
-/// The journal file.
+/// The journal file. The lock is for its threads.
 #[derive(Debug)]
-pub(crate) struct Journal(File);
+pub(crate) struct Journal(File, Mutex<()>);
 
 impl Journal {
     /// Opens the file, or creates it.
@@ -170,7 +185,7 @@ impl Journal {
             .mode(0o600)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path)?;
-        Ok(Self(file))
+        Ok(Self(file, Mutex::new(())))
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -181,6 +196,7 @@ impl Journal {
     pub(crate) fn note(&self, verdict: Outcome, what: What) {
         let line = Line { time: Timestamp::now().to_string(), verdict, what };
         let Ok(text) = serde_json::to_string(&line) else { return };
+        let _alone = self.1.lock();
         let written = (&self.0).write_all(format!("{text}\n").as_bytes()).and_then(|()| self.shorten());
         drop(written);
     }
@@ -220,7 +236,7 @@ pub(crate) fn packet(bytes: &[u8]) -> Option<What> {
         None if [1, 58].contains(&protocol) => "icmp".to_owned(),
         None => protocol.to_string(),
     };
-    Some(What::Packet { address, port, protocol })
+    Some(What::Packet { address, port, protocol, sni: None, reason: None })
 }
 
 #[cfg(test)]
@@ -232,12 +248,22 @@ mod tests {
         let line = |what| Line { time: "t".into(), verdict: Outcome::Rejected, what };
         let name =
             What::Name { name: "a.example".into(), addresses: vec![], withheld: vec![[127, 0, 0, 1].into()] };
-        let packet = What::Packet { address: [1, 1, 1, 1].into(), port: Some(853), protocol: "tcp".into() };
+        let packet = |sni: Option<&str>| What::Packet {
+            address: [1, 1, 1, 1].into(),
+            port: Some(853),
+            protocol: "tcp".into(),
+            sni: sni.map(str::to_owned),
+            reason: None,
+        };
         for (line, text) in [
             (line(name), r#"{"time":"t","verdict":"rejected","name":"a.example","withheld":["127.0.0.1"]}"#),
             (
-                line(packet),
+                line(packet(None)),
                 r#"{"time":"t","verdict":"rejected","address":"1.1.1.1","port":853,"protocol":"tcp"}"#,
+            ),
+            (
+                line(packet(Some("b.example"))),
+                r#"{"time":"t","verdict":"rejected","address":"1.1.1.1","port":853,"protocol":"tcp","sni":"b.example"}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&line).unwrap(), text);
@@ -253,11 +279,12 @@ mod tests {
 {"time":"3","verdict":"logged","address":"10.0.0.2","port":123,"protocol":"udp"}
 {"time":"4","verdict":"rejected","name":"b.example"}
 {"time":"5","verdict":"logged","address":"10.0.0.3","protocol":"icmp"}
+{"time":"6","verdict":"logged","address":"10.0.0.1","port":443,"protocol":"tcp","sni":"c.example"}
 {"time":"5","verd"#;
         let seen = together(log);
         let words: Vec<_> = seen.iter().flat_map(Seen::words).collect();
-        assert_eq!(words, ["a.example:443", "10.0.0.2:123/udp", "b.example", "10.0.0.3"]);
-        assert_eq!((seen.len(), seen[1].count, seen[1].last.as_str()), (5, 2, "3"));
+        assert_eq!(words, ["a.example:443", "10.0.0.2:123/udp", "b.example", "10.0.0.3", "c.example:443"]);
+        assert_eq!((seen.len(), seen[1].count, seen[1].last.as_str()), (6, 2, "3"));
         let all: Vec<crate::list::Entry> = words.iter().map(|word| word.parse().unwrap()).collect();
         assert_eq!(all.len(), words.len());
     }

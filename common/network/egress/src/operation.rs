@@ -1,5 +1,5 @@
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     encode,
-    list::Entry,
+    list::{Entry, Protocol, Target},
+    redirect::Redirect,
     resolver::{self, Resolver},
     rules::Rule,
     table::Table,
@@ -83,7 +84,59 @@ pub enum EgressOperation {
         /// Whether all of the container's networks are internal. Then no question is forwarded.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         internal: bool,
+        /// The addresses in the namespace where it takes connections, compares the name in the TLS
+        /// hello, and passes them on. Empty if it does not. Then names open the ports themselves.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        listeners: Vec<SocketAddr>,
     },
+    /// The table in the container's network namespace that leads its connections to the listeners
+    /// of the resolver's process.
+    #[serde(rename = "egress-redirect")]
+    Redirect {
+        /// The owner, named in the table's comment.
+        mark: Mark,
+        /// Path of the network namespace.
+        namespace: PathBuf,
+        /// The TCP ports.
+        ports: Vec<u16>,
+        /// Where connections to these ports lead.
+        to: Vec<SocketAddr>,
+        /// What the container may reach. Addresses of it are not compared.
+        allow: Vec<Entry>,
+        /// The networks of the container's neighbours, which are not compared either.
+        networks: Vec<IpNet>,
+    },
+}
+
+/// The port of TLS, which a name without a port means if the name in the TLS hello is compared.
+pub const TLS: u16 = 443;
+/// The port of the listeners. Servers in containers seldom have it, and the kernel chooses none so
+/// high for a connection.
+const LISTENER: u16 = 65_443;
+
+/// Where a process takes connections, for a container with addresses of these IP versions.
+pub fn listeners(ipv6: bool) -> Vec<SocketAddr> {
+    let v4 = SocketAddr::new(names::ADDRESS.ip(), LISTENER);
+    let v6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), LISTENER);
+    [v4].into_iter().chain(ipv6.then_some(v6)).collect()
+}
+
+/// The TCP ports that names of the list open, and on which the name in the TLS hello is compared.
+/// With `learn`, [`TLS`] is always one of them.
+pub fn compared(allow: &[Entry], learn: bool) -> Vec<u16> {
+    let names = allow.iter().filter(|entry| matches!(entry.target, Target::Name(_)));
+    let mut ports: Vec<u16> = names.filter_map(compared_port).chain(learn.then_some(TLS)).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// The TCP port of an entry with a name.
+pub(crate) fn compared_port(entry: &Entry) -> Option<u16> {
+    match entry.port {
+        None => Some(TLS),
+        Some(port) => (port.protocol == Protocol::Tcp).then_some(port.number),
+    }
 }
 
 /// The name of a container's table.
@@ -230,13 +283,24 @@ impl EgressOperation {
                 let of = Table { links, allow, group: *group, learn: *learn };
                 Some(Whole { name: table_of(holder), holder, owner: mark.alias(), table: of })
             }
-            Self::Resolver { .. } => None,
+            Self::Resolver { .. } | Self::Redirect { .. } => None,
         }
+    }
+
+    /// The table in the container's namespace, if the operation is about that.
+    fn redirect(&self) -> Option<Redirect<'_>> {
+        let Self::Redirect { mark, namespace, ports, to, allow, networks } = self else { return None };
+        Some(Redirect { namespace, owner: mark.alias(), ports, to, allow, networks })
+    }
+
+    /// Whether the operation is about the container's own namespace.
+    pub fn is_inside(&self) -> bool {
+        matches!(self, Self::Redirect { .. })
     }
 
     fn resolver(&self) -> Option<Resolver<'_>> {
         match self {
-            Self::Table { .. } => None,
+            Self::Table { .. } | Self::Redirect { .. } => None,
             Self::Resolver {
                 holder,
                 namespace,
@@ -249,6 +313,7 @@ impl EgressOperation {
                 journal,
                 learn,
                 internal,
+                listeners,
             } => Some(Resolver {
                 holder,
                 namespace,
@@ -261,6 +326,7 @@ impl EgressOperation {
                 journal,
                 learn: *learn,
                 internal: *internal,
+                listeners,
             }),
         }
     }
@@ -314,6 +380,9 @@ fn remove(whole: &Whole<'_>) -> Result<(), operation::Error> {
 
 impl Operation for EgressOperation {
     fn explain(&self) -> Vec<String> {
+        if let Some(redirect) = self.redirect() {
+            return redirect.explain();
+        }
         match (self.whole(), self.resolver()) {
             (Some(whole), _) => whole.explain(),
             (None, resolver) => resolver.iter().flat_map(Resolver::explain).collect(),
@@ -321,6 +390,9 @@ impl Operation for EgressOperation {
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        if let Some(redirect) = self.redirect() {
+            return redirect.make();
+        }
         match (self.whole(), self.resolver()) {
             (Some(whole), _) => {
                 let made = make(&whole);
@@ -337,6 +409,9 @@ impl Operation for EgressOperation {
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
+        if let Some(redirect) = self.redirect() {
+            return redirect.remove();
+        }
         match (self.whole(), self.resolver()) {
             (Some(whole), _) => remove(&whole),
             (None, Some(resolver)) => resolver.stop(scope),
@@ -345,6 +420,9 @@ impl Operation for EgressOperation {
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
+        if let Some(redirect) = self.redirect() {
+            return redirect.check();
+        }
         match (self.whole(), self.resolver()) {
             (Some(whole), _) => Ok(lack(&whole)?.unwrap_or(Condition::Present)),
             (None, Some(resolver)) => resolver.check(),

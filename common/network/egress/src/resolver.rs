@@ -5,13 +5,16 @@
 //! the process ends, the table stays, and no name is answered any more.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    io::{self, PipeReader},
+    net::{IpAddr, SocketAddr, TcpListener},
     ops::ControlFlow,
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use names::{
     Claim, Containers, Control, Found, Name, Own, Place, Policy, Privileges, Question, Rtype, Upstreams,
     Verdict,
@@ -28,9 +31,12 @@ use rustix::thread::CapabilitySet;
 
 use crate::{
     encode,
+    given::Given,
+    guarded::may_open,
     journal::{self, Journal, Outcome, What},
     list::{Entry, Target},
-    operation::{contain, table_of},
+    operation::{TLS, compared_port, contain, table_of},
+    relay::{self, Relay},
     rules::{Element, Version},
     table::Sets,
 };
@@ -40,35 +46,6 @@ use crate::{
 const GRACE: u64 = 60;
 /// The same for the address of another container, which may soon belong to a different one.
 const OWN_GRACE: u64 = 5;
-
-/// The addresses of clouds' metadata services, which give a machine its secrets, apart from
-/// link-local ones.
-const METADATA: [IpNet; 9] = [
-    // Amazon: the machine (::254), and the containers of EKS and ECS (::23).
-    net6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32),
-    // Google.
-    net6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
-    // Alibaba.
-    net4([100, 100, 100, 200], 32),
-    net6([0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200], 128),
-    // Azure.
-    net4([168, 63, 129, 16], 32),
-    // Oracle.
-    net4([192, 0, 0, 192], 32),
-    net6([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], 128),
-    // Scaleway.
-    net6([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42], 128),
-    // Linode.
-    net6([0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1], 128),
-];
-
-const fn net4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
-}
-
-const fn net6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
-}
 
 /// What the process needs to know.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +61,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) journal: &'a Path,
     pub(crate) learn: bool,
     pub(crate) internal: bool,
+    pub(crate) listeners: &'a [SocketAddr],
 }
 
 /// The name of a container's resolver process.
@@ -93,6 +71,14 @@ pub(crate) fn name(holder: &str) -> Name {
 
 fn failed(verb: &'static str, holder: &str) -> impl Fn(rustix::io::Errno) -> Error {
     move |errno| Error::new(verb, format!("resolver of {holder:?}"), Errno::from_raw(errno.raw_os_error()))
+}
+
+/// The name of an entry, and the port on which it is compared.
+fn sni(entry: &Entry) -> String {
+    match (&entry.target, compared_port(entry)) {
+        (Target::Name(name), Some(port)) => format!("{name}:{port}"),
+        _ => entry.to_string(),
+    }
 }
 
 /// Ends the process of a container, if it runs.
@@ -109,12 +95,29 @@ impl Resolver<'_> {
         answer.extend((!self.learn).then(|| "--local=/#/".to_owned()));
         for entry in self.allow {
             let Target::Name(name) = &entry.target else { continue };
-            let set = if entry.port.is_some() { "hostports4" } else { "hosts4" };
             answer.push(format!("--server=/{name}/#"));
-            answer.push(format!("--nftset=/{name}/4#netdev#{}#{set}", table_of(self.holder)));
+            if !self.is_compared(entry) {
+                let set = if entry.port.is_some() { "hostports4" } else { "hosts4" };
+                answer.push(format!("--nftset=/{name}/4#netdev#{}#{set}", table_of(self.holder)));
+            }
         }
         let journal = words(["install", "-D", "-m", "600", "/dev/null", &self.journal.to_string_lossy()]);
-        vec![journal, words(answer.iter().map(String::as_str))]
+        let mut lines = vec![journal, words(answer.iter().map(String::as_str))];
+        let namespace = format!("--net={}", self.namespace.display());
+        let names = self.allow.iter().filter(|entry| self.is_compared(entry));
+        let names: Vec<_> = names.map(|entry| format!("--sni-hostnames={}", sni(entry))).collect();
+        for listener in self.listeners {
+            let listen = format!("--listen={listener}");
+            let proxy = ["nsenter", &namespace, "sslh", &listen, "--protocol=tls"];
+            lines.push(words(proxy.into_iter().chain(names.iter().map(String::as_str))));
+        }
+        lines
+    }
+
+    /// Whether the name in the TLS hello of connections by this entry is compared.
+    fn is_compared(&self, entry: &Entry) -> bool {
+        let is_name = matches!(entry.target, Target::Name(_));
+        !self.listeners.is_empty() && is_name && compared_port(entry).is_some()
     }
 
     /// Starts the process, if it does not run.
@@ -123,12 +126,14 @@ impl Resolver<'_> {
         let Some(claim) = Claim::take(&name(self.holder)).map_err(failed("start", self.holder))? else {
             return Ok(());
         };
+        let listeners = self.listen()?;
         let place = Place::open(self.namespace, names::ADDRESS).map_err(|errno| {
             let object = format!("{} in {}", names::ADDRESS, self.namespace.display());
             Error::new("listen on", object, errno)
         })?;
         let journal =
             Journal::open(self.journal).map_err(Error::on("open", format!("{:?}", self.journal)))?;
+        let journal = Arc::new(journal);
         let packets = match Packets::open(self.group) {
             Ok(packets) => Some(packets),
             Err(error) => {
@@ -140,10 +145,13 @@ impl Resolver<'_> {
         let mut kept: Vec<BorrowedFd<'_>> = place.descriptors().to_vec();
         kept.extend([journal.descriptor(), table.descriptor()]);
         kept.extend(packets.iter().map(Packets::descriptor));
+        kept.extend(listeners.iter().map(AsFd::as_fd));
         // The process reads the records of other containers to find their names.
         let capabilities = CapabilitySet::NET_ADMIN | CapabilitySet::DAC_READ_SEARCH;
         let privileges = Privileges { nobody: true, capabilities };
         let work = |control: &mut Control| {
+            let given = Arc::new(Mutex::new(Given::default()));
+            let Ok(relay) = self.relay(&listeners, &given, &journal) else { return };
             let serving = Serving {
                 of: self,
                 control,
@@ -153,11 +161,52 @@ impl Resolver<'_> {
                 table: &table,
                 journal: &journal,
                 packets: packets.as_ref(),
+                given,
+                relay,
             };
             // If this fails, nothing is answered until the next repair.
             let _ = names::serve(serving);
         };
         names::start(c"egress-allow", claim, &kept, privileges, work).map_err(failed("start", self.holder))
+    }
+
+    /// Opens the sockets for connections whose TLS hello is compared.
+    fn listen(&self) -> Result<Vec<TcpListener>, Error> {
+        let bind = || -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+            let open = |address: &SocketAddr| {
+                let listener = TcpListener::bind(address).and_then(|listener| {
+                    listener.set_nonblocking(true)?;
+                    Ok(listener)
+                });
+                listener.map_err(|error| (*address, error))
+            };
+            self.listeners.iter().map(open).collect()
+        };
+        if self.listeners.is_empty() {
+            return Ok(Vec::new());
+        }
+        let namespace = self.namespace.display();
+        let entered = netlink::namespace::enter(self.namespace, bind);
+        let entered =
+            entered.map_err(|errno| Error::new("enter", format!("network namespace {namespace}"), errno))?;
+        entered.map_err(|(address, error)| {
+            Error::new("listen on", format!("{address} in {namespace}"), netlink::errno_of(&error))
+        })
+    }
+
+    /// Starts to compare names. None if nothing is compared.
+    fn relay(
+        &self,
+        listeners: &[TcpListener],
+        given: &Arc<Mutex<Given>>,
+        journal: &Arc<Journal>,
+    ) -> io::Result<Option<PipeReader>> {
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        let listeners = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+        let (given, journal) = (given.clone(), journal.clone());
+        relay::start(Relay { listeners, given, journal, learn: self.learn }).map(Some)
     }
 
     /// Opens a socket that becomes the owner of the container's table, if the kernel supports it
@@ -198,27 +247,6 @@ impl Resolver<'_> {
         })
     }
 
-    /// Whether an answer to a name may open this address.
-    fn may_open(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        let is_special = match address {
-            IpAddr::V4(v4) => {
-                v4.is_loopback()
-                    || v4.is_link_local()
-                    || v4.is_multicast()
-                    || v4.is_broadcast()
-                    || v4.octets()[0] == 0
-            }
-            IpAddr::V6(v6) => {
-                v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local()
-            }
-        };
-        let within = |net: &IpNet| net.contains(&address);
-        let listed =
-            self.allow.iter().any(|entry| matches!(&entry.target, Target::Addresses(net) if within(net)));
-        listed || !(is_special || METADATA.iter().any(within) || self.closed.iter().any(within))
-    }
-
     /// The entries that match the name of a question.
     fn entries<'b>(&'b self, question: &'b Question) -> impl Iterator<Item = &'b Entry> {
         self.allow.iter().filter(
@@ -237,6 +265,9 @@ struct Serving<'a> {
     table: &'a Netfilter,
     journal: &'a Journal,
     packets: Option<&'a Packets>,
+    given: Arc<Mutex<Given>>,
+    /// Ends with the thread that compares names.
+    relay: Option<PipeReader>,
 }
 
 impl Serving<'_> {
@@ -256,8 +287,9 @@ impl Serving<'_> {
         };
         addresses.retain(|address| address.is_ipv4() || self.of.ipv6);
         let seconds = u64::from(names::TTL) + OWN_GRACE;
-        let opens = |address: &IpAddr| self.open(question, *address, seconds).is_ok();
-        if !self.of.learn && !addresses.iter().all(opens) {
+        // Each container has addresses of its own, so no names are compared.
+        let opens = |address: &IpAddr| self.open(question, *address, seconds, |_| false).is_ok();
+        if !addresses.iter().all(opens) {
             return Some(Own::Failure);
         }
         self.note(question, addresses.clone(), Vec::new());
@@ -271,10 +303,28 @@ impl Serving<'_> {
         self.journal.note(verdict, What::Name { name: question.text(), addresses, withheld });
     }
 
-    /// Opens the address on the entries' ports, for this many seconds.
-    fn open(&self, question: &Question, address: IpAddr, seconds: u64) -> Result<(), Refusal> {
+    /// Opens the address on the entries' ports, for this many seconds: for connections whose TLS
+    /// hello has the name if the entry is compared, otherwise for everything.
+    fn open(
+        &self,
+        question: &Question,
+        address: IpAddr,
+        seconds: u64,
+        is_compared: impl Fn(&Entry) -> bool,
+    ) -> Result<(), Refusal> {
         let sets = Sets::of(Version::of(address));
         for entry in self.of.entries(question) {
+            if is_compared(entry) {
+                let to = SocketAddr::new(address, compared_port(entry).unwrap_or(TLS));
+                let (name, time) = (question.text(), Duration::from_secs(seconds));
+                if !relay::lock(&self.given).add(to, &name, time, Instant::now()) {
+                    return Err(Errno::ENFILE.into());
+                }
+                continue;
+            }
+            if self.of.learn {
+                continue;
+            }
             let set = if entry.port.is_some() { sets.hostports } else { sets.hosts };
             let port = entry.port.map(|port| (port.protocol, port.number));
             put(
@@ -351,11 +401,13 @@ impl Policy for Serving<'_> {
     fn admit(&mut self, _: u64, question: &Question, answered: &[(IpAddr, u32)]) -> Option<Vec<IpAddr>> {
         let (mut addresses, mut withheld) = (Vec::new(), Vec::new());
         for (address, seconds) in answered {
-            if !self.of.learn && !self.of.may_open(*address) {
+            if !self.of.learn && !may_open(*address, self.of.allow, self.of.closed) {
                 withheld.push(*address);
                 continue;
             }
-            if !self.of.learn && self.open(question, *address, u64::from(*seconds) + GRACE).is_err() {
+            let time = u64::from(*seconds) + GRACE;
+            let is_compared = |entry: &Entry| self.of.is_compared(entry);
+            if self.open(question, *address, time, is_compared).is_err() {
                 return None;
             }
             addresses.push(*address);
@@ -365,11 +417,19 @@ impl Policy for Serving<'_> {
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        // The descriptor of the packets comes first, because the number of connections changes.
-        self.packets.iter().map(|packets| packets.descriptor()).chain(self.control.descriptors()).collect()
+        // The other descriptors come first, because the number of connections changes.
+        let relay = self.relay.iter().map(AsFd::as_fd);
+        let packets = self.packets.iter().map(|packets| packets.descriptor());
+        relay.chain(packets).chain(self.control.descriptors()).collect()
     }
 
     fn ready(&mut self, at: usize) -> ControlFlow<()> {
+        let at = match &self.relay {
+            None => at,
+            Some(_) if at > 0 => at - 1,
+            // It has ended. A process that compares nothing must be started again.
+            Some(_) => return ControlFlow::Break(()),
+        };
         let Some(packets) = self.packets else { return self.hear(at) };
         let Some(at) = at.checked_sub(1) else {
             let verdict = if self.of.learn { Outcome::Logged } else { Outcome::Rejected };
@@ -387,51 +447,5 @@ impl Policy for Serving<'_> {
         let is_gone = if_nametoindex(self.of.link) == Err(Errno::ENODEV);
         // Without the table's socket, no address can be opened.
         if is_gone || self.table.is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_opens_nothing_that_is_the_machines_own() {
-        let (nowhere, closed) = (Path::new(""), ["10.0.0.0/8".parse().unwrap()]);
-        let mut resolver = Resolver {
-            holder: "",
-            namespace: nowhere,
-            allow: &[],
-            servers: &[],
-            closed: &closed,
-            ipv6: true,
-            group: 0,
-            link: "",
-            journal: nowhere,
-            learn: false,
-            internal: false,
-        };
-        let may = |resolver: &Resolver<'_>, address: &str| resolver.may_open(address.parse().unwrap());
-        for secret in [
-            "169.254.169.254",
-            "::ffff:169.254.169.254",
-            "fd00:ec2::254",
-            "fd00:ec2::23",
-            "fd20:ce::254",
-            "100.100.100.200",
-            "fd00:100::100:200",
-            "168.63.129.16",
-            "192.0.0.192",
-            "fd00:c1::a9fe:a9fe",
-            "fd00:42::42",
-            "fd00:a9fe:a9fe::1",
-            "10.1.2.3",
-        ] {
-            assert!(!may(&resolver, secret), "{secret}");
-        }
-        assert!(may(&resolver, "192.0.2.1") && may(&resolver, "2001:db8::1"));
-        // An address that is listed itself may be opened.
-        let listed = ["192.0.0.192".parse().unwrap()];
-        resolver.allow = &listed;
-        assert!(may(&resolver, "192.0.0.192"));
     }
 }

@@ -1,5 +1,7 @@
 //! Encodes values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
 
+use std::net::SocketAddr;
+
 use netlink::{
     attribute::Attribute,
     expression::{
@@ -227,8 +229,8 @@ impl Statement {
             Self::In { fields, .. } | Self::Dnat { fields, .. } => {
                 fields.iter().find_map(|field| field.version())
             }
-            Self::EchoRequest { v6: false } => Some(NFPROTO_IPV4),
-            Self::EchoRequest { v6: true } => Some(NFPROTO_IPV6),
+            Self::EchoRequest { v6: false } | Self::DnatTo(SocketAddr::V4(_)) => Some(NFPROTO_IPV4),
+            Self::EchoRequest { v6: true } | Self::DnatTo(SocketAddr::V6(_)) => Some(NFPROTO_IPV6),
             _ => None,
         }
     }
@@ -307,6 +309,12 @@ fn connection_has(key: u32, bits: u32, not: bool) -> Vec<Expression> {
     vec![load, mask(&bits.to_ne_bytes()), compare(!not, &[0; 4])]
 }
 
+/// The IP version of a translation, and the register of the new port. It is the one after the new
+/// address, which is in the first registers.
+fn nat_registers(v6: bool) -> (u32, u32) {
+    if v6 { (NFPROTO_IPV6, register(4)) } else { (NFPROTO_IPV4, register(1)) }
+}
+
 fn expressions_of(statement: &Statement) -> Vec<Expression> {
     match statement {
         Statement::Is { field, not, value: Value::Prefix(prefix) } => {
@@ -321,7 +329,10 @@ fn expressions_of(statement: &Statement) -> Vec<Expression> {
             [load(&[*field]), vec![mask, compare(*not, &address)]].concat()
         }
         Statement::Is { field, not, value } => {
-            [load(&[*field]), vec![compare(*not, &first(std::slice::from_ref(value)))]].concat()
+            // Without the padding of sets, as in nft.
+            let mut bytes = first(std::slice::from_ref(value));
+            bytes.truncate(field.length() as usize);
+            [load(&[*field]), vec![compare(*not, &bytes)]].concat()
         }
         Statement::In { fields, not, set } => [load(fields), vec![lookup(set, *not)]].concat(),
         Statement::OfIpv4 => of_version(NFPROTO_IPV4),
@@ -337,13 +348,22 @@ fn expressions_of(statement: &Statement) -> Vec<Expression> {
         }
         Statement::Dnat { v6, port, fields, map } => {
             let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];
-            // The new address is in the first registers, the port in the one after it.
-            let (family, next) = if *v6 { (NFPROTO_IPV6, register(4)) } else { (NFPROTO_IPV4, register(1)) };
+            let (family, next) = nat_registers(*v6);
             let (loaded, nat) = match port {
                 true => (load(fields), numbers([(1, 1), (2, family), (3, register(0)), (5, next)])),
                 false => (load_for_ranges(fields), numbers([(1, 1), (2, family), (3, register(0))])),
             };
             [loaded, vec![expression("lookup", lookup), expression("nat", nat)]].concat()
+        }
+        Statement::DnatTo(to) => {
+            let (family, next) = nat_registers(to.is_ipv6());
+            let value =
+                |into, bytes| expression("immediate", vec![Attribute::number(1, into), data(2, bytes)]);
+            vec![
+                value(register(0), octets(to.ip())),
+                value(next, to.port().to_be_bytes().to_vec()),
+                expression("nat", numbers([(1, 1), (2, family), (3, register(0)), (5, next)])),
+            ]
         }
         Statement::Masquerade => vec![expression("masq", Vec::new())],
         Statement::EchoRequest { v6 } => {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Display},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnet::IpNet;
@@ -141,6 +141,8 @@ pub enum Statement {
         /// The map's name.
         map: &'static str,
     },
+    /// Translates the destination to this address and port.
+    DnatTo(SocketAddr),
     /// Translates the source to the address of the outgoing interface.
     Masquerade,
     /// The packet is an ICMP echo request.
@@ -283,6 +285,8 @@ impl Display for Statement {
                 join(f, fields, " . ")?;
                 write!(f, " map @{map}")
             }
+            Self::DnatTo(SocketAddr::V4(to)) => write!(f, "dnat ip to {to}"),
+            Self::DnatTo(SocketAddr::V6(to)) => write!(f, "dnat ip6 to {to}"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::EchoRequest { v6: false } => f.write_str("icmp type echo-request"),
             Self::EchoRequest { v6: true } => f.write_str("icmpv6 type echo-request"),

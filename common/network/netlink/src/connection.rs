@@ -88,7 +88,7 @@ const FAR: [Ipv4Addr; 5] = [
 
 /// The kernel's errors when there is no route: no route matches, a route forbids it, or forwarding
 /// is off.
-const NO_ROUTE: [Errno; 5] =
+pub(crate) const NO_ROUTE: [Errno; 5] =
     [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EXDEV];
 
 impl Connection {
@@ -147,7 +147,11 @@ impl Connection {
     }
 
     /// Sends a request and returns the whole answer.
-    fn ask(&self, message: &RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+    pub(crate) fn ask(
+        &self,
+        message: &RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
         let mut body = vec![0; message.buffer_len()];
         message.serialize(&mut body);
         let request = Request { kind: message.message_type(), flags, body };

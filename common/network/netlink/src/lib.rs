@@ -30,6 +30,7 @@ mod picture;
 mod removal;
 mod socket;
 pub mod sysctl;
+mod towards;
 pub mod transaction;
 mod wire;
 pub mod wireguard;

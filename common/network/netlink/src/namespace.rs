@@ -26,7 +26,7 @@ pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T,
 
 /// Whether the path is a plain file, not a namespace: the mount point of a namespace that was not
 /// mounted yet, or was unmounted.
-pub(crate) fn is_plain_file(path: &Path) -> bool {
+pub fn is_plain_file(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| fstatfs(file).is_ok_and(|found| found.filesystem_type() != NSFS_MAGIC))
 }
 

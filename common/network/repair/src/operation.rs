@@ -140,15 +140,17 @@ impl NetworkOperation {
 
     /// Whether the operation is about something in the container's namespace.
     pub(crate) fn is_inside(&self) -> bool {
-        matches!(
-            self.link(),
-            Some(
-                LinkOperation::LinkUp { namespace: Some(_), .. }
-                    | LinkOperation::Ipv6On { namespace: Some(_), .. }
-                    | LinkOperation::AddressAdd { namespace: Some(_), .. }
-                    | LinkOperation::RouteAdd { namespace: Some(_), .. }
+        let is_redirect = matches!(self, Self::Egress(egress) if egress.is_inside());
+        is_redirect
+            || matches!(
+                self.link(),
+                Some(
+                    LinkOperation::LinkUp { namespace: Some(_), .. }
+                        | LinkOperation::Ipv6On { namespace: Some(_), .. }
+                        | LinkOperation::AddressAdd { namespace: Some(_), .. }
+                        | LinkOperation::RouteAdd { namespace: Some(_), .. }
+                )
             )
-        )
     }
 }
 

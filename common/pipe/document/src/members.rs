@@ -184,6 +184,10 @@ pub struct Egress {
     /// Whether other traffic is logged and not rejected.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub log_only: bool,
+    /// Whether the name in the TLS hello is compared as well (`--sni`). A name without a port then
+    /// means port 443.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sni: bool,
     /// What the container may reach.
     pub allow: Vec<Allowed>,
     /// The log file: what the container asked for, and what was rejected.

@@ -67,10 +67,16 @@ pub(super) fn of(tool: &str) -> &'static [Example] {
         "container-wait" => {
             &[("Wait for the end of a container, and print its exit status:", "container-wait web")]
         }
-        "egress-allow" => &[(
-            "Let a container reach two names and one network, and nothing else:",
-            "egress-allow github.com '*.debian.org:443' 10.0.0.0/8 < attached.json | ns-exec -d",
-        )],
+        "egress-allow" => &[
+            (
+                "Let a container reach two names and one network, and nothing else:",
+                "egress-allow github.com '*.debian.org:443' 10.0.0.0/8 < attached.json | ns-exec -d",
+            ),
+            (
+                "Let it reach TLS servers of that name only, also where other names have the same address:",
+                "egress-allow --sni github.com < attached.json | ns-exec -d",
+            ),
+        ],
         "egress-log" => {
             &[("Print what was rejected, as arguments of egress-allow:", "egress-log --arguments web")]
         }
