@@ -130,9 +130,36 @@ pub fn login(text: &str) -> Result<registry::Login, String> {
 /// When the text is not a host and port.
 pub fn registry(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
-    let host = bare.trim_end_matches('/');
-    match format!("{host}/a").parse::<oci::Reference>() {
-        Ok(name) if name.registry() == host => Ok(host.to_owned()),
-        _ => Err("not a registry's host and port".to_owned()),
+    let bare = bare.trim_end_matches('/');
+    // Addresses of the registry's API, as Docker writes them.
+    let place = ["/v1", "/v2"].iter().find_map(|version| bare.strip_suffix(version)).unwrap_or(bare);
+    let place = if place == "index.docker.io" { "docker.io" } else { place };
+    let host = place.split('/').next().unwrap_or_default();
+    match format!("{place}/a").parse::<oci::Reference>() {
+        Ok(name) if name.registry() == host => Ok(place.to_owned()),
+        _ => Err("not a registry's host and port, or a path on it".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_as_people_write_them() {
+        for (text, found) in [
+            ("localhost:5000", Some("localhost:5000")),
+            ("https://ghcr.io/", Some("ghcr.io")),
+            ("https://ghcr.io/v2/", Some("ghcr.io")),
+            ("https://index.docker.io/v1/", Some("docker.io")),
+            ("index.docker.io", Some("docker.io")),
+            ("docker.io", Some("docker.io")),
+            ("ghcr.io/owner/part", Some("ghcr.io/owner/part")),
+            ("owner/part", None),
+            ("..", None),
+            ("", None),
+        ] {
+            assert_eq!(registry(text).ok().as_deref(), found, "{text}");
+        }
     }
 }

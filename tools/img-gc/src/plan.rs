@@ -144,6 +144,12 @@ fn hinted(error: anyhow::Error) -> anyhow::Error {
         Some(oci::layout::Error::Restored(_)) => {
             hint(error, "look with `img-ls` whether all names are there, then run img-gc again")
         }
+        Some(oci::layout::Error::Unknown { name, .. }) => {
+            let words = format!(
+                "nothing was removed: pull or load {name} again, or take the name away with `img-verify --remove`"
+            );
+            hint(error, words)
+        }
         _ => error,
     }
 }

@@ -137,6 +137,50 @@ fn what_somebody_mentions_stays() {
     store.text("img-history", &["kept:1"]);
 }
 
+/// A list that is none, and a manifest that cannot be read, may hide anything.
+#[test]
+fn what_nobody_can_read_may_mention_anything() {
+    let store = Store::new();
+    store.load("one", b"one");
+    let index = store.path("root/images/index.json");
+    let whole = fs::read(&index).unwrap();
+    for text in ["{}", "{\"manifests\": {}}", "{\"errors\": []}", "{\"schemaVersion\": 2}"] {
+        fs::write(&index, text).unwrap();
+        let refused = store.refused("img-gc", &["--grace", "0"]);
+        assert!(
+            refused.contains("it was lost, and its copy is used: nothing is removed"),
+            "{text}: {refused}"
+        );
+        assert_eq!(fs::read(&index).unwrap(), whole, "{text}");
+        fs::write(&index, text).unwrap();
+        assert_eq!(store.json("img-ls", &[])["images"].as_array().unwrap().len(), 1, "{text}");
+        // Nor is it an empty store without the copy.
+        fs::rename(store.path("root/images/.recent.json"), store.path("recent")).unwrap();
+        let lost = store.refused("img-gc", &["--grace", "0"]);
+        assert!(lost.contains("it has no list of manifests, and there is no copy of it"), "{text}: {lost}");
+        fs::rename(store.path("recent"), store.path("root/images/.recent.json")).unwrap();
+    }
+    fs::write(&index, &whole).unwrap();
+    let digest = store.json("img-ls", &[])["images"][0]["digest"].as_str().unwrap().to_owned();
+    let manifest = store.path("root/images/blobs").join(digest.replace(':', "/"));
+    let text = fs::read(&manifest).unwrap();
+    let damages: [&dyn Fn(); 3] = [
+        &|| fs::write(&manifest, vec![0; text.len()]).unwrap(),
+        &|| fs::write(&manifest, &text[1..]).unwrap(),
+        &|| fs::remove_file(&manifest).unwrap(),
+    ];
+    for damage in damages {
+        damage();
+        let refused = store.refused("img-gc", &["--grace", "0"]);
+        let start = "img-gc: look through one:latest: ";
+        assert!(refused.starts_with(start) && refused.contains("\nhint: nothing was removed: "), "{refused}");
+        assert_eq!(refused.lines().count(), 2, "{refused}");
+    }
+    assert_eq!(store.blobs(), 2, "all but the manifest");
+    store.text("img-verify", &["--remove"]);
+    assert_eq!(store.json("img-gc", &["-q", "--grace", "0"])["blobs"].as_array().unwrap().len(), 2);
+}
+
 /// `--explain` of img-gc lists exactly the files that are removed.
 #[test]
 fn what_is_explained_is_what_is_removed() {

@@ -37,6 +37,6 @@ head=$(printf '{"typ":"JWT","alg":"RS256","x5c":["%s"]}' "$chain" | encode)
 claims=$(printf '{"iss":"test","sub":"u","aud":"registry","exp":%d,"nbf":%d,"iat":%d,"jti":"%s","access":[%s]}' \
     $((now + 300)) $((now - 10)) "$now" "$RANDOM$RANDOM" "$access" | encode)
 signature=$(printf '%s.%s' "$head" "$claims" | openssl dgst -sha256 -sign key.pem | encode)
-answer="{\"token\":\"$head.$claims.$signature\",\"expires_in\":300}"
+answer="{\"token\":\"\",\"access_token\":\"$head.$claims.$signature\",\"expires_in\":300}"
 printf 'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
     ${#answer} "$answer"

@@ -159,6 +159,36 @@ fn a_server_without_ranges_starts_over() {
     assert_eq!(fs::read(unpacked(root.path(), "1").unwrap()).unwrap().len(), 300_000);
 }
 
+/// A server that cannot continue: it says so, or it does not say where its answer begins.
+#[test]
+fn a_server_that_cannot_continue_is_asked_for_the_whole() {
+    let one = layer("1");
+    let unsatisfiable =
+        b"HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
+    let mut nowhere = b"HTTP/1.1 206 Partial Content\r\nConnection: close\r\n".to_vec();
+    nowhere.extend_from_slice(format!("Content-Length: {}\r\n\r\n", one.len()).as_bytes());
+    nowhere.extend_from_slice(&one);
+    for answer in [unsatisfiable, nowhere] {
+        let mut content = Content::new();
+        image(&mut content, "latest", std::slice::from_ref(&one));
+        let (digest, whole) = (Digest::of(&one).to_string(), one.clone());
+        let (host, seen) = serve(content, move |request, count, stream| {
+            if !request.contains(&digest) {
+                return false;
+            }
+            let half = ok(&whole);
+            match (count, range(request)) {
+                (0, _) => stream.write_all(&half[..half.len() / 2]).is_ok(),
+                (_, Some(_)) => stream.write_all(&answer).is_ok(),
+                (_, None) => false,
+            }
+        });
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(pull(&host, root.path(), &["-q", "--apply"], "a/b"), (0, String::new()));
+        assert_eq!(gets(&seen, &format!("/v2/a/b/blobs/{}", Digest::of(&one))), 3);
+    }
+}
+
 #[test]
 fn a_layer_becomes_an_image_while_it_comes() {
     let mut content = Content::new();

@@ -13,11 +13,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use crate::{
     digest::{Algorithm, Digest},
+    image::MAX_NESTING,
     layout::{Error, Layout, MAX_JSON},
+    media_type::{Kind, kind},
 };
 
 /// The digests mentioned somewhere, as hexadecimal digits.
@@ -203,6 +206,13 @@ impl Layout {
         let mut marks = Marks::default();
         marks.scan(edit.text().as_bytes());
         roots(&mut marks)?;
+        for entry in edit.list() {
+            self.require_manifest(&entry.descriptor, 0).map_err(|source| {
+                let name = entry.reference.as_ref().map(ToString::to_string);
+                let name = name.unwrap_or_else(|| entry.descriptor.digest().to_string());
+                Error::Unknown { name, source: Box::new(source) }
+            })?;
+        }
         marks.follow(self)?;
         let mut blobs = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
@@ -210,6 +220,25 @@ impl Layout {
         }
         let lock = Some(edit.into_lock());
         Ok(Sweep { blobs, unfinished: self.unfinished(grace)?, marks, grace, lock })
+    }
+
+    /// Makes sure that a manifest or index is as its digest says. Otherwise what it mentions would count as unused.
+    /// Manifests of an index that are not in this store mention nothing.
+    fn require_manifest(&self, descriptor: &Descriptor, depth: u32) -> Result<(), Error> {
+        match kind(descriptor) {
+            Kind::Index if depth < MAX_NESTING => {
+                let index = self.index(descriptor)?;
+                for child in index.manifests() {
+                    match self.require_manifest(child, depth + 1) {
+                        Err(Error::NoBlob(_)) => {}
+                        result => result?,
+                    }
+                }
+            }
+            Kind::Index | Kind::Manifest => drop(self.read_blob(descriptor)?),
+            _ => {}
+        }
+        Ok(())
     }
 
     fn unmentioned(

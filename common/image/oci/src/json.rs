@@ -51,6 +51,9 @@ pub fn document(text: &[u8], expected: Kind) -> Result<Value, serde_json::Error>
             null_as_empty(&mut value, list);
         }
         hold(&value, expected)?;
+        if let Value::Object(members) = &mut value {
+            members.entry("schemaVersion").or_insert_with(|| 2.into());
+        }
         shape::document(&mut value, expected)?;
     }
     Ok(value)

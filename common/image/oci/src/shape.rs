@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use oci_spec::image::{Descriptor, ImageConfiguration};
+use oci_spec::image::{Descriptor, ImageConfiguration, MediaType};
 use serde::{Deserialize, de::Error as _};
 use serde_json::{Map, Value, json};
 
@@ -19,13 +19,15 @@ enum Shape {
     /// The size of a blob in bytes.
     Size,
     List(&'static Shape),
+    /// A list of strings, or one of them alone, as Docker before 1.3 wrote it.
+    Words,
     /// An object with any members, whose values are all alike.
     Map(&'static Shape),
     /// An object with these members. Others are kept as they are.
     Members(&'static [(&'static str, Shape)]),
 }
 
-use Shape::{Flag, List, Members, Size, Text};
+use Shape::{Flag, List, Members, Size, Text, Words};
 
 const TEXTS: Shape = List(&Text);
 /// Go's `map[string]struct{}`: a set.
@@ -81,8 +83,8 @@ const CONFIGURATION: Shape = Members(&[
             ("User", Text),
             ("ExposedPorts", SET),
             ("Env", TEXTS),
-            ("Entrypoint", TEXTS),
-            ("Cmd", TEXTS),
+            ("Entrypoint", Words),
+            ("Cmd", Words),
             ("Volumes", SET),
             ("WorkingDir", Text),
             ("Labels", ANNOTATIONS),
@@ -133,7 +135,7 @@ impl Shape {
             Text => Value::from(""),
             Flag => Value::from(false),
             Size => Value::from(0),
-            List(_) => Value::Array(Vec::new()),
+            List(_) | Words => Value::Array(Vec::new()),
             Shape::Map(_) | Members(_) => Value::Object(Map::new()),
         }
     }
@@ -143,7 +145,7 @@ impl Shape {
             Text => "a string",
             Flag => "a boolean",
             Size => "a number of bytes",
-            List(_) => "a list",
+            List(_) | Words => "a list",
             Shape::Map(_) | Members(_) => "an object",
         }
     }
@@ -154,6 +156,8 @@ impl Shape {
             (_, Value::Null) => *value = self.zero(),
             (Text, Value::String(_)) | (Flag, Value::Bool(_)) => {}
             (Size, Value::Number(number)) if number.is_u64() => {}
+            (Words, Value::String(word)) => *value = json!([word]),
+            (Words, Value::Array(_)) => TEXTS.normalise(value)?,
             (List(shape), Value::Array(list)) => {
                 for (at, element) in list.iter_mut().enumerate() {
                     shape.normalise(element).map_err(|wrong| wrong.below(format_args!("[{at}]")))?;
@@ -235,6 +239,12 @@ pub(crate) fn document(value: &mut Value, kind: Kind) -> Result<(), serde_json::
 pub(crate) fn descriptor(entry: &Value) -> Result<Descriptor, serde_json::Error> {
     let mut entry = entry.clone();
     DESCRIPTOR.normalise(&mut entry).map_err(Wrong::into_error)?;
+    // Most lists are of manifests, and some writers do not say so.
+    if let Value::Object(members) = &mut entry
+        && members.get("mediaType").is_none_or(|kind| kind == "")
+    {
+        members.insert("mediaType".to_owned(), json!(MediaType::ImageManifest));
+    }
     if let Some(Value::Object(platform)) = entry.get_mut("platform") {
         if platform.is_empty() {
             entry["platform"].take();

@@ -282,13 +282,14 @@ impl Downloads<'_> {
         }
         let range = (from > 0).then(|| (header::RANGE.as_str(), format!("bytes={from}-")));
         let headers: Vec<_> = range.into_iter().collect();
-        let answer = source.expect("GET", url, &headers, None, &[200, 206, 416])?;
-        let mut skip = match answer.status.as_u16() {
-            206 => begins_at(&answer, from).map(|()| 0)?,
-            416 => return Err(too_little(digest, size, from)),
-            // This server does not support ranges and starts from the beginning.
-            _ => from,
-        };
+        let mut answer = source.expect("GET", url.clone(), &headers, None, &[200, 206, 416])?;
+        let continues = answer.status == 206 && begins_at(&answer, from)?;
+        if from > 0 && !continues && answer.status != 200 {
+            // This server says that it supports ranges, but cannot continue.
+            answer = source.expect("GET", url, &[], None, &[200])?;
+        }
+        // Without support for ranges, the server starts from the beginning.
+        let mut skip = if continues { 0 } else { from };
         let length = answer.length();
         if let Some(length) = length
             && length != size - from + skip
@@ -340,15 +341,18 @@ fn fill(body: &mut crate::http::AnswerBody, buffer: &mut [u8]) -> (usize, Result
     (filled, Ok(false))
 }
 
-/// Checks that `Content-Range: bytes 5-9/10` begins at the requested offset (RFC 9110, section 14.4).
-fn begins_at(answer: &Answer, from: u64) -> Result<(), Error> {
+/// Whether `Content-Range: bytes 5-9/10` begins at the requested offset (RFC 9110, section 14.4).
+///
+/// # Errors
+/// When it begins elsewhere, although no part was asked for.
+fn begins_at(answer: &Answer, from: u64) -> Result<bool, Error> {
     let range = answer.header(header::CONTENT_RANGE).unwrap_or_default();
     let start = range.trim().strip_prefix("bytes ").and_then(|range| range.split('-').next());
-    match start.and_then(|start| start.trim().parse::<u64>().ok()) {
-        Some(start) if start == from => Ok(()),
-        _ => {
-            Err(answer.wrong(format!("asked for bytes from {from} on, got {:?}", crate::error::plain(range))))
+    match start.and_then(|start| start.trim().parse::<u64>().ok()) == Some(from) {
+        false if from == 0 => {
+            Err(answer.wrong(format!("asked for bytes from 0 on, got {:?}", crate::error::plain(range))))
         }
+        begins => Ok(begins),
     }
 }
 

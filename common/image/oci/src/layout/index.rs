@@ -160,13 +160,16 @@ impl Layout {
         Ok(listed.index)
     }
 
-    /// The list in the file. If the file is missing, or cut short by a power cut (skopeo writes it in place),
-    /// the kept list is used. A missing list is not an empty list.
+    /// The list in the file. If the file is missing, cut short by a power cut (skopeo writes it in place), or
+    /// something else than a list, the kept list is used. A missing list is not an empty list.
     pub(super) fn open_index(&self) -> Result<Listed, Error> {
         let path = self.index_path();
         let problem = match open_regular(&path) {
             Ok(file) => match self.parse_index(&file) {
-                Ok(index) => return Ok(Listed { file: Some(file), index, restored: false }),
+                Ok(index) if has_list(&index) => {
+                    return Ok(Listed { file: Some(file), index, restored: false });
+                }
+                Ok(_) => "it has no list of manifests".to_owned(),
                 Err(Error::Index { source, .. }) if source.is_eof() || ends_in_zeros(&file) => {
                     format!("it was cut short ({source})")
                 }
@@ -255,6 +258,11 @@ pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut file = File::options().create(true).truncate(true).read(true).write(true).open(path)?;
     file.write_all(content)?;
     Ok(file)
+}
+
+/// Whether an index has a list of manifests. Go writes an empty one as null.
+fn has_list(index: &Value) -> bool {
+    index.get("manifests").is_some_and(|manifests| manifests.is_array() || manifests.is_null())
 }
 
 pub(super) fn entries(index: &Value) -> &[Value] {

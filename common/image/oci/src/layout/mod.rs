@@ -82,6 +82,14 @@ pub enum Error {
     /// `index.json` is lost; there is a copy of it.
     #[error("read {0:?}: it was lost, and its copy is used: nothing is removed")]
     Restored(PathBuf),
+    /// A manifest that `index.json` names is missing or damaged, so nobody knows which blobs the image has.
+    #[error("look through {name}: {source}")]
+    Unknown {
+        /// The image's name, or its digest.
+        name: String,
+        /// What is wrong with the manifest.
+        source: Box<Error>,
+    },
     /// An entry of `index.json` is malformed.
     #[error("read {path:?}: the entry {name:?} is no descriptor: {problem}")]
     Entry {

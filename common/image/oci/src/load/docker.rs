@@ -6,8 +6,11 @@ use std::collections::HashMap;
 
 use archive::{Compression, Limits};
 use oci_spec::image::{Descriptor, ImageConfiguration, MediaType};
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::{Map, Value, json};
 
 use super::{
     Error, Found, Intake,
@@ -18,7 +21,25 @@ use crate::{digest::Digest, json, layout, media_type, platform::Platform, refere
 /// How many symbolic links are followed to find a layer.
 const MAX_LINKS: usize = 8;
 
-pub(super) type ImageList = Vec<ListedImage>;
+/// The content of `manifest.json`.
+#[derive(Debug)]
+pub(super) struct ImageList(pub(super) Vec<ListedImage>);
+
+impl<'de> Deserialize<'de> for ImageList {
+    /// Members may be spelled in any letters, as for decoders in Go.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let images: Vec<Map<String, Value>> = Deserialize::deserialize(deserializer)?;
+        let spelled = |(key, value): (String, Value)| {
+            let known =
+                ["Config", "RepoTags", "Layers"].iter().find(|known| known.eq_ignore_ascii_case(&key));
+            (known.map_or(key, |known| (*known).to_owned()), value)
+        };
+        let image = |image: Map<String, Value>| {
+            ListedImage::deserialize(Value::Object(image.into_iter().map(spelled).collect()))
+        };
+        images.into_iter().map(image).collect::<Result<_, _>>().map(Self).map_err(D::Error::custom)
+    }
+}
 
 /// An entry of `manifest.json`.
 #[derive(Debug, Deserialize)]
@@ -68,7 +89,7 @@ pub(super) fn from_archive(
     members: &HashMap<String, Stored>,
     limits: Limits,
 ) -> Result<(), Error> {
-    for listed in json_member::<ImageList>(intake, members, "manifest.json")? {
+    for listed in json_member::<ImageList>(intake, members, "manifest.json")?.0 {
         let references = listed.references()?;
         let descriptor = add_image(intake, members, &listed, limits)?;
         intake.images.push(Found { references, descriptor });

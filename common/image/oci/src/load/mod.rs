@@ -226,7 +226,10 @@ fn from_archive(intake: &mut Intake, name: &str, limits: Limits, source: impl Re
     let source = Decompressed::new(source, limits).map_err(read_error)?;
     let members = intake.collect(name, source)?;
     let is_docker = members.contains_key("manifest.json");
-    match members.contains_key("oci-layout") && members.contains_key("index.json") {
+    // Some writers leave out the file that only has the layout's version.
+    let is_layout =
+        members.contains_key("oci-layout") || members.keys().any(|name| name.starts_with("blobs/sha"));
+    match is_layout && members.contains_key("index.json") {
         true => oci::from_archive(intake, &members)?,
         false if !is_docker => return Err(Error::NoList),
         false => {}

@@ -55,7 +55,7 @@ pub(super) fn from_archive(intake: &mut Intake, members: &HashMap<String, Stored
 
 fn names_by_configuration(list: &ImageList) -> Result<HashMap<String, Vec<Reference>>, Error> {
     let mut names = HashMap::new();
-    for image in list {
+    for image in &list.0 {
         let hex = image.config.rsplit('/').next().unwrap_or_default();
         let hex = hex.strip_suffix(".json").unwrap_or(hex);
         names.insert(hex.to_owned(), image.references()?);

@@ -137,7 +137,8 @@ impl Authority {
         let content = reply.read(MAX_TOKEN)?;
         let token: Token =
             serde_json::from_slice(&content).map_err(|error| wrong(format!("not a token: {error}")))?;
-        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
+        // Servers in Go write an empty string for the one that they do not give.
+        let token = [token.token, token.access_token].into_iter().flatten().find(|token| !token.is_empty());
         let token = token.ok_or_else(|| wrong("not a token: none in it".to_owned()))?;
         match token.bytes().all(|b| b.is_ascii_graphic()) {
             true => Ok(format!("Bearer {token}")),

@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value, json};
 
-use super::{DOCKER_HUB, DOCKER_HUB_KEY, Login, files, normalised, program};
+use super::{DOCKER_HUB, DOCKER_HUB_KEY, Login, files, members, normalised, program};
 use crate::{Error, places::environment};
 
 /// Where a login was stored or removed.
@@ -98,7 +98,7 @@ fn edit<T>(
 ) -> Result<T, Error> {
     let wrong = |problem: io::Error| failed(registry, path, problem);
     // Keep a symbolic link: its target may be a file that several programs share.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let target = through_links(path);
     let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(wrong)?;
     // Two logins at the same time must not overwrite each other.
@@ -125,6 +125,19 @@ fn edit<T>(
     Ok(outcome)
 }
 
+/// The file to which a path leads. It need not exist: programs that manage such links make them first.
+fn through_links(path: &Path) -> PathBuf {
+    let mut target = path.to_owned();
+    // As many links as the kernel follows.
+    for _ in 0..40 {
+        match fs::read_link(&target) {
+            Ok(link) => target = target.parent().unwrap_or(Path::new("/")).join(link),
+            Err(_) => break,
+        }
+    }
+    fs::canonicalize(&target).unwrap_or(target)
+}
+
 /// Reads a file with all its members. A missing or empty file has none.
 fn read(path: &Path) -> Result<Map<String, Value>, String> {
     let text = match fs::read(path) {
@@ -134,9 +147,7 @@ fn read(path: &Path) -> Result<Map<String, Value>, String> {
     if text.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    let file: Option<Map<String, Value>> =
-        serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    Ok(file.unwrap_or_default())
+    members(&text).map_err(|error| error.to_string())
 }
 
 /// The keys of `auths` that stand for this registry.
@@ -214,6 +225,20 @@ mod tests {
         assert_eq!(remove(Some(&path), "index.docker.io").unwrap(), [Place::File(path.clone())]);
         let file = Value::Object(read(&path).unwrap());
         assert_eq!(file, json!({"HttpHeaders": {"X": "1"}, "auths": {"other": {"auth": "eDp5"}}}));
+    }
+
+    #[test]
+    fn other_letters_and_a_link_whose_target_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        std::os::unix::fs::symlink("dot/none.json", &path).unwrap();
+        keep(Some(&path), "h", &login("me", "p")).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("dot/none.json"));
+        let target = directory.path().join("dot/none.json");
+        fs::write(&target, r#"{"Auths": {"h": {"auth": "b2xkOm9sZA=="}}, "X": 1}"#).unwrap();
+        keep(Some(&path), "h", &login("me", "new")).unwrap();
+        let file: Value = serde_json::from_slice(&fs::read(&target).unwrap()).unwrap();
+        assert_eq!(file, json!({"auths": {"h": {"auth": STANDARD.encode("me:new")}}, "X": 1}));
     }
 
     #[test]

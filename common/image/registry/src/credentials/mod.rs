@@ -13,6 +13,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use crate::{Error, places::environment};
 
@@ -181,12 +182,23 @@ fn files(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<std::ffi::Os
     rest.into_iter().flatten().collect()
 }
 
+/// The members of a file. Those that we know get our spelling: decoders in Go take any letters.
+fn members(text: &[u8]) -> serde_json::Result<Map<String, Value>> {
+    let file: Option<Map<String, Value>> = serde_json::from_slice(text)?;
+    let spelled = |(key, value): (String, Value)| {
+        let known =
+            ["auths", "credsStore", "credHelpers"].iter().find(|known| known.eq_ignore_ascii_case(&key));
+        (known.map_or(key, |known| (*known).to_owned()), value)
+    };
+    Ok(file.into_iter().flatten().map(spelled).collect())
+}
+
 impl File {
     /// Parses a file. An empty file has no entries, as with Docker.
     fn read(text: &[u8]) -> serde_json::Result<Self> {
         match text.trim_ascii().is_empty() {
             true => Ok(Self::default()),
-            false => Ok(serde_json::from_slice::<Option<Self>>(text)?.unwrap_or_default()),
+            false => Self::deserialize(Value::Object(members(text)?)),
         }
     }
 
