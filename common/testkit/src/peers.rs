@@ -31,7 +31,7 @@ impl Sandbox {
         .ok();
     }
 
-    /// Prepares podman, with a directory `rootfs` for a container that has sh, ip and nc. `network` and
+    /// Prepares podman, with a directory `rootfs` for a container that has sh, ip, nc and others. `network` and
     /// `engine` are lines for these tables of containers.conf(5). `$PWD` in them is the directory of the
     /// sandbox.
     ///
@@ -43,7 +43,7 @@ impl Sandbox {
             "mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers
             mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/run rootfs/tmp
             cp /bin/busybox rootfs/bin
-            for applet in sh ip nc; do ln -s busybox rootfs/bin/$applet; done
+            for applet in sh ip nc cat sleep nslookup; do ln -s busybox rootfs/bin/$applet; done
             cat > containers.conf <<X
 [network]
 {network}

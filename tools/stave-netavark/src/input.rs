@@ -20,18 +20,26 @@ const MAX: u64 = 16 << 20;
 #[derive(Debug, Deserialize)]
 pub(crate) struct Options {
     pub(crate) container_id: String,
+    #[serde(default)]
+    pub(crate) container_name: String,
     /// The container's interfaces, by network name.
     pub(crate) networks: BTreeMap<String, Interface>,
     /// The networks, by name.
     pub(crate) network_info: BTreeMap<String, Network>,
     #[serde(default)]
     pub(crate) port_mappings: Option<Vec<Port>>,
+    /// The container's own name servers.
+    #[serde(default)]
+    pub(crate) dns_servers: Option<Vec<IpAddr>>,
 }
 
 /// The container's side of a network.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Interface {
     pub(crate) interface_name: String,
+    /// Further names of the container on this network.
+    #[serde(default)]
+    pub(crate) aliases: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) static_ips: Option<Vec<IpAddr>>,
     #[serde(default)]
@@ -51,6 +59,11 @@ pub(crate) struct Network {
     pub(crate) routes: Option<Vec<Route>>,
     #[serde(default)]
     pub(crate) internal: bool,
+    #[serde(default)]
+    pub(crate) dns_enabled: bool,
+    /// The network's name servers.
+    #[serde(default)]
+    pub(crate) network_dns_servers: Option<Vec<IpAddr>>,
     #[serde(default)]
     pub(crate) options: Option<BTreeMap<String, String>>,
 }

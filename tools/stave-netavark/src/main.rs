@@ -1,8 +1,9 @@
 //! Gives podman Stave's networks: netavark's command line, over bridge-attach and portmap.
 //!
 //! # Does
-//! `setup` attaches a container to the networks that podman names, and publishes its ports. `teardown` undoes
-//! that. podman leases the addresses itself, and listens on the published ports.
+//! `setup` attaches a container to the networks that podman names, publishes its ports, and serves it the names
+//! of others. `teardown` undoes that. `update` changes the name servers of a network. podman leases the
+//! addresses itself, and listens on the published ports.
 //! # Reads
 //! podman's JSON, from standard input or `--file`.
 //! # Adds
@@ -10,19 +11,21 @@
 //! # Undoes
 //! `teardown` undoes `setup`. `unwind` and `net-repair` also work with the records.
 //! # Needs
-//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach and portmap in the same directory.
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach, portmap and name-serve in the same directory.
 
 mod input;
+mod naming;
 mod work;
 
 use std::{
     ffi::OsString,
     io::{self, Write},
+    net::IpAddr,
     path::PathBuf,
     process::ExitCode,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
@@ -39,7 +42,7 @@ struct Netavark {
     /// Whether podman runs rootless; only false works
     #[arg(short, long, value_name = "BOOL", global = true, default_value_t = false, action = clap::ArgAction::Set)]
     rootless: bool,
-    /// podman's resolver; not started
+    /// podman's resolver; not started, because name-serve answers
     #[arg(short, long, value_name = "FILE", global = true)]
     aardvark_binary: Option<OsString>,
     /// A directory with netavark plugins; their networks are rejected
@@ -63,13 +66,13 @@ enum Command {
         #[arg(value_name = "NAMESPACE")]
         namespace: PathBuf,
     },
-    /// Change the name servers of a network; refused, because podman's containers get no name server
+    /// Change the name servers of a network, also for the containers that run
     Update {
         /// The network
         #[arg(value_name = "NETWORK")]
         network: String,
-        /// The new name servers
-        #[arg(long, value_name = "ADDRESSES", allow_hyphen_values = true)]
+        /// The new name servers, separated by commas or repeated; empty for those of the host
+        #[arg(long, value_name = "ADDRESSES", required = true, value_delimiter = ',')]
         network_dns_servers: Vec<String>,
     },
     /// Print the version
@@ -96,10 +99,12 @@ fn run(arguments: &Netavark) -> Result<Option<Value>> {
             let options = input::Options::read(arguments.file.as_deref())?;
             work::teardown(&options).map(|()| None)
         }
-        Command::Update { network, network_dns_servers: _ } => {
-            bail!(
-                "update the name servers of network {network:?}: names are not served to podman's containers"
-            )
+        Command::Update { network, network_dns_servers } => {
+            let given = network_dns_servers.iter().filter(|server| !server.is_empty());
+            let servers = given.map(|server| server.parse::<IpAddr>().with_context(|| format!("{server:?}")));
+            let servers: Vec<IpAddr> =
+                servers.collect::<Result<_>>().context("update the name servers of a network")?;
+            naming::update(network, &servers).map(|()| None)
         }
     }
 }

@@ -3,37 +3,53 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use document::{Document, Id, record};
+use document::{Document, Id, members, record};
+use netlink::Connection;
 use operation::Scope;
 use plugin::{foreign, tool};
 use serde_json::{Map, Value, json};
 
-use crate::input::{Interface, Network, Options, Port, Subnet};
+use crate::{
+    input::{Interface, Network, Options, Port, Subnet},
+    naming::{self, Names},
+};
 
 /// The tools, in the order in which setup runs them.
-const TOOLS: [&str; 2] = ["bridge-attach", "portmap"];
+const TOOLS: [&str; 3] = ["bridge-attach", "portmap", naming::TOOL];
 
 /// The prefix of the ids, and the document's member that says to which network and container a record
 /// belongs.
-const KIND: &str = "netavark";
+pub(crate) const KIND: &str = "netavark";
 
 /// Attaches the container. If anything fails, undoes what was made.
 pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
     let attachments = options.attachments()?;
+    let scope: Scope = toolkit::scope(None, None)?;
     let mut made = Vec::new();
+    Connection::open(Some(namespace))?.set_loopback_up()?;
     let result = (|| {
         let mut status = Map::new();
         // When a network is joined later, podman gives the ports again.
-        let mut ports = if has_ports(&options.container_id)? { Vec::new() } else { ports(options) };
+        let has = |tool| naming::has(&scope, &options.container_id, tool);
+        let mut ports = if has("portmap")? { Vec::new() } else { ports(options) };
+        let mut has_names = has(naming::TOOL)?;
         for (name, interface, network) in &attachments {
             let id = id_of(&options.container_id, name)?;
-            let about = json!({"network": name, "containerID": options.container_id});
+            let names = Names::wanted(options, interface, network);
+            let mut about = json!({"network": name, "containerID": options.container_id});
+            if let Some(names) = &names {
+                about["names"] = serde_json::to_value(names)?;
+            }
             let document = foreign::document(KIND, &id, namespace, &about)?;
             let flags = flags(interface, network).with_context(|| format!("network {name:?}"))?;
             let mut document = run("bridge-attach", &flags, &document)?;
             made.push(id.clone());
             if !ports.is_empty() && !network.internal {
                 document = run("portmap", &std::mem::take(&mut ports), &document)?;
+            }
+            if let (Some(names), false) = (&names, has_names) {
+                document = run(naming::TOOL, &names.flags(), &document)?;
+                has_names = true;
             }
             status.insert((*name).to_owned(), block(&document)?);
         }
@@ -44,23 +60,9 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
     })();
     if result.is_err() {
         // Only what this call made is undone.
-        let scope: Scope = toolkit::scope(None, None)?;
         made.iter().rev().for_each(|id| drop(undo_all(&scope, id)));
     }
     result
-}
-
-/// Whether another network of the container already publishes its ports.
-fn has_ports(container: &str) -> Result<bool> {
-    let scope: Scope = toolkit::scope(None, None)?;
-    for id in record::list(&scope.run_dir)? {
-        let Some(document) = record::read(&scope.run_dir, &id)? else { continue };
-        let is_own = foreign::about(KIND, &document).is_some_and(|own| own["containerID"] == container);
-        if is_own && foreign::undo("portmap", &document)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Undoes everything, as far as possible. Returns the first error.
@@ -71,7 +73,7 @@ pub(crate) fn teardown(options: &Options) -> Result<()> {
         let id = id_of(&options.container_id, name)?;
         first = first.and(undo_all(&scope, &id));
     }
-    first
+    first.and(naming::go_on(&scope, &options.container_id))
 }
 
 /// Undoes what was made for one network of a container.
@@ -79,7 +81,7 @@ fn undo_all(scope: &Scope, id: &Id) -> Result<()> {
     TOOLS.iter().rev().map(|name| undo(scope, id, name)).fold(Ok(()), Result::and)
 }
 
-fn undo(scope: &Scope, id: &Id, name: &str) -> Result<()> {
+pub(crate) fn undo(scope: &Scope, id: &Id, name: &str) -> Result<()> {
     let Some(document) = record::read(&scope.run_dir, id)? else { return Ok(()) };
     match foreign::undo(name, &document)? {
         Some(arguments) => run(name, &arguments, &document).map(drop),
@@ -92,7 +94,7 @@ fn id_of(container: &str, network: &str) -> Result<Id> {
     Ok(foreign::id(KIND, &[network, container])?)
 }
 
-fn run(name: &str, arguments: &[String], document: &Document) -> Result<Document> {
+pub(crate) fn run(name: &str, arguments: &[String], document: &Document) -> Result<Document> {
     let own = std::env::current_exe().context("find the tools")?;
     let program: PathBuf = own.with_file_name(name);
     tool::run(&program, name, arguments, document).map_err(|error| anyhow!("{name}: {error}"))
@@ -187,5 +189,6 @@ fn block(document: &Document) -> Result<Value> {
         .collect();
     let interface = json!({"mac_address": mac, "subnets": subnets});
     let interfaces = Map::from_iter([(attachment.interface.clone(), interface)]);
-    Ok(json!({"dns_search_domains": [], "dns_server_ips": [], "interfaces": interfaces}))
+    let servers: Vec<_> = document.get::<members::Names>()?.map(|names| names.resolver).into_iter().collect();
+    Ok(json!({"dns_search_domains": [], "dns_server_ips": servers, "interfaces": interfaces}))
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::{Value, json};
-use testkit::{PODMAN_RUN, Sandbox, wait_for};
+use testkit::{Has, NameServer, PODMAN_RUN, Sandbox, wait_for};
 
 fn options(more: &Value) -> Value {
     let mut network = json!({"name": "web", "id": "1", "driver": "bridge", "network_interface": "podman1", "internal": false,
@@ -61,8 +61,89 @@ fn set_up_and_torn_down() {
         assert_eq!((status, &result["error"]), (1, &json!(message)));
         assert_eq!(sandbox.difference(&before), "", "{message}");
     }
-    let refused = sandbox.sh("stave-netavark update web").exits(1).stdout;
-    assert!(refused.contains("names are not served"), "{refused}");
+}
+
+/// A container with an address on each of these networks, and names on all of them.
+fn named(name: &str, networks: &[(&str, &str)], more: &Value) -> Value {
+    let (mut interfaces, mut info) = (json!({}), json!({}));
+    for (at, (network, address)) in networks.iter().enumerate() {
+        let subnet = address.rsplit_once('.').unwrap().0;
+        interfaces[network] = json!({"interface_name": format!("eth{at}"), "static_ips": [address], "aliases": [format!("{name}-alias"), "77"]});
+        info[network] = json!({"name": network, "driver": "bridge", "network_interface": format!("br-{network}"), "internal": false, "dns_enabled": true,
+            "subnets": [{"subnet": format!("{subnet}.0/24"), "gateway": format!("{subnet}.1")}], "network_dns_servers": ["127.0.0.9"]});
+    }
+    let mut options = json!({"container_id": format!("id-{name}"), "container_name": name, "networks": interfaces, "network_info": info});
+    options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    options
+}
+
+#[test]
+fn names_and_the_name_servers_of_a_network() {
+    let sandbox = Sandbox::new();
+    let zone = [("git.example", Has::Addresses(vec![[198, 51, 100, 1].into()], 60))];
+    NameServer::start(&sandbox, &zone);
+    sandbox.sh("for name in one two own; do ip netns add $name; done").ok();
+    let before = sandbox.snapshot();
+    let call = |command: &str, name: &str, options: &Value| {
+        let line = format!("stave-netavark {command} /run/netns/{name}");
+        let outcome = sandbox.sh_with(&line, options.to_string().as_bytes()).ok();
+        serde_json::from_str::<Value>(&outcome).unwrap_or(Value::Null)
+    };
+    let one = named("one", &[("web", "10.5.0.2"), ("back", "10.6.0.2")], &json!({}));
+    let two = named("two", &[("back", "10.6.0.3")], &json!({}));
+    let own = named("own", &[("web", "10.5.0.4")], &json!({"dns_servers": ["127.0.0.9"]}));
+    let told = call("setup", "one", &one);
+    // A namespace has one resolver.
+    assert_eq!(
+        (&told["web"]["dns_server_ips"], &told["back"]["dns_server_ips"]),
+        (&json!(["127.0.0.11"]), &json!([]))
+    );
+    assert_eq!(call("setup", "two", &two)["back"]["dns_server_ips"], json!(["127.0.0.11"]));
+    call("setup", "own", &own);
+    let finds = |table: &[(&str, &str, &str)]| {
+        for (asker, name, found) in table {
+            let answer = sandbox.resolve(asker, name, "A");
+            let addresses: Vec<_> = answer.addresses.iter().map(|(address, _)| address.to_string()).collect();
+            let told = if addresses.is_empty() { answer.rcode } else { addresses.join(" ") };
+            assert_eq!(told, *found, "{asker} asks for {name}");
+        }
+    };
+    finds(&[
+        ("one", "two", "10.6.0.3"),
+        ("two", "one", "10.6.0.2"),
+        ("two", "ONE-alias", "10.6.0.2"),
+        ("own", "one", "10.5.0.2"),
+        ("one", "own", "10.5.0.4"),
+        // It shares no network with this one, and nobody answers at 127.0.0.9 on the host.
+        ("two", "own", "SERVFAIL"),
+        ("one", "git.example", "SERVFAIL"),
+        ("own", "git.example", "SERVFAIL"),
+    ]);
+    let update = |arguments: &str| sandbox.sh(&format!("stave-netavark update {arguments}"));
+    assert_eq!(update("web --network-dns-servers 192.0.2.2,127.0.0.9").ok(), "");
+    // The network changes, and a container with name servers of its own keeps these.
+    finds(&[
+        ("one", "git.example", "198.51.100.1"),
+        ("one", "two", "10.6.0.3"),
+        ("two", "git.example", "SERVFAIL"),
+        ("own", "git.example", "SERVFAIL"),
+    ]);
+    update("back --network-dns-servers ''").ok();
+    finds(&[("two", "git.example", "198.51.100.1"), ("two", "one", "10.6.0.2")]);
+    update("nothing --network-dns-servers 192.0.2.2").ok();
+    let refused = update("web --network-dns-servers 192.0.2").exits(1).stdout;
+    assert_eq!(
+        refused,
+        "{\"error\":\"update the name servers of a network: \\\"192.0.2\\\": invalid IP address syntax\"}\n"
+    );
+    sandbox.sh("net-repair --all 2>&1 | grep -q 'nothing is missing'").ok();
+    // It leaves the network whose record has the names, and another one serves them.
+    call("teardown", "one", &named("one", &[("web", "10.5.0.2")], &json!({})));
+    finds(&[("one", "two", "10.6.0.3"), ("own", "one", "SERVFAIL")]);
+    for (name, options) in [("one", &one), ("two", &two), ("own", &own)] {
+        assert_eq!(call("teardown", name, options), Value::Null);
+    }
+    assert_eq!(sandbox.difference(&before), "");
 }
 
 #[test]
@@ -111,6 +192,25 @@ fn podman_uses_it() {
     sh("podman network disconnect back one && podman network connect back one");
     assert_eq!(sh(address), "10.5.0.2\n10.6.0.3\n");
     sh("podman --runtime runc rm -f -t 0 one > /dev/null");
+    assert_eq!(sandbox.sh("ls $STAVE_RUN; nft list ruleset; ip -br link show type bridge").ok(), "locks\n");
+    sandbox.remove_podmans_cgroups();
+}
+
+#[test]
+fn podmans_containers_find_each_other() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("mkdir -p bin net.d && ln -s $(command -v stave-netavark) bin/netavark").ok();
+    let network = "network_backend = \"netavark\"\nnetwork_config_dir = \"$PWD/net.d\"";
+    sandbox.prepare_podman(network, "helper_binaries_dir = [\"$PWD/bin\"]");
+    let sh = |line: &str| sandbox.podman(line).ok();
+    let told = sh(&format!(
+        "podman network create --subnet 10.5.0.0/24 front > /dev/null
+        {PODMAN_RUN} -d --name db --network front --network-alias store --rootfs $PWD/rootfs /bin/sleep 1000 > /dev/null
+        {PODMAN_RUN} --rm --network front --rootfs $PWD/rootfs /bin/sh -c 'cat /etc/resolv.conf; nslookup db; nslookup store'"
+    ));
+    assert!(told.contains("nameserver 127.0.0.11"), "{told}");
+    assert_eq!(told.matches("10.5.0.2").count(), 2, "{told}");
+    sh("podman --runtime runc rm -f -t 0 db > /dev/null");
     assert_eq!(sandbox.sh("ls $STAVE_RUN; nft list ruleset; ip -br link show type bridge").ok(), "locks\n");
     sandbox.remove_podmans_cgroups();
 }

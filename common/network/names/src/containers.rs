@@ -13,14 +13,18 @@ use ipnet::IpNet;
 use peers::{Peers, Station};
 use serde::Deserialize;
 
+use crate::joined::joined;
+
 /// The names and addresses of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
     pub(crate) id: String,
     /// Whether the container may look up the names of others.
     is_served: bool,
-    networks: Vec<Network>,
-    aliases: Vec<String>,
+    /// Its network namespace.
+    pub(crate) namespace: Option<PathBuf>,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) aliases: Vec<String>,
     /// Names that only this container has for other containers: the name and the other container's
     /// id.
     links: Vec<(String, String)>,
@@ -29,7 +33,7 @@ pub struct Container {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Network {
+pub(crate) struct Network {
     name: String,
     bridge: String,
     /// The subnets of the network.
@@ -47,6 +51,8 @@ pub struct Containers {
     read: Option<Stamp>,
     /// The records, each with the state of its file when it was read.
     known: HashMap<PathBuf, (Stamp, Option<Container>)>,
+    /// The containers of these records, with all of their networks.
+    whole: Vec<Container>,
     /// The containers on other hosts, with the state of their directory when it was read.
     peers: (Option<Stamp>, Vec<Container>),
     /// Counts lookups of names that several containers have.
@@ -81,9 +87,10 @@ struct Attachment {
     cni: Cni,
 }
 
-/// The format before version 0.2.
+/// The namespace, and the format before version 0.2.
 #[derive(Deserialize)]
 struct First {
+    namespace: Option<PathBuf>,
     bridge: Option<Bridge>,
     cni: Option<Cni>,
 }
@@ -141,6 +148,7 @@ fn parse(text: &[u8]) -> Option<Container> {
     };
     let mut networks: Vec<_> =
         record.networks.into_iter().map(|one| network(one.name, one.bridge, one.cni)).collect();
+    let namespace = record.network.as_ref().and_then(|network| network.namespace.clone());
     let first = record.network.and_then(|first| first.bridge.zip(first.cni));
     if let (Some((bridge, cni)), true) = (first, networks.is_empty()) {
         networks.push(network(bridge.name.clone(), bridge, cni));
@@ -158,6 +166,7 @@ fn parse(text: &[u8]) -> Option<Container> {
     Some(Container {
         id: record.id,
         is_served,
+        namespace,
         networks,
         aliases: aliases.into_iter().map(lower).collect(),
         links,
@@ -209,6 +218,7 @@ impl Containers {
             run_dir: run_dir.to_owned(),
             read: None,
             known: HashMap::new(),
+            whole: Vec::new(),
             peers: (None, Vec::new()),
             turn: 0,
         }
@@ -236,6 +246,7 @@ impl Containers {
                 self.known.insert(path, (stamp, container));
             }
         }
+        self.whole = joined(self.known.values().filter_map(|(_, container)| container.clone()).collect());
     }
 
     /// Like `refresh`, for containers on other hosts.
@@ -257,7 +268,7 @@ impl Containers {
 
     /// The containers of this host.
     fn own(&self) -> impl Iterator<Item = &Container> {
-        self.known.values().filter_map(|(_, container)| container.as_ref())
+        self.whole.iter()
     }
 
     /// The containers of this host and of other hosts.

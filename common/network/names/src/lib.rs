@@ -15,6 +15,7 @@
 mod containers;
 mod exchange;
 mod host;
+mod joined;
 mod operation;
 mod place;
 mod random;

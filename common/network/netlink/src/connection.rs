@@ -389,6 +389,15 @@ impl Connection {
             .ok_or_else(|| self.error("look for", format!("link {index}"), Errno::ENODEV))
     }
 
+    /// Sets `lo` up.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn set_loopback_up(&self) -> Result<(), Error> {
+        let up = LinkMessageBuilder::<LinkUnspec>::new().index(LOOPBACK).up().build();
+        self.change("set up", "link \"lo\"", &RouteNetlinkMessage::SetLink(up), 0)
+    }
+
     /// Sets `lo` up and gives it an alias. Every namespace has `lo` from the start.
     ///
     /// # Errors
