@@ -67,8 +67,8 @@ impl Step {
     /// different result of the same input. Results of older versions of the tool are then not found.
     fn version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Run => ("run", "5"),
-            Self::Copy => ("copy", "7"),
+            Self::Run => ("run", "6"),
+            Self::Copy => ("copy", "8"),
             Self::Workdir => ("workdir", "3"),
             Self::Configuration => ("configuration", "3"),
         }

@@ -44,7 +44,12 @@ impl Part {
 
 /// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(Vec<Part>);
+pub struct Glob {
+    parts: Vec<Part>,
+    /// What every path that it matches begins and ends with: all of the pattern, if it has no wildcard.
+    prefix: String,
+    suffix: String,
+}
 
 /// Whether `text` contains special characters of a pattern.
 pub fn has_wildcards(text: &str) -> bool {
@@ -110,17 +115,27 @@ impl Glob {
                 c => Part::Char(c),
             });
         }
-        Ok(Self(parts))
+        let plain = |part: &Part| match part {
+            Part::Char(c) => Some(*c),
+            _ => None,
+        };
+        let prefix = parts.iter().map_while(plain).collect();
+        let suffix: String = parts.iter().rev().map_while(plain).collect();
+        Ok(Self { prefix, suffix: suffix.chars().rev().collect(), parts })
     }
 
     /// Whether the pattern matches the whole of `path`. All positions in the pattern are followed at once, so
     /// the time is at most proportional to the product of both lengths.
     pub fn matches(&self, path: &str) -> bool {
-        let mut at = vec![false; self.0.len() + 1];
+        // Nearly all paths end here, without a look at each character.
+        if !path.starts_with(&self.prefix) || !path.ends_with(&self.suffix) {
+            return false;
+        }
+        let mut at = vec![false; self.parts.len() + 1];
         self.enter(&mut at, 0);
         for c in path.chars() {
             let mut next = vec![false; at.len()];
-            for (position, part) in self.0.iter().enumerate().filter(|(position, _)| at[*position]) {
+            for (position, part) in self.parts.iter().enumerate().filter(|(position, _)| at[*position]) {
                 match part {
                     Part::Many if c != '/' => self.enter(&mut next, position),
                     Part::All => self.enter(&mut next, position),
@@ -138,14 +153,14 @@ impl Glob {
             }
             at = next;
         }
-        at[self.0.len()]
+        at[self.parts.len()]
     }
 
     /// Marks a position, and the positions after it that are reachable without a character.
     fn enter(&self, at: &mut [bool], mut position: usize) {
         loop {
             at[position] = true;
-            match self.0.get(position) {
+            match self.parts.get(position) {
                 Some(Part::Many | Part::All | Part::Directories) => position += 1,
                 _ => return,
             }

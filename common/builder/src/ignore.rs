@@ -92,11 +92,41 @@ impl Ignore {
     /// Whether `path` (relative, without `.` and `..`) is excluded, by itself or because of a parent
     /// directory.
     pub fn ignores(&self, path: &str) -> bool {
-        let above = || path.match_indices('/').map(|(end, _)| &path[..end]);
-        let fits =
-            |rule: &Rule| rule.glob.matches(path) || above().any(|directory| rule.glob.matches(directory));
-        self.rules.iter().rev().find(|rule| fits(rule)).is_some_and(|rule| !rule.exception)
+        self.verdict(path).ignored
     }
+
+    /// The verdict on a path, from those on all directories above it.
+    pub fn verdict(&self, path: &str) -> Verdict {
+        let above = path.match_indices('/').map(|(end, _)| &path[..end]);
+        above.chain([path]).fold(Verdict::default(), |above, path| self.verdict_below(&above, path))
+    }
+
+    /// The verdict on a path, from that on its directory.
+    ///
+    /// A rule that fits a directory fits everything below it. But a rule that could not change the verdict on the
+    /// directory counts as one that does not fit it (moby/patternmatcher): `!dir` takes nothing back in that is below
+    /// `dir` if `dir` itself was not excluded.
+    pub fn verdict_below(&self, above: &Verdict, path: &str) -> Verdict {
+        let mut verdict = Verdict { ignored: false, fitting: Vec::with_capacity(self.rules.len()) };
+        for (at, rule) in self.rules.iter().enumerate() {
+            let inherited = above.fitting.get(at).copied().unwrap_or_default();
+            let fits = inherited || (rule.exception == verdict.ignored && rule.glob.matches(path));
+            verdict.fitting.push(fits);
+            if fits {
+                verdict.ignored = !rule.exception;
+            }
+        }
+        verdict
+    }
+}
+
+/// What the patterns say about a path. The default is that of the whole tree, which no pattern fits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the path is excluded.
+    pub ignored: bool,
+    /// For each rule, whether it fits the path or a directory above it.
+    fitting: Vec<bool>,
 }
 
 #[cfg(test)]
@@ -137,6 +167,14 @@ mod tests {
             ("a?", "ab", true),
             ("  a  ", "a", true),
             ("\u{feff}a", "a", true),
+            // An exception for a directory that is not excluded takes back nothing below it.
+            ("**/*.key\n!config", "config/private.key", true),
+            ("**/*.key\n!config/*.key", "config/private.key", false),
+            ("b/*\n!b", "b/x", true),
+            ("b\nb/*\n!b", "b/x", false),
+            ("a\n!a/x\na*", "a/x", false),
+            ("a\n!a/x\na*", "a/y", true),
+            ("a\n!a/b\na/b/c", "a/b/c/d", true),
         ] {
             assert_eq!(Ignore::parse(file.as_bytes()).unwrap().ignores(path), expected, "{file:?} {path}");
         }

@@ -265,3 +265,21 @@ fn a_million_files() {
     assert!(!built.document.is_null());
     build(&fixture, "FROM scratch\nCOPY . /\n").ok();
 }
+
+#[test]
+fn a_pipe_in_place_of_an_ignore_file_is_not_waited_for() {
+    for name in [".dockerignore", "Dockerfile.dockerignore"] {
+        let fixture = Fixture::new();
+        fixture.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+        let path = fixture.path("context").join(name);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let mut command = fixture.command();
+        command.args(["-q", "-t", "built"]).arg(fixture.path("context")).timeout(Duration::from_secs(60));
+        let built = Built::new(command.output().unwrap());
+        let error = format!("read {path:?}: it is not a regular file");
+        assert!(built.error().ends_with(&error), "{}", built.stderr);
+        fs::remove_file(&path).unwrap();
+        symlink("/dev/null", &path).unwrap();
+        fixture.build("FROM scratch\nCOPY . /\n");
+    }
+}

@@ -452,10 +452,10 @@ impl Copying<'_> {
                 Ok(text)
             }
             Kind::Node => {
-                let kind = FileType::from_raw_mode(item.stat.st_mode);
-                // A socket is useless without its process. Docker leaves sockets out as well.
-                if kind != FileType::Socket {
-                    place.node(target, &metadata, kind, item.stat.st_rdev)?;
+                match FileType::from_raw_mode(item.stat.st_mode) {
+                    // No layer can have a socket. As in BuildKit, its name stays, with an empty file.
+                    FileType::Socket => place.file(target, &metadata, &mut &[][..])?,
+                    kind => place.node(target, &metadata, kind, item.stat.st_rdev)?,
                 }
                 Ok(Content::new())
             }

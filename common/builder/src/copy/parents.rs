@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{CopyError, Found, Item, Job, Kind, Tree, job::Listed, tree::parts};
+use super::{CopyError, Item, Job, Kind, Tree, job::Listed, tree::parts};
 use crate::glob::{self, DoubleStar, Glob};
 
 /// A source of `--parents`.
@@ -31,12 +31,12 @@ impl Job {
             pattern: pattern.transpose()?,
             several: glob::has_wildcards(pivot),
         };
-        let below = |base: &Found| self.below(tree, &base.path, &source).transpose();
-        tree.resolve(pivot)?.iter().filter_map(below).collect()
+        tree.resolve(pivot)?.iter().map(|base| self.below(tree, &base.path, &source)).collect()
     }
 
     /// Lists what a source means below the directory `base`, which the part before the pivot names.
-    fn below(&self, tree: &Tree, base: &Path, source: &Source) -> Result<Option<Listed>, CopyError> {
+    fn below(&self, tree: &Tree, base: &Path, source: &Source) -> Result<Listed, CopyError> {
+        let nothing = Listed { path: base.to_owned(), directory: true, items: Vec::new() };
         let mut items = Vec::new();
         let (mut at, mut target) = (base.to_owned(), PathBuf::new());
         for part in &source.fixed {
@@ -48,7 +48,7 @@ impl Job {
             at = match tree.found(&at.join(part), source.text) {
                 Ok(found) => found.path,
                 Err(CopyError::NotFound(_) | CopyError::NotInContext(_)) if source.is_pattern() => {
-                    return Ok(None);
+                    return Ok(nothing);
                 }
                 Err(error) => return Err(error),
             };
@@ -57,7 +57,7 @@ impl Job {
         match &source.pattern {
             // A file has nothing below it.
             _ if is_file && (source.pattern.is_some() || target.as_os_str().is_empty()) => {
-                return if source.is_pattern() { Ok(None) } else { Err(tree.missing(source.text)) };
+                return if source.is_pattern() { Ok(nothing) } else { Err(tree.missing(source.text)) };
             }
             None => items.extend(tree.list(&at, &target, &self.exclude)?),
             Some(pattern) => {
@@ -66,7 +66,8 @@ impl Job {
                 items = matching(&all, pattern);
             }
         }
-        Ok((!items.is_empty()).then(|| Listed { path: base.to_owned(), directory: true, items }))
+        // Also without a match: the destination is made, as in BuildKit.
+        Ok(Listed { items, ..nothing })
     }
 }
 
@@ -77,22 +78,27 @@ impl Source<'_> {
     }
 }
 
-/// The items that match a pattern, those below them, and the directories above them.
+/// The items that match a pattern, those below them, and the directories above them. `all` has each directory before
+/// what is in it.
 fn matching(all: &[Item], pattern: &Glob) -> Vec<Item> {
-    let fits = |item: &Item| {
-        let text = item.target.to_string_lossy();
-        !text.is_empty()
-            && (pattern.matches(&text)
-                || text.match_indices('/').any(|(end, _)| pattern.matches(&text[..end])))
-    };
-    let kept: Vec<Item> = all.iter().filter(|item| fits(item)).cloned().collect();
-    let above = |item: &&Item| {
-        item.kind == Kind::Directory
-            && !item.target.as_os_str().is_empty()
-            && kept.iter().any(|kept| kept.target != item.target && kept.target.starts_with(&item.target))
-    };
-    let mut items: Vec<Item> = all.iter().filter(above).filter(|item| !fits(item)).cloned().collect();
-    items.extend(kept);
-    items.sort_by(|a, b| a.target.cmp(&b.target));
+    let mut items: Vec<Item> = Vec::new();
+    // The directories above the current item: whether each of them fits, and those that are not listed so far.
+    let mut above: Vec<(&Item, bool)> = Vec::new();
+    let mut listed = 0;
+    for item in all.iter().filter(|item| !item.target.as_os_str().is_empty()) {
+        while above.pop_if(|(directory, _)| !item.target.starts_with(&directory.target)).is_some() {}
+        listed = listed.min(above.len());
+        let fits =
+            above.last().is_some_and(|(_, fits)| *fits) || pattern.matches(&item.target.to_string_lossy());
+        if fits {
+            items.extend(above[listed..].iter().map(|(directory, _)| (*directory).clone()));
+            listed = above.len();
+            items.push(item.clone());
+        }
+        if item.kind == Kind::Directory {
+            above.push((item, fits));
+            listed += usize::from(fits);
+        }
+    }
     items
 }

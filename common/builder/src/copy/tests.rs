@@ -383,6 +383,17 @@ fn another_file_in_the_place_of_the_first_name_is_no_link() {
 }
 
 #[test]
+fn a_socket_of_a_context_becomes_an_empty_file() {
+    let dir = fixture();
+    let socket = dir.path().join("context/socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(modes(&dir, &job(&["socket"], "/x"), "", &["x"]), [0o640]);
+    assert_eq!(modes(&dir, &job(&["."], "/all"), "", &["all/socket"]), [0o640]);
+    assert_eq!(fs::read(dir.path().join("image/x")).unwrap(), b"");
+}
+
+#[test]
 fn two_names_of_one_file_are_not_two_files() {
     let digest = |linked: bool| {
         let dir = fixture();

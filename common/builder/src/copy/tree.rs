@@ -11,6 +11,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Component, Path, PathBuf},
+    rc::Rc,
 };
 
 use rustix::{
@@ -21,7 +22,7 @@ use rustix::{
 use super::{CopyError, Owner, StatCache, failed, links};
 use crate::{
     glob::{self, DoubleStar, Glob},
-    ignore::Ignore,
+    ignore::{Ignore, Verdict},
 };
 
 /// A tree of files to copy from.
@@ -307,20 +308,30 @@ impl Tree {
     /// [`CopyError::System`].
     pub fn list(&self, source: &Path, target: &Path, exclude: &Ignore) -> Result<Vec<Item>, CopyError> {
         let mut items = Vec::new();
-        let mut pending = vec![(source.to_owned(), target.to_owned())];
+        // The verdicts on the directory above each file: the context's and those of `exclude`.
+        let above = |ignore: &Ignore, path: &Path| match path.parent() {
+            Some(above) if !above.as_os_str().is_empty() => ignore.verdict(&above.to_string_lossy()),
+            _ => Verdict::default(),
+        };
+        let verdicts = Rc::new((above(&self.ignore, source), above(exclude, target)));
+        let mut pending = vec![(source.to_owned(), target.to_owned(), verdicts)];
         // Excluded directories above the current path that are not listed so far.
         let mut above: Vec<Item> = Vec::new();
-        let excluded = |ignore: &Ignore, path: &Path| {
-            !path.as_os_str().is_empty() && !ignore.is_empty() && ignore.ignores(&path.to_string_lossy())
+        let verdict = |ignore: &Ignore, above: &Verdict, path: &Path| match path.as_os_str().is_empty() {
+            true => Verdict::default(),
+            false => ignore.verdict_below(above, &path.to_string_lossy()),
         };
         let deeper = self.ignore.has_exceptions() || exclude.has_exceptions();
-        while let Some((path, target)) = pending.pop() {
+        while let Some((path, target, verdicts)) = pending.pop() {
             let item = self.item(path, target)?;
             let (path, target) = (&item.source, &item.target);
-            let out = excluded(&self.ignore, path) || excluded(exclude, target);
+            let verdicts =
+                Rc::new((verdict(&self.ignore, &verdicts.0, path), verdict(exclude, &verdicts.1, target)));
+            let out = verdicts.0.ignored || verdicts.1.ignored;
             if item.kind == Kind::Directory && (!out || deeper) {
                 let names = self.names(path).map_err(failed("read", path))?;
-                pending.extend(names.iter().rev().map(|name| (path.join(name), target.join(name))));
+                let below = |name| (path.join(name), target.join(name), Rc::clone(&verdicts));
+                pending.extend(names.iter().rev().map(below));
             }
             while above.pop_if(|directory| !path.starts_with(&directory.source)).is_some() {}
             if !out {

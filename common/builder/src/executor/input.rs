@@ -165,7 +165,7 @@ impl Input {
     pub(super) fn read_beside(&self, root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
         match path.strip_prefix(&self.context) {
             Ok(name) if self.is_sealed => read_in(root, name),
-            _ => File::open(path).and_then(|mut file| read_some(&mut file)),
+            _ => read_own(path),
         }
     }
 
@@ -240,6 +240,17 @@ pub(super) fn read_in(root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
     let file = mount::resolve::open_in(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     let mut file = File::from(file);
     match file.metadata()?.is_file() {
+        true => read_some(&mut file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// The text of a file of the caller's own. It may be `/dev/null`, but nothing that keeps the build waiting.
+fn read_own(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
+    let kind = file.metadata()?.file_type();
+    match kind.is_file() || std::os::unix::fs::FileTypeExt::is_char_device(&kind) {
         true => read_some(&mut file),
         false => Err(io::Error::other("it is not a regular file")),
     }
