@@ -29,7 +29,7 @@ use toolkit::{prelude::*, rows};
 #[derive(Parser)]
 #[command(name = "img-login", version)]
 struct LogIn {
-    #[arg(help = "The registry: HOST[:PORT]", value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
+    #[arg(help = "The registry: HOST[:PORT][/PATH]", value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
     registry: String,
     /// The user name; by default, ask for it
     #[arg(short, long, value_name = "NAME")]
@@ -50,8 +50,10 @@ impl Report for LogIn {
 
     fn report(&self, context: &Context) -> Result<Value> {
         let registry = &self.registry;
+        // The login is for a part of the registry, which is asked as a whole.
+        let host = registry.split('/').next().unwrap_or_default();
         let login = self.login()?;
-        self.reach.client().log_in(registry, &login).map_err(|error| match error.is_denied() {
+        self.reach.client().log_in(host, &login).map_err(|error| match error.is_denied() {
             true => error.into(),
             false => remote::hinted(error, registry),
         })?;
