@@ -36,7 +36,7 @@ pub(crate) fn row(pid: i32) -> Option<Value> {
 pub(crate) fn table(rows: &Value) -> String {
     let mut lines = vec![["UID", "PID", "INSIDE", "PPID", "STATE", "TIME", "RSS", "CMD"].map(str::to_owned)];
     for row in rows.as_array().into_iter().flatten() {
-        let cell = |name: &str| rows::word(&row[name]).replace(char::is_control, "?");
+        let cell = |name: &str| rows::word(&row[name]);
         let seconds = row["time"].as_u64().unwrap_or_default() / 1000;
         let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
         let memory = format!("{}K", row["memory"].as_u64().unwrap_or_default() >> 10);

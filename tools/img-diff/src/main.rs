@@ -98,7 +98,7 @@ fn rows(report: &Value) -> String {
         let layer =
             difference["layer"].as_u64().map_or("settings".to_owned(), |layer| format!("layer {layer}"));
         let (path, what) = (&difference["path"], &difference["what"]);
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let text = |value: &Value| operation::printable_word(value.as_str().unwrap_or_default()).into_owned();
         format!("{layer}\t{}\t{}\t{}\t{}\n", text(path), text(what), difference["a"], difference["b"])
     };
     report["differences"].as_array().into_iter().flatten().map(row).collect()

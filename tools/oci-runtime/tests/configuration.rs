@@ -37,9 +37,10 @@ fn properties_of_the_process() {
             "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax",
             "1\n4242\n",
         ),
+        // The machine's own architecture is always there.
         (
             "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}),
             "mkdir /x 2>&1",
             "mkdir: can't create directory '/x': No space left on device\n",
         ),
@@ -319,6 +320,11 @@ fn mounts_with_their_options() {
         let shown = run(&sandbox, script, |config| config["mounts"].as_array_mut().unwrap().push(mount));
         assert_eq!(shown.ok(), expected, "{options}");
     }
+    // Flags of a whole file system change nothing for a bind mount.
+    let flags = mount(&["bind", "sync", "async", "dirsync", "mand", "lazytime", "iversion"], json!({}));
+    let shown =
+        run(&sandbox, "cat /data/file", |config| config["mounts"].as_array_mut().unwrap().push(flags));
+    assert_eq!(shown.ok(), "text\n");
     // In a user namespace the creator maps the owners, also those of a mount that others share.
     let shared = mount(&["rbind", "idmap", "rshared"], json!({"type": "bind"}));
     let shown = run(&sandbox, "stat -c %u:%g /data/file", |config| {
@@ -339,7 +345,7 @@ fn mounts_with_their_options() {
 #[test]
 fn what_is_not_carried_out_is_refused_by_its_path() {
     let sandbox = bundle();
-    let cases: [(&str, Value, &str); 19] = [
+    let cases: [(&str, Value, &str); 26] = [
         ("/windows", json!({"layerFolders": ["a"]}), "/windows: it is for another platform than Linux"),
         (
             "/linux/intelRdt",
@@ -399,10 +405,47 @@ fn what_is_not_carried_out_is_refused_by_its_path() {
             json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]),
             "/process/rlimits/1/type: RLIMIT_CORE is limited twice",
         ),
+        (
+            "/process/ioPriority",
+            json!({"class": "IOPRIO_CLASS_BE", "priority": 9}),
+            "/process/ioPriority/priority: 9 is not from 0 to 7",
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_OTHER", "nice": 50}),
+            "/process/scheduler/nice: 50 is not from -20 to 19",
+        ),
+        ("/process/env", json!(["PATH=/bin", "A"]), "/process/env/1: \"A\" is not NAME=VALUE"),
+        ("/process/env", json!(["=b"]), "/process/env/0: \"=b\" is not NAME=VALUE"),
+        (
+            "/linux/devices",
+            json!([{"type": "a", "path": "/dev/x", "major": 1, "minor": 3}]),
+            "/linux/devices/0/type: there is no device of type \"a\"",
+        ),
+        (
+            "/mounts/0",
+            json!({"destination": "/x", "type": "tmpfs", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}),
+            "/mounts/0/uidMappings: only the owners of a bind mount can be mapped",
+        ),
+        ("/annotations", json!({"x": 1}), "/annotations/x: invalid type: integer `1`, expected a string"),
     ];
     for (path, value, error) in cases {
         let refused = run(&sandbox, "true", |config| set(config, path, value)).exits(1);
         assert_error(&refused, &format!("carry out {error}"));
+    }
+    // The library's own words name no path.
+    for (path, value, place) in [
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_BOGUS", "soft": 0, "hard": 0}]),
+            "/process/rlimits/0/type",
+        ),
+        ("/linux/personality", json!({"domain": "SOLARIS"}), "/linux/personality/domain"),
+        ("/linux/namespaces/0", json!({"type": "bogus"}), "/linux/namespaces/0/type"),
+    ] {
+        let refused = run(&sandbox, "true", |config| set(config, path, value)).exits(1);
+        let error = &told(&refused)[0].1;
+        assert!(error.starts_with(&format!("carry out {place}: ")), "{error}");
     }
     assert_eq!(sandbox.sh("ls /run/stave-oci 2> /dev/null || true").ok(), "");
 }

@@ -45,6 +45,9 @@ impl Default for Options {
     }
 }
 
+/// The options of OCI runtime-spec that are flags of a whole file system (mount(2)).
+pub const FILE_SYSTEM: [&str; 7] = ["sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime"];
+
 enum Meaning {
     Set(MountAttrFlags),
     SetHere(MountAttrFlags),
@@ -92,8 +95,9 @@ fn meaning(word: &str) -> Option<Meaning> {
         "runbindable" => Propagation(MountPropagationFlags::UNBINDABLE | recursive),
         "remount" => Remount,
         "tmpcopyup" => CopyUp,
-        // `silent` and `loud` only change what the kernel logs, and the mount API has no such options.
-        "defaults" | "" | "noiversion" | "silent" | "loud" => Nothing,
+        // `silent` and `loud` only change what the kernel logs, and the mount API has no such options. Nor has it
+        // `iversion`: a file system that counts versions does so by itself.
+        "defaults" | "" | "iversion" | "noiversion" | "silent" | "loud" => Nothing,
         _ => return None,
     })
 }

@@ -182,14 +182,16 @@ impl Overlay {
         let target = resolve::place(&self.target).map_err(on("open", &self.target))?;
         let file_system = FileSystem::open("overlay")?;
         file_system.set("source", self.source.as_str())?;
-        // Open until the file system is made. A path that is too long is replaced with the path of its
-        // descriptor.
+        // Open until the file system is made. A path that is too long or has a backslash is replaced with the
+        // path of its descriptor.
         let mut open = Vec::new();
         let lower = self.distinct().into_iter().rev().map(|path| ("lowerdir+", path));
         let upper = self.upper.iter().map(|path| ("upperdir", path));
         let work = self.work.iter().map(|path| ("workdir", path));
         for (key, path) in lower.chain(upper).chain(work) {
-            if path.as_os_str().len() <= LONGEST_STRING {
+            // overlayfs takes a backslash in some of these for the start of an escaped character.
+            let is_plain = !path.as_os_str().as_bytes().contains(&b'\\');
+            if path.as_os_str().len() <= LONGEST_STRING && is_plain {
                 file_system.set(key, path.as_path())?;
             } else {
                 let place = resolve::place(path).map_err(on("open", path))?;

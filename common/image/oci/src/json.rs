@@ -47,9 +47,8 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Err
 pub fn document(text: &[u8], expected: Kind) -> Result<Value, serde_json::Error> {
     let mut value: Value = from_slice(text)?;
     if matches!(expected, Kind::Manifest | Kind::Index) {
-        for list in ["/layers", "/manifests"] {
-            null_as_empty(&mut value, list);
-        }
+        // Null in place of the list of the other kind is no list.
+        null_as_empty(&mut value, if expected == Kind::Index { "/manifests" } else { "/layers" });
         hold(&value, expected)?;
         if let Value::Object(members) = &mut value {
             members.entry("schemaVersion").or_insert_with(|| 2.into());
@@ -184,6 +183,13 @@ mod tests {
                 None,
             ),
             (r#"{"schemaVersion":2,"mediaType":"","layers":[]}"#.to_owned(), Kind::Manifest, None),
+            (r#"{"layers":[],"manifests":null}"#.to_owned(), Kind::Manifest, None),
+            (r#"{"manifests":[],"layers":null,"config":null}"#.to_owned(), Kind::Index, None),
+            (
+                r#"{"layers":[],"Layers":[]}"#.to_owned(),
+                Kind::Manifest,
+                Some("layers is there twice, in other letters, not once".to_owned()),
+            ),
             (
                 format!(r#"{{"schemaVersion":2,"mediaType":"{index}","layers":[]}}"#),
                 Kind::Manifest,

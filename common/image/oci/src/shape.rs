@@ -169,6 +169,16 @@ impl Shape {
                 }
             }
             (Members(known), Value::Object(members)) => {
+                // Go's decoder does not look at the letters, and takes the last one.
+                let is_other =
+                    |name: &&str, member: &str| *name != member && name.eq_ignore_ascii_case(member);
+                let twice = |name: &&str| {
+                    members.contains_key(*name) && members.keys().any(|member| is_other(name, member))
+                };
+                if let Some(name) = known.iter().map(|(name, _)| *name).find(twice) {
+                    let found = "there twice, in other letters".to_owned();
+                    return Err(Wrong { path: format!(".{name}"), found, wanted: "once" });
+                }
                 for (name, shape) in *known {
                     match members.get_mut(*name) {
                         None => {}
@@ -348,11 +358,11 @@ mod tests {
             assert_eq!(kept(&[entry]).unwrap(), json!([normal]));
         }
         for (entry, wrong) in [
-            (Value::Null, "manifests[0]: missing field `mediaType`"),
+            (Value::Null, "manifests[0]: missing field `digest`"),
             (json!("x"), "manifests[0]: it is a string, not an object"),
             (with("size", json!("418")), "manifests[0]: size is a string, not a number of bytes"),
             (with("size", json!(-1)), "manifests[0]: size is -1, not a number of bytes"),
-            (with("mediaType", Value::Null), "manifests[0]: missing field `mediaType`"),
+            (with("mediaType", Value::Null), "manifests[0]: missing field `digest`"),
             (with("digest", json!("sha256:x")), "manifests[0]: Invalid digest length 1 expected 64"),
         ] {
             assert_eq!(kept(&[entry.clone(), good.clone()]).unwrap(), json!([good]));

@@ -1,12 +1,17 @@
 //! Tables as Docker's commands print them.
 
+use operation::printable_word;
+
 /// The gap between two columns, in spaces.
 const GAP: usize = 3;
 /// The width of the narrowest column with its gap, in characters.
 const NARROWEST: usize = 10;
 
-/// Formats lines of text with aligned columns. Each row has as many cells as `heads`.
+/// Formats lines of text with aligned columns. Each row has as many cells as `heads`. Control characters become
+/// `?`: an image may have any.
 pub fn format(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let printable = |row: &Vec<String>| row.iter().map(|cell| printable_word(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(printable).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         let head = heads[column].chars().count();

@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use boot::{BOOT, boot};
 pub use claim::{Claim, Shared, holds_another};
 pub use error::{Cause, Code, Error, Message, errno_of, hint_of, is_gone, is_known, unless_gone};
-pub use note::{note, tell_line};
+pub use note::{note, printable, printable_word, tell_line};
 pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
 pub use shared_directory::remove_if_empty;

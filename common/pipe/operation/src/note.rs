@@ -1,6 +1,7 @@
 //! Lines on standard error for people.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Write},
     path::Path,
@@ -24,5 +25,23 @@ macro_rules! tell {
 /// Prints the line of [`tell!`] with a single write, so that lines of tools that run at the same time do not
 /// mix.
 pub fn tell_line(words: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_all(format!("{words}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("{}\n", printable(&words.to_string())).as_bytes());
+}
+
+/// Text for people, which may come from a container or an image: a terminal must not carry it out. Control
+/// characters other than the ends of lines and tabs become `?`.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_dangerous = |c: char| c.is_control() && c != '\n' && c != '\t';
+    match text.contains(is_dangerous) {
+        true => text.replace(is_dangerous, "?").into(),
+        false => text.into(),
+    }
+}
+
+/// Text for one cell of a table or one word of a line: also the ends of lines become `?`.
+pub fn printable_word(text: &str) -> Cow<'_, str> {
+    match text.contains(char::is_control) {
+        true => text.replace(char::is_control, "?").into(),
+        false => text.into(),
+    }
 }

@@ -2,6 +2,7 @@
 //! lines for scripts.
 
 use document::Id;
+use operation::printable_word;
 use serde_json::{Value, json};
 
 use crate::{Exit, failure, failure::Ended};
@@ -16,7 +17,8 @@ pub fn word(value: &Value) -> String {
     }
 }
 
-/// Fills each `{member}` of the row into `format`. Other braces stay as they are.
+/// Fills each `{member}` of the row into `format`. Other braces stay as they are. Control characters of a value
+/// become `?`: it may come from a container, and each row is one line.
 pub fn fill(format: &str, row: &Value) -> String {
     let mut text = String::new();
     let mut rest = format;
@@ -25,7 +27,7 @@ pub fn fill(format: &str, row: &Value) -> String {
         let member = after.split_once('}').and_then(|(name, behind)| Some((row.get(name)?, behind)));
         match member {
             Some((value, behind)) => {
-                text += &word(value);
+                text += &printable_word(&word(value));
                 rest = behind;
             }
             None => {
@@ -38,8 +40,10 @@ pub fn fill(format: &str, row: &Value) -> String {
 }
 
 /// Formats lines of cells as columns. Each column is as wide as its widest cell. The first line has the
-/// headings.
+/// headings. Control characters become `?`.
 pub fn table<const N: usize>(lines: &[[String; N]]) -> String {
+    let lines: Vec<[String; N]> =
+        lines.iter().map(|line| line.each_ref().map(|cell| printable_word(cell).into_owned())).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let pad = |line: &[String; N]| -> String {
@@ -95,6 +99,8 @@ mod tests {
     fn rows_as_text() {
         let row = json!({"id": "web", "command": ["a", "b"], "pid": null});
         assert_eq!(fill("{id} {command}|{pid}|{no} {", &row), "web a b||{no} {");
+        assert_eq!(fill("{a}\t{a}", &json!({"a": "x\u{1b}[31m\ny"})), "x?[31m?y\tx?[31m?y");
+        assert_eq!(table(&[["x\u{7}\ny".to_owned()]]), "x??y\n");
         let lines = [["A", "B"], ["long", "x"]].map(|line| line.map(str::to_owned));
         assert_eq!(table(&lines), "A      B\nlong   x\n");
     }

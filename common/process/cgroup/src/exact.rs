@@ -186,6 +186,11 @@ fn unified(resources: &LinuxResources, all: &mut Vec<Limit>) -> Result<()> {
         let Some((controller, _)) = file.split_once('.').filter(|_| !file.contains('/')) else {
             return Err(refused(&name, "it is no file of a cgroup".to_owned()));
         };
+        // cgroup.procs would move others' processes in, and cgroup.freeze or cgroup.kill would stop the container
+        // while it is made.
+        if controller == "cgroup" {
+            return Err(refused(&name, "it is no limit, but controls the cgroup itself".to_owned()));
+        }
         // Each line is a setting of its own: a kernel file takes one at a time.
         all.push(Limit {
             name: name.into(),

@@ -42,7 +42,7 @@ pub fn read(path: &Path, bundle: &Path) -> Result<Configuration> {
     }
     map_all(&mut json)?;
     resolve(&mut json, bundle, &mut warnings)?;
-    let spec = parse::<Spec>(&json, path)?;
+    let spec = parse::<Spec>(&json, "")?;
     check::all(&spec, &json)?;
     Ok(Configuration { spec: Box::new(spec), json, warnings })
 }
@@ -55,7 +55,7 @@ pub fn read(path: &Path, bundle: &Path) -> Result<Configuration> {
 pub fn read_process(path: &Path) -> Result<(Process, Vec<String>)> {
     let (mut json, mut warnings) = filtered(path, "/process")?;
     warnings.extend(prepare_process(&mut json, ""));
-    let process = parse::<Process>(&json, path)?;
+    let process = parse::<Process>(&json, "/process")?;
     check::process(&process)?;
     Ok((process, warnings))
 }
@@ -65,7 +65,7 @@ pub fn read_process(path: &Path) -> Result<(Process, Vec<String>)> {
 /// # Errors
 /// When the JSON is damaged.
 pub(crate) fn again(json: &Value) -> Result<Box<Spec>> {
-    parse(json, Path::new("config.json"))
+    parse(json, "")
 }
 
 fn filtered(path: &Path, within: &str) -> Result<(Value, Vec<String>)> {
@@ -88,8 +88,23 @@ fn filtered(path: &Path, within: &str) -> Result<(Value, Vec<String>)> {
     Ok((json, warnings))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(json: &Value, path: &Path) -> Result<T> {
-    T::deserialize(json).map_err(|error| Error::new("read", format_args!("{path:?}"), error.to_string()))
+/// Parses JSON. `within` is its JSON path in a `config.json`.
+fn parse<T: serde::de::DeserializeOwned>(json: &Value, within: &str) -> Result<T> {
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let place = format!("{within}{}", pointer(error.path()));
+        Error::new("carry out", place, error.into_inner().to_string())
+    })
+}
+
+/// A JSON path (RFC 6901). Of a missing member, it is that of the object.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment::{Enum, Map, Seq, Unknown};
+    let part = |segment: &serde_path_to_error::Segment| match segment {
+        Seq { index } => Some(format!("/{index}")),
+        Map { key } => Some(format!("/{}", properties::escaped(key))),
+        Enum { .. } | Unknown => None,
+    };
+    path.iter().filter_map(part).collect()
 }
 
 /// A new user namespace without mappings maps all ids of the caller's one to one, as with crun.

@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{Hook, Hooks, Linux, LinuxNamespaceType as Kind, LinuxSeccompAction, Process, Spec};
+use oci_spec::runtime::{
+    Hook, Hooks, Linux, LinuxIOPriority, LinuxNamespaceType as Kind, LinuxSeccompAction, Process, Spec,
+};
 use serde_json::Value;
 
 use crate::{Error, Result, properties};
@@ -27,9 +29,11 @@ pub(crate) fn all(spec: &Spec, json: &Value) -> Result<()> {
     if let Some(hooks) = spec.hooks() {
         self::hooks(hooks)?;
     }
+    mounts(json)?;
     let none = Linux::default();
     let linux = spec.linux().as_ref().unwrap_or(&none);
     namespaces(spec, linux)?;
+    devices(json)?;
     sysctl(spec, linux)?;
     seccomp(linux)?;
     cgroups_path(linux)?;
@@ -55,6 +59,22 @@ pub(crate) fn process(process: &Process) -> Result<()> {
             return Err(wrong(&path, format!("{} is limited twice", limit.typ())));
         }
     }
+    for (index, variable) in process.env().iter().flatten().enumerate() {
+        if variable.find('=').is_none_or(|at| at == 0) {
+            return Err(wrong(&format!("/process/env/{index}"), format!("{variable:?} is not NAME=VALUE")));
+        }
+    }
+    // ioprio_set(2) and sched(7): the kernel would take other numbers for something else, or change them.
+    if let Some(priority) = process.io_priority().as_ref().map(LinuxIOPriority::priority)
+        && !(0..=7).contains(&priority)
+    {
+        return Err(wrong("/process/ioPriority/priority", format!("{priority} is not from 0 to 7")));
+    }
+    if let Some(nice) = process.scheduler().as_ref().and_then(|scheduler| *scheduler.nice())
+        && !(-20..=19).contains(&nice)
+    {
+        return Err(wrong("/process/scheduler/nice", format!("{nice} is not from -20 to 19")));
+    }
     let profile = process.apparmor_profile().as_deref().unwrap_or_default();
     if !profile.is_empty() && !runtime::has_apparmor() {
         return Err(wrong("/process/apparmorProfile", "AppArmor does not run here"));
@@ -72,6 +92,34 @@ fn version(json: &Value) -> Result<()> {
         [Some(_), Some(_), Some(_)] => Err(wrong("/ociVersion", format!("version {text} is not known"))),
         _ => Err(wrong("/ociVersion", format!("{text:?} is no version"))),
     }
+}
+
+/// Rejects mapped owners of anything but a bind mount (config.md, "Mounts").
+fn mounts(json: &Value) -> Result<()> {
+    for (index, mount) in json["mounts"].as_array().into_iter().flatten().enumerate() {
+        let mut options = mount["options"].as_array().into_iter().flatten();
+        let is_bind = mount["type"] == "bind" || options.any(|option| option == "bind" || option == "rbind");
+        for name in ["uidMappings", "gidMappings"] {
+            let is_mapped = mount[name].as_array().is_some_and(|list| !list.is_empty());
+            if is_mapped && !is_bind {
+                let path = format!("/mounts/{index}/{name}");
+                return Err(wrong(&path, "only the owners of a bind mount can be mapped"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rejects devices of no kind that there is (config-linux.md, "Devices").
+fn devices(json: &Value) -> Result<()> {
+    for (index, device) in json["linux"]["devices"].as_array().into_iter().flatten().enumerate() {
+        let kind = device["type"].as_str().unwrap_or_default();
+        if !["c", "b", "u", "p"].contains(&kind) {
+            let path = format!("/linux/devices/{index}/type");
+            return Err(wrong(&path, format!("there is no device of type {kind:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the hooks. `prestart` is deprecated, but still in the specification.

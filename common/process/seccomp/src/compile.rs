@@ -55,7 +55,7 @@ impl Program {
         }
         let rules = policy.syscalls().as_deref().unwrap_or_default();
         let mut blocks: Vec<(Arch, Vec<Instruction>)> = Vec::new();
-        for arch in architectures(policy)? {
+        for arch in architectures(policy) {
             let block = block(arch, rules, (default, policy))?;
             blocks.push((arch, block));
         }
@@ -96,20 +96,14 @@ pub fn unknown_names(policy: &LinuxSeccomp) -> Vec<String> {
     names.filter(|name| !known.contains(name.as_str())).cloned().collect()
 }
 
-/// The policy's architectures that this machine can have, with its own first.
-fn architectures(policy: &LinuxSeccomp) -> Result<Vec<Arch>, Error> {
-    let Some(named) = policy.architectures().as_ref().filter(|named| !named.is_empty()) else {
-        return Ok(vec![Arch::NATIVE]);
-    };
-    let mut list: Vec<Arch> = named.iter().filter_map(|arch| Arch::of(*arch)).collect();
+/// The policy's architectures that this machine can have, with its own first. As with libseccomp, the list adds to
+/// the machine's own: profiles name other ones alone, or those of another machine.
+fn architectures(policy: &LinuxSeccomp) -> Vec<Arch> {
+    let named = policy.architectures().iter().flatten().filter_map(|arch| Arch::of(*arch));
+    let mut list: Vec<Arch> = [Arch::NATIVE].into_iter().chain(named).collect();
     list.sort_by_key(|arch| *arch != Arch::NATIVE);
     list.dedup();
-    match list.is_empty() {
-        true => {
-            Err(Error::NoArchitecture(named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
-        }
-        false => Ok(list),
-    }
+    list
 }
 
 /// Chooses the block by the architecture, which is in the accumulator. A call of another architecture kills

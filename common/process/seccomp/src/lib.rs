@@ -52,9 +52,9 @@ pub enum Error {
     /// `SCMP_ACT_NOTIFY` is the default: the process that answers could make no system call itself.
     #[error("seccomp policy: SCMP_ACT_NOTIFY cannot be the default action")]
     NotifyByDefault,
-    /// This machine's architecture is not among the policy's.
-    #[error("seccomp policy: this machine's architecture is not among {0}")]
-    NoArchitecture(String),
+    /// A name that is no error number.
+    #[error("seccomp profile: {0:?} is neither the name of an error nor its number")]
+    NoErrno(String),
     /// An error number that the kernel does not return.
     #[error("seccomp policy: error number {0} is above 4095")]
     Errno(u32),

@@ -1,6 +1,6 @@
 //! Profiles in Docker's JSON form ("Seccomp security profiles for Docker").
 
-use nix::sys::utsname::uname;
+use nix::{errno::Errno, libc, sys::utsname::uname};
 use oci_spec::runtime::{
     Arch as OciArch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompBuilder,
     LinuxSeccompFilterFlag, LinuxSyscall, LinuxSyscallBuilder,
@@ -19,9 +19,8 @@ const DOCKER: &str = include_str!("docker.json");
 pub struct Profile {
     default_action: LinuxSeccompAction,
     default_errno_ret: Option<u32>,
-    /// `defaultErrnoRet` as a name, which podman writes beside the number.
-    #[serde(default, rename = "defaultErrno")]
-    _default_errno: Option<String>,
+    /// `defaultErrnoRet` as a name, as podman writes it. The name counts.
+    default_errno: Option<String>,
     #[serde(default, deserialize_with = "list")]
     architectures: Vec<OciArch>,
     #[serde(default, deserialize_with = "list")]
@@ -53,8 +52,8 @@ struct Rule {
     names: Vec<String>,
     action: LinuxSeccompAction,
     errno_ret: Option<u32>,
-    #[serde(default, rename = "errno")]
-    _errno: Option<String>,
+    /// `errno_ret` as a name. The name counts.
+    errno: Option<String>,
     #[serde(default, deserialize_with = "list")]
     args: Vec<LinuxSeccompArg>,
     #[serde(default, rename = "comment")]
@@ -151,14 +150,14 @@ impl Profile {
         let mut rules = Vec::new();
         for rule in &self.syscalls {
             if rule.holds(conditions)? {
-                rules.push(rule.resolved());
+                rules.push(rule.resolved()?);
             }
         }
         let mut builder = LinuxSeccompBuilder::default()
             .default_action(self.default_action)
             .architectures(self.architectures(conditions.arch))
             .syscalls(rules);
-        if let Some(errno) = self.default_errno_ret {
+        if let Some(errno) = number(self.default_errno.as_deref(), self.default_errno_ret)? {
             builder = builder.default_errno_ret(errno);
         }
         if !self.flags.is_empty() {
@@ -206,21 +205,36 @@ impl Rule {
             && (excluded.min_kernel.is_none() || is_old(&excluded.min_kernel)?))
     }
 
-    fn resolved(&self) -> LinuxSyscall {
+    fn resolved(&self) -> Result<LinuxSyscall, Error> {
         let names = match self.names.is_empty() {
             true => vec![self.name.clone()],
             false => self.names.clone(),
         };
         let mut rule = LinuxSyscallBuilder::default().names(names).action(self.action);
-        if let Some(errno) = self.errno_ret {
+        if let Some(errno) = number(self.errno.as_deref(), self.errno_ret)? {
             rule = rule.errno_ret(errno);
         }
         if !self.args.is_empty() {
             rule = rule.args(self.args.clone());
         }
         // All required members are set, and the builder has defaults for the others.
-        rule.build().unwrap_or_default()
+        Ok(rule.build().unwrap_or_default())
     }
+}
+
+/// An error's number by its name, such as `ENOSYS`, or by the number in its place; without a name, `number`.
+fn number(name: Option<&str>, number: Option<u32>) -> Result<Option<u32>, Error> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(number) };
+    let is_it = |errno: &i32| format!("{:?}", Errno::from_raw(*errno)) == name;
+    let found = match name {
+        "EWOULDBLOCK" => Some(libc::EWOULDBLOCK),
+        "EDEADLOCK" => Some(libc::EDEADLOCK),
+        "ENOTSUP" => Some(libc::ENOTSUP),
+        "UnknownErrno" => None,
+        _ => (1..=133).find(is_it),
+    };
+    let found = found.and_then(|errno| u32::try_from(errno).ok()).or(name.parse().ok());
+    found.map(Some).ok_or_else(|| Error::NoErrno(name.to_owned()))
 }
 
 #[cfg(test)]
@@ -290,6 +304,28 @@ mod tests {
         let policy = Profile::parse(text.as_bytes()).unwrap().resolve(&conditions(&[])).unwrap();
         assert_eq!(action(&policy, "mkdir"), Some((Action::ScmpActErrno, None)));
         assert_eq!(policy.architectures(), &Some(vec![OciArch::ScmpArchNative]));
+    }
+
+    #[test]
+    fn errors_by_their_names() {
+        for (errno, expected) in [
+            ("ENOSYS", Some(38)),
+            ("EWOULDBLOCK", Some(11)),
+            ("ENOTSUP", Some(95)),
+            ("7", Some(7)),
+            ("ENONE", None),
+        ] {
+            let text = format!(
+                r#"{{"defaultAction":"SCMP_ACT_ERRNO","defaultErrno":"{errno}","defaultErrnoRet":1,
+                "syscalls":[{{"name":"mkdir","action":"SCMP_ACT_ERRNO","errno":"{errno}","errnoRet":1}}]}}"#
+            );
+            let policy = Profile::parse(text.as_bytes()).unwrap().resolve(&conditions(&[]));
+            let found = policy.as_ref().ok().map(|policy| {
+                assert_eq!(action(policy, "mkdir"), Some((Action::ScmpActErrno, policy.default_errno_ret())));
+                policy.default_errno_ret()
+            });
+            assert_eq!(found.flatten(), expected, "{errno}");
+        }
     }
 
     #[test]

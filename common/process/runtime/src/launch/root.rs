@@ -231,8 +231,12 @@ fn add_as_told(
         return cgroup_mounts::add(root, target, options, own).map(|()| None);
     }
     if is_bind(mount) {
-        let idmaps = [IDMAP, RECURSIVE_IDMAP];
-        if let Some(option) = options.data.iter().find(|option| !idmaps.contains(&option.as_str())) {
+        let is_unknown = |option: &&String| {
+            let option = option.as_str();
+            // These are flags of a whole file system, which a bind mount does not change (mount(2), MS_BIND).
+            ![IDMAP, RECURSIVE_IDMAP].contains(&option) && !mount::options::FILE_SYSTEM.contains(&option)
+        };
+        if let Some(option) = options.data.iter().find(is_unknown) {
             let cause = format!("a bind mount has no option {option:?}");
             return Err(Error::system("mount", format_args!("bind on {target:?}"), cause));
         }
