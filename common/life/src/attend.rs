@@ -14,7 +14,7 @@ use crate::{Container, Recorded, Result, State, keeper};
 /// # Errors
 /// When the container cannot be examined, or the monitor cannot be started.
 pub fn adopt(scope: &Scope, container: &Container) -> Result<bool> {
-    if container.operation.log.is_none() || container.has_monitor(scope)? {
+    if !container.is_monitored() || container.has_monitor(scope)? {
         return Ok(false);
     }
     if !container.is_running()? {

@@ -6,7 +6,7 @@ use document::{
     members::{Health, Process},
     record,
 };
-use monitor::{Connection, Log, Place};
+use monitor::{Connection, Log, MonitorOperation, Place};
 use oci_spec::runtime::LinuxResources;
 use operation::{Error, Scope};
 use runtime::{Identity, ProcessOperation};
@@ -207,6 +207,12 @@ impl Container {
         Log::of(&self.operation)
     }
 
+    /// Whether the container has the streams through which a monitor gets its output. One that `ns-exec` started in
+    /// the foreground without `--monitor` gets them when it is started again.
+    pub fn is_monitored(&self) -> bool {
+        self.step.1.operations.iter().any(|value| MonitorOperation::deserialize(value).is_ok())
+    }
+
     /// Connects to the container's monitor. `None` if it has none.
     ///
     /// # Errors
@@ -236,6 +242,26 @@ impl Container {
         let uptime = uptime.ok_or_else(|| failed(&"it is not as proc(5) describes it"))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok((now + since_boot).saturating_sub(uptime))
+    }
+
+    /// Writes other operations into the step, before that of the process. `log`: the path of the process's log, and
+    /// the size in bytes at which it is rotated.
+    ///
+    /// # Errors
+    /// When the document is malformed.
+    pub(crate) fn equip(
+        &mut self,
+        operations: Vec<serde_json::Value>,
+        log: Option<(std::path::PathBuf, u64)>,
+    ) -> Result<()> {
+        let count = operations.len();
+        self.step.1.operations.splice(self.at..self.at, operations);
+        self.at += count;
+        if let Some((path, limit)) = log {
+            (self.operation.log, self.operation.log_limit) = (Some(path.clone()), Some(limit));
+            self.edit(|process| drop(process.insert("log".into(), serde_json::json!(path))))?;
+        }
+        self.identify(self.operation.identity)
     }
 
     /// Writes another process into the step.

@@ -178,18 +178,27 @@ fn note(container: &mut Container, end: End, again: Option<Duration>) -> Result<
     })
 }
 
-/// Writes the end of a process without a monitor into `document`, and into its container's record if that is
-/// still about this process.
+/// Writes the end of a process into `document`, but not into a record.
 ///
 /// # Errors
-/// When the record cannot be read or written.
-pub fn end(scope: &Scope, id: &Id, end: End, document: &mut Document) -> Result<()> {
+/// When the document is malformed.
+pub fn noted(id: &Id, end: End, document: &mut Document) -> Result<()> {
     if let Some(mut container) = Container::of(id, document.clone())? {
         if container.identity() == end.identity {
             note(&mut container, end, None)?;
         }
         *document = container.document;
     }
+    Ok(())
+}
+
+/// Writes the end of a process without a monitor into `document`, and into its container's record if that is
+/// still about this process.
+///
+/// # Errors
+/// When the record cannot be read or written.
+pub fn end(scope: &Scope, id: &Id, end: End, document: &mut Document) -> Result<()> {
+    noted(id, end, document)?;
     let recorded = Recorded::new(scope, id, document)?;
     let Some((record, mut container)) = recorded.lock()? else { return Ok(()) };
     let ran = ran(&container)?;
@@ -211,7 +220,7 @@ pub(crate) fn unseen(scope: &Scope, container: &Container, status: Option<i32>) 
     if now.identity() != container.identity() || !now.has_ended_unseen()? {
         return Ok(now.process.exit_status);
     }
-    let restarts = now.operation.log.is_some();
+    let restarts = now.is_monitored();
     let (end, ran) = (End { identity: container.identity(), status }, ran(&now)?);
     if let Some(next) = close(&mut now, end, restarts, ran)? {
         settle(scope, &record, &now, next)?;

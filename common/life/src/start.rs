@@ -4,7 +4,31 @@ use document::{Id, kept, record::Record};
 use monitor::Place;
 use operation::{Error, Operation, Scope};
 
-use crate::{Container, Recorded, Result, State, beside, keeper, wait};
+use crate::{Container, Recorded, Result, State, beside, keeper, output::Equipment, wait};
+
+/// Whether the container could be started if its process had ended. Changes nothing.
+///
+/// # Errors
+/// Why it could not be started.
+pub fn may_start(scope: &Scope, id: &Id) -> Result<()> {
+    let container = Container::read(scope, id)?;
+    let failed = |why: &'static str| Error::new("start", format_args!("container \"{id}\""), why);
+    if container.document.has_failed() {
+        return Err(failed("it is being unwound"));
+    }
+    if container.has_lost_its_ground() {
+        // The tools make it again first.
+        return Ok(());
+    }
+    let spec = &container.operation.spec;
+    let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
+    let paths = namespaces.into_iter().filter_map(|namespace| namespace.path().clone());
+    for path in [root].into_iter().chain(paths) {
+        path.symlink_metadata().map_err(|error| Error::new("find", format_args!("{path:?}"), error))?;
+    }
+    Ok(())
+}
 
 /// Starts the container's process in the background, together with a monitor. Returns what failed but was not
 /// important enough to stop. Returns `None` if the container runs already.
@@ -44,10 +68,16 @@ pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
     if takes_ports {
         beside::run(beside::PORTMAP, beside::PORTS_TAKE, scope, id)?;
     }
-    let started = run(scope, &record, &mut container);
+    let mut missing = Equipment::of(scope, &mut container)?;
+    let equipped = match missing.is_empty() {
+        true => Ok(()),
+        false => keeper::put(scope, &record, &container).and_then(|()| missing.apply(scope)),
+    };
+    let started = equipped.and_then(|()| run(scope, &record, &mut container));
     if started.is_err() {
         // The process may run if its monitor was killed at the wrong moment.
         let _ = container.operation.undo(scope);
+        missing.undo(scope);
         let _ = record.write(&document).map(|()| kept::write(scope, id, &document));
         if takes_ports {
             let _ = beside::run(beside::PORTMAP, beside::PORTS_RELEASE, scope, id);

@@ -40,8 +40,10 @@ pub fn update(
     }
     let mut is_called_off = false;
     if let Some(policy) = restart {
-        if container.operation.log.is_none() && policy != Restart::No {
-            return Err(refused("a restart policy has no effect on a command in the foreground"));
+        // One that has ended gets a monitor when it is started again.
+        if policy != Restart::No && !container.is_monitored() && container.is_running()? {
+            let error = refused("it runs in the foreground, and nobody would start it again");
+            return Err(error.with_hint("`ns-exec --monitor` starts one that its policy starts again"));
         }
         is_called_off = container.process.restarting && policy == Restart::No;
         container.edit(|process| {

@@ -61,6 +61,7 @@ impl Each for ContainerStart {
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let ids = if self.all { again::wanted(&context.scope)? } else { self.ids.clone() };
+        ids.iter().try_for_each(|id| life::may_start(&context.scope, id))?;
         Ok(ids.iter().map(|id| format!("container-start {id}")).collect())
     }
 

@@ -28,10 +28,13 @@ pub(crate) struct NsExec {
     /// Run in the background and print the document; with --join, discard output
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// In the foreground, keep a log as -d does, so that the container can be looked at, attached to, and restarted
+    #[arg(long, conflicts_with_all = ["detach", "create", "join", "timeout", "die_with_parent"])]
+    pub(crate) monitor: bool,
     /// Make everything except the process, for container-start, and print the document
     #[arg(long, conflicts_with_all = ["detach", "join", "status_fd"])]
     pub(crate) create: bool,
-    /// With -d, append output to this file instead of $STAVE_ROOT/containers/ID/log, which keeps the last 8
+    /// With -d or --monitor, append output to this file instead of $STAVE_ROOT/containers/ID/log, which keeps the last 8
     /// to 16 MiB
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
@@ -177,8 +180,10 @@ impl NsExec {
             sharing: self.sharing.clone(),
             names: self.names.clone(),
             settings: self.settings.clone(),
-            log: match (&self.log, self.detach || self.create) {
-                (Some(_), false) => bail!("--log has no effect on a command in the foreground: give -d too"),
+            log: match (&self.log, self.detach || self.create || self.monitor) {
+                (Some(_), false) => {
+                    bail!("--log has no effect on a command in the foreground: give -d or --monitor too")
+                }
                 (None, false) => Log::None,
                 (None, true) => Log::Own,
                 (Some(path), true) => Log::File(path.clone()),

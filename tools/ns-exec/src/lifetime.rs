@@ -1,4 +1,4 @@
-//! Flags for a container in the background whose process ends or becomes unhealthy, named as in Docker.
+//! Flags for a container with a monitor whose process ends or becomes unhealthy, named as in Docker.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::settings::seconds;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Lifetime {
     #[arg(
-        help = "With -d, start the command again when it has ended: no, on-failure[:N], always or unless-stopped",
+        help = "With -d or --monitor, start the command again when it has ended: no, on-failure[:N], always or unless-stopped",
         long,
         value_name = "POLICY",
         default_value = "no",
@@ -21,7 +21,7 @@ pub(crate) struct Lifetime {
         conflicts_with = "join"
     )]
     pub(crate) restart: Restart,
-    /// With -d, check the container's health with this shell command instead of the image's
+    /// With -d or --monitor, check the container's health with this shell command instead of the image's
     #[arg(long, value_name = "COMMAND", conflicts_with = "join")]
     health_cmd: Option<String>,
     /// Time between two checks; 30s by default
@@ -60,13 +60,13 @@ impl Lifetime {
         life::health_of_image(whole, &flags).map_err(|problem| anyhow!("{problem}"))
     }
 
-    /// Rejects these flags for a container in the foreground: only its caller supervises it.
+    /// Rejects these flags for a container without a monitor.
     pub(crate) fn in_foreground(&self) -> Result<()> {
         let flag = match self.health_cmd {
             _ if self.restart != Restart::No => "--restart",
             Some(_) => "--health-cmd",
             None => return Ok(()),
         };
-        Err(hint(anyhow!("{flag} has no effect on a command in the foreground"), "give -d too"))
+        Err(hint(anyhow!("{flag} has no effect on a command in the foreground"), "give -d or --monitor too"))
     }
 }

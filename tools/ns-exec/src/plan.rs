@@ -6,7 +6,7 @@ use std::{
 };
 
 use document::{
-    Document, Instance,
+    Document, Id, Instance,
     members::{Cgroup, Health, Hosts, Image, Process, Rootfs},
 };
 use life::Restart;
@@ -53,7 +53,7 @@ pub(crate) fn plan(
     let Owners { userns, idmap_rootfs, mut operations } = owners::choose(&request, context, document)?;
     let (made, files) = place(&own_directory(context, document)?, files, readonly, userns.is_some());
     operations.extend(made.into_iter().chain(shared.operations));
-    let in_background = !matches!(request.log, Log::None);
+    let is_monitored = !matches!(request.log, Log::None);
     let (log, log_limit) = log(request.log, context, &mut operations)?;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
@@ -109,7 +109,7 @@ pub(crate) fn plan(
     })?;
     operations.extend(device_list(&spec, context)?);
     operations.extend(links::plan(context, document)?);
-    let healthcheck = match in_background {
+    let healthcheck = match is_monitored {
         true => lifetime.healthcheck(image.as_ref())?,
         false => lifetime.in_foreground().map(|()| None)?,
     };
@@ -137,10 +137,10 @@ pub(crate) fn plan(
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
         config: changed.map(serde_json::to_value).transpose()?,
     };
-    if in_background {
+    if is_monitored {
         operations.push(monitor::MonitorOperation { monitored: context.id.clone() }.into());
     }
-    let interactive = request.interactive && in_background;
+    let interactive = request.interactive && is_monitored;
     let process = runtime::ProcessOperation::new(spec, log);
     operations.push(runtime::ProcessOperation { log_limit, interactive, ..process }.into());
     Ok((member, operations))
@@ -325,9 +325,6 @@ fn volumes(asked: Vec<Volume>, settings: &Settings, mut files: Vec<Volume>) -> R
     Ok(files)
 }
 
-/// The size of a log file in bytes. Two files are kept.
-const LOG_LIMIT: u64 = 8 << 20;
-
 /// Returns the path of the log and its limit. A log that the user names is not created by an operation, has
 /// no limit, and stays.
 fn log(
@@ -341,12 +338,9 @@ fn log(
             Ok((Some(std::path::absolute(&path).with_context(|| format!("find log {path:?}"))?), None))
         }
         Log::Own => {
-            let path = context.scope.container(&context.id).join("log");
-            let older = monitor::Log::older(&path);
-            for file in [&monitor::Log::index(&older), &older, &monitor::Log::index(&path), &path] {
-                operations.push(add_file(file, String::new(), 0o640));
-            }
-            Ok((Some(path), Some(LOG_LIMIT)))
+            let id: Id = context.id.parse()?;
+            operations.extend(life::make_log(&context.scope, &id).into_iter().map(ContainerOperation::from));
+            Ok((Some(life::own_log(&context.scope, &id)), Some(life::LOG_LIMIT)))
         }
     }
 }

@@ -16,7 +16,7 @@ use document::{
     members::{Failure, Rootfs},
 };
 use life::{End, Recorded};
-use monitor::{Log, Place};
+use monitor::{Attended, Ended, Log, Place};
 use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, interrupt};
 use runtime::{
@@ -54,6 +54,10 @@ pub(crate) struct Start {
     signals: Option<Foreground>,
     /// Output files that the command's user could not open.
     relayed: Vec<Relayed>,
+    /// Whether to be the container's monitor.
+    monitors: bool,
+    /// The monitor that is about to begin.
+    attended: Option<Attended>,
     settings: Settings,
 }
 
@@ -94,6 +98,8 @@ impl Start {
             terminal: None,
             signals: None,
             relayed: Vec::new(),
+            monitors: false,
+            attended: None,
             settings: Settings::default(),
         }
     }
@@ -110,6 +116,7 @@ impl Hooks<NsExec> for Start {
             create: tool.create,
             interactive: tool.interactive,
             tty: tool.tty,
+            monitors: tool.monitor,
             settings: tool.settings.clone(),
             ..Self::new(output, tool.from.clone(), tool.common.null_input)
         })
@@ -220,9 +227,16 @@ impl Hooks<NsExec> for Start {
         let Launched { state, identity, scope, id, stop_signal } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
         let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit, stop_signal));
-        let status = match self.signals.take() {
-            Some(signals) => wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relayed)),
-            None => Err(anyhow!("wait for process {}: no signals are held back", identity.pid)),
+        let attended = self.attended.take();
+        let is_recorded = attended.is_some();
+        let status = match (self.signals.take(), attended) {
+            (Some(signals), Some(attended)) => {
+                self.attend(attended, running, &signals, (&scope, &id, &document))
+            }
+            (Some(signals), None) => {
+                wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relayed))
+            }
+            (None, _) => Err(anyhow!("wait for process {}: no signals are held back", identity.pid)),
         };
         let status = status.unwrap_or_else(|error| {
             print_error(TOOL, &error);
@@ -233,9 +247,12 @@ impl Hooks<NsExec> for Start {
             false => status,
         };
         let end = End { identity, status: Some(status) };
-        let told = life::end(&scope, &id, end, &mut document)
-            .map_err(anyhow::Error::from)
-            .and_then(|()| self.output.ended(&document, status));
+        // A monitor has written the end to the record, and the container may run again already.
+        let noted = match is_recorded {
+            true => life::noted(&id, end, &mut document),
+            false => life::end(&scope, &id, end, &mut document),
+        };
+        let told = noted.map_err(anyhow::Error::from).and_then(|()| self.output.ended(&document, status));
         if let Err(error) = told {
             print_error(TOOL, &error);
         }
@@ -269,11 +286,43 @@ impl Start {
             return Ok(State::Background(supervised));
         }
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };
+        if self.monitors {
+            let attended = Attended::open(&Place::open(&scope.run_dir, id.as_str())?, Log::of(process))?;
+            let started = runtime::start(&process.spec, attended.streams(stdin))?;
+            self.attended = Some(attended);
+            return Ok(State::Own(started));
+        }
         let user = runtime::spec::user_outside(&process.spec);
         let (relayed, inside) = relays(user)?;
         self.relayed = relayed;
         let streams = Streams { stdin, stdout: through(&inside[0]), stderr: through(&inside[1]) };
         Ok(State::Own(runtime::start(&process.spec, streams)?))
+    }
+}
+
+impl Start {
+    /// Waits for a process in the foreground as its monitor. Returns its exit status. Output that was lost makes a
+    /// failure of a success.
+    fn attend(
+        &mut self,
+        attended: Attended,
+        running: Running,
+        signals: &Foreground,
+        (scope, id, document): (&Scope, &Id, &Document),
+    ) -> Result<i32> {
+        let raw = self.terminal.take().map(Terminal::into_raw).transpose()?;
+        let mut recorded = Recorded::new(scope, id, document)?;
+        let ended = attended.stay(running, signals, raw.as_ref(), self.interactive, &mut recorded)?;
+        let Ended { status, lost } = ended;
+        drop(raw);
+        let status = status.unwrap_or(i32::from(NOT_STARTED));
+        Ok(match lost {
+            None => status,
+            Some(error) => {
+                print_error(TOOL, &error.into());
+                if status == 0 { Exit::Failed as i32 } else { status }
+            }
+        })
     }
 }
 

@@ -287,7 +287,7 @@ pub struct Process {
     /// The results of the healthcheck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// The log file, with `-d`. The path is absolute.
+    /// The log file, with `-d` or `--monitor`. The path is absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
     /// The signal that asks the process to stop, if the image or the user names one. SIGTERM by default.

@@ -5,11 +5,16 @@
 //! is in the record or in the log. When a monitor is killed, the container goes on, and [`take_over`] or
 //! [`resume`] starts another monitor.
 //!
+//! In the foreground, the program that starts the container is its monitor until the process ends ([`Attended`]). It
+//! also passes the output on to its own streams.
+//!
 //! The container's streams are FIFOs in `$STAVE_RUN`. Its process has them open for reading and writing, so a
 //! stream has a reader as long as it has a writer, even if the monitor is killed.
 
 mod attached;
+mod caller;
 mod connection;
+mod foreground;
 mod keeper;
 mod log;
 mod operation;
@@ -20,6 +25,7 @@ mod socket;
 mod streams;
 
 pub use connection::{Connection, Event};
+pub use foreground::{Attended, Ended};
 pub use keeper::{Keeper, Next, Outcome, Probe};
 pub use log::{Chunk, Entries, Log, Source};
 pub use operation::MonitorOperation;

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::{
     Keeper, Log, Next, Place, Result, Source,
     attached::{Clients, Request},
+    caller::Caller,
     failed,
     log::Open,
     probe::Health,
@@ -35,7 +36,7 @@ const AT_ONCE: usize = 16 << 10;
 
 /// A process that a monitor waits for.
 #[derive(Debug)]
-enum Watched {
+pub(crate) enum Watched {
     /// A child of the monitor.
     Own(Running),
     /// A process that another monitor has left behind: its identity, and a pidfd.
@@ -77,19 +78,20 @@ enum First {
 }
 
 /// What a monitor needs, opened before its process is started.
-struct Ready {
-    place: Place,
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) place: Place,
     streams: Outside,
     log: Option<Open>,
     listener: OwnedFd,
 }
 
 impl Ready {
-    /// Opens all of it. Returns none if the container has a monitor.
-    fn open(place: Place, log: Option<Log>, stdin: bool) -> Result<Option<Self>> {
+    /// Opens all of it. Returns none if the container has a monitor. `foreground`: as in [`Outside::open`].
+    fn open(place: Place, log: Option<Log>, stdin: bool, foreground: bool) -> Result<Option<Self>> {
         let object = log.as_ref().map(|log| format!("{:?}", log.path)).unwrap_or_default();
         let log = log.map(Open::new).transpose().map_err(failed("open", object))?;
-        let Some(streams) = Outside::open(&place, stdin)? else { return Ok(None) };
+        let Some(streams) = Outside::open(&place, stdin, foreground)? else { return Ok(None) };
         let listener = socket::open(&place)?;
         Ok(Some(Self { place, streams, log, listener }))
     }
@@ -100,23 +102,32 @@ impl Ready {
         all.map(|fd| fd.as_raw_fd()).collect()
     }
 
-    fn run(self, first: First, keeper: &mut dyn Keeper) {
+    pub(crate) fn monitor<'a>(self, caller: Option<Caller<'a>>) -> Monitor<'a> {
         let Self { place, streams, log, listener } = self;
-        let (clients, terminal, health, again) = (Clients::default(), None, None, None);
-        let mut monitor =
-            Monitor { place, streams, log, listener, clients, process: None, terminal, health, again };
-        socket::listen(&monitor.listener);
+        socket::listen(&listener);
+        Monitor {
+            place,
+            streams,
+            log,
+            listener,
+            clients: Clients::default(),
+            caller,
+            process: None,
+            terminal: None,
+            health: None,
+            again: None,
+        }
+    }
+
+    fn run(self, first: First, keeper: &mut dyn Keeper) {
+        let mut monitor = self.monitor(None);
         match first {
             First::Process(process) => monitor.watch(process, keeper),
             First::Pause(pause) => monitor.again = Some(Instant::now() + pause),
         }
         runtime::settle_memory();
         while monitor.turn(keeper) {}
-        // Close the files and release the lock before the clients read the rest: another monitor may start
-        // meanwhile.
-        let Monitor { place, streams, log, listener, clients, .. } = monitor;
-        drop((place, streams, log, listener));
-        clients.finish();
+        monitor.leave().0.finish();
     }
 }
 
@@ -133,7 +144,7 @@ pub fn launch(
     keeper: &mut dyn Keeper,
 ) -> Result<Supervised> {
     let inside = Inside::open(&place, stdin)?;
-    let Some(ready) = ready(&place, log, stdin)? else {
+    let Some(ready) = ready(&place, log, stdin, false)? else {
         return Err(failed("start", "the monitor")("the container has one"));
     };
     let kept = ready.descriptors();
@@ -145,10 +156,10 @@ pub fn launch(
 
 /// Opens what a monitor needs. Waits for up to two seconds: an earlier monitor takes a moment to end after
 /// its process.
-fn ready(place: &Place, log: Option<Log>, stdin: bool) -> Result<Option<Ready>> {
+pub(crate) fn ready(place: &Place, log: Option<Log>, stdin: bool, foreground: bool) -> Result<Option<Ready>> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        let ready = Ready::open(place.try_clone()?, log.clone(), stdin)?;
+        let ready = Ready::open(place.try_clone()?, log.clone(), stdin, foreground)?;
         if ready.is_some() || Instant::now() >= deadline {
             return Ok(ready);
         }
@@ -169,7 +180,7 @@ pub fn take_over(
     keeper: &mut dyn Keeper,
 ) -> Result<bool> {
     let Some(process) = identity.open()? else { return Ok(false) };
-    let Some(ready) = Ready::open(place, log, stdin)? else { return Ok(false) };
+    let Some(ready) = Ready::open(place, log, stdin, false)? else { return Ok(false) };
     let kept = [ready.descriptors(), vec![process.as_raw_fd()]].concat();
     runtime::background(&kept, move || {
         ready.run(First::Process(Watched::Left(identity, process)), keeper);
@@ -190,7 +201,7 @@ pub fn resume(
     stdin: bool,
     keeper: &mut dyn Keeper,
 ) -> Result<bool> {
-    let Some(ready) = Ready::open(place, log, stdin)? else { return Ok(false) };
+    let Some(ready) = Ready::open(place, log, stdin, false)? else { return Ok(false) };
     runtime::background(&ready.descriptors(), move || {
         ready.run(First::Pause(pause), keeper);
         0
@@ -198,12 +209,14 @@ pub fn resume(
     Ok(true)
 }
 
-struct Monitor {
+pub(crate) struct Monitor<'a> {
     place: Place,
     streams: Outside,
     log: Option<Open>,
     listener: OwnedFd,
     clients: Clients,
+    /// Who started the container in the foreground, if this is that program.
+    caller: Option<Caller<'a>>,
     process: Option<Watched>,
     /// The monitor's side of the process's terminal, if it has one.
     terminal: Option<OwnedFd>,
@@ -218,12 +231,13 @@ pub(crate) fn is_readable(fd: impl AsFd) -> bool {
     matches!(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)), Ok(1..))
 }
 
-impl Monitor {
-    fn watch(&mut self, mut process: Watched, keeper: &mut dyn Keeper) {
+impl<'a> Monitor<'a> {
+    pub(crate) fn watch(&mut self, mut process: Watched, keeper: &mut dyn Keeper) {
         if let Watched::Own(running) = &mut process
             && let Some(terminal) = running.terminal.take()
         {
             runtime::set_nonblocking(&terminal);
+            self.caller.iter().for_each(|caller| caller.copy_size(&terminal));
             self.terminal = Some(terminal);
         }
         self.health = Health::of(keeper, process.identity());
@@ -231,12 +245,14 @@ impl Monitor {
     }
 
     /// Waits for an event and handles it. Returns false when the monitor is done.
-    fn turn(&mut self, keeper: &mut dyn Keeper) -> bool {
-        let waits = self.clients.settle();
+    pub(crate) fn turn(&mut self, keeper: &mut dyn Keeper) -> bool {
+        let waits = self.clients.settle() | self.caller.as_ref().is_some_and(Caller::is_behind);
         self.wait(waits);
         self.requests(keeper);
+        self.serve();
         if !waits {
-            self.output(1);
+            // With nobody else to wait for, a whole pipe at once.
+            self.output(if self.caller.is_some() { 4 } else { 1 });
         }
         if let Some(health) = &mut self.health {
             health.turn(keeper);
@@ -257,7 +273,8 @@ impl Monitor {
         if !waits {
             fds.extend(self.sources().map(|(_, source)| PollFd::from_borrowed_fd(source, PollFlags::IN)));
         }
-        if self.clients.type_on() {
+        fds.extend(self.caller.iter().flat_map(|caller| caller.interests(self.terminal.is_some())));
+        if self.clients.type_on() || self.caller.as_ref().is_some_and(Caller::types_on) {
             fds.extend(self.typed().map(|typed| PollFd::from_borrowed_fd(typed, PollFlags::OUT)));
         }
         let interests = self.clients.interests();
@@ -302,6 +319,9 @@ impl Monitor {
                             log.append(source, &buffer[..length]);
                         }
                         self.clients.output(source.letter(), &buffer[..length]);
+                        if let Some(caller) = &mut self.caller {
+                            caller.show(source, &buffer[..length]);
+                        }
                     }
                     Err(Errno::AGAIN | Errno::INTR) => break,
                     // The end. A terminal says EIO when the last program has closed it.
@@ -373,7 +393,31 @@ impl Monitor {
         drop(process);
         self.clients.tell(&json!({"exitStatus": status}).to_string());
         self.clients.settle();
+        if let Some(caller) = &mut self.caller {
+            // The caller is there for one process. Another monitor starts the next one.
+            caller.ended = Some((status, next));
+            return false;
+        }
         self.next(next)
+    }
+
+    /// Passes on the caller's signals and input, and the output that its streams had no room for.
+    fn serve(&mut self) {
+        let Some(caller) = &mut self.caller else { return };
+        caller.signals(self.process.as_ref(), self.terminal.as_ref());
+        caller.type_to(self.terminal.as_ref());
+        for source in caller.flush() {
+            // The reader is gone, and the process is to notice. A terminal would end the process instead.
+            if self.terminal.is_none() {
+                self.close(source);
+            }
+        }
+    }
+
+    /// Closes the files and releases the lock before the others read the rest: another monitor may start meanwhile.
+    pub(crate) fn leave(self) -> (Clients, Option<Caller<'a>>) {
+        let Monitor { clients, caller, .. } = self;
+        (clients, caller)
     }
 
     fn next(&mut self, next: Next) -> bool {
@@ -405,7 +449,7 @@ impl Monitor {
 
 /// Writes as much as there is room for, and leaves the rest in `bytes`. If the process has no input that
 /// stays open, the bytes are dropped.
-fn pass_on(to: Option<BorrowedFd<'_>>, bytes: &mut Vec<u8>) {
+pub(crate) fn pass_on(to: Option<BorrowedFd<'_>>, bytes: &mut Vec<u8>) {
     while let (Some(to), false) = (to, bytes.is_empty()) {
         match rustix::io::write(to, bytes) {
             Ok(length) => drop(bytes.drain(..length)),

@@ -106,8 +106,12 @@ fn attempt(place: &Place) -> Result<Peer> {
 }
 
 /// Kills the monitor, if there is one, and waits for its end. Its container's process has ended, or goes on
-/// without a monitor.
+/// without a monitor. A program that started the container in the foreground is not killed: it ends by itself with
+/// the container.
 pub(crate) fn end(place: &Place) -> Result<()> {
+    if streams::is_foreground(place) {
+        return Ok(());
+    }
     let Some(socket) = reach(place)? else { return Ok(()) };
     let object = || format!("the monitor of {}", place.shown(NAME));
     // The peer is the process that listens. Nobody else can get its pid before it ends, and then the

@@ -1,10 +1,10 @@
 //! The FIFOs between a container's process and its monitor.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use runtime::{Stdio, Streams};
 use rustix::{
-    fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, mknodat, openat},
+    fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, mknodat, openat},
     io::Errno,
 };
 
@@ -17,6 +17,9 @@ pub(crate) const STDERR: &str = "stderr";
 /// The lock file. The container's one monitor holds its lock. No process of the container has the file open:
 /// with a descriptor, it could take the lock.
 pub(crate) const LOCK: &str = "monitor";
+
+/// The content of the lock file while the container's monitor is the program that started it in the foreground.
+const FOREGROUND: &[u8] = b"foreground\n";
 
 /// The suffixes of the FIFOs.
 pub(crate) const FILES: [&str; 3] = [STDIN, STDOUT, STDERR];
@@ -37,8 +40,8 @@ fn open(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
     }
 }
 
-/// The process's side of its streams. Each FIFO is open for reading too, so the process can write to it
-/// without another reader.
+/// The process's side of its streams. In the background, each FIFO is open for reading too, so the process can write
+/// to it without another reader.
 #[derive(Debug)]
 pub(crate) struct Inside {
     /// The input, if it stays open.
@@ -49,13 +52,26 @@ pub(crate) struct Inside {
 
 impl Inside {
     pub(crate) fn open(place: &Place, stdin: bool) -> Result<Self> {
-        let one = |suffix| -> Result<OwnedFd> {
-            let opened = open(place, suffix, OFlags::RDWR)?;
-            // Programs expect blocking streams.
-            rustix::fs::fcntl_setfl(&opened, OFlags::empty()).map_err(failed("open", place.shown(suffix)))?;
-            Ok(opened)
-        };
+        let one = |suffix| inside(place, suffix, OFlags::RDWR);
         Ok(Self { stdin: stdin.then(|| one(STDIN)).transpose()?, stdout: one(STDOUT)?, stderr: one(STDERR)? })
+    }
+
+    /// For a process whose output goes on to the caller's streams. The FIFOs must have a reader already. If both of
+    /// the caller's streams lead to the same file, the process gets one FIFO for both, so that the order is kept.
+    pub(crate) fn to_caller(place: &Place) -> Result<Self> {
+        let (stdout, stderr) = (rustix::stdio::stdout(), rustix::stdio::stderr());
+        let one = |suffix, stream| {
+            // When the reader of the caller's pipe is gone, the process must notice: so this FIFO has no reader but
+            // the caller.
+            let flags = if ends_with_reader(stream) { OFlags::WRONLY } else { OFlags::RDWR };
+            inside(place, suffix, flags)
+        };
+        let first = one(STDOUT, stdout)?;
+        let second = match are_same(stdout, stderr) {
+            true => first.try_clone().map_err(failed("open", place.shown(STDOUT)))?,
+            false => one(STDERR, stderr)?,
+        };
+        Ok(Self { stdin: None, stdout: first, stderr: second })
     }
 
     pub(crate) fn streams(&self) -> Streams<'_> {
@@ -67,16 +83,46 @@ impl Inside {
     }
 }
 
-fn lock_file(place: &Place, create: OFlags) -> Result<OwnedFd> {
-    let flags =
-        create | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+/// Opens a FIFO for the process. Programs expect blocking streams.
+fn inside(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
+    let opened = open(place, suffix, flags)?;
+    rustix::fs::fcntl_setfl(&opened, OFlags::empty()).map_err(failed("open", place.shown(suffix)))?;
+    Ok(opened)
+}
+
+/// Whether this is a pipe or a socket, where writing fails without a reader.
+pub(crate) fn ends_with_reader(stream: BorrowedFd<'_>) -> bool {
+    let kind = fstat(stream).map(|found| FileType::from_raw_mode(found.st_mode));
+    matches!(kind, Ok(FileType::Fifo | FileType::Socket))
+}
+
+/// Whether two streams lead to the same file. In `/dev/null`, nobody sees the order.
+fn are_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let null = rustix::fs::makedev(1, 3);
+    match (fstat(one), fstat(other)) {
+        (Ok(one), Ok(other)) => {
+            (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) && one.st_rdev != null
+        }
+        _ => false,
+    }
+}
+
+fn lock_file(place: &Place, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     openat(place, place.name(LOCK), flags, Mode::RUSR | Mode::WUSR).map_err(failed("open", place.shown(LOCK)))
 }
 
 /// Whether a monitor has the lock.
 pub(crate) fn is_taken(place: &Place) -> bool {
-    let Ok(lock) = lock_file(place, OFlags::empty()) else { return false };
+    let Ok(lock) = lock_file(place, OFlags::RDONLY) else { return false };
     flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::AGAIN)
+}
+
+/// Whether the program that started the container in the foreground has the lock, or had it last.
+pub(crate) fn is_foreground(place: &Place) -> bool {
+    let mut content = [0_u8; FOREGROUND.len()];
+    let Ok(lock) = lock_file(place, OFlags::RDONLY) else { return false };
+    rustix::io::read(&lock, &mut content) == Ok(FOREGROUND.len()) && content == FOREGROUND
 }
 
 /// The monitor's side of the streams. The process that has it is the container's one monitor.
@@ -92,12 +138,20 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    /// Returns none if another monitor has the lock.
-    pub(crate) fn open(place: &Place, stdin: bool) -> Result<Option<Self>> {
-        let lock = lock_file(place, OFlags::CREATE)?;
+    /// Returns none if another monitor has the lock. `foreground`: whether this program ends by itself with the
+    /// container, and is not to be killed.
+    pub(crate) fn open(place: &Place, stdin: bool, foreground: bool) -> Result<Option<Self>> {
+        let lock = lock_file(place, OFlags::CREATE | OFlags::RDONLY)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::AGAIN) => return Ok(None),
             locked => locked.map_err(failed("lock", place.shown(LOCK)))?,
+        }
+        if is_foreground(place) != foreground {
+            // Not with the descriptor that stays: the file system must not count as busy.
+            let file = lock_file(place, OFlags::WRONLY)?;
+            let content = if foreground { FOREGROUND } else { &[] };
+            let write = || rustix::io::write(&file, content).map(drop);
+            ftruncate(&file, 0).and_then(|()| write()).map_err(failed("write", place.shown(LOCK)))?;
         }
         let stdin = stdin.then(|| open(place, STDIN, OFlags::RDWR)).transpose()?;
         let mut streams = Self { stdin, stdout: None, stderr: None, _lock: lock };
@@ -112,7 +166,7 @@ impl Outside {
         Ok(())
     }
 
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let all = [&self.stdin, &self.stdout, &self.stderr];
         all.into_iter().flatten().chain([&self._lock]).map(AsFd::as_fd)
     }

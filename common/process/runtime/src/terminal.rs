@@ -75,7 +75,7 @@ impl Terminal {
 
 impl RawTerminal {
     /// Gives `inner` the current size of this terminal.
-    pub(crate) fn copy_size(&self, inner: impl AsFd) {
+    pub fn copy_size(&self, inner: impl AsFd) {
         if let Some((columns, rows)) = self.terminal.size() {
             resize(inner, columns, rows);
         }
@@ -87,12 +87,12 @@ impl RawTerminal {
     }
 
     /// The source of the input.
-    pub(crate) fn typed(&self) -> Option<BorrowedFd<'_>> {
+    pub fn typed(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.typed.as_ref().map(AsFd::as_fd)
     }
 
     /// The destination of the output.
-    pub(crate) fn shown(&self) -> BorrowedFd<'_> {
+    pub fn shown(&self) -> BorrowedFd<'_> {
         self.terminal.shown.as_fd()
     }
 }

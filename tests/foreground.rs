@@ -1,0 +1,150 @@
+//! `stave run` without `-d`: the container has a log and a monitor all the same. Needs root.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod host;
+
+use host::Host;
+
+const RUN: &str = "run --network none --name web";
+
+/// Waits until `stave` prints this word for a container with this format.
+#[track_caller]
+fn until(host: &Host, format: &str, word: &str) {
+    let look =
+        format!("until [ \"$(container-ls --format '{format}' web)\" = '{word}' ]; do sleep 0.01; done");
+    host.0.sh(&format!("timeout 20 sh -c '{}'", look.replace('\'', "'\\''"))).ok();
+}
+
+#[test]
+fn its_output_is_logged_and_it_can_be_started_again() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    let outcome = host.stave(&format!("{RUN} busybox sh -c 'echo out; echo err >&2; exit 3'")).exits(3);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+    let logs = host.stave("logs web");
+    assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("out\n", "err\n"));
+    host.prints("update --restart on-failure:1 web", "web");
+    host.prints("start web", "web");
+    until(&host, "{state} {restarts}", "exited 1");
+    assert_eq!(host.stave("logs web").stdout, "out\nout\nout\n");
+    host.prints("rm web", "web");
+    // A running one is restarted in the background, and whoever started it gets its end.
+    host.0.sh(&format!("./stave {RUN} busybox sleep 1000 > /dev/null 2>&1 & echo $! > started")).ok();
+    until(&host, "{state}", "running");
+    host.prints("restart -t 0 web", "web");
+    host.runs("web");
+    host.0.sh("! kill -0 $(cat started) || exec tail -f --pid=$(cat started) /dev/null").ok();
+    host.prints("rm -f web", "web");
+    host.0.assert_as(&before);
+}
+
+/// One that cannot be started again keeps running.
+#[test]
+fn a_restart_looks_before_it_stops() {
+    let host = Host::new();
+    host.prints("run -d --network none --name other busybox sleep 1000", "other");
+    host.prints("run -d --network container:other --name web --restart always busybox sleep 1000", "web");
+    host.prints("rm -f other", "other");
+    host.prints("run -d --network none --name next busybox sleep 1000", "next");
+    let outcome = host.stave("restart -t 0 web next").exits(1);
+    assert!(outcome.stderr.starts_with("container-start: find \"/proc/"), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "next\n");
+    assert_eq!(host.0.sh("container-ls --format '{state}' web next").ok(), "running\nrunning\n");
+    host.prints("rm -f web next", "web\nnext");
+}
+
+/// `ns-exec` alone keeps no log and makes no streams. `container-start` adds both.
+#[test]
+fn one_without_a_monitor_gets_one_when_it_is_started_again() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    let pipe = "layer-apply --id web < busybox.json | union-mount > ready.json && ns-exec --from ready.json --document web.json";
+    assert_eq!(host.0.sh(&format!("{pipe} -- echo hi")).ok(), "hi\n");
+    host.0.sh("container-logs web").exits(1);
+    host.0.sh("container-update --restart on-failure:2 web && container-start web").ok();
+    host.0.sh("container-wait web").ok();
+    assert_eq!(host.0.sh("container-logs web").ok(), "hi\n");
+    host.0.sh("container-start web && container-wait web").ok();
+    assert_eq!(host.0.sh("container-logs web").ok(), "hi\nhi\n");
+    host.0.sh("unwind < web.json > after.json").ok();
+    host.0.assert_as(&before);
+    // Nobody would do what the policy says.
+    host.0.sh(&format!("({pipe} -- sleep 1000) > /dev/null 2>&1 &")).ok();
+    until(&host, "{state}", "running");
+    let refused = host.0.sh("container-update --restart always web").exits(1);
+    let line = "container-update: update container \"web\": it runs in the foreground, and nobody would start it again\n";
+    assert!(refused.stderr.starts_with(line), "{}", refused.stderr);
+    host.0.sh("unwind web").ok();
+    host.0.assert_as(&before);
+}
+
+#[test]
+fn the_callers_streams_get_what_the_process_writes_to_its_own() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    let run = format!("./stave {RUN} --rm busybox");
+    // The order, where both go to one file.
+    let script = "for i in 1 2 3 4 5; do echo o; echo e >&2; done";
+    assert_eq!(host.0.sh(&format!("{run} sh -c '{script}' 2>&1")).ok(), "o\ne\n".repeat(5));
+    // More than the pipes hold, to a slow reader.
+    let written = host.0.sh(&format!("{run} sh -c 'seq 200000' | (sleep 0.2; md5sum)")).ok();
+    assert_eq!(written, host.0.sh("seq 200000 | md5sum").ok());
+    // Without a reader the process cannot write.
+    let gone = host.0.sh(&format!("timeout 20 {run} yes 2> errors | head -n 1; cat errors")).ok();
+    assert_eq!(gone, "y\nyes: (null): Broken pipe\n");
+    // Lost output is no success.
+    let full = host.0.sh(&format!("{run} seq 10 > /dev/full")).exits(1);
+    assert_eq!(full.stderr, "ns-exec: write standard output: No space left on device\n");
+    // A terminal.
+    let terminal = format!(
+        "script -qec \"./stave {RUN} -t busybox sh -c 'tty; test -t 2 && read line && echo got \\$line'\" /dev/null"
+    );
+    let seen = host.0.sh(&format!("echo typed | {terminal}")).ok().replace('\r', "");
+    // The terminals show what is typed, too.
+    assert!(seen.contains("/dev/pts/0\n") && seen.ends_with("got typed\n"), "{seen:?}");
+    let logged = host.stave("logs web").ok().replace('\r', "");
+    assert!(logged.contains("/dev/pts/0\n") && logged.ends_with("got typed\n"), "{logged:?}");
+    host.prints("rm web", "web");
+    host.0.assert_as(&before);
+}
+
+#[test]
+fn policies_checks_and_clients_work_in_the_foreground() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    // As with Docker, the caller gets the first end, and the restarts are in the background.
+    let run = format!("{RUN} --restart on-failure:2 busybox sh -c 'echo run; exit 4'");
+    assert_eq!(host.stave(&run).exits(4).stdout, "run\n");
+    until(&host, "{state} {restarts}", "exited 2");
+    assert_eq!(host.stave("logs web").ok(), "run\nrun\nrun\n");
+    host.prints("rm web", "web");
+    let check = "--health-cmd true --health-interval 0.05";
+    let script = "until test -e /go; do echo tick; sleep 0.05; done; echo went; exit 5";
+    host.0
+        .sh(&format!(
+            "(./stave {RUN} {check} busybox sh -c '{script}' > out; echo $? > status) > /dev/null 2>&1 &"
+        ))
+        .ok();
+    until(&host, "{health}", "healthy");
+    host.0.sh("(./stave attach web < /dev/null > attached; echo $? >> attached) > /dev/null 2>&1 & until [ -s attached ]; do sleep 0.01; done; ./stave exec web touch /go; wait").ok();
+    host.0.sh("until [ -s status ]; do sleep 0.01; done").ok();
+    assert_eq!(host.0.sh("cat out status attached | grep -v tick").ok(), "went\n5\nwent\n5\n");
+    host.prints("rm web", "web");
+    host.0.assert_as(&before);
+}
+
+/// As with a monitor in the background, the next tool starts another one.
+#[test]
+fn a_killed_caller_leaves_the_container_alone() {
+    let host = Host::new();
+    let script = "until test -e /go; do sleep 0.01; done; echo went; exec sleep 1000";
+    host.0.sh(&format!("./stave {RUN} busybox sh -c '{script}' > out 2>&1 &")).ok();
+    until(&host, "{state}", "running");
+    host.0
+        .sh("until kill -9 $(pgrep -x ns-exec); do sleep 0.01; done; until [ -s out ]; do sleep 0.01; done")
+        .ok();
+    host.runs("web");
+    host.prints("exec web touch /go", "");
+    host.0.sh("until [ \"$(./stave logs web)\" = went ]; do sleep 0.01; done").ok();
+    host.prints("rm -f web", "web");
+}
