@@ -8,6 +8,31 @@ use std::time::Duration;
 use common::*;
 use testkit::{Has, NameServer, Sandbox, wait_for};
 
+/// Gives the hello in the file `hello` another name, and with `encrypted` the extension of an encrypted hello. Also
+/// writes it to `parts`, in records of seven bytes.
+const EDIT: &str = r#"
+import sys
+hello = bytearray(open('hello', 'rb').read())
+name, other = b'git.example', sys.argv[1].encode()
+at = hello.index(name)
+hello[at:at + len(name)] = other
+def add(place, length, more):
+    hello[place:place + length] = (int.from_bytes(hello[place:place + length], 'big') + more).to_bytes(length, 'big')
+more = len(other) - len(name)
+for place in (at - 2, at - 5, at - 7): add(place, 2, more)  # the name, the list, the extension
+if 'encrypted' in sys.argv:
+    hello += b'\xfe\x0d\x00\x01\x00'
+    more += 5
+add(3, 2, more); add(6, 3, more)  # the record, the message
+session = 5 + 4 + 34; suites = session + 1 + hello[session]
+compressions = suites + 2 + int.from_bytes(hello[suites:suites + 2], 'big')
+add(compressions + 1 + hello[compressions], 2, more)  # all extensions
+open(sys.argv[2], 'wb').write(hello)
+message = bytes(hello[5:])
+parts = [message[place:place + 7] for place in range(0, len(message), 7)]
+open('parts', 'wb').write(b''.join(b'\x16\x03\x01' + len(part).to_bytes(2, 'big') + part for part in parts))
+"#;
+
 /// A host with servers outside. 198.51.100.1 has a TLS server for any name, 198.51.100.2 a server that answers
 /// with the sum of all bytes that it got, and 198.51.100.3 one that closes at once. `hello` is a TLS hello for
 /// git.example.
@@ -23,6 +48,7 @@ except ssl.SSLWantReadError: open('hello', 'wb').write(out.read())";
              head -c 20000000 /dev/urandom > big; echo page > page; python3 -c \"{hello}\""
         ))
         .ok();
+    std::fs::write(sandbox.directory().join("edit.py"), EDIT).unwrap();
     sandbox
         .outside(
             "for host in 1 2 3; do ip addr add 198.51.100.$host/32 dev lo; done
@@ -93,6 +119,10 @@ fn only_listed_names_of_a_shared_address() {
     assert_eq!(refused(&sandbox, "https://198.51.100.1/page"), "reset");
     assert_eq!(sandbox.ask("web", "TCP4:198.51.100.2:443"), "", "without TLS");
     assert_reaches(&sandbox, "198.51.100.1:80", false, "on another port");
+    // A hello whose name is another one inside.
+    sandbox.sh("python3 edit.py sum.git.example hello.encrypted encrypted").ok();
+    let encrypted = sandbox.within("web", "socat -t8 - TCP4:198.51.100.2:443 < hello.encrypted");
+    assert_eq!(encrypted.stdout, "", "{encrypted:?}");
     // What is listed by address is not compared.
     assert_reaches(&sandbox, "198.51.100.3:80", true, "by its address");
     for text in [
@@ -100,13 +130,14 @@ fn only_listed_names_of_a_shared_address() {
         r#""verdict":"rejected","address":"198.51.100.1","port":8443,"protocol":"tcp","sni":"git.example","reason":"another name in the TLS hello"}"#,
         r#""verdict":"rejected","address":"198.51.100.1","port":443,"protocol":"tcp","reason":"no name in the TLS hello"}"#,
         r#""verdict":"rejected","address":"198.51.100.2","port":443,"protocol":"tcp","reason":"no TLS hello"}"#,
+        r#""verdict":"rejected","address":"198.51.100.2","port":443,"protocol":"tcp","sni":"sum.git.example","reason":"encrypted TLS hello"}"#,
         r#""verdict":"rejected","address":"198.51.100.1","port":443,"protocol":"tcp"}"#,
         r#""verdict":"rejected","address":"198.51.100.1","port":80,"protocol":"tcp"}"#,
     ] {
         line(&sandbox, text);
     }
     let words = sandbox.sh("egress-log --arguments web").ok();
-    assert!(words.contains("other.example:443\n"), "{words}");
+    assert!(words.contains("other.example:443\n") && words.contains("198.51.100.2:443\n"), "{words}");
     assert!(!server.asked().contains(&"A other.example".to_owned()));
     sandbox.sh("unwind web > /dev/null").ok();
     assert_as(&sandbox, &before);
@@ -124,25 +155,7 @@ fn bytes_are_passed_on_as_they_are() {
     let big = "curl -sk --connect-to git.example:443:198.51.100.1:443 https://git.example/big | sha256sum";
     assert_eq!(sandbox.within("web", big).ok(), sum("big"));
     // The hello of another name passes nowhere, so the server with the sum is asked under its own name.
-    sandbox.sh("python3 - <<'E'
-import re
-hello = open('hello', 'rb').read()
-name, longer = b'git.example', b'sum.git.example'
-at, more = hello.index(name), len(longer) - len(name)
-body = bytearray(hello.replace(name, longer))
-def add(place, length):
-    body[place:place + length] = (int.from_bytes(body[place:place + length], 'big') + more).to_bytes(length, 'big')
-for place in (at - 2, at - 5, at - 7): add(place, 2)  # the name, the list, the extension
-add(3, 2); add(6, 3)  # the record, the message
-session = 5 + 4 + 34; suites = session + 1 + body[session]
-compressions = suites + 2 + int.from_bytes(body[suites:suites + 2], 'big')
-add(compressions + 1 + body[compressions], 2)  # all extensions
-open('hello', 'wb').write(body)
-# The same in records of seven bytes.
-message = bytes(body[5:])
-parts = [message[place:place + 7] for place in range(0, len(message), 7)]
-open('parts', 'wb').write(b''.join(b'\\x16\\x03\\x01' + len(part).to_bytes(2, 'big') + part for part in parts))
-E").ok();
+    sandbox.sh("python3 edit.py sum.git.example hello").ok();
     sandbox.sh("cat hello big > all; cat parts big > all.parts").ok();
     // The client ends first, and gets the answer after that.
     let send = "socat -t30";

@@ -132,7 +132,12 @@ impl Half {
     /// Writes what is pending, and then reads once and writes that.
     fn go_on(&mut self, mut from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
         let written = write(to, &self.pending)?;
-        self.pending.drain(..written);
+        if written == self.pending.len() {
+            // Idle connections need no buffer.
+            self.pending = Vec::new();
+        } else {
+            self.pending.drain(..written);
+        }
         if self.pending.is_empty() && !self.ended {
             match from.read(buffer) {
                 Ok(0) => self.ended = true,

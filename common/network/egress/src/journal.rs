@@ -22,6 +22,9 @@ use crate::list::Protocol;
 /// The size in bytes above which the first half of the file is dropped.
 const MOST: u64 = 1 << 20;
 
+/// The reason of a TLS hello with a name that is not listed, or whose answers did not have the address.
+pub(crate) const ANOTHER: &str = "another name in the TLS hello";
+
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -117,7 +120,9 @@ impl Seen {
             IpAddr::V4(v4) => v4.to_string(),
             IpAddr::V6(v6) => format!("[{v6}]"),
         };
-        let targets = if self.names.is_empty() { vec![target] } else { self.names.clone() };
+        // What is not TLS, or has no name that can be compared, passes by its address only.
+        let by_name = self.reason.as_deref().is_none_or(|reason| reason == ANOTHER);
+        let targets = if self.names.is_empty() || !by_name { vec![target] } else { self.names.clone() };
         let port = match (self.port, self.protocol.as_deref()) {
             (Some(port), Some("tcp")) => format!(":{port}"),
             (Some(port), Some(protocol)) => format!(":{port}/{protocol}"),
@@ -280,11 +285,24 @@ mod tests {
 {"time":"4","verdict":"rejected","name":"b.example"}
 {"time":"5","verdict":"logged","address":"10.0.0.3","protocol":"icmp"}
 {"time":"6","verdict":"logged","address":"10.0.0.1","port":443,"protocol":"tcp","sni":"c.example"}
+{"time":"7","verdict":"rejected","address":"10.0.0.1","port":443,"protocol":"tcp","sni":"d.example","reason":"another name in the TLS hello"}
+{"time":"8","verdict":"rejected","address":"10.0.0.1","port":443,"protocol":"tcp","reason":"no TLS hello"}
 {"time":"5","verd"#;
         let seen = together(log);
         let words: Vec<_> = seen.iter().flat_map(Seen::words).collect();
-        assert_eq!(words, ["a.example:443", "10.0.0.2:123/udp", "b.example", "10.0.0.3", "c.example:443"]);
-        assert_eq!((seen.len(), seen[1].count, seen[1].last.as_str()), (6, 2, "3"));
+        assert_eq!(
+            words,
+            [
+                "a.example:443",
+                "10.0.0.2:123/udp",
+                "b.example",
+                "10.0.0.3",
+                "c.example:443",
+                "d.example:443",
+                "10.0.0.1:443"
+            ]
+        );
+        assert_eq!((seen.len(), seen[1].count, seen[1].last.as_str()), (8, 2, "3"));
         let all: Vec<crate::list::Entry> = words.iter().map(|word| word.parse().unwrap()).collect();
         assert_eq!(all.len(), words.len());
     }

@@ -34,14 +34,15 @@ use crate::{
     connection::{Connection, Fate, Stage, is_later, reset, wanted},
     given::Given,
     hello::{self, Hello, Why},
-    journal::{Journal, Outcome, What},
+    journal::{self, Journal, Outcome, What},
     list::Protocol,
 };
 
 /// How long a hello may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The maximum number of connections, and the number of descriptors that are left for the resolver.
-const CONNECTIONS: u64 = 8192;
+/// The maximum number of connections, and the number of descriptors that are left for the resolver. A
+/// container must not fill the host's memory with what its connections have not taken yet.
+const CONNECTIONS: u64 = 1024;
 const OTHERS: u64 = 256;
 /// The most bytes that are read at once.
 const BUFFER: usize = 1 << 16;
@@ -267,7 +268,7 @@ impl Running {
             self.note(Outcome::Logged, to, Some(name), None);
             return self.connect(number);
         }
-        self.note(Outcome::Rejected, to, Some(name), Some("another name in the TLS hello"));
+        self.note(Outcome::Rejected, to, Some(name), Some(journal::ANOTHER));
         Fate::Broken
     }
 
