@@ -11,7 +11,7 @@ use stages::{name, status, unwind, with_stages};
 use testkit::{Outcome, Sandbox};
 
 /// A filter with valid arguments, the member that it needs, and its error when that is missing.
-const FILTERS: [(&str, Option<(&str, &str)>); 14] = [
+const FILTERS: [(&str, Option<(&str, &str)>); 16] = [
     (
         "layer-apply",
         Some((
@@ -25,6 +25,8 @@ const FILTERS: [(&str, Option<(&str, &str)>); 14] = [
     ("netns-add", None),
     ("netns-bridge", None),
     ("bridge-attach", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
+    ("macvlan-attach", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
+    ("ipvlan-attach", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
     ("veth-pair", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
     ("portmap -p 10080:80", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
     ("egress-allow a.example", Some(("network", "no `network`: run netns-add or netns-bridge first"))),

@@ -21,7 +21,7 @@ struct Change {
 }
 
 /// The tools of the pipe, with their arguments.
-const PIPE: [&str; 10] = [
+const PIPE: [&str; 11] = [
     "layer-apply --id web",
     "union-mount",
     "union-snapshot",
@@ -30,6 +30,7 @@ const PIPE: [&str; 10] = [
     "veth-pair",
     "bridge-attach back --subnet 10.55.0.0/24 --icc=false",
     "bridge-attach far",
+    "macvlan-attach --parent out0 --gateway-priority -9",
     "portmap -p 10080:80",
     "link-hosts --link db:base",
 ];

@@ -8,13 +8,14 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
 
-const TOOLS: [&str; 11] = [
+const TOOLS: [&str; 12] = [
     "layer-apply",
     "union-mount",
     "cgroup-limit",
     "netns-bridge",
     "veth-pair",
     "bridge-attach",
+    "macvlan-attach",
     "portmap",
     "egress-allow",
     "name-serve",
@@ -26,7 +27,7 @@ const TOOLS: [&str; 11] = [
 fn pipe(id: &str, port: u16) -> String {
     format!(
         "layer-apply --id {id} < busybox.json | union-mount | cgroup-limit --pids 100 | netns-bridge | veth-pair | \
-         bridge-attach back --subnet 10.55.0.0/24 | portmap -p {port}:80 | \
+         bridge-attach back --subnet 10.55.0.0/24 | macvlan-attach --parent out0 --gateway-priority -9 | portmap -p {port}:80 | \
          ns-exec -d -- sleep 10000 > {id}.json"
     )
 }
@@ -105,6 +106,15 @@ fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
             "veth-pair",
             json!({"op": "veth-add", "name": "dv", "mac": "02:11:22:33:44:66", "master": "x", "mtu": 1500,
             "peer": {"name": "y", "mac": "02:11:22:33:44:66", "namespace": "/run/netns/z"}}),
+        ),
+        (
+            "macvlan-attach",
+            json!({"op": "child-add", "parent": "dv", "kind": "macvlan", "mode": "bridge", "mtu": 1500, "mark": "other x",
+            "peer": {"name": "eth1", "mac": "02:11:22:33:44:66", "namespace": "/run/netns/other"}}),
+        ),
+        (
+            "macvlan-attach",
+            json!({"claims": nowhere, "holder": "x", "op": "vlan-add", "name": "dv", "parent": "dw", "id": 7}),
         ),
         (
             "netns-bridge",

@@ -168,6 +168,19 @@ fn a_network_of_several_hosts_is_killed_at_every_change() {
     killed(&sandbox, &pipe(""), &undo, &unwound);
 }
 
+/// The macvlan is made under a first name, moved, and named.
+#[test]
+fn macvlan_attach_is_killed_at_every_change() {
+    let sandbox = Sandbox::new();
+    let pipe =
+        |before: &str| format!("netns-add -n --id web | {before} macvlan-attach --parent out0 > web.json");
+    let undo = |before: &str| format!("{before} macvlan-attach --undo < web.json > /dev/null");
+    sandbox.sh("netns-add -n --id web | unwind > /dev/null").ok();
+    let unwound = unwound(&sandbox, "web");
+    killed(&sandbox, "", &pipe, &unwound);
+    killed(&sandbox, &pipe(""), &undo, &unwound);
+}
+
 /// One call undoes several steps of one tool, and writes the record once, at its end.
 #[test]
 fn the_undo_of_several_steps_is_killed_at_every_change() {

@@ -124,7 +124,7 @@ fn a_terminal_shows_tables_and_lines() {
         ("img-history busybox", "IMAGE"),
         ("container-ls", "CONTAINER   IMAGE   COMMAND"),
         ("container-ls --json", "[\n  {\n    \"id\": \"web\""),
-        ("network-ls", "NETWORK   BRIDGE"),
+        ("network-ls", "NETWORK   DRIVER"),
         ("network-create lan", "lan\n"),
         ("network-rm lan", "lan\n"),
         ("img-inspect busybox", "{\n  \"stave\": 1,"),
@@ -298,6 +298,21 @@ fn templates_and_filters_of_docker() {
     assert_eq!(host.stave("inspect -f '{{.Id}}' web:1").ok(), image);
     host.stave("network create front --subnet 10.9.0.0/24").ok();
     host.prints("network ls --format '{{.Name}} {{.Driver}}'", "front bridge");
+    // A network on the host's wire.
+    host.prints("network create -d macvlan -o parent=out0 lan", "lan");
+    host.prints("network ls -f driver=macvlan --format '{{.Name}} {{.Driver}}'", "lan macvlan");
+    host.prints(
+        "run --rm --network lan --ip 192.0.2.9 busybox ip -o -4 address show eth0 | awk '{ print $4 }'",
+        "192.0.2.9/24",
+    );
+    host.prints("run -d --name two --network front busybox sleep 1000", "two");
+    host.stave("network connect --gateway-priority 1 lan two").ok();
+    host.prints("exec two ip route show default | awk '{ print $3, $5; exit }'", "192.0.2.2 eth1");
+    assert!(host.0.sh("container-ls --tree").ok().contains("lan: eth1 on macvlan of out0, 192.0.2."));
+    host.stave("network disconnect lan two").ok();
+    host.prints("exec two ip route show default | awk '{ print $3, $5; exit }'", "10.9.0.1 eth0");
+    host.prints("rm -f two", "two");
+    host.prints("network rm lan", "lan");
     host.prints("network ls -q -f name=fro", "front");
     host.prints("network ls -q -f dangling=false", "");
     host.prints("network rm front", "front");

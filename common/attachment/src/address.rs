@@ -2,30 +2,36 @@
 
 use std::{net::IpAddr, path::Path};
 
-use document::members;
+use document::members::On;
 use ipnet::IpNet;
 use lease::Lease;
 use netlink::{Connection, Link, arp, ndp, veth_name};
 use operation::Error;
 
-use crate::{Container, container::FIRST, unfit::Unfit};
+use crate::{
+    Container,
+    container::{FIRST, what},
+    unfit::Unfit,
+};
 
-/// The subnet and bridge that an address is leased for.
+/// The subnet and the link of the host that an address is leased for.
 pub(crate) struct Source<'a> {
     pub(crate) container: &'a Container<'a>,
-    pub(crate) on: &'a members::Bridge,
-    /// The subnet. `range` is the part of it to lease from, `gateway` the bridge's address.
+    pub(crate) on: &'a On,
+    /// The subnet. `range` is the part of it to lease from, `gateway` is never leased.
     pub(crate) subnet: IpNet,
     pub(crate) range: Option<IpNet>,
-    pub(crate) gateway: IpAddr,
+    pub(crate) gateway: Option<IpAddr>,
     pub(crate) connection: &'a Connection,
-    /// The bridge. A planned one has index 0 and no address yet.
-    pub(crate) bridge: &'a Link,
+    /// The bridge or the parent. A planned one has index 0 and no address yet.
+    pub(crate) link: &'a Link,
+    /// Whether unknown stations may have addresses, so that they are asked.
+    pub(crate) probed: bool,
 }
 
 impl Source<'_> {
-    /// Plans the lease of `wanted`, or of the next free address. The bridge's own addresses, such
-    /// as the gateway, are never leased.
+    /// Plans the lease of `wanted`, or of the next free address. The gateway and the link's own
+    /// addresses are never leased.
     pub(crate) fn lease(&self, wanted: Option<IpAddr>) -> Result<Lease, Error> {
         let subnet = self.subnet;
         let range = self.range.unwrap_or(subnet);
@@ -55,12 +61,12 @@ impl Source<'_> {
     }
 
     fn reserved(&self) -> Result<Vec<IpAddr>, Error> {
-        let addresses = match self.bridge.index {
+        let addresses = match self.link.index {
             0 => Vec::new(),
             index if self.subnet.addr().is_ipv4() => self.connection.addresses(Some(index))?,
             index => self.connection.addresses6(Some(index))?,
         };
-        Ok(addresses.iter().map(|address| address.address.addr()).chain([self.gateway]).collect())
+        Ok(addresses.iter().map(|address| address.address.addr()).chain(self.gateway).collect())
     }
 
     /// Plans the lease of this one address.
@@ -72,13 +78,16 @@ impl Source<'_> {
         if !lease::has_room(subnet, IpNet::from(address), subnet.network()) {
             return Err(Unfit::NotOfAHost { address, subnet }.into());
         }
-        if let (Some(_), Some(range)) = (&self.on.vxlan, self.range.filter(|range| !range.contains(&address)))
-        {
+        let has_other_hosts = self.on.bridge().is_some_and(|bridge| bridge.vxlan.is_some());
+        if let Some(range) = self.range.filter(|range| has_other_hosts && !range.contains(&address)) {
             return Err(Unfit::OtherHosts { address, range }.into());
         }
         let taken = |by: String| Error::from(Unfit::AddressTaken { address, by });
         if reserved.contains(&address) {
-            return Err(taken(format!("bridge {:?}", self.on.name)));
+            return Err(taken(match Some(address) == self.gateway {
+                true if self.on.bridge().is_none() => "the gateway".to_owned(),
+                _ => what(self.on),
+            }));
         }
         let run_dir = &self.container.scope.run_dir;
         let range = IpNet::from(address);
@@ -107,13 +116,10 @@ impl Source<'_> {
     /// The container that has the address, even if this run directory has no lease of it.
     fn taken(&self, lease: &Lease) -> Result<Option<String>, Error> {
         let address = lease.address;
-        let is_foreign = self.bridge.index != 0 && !self.bridge.is_our_bridge();
+        let is_probed = self.probed && self.link.index != 0;
         // Another run directory has leases of its own. Their addresses are in the nf_tables table.
         Ok(match nat::address_holder(address)? {
-            // On another program's bridge, an unknown station may have it.
-            None if is_foreign && self.answers(address)? => {
-                Some(format!("a station on bridge {:?}", self.on.name))
-            }
+            None if is_probed && self.answers(address)? => Some(format!("a station on {}", what(self.on))),
             Some(holder) if holder != self.container.id && Some(&holder) != lease.instead_of.as_ref() => {
                 Some(format!("container {holder:?}"))
             }
@@ -121,11 +127,11 @@ impl Source<'_> {
         })
     }
 
-    /// Whether a station on the bridge has the address.
+    /// Whether a station has the address.
     fn answers(&self, address: IpAddr) -> Result<bool, Error> {
         Ok(match address {
-            IpAddr::V4(address) => arp::is_in_use(self.bridge, address)?,
-            IpAddr::V6(address) => ndp::is_in_use(self.bridge, address)?,
+            IpAddr::V4(address) => arp::is_in_use(self.link, address)?,
+            IpAddr::V6(address) => ndp::is_in_use(self.link, address)?,
         })
     }
 }

@@ -1,9 +1,6 @@
 //! Parses arguments: names, subnets, routes.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
+use std::{net::IpAddr, str::FromStr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -73,36 +70,73 @@ pub fn parse_range6(text: &str) -> Result<Ipv6Net, String> {
     }
 }
 
-/// The given addresses of a bridge, at most one for each IP version.
+/// The wanted gateway of a subnet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Gateway {
+    /// The usual one: that of the existing bridge or of the parent, or the first address.
+    #[default]
+    Usual,
+    /// None: the network has no way out.
+    None,
+    /// This address.
+    At(IpAddr),
+}
+
+impl Gateway {
+    /// The given address.
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Usual | Self::None => None,
+        }
+    }
+}
+
+impl FromStr for Gateway {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            text => text.parse().map(Self::At).map_err(|_| "a gateway is an address, or \"none\"".to_owned()),
+        }
+    }
+}
+
+/// The given gateways, at most one for each IP version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // The names say it.
 pub struct Gateways {
-    pub v4: Option<Ipv4Addr>,
-    pub v6: Option<Ipv6Addr>,
+    pub v4: Gateway,
+    pub v6: Gateway,
 }
 
 impl Gateways {
-    /// Sorts the addresses by IP version.
+    /// Sorts the gateways by IP version. `none` is for both.
     ///
     /// # Errors
     /// When two have the same version.
-    pub fn of(given: &[IpAddr]) -> Result<Self, String> {
-        let mut gateways = Self::default();
-        for address in given {
-            let earlier = match address {
-                IpAddr::V4(address) => gateways.v4.replace(*address).map(IpAddr::from),
-                IpAddr::V6(address) => gateways.v6.replace(*address).map(IpAddr::from),
+    pub fn of(given: &[Gateway]) -> Result<Self, String> {
+        if given.contains(&Gateway::None) {
+            return match given {
+                [_] => Ok(Self { v4: Gateway::None, v6: Gateway::None }),
+                _ => Err("a network has a gateway, or none".to_owned()),
             };
-            if let Some(earlier) = earlier {
+        }
+        let mut gateways = Self::default();
+        for address in given.iter().filter_map(|gateway| gateway.address()) {
+            let place = if address.is_ipv4() { &mut gateways.v4 } else { &mut gateways.v6 };
+            if let Some(earlier) = place.address() {
                 return Err(format!("{earlier} and {address} are two gateways of one version of IP"));
             }
+            *place = Gateway::At(address);
         }
         Ok(gateways)
     }
 }
 
-/// A route in the container: `10.8.0.0/16 via 172.17.0.9`. Without `via`, the gateway is the
-/// bridge's address.
+/// A route in the container: `10.8.0.0/16 via 172.17.0.9`. Without `via`, the next hop is the
+/// network's gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The destination network.
@@ -167,6 +201,26 @@ mod tests {
         ] {
             assert_eq!(parse_name(name).is_ok(), valid, "{name}");
         }
+    }
+
+    #[test]
+    fn gateways() {
+        let of = |given: &[&str]| {
+            let given: Vec<Gateway> = given.iter().map(|text| text.parse().unwrap()).collect();
+            Gateways::of(&given)
+        };
+        let at = |text: &str| Gateway::At(text.parse().unwrap());
+        assert_eq!(of(&[]), Ok(Gateways { v4: Gateway::Usual, v6: Gateway::Usual }));
+        assert_eq!(of(&["none"]), Ok(Gateways { v4: Gateway::None, v6: Gateway::None }));
+        let both = Ok(Gateways { v4: at("10.0.0.1"), v6: at("fd00::1") });
+        assert_eq!(of(&["fd00::1", "10.0.0.1"]), both);
+        for (given, message) in [
+            (["10.0.0.1", "10.0.0.2"], "10.0.0.1 and 10.0.0.2 are two gateways of one version of IP"),
+            (["none", "10.0.0.2"], "a network has a gateway, or none"),
+        ] {
+            assert_eq!(of(&given), Err(message.to_owned()));
+        }
+        assert!("None".parse::<Gateway>().is_err());
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! Chooses a bridge and its subnet, and plans the operations for them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use document::members::{self, GatewayMode};
 use firewall::{Firewall, FirewallOperation};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nat::{Mode, NatOperation, Used, User};
-use netlink::{Connection, IPV6_CLAIMS, Link, LinkOperation, Mac, PROTOCOL, Sysctl, Variable, WAY_OUT};
+use netlink::{Connection, IPV6_CLAIMS, Link, LinkOperation, Mac, PROTOCOL, Sysctl, Variable};
 use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
 use crate::{
-    Container, draw,
+    Container, Gateway, draw,
+    free::{candidates, first_free, refuse_collision},
     overlay::{self, Overlay},
     prefix,
     unfit::Unfit,
@@ -26,9 +27,8 @@ pub struct Wanted {
     pub subnet: Option<Ipv4Net>,
     /// The part of the IPv4 subnet to lease addresses from.
     pub range: Option<Ipv4Net>,
-    /// The bridge's IPv4 address, which is the containers' gateway. None means the existing
-    /// bridge's, or the first of the subnet.
-    pub gateway: Option<Ipv4Addr>,
+    /// The bridge's IPv4 address, which is the containers' gateway.
+    pub gateway: Gateway,
     /// Whether it has IPv6 as well. An existing bridge with IPv6 keeps it anyway.
     pub ipv6: bool,
     /// The IPv6 subnet. None means the existing bridge's, or a random one.
@@ -36,7 +36,7 @@ pub struct Wanted {
     /// The part of the IPv6 subnet to lease addresses from.
     pub range6: Option<Ipv6Net>,
     /// The bridge's IPv6 address, chosen like the IPv4 address.
-    pub gateway6: Option<Ipv6Addr>,
+    pub gateway6: Gateway,
     /// How its containers can be reached from outside.
     pub gateway_mode: GatewayMode,
     /// Whether only this host and the containers reach each other.
@@ -68,11 +68,11 @@ impl Wanted {
             bridge,
             subnet: None,
             range: None,
-            gateway: None,
+            gateway: Gateway::Usual,
             ipv6: false,
             subnet6: None,
             range6: None,
-            gateway6: None,
+            gateway6: Gateway::Usual,
             gateway_mode: GatewayMode::Nat,
             internal: false,
             isolated: false,
@@ -81,9 +81,17 @@ impl Wanted {
         }
     }
 
+    /// The mode of the bridge's rules. Without a gateway no packet is forwarded, as on an internal
+    /// network.
     fn mode(&self) -> Mode {
         let routed = self.gateway_mode == GatewayMode::Routed;
-        Mode { routed, internal: self.internal, isolated: self.isolated }
+        Mode { routed, internal: self.internal || !self.has_gateway(), isolated: self.isolated }
+    }
+
+    /// Whether the bridge has an address that is the containers' gateway.
+    fn has_gateway(&self) -> bool {
+        let has_ipv6 = self.ipv6 || self.subnet6.is_some();
+        self.gateway != Gateway::None || (has_ipv6 && self.gateway6 != Gateway::None)
     }
 }
 
@@ -106,7 +114,7 @@ pub fn network<E: From<Error>>(
 ) -> Result<Planned, E> {
     let (name, scope) = (&wanted.bridge, container.scope);
     let chosen = choose(container, wanted)?;
-    refuse_other_mode(name, wanted)?;
+    refuse_other_mode(name, wanted, chosen.has_address)?;
     if let Some(range) = wanted.range {
         refuse_range(range.into(), chosen.subnet.into(), chosen.gateway)?;
     }
@@ -155,7 +163,10 @@ pub fn network<E: From<Error>>(
         }
         operations.push(entries.into());
     }
-    operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
+    let has_gateway = wanted.has_gateway();
+    if has_gateway {
+        operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
+    }
     if wanted.isolated {
         for variable in
             [Variable::ProxyDelay { link: name.clone() }, Variable::ProxyArp { link: name.clone() }]
@@ -163,13 +174,18 @@ pub fn network<E: From<Error>>(
             operations.push(Shared::new(&claim, Used::new(&user, Some(name), plan(variable)?)).into());
         }
     }
-    // Shared by all bridges.
-    operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
-    operations.extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, &user, forward)));
-    // Undone before ip_forward, which stays set while there are rules for forwarded packets.
-    // Planned for `none` too: the last container removes rules that an earlier one needed.
-    let through = FirewallOperation::plan(name, chosen.v6.is_some(), firewall, recorded)?;
-    operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
+    // Shared by all bridges. The last container of all takes it back, also one that does not need it.
+    let forward = Used::new(&user, None, forward);
+    let forward = if has_gateway { forward } else { forward.only_undone() };
+    operations.push(Shared::new(&claim, forward).into());
+    operations
+        .extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, &user, forward, has_gateway)));
+    if has_gateway {
+        // Undone before ip_forward, which stays set while there are rules for forwarded packets.
+        // Planned for `none` too: the last container removes rules that an earlier one needed.
+        let through = FirewallOperation::plan(name, chosen.v6.is_some(), firewall, recorded)?;
+        operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
+    }
     let bridge = chosen.member(wanted);
     Ok(Planned { bridge, mac: chosen.mac, operations })
 }
@@ -187,25 +203,30 @@ pub(crate) fn user(container: &Container<'_>, bridge: &str) -> User {
 
 /// The operations that forward IPv6, for all networks that have it. Each attachment has a claim, and
 /// containers of other run directories count by their IPv6 addresses.
-fn for_ipv6(container: &Container<'_>, user: &User, forward: Sysctl) -> [NetworkOperation; 2] {
+fn for_ipv6(
+    container: &Container<'_>,
+    user: &User,
+    forward: Sysctl,
+    has_gateway: bool,
+) -> [NetworkOperation; 2] {
     let claim = Claim::new(container.scope, IPV6_CLAIMS, &container.holder());
-    let shared = Shared::new(&claim, Used::new(user, None, forward).by_subnet(Ipv6Net::default()));
+    let forward = Used::new(user, None, forward).by_subnet(Ipv6Net::default());
+    let shared = Shared::new(&claim, if has_gateway { forward } else { forward.only_undone() });
     [claim.into(), shared.into()]
-}
-
-/// The subnets to choose from, as in Docker (default-address-pools): 172.17.0.0/16 to
-/// 172.31.0.0/16, then 192.168.0.0/16 in subnets with twelve host bits.
-fn candidates() -> impl Iterator<Item = Ipv4Net> {
-    let larger = (17..32).map(|second| Ipv4Net::new_assert(Ipv4Addr::new(172, second, 0, 0), 16));
-    let smaller = (0..16).map(|third| Ipv4Net::new_assert(Ipv4Addr::new(192, 168, third * 16, 0), 20));
-    larger.chain(smaller)
 }
 
 /// Refuses a mode that differs from the bridge's current one. All containers on a bridge share its
 /// mode.
-fn refuse_other_mode(bridge: &str, wanted: &Wanted) -> Result<(), Error> {
+fn refuse_other_mode(bridge: &str, wanted: &Wanted, has_address: bool) -> Result<(), Error> {
     let (Some(standing), mode) = (nat::mode(bridge)?, wanted.mode()) else { return Ok(()) };
     let bridge = bridge.to_owned();
+    if wanted.has_gateway() && standing.internal && !has_address {
+        return Err(Unfit::NoGateway(bridge).into());
+    }
+    if !wanted.has_gateway() && !standing.internal {
+        let (standing, flag) = ("has a gateway", "without --gateway none");
+        return Err(Unfit::OtherKind { bridge, standing, flag }.into());
+    }
     let name = |routed| if routed { "routed" } else { "nat" };
     if standing.routed != mode.routed {
         let (standing, wanted) = (name(standing.routed), name(mode.routed));
@@ -231,9 +252,11 @@ fn refuse_other_mode(bridge: &str, wanted: &Wanted) -> Result<(), Error> {
 /// The chosen subnet and addresses.
 struct Chosen {
     subnet: Ipv4Net,
-    gateway: IpAddr,
+    gateway: Option<IpAddr>,
     /// The IPv6 subnet and gateway.
-    v6: Option<(IpNet, IpAddr)>,
+    v6: Option<(IpNet, Option<IpAddr>)>,
+    /// Whether the bridge has an IPv4 address already.
+    has_address: bool,
     /// Whether it is another program's bridge.
     of_others: bool,
     /// The bridge's hardware address.
@@ -272,11 +295,11 @@ impl Chosen {
 }
 
 /// Refuses a range without an address to lease.
-pub(crate) fn refuse_range(range: IpNet, subnet: IpNet, gateway: IpAddr) -> Result<(), Error> {
+pub(crate) fn refuse_range(range: IpNet, subnet: IpNet, gateway: Option<IpAddr>) -> Result<(), Error> {
     if !subnet.contains(&range) {
         return Err(Unfit::RangeOutside { range, subnet }.into());
     }
-    match lease::has_room(subnet, range, gateway) {
+    match lease::has_room(subnet, range, gateway.unwrap_or(subnet.network())) {
         true => Ok(()),
         false => Err(Unfit::NoRoom { range, subnet }.into()),
     }
@@ -297,14 +320,22 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
         }
         _ => None,
     });
+    let is_ours = standing.as_ref().is_some_and(Link::is_our_bridge);
+    let wants_none = wanted.gateway == Gateway::None;
+    if let (true, true, Some(address)) = (wants_none, is_ours, own.first()) {
+        return Err(Unfit::HasGateway { bridge: name.to_owned(), address: address.address }.into());
+    }
     let subnet = match (present, wanted.subnet) {
         (Some((net, _)), _) => net.trunc(),
         (None, Some(subnet)) => subnet,
+        (None, None) if wants_none && standing.is_some() => {
+            return Err(Unfit::UnknownSubnet(name.to_owned()).into());
+        }
         (None, None) if own.is_empty() => first_free(&connection, &[])?,
         // The address has another family or kind; reported below.
         (None, None) => candidates().next().unwrap_or_default(),
     };
-    if let (None, Some(other)) = (present, own.first()) {
+    if let (None, Some(other), false) = (present, own.first(), wants_none) {
         let (bridge, address) = (name.to_owned(), other.address);
         return Err(Unfit::OtherAddress { bridge, address, subnet: subnet.into() }.into());
     }
@@ -313,16 +344,15 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     if present.is_none() && wanted.subnet.is_some() {
         refuse_collision(&connection, subnet)?;
     }
-    let gateway = gateway(
-        name,
-        subnet.into(),
-        wanted.gateway.map(Into::into),
-        present.map(|(net, _)| net.addr().into()),
-    )?;
-    let address = IpNet::new_assert(gateway, subnet.prefix_len());
+    let has_address = present.is_some();
+    // Another program's bridge may have an address, which is not used then.
+    let present = present.filter(|_| !wants_none);
+    let gateway = gateway(name, subnet.into(), wanted.gateway, present.map(|(net, _)| net.addr().into()))?;
+    let address = gateway.map(|gateway| IpNet::new_assert(gateway, subnet.prefix_len()));
     let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
-    let addresses = [(address, present.map(|(_, protocol)| protocol))];
-    let addresses = addresses.into_iter().chain(v6.map(|chosen| (chosen.address, chosen.present)));
+    let addresses = address.map(|address| (address, present.map(|(_, protocol)| protocol)));
+    let address6 = v6.and_then(|chosen| Some((chosen.address()?, chosen.present)));
+    let addresses = addresses.into_iter().chain(address6);
     let mac = match standing.as_ref() {
         Some(link) => link.mac,
         None => Some(Mac::draw(name, draw()?)),
@@ -335,27 +365,28 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let kind = (wanted.isolated, v6.is_some());
     let overlay =
         overlay.map(|vxlan| overlay::make(&connection, container.scope, name, vxlan, kind)).transpose()?;
-    let v6 = v6.map(|v6| (v6.address.trunc(), v6.address.addr()));
-    let of_others = standing.is_some_and(|link| !link.is_our_bridge());
-    Ok(Chosen { subnet, gateway, v6, of_others, mac, operations, overlay })
+    let v6 = v6.map(|v6| (v6.subnet, v6.gateway));
+    let of_others = standing.is_some() && !is_ours;
+    Ok(Chosen { subnet, gateway, v6, has_address, of_others, mac, operations, overlay })
 }
 
 /// The bridge's address in the subnet: the existing one, otherwise the wanted one or the first.
 pub(crate) fn gateway(
     bridge: &str,
     subnet: IpNet,
-    wanted: Option<IpAddr>,
+    wanted: Gateway,
     standing: Option<IpAddr>,
-) -> Result<IpAddr, Error> {
+) -> Result<Option<IpAddr>, Error> {
     match (wanted, standing) {
-        (Some(wanted), Some(standing)) if wanted != standing => {
+        (Gateway::None, _) => Ok(None),
+        (Gateway::At(wanted), Some(standing)) if wanted != standing => {
             Err(Unfit::OtherGateway { bridge: bridge.to_owned(), standing, wanted }.into())
         }
-        (Some(wanted), _) => {
+        (Gateway::At(wanted), _) => {
             refuse_gateway(subnet, wanted)?;
-            Ok(wanted)
+            Ok(Some(wanted))
         }
-        (None, standing) => Ok(standing.unwrap_or_else(|| lease::gateway(subnet))),
+        (Gateway::Usual, standing) => Ok(Some(standing.unwrap_or_else(|| lease::gateway(subnet)))),
     }
 }
 
@@ -416,70 +447,6 @@ fn is_of_ipv6(operation: &LinkOperation) -> bool {
         LinkOperation::AddressAdd { address, .. } => address.addr().is_ipv6(),
         LinkOperation::LoopbackIpv6 { .. } => true,
         _ => false,
-    }
-}
-
-fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
-    one.contains(&other.network()) || other.contains(&one.network())
-}
-
-/// The IPv4 addresses of all interfaces, each with the interface's index.
-fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>, Error> {
-    let nets = connection.addresses(None)?.into_iter().filter_map(|found| match found.address {
-        IpNet::V4(net) => Some((found.link, net)),
-        IpNet::V6(_) => None,
-    });
-    Ok(nets.collect())
-}
-
-/// The first subnet that is not `taken`, in which no interface has an address, and to which no
-/// route leads. Otherwise a VPN, or the network behind a router, could become unreachable.
-pub(crate) fn first_free(connection: &Connection, taken: &[Ipv4Net]) -> Result<Ipv4Net, Error> {
-    let addresses = addresses(connection)?.into_iter().map(|(_, net)| net.trunc());
-    let routes = connection.routes(None)?.into_iter().filter_map(|route| match route.destination {
-        IpNet::V4(net) => Some(net),
-        IpNet::V6(_) => None,
-    });
-    let used: Vec<_> = addresses.chain(routes.filter(|route| route.prefix_len() >= WAY_OUT)).collect();
-    let is_free = |subnet: &Ipv4Net| !used.iter().chain(taken).any(|net| overlap(*subnet, *net));
-    let free = candidates().find(is_free);
-    free.ok_or_else(|| Unfit::NoSubnet.into())
-}
-
-/// Networks whose addresses do not belong to a single host beyond one link: this host, loopback, IPv4-mapped,
-/// link-local and multicast (RFC 6890; RFC 4291, 2.4).
-const SPECIAL: [&str; 7] =
-    ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8"];
-
-/// Refuses a subnet whose addresses cannot belong to hosts.
-pub(crate) fn refuse_special(subnet: IpNet) -> Result<(), Error> {
-    let overlaps = |special: &IpNet| special.contains(&subnet) || subnet.contains(special);
-    match SPECIAL.iter().filter_map(|special| special.parse().ok()).find(overlaps) {
-        Some(special) => Err(Unfit::Special { subnet, special }.into()),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a subnet that overlaps another interface's, or to which a route leads. If another
-/// interface has an address inside or around the subnet, or there is a route to it or a part of it,
-/// one of the two would be unreachable. A wider route is allowed: it still leads to the rest of its
-/// destination.
-pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<(), Error> {
-    refuse_special(subnet.into())?;
-    let collides = |what: String, link: Option<u32>| -> Result<(), Error> {
-        let interface = link.map(|link| connection.name(link)).transpose()?;
-        let on = interface.map(|name| format!(" on interface {name:?}")).unwrap_or_default();
-        Err(Unfit::Collision { subnet: subnet.into(), what: format!("{what}{on}") }.into())
-    };
-    for (link, net) in addresses(connection)? {
-        if overlap(subnet, net.trunc()) {
-            return collides(net.to_string(), Some(link));
-        }
-    }
-    let wanted = IpNet::from(subnet);
-    match connection.routes(None)?.into_iter().find(|route| wanted.contains(&route.destination)) {
-        Some(route) => collides(format!("the route to {}", route.destination), route.link),
-        None => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use document::{
     Document, Instance,
-    members::{Attachment, Namespace, Network},
+    members::{Attachment, Namespace, Network, On},
 };
 use netlink::{Mark, veth_name};
 use netns::NetnsOperation;
@@ -60,22 +60,24 @@ impl<'a> Container<'a> {
     /// first interface is left for veth-pair.
     ///
     /// # Errors
-    /// When another attachment has the interface, or is on this `bridge`.
+    /// When another attachment has the interface, or uses this `link` of the host.
     pub fn choose(
         &mut self,
         wanted: Option<&str>,
-        bridge: &str,
+        link: &str,
         network: &Network,
         attachments: &[Attachment],
     ) -> Result<(), Error> {
         let kept = network.bridge.as_ref().filter(|_| network.cni.is_none());
         let taken: Vec<(&str, &str)> = attachments
             .iter()
-            .map(|one| (one.interface.as_str(), one.bridge.name.as_str()))
+            .map(|one| (one.interface.as_str(), one.on.link()))
             .chain(kept.map(|bridge| (FIRST, bridge.name.as_str())))
             .collect();
-        if taken.iter().any(|(_, on)| *on == bridge) {
-            return Err(Unfit::Twice(bridge.to_owned()).into());
+        if taken.iter().any(|(_, on)| *on == link) {
+            let own = attachments.iter().find(|one| one.on.link() == link);
+            let twice = own.map_or_else(|| format!("bridge {link:?}"), |one| what(&one.on));
+            return Err(Unfit::Twice(twice).into());
         }
         let by = |name: &str| taken.iter().find(|(interface, _)| *interface == name).map(|(_, on)| *on);
         self.interface = match wanted {
@@ -92,6 +94,14 @@ impl<'a> Container<'a> {
                 .unwrap_or_else(|| FIRST.to_owned()),
         };
         Ok(())
+    }
+}
+
+/// A bridge or a parent in words: `bridge "stave0"`, `link "eth0"`.
+pub(crate) fn what(on: &On) -> String {
+    match on {
+        On::Bridge(bridge) => format!("bridge {:?}", bridge.name),
+        On::Parent(parent) => format!("link {:?}", parent.name),
     }
 }
 
@@ -127,7 +137,7 @@ mod tests {
         let network = |bridge: bool| Network {
             mode: "none".into(),
             namespace: "/run/netns/web".into(),
-            bridge: bridge.then(|| attachment("", "kept").bridge),
+            bridge: attachment("", "kept").on.bridge().filter(|_| bridge).cloned(),
             cni: None,
             other: Default::default(),
         };

@@ -1,18 +1,22 @@
-//! Plans how a container is attached to a network, for netns-add, netns-bridge, veth-pair and
-//! bridge-attach.
+//! Plans how a container is attached to a network, for netns-add, netns-bridge, veth-pair,
+//! bridge-attach, macvlan-attach and ipvlan-attach.
 //!
 //! [`namespace`] plans the container's namespace, [`network`] the bridge with everything that it
-//! needs on the host, and [`pair`] the link between both. Each returns operations and the members
-//! for the document. A tool that does several of these joins the lists.
+//! needs on the host, and [`pair`] the link between both. [`child`] plans an interface that is made
+//! of a link of the host. Each returns operations and the members for the document. A tool that does
+//! several of these joins the lists.
 
 mod address;
 mod argument;
 mod bridge;
 mod container;
+mod free;
+mod inside;
 mod link;
 pub mod named;
 mod overlay;
 mod pair;
+mod parent;
 mod prefix;
 mod published;
 mod unfit;
@@ -21,11 +25,14 @@ use std::{fs::File, io::Read};
 
 use operation::Error;
 
-pub use argument::{Gateways, Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6};
+pub use argument::{
+    Gateway, Gateways, Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6,
+};
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
 pub use link::{End, complete as complete_links, open as open_link, ports};
 pub use pair::{Asked, pair, priority};
+pub use parent::{WantedParent, child};
 pub use published::refuse_published;
 pub use repair::NetworkOperation;
 

@@ -69,7 +69,7 @@ pub fn open(
     let mut operations = vec![claim.clone().into(), Shared::new(&claim, links).into()];
     let theirs = other.document.attachments()?;
     for attachment in own.document.attachments()? {
-        for far in theirs.iter().filter(|far| far.bridge.name == attachment.bridge.name) {
+        for far in theirs.iter().filter(|far| far.on.link() == attachment.on.link()) {
             operations.extend(between(scope, (own.id, &attachment), (other, far))?);
         }
     }
@@ -94,7 +94,7 @@ fn between(
             IpAddr::V6(_) => None,
         })
     };
-    let (Some(from), Some(to), true) = (v4(own), v4(far), own.bridge.isolated) else { return Ok(None) };
+    let (Some(from), Some(to), true) = (v4(own), v4(far), is_isolated(own)) else { return Ok(None) };
     let ports = ports(other.document, u16::MAX)?.into_iter().filter_map(|(container_port, protocol)| {
         let protocol = protocol.parse::<Protocol>().ok()?;
         Some(OpenPort { protocol, container_ip: to.into(), container_port })
@@ -103,6 +103,11 @@ fn between(
     let while_claimed = Some(scope.claims(&link(id, other.id)));
     let (holder, to) = (id.to_owned(), other.id.to_owned());
     Ok((!ports.is_empty()).then(|| NatOperation::Link { holder, from, to, ports, while_claimed }.into()))
+}
+
+/// Whether the attachment's bridge isolates its containers.
+fn is_isolated(attachment: &Attachment) -> bool {
+    attachment.on.bridge().is_some_and(|bridge| bridge.isolated)
 }
 
 /// Plans the links that a new attachment of the container completes: its own links to other
@@ -115,7 +120,7 @@ pub fn complete(
     document: &Document,
     attachment: &Attachment,
 ) -> Result<Vec<NetworkOperation>, Error> {
-    if !attachment.bridge.isolated || container.planned {
+    if !is_isolated(attachment) || container.planned {
         return Ok(Vec::new());
     }
     let run_dir = &container.scope.run_dir;
@@ -147,7 +152,7 @@ fn with(
     }
     let mut operations = Vec::new();
     let theirs = other.document.attachments()?;
-    for far in theirs.iter().filter(|far| far.bridge.name == attachment.bridge.name) {
+    for far in theirs.iter().filter(|far| far.on.link() == attachment.on.link()) {
         if to {
             operations.extend(between(scope, (own.id, attachment), (other, far))?);
         }

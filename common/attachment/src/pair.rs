@@ -3,14 +3,19 @@
 
 use std::{net::IpAddr, path::Path};
 
-use document::members::{self, Attachment};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use document::members::{self, Attachment, On};
+use ipnet::IpNet;
 use nat::{NatOperation, Used};
-use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL, Peer, Sysctl, Variable};
+use netlink::{Connection, Link, LinkOperation, Mac, Peer, Sysctl, Variable};
 use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
-use crate::{Container, Route, address::Source, bridge, overlay, unfit::Unfit};
+use crate::{
+    Container, Route, bridge,
+    inside::{self, Inside, Leased},
+    overlay,
+    unfit::Unfit,
+};
 
 /// The kernel's default MTU of a new bridge, in bytes.
 const MTU: u32 = 1500;
@@ -57,65 +62,47 @@ pub fn pair(
         }
         None => return Err(Unfit::BridgeGone(on.name.clone()).into()),
     };
-    let source = |subnet, range, gateway| Source {
-        container,
-        on,
-        subnet,
-        range,
-        gateway,
-        connection: &connection,
-        bridge: &bridge,
-    };
-    let lease = source(on.subnet, on.ip_range, on.gateway).lease(asked.address)?;
-    let IpAddr::V4(leased) = lease.address else {
-        return Err(Unfit::AddressOutside { address: lease.address, subnet: on.subnet }.into());
-    };
-    let mut leases = vec![(lease, on.subnet, on.gateway)];
-    match (&on.ipv6, asked.address6) {
-        (Some(v6), wanted) => {
-            let lease = source(v6.subnet, v6.ip_range, v6.gateway).lease(wanted)?;
-            leases.push((lease, v6.subnet, v6.gateway));
-        }
-        (None, Some(_)) => return Err(Unfit::NoIpv6(on.name.clone()).into()),
-        (None, None) => {}
-    }
     let guards = bridge.index == 0 || bridge.is_our_bridge();
+    let network = On::Bridge(on.clone());
+    let leased = inside::lease(container, &network, (&connection, &bridge, !guards), asked)?;
+    let leased4 = leased.iter().find_map(|leased| match leased.lease.address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    let Some(leased4) = leased4 else {
+        return Err(Unfit::AddressOutside { address: on.subnet.addr(), subnet: on.subnet }.into());
+    };
+    let mtu = match (asked.mtu, &on.vxlan) {
+        (Some(mtu), _) => mtu,
+        (None, Some(vxlan)) => overlay::mtu(&connection, vxlan.local)?,
+        // A bridge of ours has the lowest MTU of its ports.
+        (None, None) if guards => {
+            let from = (bridge.index != 0).then_some((bridge.index, leased4));
+            connection.way_out(from)?.map_or(bridge.mtu, |out| out.mtu)
+        }
+        (None, None) => bridge.mtu,
+    };
+    let mac = asked.mac.unwrap_or_else(|| Mac::from(leased4));
+    let routes = inside::routes(&network, asked)?;
     let pair = Pair {
-        container,
-        namespace,
+        inside: Inside::new(container, namespace, (mac, mtu), &leased, routes),
         on,
         here: (container.link(), Mac::derive(container.id, "host")),
-        inside: asked.mac.unwrap_or_else(|| Mac::from(leased)),
-        mtu: match (asked.mtu, &on.vxlan) {
-            (Some(mtu), _) => mtu,
-            (None, Some(vxlan)) => overlay::mtu(&connection, vxlan.local)?,
-            // A bridge of ours has the lowest MTU of its ports.
-            (None, None) if guards => {
-                let from = (bridge.index != 0).then_some((bridge.index, leased));
-                connection.mtu_of_the_way_out(from)?.unwrap_or(bridge.mtu)
-            }
-            (None, None) => bridge.mtu,
-        },
-        addresses: leases
-            .iter()
-            .map(|(lease, subnet, gateway)| (IpNet::new_assert(lease.address, subnet.prefix_len()), *gateway))
-            .collect(),
-        routes: routes(on, asked)?,
         guards,
     };
     let mut operations: Vec<NetworkOperation> = Vec::new();
-    for (lease, ..) in leases {
+    for Leased { lease, .. } in leased {
         let (address, instead_of) = (lease.address, lease.instead_of.clone());
         let claimed = NatOperation::Address { address, holder: container.id.to_owned(), instead_of };
         operations.extend([lease.into(), claimed.into()]);
     }
     operations.extend(pair.operations().map(NetworkOperation::from));
-    operations.extend(proxies(container, on, &pair.addresses)?);
+    operations.extend(proxies(container, on, &pair.inside.addresses)?);
     let attachment = Attachment {
         name: asked.name.clone().unwrap_or_else(|| on.name.clone()),
         interface: container.interface.clone(),
-        bridge: on.clone(),
         cni: pair.result(&bridge),
+        on: network,
         other: Default::default(),
     };
     Ok((attachment, operations))
@@ -144,45 +131,17 @@ pub fn priority(number: i32, attachments: &[Attachment]) -> Result<(i32, usize),
 }
 
 /// The metric of the default route.
-fn metric((priority, before): (i32, usize)) -> u32 {
+pub(crate) fn metric((priority, before): (i32, usize)) -> u32 {
     let priority = i64::from(priority).clamp(-900, 900);
     let before = i64::try_from(before).unwrap_or(99).min(99);
     u32::try_from(METRIC - priority * 100 + before).unwrap_or_default()
-}
-
-/// The routes of the interface. An internal network has no default route.
-fn routes(on: &members::Bridge, asked: &Asked) -> Result<Vec<members::CniRoute>, Error> {
-    let mut routes = Vec::new();
-    match asked.priority {
-        Some((priority, _)) if on.internal && priority != 0 => return Err(Unfit::InternalPriority.into()),
-        _ if on.internal => {}
-        priority => {
-            let to = |dst: IpNet, gw| members::CniRoute { dst, gw: Some(gw), priority: priority.map(metric) };
-            routes.push(to(Ipv4Net::default().into(), on.gateway));
-            routes.extend(on.ipv6.iter().map(|v6| to(Ipv6Net::default().into(), v6.gateway)));
-        }
-    }
-    for route in &asked.routes {
-        let (subnet, own) = match (route.destination, &on.ipv6) {
-            (IpNet::V4(_), _) => (on.subnet, on.gateway),
-            (IpNet::V6(_), Some(v6)) => (v6.subnet, v6.gateway),
-            (IpNet::V6(_), None) => return Err(Unfit::NoIpv6(on.name.clone()).into()),
-        };
-        let gateway = route.gateway.unwrap_or(own);
-        if !subnet.contains(&gateway) {
-            let destination = route.destination;
-            return Err(Unfit::FarGateway { gateway, destination, subnet }.into());
-        }
-        routes.push(members::CniRoute { dst: route.destination, gw: Some(gateway), priority: None });
-    }
-    Ok(routes)
 }
 
 /// The operations that make the host answer for the IPv6 addresses on one of its links.
 fn proxies(
     container: &Container<'_>,
     on: &members::Bridge,
-    addresses: &[(IpNet, IpAddr)],
+    addresses: &[(IpNet, Option<IpAddr>)],
 ) -> Result<Vec<NetworkOperation>, Error> {
     let Some(link) = &on.ndp_proxy else { return Ok(Vec::new()) };
     let claim = Claim::new(container.scope, &format!("ndp-{link}"), &container.holder());
@@ -209,6 +168,7 @@ fn planned_bridge(name: &str, mac: Option<Mac>) -> Link {
         hairpin: false,
         isolated: false,
         bridge: true,
+        kind: "bridge".to_owned(),
         under: None,
         alias: None,
     }
@@ -216,17 +176,10 @@ fn planned_bridge(name: &str, mac: Option<Mac>) -> Link {
 
 /// The planned pair.
 struct Pair<'a> {
-    container: &'a Container<'a>,
-    namespace: &'a Path,
+    inside: Inside<'a>,
     on: &'a members::Bridge,
     /// The name and the hardware address of the host's side.
     here: (String, Mac),
-    /// The hardware address of the container's side.
-    inside: Mac,
-    mtu: u32,
-    /// The addresses, each with its gateway.
-    addresses: Vec<(IpNet, IpAddr)>,
-    routes: Vec<members::CniRoute>,
     /// Whether the bridge is ours. Then its ports protect the host's loopback.
     guards: bool,
 }
@@ -235,8 +188,7 @@ impl Pair<'_> {
     /// The operations that make the pair.
     fn operations(&self) -> impl Iterator<Item = LinkOperation> {
         let (name, mac) = self.here.clone();
-        let there = self.inside;
-        let (link, namespace) = (self.container.interface.clone(), self.namespace.to_owned());
+        let Inside { container, namespace, mac: there, mtu, .. } = self.inside;
         let bridge = self.on.name.clone();
         let isolated = self.on.isolated.then(|| LinkOperation::Isolate { link: name.clone(), mac });
         let guard = self.guards.then(|| LinkOperation::GuardLoopback { link: name.clone(), mac, bridge });
@@ -245,78 +197,21 @@ impl Pair<'_> {
                 name: name.clone(),
                 mac,
                 master: self.on.name.clone(),
-                mtu: self.mtu,
-                peer: Peer { name: link.clone(), mac: there, namespace: namespace.clone() },
-                mark: Some(self.container.mark()),
+                mtu,
+                peer: Peer { name: container.interface.clone(), mac: there, namespace: namespace.to_owned() },
+                mark: Some(container.mark()),
             },
             LinkOperation::Ipv6Off { link: name.clone(), mac },
             LinkOperation::Hairpin { link: name.clone(), mac },
         ];
-        let inside = [
-            LinkOperation::LinkUp { namespace: None, link: name, mac },
-            LinkOperation::LinkUp { namespace: Some(namespace.clone()), link: link.clone(), mac: there },
-        ];
-        let has_ipv6 = self.on.ipv6.is_some();
-        let ipv6 = has_ipv6.then(|| LinkOperation::Ipv6On {
-            namespace: Some(namespace.clone()),
-            link: link.clone(),
-            mac: there,
-        });
-        let address = |(address, _): &(IpNet, IpAddr)| LinkOperation::AddressAdd {
-            namespace: Some(namespace.clone()),
-            link: link.clone(),
-            mac: Some(there),
-            address: *address,
-            protocol: Some(PROTOCOL),
-        };
-        let addresses: Vec<_> = self.addresses.iter().map(address).collect();
-        let gateway = self.on.gateway;
-        let route = move |route: &members::CniRoute| LinkOperation::RouteAdd {
-            namespace: Some(namespace.clone()),
-            destination: route.dst,
-            gateway: route.gw.unwrap_or(gateway),
-            link: link.clone(),
-            mac: there,
-            metric: route.priority,
-            protocol: Some(PROTOCOL),
-        };
-        let routes: Vec<_> = self.routes.iter().map(route).collect();
-        outside
-            .into_iter()
-            .chain(isolated)
-            .chain(guard)
-            .chain(inside)
-            .chain(ipv6)
-            .chain(addresses)
-            .chain(routes)
+        let up = LinkOperation::LinkUp { namespace: None, link: name, mac };
+        outside.into_iter().chain(isolated).chain(guard).chain([up]).chain(self.inside.operations())
     }
 
-    /// The CNI result (CNI SPEC.md, "ADD Success").
+    /// The CNI result.
     fn result(&self, bridge: &Link) -> members::CniResult {
-        let interface = |name: &str, mac: Option<Mac>, sandbox| members::CniInterface {
-            name: name.to_owned(),
-            mac: mac.map(|mac| mac.to_string()),
-            mtu: Some(self.mtu),
-            sandbox,
-        };
-        let ip = |(address, gateway): &(IpNet, IpAddr)| members::CniIp {
-            address: *address,
-            gateway: Some(*gateway),
-            interface: Some(2),
-        };
-        let sandbox = Some(self.namespace.to_string_lossy().into_owned());
-        members::CniResult {
-            cni_version: "1.1.0".into(),
-            interfaces: vec![
-                interface(&bridge.name, bridge.mac, None),
-                interface(&self.here.0, Some(self.here.1), None),
-                interface(&self.container.interface, Some(self.inside), sandbox),
-            ],
-            ips: self.addresses.iter().map(ip).collect(),
-            routes: self.routes.clone(),
-            dns: serde_json::json!({}),
-            other: serde_json::Map::new(),
-        }
+        let outside = |name: &str, mac| self.inside.interface(name, mac, None);
+        self.inside.result(vec![outside(&bridge.name, bridge.mac), outside(&self.here.0, Some(self.here.1))])
     }
 }
 

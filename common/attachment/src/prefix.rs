@@ -1,25 +1,28 @@
 //! The IPv6 subnet of a bridge.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 use netlink::{Connection, Link};
 use operation::Error;
 
-use crate::{
-    Wanted,
-    bridge::{self, refuse_special},
-    draw,
-    unfit::Unfit,
-};
+use crate::{Gateway, Wanted, bridge, draw, free::refuse_special, unfit::Unfit};
 
-/// The bridge's IPv6 address.
+/// The bridge's IPv6 subnet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chosen {
-    /// The address with its prefix length.
-    pub(crate) address: IpNet,
-    /// Its origin (IFA_PROTO), if the address exists.
+    pub(crate) subnet: IpNet,
+    /// The bridge's address. None for a network without a gateway.
+    pub(crate) gateway: Option<IpAddr>,
+    /// The address's origin (IFA_PROTO), if it exists.
     pub(crate) present: Option<Option<u8>>,
+}
+
+impl Chosen {
+    /// The bridge's address with its prefix length.
+    pub(crate) fn address(&self) -> Option<IpNet> {
+        self.gateway.map(|gateway| IpNet::new_assert(gateway, self.subnet.prefix_len()))
+    }
 }
 
 /// Chooses the subnet: the bridge's existing one, otherwise the wanted one or a new one. None for a
@@ -39,20 +42,25 @@ pub(crate) fn choose(
     let is_it = |net: IpNet| wanted.subnet6.is_none_or(|subnet| net.trunc() == IpNet::from(subnet));
     let is_ours = standing.is_some_and(Link::is_our_bridge);
     let name = || wanted.bridge.clone();
-    let wanted_gateway = wanted.gateway6.map(Into::into);
+    let wants_none = wanted.gateway6 == Gateway::None;
     if let Some(found) = lasting.find(|found| is_it(found.address)) {
-        bridge::gateway(&wanted.bridge, found.address.trunc(), wanted_gateway, Some(found.address.addr()))?;
+        if wants_none && is_ours {
+            return Err(Unfit::HasGateway { bridge: name(), address: found.address }.into());
+        }
+        let (subnet, standing) = (found.address.trunc(), Some(found.address.addr()));
+        let gateway = bridge::gateway(&wanted.bridge, subnet, wanted.gateway6, standing)?;
         // Another program's bridge may have IPv6 for its own use.
         let is_used = is_ours || wanted.ipv6 || wanted.subnet6.is_some();
-        return Ok(is_used.then_some(Chosen { address: found.address, present: Some(found.protocol) }));
+        let present = gateway.map(|_| found.protocol);
+        return Ok(is_used.then_some(Chosen { subnet, gateway, present }));
     }
     if !wanted.ipv6 && wanted.subnet6.is_none() {
         return Ok(None);
     }
-    if let (Some(address), Some(subnet)) = (first, wanted.subnet6) {
+    if let (Some(address), Some(subnet), false) = (first, wanted.subnet6, wants_none) {
         return Err(Unfit::OtherAddress { bridge: name(), address, subnet: subnet.into() }.into());
     }
-    if is_ours {
+    if is_ours && !wants_none {
         let (standing, flag) = ("has no IPv6", "without --ipv6");
         return Err(Unfit::OtherKind { bridge: name(), standing, flag }.into());
     }
@@ -63,9 +71,8 @@ pub(crate) fn choose(
         }
         None => random()?,
     };
-    let gateway = bridge::gateway(&wanted.bridge, subnet.into(), wanted_gateway, None)?;
-    let address = IpNet::new_assert(gateway, subnet.prefix_len());
-    Ok(Some(Chosen { address, present: None }))
+    let gateway = bridge::gateway(&wanted.bridge, subnet.into(), wanted.gateway6, None)?;
+    Ok(Some(Chosen { subnet: subnet.into(), gateway, present: None }))
 }
 
 /// Whether the address is link-local (fe80::/10).

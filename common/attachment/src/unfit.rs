@@ -59,12 +59,40 @@ pub(crate) enum Unfit {
     HasVxlan(String),
     #[error("bridge {0:?} has no IPv6")]
     NoIpv6(String),
-    #[error("the container is on bridge {0:?} already")]
+    #[error("bridge {bridge:?} has address {address}, and no gateway is wanted")]
+    HasGateway { bridge: String, address: IpNet },
+    #[error("bridge {0:?} has no gateway")]
+    NoGateway(String),
+    #[error("bridge {0:?} has no address that tells its subnet")]
+    UnknownSubnet(String),
+    #[error("route {0} has no next hop: the network has no gateway")]
+    NoNextHop(IpNet),
+    #[error("link {0:?} has no IPv4 address that tells the subnet of its wire")]
+    NoSubnetOfParent(String),
+    #[error("no default route tells which link is the parent")]
+    NoParent,
+    #[error("link {0:?} is down")]
+    ParentDown(String),
+    #[error("link {0:?} leads to no wire")]
+    NoWire(String),
+    #[error("link {link:?} is a port of {master:?}")]
+    Port { link: String, master: String },
+    #[error("link {name:?} is not VLAN {id} on {parent:?}")]
+    OtherVlan { name: String, id: u16, parent: String },
+    #[error("a {0} has the hardware address of its parent")]
+    ParentsMac(String),
+    #[error("the MTU {mtu} is larger than that of link {parent:?}, {most}")]
+    LargeMtu { mtu: u32, parent: String, most: u32 },
+    #[error("the network has no IPv6 subnet")]
+    NoSubnet6,
+    #[error("the container is on {0} already")]
     Twice(String),
     #[error("the default route by {0:?} comes before every --gateway-priority")]
     NoPriority(String),
     #[error("an internal network has no way out for --gateway-priority")]
     InternalPriority,
+    #[error("a network without a gateway has no way out for --gateway-priority")]
+    NoWayOut,
 }
 
 impl Unfit {
@@ -103,7 +131,20 @@ impl Unfit {
             Self::NoPriority(_) => {
                 "use netns-add and bridge-attach instead of netns-bridge and veth-pair".to_owned()
             }
+            Self::HasGateway { .. } => "use it without --gateway none, or another bridge".to_owned(),
+            Self::NoGateway(_) => "use it with --gateway none, or another bridge".to_owned(),
+            Self::UnknownSubnet(_) | Self::NoSubnetOfParent(_) => "give it with --subnet".to_owned(),
+            Self::NoNextHop(_) => "write \"via ADDRESS\" behind it".to_owned(),
+            Self::NoParent => "choose one with --parent".to_owned(),
+            Self::ParentDown(name) => format!("ip link set {name} up"),
+            Self::Port { master, .. } => format!("use --parent {master}"),
+            Self::ParentsMac(_) => "leave out --mac-address".to_owned(),
+            Self::LargeMtu { most, .. } => format!("use --mtu {most}, or less"),
+            Self::NoSubnet6 => "add --subnet6".to_owned(),
             Self::NoRoom { .. }
+            | Self::NoWire(_)
+            | Self::OtherVlan { .. }
+            | Self::NoWayOut
             | Self::NoBridge(_)
             | Self::NoLink(_)
             | Self::AddressOutside { .. }

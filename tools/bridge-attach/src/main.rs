@@ -24,12 +24,12 @@ mod plugin;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use arguments::BridgeAttach;
 use attachment::{Asked, Container, NetworkOperation};
-use document::{Document, Member, Step, members};
+use document::{Document, Step, members};
 use operation::Scope;
-use toolkit::{Common, Context, Filter, Plan, hint};
+use toolkit::{Common, Context, Filter, Plan};
 
 impl Filter for BridgeAttach {
     type Adds = members::Attached;
@@ -47,20 +47,16 @@ impl Filter for BridgeAttach {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let network = document.require::<members::Network>()?;
-        if document.get::<members::Egress>()?.is_some() {
-            let error =
-                anyhow!("the container is restricted to a list, which holds for the networks that it has");
-            return Err(hint(error, "put egress-allow behind all networks"));
-        }
+        attaching::refuse_restricted(document)?;
         let attachments = document.attachments()?;
         let named = self.named(&context.scope)?;
         let wanted = self.wanted(named.as_ref())?;
         let mut container = Container::new(&context.scope, &context.id, document)?;
         container.planned = context.planned;
-        container.choose(self.interface.as_deref(), &wanted.bridge, &network, &attachments)?;
+        container.choose(self.inside.interface.as_deref(), &wanted.bridge, &network, &attachments)?;
         let recorded = || toolkit::recorded(&context.scope);
         let mut planned = attachment::network(&container, &wanted, self.firewall, recorded)?;
-        let asked = Asked { makes_bridge: planned.mac, ..self.asked(named.as_ref(), &attachments)? };
+        let asked = Asked { makes_bridge: planned.mac, ..self.inside.asked(named.as_ref(), &attachments)? };
         let (attachment, pair) = attachment::pair(&container, &network.namespace, &planned.bridge, &asked)?;
         planned.operations.extend(pair);
         planned.operations.extend(attachment::complete_links(&container, document, &attachment)?);
@@ -68,10 +64,7 @@ impl Filter for BridgeAttach {
     }
 
     fn is_meant(&self, step: &Step) -> bool {
-        let list = step.adds.get(members::Networks::NAME).and_then(|list| list.as_array());
-        let mut names = list.into_iter().flatten().filter_map(|one| one["name"].as_str());
-        // An attachment that was not completed has no members.
-        list.is_none() || names.any(|name| self.is_meant(name))
+        attaching::is_meant(step, self.name.as_deref())
     }
 
     fn refuse_undo(_: &Scope, recorded: &Document, step: &Step) -> Result<()> {

@@ -68,18 +68,19 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
         }
         _ => {}
     }
-    Addresses::read(request)?.flags().into_iter().for_each(|(flag, value)| add(flag, value));
+    // By default a network has a gateway and masquerades, unless the configuration says otherwise.
+    let is_default = configuration.flag("isDefaultGateway")?;
+    let is_gateway =
+        is_default == Some(true) || configuration.flag("isGateway")?.or(is_default) != Some(false);
+    let flags = Addresses::read(request)?.flags().into_iter();
+    flags.filter(|(flag, _)| is_gateway || *flag != "--gateway").for_each(|(flag, value)| add(flag, value));
     let mac = configuration.capability("mac").and_then(Value::as_str).or(environment.argument("MAC"));
     mac.into_iter().for_each(|mac| add("--mac-address", mac.to_owned()));
     if configuration.flag("portIsolation")? == Some(true) {
         add("--icc", "false".to_owned());
     }
-    // By default a network has a gateway and masquerades, unless the configuration says otherwise.
-    let is_default = configuration.flag("isDefaultGateway")?;
-    let is_gateway =
-        is_default == Some(true) || configuration.flag("isGateway")?.or(is_default) != Some(false);
     match (is_gateway, configuration.flag("ipMasq")?) {
-        (false, _) => arguments.push("--internal".to_owned()),
+        (false, _) => arguments.extend(["--gateway".to_owned(), "none".to_owned()]),
         (true, Some(false)) => arguments.extend(["--gateway-mode".to_owned(), "routed".to_owned()]),
         _ => {}
     }

@@ -195,6 +195,96 @@ fn an_internal_network_has_no_way_out_and_no_way_in() {
 }
 
 #[test]
+fn a_bridge_without_an_address() {
+    let (sandbox, before) = sandbox();
+    let quiet = "bridge-attach quiet --subnet 10.7.0.0/24 --gateway none";
+    start(&sandbox, "a", quiet);
+    start(&sandbox, "b", &format!("{quiet} --route '10.9.0.0/16 via 10.7.0.1'"));
+    let one = &read(&sandbox, "a")["networks"][0];
+    assert_eq!((one["bridge"].get("gateway"), one["cni"].get("routes")), (None, None));
+    assert_eq!(one["cni"]["ips"], json!([{"address": "10.7.0.1/24", "interface": 2}]));
+    assert_eq!(
+        sandbox.sh("ip -br address show quiet | wc -w; cat /proc/sys/net/ipv4/ip_forward").ok(),
+        "2\n0\n"
+    );
+    assert_eq!(
+        sandbox.within("a", "ip route").ok(),
+        "10.7.0.0/24 dev eth0 proto kernel scope link src 10.7.0.1 \n"
+    );
+    sandbox.outside(&format!("ip route add 10.7.0.0/24 via {HOST}")).ok();
+    let table = [
+        ("a", "10.7.0.2:80", "b 10.7.0.1"),
+        ("host", "10.7.0.1:80", ""),
+        ("outside", "10.7.0.1:80", ""),
+        ("a", "192.0.2.2:99", ""),
+    ];
+    traffic(&sandbox, "at the start", &table);
+    sandbox
+        .sh("nft flush ruleset; net-repair --all > /dev/null; bridge-attach --check < a.json > /dev/null")
+        .ok();
+    traffic(&sandbox, "after a flush", &table);
+    start(&sandbox, "c", FRONT);
+    for (stage, told) in [
+        ("bridge-attach quiet", "bridge \"quiet\" has no gateway"),
+        ("bridge-attach quiet --subnet 10.7.0.0/24 --gateway 10.7.0.9", "bridge \"quiet\" has no gateway"),
+        ("bridge-attach quiet --gateway none", "bridge \"quiet\" has no address that tells its subnet"),
+        (
+            "bridge-attach front --gateway none",
+            "bridge \"front\" has address 10.5.0.1/24, and no gateway is wanted",
+        ),
+        (
+            "bridge-attach new --gateway none --route 10.9.0.0/16",
+            "route 10.9.0.0/16 has no next hop: the network has no gateway",
+        ),
+        (
+            "bridge-attach new --gateway none --gateway-priority 1",
+            "a network without a gateway has no way out for --gateway-priority",
+        ),
+    ] {
+        let refused = sandbox.sh(&format!("netns-add -n --id d | {stage} > /dev/null")).exits(1);
+        assert_eq!(refused.stderr.lines().next(), Some(&*format!("bridge-attach: {told}")), "{stage}");
+        sandbox.sh("unwind d > /dev/null").ok();
+    }
+    let refused = sandbox.sh("portmap -p 8080:80 < a.json > /dev/null").exits(1).stderr;
+    let told = "portmap: no port of the container can be published: its networks have no gateway\n";
+    assert!(refused.starts_with(told), "{refused}");
+    // Both versions of IP, and another network beside.
+    let v6 = "bridge-attach six --subnet 10.8.0.0/24 --subnet6 fd01:8::/64 --gateway none";
+    start(&sandbox, "e", &format!("{v6} | {FRONT} | portmap -p 8080:80"));
+    traffic(
+        &sandbox,
+        "beside",
+        &[("outside", "192.0.2.1:8080", "e 192.0.2.2"), ("e", "192.0.2.2:99", "outside 192.0.2.1")],
+    );
+    let six = sandbox
+        .sh("ip -br address show six; ip -n e -6 route show default; ip -n e -br -6 address show eth0")
+        .ok();
+    assert!(six.contains("fd01:8::") && !six.contains("default") && !six.contains("10.8.0."), "{six}");
+    end(&sandbox, "a b c e");
+    sandbox.outside("ip route del 10.7.0.0/24").ok();
+    sandbox.assert_as(&before);
+}
+
+/// The bridge of somebody else has an address for itself, which is no gateway then.
+#[test]
+fn without_a_gateway_on_the_bridge_of_somebody_else() {
+    let (sandbox, before) = sandbox();
+    sandbox.sh("ip link add br9 type bridge; ip address add 10.7.1.1/24 dev br9; ip link set br9 up").ok();
+    start(&sandbox, "a", "bridge-attach br9 --gateway none");
+    let a = read(&sandbox, "a");
+    assert_eq!((address(&a, 0).as_str(), a["networks"][0]["bridge"].get("gateway")), ("10.7.1.2", None));
+    assert_eq!(sandbox.within("a", "ip route show default").ok(), "");
+    traffic(&sandbox, "by the bridge", &[("host", "10.7.1.2:80", "a 10.7.1.1")]);
+    let other = sandbox.sh("netns-add -n --id b | bridge-attach br9 > /dev/null").exits(1).stderr;
+    let told = "bridge-attach: bridge \"br9\" is internal\nhint: use it with --internal, or another bridge\n";
+    assert_eq!(other, told);
+    sandbox.sh("unwind b > /dev/null").ok();
+    end(&sandbox, "a");
+    assert!(sandbox.sh("ip -br -4 address show br9; ip link del br9").ok().contains("10.7.1.1/24"));
+    sandbox.assert_as(&before);
+}
+
+#[test]
 fn containers_that_are_kept_from_each_other() {
     let (sandbox, before) = sandbox();
     let apart = format!("{FRONT} --icc=false");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use document::{
     Document, Id, Instance,
-    members::{Image, Layers, Place, Rootfs},
+    members::{Image, Layers, On, Place, Rootfs},
 };
 use operation::Scope;
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,7 @@ impl Drawn {
         let attachments = record.attachments()?;
         let networks = attachments.iter().map(|one| {
             let addresses: Vec<_> = one.addresses().map(|address| address.to_string()).collect();
-            format!("{}: {} on bridge {}, {}", one.name, one.interface, one.bridge.name, addresses.join(", "))
+            format!("{}: {} on {}, {}", one.name, one.interface, link(&one.on), addresses.join(", "))
         });
         let process = container.pid.map(|pid| format!("{pid}: {}", container.command.join(" ")));
         let parts = [
@@ -104,6 +104,14 @@ impl Drawn {
             *id == other.id && Some(instance) == other.instance.as_ref()
         };
         self.on.as_ref().is_some_and(same)
+    }
+}
+
+/// The bridge or the parent of an attachment, in words.
+fn link(on: &On) -> String {
+    match on {
+        On::Bridge(bridge) => format!("bridge {}", bridge.name),
+        On::Parent(parent) => format!("{} of {}", parent.driver, parent.name),
     }
 }
 

@@ -11,14 +11,14 @@ pub(crate) fn of(attachments: &[Attachment]) -> Result<Vec<Link>> {
 }
 
 fn side(attachment: &Attachment) -> Result<Link> {
-    let Attachment { interface: name, bridge, cni, .. } = attachment;
+    let Attachment { interface: name, on, cni, .. } = attachment;
     let interfaces = || cni.interfaces.iter().enumerate();
     let inside = interfaces().find(|(_, interface)| interface.sandbox.is_some() && interface.name == *name);
     let mut outside =
-        interfaces().filter(|(_, interface)| interface.sandbox.is_none() && interface.name != bridge.name);
+        interfaces().filter(|(_, interface)| interface.sandbox.is_none() && interface.name != on.link());
     let (Some((at, inside)), Some((_, outside)), None) = (inside, outside.next(), outside.next()) else {
         let error = anyhow!("interface {name:?} has no side on the host, where it could be restricted");
-        return Err(hint(error, "egress-allow works on what veth-pair makes"));
+        return Err(hint(error, "egress-allow works on what bridge-attach and veth-pair make"));
     };
     let mac = inside.mac.as_deref().map(str::parse).transpose()?;
     let mac = mac.ok_or_else(|| anyhow!("interface {name:?} in `networks` has no hardware address"))?;
@@ -31,7 +31,7 @@ fn side(attachment: &Attachment) -> Result<Link> {
 pub(crate) fn networks(attachments: &[Attachment]) -> Vec<IpNet> {
     let of = |one: &Attachment| {
         let own = one.cni.ips.iter().map(|ip| ip.address.trunc());
-        own.chain([one.bridge.subnet.trunc()]).collect::<Vec<_>>()
+        own.chain([one.on.subnet().trunc()]).collect::<Vec<_>>()
     };
     let mut all: Vec<IpNet> = attachments.iter().flat_map(of).collect();
     all.sort();

@@ -96,7 +96,7 @@ impl Filter for EgressAllow {
         if attachments.is_empty() {
             bail!("no address in `network`: run veth-pair first");
         }
-        let internal = attachments.iter().all(|attachment| attachment.bridge.internal);
+        let internal = attachments.iter().all(|attachment| !attachment.on.leads_out());
         if internal && !self.dns.is_empty() {
             bail!("--dns: the container's networks are internal, and no name server is asked for it");
         }

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
-use attachment::named::{self, File, Named};
+use attachment::{
+    Gateway,
+    named::{self, File, Named},
+};
 use document::{members::Vxlan, record::Lock};
 use etcd::{Client, Lease};
 use netlink::{
@@ -39,7 +42,7 @@ pub(crate) struct Joined {
 impl Joined {
     /// The packets of the network's VXLAN.
     pub(crate) fn filtered(&self) -> Tunnel {
-        let link = vxlan_name(&self.network.network.bridge);
+        let link = vxlan_name(self.network.link());
         Tunnel { link, id: self.shape.vxlan, port: self.shape.port, local: self.address }
     }
 }
@@ -164,7 +167,7 @@ fn shape(asked: &NetPeers, client: &Client, keys: &Keys) -> Result<Shape> {
 
 /// The number of the part in the network's file.
 fn part_of(network: &Named, shape: &Shape, address: IpAddr) -> Result<u32> {
-    let wanted = &network.network;
+    let wanted = network.bridge()?;
     let vxlan = vxlan(&network.name, shape, address);
     let is_it = wanted.subnet == Some(shape.subnet)
         && wanted.subnet6 == shape.subnet6
@@ -253,11 +256,11 @@ fn choose(
 
 /// Writes the network's file.
 fn write(scope: &Scope, name: &str, shape: &Shape, part: u32, address: IpAddr) -> Result<Named> {
-    let mut file = File::new(name, &named::bridge_of(name));
+    let mut file = File::new(name, "bridge", &named::bridge_of(name));
     let subnets = [Some(shape.subnet.into()), shape.subnet6.map(Into::into)];
     let parts = shape.part(part).into_iter().zip(shape.gateways(part));
     for (subnet, (range, gateway)) in subnets.into_iter().flatten().zip(parts) {
-        file.subnets.push(named::subnet(subnet, Some(gateway), Some(range))?);
+        file.subnets.push(named::subnet(subnet, Gateway::At(gateway), Some(range))?);
     }
     file.ipv6_enabled = shape.subnet6.is_some();
     let Vxlan { id, port, local, link } = vxlan(name, shape, address);
@@ -297,7 +300,7 @@ pub(crate) fn leave(asked: &NetPeers, scope: &Scope) -> Result<()> {
         client.delete(key)?;
     }
     let bridge = match Named::find(&scope.root, &asked.name)? {
-        Some(network) => network.network.bridge,
+        Some(network) => network.bridge()?.bridge.clone(),
         None => named::bridge_of(&asked.name),
     };
     let lock = Lock::take(&scope.run_dir, "network")?;

@@ -149,7 +149,7 @@ impl Stay<'_> {
     fn tell(&mut self) -> Result<()> {
         let (Some(lease), Some(seen)) = (self.lease, self.seen.as_mut()) else { return Ok(()) };
         let Joined { keys, host, address, end, part, shape, network, .. } = &self.joined;
-        let mac = own::bridge(&network.network.bridge)?;
+        let mac = own::bridge(network.link())?;
         let own = ToldHost {
             address: *address,
             part: *part,
@@ -187,7 +187,7 @@ impl Stay<'_> {
     fn hear(&mut self) -> Result<Vec<String>> {
         let Some(seen) = &self.seen else { return Ok(Vec::new()) };
         let Joined { keys, host, shape, network, .. } = &self.joined;
-        let bridge = &network.network.bridge;
+        let bridge = network.link();
         let (peers, left) = told::peers(seen, keys, host, &network.name, shape);
         if shape.wireguard {
             let ends = told::ends(seen, keys, &peers);

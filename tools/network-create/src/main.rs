@@ -2,7 +2,8 @@
 //!
 //! # Does
 //! Chooses a subnet, and writes `$STAVE_ROOT/networks/NAME.json`. `bridge-attach NAME` makes the bridge with
-//! the first container. The file has podman's form. A file of podman's or a CNI `NAME.conflist` in this
+//! the first container. With `--driver macvlan` or `ipvlan`, the network is the wire of a link of the host, and
+//! `macvlan-attach NAME` or `ipvlan-attach NAME` attaches containers. The file has podman's form. A file of podman's or a CNI `NAME.conflist` in this
 //! directory is a network as well.
 //! # Reads
 //! No document. Reads the files of other networks.
@@ -13,9 +14,14 @@
 //! # Needs
 //! Write access to `$STAVE_ROOT`.
 
+mod parent;
+
 use std::{net::IpAddr, process::ExitCode};
 
-use attachment::named::{self, File, Named};
+use attachment::{
+    Gateway,
+    named::{self, File, Kind, Named},
+};
 use clap::Parser;
 use document::{members::GatewayMode, record::Lock};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -29,6 +35,13 @@ struct NetworkCreate {
     /// The network's name
     #[arg(value_name = "NAME", value_parser = named::parse_network)]
     name: String,
+    /// What connects the containers: a bridge, or a macvlan or ipvlan for each on a link of the host
+    #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = ["bridge", "macvlan", "ipvlan"])]
+    driver: String,
+    /// Of a macvlan or ipvlan: parent=LINK, by default that of the default route, and mode=MODE; mtu=BYTES;
+    /// repeatable
+    #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = toolkit::pair)]
+    options: Vec<(String, String)>,
     /// The name of the bridge; by default the network's name, if it is valid for an interface
     #[arg(long, value_name = "NAME", value_parser = attachment::parse_name)]
     bridge: Option<String>,
@@ -40,9 +53,9 @@ struct NetworkCreate {
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
     ip_range: Option<Ipv4Net>,
     /// The bridge's address, the gateway of the containers; by default the subnet's first; one for each IP
-    /// version
-    #[arg(long = "gateway", value_name = "ADDRESS")]
-    gateways: Vec<IpAddr>,
+    /// version. Of a macvlan or ipvlan, the router on the wire. "none": no gateway
+    #[arg(long = "gateway", value_name = "ADDRESS|none")]
+    gateways: Vec<Gateway>,
     /// Add IPv6, with a random unique local subnet (fd00::/8)
     #[arg(long)]
     ipv6: bool,
@@ -95,29 +108,55 @@ impl NetworkCreate {
             if other.name == self.name {
                 bail!("network {:?} exists: {:?}", self.name, other.path);
             }
-            if other.network.bridge == bridge {
+            if matches!(other.network, Kind::Bridge(_)) && other.link() == bridge && self.driver == "bridge" {
                 let error = anyhow!("bridge {bridge:?} is that of network {:?}", other.name);
                 return Err(hint(error, "choose another with --bridge"));
             }
             others.push(other);
         }
+        let mut file = match self.driver.as_str() {
+            "bridge" => self.on_bridge(&bridge, &others)?,
+            _ => self.on_parent(&others)?,
+        };
+        for label in &self.labels {
+            let (key, value) = label.split_once('=').unwrap_or((label, ""));
+            file.labels.insert(key.to_owned(), value.to_owned());
+        }
+        file.id = named::new_id()?;
+        Ok(file)
+    }
+
+    /// The MTU from either flag.
+    fn mtu(&self) -> Result<Option<String>> {
+        let given = self.options.iter().find(|(key, _)| key == "mtu").map(|(_, value)| value.clone());
+        match &given {
+            Some(value) if !value.parse().is_ok_and(|mtu: u32| (68..=65535).contains(&mtu)) => {
+                bail!("-o mtu={value} is not 68 to 65535 bytes")
+            }
+            _ => Ok(self.mtu.map(|mtu| mtu.to_string()).or(given)),
+        }
+    }
+
+    fn on_bridge(&self, bridge: &str, others: &[Named]) -> Result<File> {
+        if let Some((key, _)) = self.options.iter().find(|(key, _)| key != "mtu") {
+            bail!("-o {key} is not for the driver bridge");
+        }
         let (subnet, subnet6) =
-            named::subnets(self.subnet, self.ipv6, self.subnet6, self.ndp_proxy.as_deref(), &others)?;
-        let mut file = File::new(&self.name, &bridge);
+            named::subnets(self.subnet, self.ipv6, self.subnet6, self.ndp_proxy.as_deref(), others)?;
+        let mut file = File::new(&self.name, "bridge", bridge);
         let gateways = attachment::Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
-        let (gateway, range) = (gateways.v4.map(Into::into), self.ip_range.map(Into::into));
-        file.subnets.push(named::subnet(subnet.into(), gateway, range)?);
-        let (gateway, range) = (gateways.v6.map(Into::into), self.ip6_range.map(Into::into));
+        file.subnets.push(named::subnet(subnet.into(), gateways.v4, self.ip_range.map(Into::into))?);
+        let (gateway, range) = (gateways.v6, self.ip6_range.map(Into::into));
         match subnet6 {
             Some(subnet6) => file.subnets.push(named::subnet(subnet6.into(), gateway, range)?),
             None if range.is_some() => bail!("--ip6-range needs --ipv6 or --subnet6"),
-            None if gateway.is_some() => bail!("a --gateway of IPv6 needs --ipv6 or --subnet6"),
+            None if gateway.address().is_some() => bail!("a --gateway of IPv6 needs --ipv6 or --subnet6"),
             None => {}
         }
         file.ipv6_enabled = subnet6.is_some();
         file.internal = self.internal;
         let options = [
-            self.mtu.map(|mtu| ("mtu", mtu.to_string())),
+            self.mtu()?.map(|mtu| ("mtu", mtu)),
             (!self.icc).then(|| ("icc", "false".to_owned())),
             (self.gateway_mode == GatewayMode::Routed).then(|| ("gateway_mode", "routed".to_owned())),
             self.ndp_proxy.clone().map(|link| ("ndp_proxy", link)),
@@ -126,11 +165,6 @@ impl NetworkCreate {
             self.vxlan_port.map(|port| ("vxlan_port", port.to_string())),
         ];
         file.options = options.into_iter().flatten().map(|(key, value)| (key.to_owned(), value)).collect();
-        for label in &self.labels {
-            let (key, value) = label.split_once('=').unwrap_or((label, ""));
-            file.labels.insert(key.to_owned(), value.to_owned());
-        }
-        file.id = named::new_id()?;
         Ok(file)
     }
 }

@@ -62,8 +62,8 @@ fn a_network_is_made_used_and_removed() {
     let table = sandbox.sh("network-ls --table front").ok();
     assert_eq!(
         table,
-        "NETWORK   BRIDGE   SUBNETS                   CONTAINERS\n\
-         front     front    10.5.0.0/24 fd01:5::/64   web\n"
+        "NETWORK   DRIVER   LINK    SUBNETS                   CONTAINERS\n\
+         front     bridge   front   10.5.0.0/24 fd01:5::/64   web\n"
     );
     // One of several attachments is removed by its network's name.
     let both = "bridge-attach next < web.json | tee both.json | bridge-attach --undo front | tee one.json | jq -c '[.networks[].name]'";
@@ -124,7 +124,7 @@ fn files_of_podman_and_of_cni() {
     let gateways = sandbox.sh("jq -r '.networks[].bridge.gateway' web.json; unwind web > /dev/null").ok();
     assert_eq!(gateways, "10.88.0.254\n10.77.0.254\n");
     for (file, content, told) in [
-        ("pod.json", podman(json!({"driver": "macvlan"})), "driver \"macvlan\" is not carried out"),
+        ("pod.json", podman(json!({"driver": "ptp"})), "driver \"ptp\" is not carried out"),
         (
             "pod.json",
             podman(json!({"network_dns_servers": ["10.0.0.1"]})),

@@ -14,7 +14,7 @@
 
 use std::process::ExitCode;
 
-use attachment::named::{self, Named};
+use attachment::named::{self, Kind, Named};
 use clap::Parser;
 use document::record;
 use serde_json::{Value, json};
@@ -46,8 +46,8 @@ struct NetworkLs {
     /// Print only names, one a line
     #[arg(long, conflicts_with = "table")]
     ids: bool,
-    /// Print TEXT for each network, one a line, with {name}, {bridge}, {subnets}, {internal}, {file} and
-    /// {containers} replaced; or a template of `docker network ls`: {{.Name}}, {{json .}}
+    /// Print TEXT for each network, one a line, with {name}, {driver}, {bridge}, {parent}, {subnets}, {internal}, {file}
+    /// and {containers} replaced; or a template of `docker network ls`: {{.Name}}, {{json .}}
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["table", "ids"])]
     format: Option<Format>,
     /// List only these networks: dangling, driver, id or name; repeatable
@@ -80,22 +80,25 @@ impl Report for NetworkLs {
             let Some(found) = Named::find(root, &name)? else { bail!("no network {name:?}") };
             let on: Vec<_> =
                 attached.iter().filter(|(network, _)| *network == name).map(|(_, id)| id).collect();
+            let driver = found.driver();
             let is_listed = filters.name("name", &name)?
                 && filters.truth("dangling", on.is_empty())?
                 && filters.any("id", |start| name.starts_with(start))
-                && filters.any("driver", |driver| driver == "bridge");
+                && filters.any("driver", |wanted| wanted == driver);
             if !is_listed {
                 continue;
             }
-            let subnets = [
-                found.network.subnet.map(|net| net.to_string()),
-                found.network.subnet6.map(|net| net.to_string()),
-            ];
+            let (bridge, parent) = match found.network {
+                Kind::Bridge(_) => (Some(found.link()), None),
+                Kind::Parent(_) => (None, Some(found.link())),
+            };
             rows.push(json!({
                 "name": name,
-                "bridge": found.network.bridge,
-                "subnets": subnets.into_iter().flatten().collect::<Vec<_>>(),
-                "internal": found.network.internal,
+                "driver": driver,
+                "bridge": bridge,
+                "parent": parent,
+                "subnets": found.subnets().map(|net| net.to_string()).collect::<Vec<_>>(),
+                "internal": found.is_internal(),
                 "file": found.path,
                 "containers": on,
             }));
@@ -113,7 +116,7 @@ impl Report for NetworkLs {
     fn formatted(&self, report: &Value) -> Result<Option<String>> {
         let Some(format) = &self.format else { return Ok(None) };
         let docker = |row: &Value| {
-            let fields = json!({"ID": row["name"], "Name": row["name"], "Driver": "bridge", "Scope": "local",
+            let fields = json!({"ID": row["name"], "Name": row["name"], "Driver": row["driver"], "Scope": "local",
                 "Internal": row["internal"].to_string()});
             Row { fields, ..Row::default() }
         };
@@ -122,11 +125,12 @@ impl Report for NetworkLs {
     }
 
     fn shown(&self, report: &Value) -> Option<String> {
-        let mut lines = vec![["NETWORK", "BRIDGE", "SUBNETS", "CONTAINERS"].map(str::to_owned)];
+        let mut lines = vec![["NETWORK", "DRIVER", "LINK", "SUBNETS", "CONTAINERS"].map(str::to_owned)];
         let all = report.as_array().into_iter().flatten();
-        lines.extend(
-            all.map(|row| ["name", "bridge", "subnets", "containers"].map(|key| rows::word(&row[key]))),
-        );
+        let link = |row: &Value| if row["bridge"].is_null() { "parent" } else { "bridge" };
+        lines.extend(all.map(|row| {
+            ["name", "driver", link(row), "subnets", "containers"].map(|key| rows::word(&row[key]))
+        }));
         Some(rows::table(&lines))
     }
 }

@@ -15,13 +15,26 @@ pub(crate) fn attachment(document: &Document) -> Result<members::Attachment> {
     if all.is_empty() {
         bail!("no address in `networks`: run veth-pair or bridge-attach first");
     }
-    if all.iter().all(|one| one.bridge.internal) {
-        let error = anyhow!("no port of the container can be published: its networks are internal");
+    let why = match &all {
+        all if all.iter().all(|one| one.on.is_internal()) => Some("its networks are internal"),
+        all if all.iter().all(|one| one.on.bridge().is_none()) => Some("it is on no bridge of this host"),
+        all if all.iter().all(|one| !one.on.leads_out()) => Some("its networks have no gateway"),
+        _ => None,
+    };
+    if let Some(why) = why {
+        let error = anyhow!("no port of the container can be published: {why}");
         return Err(hint(error, "attach it to another network first"));
     }
-    let mut open = all.into_iter().filter(|one| !one.bridge.internal).collect::<Vec<_>>();
+    let mut open = all.into_iter().filter(|one| one.on.leads_out()).collect::<Vec<_>>();
     let main = open.iter().map(members::Attachment::metric).enumerate().min_by_key(|(_, metric)| *metric);
-    Ok(open.swap_remove(main.map_or(0, |(at, _)| at)))
+    let main = open.swap_remove(main.map_or(0, |(at, _)| at));
+    if main.on.bridge().is_none() {
+        // The answers would leave by the parent's wire.
+        let error =
+            anyhow!("the default route of the container is by network {:?}, not by a bridge", main.name);
+        return Err(hint(error, "give the bridge the highest --gateway-priority"));
+    }
+    Ok(main)
 }
 
 /// The attachment's addresses, one of each IP version.

@@ -113,7 +113,7 @@ impl Filter for Portmap {
         if self.publish_all {
             wanted.extend(exposed::ports(document, &self.publish)?);
         }
-        let (open, publish) = match attachment.bridge.gateway_mode {
+        let (open, publish) = match attachment.on.bridge().and_then(|bridge| bridge.gateway_mode) {
             Some(GatewayMode::Routed) => routed::split(&wanted, container, &standing)?,
             _ => (Vec::new(), wanted),
         };

@@ -66,6 +66,8 @@ pub(crate) struct Network {
     pub(crate) network_dns_servers: Option<Vec<IpAddr>>,
     #[serde(default)]
     pub(crate) options: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub(crate) ipam_options: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,4 +1,5 @@
-//! Gives podman Stave's networks: netavark's command line, over bridge-attach and portmap.
+//! Gives podman Stave's networks: netavark's command line, over bridge-attach, macvlan-attach, ipvlan-attach and
+//! portmap.
 //!
 //! # Does
 //! `setup` attaches a container to the networks that podman names, publishes its ports, and serves it the names
@@ -11,7 +12,7 @@
 //! # Undoes
 //! `teardown` undoes `setup`. `unwind` and `net-repair` also work with the records.
 //! # Needs
-//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach, portmap and name-serve in the same directory.
+//! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); the other tools in the same directory.
 
 mod input;
 mod naming;

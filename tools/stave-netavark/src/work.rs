@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The tools, in the order in which setup runs them.
-const TOOLS: [&str; 3] = ["bridge-attach", "portmap", naming::TOOL];
+const TOOLS: [&str; 5] = ["bridge-attach", "macvlan-attach", "ipvlan-attach", "portmap", naming::TOOL];
 
 /// The prefix of the ids, and the document's member that says to which network and container a record
 /// belongs.
@@ -41,10 +41,10 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
                 about["names"] = serde_json::to_value(names)?;
             }
             let document = foreign::document(KIND, &id, namespace, &about)?;
-            let flags = flags(interface, network).with_context(|| format!("network {name:?}"))?;
-            let mut document = run("bridge-attach", &flags, &document)?;
+            let (tool, flags) = attached(interface, network).with_context(|| format!("network {name:?}"))?;
+            let mut document = run(tool, &flags, &document)?;
             made.push(id.clone());
-            if !ports.is_empty() && !network.internal {
+            if !ports.is_empty() && !network.internal && network.driver == "bridge" {
                 document = run("portmap", &std::mem::take(&mut ports), &document)?;
             }
             if let (Some(names), false) = (&names, has_names) {
@@ -55,7 +55,9 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
         }
         match ports.is_empty() {
             true => Ok(Value::Object(status)),
-            false => bail!("no port can be published: every network of the container is internal"),
+            false => bail!(
+                "no port can be published: every network of the container is internal, or has no bridge"
+            ),
         }
     })();
     if result.is_err() {
@@ -100,18 +102,25 @@ pub(crate) fn run(name: &str, arguments: &[String], document: &Document) -> Resu
     tool::run(&program, name, arguments, document).map_err(|error| anyhow!("{name}: {error}"))
 }
 
-/// The flags for bridge-attach. Unsupported settings are errors.
-fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
-    if network.driver != "bridge" {
-        bail!("driver {:?} is not supported, only bridge", network.driver);
+/// The tool that attaches the container, and its flags. Unsupported settings are errors.
+fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, Vec<String>)> {
+    let ipam = network.ipam_options.iter().flatten().find(|(key, _)| *key == "driver");
+    if let Some((_, driver)) = ipam.filter(|(_, driver)| *driver != "host-local") {
+        bail!("ipam driver {driver:?} is not supported, only host-local");
     }
-    let bridge = network.network_interface.as_deref().filter(|name| !name.is_empty());
-    let bridge = bridge.ok_or_else(|| anyhow!("network_interface is missing"))?;
-    let mut flags = vec![bridge.to_owned()];
+    let link = network.network_interface.as_deref().filter(|name| !name.is_empty());
+    let (tool, mut flags) = match (network.driver.as_str(), link) {
+        ("bridge", Some(bridge)) => ("bridge-attach", vec![bridge.to_owned()]),
+        ("bridge", None) => bail!("network_interface is missing"),
+        ("macvlan", link) => ("macvlan-attach", parent(link)),
+        ("ipvlan", link) => ("ipvlan-attach", parent(link)),
+        (driver, _) => bail!("driver {driver:?} is not supported, only bridge, macvlan and ipvlan"),
+    };
+    let is_bridge = tool == "bridge-attach";
     let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
     add("--interface", interface.interface_name.clone());
     add("--gateway-priority", plugin::priority(&interface.interface_name).to_string());
-    let mut seen = Vec::new();
+    let (mut seen, mut gateways) = (Vec::new(), Vec::new());
     for Subnet { subnet, gateway } in network.subnets.as_deref().unwrap_or_default() {
         let flag = if subnet.addr().is_ipv4() { "--subnet" } else { "--subnet6" };
         if seen.contains(&flag) {
@@ -119,8 +128,13 @@ fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
         }
         seen.push(flag);
         add(flag, subnet.trunc().to_string());
-        gateway.iter().for_each(|gateway| add("--gateway", gateway.to_string()));
+        gateways.extend(gateway.map(|gateway| gateway.to_string()));
     }
+    // Without a gateway in any subnet, the network has none.
+    if gateways.is_empty() && !seen.is_empty() {
+        gateways.push("none".to_owned());
+    }
+    gateways.into_iter().for_each(|gateway| add("--gateway", gateway));
     if seen == ["--subnet6"] {
         bail!("a network without IPv4 is not supported");
     }
@@ -148,7 +162,8 @@ fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
         match (key.as_str(), value.as_str()) {
             ("mtu", mtu) => add("--mtu", mtu.to_owned()),
             // Networks are always isolated from each other.
-            ("isolate", "true" | "strict") | ("mode", "managed") => {}
+            ("isolate", "true" | "strict") | ("mode", "managed") if is_bridge => {}
+            ("mode", mode) if !is_bridge => add("--mode", mode.to_owned()),
             ("com.docker.network.driver.mtu", mtu) => add("--mtu", mtu.to_owned()),
             (key, value) => bail!("option {key:?} with value {value:?} is not supported"),
         }
@@ -156,7 +171,12 @@ fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
     if network.internal {
         flags.push("--internal".to_owned());
     }
-    Ok(flags)
+    Ok((tool, flags))
+}
+
+/// The flags for the parent. None means the link of the default route.
+fn parent(link: Option<&str>) -> Vec<String> {
+    link.into_iter().flat_map(|link| ["--parent".to_owned(), link.to_owned()]).collect()
 }
 
 /// The flags for portmap. Empty without ports. podman listens on the ports itself.
@@ -175,16 +195,16 @@ fn ports(options: &Options) -> Vec<String> {
 /// netavark's status block for one network.
 fn block(document: &Document) -> Result<Value> {
     let attachments = document.attachments()?;
-    let attachment = attachments.last().context("bridge-attach has told of no attachment")?;
+    let attachment = attachments.last().context("no attachment was told of")?;
     let inside = attachment.cni.interfaces.iter().find(|interface| interface.sandbox.is_some());
     let mac = inside.and_then(|interface| interface.mac.clone()).unwrap_or_default();
     let subnets: Vec<Value> = attachment
         .cni
         .ips
         .iter()
-        .map(|ip| match attachment.bridge.internal {
-            true => json!({"ipnet": ip.address}),
-            false => json!({"ipnet": ip.address, "gateway": ip.gateway}),
+        .map(|ip| match ip.gateway.filter(|_| !attachment.on.is_internal()) {
+            None => json!({"ipnet": ip.address}),
+            Some(gateway) => json!({"ipnet": ip.address, "gateway": gateway}),
         })
         .collect();
     let interface = json!({"mac_address": mac, "subnets": subnets});

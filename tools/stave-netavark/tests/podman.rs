@@ -39,7 +39,18 @@ fn set_up_and_torn_down() {
     }
     assert_eq!(sandbox.difference(&before), "");
     for (more, message) in [
-        (json!({"driver": "macvlan"}), "network \"web\": driver \"macvlan\" is not supported, only bridge"),
+        (
+            json!({"driver": "ptp"}),
+            "network \"web\": driver \"ptp\" is not supported, only bridge, macvlan and ipvlan",
+        ),
+        (
+            json!({"ipam_options": {"driver": "dhcp"}}),
+            "network \"web\": ipam driver \"dhcp\" is not supported, only host-local",
+        ),
+        (
+            json!({"driver": "macvlan", "network_interface": "out0", "options": {"bclim": "3"}}),
+            "network \"web\": option \"bclim\" with value \"3\" is not supported",
+        ),
         (
             json!({"options": {"vlan": "7"}}),
             "network \"web\": option \"vlan\" with value \"7\" is not supported",
@@ -143,6 +154,33 @@ fn names_and_the_name_servers_of_a_network() {
     for (name, options) in [("one", &one), ("two", &two), ("own", &own)] {
         assert_eq!(call("teardown", name, options), Value::Null);
     }
+    assert_eq!(sandbox.difference(&before), "");
+}
+
+/// As netavark, it also attaches containers to the host's wire. No ports are published there.
+#[test]
+fn on_the_hosts_wire() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip netns add one").ok();
+    let before = sandbox.snapshot();
+    let mut options =
+        options(&json!({"driver": "macvlan", "network_interface": "", "options": {"mode": "private"},
+        "subnets": [{"subnet": "192.0.2.0/24", "gateway": "192.0.2.2"}]}));
+    options["networks"]["web"]["static_ips"] = json!(["192.0.2.9"]);
+    let (status, refused) = netavark(&sandbox, "setup", &options);
+    let told = "no port can be published: every network of the container is internal, or has no bridge";
+    assert_eq!((status, &refused["error"]), (1, &json!(told)));
+    assert_eq!(sandbox.difference(&before), "");
+    options["port_mappings"] = Value::Null;
+    let (status, result) = netavark(&sandbox, "setup", &options);
+    let interface = json!({"mac_address": "02:42:c0:00:02:09", "subnets": [{"ipnet": "192.0.2.9/24", "gateway": "192.0.2.2"}]});
+    assert_eq!((status, &result["web"]["interfaces"]["eth0"]), (0, &interface), "{result}");
+    let shown = sandbox.sh("ip -n one -d link show eth0").ok();
+    assert!(shown.contains("macvlan mode private"), "{shown}");
+    sandbox.serve("one", "TCP4-LISTEN:80", "one");
+    assert_eq!(sandbox.ask("outside", "TCP4:192.0.2.9:80"), "one 192.0.2.2");
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    assert_eq!(netavark(&sandbox, "teardown", &options), (0, Value::Null));
     assert_eq!(sandbox.difference(&before), "");
 }
 

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Named, Unusable, file::Subnet, range};
+use super::{Kind, Named, Unusable, file::Subnet, range};
 use crate::{Route, Wanted};
 
 #[derive(Deserialize)]
@@ -30,6 +30,9 @@ struct Bridge {
     bridge: String,
     #[serde(default)]
     ip_masq: bool,
+    is_gateway: Option<bool>,
+    #[serde(default)]
+    is_default_gateway: bool,
     #[serde(default)]
     mtu: Option<u32>,
     #[serde(default)]
@@ -104,13 +107,16 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     }
     let gateway_mode = if bridge.ip_masq { GatewayMode::Nat } else { GatewayMode::Routed };
     let wanted = Wanted { gateway_mode, isolated: apart, ..Wanted::new(bridge.bridge) };
-    let mut named = Named::new(name, wanted);
+    let has_gateway = bridge.is_default_gateway || bridge.is_gateway != Some(false);
+    let mut named = Named::new(name, Kind::Bridge(wanted));
     named.mtu = bridge.mtu.filter(|mtu| *mtu != 0);
     for Range { subnet, range_start, range_end, gateway } in
         ipam.ranges.into_iter().flatten().chain(ipam.single)
     {
         let part = range(subnet, range_start.as_deref(), range_end.as_deref())?;
-        named.add(&Subnet { gateway, ..Subnet::new(subnet, gateway, part) })?;
+        // host-local's default is the first address.
+        let gateway = gateway.unwrap_or_else(|| lease::gateway(subnet.trunc()));
+        named.add(&Subnet::new(subnet, has_gateway.then_some(gateway), part))?;
     }
     for Destination { dst, gw } in ipam.routes {
         // The network has a default route anyway.

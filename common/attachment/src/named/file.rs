@@ -3,12 +3,19 @@
 use std::collections::BTreeMap;
 
 use document::members::Vxlan;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink::Child;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Named, Unusable, bridge_of, range};
-use crate::{Route, Wanted};
+use super::{Kind, Named, Unusable, bridge_of, range};
+use crate::{Gateway, Route, Wanted, WantedParent};
+
+/// The drivers that are carried out.
+const DRIVERS: [&str; 3] = ["bridge", "macvlan", "ipvlan"];
+
+/// The subnet, the range to lease from, and the gateway.
+type Parts<'a, N> = (&'a mut Option<N>, &'a mut Option<N>, &'a mut Gateway);
 
 /// A network's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,9 +25,9 @@ pub struct File {
     /// Id of the network: 64 hexadecimal digits.
     #[serde(default)]
     pub id: String,
-    /// The driver: `bridge`.
+    /// The driver: `bridge`, `macvlan` or `ipvlan`.
     pub driver: String,
-    /// Name of the bridge.
+    /// Name of the bridge or the parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_interface: Option<String>,
     /// The creation time (RFC 3339).
@@ -44,7 +51,7 @@ pub struct File {
     /// Labels for people and scripts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Options: `mtu`, `isolate`. Our own are `icc`, `gateway_mode`, `ndp_proxy`, and for a network
+    /// Options: `mtu`, `isolate`; `mode` of a macvlan or ipvlan. Our own are `icc`, `gateway_mode`, `ndp_proxy`, and for a network
     /// across hosts `vxlan`, `vxlan_local` and `vxlan_port`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
@@ -61,7 +68,7 @@ pub struct File {
 pub struct Subnet {
     /// The subnet.
     pub subnet: IpNet,
-    /// The bridge's address. None means the first of the subnet.
+    /// The bridge's address, or the router on the wire. None for a network without a gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<std::net::IpAddr>,
     /// The addresses to lease.
@@ -88,10 +95,8 @@ pub struct FileRoute {
 }
 
 impl Subnet {
-    /// A subnet with the bridge's address, by default the first one, and the range to lease from,
-    /// by default the whole subnet.
+    /// A subnet with its gateway, and the range to lease from, by default the whole subnet.
     pub fn new(subnet: IpNet, gateway: Option<std::net::IpAddr>, range: Option<IpNet>) -> Self {
-        let gateway = gateway.or(Some(lease::gateway(subnet)));
         let bounds = range.map(|range| LeaseRange {
             start_ip: Some(range.network().to_string()),
             end_ip: Some(range.broadcast().to_string()),
@@ -106,14 +111,14 @@ impl Subnet {
 }
 
 impl File {
-    /// A network on a bridge.
-    pub fn new(name: &str, bridge: &str) -> Self {
+    /// A network on a bridge, or with another driver on a parent.
+    pub fn new(name: &str, driver: &str, link: &str) -> Self {
         let is_local = ("driver".to_owned(), "host-local".to_owned());
         Self {
             name: name.to_owned(),
             id: String::new(),
-            driver: "bridge".to_owned(),
-            network_interface: Some(bridge.to_owned()),
+            driver: driver.to_owned(),
+            network_interface: Some(link.to_owned()),
             created: None,
             subnets: Vec::new(),
             routes: Vec::new(),
@@ -125,6 +130,25 @@ impl File {
             ipam_options: BTreeMap::from([is_local]),
             other: Map::new(),
         }
+    }
+
+    /// The kind of the network, without its subnets and most options.
+    fn kind(&self, name: &str) -> Result<Kind, Unusable> {
+        let link = self.network_interface.clone().filter(|link| !link.is_empty());
+        if let Some(link) = &link {
+            crate::parse_name(link)
+                .map_err(|reason| Unusable::Wrong(format!("network_interface: {reason}")))?;
+        }
+        if self.driver == "bridge" {
+            let bridge = link.unwrap_or_else(|| bridge_of(name));
+            let bridge = Wanted { ipv6: self.ipv6_enabled, internal: self.internal, ..Wanted::new(bridge) };
+            return Ok(Kind::Bridge(bridge));
+        }
+        let usual = if self.driver == "macvlan" { Child::MACVLAN[0] } else { Child::IPVLAN[0] };
+        let mode = self.options.get("mode").map_or(usual, String::as_str);
+        let child = Child::of(&self.driver, mode)
+            .ok_or_else(|| Unusable::Wrong(format!("options.mode cannot be {mode:?}")))?;
+        Ok(Kind::Parent(WantedParent { parent: link, internal: self.internal, ..WantedParent::new(child) }))
     }
 
     /// The VXLAN of the options, if there is one.
@@ -150,7 +174,7 @@ impl File {
 
     fn refuse_unknown(&self) -> Result<(), Unusable> {
         let not = |what: String| Err(Unusable::NotCarriedOut(what));
-        if self.driver != "bridge" {
+        if !DRIVERS.contains(&self.driver.as_str()) {
             return not(format!("driver {:?}", self.driver));
         }
         if let Some(driver) = self.ipam_options.get("driver").filter(|driver| *driver != "host-local") {
@@ -174,17 +198,16 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
         return Err(Unusable::OtherName(file.name));
     }
     file.refuse_unknown()?;
-    let bridge = file.network_interface.clone().unwrap_or_else(|| bridge_of(name));
-    crate::parse_name(&bridge).map_err(|reason| Unusable::Wrong(format!("network_interface: {reason}")))?;
-    let wanted = Wanted { ipv6: file.ipv6_enabled, internal: file.internal, ..Wanted::new(bridge) };
-    let mut named = Named::new(name, wanted);
+    let mut named = Named::new(name, file.kind(name)?);
     for subnet in &file.subnets {
         named.add(subnet)?;
     }
     for (key, value) in &file.options {
         named.option(key, value)?;
     }
-    named.network.vxlan = file.vxlan()?;
+    if let Kind::Bridge(network) = &mut named.network {
+        network.vxlan = file.vxlan()?;
+    }
     for route in &file.routes {
         if route.metric.is_some() {
             return Err(Unusable::NotCarriedOut("routes.metric".to_owned()));
@@ -198,56 +221,79 @@ impl Named {
     /// Takes over a subnet, at most one for each IP version.
     pub(super) fn add(&mut self, subnet: &Subnet) -> Result<(), Unusable> {
         let twice = || Unusable::NotCarriedOut("a second subnet of one version of IP".to_owned());
-        let network = &mut self.network;
-        match subnet.gateway {
+        let is_bridge = matches!(self.network, Kind::Bridge(_));
+        let wanted = match subnet.gateway {
             Some(gateway) if !subnet.subnet.contains(&gateway) => {
                 let what = format!("gateway {gateway} is not in subnet {}", subnet.subnet);
                 return Err(Unusable::Wrong(what));
             }
-            // Every file has a gateway, by default this one. An existing bridge may have another.
-            Some(gateway) if gateway == lease::gateway(subnet.subnet.trunc()) => {}
-            Some(std::net::IpAddr::V4(gateway)) => network.gateway = Some(gateway),
-            Some(std::net::IpAddr::V6(gateway)) => network.gateway6 = Some(gateway),
-            None => {}
-        }
-        match (subnet.subnet, subnet.range()?) {
-            (IpNet::V4(_), _) if network.subnet.is_some() => return Err(twice()),
-            (IpNet::V6(_), _) if network.subnet6.is_some() => return Err(twice()),
+            // Nearly every file has this gateway. An existing bridge may have another.
+            Some(gateway) if is_bridge && gateway == lease::gateway(subnet.subnet.trunc()) => Gateway::Usual,
+            Some(gateway) => Gateway::At(gateway),
+            None => Gateway::None,
+        };
+        let range = subnet.range()?;
+        let (v4, v6) = self.parts();
+        match (subnet.subnet, range) {
+            (IpNet::V4(_), _) if v4.0.is_some() => return Err(twice()),
+            (IpNet::V6(_), _) if v6.0.is_some() => return Err(twice()),
             (IpNet::V4(net), range) => {
-                network.subnet = Some(net.trunc());
-                network.range = range.and_then(|range| match range {
+                let range = range.and_then(|range| match range {
                     IpNet::V4(range) => Some(range),
                     IpNet::V6(_) => None,
                 });
+                (*v4.0, *v4.1, *v4.2) = (Some(net.trunc()), range, wanted);
             }
             (IpNet::V6(net), range) => {
-                network.ipv6 = true;
-                network.subnet6 = Some(net.trunc());
-                network.range6 = range.and_then(|range| match range {
+                let range = range.and_then(|range| match range {
                     IpNet::V6(range) => Some(range),
                     IpNet::V4(_) => None,
                 });
+                (*v6.0, *v6.1, *v6.2) = (Some(net.trunc()), range, wanted);
+                if let Kind::Bridge(network) = &mut self.network {
+                    network.ipv6 = true;
+                }
             }
         }
         Ok(())
     }
 
+    /// The subnet, the range and the gateway of each IP version.
+    fn parts(&mut self) -> (Parts<'_, Ipv4Net>, Parts<'_, Ipv6Net>) {
+        match &mut self.network {
+            Kind::Bridge(network) => (
+                (&mut network.subnet, &mut network.range, &mut network.gateway),
+                (&mut network.subnet6, &mut network.range6, &mut network.gateway6),
+            ),
+            Kind::Parent(network) => (
+                (&mut network.subnet, &mut network.range, &mut network.gateway),
+                (&mut network.subnet6, &mut network.range6, &mut network.gateway6),
+            ),
+        }
+    }
+
     fn option(&mut self, key: &str, value: &str) -> Result<(), Unusable> {
         let wrong = || Unusable::Wrong(format!("options.{key} cannot be {value:?}"));
-        match (key, value) {
-            ("mtu", value) => {
+        match (key, value, &mut self.network) {
+            ("mtu", value, _) => {
                 let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
                 self.mtu = Some(mtu.ok_or_else(wrong)?);
             }
+            // It is read with the driver.
+            ("mode", _, Kind::Parent(_)) => {}
             // Different networks are isolated from each other in any case.
-            ("isolate", "true" | "1" | "strict") => {}
-            ("icc", value) => self.network.isolated = !value.parse::<bool>().map_err(|_| wrong())?,
-            // These are read together, in `vxlan`.
-            ("vxlan" | "vxlan_local" | "vxlan_port" | "vxlan_link", _) => {}
-            ("ndp_proxy", value) => {
-                self.network.ndp_proxy = Some(crate::parse_name(value).map_err(|_| wrong())?);
+            ("isolate", "true" | "1" | "strict", Kind::Bridge(_)) => {}
+            ("icc", value, Kind::Bridge(network)) => {
+                network.isolated = !value.parse::<bool>().map_err(|_| wrong())?;
             }
-            ("gateway_mode", value) => self.network.gateway_mode = value.parse().map_err(|_| wrong())?,
+            // These are read together, in `vxlan`.
+            ("vxlan" | "vxlan_local" | "vxlan_port" | "vxlan_link", _, Kind::Bridge(_)) => {}
+            ("ndp_proxy", value, Kind::Bridge(network)) => {
+                network.ndp_proxy = Some(crate::parse_name(value).map_err(|_| wrong())?);
+            }
+            ("gateway_mode", value, Kind::Bridge(network)) => {
+                network.gateway_mode = value.parse().map_err(|_| wrong())?;
+            }
             _ => return Err(Unusable::NotCarriedOut(format!("options.{key} {value:?}"))),
         }
         Ok(())

@@ -11,7 +11,6 @@ mod file;
 use std::{
     fs,
     io::{self, Write},
-    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -21,7 +20,7 @@ use operation::{Error, Place, unless_gone};
 
 pub use file::{File, Subnet};
 
-use crate::{Route, Wanted, bridge, draw, parse_name, prefix, unfit::Unfit};
+use crate::{Gateway, Route, Wanted, WantedParent, bridge, draw, free, parse_name, prefix, unfit::Unfit};
 
 /// A network from its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +29,21 @@ pub struct Named {
     pub name: String,
     /// Path of the file.
     pub path: PathBuf,
-    /// The wanted properties of the network and its bridge.
-    pub network: Wanted,
+    /// The wanted properties of the network.
+    pub network: Kind,
     /// The MTU of its interfaces, in bytes.
     pub mtu: Option<u32>,
     /// Further routes for its containers.
     pub routes: Vec<Route>,
+}
+
+/// The kinds of networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A network on a bridge.
+    Bridge(Wanted),
+    /// A network on a link of the host.
+    Parent(WantedParent),
 }
 
 /// Why a network cannot be made from its file.
@@ -47,6 +55,8 @@ pub(crate) enum Unusable {
     OtherName(String),
     #[error("{0} is not carried out")]
     NotCarriedOut(String),
+    #[error("the driver of network {name:?} is {driver}")]
+    Driver { name: String, driver: String },
     #[error("{0}")]
     Wrong(String),
 }
@@ -81,7 +91,7 @@ pub fn bridge_of(name: &str) -> String {
 
 impl Named {
     /// A network without routes. The path of its file is set later.
-    fn new(name: &str, network: Wanted) -> Self {
+    fn new(name: &str, network: Kind) -> Self {
         Self { name: name.to_owned(), path: PathBuf::new(), network, mtu: None, routes: Vec::new() }
     }
 
@@ -99,6 +109,66 @@ impl Named {
             }
         }
         Ok(None)
+    }
+
+    /// The network's bridge.
+    ///
+    /// # Errors
+    /// When it is on a link of the host.
+    pub fn bridge(&self) -> Result<&Wanted, Error> {
+        match &self.network {
+            Kind::Bridge(wanted) => Ok(wanted),
+            Kind::Parent(parent) => Err(self.of_other_kind(parent.child.kind())),
+        }
+    }
+
+    /// The network's parent, whose containers have interfaces of this kind.
+    ///
+    /// # Errors
+    /// When it is on a bridge, or its interfaces are of another kind.
+    pub fn parent(&self, kind: &str) -> Result<&WantedParent, Error> {
+        match &self.network {
+            Kind::Parent(parent) if parent.child.kind() == kind => Ok(parent),
+            _ => Err(self.of_other_kind(self.driver())),
+        }
+    }
+
+    fn of_other_kind(&self, driver: &str) -> Error {
+        let error = Error::caused_by(Unusable::Driver { name: self.name.clone(), driver: driver.to_owned() });
+        error.with_hint(format!("{driver}-attach {} attaches a container to it", self.name))
+    }
+
+    /// The driver: `bridge`, `macvlan` or `ipvlan`.
+    pub fn driver(&self) -> &'static str {
+        match &self.network {
+            Kind::Bridge(_) => "bridge",
+            Kind::Parent(parent) => parent.child.kind(),
+        }
+    }
+
+    /// The name of the bridge or the parent. Empty for the link of the default route.
+    pub fn link(&self) -> &str {
+        match &self.network {
+            Kind::Bridge(wanted) => &wanted.bridge,
+            Kind::Parent(parent) => parent.parent.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// Whether it is internal.
+    pub fn is_internal(&self) -> bool {
+        match &self.network {
+            Kind::Bridge(wanted) => wanted.internal,
+            Kind::Parent(parent) => parent.internal,
+        }
+    }
+
+    /// Its subnets, at most one for each IP version.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        let (v4, v6) = match &self.network {
+            Kind::Bridge(wanted) => (wanted.subnet, wanted.subnet6),
+            Kind::Parent(parent) => (parent.subnet, parent.subnet6),
+        };
+        v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from))
     }
 
     /// The names of all networks, sorted.
@@ -146,26 +216,18 @@ pub fn subnets(
     others: &[Named],
 ) -> Result<(Ipv4Net, Option<Ipv6Net>), Error> {
     let connection = Connection::open(None)?;
-    for other in others {
-        let theirs = [other.network.subnet.map(IpNet::from), other.network.subnet6.map(IpNet::from)]
-            .into_iter()
-            .flatten();
-        let ours = [subnet.map(IpNet::from), subnet6.map(IpNet::from)].into_iter().flatten();
-        for (subnet, theirs) in ours.flat_map(|ours| theirs.clone().map(move |theirs| (ours, theirs))) {
-            if subnet.contains(&theirs) || theirs.contains(&subnet) {
-                let what = format!("network {:?}, which has {theirs}", other.name);
-                return Err(Unfit::Collision { subnet, what }.into());
-            }
-        }
-    }
+    refuse_taken(&[subnet.map(IpNet::from), subnet6.map(IpNet::from)], others)?;
     let subnet = match subnet {
         Some(subnet) => {
-            bridge::refuse_collision(&connection, subnet)?;
+            free::refuse_collision(&connection, subnet)?;
             subnet
         }
         None => {
-            let taken: Vec<Ipv4Net> = others.iter().filter_map(|other| other.network.subnet).collect();
-            bridge::first_free(&connection, &taken)?
+            let taken = others.iter().flat_map(Named::subnets).filter_map(|net| match net {
+                IpNet::V4(net) => Some(net),
+                IpNet::V6(_) => None,
+            });
+            free::first_free(&connection, &taken.collect::<Vec<_>>())?
         }
     };
     let subnet6 = match subnet6 {
@@ -179,16 +241,36 @@ pub fn subnets(
     Ok((subnet, subnet6))
 }
 
-/// A subnet of a new network. The gateway is the first address, unless one is given.
+/// Refuses subnets of a new network that overlap those of `others`.
+///
+/// # Errors
+/// The first collision.
+pub fn refuse_taken(subnets: &[Option<IpNet>], others: &[Named]) -> Result<(), Error> {
+    for (other, theirs) in others.iter().flat_map(|other| other.subnets().map(move |net| (other, net))) {
+        let overlaps = |subnet: &&IpNet| subnet.contains(&theirs) || theirs.contains(*subnet);
+        if let Some(subnet) = subnets.iter().flatten().find(overlaps) {
+            let what = format!("network {:?}, which has {theirs}", other.name);
+            return Err(Unfit::Collision { subnet: *subnet, what }.into());
+        }
+    }
+    Ok(())
+}
+
+/// A subnet of a new network. The usual gateway is the first address.
 ///
 /// # Errors
 /// When no host can have the gateway's address, or the range has no address to lease.
-pub fn subnet(subnet: IpNet, gateway: Option<IpAddr>, range: Option<IpNet>) -> Result<Subnet, Error> {
-    if let Some(gateway) = gateway {
-        bridge::refuse_gateway(subnet, gateway)?;
-    }
+pub fn subnet(subnet: IpNet, gateway: Gateway, range: Option<IpNet>) -> Result<Subnet, Error> {
+    let gateway = match gateway {
+        Gateway::None => None,
+        Gateway::Usual => Some(lease::gateway(subnet)),
+        Gateway::At(gateway) => {
+            bridge::refuse_gateway(subnet, gateway)?;
+            Some(gateway)
+        }
+    };
     if let Some(range) = range {
-        bridge::refuse_range(range, subnet, gateway.unwrap_or_else(|| lease::gateway(subnet)))?;
+        bridge::refuse_range(range, subnet, gateway)?;
     }
     Ok(Subnet::new(subnet, gateway, range))
 }

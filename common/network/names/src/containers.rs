@@ -83,6 +83,8 @@ struct Record {
 #[derive(Deserialize)]
 struct Attachment {
     name: String,
+    /// Of a network without a bridge, the link of the host that its containers share.
+    #[serde(alias = "parent")]
     bridge: Bridge,
     cni: Cni,
 }

@@ -83,6 +83,10 @@ pub struct Used<O> {
     /// If set, only containers with an address of this subnet need the operation.
     #[serde(default, rename = "usedSubnet", skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Ipv6Net>,
+    /// Whether the container does not need the operation, and only undoes it if it is the last one:
+    /// earlier containers may have needed it.
+    #[serde(default, rename = "usedBefore", skip_serializing_if = "std::ops::Not::not")]
+    pub before: bool,
     /// The operation. Its `apply` succeeds if the object exists already.
     #[serde(flatten)]
     pub operation: O,
@@ -91,22 +95,27 @@ pub struct Used<O> {
 impl<O> Used<O> {
     /// Wraps an operation for `user`, on this bridge, or on what all bridges share.
     pub fn new(user: &User, bridge: Option<&str>, operation: O) -> Self {
-        Self { user: user.clone(), bridge: bridge.map(str::to_owned), subnet: None, operation }
+        Self { user: user.clone(), bridge: bridge.map(str::to_owned), subnet: None, before: false, operation }
     }
 
     /// Limits the operation to containers with an address of this subnet.
     pub fn by_subnet(self, subnet: Ipv6Net) -> Self {
         Self { subnet: Some(subnet), ..self }
     }
+
+    /// Limits the operation to its undo.
+    pub fn only_undone(self) -> Self {
+        Self { before: true, ..self }
+    }
 }
 
 impl<O: Operation> Operation for Used<O> {
     fn explain(&self) -> Vec<String> {
-        self.operation.explain()
+        if self.before { Vec::new() } else { self.operation.explain() }
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
-        self.operation.apply(scope)
+        if self.before { Ok(()) } else { self.operation.apply(scope) }
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
@@ -126,7 +135,7 @@ impl<O: Operation> Operation for Used<O> {
     }
 
     fn check(&self, scope: &Scope) -> Result<Condition, operation::Error> {
-        self.operation.check(scope)
+        if self.before { Ok(Condition::Present) } else { self.operation.check(scope) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Applies operations to the kernel, undoes them, and compares them with what the kernel has.
 
 mod addresses;
+mod children;
 mod routes;
 mod vxlan;
 
@@ -105,6 +106,10 @@ impl LinkOperation {
                 master,
                 mtu: *mtu,
             }),
+            Self::ChildAdd { parent, child, mtu, peer, mark } => {
+                children::add(parent, *child, *mtu, peer, mark)
+            }
+            Self::VlanAdd { name, parent, id } => children::add_vlan(name, parent, *id),
             Self::Ipv6Off { link, mac } => {
                 need("switch off", "IPv6", None, link, *mac)?;
                 sysctl::switch_ipv6_off(link)
@@ -152,6 +157,8 @@ impl LinkOperation {
             Self::BridgeAdd { name, mac, mark } => remove_bridge(name, *mac, mark.as_ref()),
             Self::VethAdd { name, mac, peer, mark, .. } => remove_veth(name, *mac, peer, mark.as_ref()),
             Self::VxlanAdd { name, mac, .. } => vxlan::remove(name, *mac),
+            Self::ChildAdd { peer, mark, .. } => children::remove(peer, mark),
+            Self::VlanAdd { name, .. } => children::remove_vlan(name),
             Self::Ipv6Off { .. }
             | Self::Ipv6On { .. }
             | Self::Hairpin { .. }
@@ -205,6 +212,8 @@ impl LinkOperation {
             Self::BridgeAdd { name, mac, .. }
             | Self::VethAdd { name, mac, .. }
             | Self::VxlanAdd { name, mac, .. } => (None, name, Some(*mac)),
+            Self::ChildAdd { peer, .. } => (Some(&peer.namespace), &peer.name, Some(peer.mac)),
+            Self::VlanAdd { name, .. } => (None, name, None),
             Self::Ipv6Off { link, mac }
             | Self::Hairpin { link, mac }
             | Self::Isolate { link, mac }
@@ -243,6 +252,8 @@ impl LinkOperation {
             Self::Isolate { .. } if !link.isolated => missing(&format!("isolation of link {name:?}")),
             Self::VethAdd { master, peer, .. } => compare_veth(&connection, &link, master, peer)?,
             Self::VxlanAdd { master, .. } => compare_port(&connection, &link, master)?,
+            Self::ChildAdd { child, mark, .. } => children::compare(&link, *child, mark, &place),
+            Self::VlanAdd { parent, .. } => children::compare_vlan(&connection, &link, parent)?,
             Self::AddressAdd { address, .. } => match lacks(&connection, &link, *address)? {
                 Some(what) => missing(&what),
                 None => Condition::Present,

@@ -56,7 +56,10 @@ pub struct Link {
     pub isolated: bool,
     /// Whether it is a bridge.
     pub bridge: bool,
-    /// The index of the link that a VXLAN sends its packets over, if one is set.
+    /// Its kind, in the kernel's words: `bridge`, `veth`, `vlan`. Empty for a device.
+    pub kind: String,
+    /// The index of the link that a VXLAN sends its packets over, if one is set, or that a macvlan,
+    /// an ipvlan or a VLAN is made of. That link may be in another namespace.
     pub under: Option<u32>,
     /// Its alias: a note for people, and a mark for its owner.
     pub alias: Option<String>,
@@ -68,6 +71,9 @@ thread_local! {
     /// connection is here.
     static CONNECTIONS: RefCell<Vec<(Option<u64>, Connection)>> = const { RefCell::new(Vec::new()) };
 }
+
+/// The kinds of links that are made of another one.
+const CHILDREN: [&str; 5] = ["macvlan", "macvtap", "ipvlan", "ipvtap", "vlan"];
 
 /// How often a list is requested again if it changes during the dump.
 const ATTEMPTS: usize = 100;
@@ -360,12 +366,12 @@ impl Connection {
         }
     }
 
-    /// The MTU of the default route's interface, in bytes. `from` is the index of a bridge and an
-    /// address of its subnet: policy routing may send packets from there another way.
+    /// The interface of the default route. `from` is the index of a bridge and an address of its
+    /// subnet: policy routing may send packets from there another way.
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub fn mtu_of_the_way_out(&self, from: Option<(u32, Ipv4Addr)>) -> Result<Option<u32>, Error> {
+    pub fn way_out(&self, from: Option<(u32, Ipv4Addr)>) -> Result<Option<Link>, Error> {
         let sources = from.map(Some).into_iter().chain([None]);
         let mut out = None;
         for (source, far) in sources.flat_map(|source| FAR.map(|far| (source, far))) {
@@ -375,8 +381,10 @@ impl Connection {
                 break;
             }
         }
-        let Some(index) = out.and_then(|route| route.link) else { return Ok(None) };
-        Ok(self.link_at(index)?.map(|link| link.mtu))
+        match out.and_then(|route| route.link) {
+            Some(index) => self.link_at(index),
+            None => Ok(None),
+        }
     }
 
     /// The name of the interface with this index.
@@ -428,6 +436,11 @@ impl Link {
         self.mac.is_some_and(|mac| mac.is_of_host(&self.name))
     }
 
+    /// Whether it is made of the link with this index.
+    pub fn is_child_of(&self, index: u32) -> bool {
+        CHILDREN.contains(&self.kind.as_str()) && self.under == Some(index)
+    }
+
     /// Whether the link has a mark of ours.
     pub fn is_marked(&self) -> bool {
         self.alias.as_deref().is_some_and(mark::is_ours)
@@ -446,9 +459,11 @@ impl From<LinkMessage> for Link {
             hairpin: false,
             isolated: false,
             bridge: false,
+            kind: String::new(),
             under: None,
             alias: None,
         };
+        let mut below = None;
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
@@ -456,8 +471,14 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::Link(index) => below = Some(index),
                 LinkAttribute::LinkInfo(infos) => {
                     link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                    let kind = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                    link.kind = kind.unwrap_or_default();
                     let port_is = |set: InfoBridgePort| {
                         infos.iter().any(|info| match info {
                             LinkInfo::PortData(InfoPortData::BridgePort(port)) => port.contains(&set),
@@ -476,6 +497,9 @@ impl From<LinkMessage> for Link {
                 }
                 _ => {}
             }
+        }
+        if CHILDREN.contains(&link.kind.as_str()) {
+            link.under = below;
         }
         link
     }

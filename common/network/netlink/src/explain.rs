@@ -5,7 +5,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use operation::words;
 
-use crate::{LinkOperation, PROTOCOL, apply::LOOPBACK_METRIC, guard, mark, sysctl};
+use crate::{LinkOperation, PROTOCOL, apply::LOOPBACK_METRIC, child_name, guard, mark, sysctl};
 
 /// The name of the namespace in `ip netns`, or its path.
 fn name_of(namespace: &Path) -> String {
@@ -37,6 +37,9 @@ impl LinkOperation {
         if let Self::GuardLoopback { link, .. } = self {
             return guard::commands(link);
         }
+        if let Self::ChildAdd { .. } | Self::VlanAdd { .. } = self {
+            return self.made_and_named();
+        }
         let alias = match self {
             Self::BridgeAdd { name, .. } | Self::VxlanAdd { name, .. } => {
                 Some((name, mark::shared().to_owned()))
@@ -46,6 +49,29 @@ impl LinkOperation {
         };
         let named = alias.map(|(name, alias)| words(["ip", "link", "set", name, "alias", &alias]));
         [Some(self.command()), named].into_iter().flatten().collect()
+    }
+
+    /// The commands that make a link under its first name, and then name it.
+    fn made_and_named(&self) -> Vec<String> {
+        let (made, namespace, first, name, alias) = match self {
+            Self::ChildAdd { parent, child, mtu, peer, mark } => {
+                let (first, namespace) = (child_name(mark.id(), &peer.name), name_of(&peer.namespace));
+                let address =
+                    if child.has_own_mac() { format!(" address {}", peer.mac) } else { String::new() };
+                let made = format!(
+                    "ip link add {first} link {parent} netns {namespace}{address} mtu {mtu} type {child}"
+                );
+                (made, Some(peer.namespace.as_path()), first, &peer.name, mark.alias())
+            }
+            Self::VlanAdd { name, parent, id } => {
+                let first = child_name("", name);
+                let made = format!("ip link add {first} link {parent} type vlan id {id}");
+                (made, None, first, name, mark::shared().to_owned())
+            }
+            _ => return Vec::new(),
+        };
+        let named = ["link", "set", &first, "name", name, "alias", &alias].map(str::to_owned);
+        vec![made, words(ip(namespace).into_iter().chain(named))]
     }
 
     fn command(&self) -> String {
@@ -70,6 +96,7 @@ impl LinkOperation {
                 let link = format!("{link} dstport {port} local {local} nolearning proxy{by}");
                 line(None, &link.split(' ').collect::<Vec<_>>())
             }
+            Self::ChildAdd { .. } | Self::VlanAdd { .. } => self.made_and_named().concat(),
             Self::Ipv6Off { link, .. } => {
                 words(["sysctl", "-w", &format!("{}=1", sysctl::Conf::disable_ipv6(link).name())])
             }

@@ -73,6 +73,13 @@ pub fn veth_name(id: &str, interface: &str) -> String {
     format!("v{digits}")
 }
 
+/// The first name of the macvlan or ipvlan that will be `interface` in the container `id`, or, with
+/// an empty `id`, of the host's VLAN `interface`: `m` and ten hexadecimal digits.
+pub fn child_name(id: &str, interface: &str) -> String {
+    let digits: String = hash("child", id, interface)[..5].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("m{digits}")
+}
+
 /// The name of the VXLAN that is a port of this bridge: `x` and ten hexadecimal digits.
 pub fn vxlan_name(bridge: &str) -> String {
     let digits: String = hash("vxlan", "", bridge)[..5].iter().map(|byte| format!("{byte:02x}")).collect();

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use operation::{Condition, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::{Mac, Mark};
+use crate::{Child, Mac, Mark};
 
 /// A change to links, addresses or routes.
 ///
@@ -69,6 +69,34 @@ pub enum LinkOperation {
         master: String,
         /// MTU in bytes.
         mtu: u32,
+    },
+    /// Makes a macvlan or an ipvlan of a link here, in another namespace. The kernel makes it among
+    /// the links here and then moves it, so it first has a name of its own ([`child_name`]). Its
+    /// final name and its alias are set together.
+    ///
+    /// [`child_name`]: crate::child_name
+    ChildAdd {
+        /// The link here that it is made of.
+        parent: String,
+        /// Its kind and mode.
+        #[serde(flatten)]
+        child: Child,
+        /// MTU in bytes.
+        mtu: u32,
+        /// Its final name, its hardware address and its namespace. An ipvlan has its parent's address.
+        peer: Peer,
+        /// The container that it belongs to.
+        mark: Mark,
+    },
+    /// Makes a VLAN (IEEE 802.1Q) on a link here. An existing one with our mark is fine. Undo
+    /// leaves it while something else uses it.
+    VlanAdd {
+        /// Name of the VLAN.
+        name: String,
+        /// The link that carries it.
+        parent: String,
+        /// The VLAN identifier, 1 to 4094.
+        id: u16,
     },
     /// Disables IPv6 on a link here that is not up yet. The host must not accept a container's
     /// router advertisements (CVE-2020-10749), and the kernel need not keep an address and routes
@@ -192,7 +220,7 @@ pub enum LinkOperation {
     },
 }
 
-/// The side of a veth pair that is in another namespace.
+/// A link in another namespace: a side of a veth pair, or a macvlan or ipvlan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Name of the link there.

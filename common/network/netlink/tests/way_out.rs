@@ -19,7 +19,7 @@ fn ways() {
 }
 
 fn mtu() -> Option<u32> {
-    Connection::here().unwrap().mtu_of_the_way_out(None).unwrap()
+    Connection::here().unwrap().way_out(None).unwrap().map(|out| out.mtu)
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn the_way_out_is_where_packets_go() {
         let bridge = Connection::here().unwrap().link("b0").unwrap().unwrap().index;
         let of_bridge = || {
             let from = Some((bridge, "172.17.0.2".parse().unwrap()));
-            Connection::here().unwrap().mtu_of_the_way_out(from).unwrap()
+            Connection::here().unwrap().way_out(from).unwrap().map(|out| out.mtu)
         };
         assert_eq!((of_bridge(), mtu()), (Some(1200), Some(1100)));
         sh("sysctl -qw net.ipv4.ip_forward=0");

@@ -15,10 +15,12 @@ use netlink::{LinkOperation, Picture};
 pub use operation::NetworkOperation;
 
 /// The tools whose steps make up a network.
-pub const TOOLS: [&str; 8] = [
+pub const TOOLS: [&str; 10] = [
     "netns-add",
     "netns-bridge",
     "bridge-attach",
+    "macvlan-attach",
+    "ipvlan-attach",
     "veth-pair",
     "portmap",
     "egress-allow",
@@ -143,7 +145,7 @@ impl Repair<'_> {
     }
 
     /// Repairs what containers share, such as a bridge, its address, its VXLAN and the VXLAN's
-    /// senders and entries, and forwarding. Each is compared once for all containers. Returns whether something was missing.
+    /// senders and entries, a VLAN, and forwarding. Each is compared once for all containers. Returns whether something was missing.
     fn shared(&mut self, networks: &[Network<'_>]) -> bool {
         let restored = |found: &[Found]| found.iter().map(|found| found.restored.len()).sum::<usize>();
         let before = restored(&self.found);
@@ -182,6 +184,11 @@ impl Repair<'_> {
                         Reach::Host => here,
                         Reach::Whole => here.filter(|here| *here != Condition::Present),
                     }
+                }
+                Some(LinkOperation::ChildAdd { .. }) => {
+                    let there = operation.check(self.scope).ok();
+                    made_again = matches!(there, Some(Condition::Missing(_)));
+                    there
                 }
                 Some(link) => self.picture.condition(link),
                 None => None,

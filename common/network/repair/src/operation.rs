@@ -14,8 +14,8 @@ use netns::NetnsOperation;
 use peers::PeersOperation;
 
 ::operation::any_of! {
-    /// An operation of netns-add, netns-bridge, bridge-attach, veth-pair, portmap, egress-allow,
-    /// name-serve or link-hosts.
+    /// An operation of netns-add, netns-bridge, bridge-attach, macvlan-attach, ipvlan-attach,
+    /// veth-pair, portmap, egress-allow, name-serve or link-hosts.
     pub enum NetworkOperation {
         /// The lease of an address. It precedes `Claim`, which has fewer members, so a lease would
         /// be parsed as a claim.
@@ -47,8 +47,8 @@ use peers::PeersOperation;
         Namespace(NetnsOperation),
         /// A sysctl variable, as versions before 0.2 recorded it.
         EarlierSysctl(Shared<Sysctl>),
-        /// The bridge, as versions before 0.2 recorded it.
-        EarlierBridge(Shared<LinkOperation>),
+        /// A VLAN, or the bridge as versions before 0.2 recorded it.
+        SharedLink(Shared<LinkOperation>),
         /// The container's own link.
         Link(LinkOperation),
     }
@@ -64,7 +64,7 @@ impl NetworkOperation {
                 | Self::Senders(_)
                 | Self::Peers(_)
                 | Self::EarlierSysctl(_)
-                | Self::EarlierBridge(_)
+                | Self::SharedLink(_)
         )
     }
 
@@ -77,10 +77,12 @@ impl NetworkOperation {
     /// operation on what they share.
     pub(crate) fn is_first(&self, seen: &mut HashSet<String>) -> bool {
         let what = match self {
+            // There is nothing to repair.
+            Self::Sysctl(shared) if shared.operation.before => return false,
             Self::Sysctl(shared) => serde_json::to_string(&shared.operation.operation.variable),
             Self::EarlierSysctl(shared) => serde_json::to_string(&shared.operation.variable),
             Self::Bridge(shared) => shared_link(&shared.operation.operation),
-            Self::EarlierBridge(shared) => shared_link(&shared.operation),
+            Self::SharedLink(shared) => shared_link(&shared.operation),
             Self::Senders(shared) => serde_json::to_string(&shared.operation.operation),
             Self::Peers(peers) => serde_json::to_string(peers),
             Self::Firewall(shared) => serde_json::to_string(&shared.operation.operation),
@@ -102,7 +104,7 @@ impl NetworkOperation {
     pub(crate) fn link(&self) -> Option<&LinkOperation> {
         match self {
             Self::Bridge(shared) => Some(&shared.operation.operation),
-            Self::EarlierBridge(shared) => Some(&shared.operation),
+            Self::SharedLink(shared) => Some(&shared.operation),
             Self::Link(link) => Some(link),
             _ => None,
         }

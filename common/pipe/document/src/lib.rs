@@ -3,6 +3,7 @@
 //! A tool keeps members that it does not know: the same bytes, in the same order. Known members have types
 //! ([`members`]). `docs/document.md` is the contract.
 
+mod cni;
 mod configuration;
 mod format;
 mod id;

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::{
+    cni::{CniInterface, CniIp, CniResult, CniRoute},
     configuration::Configuration,
     network::{
-        Attached, Attachment, Bridge, CniInterface, CniIp, CniResult, CniRoute, GatewayMode, Ipv6, Namespace,
-        Network, Networks, Vxlan,
+        Attached, Attachment, Bridge, GatewayMode, Ipv6, Namespace, Network, Networks, On, Parent, Vxlan,
     },
     rootfs::{Fork, Rootfs},
 };

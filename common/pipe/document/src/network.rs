@@ -10,15 +10,15 @@ use serde_json::{Map, Value};
 
 use crate::{
     Contribution, Document, Error,
-    members::{Member, member},
+    members::{CniResult, Member, member},
 };
 
 /// `network`: the container's network namespace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
-    /// `none` for a namespace without attachments, `bridge` for one with attachments. `ns-exec --network` has
-    /// other modes; they need no network tool in the pipe.
+    /// `none` for a namespace without attachments, `bridge`, `macvlan` or `ipvlan` for one with attachments.
+    /// `ns-exec --network` has other modes; they need no network tool in the pipe.
     pub mode: String,
     /// Absolute path of the network namespace, as in `ip netns`: `/run/netns/<id>`.
     pub namespace: PathBuf,
@@ -41,22 +41,97 @@ member!(Network, "network");
 pub struct Networks(pub Vec<Attachment>);
 member!(Networks, "networks");
 
-/// An element of `networks`: an interface in the container's namespace, and the bridge that it is attached
-/// to.
+/// An element of `networks`: an interface in the container's namespace, and the link of the host that it is
+/// attached to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attachment {
-    /// The network's name, as `network-create` knows it; otherwise the bridge's name.
+    /// The network's name, as `network-create` knows it; otherwise the name of the bridge or the parent.
     pub name: String,
     /// The interface's name in the namespace, `eth0`.
     pub interface: String,
-    /// The bridge.
-    pub bridge: Bridge,
+    /// The bridge or the parent.
+    #[serde(flatten)]
+    pub on: On,
     /// A CNI 1.1.0 result: interfaces, ips, routes, dns.
     pub cni: CniResult,
     /// Members of other tools.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// The link of the host that an [`Attachment`] uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum On {
+    /// A bridge, of which the container's link is a port.
+    Bridge(Bridge),
+    /// A link, of which the container's interface is a macvlan or an ipvlan.
+    Parent(Parent),
+}
+
+impl On {
+    /// The name of the link.
+    pub fn link(&self) -> &str {
+        match self {
+            Self::Bridge(bridge) => &bridge.name,
+            Self::Parent(parent) => &parent.name,
+        }
+    }
+
+    /// The bridge, if it is one.
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match self {
+            Self::Bridge(bridge) => Some(bridge),
+            Self::Parent(_) => None,
+        }
+    }
+
+    /// The IPv4 subnet.
+    pub fn subnet(&self) -> IpNet {
+        match self {
+            Self::Bridge(bridge) => bridge.subnet,
+            Self::Parent(parent) => parent.subnet,
+        }
+    }
+
+    /// The gateway of the IPv4 subnet.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        match self {
+            Self::Bridge(bridge) => bridge.gateway,
+            Self::Parent(parent) => parent.gateway,
+        }
+    }
+
+    /// The part of the IPv4 subnet that addresses are leased from.
+    pub fn ip_range(&self) -> Option<IpNet> {
+        match self {
+            Self::Bridge(bridge) => bridge.ip_range,
+            Self::Parent(parent) => parent.ip_range,
+        }
+    }
+
+    /// The IPv6 network.
+    pub fn ipv6(&self) -> Option<&Ipv6> {
+        match self {
+            Self::Bridge(bridge) => bridge.ipv6.as_ref(),
+            Self::Parent(parent) => parent.ipv6.as_ref(),
+        }
+    }
+
+    /// Whether the network is internal.
+    pub fn is_internal(&self) -> bool {
+        match self {
+            Self::Bridge(bridge) => bridge.internal,
+            Self::Parent(parent) => parent.internal,
+        }
+    }
+
+    /// Whether the network has a gateway that leads out of it.
+    pub fn leads_out(&self) -> bool {
+        let gateway = self.gateway().or(self.ipv6().and_then(|ipv6| ipv6.gateway));
+        gateway.is_some() && !self.is_internal()
+    }
 }
 
 /// What netns-add adds to a [`Network`].
@@ -76,41 +151,45 @@ impl Contribution for Namespace {
     }
 }
 
-/// What an attachment adds: an element of [`Networks`]. The first attachment also adds to [`Network`] what
-/// versions before 0.2 look for there.
+/// What an attachment adds: an element of [`Networks`]. The first attachment on a bridge also adds to
+/// [`Network`] what versions before 0.2 look for there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attached {
     /// The element.
     pub attachment: Attachment,
-    /// For the first attachment: what it adds to `network`.
+    /// What it adds to `network`.
     pub first: Option<First>,
 }
 
-/// What the first attachment adds to [`Network`].
+/// What an attachment adds to [`Network`]: the first one all of it, one on a parent only the mode.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct First {
-    /// The mode `bridge` and the bridge. `None` if netns-bridge has written them already.
-    #[serde(flatten)]
-    on: Option<OnBridge>,
-    cni: CniResult,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct OnBridge {
-    mode: &'static str,
-    bridge: Bridge,
+    /// None if netns-bridge has written it already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bridge: Option<Bridge>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cni: Option<CniResult>,
 }
 
 impl Attached {
     /// What `attachment` adds to a document with this `network`.
     pub fn new(network: &Network, attachment: Attachment) -> Self {
-        let on = || OnBridge { mode: "bridge", bridge: attachment.bridge.clone() };
-        let first = match &network.bridge {
-            None => Some(Some(on())),
-            Some(bridge) if network.cni.is_none() && bridge.name == attachment.bridge.name => Some(None),
-            Some(_) => None,
+        let cni = || Some(attachment.cni.clone());
+        let first = match (&attachment.on, &network.bridge) {
+            (On::Bridge(bridge), None) => {
+                Some(First { mode: Some("bridge".to_owned()), bridge: Some(bridge.clone()), cni: cni() })
+            }
+            (On::Bridge(bridge), Some(known)) if network.cni.is_none() && known.name == bridge.name => {
+                Some(First { mode: None, bridge: None, cni: cni() })
+            }
+            // Versions before 0.2 know nothing of it.
+            (On::Parent(parent), _) => {
+                Some(First { mode: Some(parent.driver.clone()), bridge: None, cni: None })
+            }
+            _ => None,
         };
-        let first = first.map(|on| First { on, cni: attachment.cni.clone() });
         Self { attachment, first }
     }
 }
@@ -132,7 +211,13 @@ impl Network {
         let (bridge, cni) = self.bridge.zip(self.cni)?;
         let inside = cni.interfaces.iter().rev().find(|interface| interface.sandbox.is_some());
         let interface = inside.map_or_else(|| "eth0".to_owned(), |inside| inside.name.clone());
-        Some(Attachment { name: bridge.name.clone(), interface, bridge, cni, other: Map::new() })
+        Some(Attachment {
+            name: bridge.name.clone(),
+            interface,
+            on: On::Bridge(bridge),
+            cni,
+            other: Map::new(),
+        })
     }
 }
 
@@ -165,14 +250,14 @@ impl Document {
         Ok(all)
     }
 
-    /// The address at which the other container reaches this one: the address on a bridge that both are
-    /// attached to, otherwise the first address. `None` if this container has no attachment.
+    /// The address at which the other container reaches this one: the address on a link of the host that both
+    /// are attached to, otherwise the first address. `None` if this container has no attachment.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `network` or `networks` of one of them does not have its form.
     pub fn address_for(&self, other: &Self) -> Result<Option<IpAddr>, Error> {
         let (own, theirs) = (self.attachments()?, other.attachments()?);
-        let is_shared = |one: &&Attachment| theirs.iter().any(|other| other.bridge.name == one.bridge.name);
+        let is_shared = |one: &&Attachment| theirs.iter().any(|other| other.on.link() == one.on.link());
         let found = own.iter().find(is_shared).or(own.first());
         Ok(found.and_then(|attachment| attachment.addresses().next()))
     }
@@ -187,8 +272,10 @@ pub struct Bridge {
     /// The bridge's network, `172.17.0.0/16`.
     #[schemars(with = "String")]
     pub subnet: IpNet,
-    /// The bridge's own address, `172.17.0.1`. It is the containers' gateway.
-    pub gateway: IpAddr,
+    /// The bridge's own address, `172.17.0.1`. It is the containers' gateway. `None` for a network without
+    /// a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
     /// How the containers are reached from outside. `None` means `nat`; earlier versions did not set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_mode: Option<GatewayMode>,
@@ -216,6 +303,37 @@ pub struct Bridge {
     pub other: Map<String, Value>,
 }
 
+/// The parent of an [`Attachment`]: a link of the host whose wire the container shares.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Parent {
+    /// The link's name, `eth0`, or `eth0.100` for the VLAN 100 on `eth0`.
+    pub name: String,
+    /// The kind of the container's interface: `macvlan` or `ipvlan`.
+    pub driver: String,
+    /// The mode: `bridge`, `private`, `vepa` or `passthru` of a macvlan, `l2`, `l3` or `l3s` of an ipvlan.
+    pub mode: String,
+    /// The network on the wire, `192.0.2.0/24`.
+    #[schemars(with = "String")]
+    pub subnet: IpNet,
+    /// The router on the wire. `None` for a network without a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// The part of the subnet that addresses are leased from. `None` for the whole subnet.
+    #[schemars(with = "Option<String>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<IpNet>,
+    /// The IPv6 network on the wire, if the container has an address of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6>,
+    /// Whether the network is internal: the container has no default route.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
+    /// Members of other tools.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
 /// How a [`Bridge`] leads to the same network on other hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -231,15 +349,17 @@ pub struct Vxlan {
     pub link: Option<String>,
 }
 
-/// The IPv6 part of a [`Bridge`].
+/// The IPv6 part of a [`Bridge`] or a [`Parent`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ipv6 {
-    /// The bridge's network, `fd01:2345:6789::/64`.
+    /// The network, `fd01:2345:6789::/64`.
     #[schemars(with = "String")]
     pub subnet: IpNet,
-    /// The bridge's own address. It is the containers' gateway.
-    pub gateway: IpAddr,
+    /// The containers' gateway: the bridge's own address, or a router on the wire. `None` for a network
+    /// without a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
     /// The part of the subnet that addresses are leased from. `None` for the whole subnet.
     #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -273,73 +393,6 @@ impl FromStr for GatewayMode {
             _ => Err(format!("{name:?} is no gateway mode")),
         }
     }
-}
-
-/// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Other members are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CniResult {
-    /// `1.1.0`.
-    pub cni_version: String,
-    /// The interfaces that were made: on the host, and in the network namespace.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub interfaces: Vec<CniInterface>,
-    /// The addresses that were assigned.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ips: Vec<CniIp>,
-    /// The routes that were made in the network namespace.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub routes: Vec<CniRoute>,
-    /// Name servers and search domains. An empty object if there are none.
-    #[serde(default)]
-    pub dns: Value,
-    /// The other members of the result.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
-/// An interface in a [`CniResult`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CniInterface {
-    /// The interface's name.
-    pub name: String,
-    /// The hardware address, `02:42:…`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<String>,
-    /// The MTU, in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// The path of the network namespace. `None` for an interface of the host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<String>,
-}
-
-/// An address in a [`CniResult`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CniIp {
-    /// The address with its prefix length, `172.17.0.2/16`.
-    #[schemars(with = "String")]
-    pub address: IpNet,
-    /// The default gateway for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<IpAddr>,
-    /// The index of the interface in `interfaces`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface: Option<usize>,
-}
-
-/// A route in a [`CniResult`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CniRoute {
-    /// The destination, `0.0.0.0/0`.
-    #[schemars(with = "String")]
-    pub dst: IpNet,
-    /// The next hop.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gw: Option<IpAddr>,
-    /// The metric. Of several routes to one destination, the kernel uses the one with the lowest metric.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u32>,
 }
 
 #[cfg(test)]
@@ -393,6 +446,21 @@ mod tests {
         assert_eq!(both.address_for(&other).unwrap(), Some([10, 0, 0, 3].into()));
         assert_eq!(both.address_for(&document(json!({"stave": 1}))).unwrap(), Some([10, 0, 0, 2].into()));
         assert_eq!(document(json!({"stave": 1})).address_for(&both).unwrap(), None);
+    }
+
+    #[test]
+    fn an_attachment_without_a_bridge() {
+        let parent = json!({"name": "eth0", "driver": "macvlan", "mode": "bridge", "subnet": "10.0.0.0/24", "mine": 1});
+        let one = json!({"name": "wire", "interface": "eth0", "parent": parent, "cni": cni("eth0", "10.0.0.2/24"), "theirs": 2});
+        let attachment: Attachment = serde_json::from_value(one.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&attachment).unwrap(), one);
+        assert_eq!((attachment.on.link(), attachment.on.bridge()), ("eth0", None));
+        let network = json!({"mode": "none", "namespace": "/run/netns/web"});
+        let network: Network = serde_json::from_value(network).unwrap();
+        let parts = Attached::new(&network, attachment).parts().unwrap();
+        assert_eq!(parts["network"], json!({"mode": "macvlan"}));
+        let neither = json!({"name": "wire", "interface": "eth0", "cni": cni("eth0", "10.0.0.2/24")});
+        assert!(serde_json::from_value::<Attachment>(neither).is_err());
     }
 
     #[test]

@@ -110,19 +110,19 @@ pub const ROWS: [Row; 17] = [
     Row {
         name: Network::NAME,
         makers: &["netns-add", "netns-bridge"],
-        extenders: &["bridge-attach", "veth-pair"],
+        extenders: &["bridge-attach", "macvlan-attach", "ipvlan-attach", "veth-pair"],
         others: "",
-        holds: "`mode` (`none`, or `bridge` with an attachment), `namespace` (path); for versions before 0.2 also `bridge` and `cni` of the \
+        holds: "`mode` (`none`, or `bridge`, `macvlan` or `ipvlan` with an attachment), `namespace` (path); for versions before 0.2 also `bridge` and `cni` of the \
                 first of `networks`",
         schema: of::<Network>,
     },
     Row {
         name: Networks::NAME,
-        makers: &["bridge-attach", "veth-pair"],
+        makers: &["bridge-attach", "macvlan-attach", "ipvlan-attach", "veth-pair"],
         extenders: &[],
         others: "",
         holds: "an array of attachments: `name` (of the network), `interface` (in the namespace), `bridge` (`name`, `subnet`, `gateway`, \
-                `gatewayMode`: `nat` or `routed`, `ipRange`, `ipv6`, `internal`, `isolated`, `ndpProxy`, and `vxlan` of a network of several hosts), `cni` (a CNI 1.1.0 result)",
+                `gatewayMode`: `nat` or `routed`, `ipRange`, `ipv6`, `internal`, `isolated`, `ndpProxy`, and `vxlan` of a network of several hosts) or `parent` (`name`, `driver`, `mode`, `subnet`, `gateway`, `ipRange`, `ipv6`, `internal`), `cni` (a CNI 1.1.0 result)",
         schema: of::<Networks>,
     },
     Row {

@@ -13,6 +13,20 @@ pub(super) fn of(tool: &str) -> &'static [Example] {
             ),
             ("Take the container off that network:", "bridge-attach --undo front < attached.json > web.json"),
         ],
+        "macvlan-attach" => &[
+            (
+                "Attach a container to the wire of eth0, with addresses that nothing else there gives out:",
+                "macvlan-attach --parent eth0 --ip-range 192.168.1.192/26 < web.json > attached.json",
+            ),
+            (
+                "The same on VLAN 100:",
+                "macvlan-attach --parent eth0.100 --subnet 10.1.0.0/24 < web.json > attached.json",
+            ),
+        ],
+        "ipvlan-attach" => &[(
+            "Attach a container to the wire of eth0 without a hardware address of its own:",
+            "ipvlan-attach --parent eth0 --ip 192.168.1.200 < web.json > attached.json",
+        )],
         "cgroup-limit" => &[(
             "Half a gibibyte of memory, one and a half processors, 100 processes:",
             "layer-apply < image.json | union-mount | cgroup-limit --memory 512M --cpus 1.5 --pids-limit 100 | ns-exec -d",

@@ -1,0 +1,169 @@
+//! The container's side of an attachment: its addresses and routes, and its members in the document.
+
+use std::{net::IpAddr, path::Path};
+
+use document::members::{CniInterface, CniIp, CniResult, CniRoute, On};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use lease::Lease;
+use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL};
+use operation::Error;
+
+use crate::{Container, address::Source, pair::Asked, unfit::Unfit};
+
+/// A leased address, with its subnet and gateway.
+pub(crate) struct Leased {
+    pub(crate) lease: Lease,
+    subnet: IpNet,
+    gateway: Option<IpAddr>,
+}
+
+/// Plans the leases of the container's addresses. `link` is the bridge or the parent. If strangers may
+/// have addresses on it, it is `probed`.
+pub(crate) fn lease(
+    container: &Container<'_>,
+    on: &On,
+    (connection, link, probed): (&Connection, &Link, bool),
+    asked: &Asked,
+) -> Result<Vec<Leased>, Error> {
+    let lease = |subnet, range, gateway, wanted| -> Result<Leased, Error> {
+        let source = Source { container, on, subnet, range, gateway, connection, link, probed };
+        Ok(Leased { lease: source.lease(wanted)?, subnet, gateway })
+    };
+    let mut leased = vec![lease(on.subnet(), on.ip_range(), on.gateway(), asked.address)?];
+    match (on.ipv6(), asked.address6) {
+        (Some(v6), wanted) => leased.push(lease(v6.subnet, v6.ip_range, v6.gateway, wanted)?),
+        (None, Some(_)) => return Err(no_ipv6(on).into()),
+        (None, None) => {}
+    }
+    Ok(leased)
+}
+
+fn no_ipv6(on: &On) -> Unfit {
+    match on {
+        On::Bridge(bridge) => Unfit::NoIpv6(bridge.name.clone()),
+        On::Parent(_) => Unfit::NoSubnet6,
+    }
+}
+
+/// The routes of the interface. Without a gateway, or on an internal network, there is no default route.
+pub(crate) fn routes(on: &On, asked: &Asked) -> Result<Vec<CniRoute>, Error> {
+    let (gateway, gateway6) = (on.gateway(), on.ipv6().and_then(|v6| v6.gateway));
+    let mut routes = Vec::new();
+    match asked.priority {
+        Some((priority, _)) if on.is_internal() && priority != 0 => {
+            return Err(Unfit::InternalPriority.into());
+        }
+        Some((priority, _)) if !on.leads_out() && priority > 0 => return Err(Unfit::NoWayOut.into()),
+        _ if on.is_internal() => {}
+        priority => {
+            let to = |dst: IpNet, gateway: Option<IpAddr>| {
+                gateway.map(|gw| CniRoute { dst, gw: Some(gw), priority: priority.map(crate::pair::metric) })
+            };
+            routes.extend(to(Ipv4Net::default().into(), gateway));
+            routes.extend(to(Ipv6Net::default().into(), gateway6));
+        }
+    }
+    for route in &asked.routes {
+        let (subnet, own) = match (route.destination, on.ipv6()) {
+            (IpNet::V4(_), _) => (on.subnet(), gateway),
+            (IpNet::V6(_), Some(v6)) => (v6.subnet, gateway6),
+            (IpNet::V6(_), None) => return Err(no_ipv6(on).into()),
+        };
+        let destination = route.destination;
+        let gateway = route.gateway.or(own).ok_or(Unfit::NoNextHop(destination))?;
+        if !subnet.contains(&gateway) {
+            return Err(Unfit::FarGateway { gateway, destination, subnet }.into());
+        }
+        routes.push(CniRoute { dst: destination, gw: Some(gateway), priority: None });
+    }
+    Ok(routes)
+}
+
+/// The planned interface in the container's namespace.
+pub(crate) struct Inside<'a> {
+    pub(crate) container: &'a Container<'a>,
+    pub(crate) namespace: &'a Path,
+    /// Its hardware address.
+    pub(crate) mac: Mac,
+    /// Its MTU, in bytes.
+    pub(crate) mtu: u32,
+    /// Its addresses, each with the gateway of its subnet.
+    pub(crate) addresses: Vec<(IpNet, Option<IpAddr>)>,
+    pub(crate) routes: Vec<CniRoute>,
+}
+
+impl<'a> Inside<'a> {
+    pub(crate) fn new(
+        container: &'a Container<'a>,
+        namespace: &'a Path,
+        (mac, mtu): (Mac, u32),
+        leased: &[Leased],
+        routes: Vec<CniRoute>,
+    ) -> Self {
+        let address = |leased: &Leased| {
+            (IpNet::new_assert(leased.lease.address, leased.subnet.prefix_len()), leased.gateway)
+        };
+        let addresses = leased.iter().map(address).collect();
+        Self { container, namespace, mac, mtu, addresses, routes }
+    }
+
+    /// The operations that set the interface up, once it exists.
+    pub(crate) fn operations(&self) -> impl Iterator<Item = LinkOperation> {
+        let (link, mac) = (self.container.interface.as_str(), self.mac);
+        let namespace = || Some(self.namespace.to_owned());
+        let up = LinkOperation::LinkUp { namespace: namespace(), link: link.to_owned(), mac };
+        let has_ipv6 = self.addresses.iter().any(|(address, _)| address.addr().is_ipv6());
+        let ipv6 =
+            has_ipv6.then(|| LinkOperation::Ipv6On { namespace: namespace(), link: link.to_owned(), mac });
+        let addresses = self.addresses.iter().map(move |(address, _)| LinkOperation::AddressAdd {
+            namespace: namespace(),
+            link: link.to_owned(),
+            mac: Some(mac),
+            address: *address,
+            protocol: Some(PROTOCOL),
+        });
+        let routes = self.routes.iter().filter_map(move |route| {
+            Some(LinkOperation::RouteAdd {
+                namespace: Some(self.namespace.to_owned()),
+                destination: route.dst,
+                gateway: route.gw?,
+                link: link.to_owned(),
+                mac,
+                metric: route.priority,
+                protocol: Some(PROTOCOL),
+            })
+        });
+        [up].into_iter().chain(ipv6).chain(addresses).chain(routes)
+    }
+
+    /// The interface in a CNI result.
+    pub(crate) fn interface(&self, name: &str, mac: Option<Mac>, sandbox: Option<String>) -> CniInterface {
+        CniInterface {
+            name: name.to_owned(),
+            mac: mac.map(|mac| mac.to_string()),
+            mtu: Some(self.mtu),
+            sandbox,
+        }
+    }
+
+    /// The CNI result (CNI SPEC.md, "ADD Success"), with these interfaces of the host before the
+    /// container's.
+    pub(crate) fn result(&self, mut interfaces: Vec<CniInterface>) -> CniResult {
+        let at = interfaces.len();
+        let sandbox = Some(self.namespace.to_string_lossy().into_owned());
+        interfaces.push(self.interface(&self.container.interface, Some(self.mac), sandbox));
+        let ip = |(address, gateway): &(IpNet, Option<IpAddr>)| CniIp {
+            address: *address,
+            gateway: *gateway,
+            interface: Some(at),
+        };
+        CniResult {
+            cni_version: "1.1.0".into(),
+            interfaces,
+            ips: self.addresses.iter().map(ip).collect(),
+            routes: self.routes.clone(),
+            dns: serde_json::json!({}),
+            other: serde_json::Map::new(),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Interfaces that are made of a link of the host, their parent: macvlans and ipvlans. The containers
+//! share the parent's wire.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
+
+use document::members::{Attachment, Ipv6, On, Parent};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink::{Child, Connection, Link, LinkOperation, Mac, Peer};
+use operation::{Claim, Error, Shared};
+use repair::NetworkOperation;
+
+use crate::{
+    Container, Gateway,
+    bridge::{refuse_gateway, refuse_range},
+    free::refuse_special,
+    inside::{self, Inside, Leased},
+    pair::Asked,
+    unfit::Unfit,
+};
+
+/// The wanted properties of a network on a link of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedParent {
+    /// The kind and mode of the containers' interfaces.
+    pub child: Child,
+    /// The link's name. `eth0.100` is the VLAN 100 on `eth0`; if it does not exist, it is made. None
+    /// means the link of the default route.
+    pub parent: Option<String>,
+    /// The IPv4 subnet. None means the one of the parent's address.
+    pub subnet: Option<Ipv4Net>,
+    /// The part of the IPv4 subnet to lease addresses from.
+    pub range: Option<Ipv4Net>,
+    /// The router on the wire. The usual one is that of the parent's default route, or the subnet's
+    /// first address if the parent does not have that one itself.
+    pub gateway: Gateway,
+    /// The IPv6 subnet. None means that there is no IPv6.
+    pub subnet6: Option<Ipv6Net>,
+    /// The part of the IPv6 subnet to lease addresses from.
+    pub range6: Option<Ipv6Net>,
+    /// The router for IPv6, chosen like that for IPv4.
+    pub gateway6: Gateway,
+    /// Whether the containers have no default route.
+    pub internal: bool,
+}
+
+impl WantedParent {
+    /// A network of this kind, with defaults for everything else.
+    pub fn new(child: Child) -> Self {
+        Self {
+            child,
+            parent: None,
+            subnet: None,
+            range: None,
+            gateway: Gateway::Usual,
+            subnet6: None,
+            range6: None,
+            gateway6: Gateway::Usual,
+            internal: false,
+        }
+    }
+
+    /// The name of the parent.
+    ///
+    /// # Errors
+    /// When none is given, and there is no default route.
+    pub fn parent(&self) -> Result<String, Error> {
+        match &self.parent {
+            Some(name) => Ok(name.clone()),
+            None => Ok(Connection::open(None)?.way_out(None)?.ok_or(Unfit::NoParent)?.name),
+        }
+    }
+
+    /// The network as it is on this host: the subnet and the gateways are chosen.
+    ///
+    /// # Errors
+    /// When the parent cannot be one, or its subnet is not known.
+    pub fn resolve(&self) -> Result<Parent, Error> {
+        let connection = Connection::open(None)?;
+        let lower = Lower::find(&connection, &self.parent()?)?;
+        self.member(&connection, &lower)
+    }
+
+    /// The network on this parent.
+    fn member(&self, connection: &Connection, lower: &Lower) -> Result<Parent, Error> {
+        let index = Some(lower.link.index).filter(|index| *index != 0);
+        let own = index.map(|index| connection.addresses(Some(index))).transpose()?.unwrap_or_default();
+        let subnet = match self.subnet {
+            Some(subnet) => subnet,
+            None => own
+                .iter()
+                .find_map(|found| match found.address {
+                    IpNet::V4(net) => Some(net.trunc()).filter(|net| net.prefix_len() <= 30),
+                    IpNet::V6(_) => None,
+                })
+                .ok_or_else(|| Unfit::NoSubnetOfParent(lower.link.name.clone()))?,
+        };
+        let routes = index.map(|index| connection.routes(Some(index))).transpose()?.unwrap_or_default();
+        let router = routes.iter().filter(|route| route.destination.prefix_len() == 0);
+        let router =
+            router.filter_map(|route| route.gateway).find(|router| IpNet::from(subnet).contains(router));
+        let is_own = |address: IpAddr| own.iter().any(|found| found.address.addr() == address);
+        let gateway = choose(self.gateway, subnet.into(), router, is_own)?;
+        refuse_special(subnet.into())?;
+        if let Some(range) = self.range {
+            refuse_range(range.into(), subnet.into(), gateway)?;
+        }
+        Ok(Parent {
+            name: lower.link.name.clone(),
+            driver: self.child.kind().to_owned(),
+            mode: self.child.mode().to_owned(),
+            subnet: subnet.into(),
+            gateway,
+            ip_range: self.range.map(Into::into),
+            ipv6: self.ipv6(connection, index)?,
+            internal: self.internal,
+            other: Default::default(),
+        })
+    }
+
+    fn ipv6(&self, connection: &Connection, index: Option<u32>) -> Result<Option<Ipv6>, Error> {
+        let Some(subnet) = self.subnet6.map(IpNet::from) else { return Ok(None) };
+        let own = index.map(|index| connection.addresses6(Some(index))).transpose()?.unwrap_or_default();
+        let is_own = |address: IpAddr| own.iter().any(|found| found.address.addr() == address);
+        let gateway = choose(self.gateway6, subnet, None, is_own)?;
+        refuse_special(subnet)?;
+        if let Some(range) = self.range6 {
+            refuse_range(range.into(), subnet, gateway)?;
+        }
+        Ok(Some(Ipv6 { subnet, gateway, ip_range: self.range6.map(Into::into) }))
+    }
+}
+
+/// The gateway of a subnet: the wanted one, `router`, or the first address.
+fn choose(
+    wanted: Gateway,
+    subnet: IpNet,
+    router: Option<IpAddr>,
+    is_own: impl Fn(IpAddr) -> bool,
+) -> Result<Option<IpAddr>, Error> {
+    match wanted {
+        Gateway::None => Ok(None),
+        Gateway::At(gateway) => refuse_gateway(subnet, gateway).map(|()| Some(gateway)),
+        // A container does not reach its host over the parent.
+        Gateway::Usual => Ok(router.or(Some(lease::gateway(subnet)).filter(|first| !is_own(*first)))),
+    }
+}
+
+/// The parent on this host.
+struct Lower {
+    /// The link. A VLAN that does not exist yet has index 0.
+    link: Link,
+    /// If it is a VLAN of ours: the link that carries it, and its identifier.
+    vlan: Option<(String, u16)>,
+}
+
+impl Lower {
+    /// Looks for the link, or for the one that carries it.
+    fn find(connection: &Connection, name: &str) -> Result<Self, Error> {
+        let standing = connection.link(name)?;
+        let carried = match split(name) {
+            Some((base, id)) => connection.link(base)?.map(|base| (base, id)),
+            None => None,
+        };
+        match (standing, carried) {
+            (Some(link), Some((base, id))) if link.kind == "vlan" && link.is_marked() => {
+                if link.under != Some(base.index) {
+                    return Err(Unfit::OtherVlan { name: link.name, id, parent: base.name }.into());
+                }
+                refuse_unusable(connection, &base)?;
+                Ok(Self { link, vlan: Some((base.name, id)) })
+            }
+            (Some(link), _) => {
+                refuse_unusable(connection, &link)?;
+                Ok(Self { link, vlan: None })
+            }
+            (None, Some((base, id))) => {
+                refuse_unusable(connection, &base)?;
+                let vlan = Some((base.name.clone(), id));
+                Ok(Self { link: Link { index: 0, name: name.to_owned(), master: None, ..base }, vlan })
+            }
+            (None, None) => Err(Unfit::NoLink(name.to_owned()).into()),
+        }
+    }
+
+    /// The operations that make the VLAN. Its last user removes it.
+    fn operations(&self, container: &Container<'_>, mac: Mac) -> Vec<NetworkOperation> {
+        let Some((parent, id)) = &self.vlan else { return Vec::new() };
+        let name = || self.link.name.clone();
+        let claim = Claim::new(container.scope, &format!("vlan-{}", name()), &container.holder());
+        let made = LinkOperation::VlanAdd { name: name(), parent: parent.clone(), id: *id };
+        let links = [
+            made,
+            LinkOperation::Ipv6Off { link: name(), mac },
+            LinkOperation::LinkUp { namespace: None, link: name(), mac },
+        ];
+        let shared = links.map(|link| NetworkOperation::from(Shared::new(&claim, link)));
+        [NetworkOperation::from(claim.clone())].into_iter().chain(shared).collect()
+    }
+}
+
+/// The link that carries a VLAN with this name, and the VLAN's identifier.
+fn split(name: &str) -> Option<(&str, u16)> {
+    let (base, id) = name.rsplit_once('.')?;
+    let number = id.parse().ok().filter(|number: &u16| (1..=4094).contains(number))?;
+    // One VLAN has one name.
+    (!base.is_empty() && id == number.to_string()).then_some((base, number))
+}
+
+fn refuse_unusable(connection: &Connection, link: &Link) -> Result<(), Error> {
+    let name = link.name.clone();
+    if link.mac.is_none_or(|mac| mac == Mac([0; 6])) {
+        return Err(Unfit::NoWire(name).into());
+    }
+    if let Some(master) = link.master {
+        return Err(Unfit::Port { link: name, master: connection.name(master)? }.into());
+    }
+    if !link.up {
+        return Err(Unfit::ParentDown(name).into());
+    }
+    Ok(())
+}
+
+/// Plans an interface in the container's `namespace` that is made of a link of the host, with a lease of
+/// its address.
+///
+/// # Errors
+/// When the link cannot be a parent, there is no free address, or a route's gateway is not reachable.
+pub fn child(
+    container: &Container<'_>,
+    namespace: &Path,
+    wanted: &WantedParent,
+    asked: &Asked,
+) -> Result<(Attachment, Vec<NetworkOperation>), Error> {
+    let connection = Connection::open(None)?;
+    let lower = Lower::find(&connection, &wanted.parent()?)?;
+    let parent = wanted.member(&connection, &lower)?;
+    let lowers = lower.link.mac.ok_or_else(|| Unfit::NoWire(parent.name.clone()))?;
+    let most = lower.link.mtu;
+    let mtu = asked.mtu.unwrap_or(most);
+    if mtu > most {
+        return Err(Unfit::LargeMtu { mtu, parent: parent.name, most }.into());
+    }
+    let has_own_mac = wanted.child.has_own_mac();
+    if asked.mac.is_some() && !has_own_mac {
+        return Err(Unfit::ParentsMac(wanted.child.to_string()).into());
+    }
+    let network = On::Parent(parent);
+    let probed = wanted.child.is_on_the_wire();
+    let leased = inside::lease(container, &network, (&connection, &lower.link, probed), asked)?;
+    let derived = leased.iter().find_map(|leased| match leased.lease.address {
+        IpAddr::V4(address) => Some(Mac::from(address)),
+        IpAddr::V6(_) => None,
+    });
+    let own = asked.mac.or(derived).unwrap_or_else(|| Mac::from(Ipv4Addr::UNSPECIFIED));
+    let mac = if has_own_mac { own } else { lowers };
+    let routes = inside::routes(&network, asked)?;
+    let inside = Inside::new(container, namespace, (mac, mtu), &leased, routes);
+    let mut operations: Vec<NetworkOperation> =
+        leased.into_iter().map(|Leased { lease, .. }| lease.into()).collect();
+    operations.extend(lower.operations(container, lowers));
+    let made = LinkOperation::ChildAdd {
+        parent: network.link().to_owned(),
+        child: wanted.child,
+        mtu,
+        peer: Peer { name: container.interface.clone(), mac, namespace: namespace.to_owned() },
+        mark: container.mark(),
+    };
+    operations.push(made.into());
+    operations.extend(inside.operations().map(NetworkOperation::from));
+    let attachment = Attachment {
+        name: asked.name.clone().unwrap_or_else(|| network.link().to_owned()),
+        interface: container.interface.clone(),
+        cni: inside.result(Vec::new()),
+        on: network,
+        other: Default::default(),
+    };
+    Ok((attachment, operations))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_vlans() {
+        for (name, parts) in [
+            ("eth0.100", Some(("eth0", 100))),
+            ("a.b.4094", Some(("a.b", 4094))),
+            ("eth0", None),
+            ("eth0.", None),
+            ("eth0.0", None),
+            ("eth0.4095", None),
+            ("eth0.007", None),
+            ("eth0.+7", None),
+            (".7", None),
+        ] {
+            assert_eq!(split(name), parts, "{name}");
+        }
+    }
+}

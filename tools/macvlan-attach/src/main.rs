@@ -1,0 +1,38 @@
+//! Attaches a container to the wire of a link of the host, by a macvlan.
+//!
+//! # Does
+//! Leases an address of the wire's subnet, after it has asked whether a station has it. Makes a macvlan of the
+//! parent in the container's namespace: an interface with a hardware address of its own, with the address, and
+//! a default route through the router on the wire. Others on the wire reach the container as another machine.
+//! The host itself does not reach it over the parent, and publishes no ports of it. A VLAN on the parent
+//! (eth0.100) is made for its first container.
+//! # Reads
+//! `network`, `networks`; `$STAVE_ROOT/networks/NAME.json`; the leases below `$STAVE_RUN/leases`.
+//! # Adds
+//! An element of `networks`; `network.mode`.
+//! # Undoes
+//! The macvlan and the lease of the last attachment, or of the one to NAME. With the last container on it also
+//! the VLAN.
+//! # Needs
+//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); the namespace that netns-add makes.
+
+use std::process::ExitCode;
+
+use attaching::{Attach, Driver};
+use netlink::Child;
+
+#[derive(Debug, Default, Clone)]
+struct Macvlan;
+
+impl Driver for Macvlan {
+    const KIND: &'static str = "macvlan";
+    const MODES: &'static [&'static str] = &Child::MACVLAN;
+    const TOOL: &'static str = "macvlan-attach";
+    const ABOUT: &'static str =
+        "Attach a container to the wire of a link of the host, with a hardware address of its own";
+    const MODE: &'static str = "Whom the container reaches besides the wire: bridge, the other macvlans of the parent; private, none of them; vepa, those that a switch sends the frames back to; passthru: it has the parent for itself, with the parent's hardware address [default: bridge]";
+}
+
+fn main() -> ExitCode {
+    toolkit::filter::<Attach<Macvlan>>()
+}

@@ -1,0 +1,73 @@
+//! Networks on a link of the host.
+
+use attachment::{
+    Gateways, WantedParent,
+    named::{self, File, Kind, Named, Subnet},
+};
+use document::members::GatewayMode;
+use netlink::Child;
+use toolkit::prelude::*;
+
+use crate::NetworkCreate;
+
+impl NetworkCreate {
+    /// The network on a parent, with the subnet and the gateway that it has on this host.
+    pub(crate) fn on_parent(&self, others: &[Named]) -> Result<File> {
+        self.refuse_flags_of_bridges()?;
+        let usual = if self.driver == "macvlan" { Child::MACVLAN[0] } else { Child::IPVLAN[0] };
+        let option =
+            |key: &str| self.options.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value);
+        let mode = option("mode").map_or(usual, String::as_str);
+        let child = Child::of(&self.driver, mode);
+        let child = child.ok_or_else(|| anyhow!("a {} has no mode {mode:?}", self.driver))?;
+        let parent = option("parent").map(|parent| attachment::parse_name(parent)).transpose();
+        let parent = parent.map_err(|wrong| anyhow!("-o parent: {wrong}"))?;
+        let Gateways { v4, v6 } = Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
+        let wanted = WantedParent {
+            parent,
+            subnet: self.subnet,
+            range: self.ip_range,
+            gateway: v4,
+            subnet6: self.subnet6,
+            range6: self.ip6_range,
+            gateway6: v6,
+            internal: self.internal,
+            ..WantedParent::new(child)
+        };
+        let found = wanted.resolve()?;
+        // Several networks may share one wire, each with a range of its own.
+        let is_other = |other: &&Named| match &other.network {
+            Kind::Bridge(_) => true,
+            Kind::Parent(_) => other.link() != found.name,
+        };
+        let elsewhere: Vec<Named> = others.iter().filter(is_other).cloned().collect();
+        let subnet6 = found.ipv6.as_ref().map(|ipv6| ipv6.subnet);
+        named::refuse_taken(&[Some(found.subnet), subnet6], &elsewhere)?;
+        let mut file = File::new(&self.name, &self.driver, &found.name);
+        file.subnets.push(Subnet::new(found.subnet, found.gateway, found.ip_range));
+        file.subnets.extend(found.ipv6.map(|ipv6| Subnet::new(ipv6.subnet, ipv6.gateway, ipv6.ip_range)));
+        file.ipv6_enabled = subnet6.is_some();
+        file.internal = self.internal;
+        let options = [Some(("mode", mode.to_owned())), self.mtu()?.map(|mtu| ("mtu", mtu))];
+        file.options = options.into_iter().flatten().map(|(key, value)| (key.to_owned(), value)).collect();
+        Ok(file)
+    }
+
+    /// Refuses the flags and options that only a network on a bridge has.
+    fn refuse_flags_of_bridges(&self) -> Result<()> {
+        let flags = [
+            self.bridge.as_ref().map(|_| "--bridge"),
+            self.ipv6.then_some("--ipv6"),
+            (self.gateway_mode != GatewayMode::Nat).then_some("--gateway-mode"),
+            self.ndp_proxy.as_ref().map(|_| "--ndp-proxy"),
+            (!self.icc).then_some("--icc"),
+            self.vxlan.map(|_| "--vxlan"),
+        ];
+        let option = self.options.iter().find(|(key, _)| !["parent", "mode", "mtu"].contains(&key.as_str()));
+        let option = option.map(|(key, _)| format!("-o {key}"));
+        match flags.into_iter().flatten().next().map(str::to_owned).or(option) {
+            Some(flag) => bail!("{flag} is not for the driver {}", self.driver),
+            None => Ok(()),
+        }
+    }
+}
