@@ -175,6 +175,8 @@ fn is_predefined(name: &str) -> bool {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Local {
     values: Vec<(String, String)>,
+    /// The names of all ARGs, in the order of their first declarations.
+    names: Vec<String>,
 }
 
 impl Local {
@@ -200,6 +202,9 @@ impl Local {
                 (None, None) => global.variable(&argument.name),
             };
             text.push_str(&format!(" {}", argument.name));
+            if !self.names.contains(&argument.name) {
+                self.names.push(argument.name.clone());
+            }
             if let Some(value) = value {
                 text.push_str(&format!("={value}"));
                 self.values.retain(|(name, _)| *name != argument.name);
@@ -219,6 +224,13 @@ impl Local {
     pub fn variable(&self, name: &str, config: &Config) -> Option<String> {
         let own = self.values.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
         own.or_else(|| config.variable(name).map(str::to_owned))
+    }
+
+    /// The ARGs with the values that a RUN sees, for the history: also those of an ENV that hides an ARG, and empty
+    /// ones. In the order in which they were declared, as in BuildKit.
+    pub fn declared(&self, config: &Config) -> Vec<(String, String)> {
+        let value = |name: &String| self.variable(name, config).unwrap_or_default();
+        self.names.iter().map(|name| (name.clone(), value(name))).collect()
     }
 
     /// The variables that a RUN sees besides the image's environment, sorted.
@@ -301,6 +313,9 @@ mod tests {
         local.hide("E");
         assert_eq!(local.variable("E", &config).as_deref(), Some("env"), "an ENV after it");
         assert_eq!(environment(&local), ["L=1-x", "V=1", "W=given"]);
+        let declared: Vec<_> =
+            local.declared(&config).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(declared, ["V=1", "L=1-x", "W=given", "N=", "E=env"]);
         assert_eq!(global.unused(), ["BUILDKIT_SYNTAX", "Z"]);
         assert_eq!(global.proxies(), [("HTTP_PROXY".into(), "p".into()), ("http_proxy".into(), "p".into())]);
     }

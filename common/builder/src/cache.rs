@@ -67,7 +67,7 @@ impl Step {
     /// different result of the same input. Results of older versions of the tool are then not found.
     fn version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Run => ("run", "6"),
+            Self::Run => ("run", "7"),
             Self::Copy => ("copy", "8"),
             Self::Workdir => ("workdir", "3"),
             Self::Configuration => ("configuration", "3"),

@@ -90,6 +90,7 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     image.created = Some(created.clone());
     image.author = commit.author.clone();
     image.forget_making();
+    image.fit_history();
     image.history.push(History {
         created: Some(created),
         created_by: Some(commit.created_by.clone()).filter(|words| !words.is_empty()),

@@ -159,6 +159,23 @@ impl Image {
         image
     }
 
+    /// Makes the history fit the layers: the entries without `empty_layer` are one for each layer (OCI image-spec,
+    /// config.md, "history"). Some builders write fewer entries, or none. Then what is added would seem to have made
+    /// a layer of the base. Missing entries are added, and entries too many lose their layer, the last ones first.
+    pub fn fit_history(&mut self) {
+        let layers = self.rootfs.diff_ids.len();
+        let full = self.history.iter().filter(|entry| !entry.empty_layer).count();
+        let comment = ("comment".to_owned(), "layer of the base image".into());
+        let missing = History {
+            created: self.created.clone(),
+            other: [comment].into_iter().collect(),
+            ..History::default()
+        };
+        self.history.extend(std::iter::repeat_n(missing, layers.saturating_sub(full)));
+        let surplus = self.history.iter_mut().rev().filter(|entry| !entry.empty_layer);
+        surplus.take(full.saturating_sub(layers)).for_each(|entry| entry.empty_layer = true);
+    }
+
     /// Adds an entry to the history.
     pub fn add_history(&mut self, created: &str, created_by: String, empty_layer: bool) {
         self.created = Some(created.to_owned());
@@ -231,6 +248,22 @@ mod tests {
         let mut image: Image = serde_json::from_str(text).unwrap();
         image.forget_making();
         assert_eq!(image.other.keys().collect::<Vec<_>>(), ["os.version", "x"]);
+    }
+
+    #[test]
+    fn a_history_has_an_entry_for_each_layer() {
+        let fitted = |layers: usize, empty: &[bool]| {
+            let entry = |empty_layer: &bool| History { empty_layer: *empty_layer, ..History::default() };
+            let rootfs = RootFs { diff_ids: vec![String::new(); layers], ..RootFs::default() };
+            let mut image = Image { rootfs, history: empty.iter().map(entry).collect(), ..Image::default() };
+            image.fit_history();
+            image.history.iter().map(|entry| entry.empty_layer).collect::<Vec<_>>()
+        };
+        assert_eq!(fitted(2, &[]), [false, false]);
+        assert_eq!(fitted(2, &[false, true]), [false, true, false]);
+        assert_eq!(fitted(1, &[false, true, false, false]), [false, true, true, true]);
+        assert_eq!(fitted(1, &[true, false]), [true, false]);
+        assert_eq!(fitted(0, &[]), [false; 0]);
     }
 
     #[test]

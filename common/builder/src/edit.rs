@@ -64,6 +64,7 @@ pub fn edit(edit: &Edit, image: &Descriptor) -> Result<Built, Cause> {
     let mut layers = layers_of(&found)?;
     let mut image: Image = serde_json::from_value(found.raw_configuration.clone())?;
     image.forget_making();
+    image.fit_history();
     if let Some((old, new)) = &edit.rebase {
         rebase(&layout, edit, (old, new), &mut layers, &mut image)?;
     }

@@ -76,8 +76,8 @@ impl Progress {
     /// Prints a line of any kind.
     pub fn line(&self, text: &str) {
         match self.form {
-            Form::Plain => self.print(&format!("{text}\n")),
-            Form::Terminal => self.print(&format!("\r\x1b[K{text}\n")),
+            Form::Plain => self.print(&format!("{}\n", harmless(text))),
+            Form::Terminal => self.print(&format!("\r\x1b[K{}\n", harmless(text))),
             Form::Json => self.event(&json!({"event": "line", "text": text})),
             Form::Quiet => {}
         }
@@ -88,7 +88,7 @@ impl Progress {
         self.end();
         let head = format!("[{number}/{of}] {text}");
         match self.form {
-            Form::Plain => self.print(&format!("Step {number}/{of} : {text}\n")),
+            Form::Plain => self.print(&format!("Step {number}/{of} : {}\n", harmless(text))),
             Form::Terminal => self.show(&format!(" => {head}"), ""),
             Form::Json => self.event(&json!({"event": "begin", "step": number, "of": of, "text": text})),
             Form::Quiet => {}
@@ -130,7 +130,8 @@ impl Progress {
                     }
                     // A stage that is built in parallel: its process writes to a pipe.
                     false => {
-                        self.print(&format!("{mark}{} {time}\n", head.lines().next().unwrap_or_default()))
+                        let head = harmless(head.lines().next().unwrap_or_default());
+                        self.print(&format!("{mark}{head} {time}\n"))
                     }
                 }
             }
@@ -203,4 +204,9 @@ impl Progress {
             _ => self.line(&format!("[Warning] {text}")),
         }
     }
+}
+
+/// A text of a Dockerfile without the control characters that a terminal would obey. Lines and tabs stay.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
 }

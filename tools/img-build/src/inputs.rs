@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use oci::Platform;
 use toolkit::prelude::*;
 
-use crate::values::{argument, epoch, secret};
+use crate::values::{argument, epoch, platform, secret};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Inputs {
@@ -28,7 +28,8 @@ pub(crate) struct Inputs {
     #[arg(
         help = "Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's",
         long,
-        value_name = "PLATFORM"
+        value_name = "PLATFORM",
+        value_parser = platform
     )]
     platform: Option<Platform>,
     /// When to pull base images; --pull means always

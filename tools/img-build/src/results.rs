@@ -91,6 +91,14 @@ impl Results {
                 error.of(operation::Place::File)
             })?;
         }
+        // A build may take long, and should not be for nothing.
+        for path in [&self.id_file, &self.metadata_file].into_iter().flatten() {
+            let directory = path.parent().filter(|above| !above.as_os_str().is_empty());
+            if let Some(error) = directory.and_then(|directory| directory.metadata().err()) {
+                let error = operation::Error::new("write", format_args!("{path:?}"), error);
+                return Err(error.of(operation::Place::File).into());
+            }
+        }
         Ok(())
     }
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use builder::Secret;
-use oci::timestamp::{self, SOURCE_DATE_EPOCH};
+use oci::{
+    Platform,
+    timestamp::{self, SOURCE_DATE_EPOCH},
+};
 use toolkit::prelude::*;
 
 /// Parses `NAME=VALUE`. A name alone takes the value of the environment variable, and is ignored if that is
@@ -56,6 +59,18 @@ pub(crate) fn label(text: &str) -> Result<(String, String)> {
     match text.split_once('=').unwrap_or((text, "")) {
         ("", _) => bail!("label {text:?} has no name: write --label NAME=VALUE"),
         (name, value) => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+/// Parses a platform, or `local` for this machine's, as buildx does.
+pub(crate) fn platform(text: &str) -> Result<Platform, String> {
+    match text {
+        "local" => Ok(Platform::host()),
+        list if list.contains(',') => {
+            Err("a build makes one image: build for each platform, then join the images with img-index"
+                .to_owned())
+        }
+        text => text.parse().map_err(|error: oci::platform::InvalidPlatform| error.to_string()),
     }
 }
 

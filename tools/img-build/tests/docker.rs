@@ -152,3 +152,14 @@ fn a_variable_that_is_missing_in_from_is_named_before_the_error() {
         assert!(!skipped.stderr.contains("[Warning]"), "{}", skipped.stderr);
     }
 }
+
+#[test]
+fn one_platform_of_one_build() {
+    let fixture = Fixture::new();
+    let text = "FROM scratch\n";
+    let plain = fixture.build(text).configuration();
+    assert_eq!(fixture.build_with(text, &["--platform=local"]).ok().configuration(), plain);
+    let several = fixture.build_with(text, &["--platform=linux/amd64,linux/arm64"]);
+    let why = "a build makes one image: build for each platform, then join the images with img-index";
+    assert!(several.stderr.contains(why) && several.status == 2, "{}", several.stderr);
+}

@@ -263,3 +263,57 @@ fn the_name_of_a_document_leads_to_no_other_directory() {
     let built = fixture.build(run);
     assert_eq!(fixture.layers(&built, 1)[0]["seen"], "644 0:0 /dev/pipes/etc/zz");
 }
+
+/// debootstrap tests this, and gives up otherwise.
+#[test]
+fn device_nodes_of_a_step_work_as_far_as_its_cgroup_allows() {
+    let fixture = Fixture::new();
+    let text = "FROM busybox\nRUN mknod /null c 1 3 && echo x > /null && echo works > /seen; \
+                mknod /kmsg c 1 11; cat /kmsg > /log 2> /why; rm /null /kmsg; cat /why >> /seen\n";
+    let built = fixture.build(text);
+    let seen = &fixture.layers(&built, 1)[0];
+    assert_eq!(seen["seen"], "644 0:0 works\ncat: can't open '/kmsg': Operation not permitted");
+    assert_eq!(seen["log"], "644 0:0");
+}
+
+/// As bazel and nix make them.
+#[test]
+fn a_base_without_a_history_gets_one() {
+    let fixture = Fixture::new();
+    let layout = fixture.layout();
+    let mut configuration = layout.image(&layout.find("busybox").unwrap(), None).unwrap().raw_configuration;
+    let mut manifest =
+        serde_json::to_value(layout.manifest(&layout.find("busybox").unwrap()).unwrap()).unwrap();
+    configuration.as_object_mut().unwrap().remove("history");
+    manifest["config"] =
+        serde_json::to_value(layout.write_json(oci::spec::MediaType::ImageConfig, &configuration).unwrap())
+            .unwrap();
+    let manifest = layout.write_json(oci::spec::MediaType::ImageManifest, &manifest).unwrap();
+    layout.tag(&"bare".parse().unwrap(), &manifest).unwrap();
+    let configuration = fixture.config("FROM bare\nLABEL a=b\nCOPY Dockerfile /\n");
+    let history = configuration["history"].as_array().unwrap();
+    let texts: Vec<_> =
+        history.iter().map(|entry| (entry["created_by"].as_str(), entry["empty_layer"] == true)).collect();
+    let copy = history[2]["created_by"].as_str();
+    assert!(copy.unwrap().starts_with("COPY "), "{history:?}");
+    assert_eq!(texts, [(None, false), (Some("LABEL a=b"), true), (copy, false)]);
+}
+
+#[test]
+fn the_history_of_a_command_has_its_arguments_as_they_were_declared() {
+    let fixture = Fixture::new();
+    let text = "FROM busybox\nARG foo=bar\nARG bar=123\nARG foo=bar2\nARG none\nARG hidden=1\nENV hidden=2\nRUN true\n";
+    let configuration = fixture.config(text);
+    let last = configuration["history"].as_array().unwrap().last().unwrap()["created_by"].clone();
+    assert_eq!(last, "RUN |4 foo=bar2 bar=123 none= hidden=2 /bin/sh -c true");
+}
+
+#[test]
+fn a_terminal_is_not_at_the_mercy_of_a_dockerfile() {
+    let fixture = Fixture::new();
+    for form in ["plain", "tty"] {
+        let built = fixture.build_with("FROM scratch\nLABEL a=\"\x1b[2Jb\"\n", &["--progress", form]).ok();
+        assert!(built.stderr.contains(" [2Jb"), "{}", built.stderr);
+        assert!(!built.stderr.contains("\x1b[2J"), "{}", built.stderr);
+    }
+}

@@ -191,3 +191,11 @@ fn an_image_of_a_layout_stays_there() {
     let error = String::from_utf8(output.output().unwrap().stderr).unwrap();
     assert!(error.contains(&format!("there is no image \"other\" in {layout:?}")), "{error}");
 }
+
+#[test]
+fn an_image_to_copy_from_would_be_pulled() {
+    let fixture = Fixture::new();
+    let text = "FROM busybox\nCOPY --from=nosuch/image:1 /x /x\n\
+                RUN --mount=from=nosuch/other,source=/y,target=/y --mount=type=cache,from=nosuch/other,target=/c true\n";
+    assert_eq!(verdicts(&fixture, text, &[]), "base run run");
+}

@@ -99,6 +99,7 @@ pub(crate) fn plan(
         mounts: request.settings.mount.iter().map(MountFlag::mount).collect::<Result<_>>()?,
         devices: given,
         device_rules: request.settings.device_cgroup_rule.iter().map(|rule| rule.0.clone()).collect(),
+        opens_devices: false,
         init: request.settings.init,
         ends_with_parent: request.settings.die_with_parent,
         volumes,

@@ -269,7 +269,11 @@ fn run(parts: &mut Parts) -> Result<Run, String> {
         Some("insecure") => return Err("security mode \"insecure\" is not allowed".to_owned()),
         Some(other) => return Err(format!("security {other:?} is not valid")),
     }
-    Ok(Run { command: command(parts.rest)?, documents: parts.line.documents.clone(), mounts, network })
+    let command = command(parts.rest)?;
+    if matches!(&command, CommandLine::Exec(words) if words.is_empty()) {
+        return Err("RUN has no command: [] is empty".to_owned());
+    }
+    Ok(Run { command, documents: parts.line.documents.clone(), mounts, network })
 }
 
 fn expose(parts: &Parts) -> Result<Vec<String>, String> {

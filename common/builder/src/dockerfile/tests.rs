@@ -223,6 +223,7 @@ fn errors() {
         ("FROM a\nVOLUME [\"\"]", "2: VOLUME specified can not be an empty string"),
         ("FROM a\nUSER", "2: USER requires exactly one argument"),
         ("FROM a\nRUN --network=x a", "2: unsupported network mode \"x\""),
+        ("FROM a\nRUN []", "2: RUN has no command: [] is empty"),
         ("FROM a\nRUN <<EOF\na", "2: unterminated heredoc"),
     ] {
         assert_eq!(parse(file.as_bytes()).unwrap_err().to_string(), expected, "{file:?}");

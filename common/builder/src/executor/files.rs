@@ -7,6 +7,7 @@ use git::{Address, Revision};
 use super::{
     Builder,
     reasons::Inputs,
+    rehearsal::Rehearsal,
     repository,
     request::Request,
     stage::{Made, State},
@@ -121,6 +122,10 @@ impl Builder<'_> {
             Origin::Stage(index) => {
                 let state = self.done.get(&index).ok_or_else(|| Cause::NotBuilt(name.to_owned()))?;
                 state.layers.clone()
+            }
+            // The build would pull it.
+            Origin::Image(name, platform) if self.is_unknown(&name, platform.as_ref()) => {
+                self.rehearsal.iter().map(Rehearsal::layer).collect()
             }
             Origin::Image(name, platform) => self.base(&name, platform.as_ref())?.layers,
         }))

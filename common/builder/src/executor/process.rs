@@ -109,6 +109,9 @@ impl Command<'_> {
                 .shared_memory
                 .map_or_else(SharedMemory::default, SharedMemory::Sized),
             cgroup: group.map(|group| group.path().to_owned()),
+            // Commands that make file systems (debootstrap) test whether device nodes work, and need `/dev/null`.
+            // The cgroup allows Docker's devices only. Without one, no node opens a device.
+            opens_devices: group.is_some() && userns::is_first().map_err(runtime::Error::from)?,
             ..Overrides::default()
         };
         let mut spec = runtime::spec::from_image(Some(&config), &overrides)?;

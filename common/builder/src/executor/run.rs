@@ -91,7 +91,7 @@ impl Builder<'_> {
             .run_inputs(state, &script, &arguments, network)
             .with_all("mount", wanted.iter().map(Wanted::text).zip(told))
             .with_files(files.concat());
-        let text = history(&script.words, &pairs(&arguments));
+        let text = history(&script.words, &pairs(&state.arguments.declared(&state.image.config)));
         let before = state.clone();
         let expected = match network {
             Network::Own if !may_have_network() => Network::None,

@@ -99,7 +99,7 @@ impl Builder<'_> {
     }
 
     /// Whether the build only looks, and a real build would pull this image.
-    fn is_unknown(&self, name: &str, platform: Option<&Platform>) -> bool {
+    pub(super) fn is_unknown(&self, name: &str, platform: Option<&Platform>) -> bool {
         self.rehearsal.is_some()
             && self.options.pull != Pull::Never
             && !self.store.images.is_in_layout(name)
@@ -129,6 +129,7 @@ impl Builder<'_> {
                 let mut base = self.base(name, platform.as_ref())?;
                 base.image.config.ensure_path();
                 base.image.forget_making();
+                base.image.fit_history();
                 let moment = Moment::of(self.epoch, base.image.created.as_deref());
                 let below = (base.layers.len(), base.image.history.len());
                 Ok(State { image: base.image, layers: base.layers, moment, below, ..State::default() })

@@ -167,6 +167,9 @@ pub struct Overrides {
     /// More rules for the device list of its cgroup. With any rule, file systems of the container open
     /// devices.
     pub device_rules: Vec<LinuxDeviceCgroup>,
+    /// File systems of the container open devices, as far as the device list of its cgroup allows. Without a
+    /// cgroup of its own it must not be set: nothing else keeps the container from the host's disks.
+    pub opens_devices: bool,
     /// Starts an init process first. It looks after the command, and after all processes without a parent.
     pub init: bool,
     /// Kills the process when its parent ends, however that ends.
@@ -348,7 +351,10 @@ fn annotations(
         (ENDS_WITH_PARENT, overrides.ends_with_parent),
         (INIT, overrides.init),
         (IDMAP_ROOTFS, overrides.idmap_rootfs),
-        (CONFINES_DEVICES, !overrides.privileged && overrides.device_rules.is_empty()),
+        (
+            CONFINES_DEVICES,
+            !overrides.privileged && overrides.device_rules.is_empty() && !overrides.opens_devices,
+        ),
     ];
     let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, "true".to_owned()));
     let own = signal.into_iter().chain(flags).map(|(name, value)| (name.to_owned(), value));
