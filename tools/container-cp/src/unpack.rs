@@ -35,7 +35,7 @@ pub(crate) struct Unpacker<'a> {
     root: &'a Root,
     target: &'a Target,
     /// On the host, no symbolic link below the target is followed, and no file gets set-user-ID or
-    /// set-group-ID.
+    /// set-group-ID, even if owners are kept.
     is_host: bool,
     /// Whether owners are kept.
     keeps_owners: bool,
@@ -199,11 +199,12 @@ impl<'a> Unpacker<'a> {
         chownat(above, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// The mode of the new file. On the host, set-user-ID and set-group-ID are removed, unless owners are
-    /// kept.
+    /// The mode of the new file. Set-user-ID and set-group-ID stay only in a container, and only if the file keeps its
+    /// owner: otherwise the program of an ordinary user would run as another one.
     fn mode(&self, entry: &Entry) -> Mode {
-        let all = if self.is_host && !self.keeps_owners { 0o1777 } else { 0o7777 };
-        Mode::from_raw_mode(entry.mode & all)
+        let is_owner = self.keeps_owners || (entry.uid, entry.gid) == (0, 0);
+        let keeps = !self.is_host && is_owner && rustix::process::geteuid().is_root();
+        Mode::from_raw_mode(entry.mode & if keeps { 0o7777 } else { 0o1777 })
     }
 
     fn file(&self, above: &OwnedFd, name: &OsStr, entry: &Entry, mut content: impl io::Read) -> Result<()> {

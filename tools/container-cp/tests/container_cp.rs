@@ -93,6 +93,9 @@ fn no_link_leads_out_of_the_container_and_none_is_followed_on_the_host() {
     sandbox.sh("container-exec web sh -c 'echo > /s; chown 1:1 /s; chmod 6755 /s; mknod /n c 1 3'; container-cp web:/s s").ok();
     let found = sandbox.directory().join("s").metadata().unwrap();
     assert_eq!((found.mode() & 0o7777, found.uid()), (0o755, 0));
+    sandbox.sh("container-cp -a web:/s kept").ok();
+    let found = fs::metadata(sandbox.directory().join("kept")).unwrap();
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o755, 1));
     let left_out = sandbox.sh("container-cp web:/n n; test ! -e n");
     assert_eq!(left_out.stderr, "container-cp: warning: device \"n\" is left out\n");
     // A device with two names is left out under both.
@@ -108,9 +111,9 @@ fn owners_modes_and_what_is_mounted() {
         .sh("chown 33:34 file; chmod 4751 file; container-cp file web:/plain; container-cp -a file web:/kept")
         .ok();
     let stat = "container-exec web stat -c '%u:%g %a' /plain /kept";
-    assert_eq!(sandbox.sh(stat).ok(), "0:0 4751\n33:34 4751\n");
+    assert_eq!(sandbox.sh(stat).ok(), "0:0 751\n33:34 4751\n");
     sandbox.sh("container-cp -a web:/kept back && container-cp web:/kept mine").ok();
-    assert_eq!(sandbox.sh("stat -c '%u:%g %a' back mine").ok(), "33:34 4751\n0:0 751\n");
+    assert_eq!(sandbox.sh("stat -c '%u:%g %a' back mine").ok(), "33:34 751\n0:0 751\n");
     // A file with a mount on it cannot be replaced, so it is overwritten.
     sandbox.sh("container-cp file web:/etc/hostname").ok();
     assert_eq!(sandbox.sh("container-exec web cat /etc/hostname").ok(), "content");
@@ -199,4 +202,22 @@ fn a_file_that_tells_no_size_is_read_to_its_end() {
     let sandbox = host();
     sandbox.sh("container-cp web:/proc/version version && test -s version && cmp version /proc/version").ok();
     sandbox.sh("container-exec web touch /empty && container-cp web:/empty . && test -f empty && ! test -s empty").ok();
+}
+
+/// The program of an ordinary user of a container must not become one of its root, or of another container's.
+#[test]
+fn a_program_that_changes_its_owner_runs_as_nobody_else() {
+    let sandbox = host();
+    sandbox
+        .sh("container-exec web sh -c 'echo > /evil; chown 7:7 /evil; chmod 6755 /evil; mkdir /d; chown 7:0 /d; chmod 3777 /d;
+             echo > /own; chmod 4755 /own; mkdir /t /a /i'")
+        .ok();
+    let copies =
+        "container-cp web:/evil web:/t/evil; container-cp web:/d web:/t/d; container-cp web:/own web:/t/own;
+        container-cp web:/evil - | container-cp - web:/i; container-cp -a web:/evil web:/a/evil";
+    sandbox.sh(copies).ok();
+    assert_eq!(
+        sandbox.sh("container-exec web stat -c '%n %a %u:%g' /t/evil /t/d /t/own /i/evil /a/evil").ok(),
+        "/t/evil 755 0:0\n/t/d 1777 0:0\n/t/own 4755 0:0\n/i/evil 755 0:0\n/a/evil 6755 7:7\n"
+    );
 }

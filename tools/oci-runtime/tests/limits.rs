@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{assert_error, bundle, run, start, told};
-use serde_json::json;
+use common::{assert_error, bundle, configuration, run, start, told, write};
+use serde_json::{Value, json};
 use testkit::Sandbox;
 
 /// Reads a file of the container's cgroup, in whichever hierarchy it is.
@@ -98,4 +98,52 @@ fn what_the_kernel_cannot_keep_is_refused_by_name() {
         assert_error(&refused, error);
     }
     assert_eq!(sandbox.sh("ls /run/stave-oci").ok(), "");
+}
+
+/// runtime-spec, config.md, "capabilities": what cannot be granted is told, and does not stop the container. `runc spec`
+/// of runc 1.1 asks for ambient capabilities that are not inheritable.
+#[test]
+fn capabilities_that_cannot_be_granted_are_told_and_left_out() {
+    let sandbox = bundle();
+    let script = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | tr '\\n\\t' '  '";
+    let all = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    let set = |config: &mut Value, sets: &[(&str, &Value)]| {
+        config["process"]["capabilities"] =
+            sets.iter().map(|(name, value)| ((*name).to_owned(), (*value).clone())).collect();
+    };
+    let sets = [("bounding", &all), ("effective", &all), ("permitted", &all), ("ambient", &all)];
+    let shown = run(&sandbox, script, |config| set(config, &sets));
+    let three = "0000000020000420";
+    let expected = format!(
+        "CapInh: 0000000000000000 CapPrm: {three} CapEff: {three} CapBnd: {three} CapAmb: 0000000000000000 "
+    );
+    assert_eq!(shown.stdout, expected, "{}", shown.stderr);
+    let names = ["AUDIT_WRITE", "KILL", "NET_BIND_SERVICE"];
+    let told_all = told(&shown);
+    let [(level, message)] = told_all.as_slice() else { panic!("{told_all:?}") };
+    assert!(level == "warning" && message.starts_with("set ambient capabilities: "), "{message}");
+    assert!(message.ends_with(" must be permitted and inheritable"), "{message}");
+    assert!(names.iter().all(|name| message.contains(&format!("CAP_{name}"))), "{message}");
+    // One that the caller lacks, and one that is not permitted.
+    let kill = json!(["CAP_KILL"]);
+    let more = json!(["CAP_KILL", "CAP_SYSLOG"]);
+    let mut config = configuration(&sandbox, script);
+    set(
+        &mut config,
+        &[("bounding", &more), ("effective", &json!(["CAP_KILL", "CAP_CHOWN"])), ("permitted", &kill)],
+    );
+    write(&sandbox, &config);
+    let shown =
+        sandbox.sh("setpriv --bounding-set -syslog --inh-caps -syslog oci-runtime run -b b one < /dev/null");
+    assert!(
+        shown.stdout.contains("CapEff: 0000000000000020 CapBnd: 0000000000000020"),
+        "{} {}",
+        shown.stdout,
+        shown.stderr
+    );
+    let expected = [
+        "set capabilities: CAP_SYSLOG cannot be granted",
+        "set effective capabilities: CAP_CHOWN must be permitted",
+    ];
+    assert_eq!(told(&shown), expected.map(|text| ("warning".to_owned(), text.to_owned())));
 }

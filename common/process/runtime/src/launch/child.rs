@@ -57,7 +57,12 @@ pub(super) fn run(birth: &Birth<'_>) -> Result<()> {
     if let Some(user) = inside {
         user.enter()?;
     }
-    credentials::take(process, denies_setgroups, !matches!(birth.filter, Filter::None), contained.is_some())?;
+    credentials::take(
+        process,
+        denies_setgroups,
+        !matches!(birth.filter, Filter::None),
+        contained.is_some().then_some(channel),
+    )?;
     let mut command = command::find(process)?;
     if contained.is_some() {
         command.set_default("HOME", &crate::user::home(&own_root()?, process.user().uid()));
@@ -73,7 +78,7 @@ pub(super) fn run(birth: &Birth<'_>) -> Result<()> {
     let program = program.as_ref();
     profile.map_or(Ok(()), Profile::set)?;
     if let Some(report) = report {
-        let confine = || credentials::finish(process, program, contained.is_some());
+        let confine = || credentials::finish(process, program);
         join::hand_over(&command, has_terminal, channel, report, confine, birth.preserved());
         return Ok(());
     }
@@ -139,7 +144,7 @@ fn when_started(
     // The program that answers the policy's calls must know of it before the container is started, as with
     // runc.
     if program.is_some_and(Program::notifies)
-        && let Some(listener) = credentials::finish(process, program, true)?
+        && let Some(listener) = credentials::finish(process, program)?
     {
         channel.notify_by(listener.as_fd())?;
     }
@@ -172,7 +177,7 @@ fn execute_below_parent(
             return Err(Error::new("start: given up by the parent process"));
         }
     }
-    credentials::finish(process, program, false)?;
+    credentials::finish(process, program)?;
     if is_set(birth, crate::spec::INIT) {
         return init::run(process, command, has_terminal, channel);
     }
@@ -194,7 +199,7 @@ fn execute(
     // is gone by then has executed its command.
     let _ = starter.ready();
     if !program.is_some_and(Program::notifies) {
-        credentials::finish(birth.process, program, true)?;
+        credentials::finish(birth.process, program)?;
     }
     let errno = command.execute();
     Err(command::not_executed(&command.path.to_string_lossy(), errno))

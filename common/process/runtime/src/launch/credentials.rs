@@ -15,16 +15,23 @@ use rustix::{
 
 use seccomp::Program;
 
+use super::Channel;
 use crate::{Error, error::Result};
 
 /// Switches to the process's user and gives up everything else, except for what [`finish`] still needs if
 /// there is a seccomp program. The process must have one thread. `denies_setgroups` says whether the user
-/// namespace forbids setgroups(2); the container's own `/proc` is not asked. With `strict`, a capability that
-/// the caller lacks is an error.
-pub(super) fn take(process: &Process, denies_setgroups: bool, is_filtered: bool, strict: bool) -> Result<()> {
+/// namespace forbids setgroups(2); the container's own `/proc` is not asked. Capabilities that the caller lacks
+/// are left out. `told` gets a warning about them, as runtime-spec demands (config.md, "capabilities").
+pub(super) fn take(
+    process: &Process,
+    denies_setgroups: bool,
+    is_filtered: bool,
+    told: Option<&Channel>,
+) -> Result<()> {
     let capabilities = process.capabilities().as_ref();
     if let Some(capabilities) = capabilities {
-        bound(set(capabilities.bounding(), strict))?;
+        told.into_iter().for_each(|told| warn(capabilities, told));
+        bound(set(capabilities.bounding()))?;
     }
     set_keep_capabilities(true).map_err(Error::at("keep", "capabilities"))?;
     become_user(process, denies_setgroups)?;
@@ -33,13 +40,13 @@ pub(super) fn take(process: &Process, denies_setgroups: bool, is_filtered: bool,
         true => CapabilitySet::SYS_ADMIN,
         false => CapabilitySet::empty(),
     };
-    capabilities.map_or(Ok(()), |capabilities| limit(capabilities, kept, strict))
+    capabilities.map_or(Ok(()), |capabilities| limit(capabilities, kept))
 }
 
 /// Installs the seccomp program. This is the last step before the command is executed, because little else
 /// works under a strict policy. The kernel accepts the program from a process with CAP_SYS_ADMIN or
 /// `no_new_privs`. Returns the descriptor on which calls arrive that the program passes to another program.
-pub(super) fn finish(process: &Process, program: Option<&Program>, strict: bool) -> Result<Option<OwnedFd>> {
+pub(super) fn finish(process: &Process, program: Option<&Program>) -> Result<Option<OwnedFd>> {
     if gains_nothing(process) {
         set_no_new_privs(true).map_err(Error::at("set", "no_new_privs"))?;
     }
@@ -52,10 +59,10 @@ pub(super) fn finish(process: &Process, program: Option<&Program>, strict: bool)
     if !gains_nothing(process) {
         listener = install()?;
         if program.is_some() {
-            limit(capabilities, CapabilitySet::empty(), strict)?;
+            limit(capabilities, CapabilitySet::empty())?;
         }
     }
-    for capability in set(capabilities.ambient(), false).iter() {
+    for capability in ambient(capabilities).iter() {
         configure_capability_in_ambient_set(capability, true)
             .map_err(Error::at("set", "ambient capabilities"))?;
     }
@@ -68,8 +75,7 @@ pub(super) fn as_if_executed(process: &Process) -> Result<()> {
     if process.user().uid() == 0 {
         return Ok(());
     }
-    let ambient =
-        process.capabilities().as_ref().map_or(CapabilitySet::empty(), |sets| set(sets.ambient(), false));
+    let ambient = process.capabilities().as_ref().map_or(CapabilitySet::empty(), ambient);
     let reduce = || {
         let inheritable = rustix::thread::capabilities(None)?.inheritable;
         set_capabilities(None, CapabilitySets { effective: ambient, permitted: ambient, inheritable })
@@ -82,12 +88,13 @@ fn gains_nothing(process: &Process) -> bool {
 }
 
 /// Leaves these capabilities, and `kept`, which is not inherited.
-fn limit(capabilities: &LinuxCapabilities, kept: CapabilitySet, strict: bool) -> Result<()> {
+fn limit(capabilities: &LinuxCapabilities, kept: CapabilitySet) -> Result<()> {
     let had = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
     let sets = CapabilitySets {
-        effective: set(capabilities.effective(), strict) | (kept & had),
-        permitted: set(capabilities.permitted(), strict) | (kept & had),
-        inheritable: set(capabilities.inheritable(), strict),
+        // The kernel takes no effective capability that is not permitted.
+        effective: set(capabilities.effective()) & set(capabilities.permitted()) | (kept & had),
+        permitted: set(capabilities.permitted()) | (kept & had),
+        inheritable: set(capabilities.inheritable()),
     };
     set_capabilities(None, sets).map_err(Error::at("set", "capabilities"))?;
     clear_ambient_capability_set().map_err(Error::at("clear", "ambient capabilities"))
@@ -125,14 +132,56 @@ fn bound(kept: CapabilitySet) -> Result<()> {
 }
 
 /// Converts a set to the kernel's form. Capabilities that this kernel or the caller lacks are left out:
-/// `--privileged` means all that exist. With `strict` they stay, and the kernel rejects them.
-fn set(capabilities: &Option<Capabilities>, strict: bool) -> CapabilitySet {
+/// `--privileged` means all that exist.
+fn set(capabilities: &Option<Capabilities>) -> CapabilitySet {
+    wanted(capabilities) & had()
+}
+
+fn wanted(capabilities: &Option<Capabilities>) -> CapabilitySet {
     let names = capabilities.iter().flatten().map(ToString::to_string);
-    let wanted = names
-        .filter_map(|name| CapabilitySet::from_name(&name))
-        .fold(CapabilitySet::empty(), |all, one| all | one);
-    let had = rustix::thread::capabilities(None).map_or(CapabilitySet::all(), |sets| sets.permitted);
-    if strict { wanted } else { wanted & had }
+    let known = names.filter_map(|name| CapabilitySet::from_name(&name));
+    known.fold(CapabilitySet::empty(), |all, one| all | one)
+}
+
+/// What this thread may have.
+fn had() -> CapabilitySet {
+    rustix::thread::capabilities(None).map_or(CapabilitySet::all(), |sets| sets.permitted)
+}
+
+/// The ambient capabilities that the kernel takes: they are permitted and inheritable (capabilities(7)). `runc spec`
+/// of runc 1.1 asks for others.
+fn ambient(capabilities: &LinuxCapabilities) -> CapabilitySet {
+    set(capabilities.ambient()) & wanted(capabilities.permitted()) & wanted(capabilities.inheritable())
+}
+
+/// Sends a warning about the capabilities that the process does not get.
+fn warn(capabilities: &LinuxCapabilities, told: &Channel) {
+    let sets = [
+        capabilities.bounding(),
+        capabilities.effective(),
+        capabilities.permitted(),
+        capabilities.inheritable(),
+        capabilities.ambient(),
+    ];
+    let all = sets.into_iter().map(wanted).fold(CapabilitySet::empty(), |all, one| all | one);
+    let names = |set: CapabilitySet| {
+        set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect::<Vec<_>>().join(", ")
+    };
+    let lacking = all.difference(had());
+    if !lacking.is_empty() {
+        told.warn(&Error::new(format!("set capabilities: {} cannot be granted", names(lacking))));
+    }
+    let effective = wanted(capabilities.effective()).difference(wanted(capabilities.permitted()));
+    if !effective.is_empty() {
+        told.warn(&Error::new(format!("set effective capabilities: {} must be permitted", names(effective))));
+    }
+    let refused = wanted(capabilities.ambient()).difference(ambient(capabilities) | lacking);
+    if !refused.is_empty() {
+        let names = names(refused);
+        told.warn(&Error::new(format!(
+            "set ambient capabilities: {names} must be permitted and inheritable"
+        )));
+    }
 }
 
 #[cfg(test)]
