@@ -145,7 +145,7 @@ impl<'a> Remote<'a> {
         let Way::Socket { host, path } = &self.way else { return Err(self.wrong("it has no socket")) };
         let failed = |source| Error::Connect { host: host.clone(), source };
         let with_port = if host.contains(':') { host.clone() } else { format!("{host}:9418") };
-        let mut socket = TcpStream::connect(&with_port).map_err(failed)?;
+        let mut socket = transport::connect_to(&with_port, SILENCE).map_err(failed)?;
         socket
             .set_read_timeout(Some(SILENCE))
             .and_then(|()| socket.set_write_timeout(Some(SILENCE)))

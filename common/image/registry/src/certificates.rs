@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, parse_pem};
+use rustls::pki_types::CertificateDer;
+use transport::Own;
 
 use crate::{Error, Options};
 
@@ -15,9 +16,9 @@ const PER_HOST: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 /// The certificates for a connection.
 pub(crate) struct Certificates {
     /// The system's certificates, those configured for this host, and those of the options.
-    pub(crate) trusted: Vec<Certificate<'static>>,
-    /// Our own certificate, for a server that asks for one.
-    pub(crate) own: Option<ClientCert>,
+    pub(crate) trusted: Vec<CertificateDer<'static>>,
+    /// Our own certificate with its chain and its key, for a server that asks for one.
+    pub(crate) own: Option<Own>,
 }
 
 impl Certificates {
@@ -34,10 +35,9 @@ impl Certificates {
         let own = own(&files)?;
         let mut trusted = Vec::new();
         if !insecure {
-            let system = rustls_native_certs::load_native_certs().certs;
-            trusted.extend(system.iter().map(|it| Certificate::from_der(it).to_owned()));
+            trusted.extend(transport::system());
             for path in files.iter().filter(|path| has_extension(path, "crt")).chain(&options.cacert) {
-                trusted.extend(certificates(path)?);
+                trusted.extend(read(path, transport::certificates)?);
             }
         }
         Ok(Self { trusted, own })
@@ -55,7 +55,7 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// The first `NAME.cert` with its `NAME.key`. A file without its partner is an error, because the mistake
 /// would be hard to find.
-fn own(files: &[PathBuf]) -> Result<Option<ClientCert>, Error> {
+fn own(files: &[PathBuf]) -> Result<Option<Own>, Error> {
     let pair = |path: &PathBuf| (path.with_extension("cert"), path.with_extension("key"));
     let halves = files.iter().filter(|path| has_extension(path, "cert") || has_extension(path, "key"));
     for (certificate, key) in halves.clone().map(pair) {
@@ -66,36 +66,15 @@ fn own(files: &[PathBuf]) -> Result<Option<ClientCert>, Error> {
         }
     }
     let Some((certificate, key)) = halves.map(pair).next() else { return Ok(None) };
-    Ok(Some(ClientCert::new_with_certs(&certificates(&certificate)?, private_key(&key)?)))
+    Ok(Some((read(&certificate, transport::certificates)?, read(&key, transport::private_key)?)))
 }
 
 fn has_extension(path: &Path, wanted: &str) -> bool {
     path.extension().is_some_and(|extension| extension == wanted)
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
-    let certificate = |item| match item {
-        PemItem::Certificate(certificate) => Some(certificate),
-        _ => None,
-    };
-    let found: Vec<_> = items(path)?.into_iter().filter_map(certificate).collect();
-    match found.is_empty() {
-        true => Err(wrong(path, "it has no certificate")),
-        false => Ok(found),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKey<'static>, Error> {
-    let key = |item| match item {
-        PemItem::PrivateKey(key) => Some(key),
-        _ => None,
-    };
-    items(path)?.into_iter().find_map(key).ok_or_else(|| wrong(path, "it has no private key"))
-}
-
-fn items(path: &Path) -> Result<Vec<PemItem<'static>>, Error> {
-    let text = fs::read(path).map_err(|error| wrong(path, error))?;
-    parse_pem(&text).collect::<Result<_, _>>().map_err(|error| wrong(path, error))
+fn read<T>(path: &Path, read: impl Fn(&Path) -> std::io::Result<T>) -> Result<T, Error> {
+    read(path).map_err(|error| wrong(path, error))
 }
 
 fn wrong(path: &Path, problem: impl ToString) -> Error {

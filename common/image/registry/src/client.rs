@@ -1,6 +1,6 @@
 //! Connects to registries.
 
-use std::{path::PathBuf, sync::Once, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use oci::Reference;
 
@@ -68,11 +68,6 @@ const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 impl Client {
     /// A client with these options.
     pub fn new(options: Options) -> Self {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            // It does not matter if a provider has been installed already.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        });
         Self { options }
     }
 

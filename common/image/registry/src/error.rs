@@ -3,6 +3,7 @@
 use std::{fmt, io, path::PathBuf, time::Duration};
 
 use oci::{digest::Mismatch, layout};
+use transport::Untrusted;
 
 use crate::{
     pace::{Pace, TooSlow},
@@ -94,6 +95,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The problem.
+        problem: String,
+    },
+    /// TLS cannot be used with the certificates for this host.
+    #[error("prepare TLS for {host}: {problem}")]
+    Tls {
+        /// The registry's host.
+        host: String,
+        /// What is wrong, such as a key that is not the certificate's.
         problem: String,
     },
     /// An address is not valid.
@@ -242,7 +251,7 @@ impl Error {
             _ if self.is_denied() => Some(format!(
                 "log in with `img-login {registry}`"
             )),
-            _ if self.is_untrusted() => {
+            Self::Connection { cause: Cause::Certificate(why), .. } if why.unknown => {
                 Some("trust its certificate with --cacert FILE, or accept any with --insecure".to_owned())
             }
             _ if self.wants_proxy_password() => {
@@ -298,7 +307,7 @@ pub enum Cause {
     /// The connection was closed early.
     Broken,
     /// The server's certificate is not trusted.
-    Certificate(String),
+    Certificate(Box<Untrusted>),
     /// The server does not speak TLS.
     NotTls,
     /// The server does not speak HTTP, or broke the protocol in another way that a retry does not change.
@@ -353,7 +362,7 @@ impl fmt::Display for Cause {
             Self::Silence(time) => write!(f, "no answer for {} s", time.as_secs_f64()),
             Self::Slow(pace) => TooSlow(*pace).fmt(f),
             Self::Broken => f.write_str("the connection broke"),
-            Self::Certificate(problem) => write!(f, "the certificate is not trusted: {problem}"),
+            Self::Certificate(why) => write!(f, "the certificate is not trusted: {}", why.problem),
             Self::NotTls => f.write_str("the server does not speak TLS"),
             Self::Protocol(problem) => f.write_str(problem),
             Self::Status(status) => status.fmt(f),

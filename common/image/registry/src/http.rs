@@ -6,15 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use transport::{Tcp, Tls, Untrusted};
 use ureq::{
     Agent, SendBody,
     config::Config,
     http::{HeaderMap, Request as HttpRequest, StatusCode, header},
-    tls::{RootCerts, TlsConfig},
-    unversioned::{
-        resolver::DefaultResolver,
-        transport::{Connector, RustlsConnector, TcpConnector},
-    },
+    unversioned::{resolver::DefaultResolver, transport::Connector},
 };
 
 use crate::{
@@ -56,12 +53,9 @@ pub(crate) struct Answer {
 impl Http {
     pub(crate) fn new(options: &Options, host: &str, insecure: bool) -> Result<Self, Error> {
         let Certificates { trusted, own } = Certificates::read(options, host, insecure)?;
-        let mut tls = TlsConfig::builder().disable_verification(insecure).client_cert(own);
-        if !insecure {
-            tls = tls.root_certs(RootCerts::from(trusted.into_iter()));
-        }
+        let tls = Tls::new(trusted, own, insecure)
+            .map_err(|problem| Error::Tls { host: host.to_owned(), problem: plain(&problem.to_string()) })?;
         let config = Config::builder()
-            .tls_config(tls.build())
             // We choose the proxy ourselves, for each address.
             .proxy(None)
             .http_status_as_error(false)
@@ -79,12 +73,12 @@ impl Http {
             .timeout_per_write(Some(options.timeout))
             .build();
         let proxies = Arc::new(Proxies::from_environment());
-        // ureq's own chain of connectors, plus the meter between TCP and TLS, and our own code for proxies.
+        // The meter is between TCP and TLS. Proxies get our own code.
         let connector =
-            ().chain(TcpConnector::default())
+            ().chain(Tcp)
                 .chain(Metered(options.pace))
-                .chain(Dial { proxies: proxies.clone(), tls: RustlsConnector::default() })
-                .chain(RustlsConnector::default());
+                .chain(Dial { proxies: proxies.clone(), tls: tls.clone() })
+                .chain(tls);
         let resolver = Resolve { proxies: proxies.clone(), inner: DefaultResolver::default() };
         let agent = Agent::with_parts(config, connector, resolver);
         Ok(Self { agent, proxies, timeout: options.timeout })
@@ -303,7 +297,6 @@ fn cause(error: ureq::Error, timeout: Duration) -> Cause {
         ureq::Error::Timeout(ureq::Timeout::Connect) => Cause::Silence(timeout.min(Duration::from_secs(30))),
         ureq::Error::Timeout(_) => Cause::Silence(timeout),
         ureq::Error::HostNotFound => Cause::Name,
-        ureq::Error::Rustls(error) => tls_cause(&error),
         ureq::Error::Io(error) => io_cause(error),
         ureq::Error::Protocol(error) => Cause::Protocol(format!("the server does not speak HTTP: {error}")),
         ureq::Error::LargeResponseHeader(_, limit) => {
@@ -334,8 +327,10 @@ fn io_cause(error: io::Error) -> Cause {
 }
 
 fn tls_cause(error: &rustls::Error) -> Cause {
+    if let Some(why) = transport::untrusted(error) {
+        return Cause::Certificate(Box::new(Untrusted { problem: plain(&why.problem), ..why }));
+    }
     match error {
-        rustls::Error::InvalidCertificate(problem) => Cause::Certificate(plain(&problem.to_string())),
         rustls::Error::InvalidMessage(_) => Cause::NotTls,
         other => Cause::Protocol(plain(&other.to_string())),
     }

@@ -1,7 +1,7 @@
 //! HTTP requests to the gateway.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -10,10 +10,11 @@ use std::{
 use operation::{Error, Place};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use transport::{Tcp, Tls, Untrusted};
 use ureq::{
     Agent,
     config::Config,
-    tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem},
+    unversioned::{resolver::DefaultResolver, transport::Connector},
 };
 
 /// How long a server may take to answer.
@@ -51,7 +52,6 @@ impl Client {
         let tls = tls(trust)?;
         let config = |read: Duration| {
             Config::builder()
-                .tls_config(tls.clone())
                 .proxy(None)
                 .http_status_as_error(false)
                 .max_redirects(0)
@@ -60,11 +60,13 @@ impl Client {
                 .timeout_per_read(Some(read))
                 .timeout_per_write(Some(PATIENCE))
         };
-        let agent = config(PATIENCE).timeout_global(Some(2 * PATIENCE)).build().new_agent();
-        let patient = config(silence).build().new_agent();
+        let agent =
+            |config| Agent::with_parts(config, ().chain(Tcp).chain(tls.clone()), DefaultResolver::default());
+        let quick = agent(config(PATIENCE).timeout_global(Some(2 * PATIENCE)).build());
+        let patient = agent(config(silence).build());
         let trimmed = |endpoint: &String| endpoint.trim_end_matches('/').to_owned();
         let endpoints = endpoints.iter().map(trimmed).collect();
-        Ok(Self { endpoints, current: AtomicUsize::new(0), agent, patient })
+        Ok(Self { endpoints, current: AtomicUsize::new(0), agent: quick, patient })
     }
 
     /// Sends a request, and reads the whole answer.
@@ -101,7 +103,10 @@ impl Client {
 
 fn attempt(agent: &Agent, url: &str, asked: &Value) -> Result<ureq::Body, Error> {
     let request = agent.post(url).header("Content-Type", "application/json");
-    let answer = request.send(asked.to_string()).map_err(|error| unanswered(url, error))?;
+    let answer = request.send(asked.to_string()).map_err(|error| match untrusted(&error) {
+        Some(problem) => unanswered(url, format_args!("the certificate is not trusted: {problem}")),
+        None => unanswered(url, error),
+    })?;
     let status = answer.status();
     let mut body = answer.into_body();
     if status.is_success() {
@@ -120,50 +125,35 @@ fn attempt(agent: &Agent, url: &str, asked: &Value) -> Result<ureq::Body, Error>
     Err(unanswered(url, told.unwrap_or_else(|| status.to_string())))
 }
 
+/// Why the server's certificate is not trusted; None if the error is about something else.
+fn untrusted(error: &ureq::Error) -> Option<String> {
+    let ureq::Error::Io(error) = error else { return None };
+    let Untrusted { problem, .. } = transport::untrusted(error.get_ref()?.downcast_ref()?)?;
+    Some(problem)
+}
+
 pub(crate) fn unanswered(url: &str, cause: impl ToString) -> Error {
     Error::new("ask", url, io::Error::other(cause.to_string()))
 }
 
-fn tls(trust: &Trust) -> Result<TlsConfig, Error> {
-    let trusted: Vec<_> = match &trust.ca {
-        Some(path) => certificates(path)?,
-        None => {
-            let system = rustls_native_certs::load_native_certs().certs;
-            system.iter().map(|it| Certificate::from_der(it).to_owned()).collect()
-        }
+fn tls(trust: &Trust) -> Result<Tls, Error> {
+    let trusted = match &trust.ca {
+        Some(path) => transport::certificates(path).map_err(|error| unusable(path, error))?,
+        None => transport::system(),
     };
     let own = match &trust.own {
-        Some((certificate, key)) => {
-            let found = items(key)?.into_iter().find_map(|item| match item {
-                PemItem::PrivateKey(key) => Some(key),
-                _ => None,
-            });
-            let found = found.ok_or_else(|| unusable(key, "it has no private key"))?;
-            Some(ClientCert::new_with_certs(&certificates(certificate)?, found))
-        }
+        Some((certificate, key)) => Some((
+            transport::certificates(certificate).map_err(|error| unusable(certificate, error))?,
+            transport::private_key(key).map_err(|error| unusable(key, error))?,
+        )),
         None => None,
     };
-    Ok(TlsConfig::builder().root_certs(RootCerts::from(trusted)).client_cert(own).build())
+    Tls::new(trusted, own, false).map_err(|error| {
+        let path = trust.own.as_ref().map_or(Path::new(""), |(_, key)| key.as_path());
+        unusable(path, io::Error::other(error.to_string()))
+    })
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
-    let certificates = items(path)?.into_iter().filter_map(|item| match item {
-        PemItem::Certificate(certificate) => Some(certificate),
-        _ => None,
-    });
-    let found: Vec<_> = certificates.collect();
-    match found.is_empty() {
-        true => Err(unusable(path, "it has no certificate")),
-        false => Ok(found),
-    }
-}
-
-fn items(path: &Path) -> Result<Vec<PemItem<'static>>, Error> {
-    let text = fs::read(path)
-        .map_err(|cause| Error::new("read", format_args!("{path:?}"), cause).of(Place::File))?;
-    parse_pem(&text).collect::<Result<_, _>>().map_err(|error| unusable(path, error))
-}
-
-fn unusable(path: &Path, cause: impl ToString) -> Error {
-    Error::new("read", format_args!("{path:?}"), io::Error::other(cause.to_string()))
+fn unusable(path: &Path, cause: io::Error) -> Error {
+    Error::new("read", format_args!("{path:?}"), cause).of(Place::File)
 }

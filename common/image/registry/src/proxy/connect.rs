@@ -10,6 +10,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use transport::Tls;
 use ureq::{
     Error,
     config::Config,
@@ -17,8 +18,7 @@ use ureq::{
     unversioned::{
         resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
         transport::{
-            Buffers, ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, Transport,
-            TransportAdapter,
+            Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
         },
     },
 };
@@ -79,7 +79,7 @@ impl Resolver for Resolve {
 pub(crate) struct Dial {
     pub(crate) proxies: Arc<Proxies>,
     /// For proxies that are reached with TLS.
-    pub(crate) tls: RustlsConnector,
+    pub(crate) tls: Tls,
 }
 
 impl<In: Transport> Connector<In> for Dial {
@@ -104,36 +104,14 @@ impl Dial {
         details: &ConnectionDetails,
         connection: In,
     ) -> Result<Proxied, AtProxy> {
-        let inner = match proxy.is_tls() {
-            true => self.encrypt(proxy, details, connection).map_err(AtProxy::Failed)?,
+        let inner: Box<dyn Transport> = match proxy.is_tls() {
+            true => Box::new(self.tls.encrypt(proxy.0.uri(), details, connection).map_err(AtProxy::Failed)?),
             false => Box::new(connection),
         };
         match details.needs_tls() {
             true => Ok(Proxied { inner: tunnel(proxy, details, inner)?, forward: None }),
             false => Ok(Proxied { inner, forward: Some(Forward::new(proxy, details.uri)) }),
         }
-    }
-
-    fn encrypt<In: Transport>(
-        &self,
-        proxy: &Proxy,
-        details: &ConnectionDetails,
-        connection: In,
-    ) -> Result<Box<dyn Transport>, Error> {
-        let details = ConnectionDetails {
-            uri: proxy.0.uri(),
-            addrs: details.addrs.clone(),
-            config: details.config,
-            request_level: details.request_level,
-            resolver: details.resolver,
-            now: details.now,
-            timeout: details.timeout,
-            current_time: details.current_time.clone(),
-            run_connector: details.run_connector.clone(),
-            register_shutdown: details.register_shutdown.clone(),
-        };
-        let encrypted = self.tls.connect(&details, Some(connection))?;
-        encrypted.map(|encrypted| Box::new(encrypted) as _).ok_or(Error::TlsRequired)
     }
 }
 
