@@ -266,3 +266,32 @@ fn paths_that_are_missing() {
     }
     sandbox.assert_as(&before);
 }
+
+/// A daemon has no umask by the book. What root makes and believes is root's all the same.
+#[test]
+fn others_cannot_write_what_root_goes_by() {
+    let sandbox = Sandbox::with_busybox();
+    let pipe = "umask 000; img-inspect busybox | layer-apply --id web | union-mount | netns-bridge | veth-pair | portmap -p 8080:80 \
+        | ns-exec -d -- sleep 1000 > /dev/null; network-create lan > /dev/null; volume-create v > /dev/null";
+    sandbox.sh(pipe).ok();
+    let open = "find root /run/stave ! -type l ! -type s -perm /022 ! -path '*/rootfs/*' ! -path '*/upper/*' ! -path '*/layers/*' \
+        ! -path '*/mount-points/*' ! -path '*/shm*' ! -path '*/lower/*'";
+    assert_eq!(sandbox.sh(open).ok(), "");
+    assert_eq!(sandbox.sh("stat -c %a root/images root/volumes root/containers").ok(), "700\n700\n700\n");
+    sandbox.sh("unwind web > /dev/null; network-rm lan > /dev/null").ok();
+    // What others may have written is not believed.
+    sandbox.sh("netns-add -n --id bad > /dev/null").ok();
+    for (spoil, mend, said) in [
+        ("chown 65534 /run/stave/bad.json", "chown 0 /run/stave/bad.json", "it belongs to user 65534"),
+        ("chmod o+w /run/stave/bad.json", "chmod 600 /run/stave/bad.json", "everybody may write to it"),
+        ("chmod 777 /run/stave", "chmod 755 /run/stave", "others may write to it (mode 0777)"),
+        ("chmod 777 root", "chmod 755 root", "others may write to it (mode 0777)"),
+    ] {
+        sandbox.sh(spoil).ok();
+        let refused = sandbox.sh("unwind bad").exits(1).stderr;
+        assert!(refused.contains(said), "{spoil}: {refused}");
+        sandbox.sh(mend).ok();
+    }
+    // A variable that is set to nothing is not set.
+    sandbox.sh("STAVE_RUN= unwind bad > /dev/null").ok();
+}

@@ -78,13 +78,15 @@ impl Reach {
 }
 
 impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
-    /// A client that transfers images. A pull tries `mirrors` first.
-    pub fn client(&self, mirrors: &[String]) -> Client {
+    /// A client that transfers images. A pull tries `mirrors` first, and with `insecure_policy` ignores the machine's
+    /// policy of which images may come in.
+    pub fn client(&self, mirrors: &[String], insecure_policy: bool) -> Client {
         Client::new(Options {
             timeout: Duration::from_secs(self.timeout),
             pace: Pace { limit: self.speed_limit, time: Duration::from_secs(self.speed_time) },
             jobs: self.jobs.into(),
             mirrors: mirrors.to_vec(),
+            insecure_policy,
             ..self.reach.options()
         })
     }

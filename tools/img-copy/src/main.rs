@@ -59,6 +59,9 @@ struct Copy {
     /// Like --tls-verify, for the destination only
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dest_tls_verify: Option<bool>,
+    /// Ignore /etc/containers/policy.json, which says which images may be pulled
+    #[arg(long)]
+    insecure_policy: bool,
     #[command(flatten)]
     transfer: Transfer<300>,
     #[command(flatten)]

@@ -84,11 +84,17 @@ impl Ends<'_> {
     }
 
     fn source_client(&self) -> Client {
-        self.copy.transfer.towards(self.copy.src_creds.as_ref(), self.copy.src_tls_verify).client(&[])
+        self.copy
+            .transfer
+            .towards(self.copy.src_creds.as_ref(), self.copy.src_tls_verify)
+            .client(&[], self.copy.insecure_policy)
     }
 
     fn destination_client(&self) -> Client {
-        self.copy.transfer.towards(self.copy.dest_creds.as_ref(), self.copy.dest_tls_verify).client(&[])
+        self.copy
+            .transfer
+            .towards(self.copy.dest_creds.as_ref(), self.copy.dest_tls_verify)
+            .client(&[], false)
     }
 
     fn images(&self) -> PathBuf {
@@ -112,7 +118,7 @@ impl Ends<'_> {
         let synced = self.copy.writing.is_synced()?;
         let (layout, temporary) = match destination {
             Place::Store(_) => (Layout::open_or_create_with(self.images(), synced)?, None),
-            Place::Layout(path, _) => (Layout::open_or_create_with(path, synced)?, None),
+            Place::Layout(path, _) => (Layout::open_or_create_public(path, synced)?, None),
             Place::Archive(..) | Place::Registry(_) => {
                 let directory = temporary()?;
                 (Layout::open_or_create_with(directory.path(), false)?, Some(directory))
@@ -180,7 +186,7 @@ impl Ends<'_> {
                 target.tag(&name, image)?;
             }
             Place::Layout(path, name) => {
-                let target = Layout::open_or_create_with(path, synced)?;
+                let target = Layout::open_or_create_public(path, synced)?;
                 into(layout, image, &target)?;
                 let mut edit = target.edit()?;
                 match name {

@@ -52,6 +52,9 @@ struct Pull {
     /// Ask this host first, before the mirrors of registries.conf and the registry; repeatable, in order
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
+    /// Ignore /etc/containers/policy.json, which says which images may be pulled
+    #[arg(long)]
+    insecure_policy: bool,
     #[command(flatten)]
     transfer: Transfer<60>,
     #[command(flatten)]
@@ -70,7 +73,7 @@ impl Source for Pull {
     fn make(&self, context: &Context) -> Result<Image> {
         let layout =
             Layout::open_or_create_with(context.scope.root.join("images"), self.writing.is_synced()?)?;
-        let client = self.transfer.client(&self.mirror);
+        let client = self.transfer.client(&self.mirror, self.insecure_policy);
         let display = Display::new(if self.apply { Job::PullAndApply } else { Job::Pull }, context.quiet);
         let reference = &self.reference;
         let pull = pull::resolve(&client, &layout, reference, &self.wanted(), &display)

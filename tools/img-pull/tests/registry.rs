@@ -490,4 +490,19 @@ fn mirrors() {
         let name = tool.split(' ').next().unwrap();
         assert_eq!(blocked, format!("{name}: blocked.example/x:latest is blocked by {}\n", file.display()));
     }
+    // And what containers-policy.json(5) lets in, for each tool that brings an image in.
+    let policy = r#"{"default": [{"type": "insecureAcceptAnything"}],
+        "transports": {"docker": {"localhost:5000/hub": [{"type": "reject"}]}}}"#;
+    sandbox.sh("mkdir -p config/containers").ok();
+    fs::write(sandbox.directory().join("config/containers/policy.json"), policy).unwrap();
+    let with = "XDG_CONFIG_HOME=$PWD/config";
+    for command in [
+        "img-pull -q --root five localhost:5000/hub/library/debian:2",
+        "img-copy -q localhost:5000/hub/library/debian:2 oci:copied",
+        "img-copy -q localhost:5000/hub/library/debian:2 localhost:5000/lib/copied",
+    ] {
+        let refused = sandbox.sh(&format!("{with} {command}")).exits(1).stderr;
+        assert!(refused.contains("localhost:5000/hub/library/debian:2 is rejected by "), "{refused}");
+        sandbox.sh(&format!("{with} {command} --insecure-policy > /dev/null")).ok();
+    }
 }

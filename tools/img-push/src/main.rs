@@ -54,7 +54,7 @@ impl Report for Push {
         let layout = Layout::look(context.scope.root.join("images"))?;
         let source = layout.find(&self.image)?;
         let destination = self.destination()?;
-        let client = self.transfer.client(&[]);
+        let client = self.transfer.client(&[], false);
         let display = Display::new(Job::Push, context.quiet);
         display.line(&format!("The push refers to repository [{}]", destination.name()));
         let pushed = push::push(&client, &layout, &source, &destination, self.platform.as_ref(), &display)

@@ -104,6 +104,7 @@ fn told(error: &anyhow::Error) -> String {
 
 fn main() -> ExitCode {
     let _ = operation::interrupt::expect_children();
+    operation::keep_others_out();
     let arguments = OciRuntime::parse();
     if arguments.version {
         println!("oci-runtime version {}\nspec: {}", env!("CARGO_PKG_VERSION"), container::VERSION);

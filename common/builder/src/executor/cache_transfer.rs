@@ -253,7 +253,7 @@ fn image(layout: &Layout, used: &[Used]) -> Result<Descriptor, Cause> {
 }
 
 fn to_layout(layout: &Layout, path: &Path, root: &Descriptor) -> Result<(), Cause> {
-    let to = Layout::open_or_create(path)?;
+    let to = Layout::open_or_create_public(path, true)?;
     save::copy(layout, root, &to).map_err(|error| match error {
         save::Error::Layout(error) => Cause::Store(error),
         error => Cause::system("write", path)(io::Error::other(error)),

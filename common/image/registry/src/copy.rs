@@ -40,6 +40,7 @@ pub fn copy(
     platform: Option<&Platform>,
     progress: &dyn Progress,
 ) -> Result<Pushed, Error> {
+    from.admit(source)?;
     let jobs = to.options().jobs.max(1);
     let from = from.repository(source, Access::Pull)?;
     let mut tree = Tree { repository: &from, progress, manifests: Vec::new(), seen: HashSet::new(), size: 0 };

@@ -135,6 +135,24 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The policy of this machine rejects the image.
+    #[error("{name} is rejected by {}", path.display())]
+    Rejected {
+        /// The image.
+        name: String,
+        /// The file with the policy.
+        path: PathBuf,
+    },
+    /// The policy of this machine lets in signed images only.
+    #[error("{name} needs a signature by {} ({kind}), and signatures are not checked", path.display())]
+    Unsigned {
+        /// The image.
+        name: String,
+        /// The file with the policy.
+        path: PathBuf,
+        /// The requirement.
+        kind: String,
+    },
     /// The image cannot be pushed under that name.
     #[error("push {name}: {problem}")]
     Destination {
@@ -264,6 +282,9 @@ impl Error {
             }
             Self::Connection { cause: Cause::NotTls, .. } => {
                 Some("allow plain HTTP with --insecure".to_owned())
+            }
+            Self::Rejected { name, .. } | Self::Unsigned { name, .. } => {
+                Some(format!("`img-pull --insecure-policy {name}` ignores the policy of this machine"))
             }
             Self::Incomplete { .. } => Some(
                 "`img-pull --all-platforms` fetches the rest; --platform pushes the image for one platform alone"

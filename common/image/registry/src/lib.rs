@@ -30,6 +30,7 @@ mod manifest;
 mod named;
 mod pace;
 mod places;
+mod policy;
 mod progress;
 mod proxy;
 pub mod pull;

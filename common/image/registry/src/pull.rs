@@ -148,6 +148,7 @@ pub fn resolve<'a>(
     wanted: &Wanted,
     progress: &'a dyn Progress,
 ) -> Result<Pull<'a>, Error> {
+    client.admit(reference)?;
     let sources = Sources::new(client, reference, progress)?;
     let local = layout.list()?.into_iter().rev().find(|entry| entry.reference.as_ref() == Some(reference));
     let local = local.map(|entry| entry.descriptor);

@@ -33,7 +33,8 @@ const F_SETSIG: i32 = 10;
 /// Reads the file at `path`. The result is the whole content at some moment.
 ///
 /// # Errors
-/// When the file cannot be opened, locked or read, or is not a regular file.
+/// When the file cannot be opened, locked or read, or is not a regular file; when somebody else than root and
+/// this user may have written it.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     loop {
         // Opening a FIFO would wait for a writer. `O_NONBLOCK` would not help: with it, opening does not wait for
@@ -45,7 +46,15 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
         retry_on_intr(|| flock(&file, FlockOperation::LockShared))?;
         // The file may have become the spare file meanwhile.
         let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        if fs::metadata(path).map(inode).ok() == Some(inode(file.metadata()?)) {
+        let opened = file.metadata()?;
+        if fs::metadata(path).map(inode).ok() == Some(inode(opened.clone())) {
+            let own = rustix::process::geteuid().as_raw();
+            if ![0, own].contains(&opened.uid()) {
+                return Err(io::Error::other(format!("it belongs to user {}", opened.uid())));
+            }
+            if opened.mode() & 0o002 != 0 {
+                return Err(io::Error::other("everybody may write to it"));
+            }
             let mut content = Vec::new();
             file.read_to_end(&mut content)?;
             return Ok(content);

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -9,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{
     Arg, ArgGroup, Command, FromArgMatches,
-    builder::{PossibleValuesParser, TypedValueParser},
+    builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
 };
 use document::Id;
 use operation::Scope;
@@ -24,10 +25,10 @@ pub struct Common {
     #[arg(long, value_name = "ID")]
     pub id: Option<Id>,
     /// Keep images, layers and containers in this directory
-    #[arg(long, value_name = "DIR", env = "STAVE_ROOT", hide_env_values = true)]
+    #[arg(long, value_name = "DIR", env = "STAVE_ROOT", hide_env_values = true, value_parser = any_path())]
     pub root: Option<PathBuf>,
     /// Keep records, locks and leases in this directory, until the next reboot
-    #[arg(long, value_name = "DIR", env = "STAVE_RUN", hide_env_values = true)]
+    #[arg(long, value_name = "DIR", env = "STAVE_RUN", hide_env_values = true, value_parser = any_path())]
     pub run_dir: Option<PathBuf>,
     /// Start with an empty document instead of reading standard input
     #[arg(short = 'n', long)]
@@ -86,6 +87,11 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Parses a path, which may be empty: so is a variable that is set to nothing.
+fn any_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// What a tool knows about its surroundings while it works.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -106,23 +112,46 @@ pub struct Context {
 /// `STAVE_RUN`, then the defaults: the system's directories for root, and the XDG directories for other
 /// users, even for root of a user namespace.
 ///
+/// From here on, what this process makes can only be written by its user. A daemon has no umask by the book
+/// (daemon(7)), and whoever can write records decides what root does.
+///
 /// # Errors
-/// When the current directory is needed but not known.
+/// When the current directory is needed but not known; when others may write to one of the directories.
 pub fn scope(root: Option<PathBuf>, run_dir: Option<PathBuf>) -> anyhow::Result<Scope> {
+    operation::keep_others_out();
     let root_user = userns::is_system_root();
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || variable("HOME").unwrap_or_else(|| "/".into());
-    let root = root.or(variable("STAVE_ROOT")).unwrap_or_else(|| match root_user {
+    // A variable that is empty counts as unset.
+    let given = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
+    let root = given(root).or(variable("STAVE_ROOT")).unwrap_or_else(|| match root_user {
         true => "/var/lib/stave".into(),
         false => variable("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share")).join("stave"),
     });
-    let run_dir =
-        run_dir.or(variable("STAVE_RUN")).unwrap_or_else(|| match (root_user, variable("XDG_RUNTIME_DIR")) {
+    let run_dir = given(run_dir).or(variable("STAVE_RUN")).unwrap_or_else(|| {
+        match (root_user, variable("XDG_RUNTIME_DIR")) {
             (true, _) => "/run/stave".into(),
             (false, Some(dir)) => dir.join("stave"),
             (false, None) => format!("/tmp/stave-{}", user()).into(),
-        });
-    Ok(Scope { root: absolute(&root)?, run_dir: absolute(&run_dir)? })
+        }
+    });
+    let scope = Scope { root: absolute(&root)?, run_dir: absolute(&run_dir)? };
+    [&scope.root, &scope.run_dir].into_iter().try_for_each(|directory| require_private(directory))?;
+    Ok(scope)
+}
+
+/// Refuses a directory of root's in which others may replace files: what is in it decides what root does. With the
+/// sticky bit, as on a fresh tmpfs, they may only add files, and a record of theirs is not believed.
+fn require_private(directory: &Path) -> anyhow::Result<()> {
+    let Ok(found) = std::fs::metadata(directory) else { return Ok(()) };
+    let by_group = found.mode() & 0o020 != 0 && found.gid() != 0;
+    let is_open = (found.mode() & 0o002 != 0 || by_group) && found.mode() & 0o1000 == 0;
+    if !userns::is_system_root() || !found.is_dir() || !is_open {
+        return Ok(());
+    }
+    let mode = found.mode() & 0o7777;
+    let error = anyhow::anyhow!("use {directory:?}: others may write to it (mode {mode:04o})");
+    Err(crate::hint(error, format!("look who has written there, then chmod go-w {}", directory.display())))
 }
 
 impl Common {

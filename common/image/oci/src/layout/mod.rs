@@ -20,6 +20,7 @@ mod verify;
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
@@ -230,7 +231,8 @@ enum Version {
 }
 
 impl Layout {
-    /// Opens the layout in the directory `path` (`$STAVE_ROOT/images`). Missing parts are created.
+    /// Opens the layout in the directory `path` (`$STAVE_ROOT/images`). Missing parts are created. Only its owner
+    /// can enter a new one: images may have secrets in them.
     ///
     /// # Errors
     /// When the layout cannot be created, or the directory holds a layout of another version.
@@ -243,7 +245,19 @@ impl Layout {
     /// # Errors
     /// Those of [`Layout::open_or_create`].
     pub fn open_or_create_with(path: impl Into<PathBuf>, sync: bool) -> Result<Self, Error> {
-        let layout = Self::new(path.into()).with_sync(sync);
+        Self::open_or_make(path.into(), sync, 0o700)
+    }
+
+    /// Like [`Layout::open_or_create_with`], for a layout that is not the image store. Others may read it.
+    ///
+    /// # Errors
+    /// Those of [`Layout::open_or_create`].
+    pub fn open_or_create_public(path: impl Into<PathBuf>, sync: bool) -> Result<Self, Error> {
+        Self::open_or_make(path.into(), sync, 0o777)
+    }
+
+    fn open_or_make(path: PathBuf, sync: bool, mode: u32) -> Result<Self, Error> {
+        let layout = Self::new(path).with_sync(sync);
         match layout.version()? {
             Version::One => return Ok(layout),
             Version::None if layout.path.join("oci-layout").exists() => {
@@ -251,8 +265,13 @@ impl Layout {
             }
             Version::None | Version::Torn => {}
         }
-        let blobs = layout.path.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(Error::io("create directory", &blobs))?;
+        let make = |path: &Path, mode: u32| {
+            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+            made.map_err(Error::io("create directory", path))
+        };
+        layout.path.parent().map_or(Ok(()), |parent| make(parent, 0o777))?;
+        make(&layout.path, mode)?;
+        make(&layout.path.join("blobs/sha256"), 0o777)?;
         layout.initialise()?;
         Ok(layout)
     }
