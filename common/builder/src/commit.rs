@@ -51,6 +51,8 @@ pub struct Commit {
     pub created_by: String,
     /// The compression of the layer.
     pub compression: Compression,
+    /// Whether files keep their times, up to `SOURCE_DATE_EPOCH`. By default all have the time of the image below.
+    pub keep_times: bool,
     /// Whether not to wait until the image is on the disk.
     pub no_sync: bool,
 }
@@ -127,7 +129,7 @@ fn write_layer(commit: &Commit, layout: &Layout, moment: Moment) -> Result<Optio
         lower: commit.lower.clone(),
         without,
         newest: moment.newest(),
-        all: moment.all(),
+        all: moment.all().filter(|_| !commit.keep_times),
     };
     let mut writer = layout.writer()?;
     let summary = diff::uppers(&uppers, &mut writer, &options).map_err(Cause::Diff)?;

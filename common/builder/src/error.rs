@@ -323,6 +323,9 @@ pub enum Cause {
     /// A rebase names an old base that the image is not based on.
     #[error("the image does not stand on the old base: its lowest layers are others")]
     NoBase,
+    /// The name of an image for several platforms would become that of an image for one.
+    #[error("name {0} is that of an image for {1} platforms, and the new image is for one")]
+    LosesPlatforms(String, usize),
     /// Docker's manifests name no media type for a layer with zstd.
     #[error("write manifest: Docker's form has no media type for layer {0}, which is compressed with zstd")]
     NoDockerType(String),
@@ -404,6 +407,9 @@ impl Cause {
             }
             Self::Unpack { source, .. } => source.hint().map(rootless),
             Self::Layers(source) => source.hint().map(rootless),
+            Self::LosesPlatforms(..) => {
+                Some("give it another name, or say which platform is to stay: --platform".to_owned())
+            }
             Self::NoSecret { .. } => {
                 Some("give it: img-build --secret id=ID,src=FILE, or id=ID,env=VARIABLE".to_owned())
             }

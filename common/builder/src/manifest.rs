@@ -1,8 +1,10 @@
 //! Writes the manifest of an image that was built.
 
 use oci::{
-    Layout,
-    media_type::{DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD, DOCKER_MANIFEST},
+    Layout, Platform, Reference,
+    media_type::{
+        DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD, DOCKER_MANIFEST, Kind, kind,
+    },
     spec::{Descriptor, ImageManifestBuilder, MediaType, SCHEMA_VERSION},
 };
 
@@ -53,6 +55,30 @@ impl Format {
         }
         layer
     }
+}
+
+/// Makes sure that no name of a new image leads to several platforms so far: `image`, of which only one is taken. With
+/// `platform` the caller has chosen that one.
+pub(crate) fn hold_platforms(
+    layout: &Layout,
+    image: &Descriptor,
+    platform: Option<&Platform>,
+    names: &[Reference],
+) -> Result<(), Cause> {
+    if platform.is_some() || kind(image) != Kind::Index {
+        return Ok(());
+    }
+    let index = layout.index(image)?;
+    // Attestations are for no platform.
+    let is_real =
+        |entry: &&Descriptor| !entry.platform().as_ref().is_some_and(|own| Platform::from(own).is_unknown());
+    let count = index.manifests().iter().filter(is_real).count();
+    for name in names.iter().filter(|_| count > 1) {
+        if layout.resolve(&name.canonical())?.is_some_and(|found| found.digest() == image.digest()) {
+            return Err(Cause::LosesPlatforms(name.to_string(), count));
+        }
+    }
+    Ok(())
 }
 
 /// Writes an OCI manifest. `layers` are lowest first.

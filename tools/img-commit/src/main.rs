@@ -49,6 +49,9 @@ struct ImgCommit {
     /// Compress the layer: none, gzip or zstd, with an optional level (gzip:9)
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
+    /// Keep the times of files; by default all times are those of the container's image
+    #[arg(long)]
+    keep_mtime: bool,
     #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
@@ -115,6 +118,7 @@ impl ImgCommit {
             changes: self.changes.clone(),
             created_by: process.as_ref().map(command).unwrap_or_default(),
             compression: self.compression,
+            keep_times: self.keep_mtime,
             no_sync: !self.writing.is_synced()?,
         };
         Ok((job, image))

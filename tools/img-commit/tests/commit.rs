@@ -229,3 +229,30 @@ fn what_cannot_be_committed() {
     assert_eq!(says, "img-commit: `rootfs` is read-only: it has no upper directory to make a layer of\n");
     sandbox.sh("unwind < ro.json; unwind web").ok();
 }
+
+#[test]
+fn files_keep_their_times_if_that_is_wanted() {
+    let sandbox = with_container("true");
+    let upper = sandbox.sh("jq -r .rootfs.upper web.json").ok();
+    let touch = format!("touch -d @1000000000 {0}/old; touch -d @2000000000 {0}/new", upper.trim());
+    sandbox.sh(&touch).ok();
+    let times = |command: &str| {
+        let document = sandbox.sh(&format!("{command} < web.json")).json();
+        let layer = layers(&sandbox, &document["image"]).pop().unwrap();
+        let list = sandbox.sh(&format!("TZ=UTC tar tvzf {} --full-time", layer.display())).ok();
+        let of = |name: &str| {
+            let line =
+                list.lines().find(|line| line.ends_with(&format!(" {name}"))).unwrap_or(&list).to_owned();
+            line.split_whitespace().nth(3).unwrap().to_owned()
+        };
+        (of("old"), of("new"))
+    };
+    let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+    assert_eq!(times("img-commit -q --keep-mtime"), pair("2001-09-09", "2033-05-18"));
+    assert_eq!(
+        times("SOURCE_DATE_EPOCH=1500000000 img-commit -q --keep-mtime"),
+        pair("2001-09-09", "2017-07-14")
+    );
+    let (old, new) = times("img-commit -q");
+    assert_eq!(old, new);
+}

@@ -116,3 +116,29 @@ fn wrong_usage_and_damage() {
     assert_eq!(damaged.stderr.lines().filter(|line| !line.starts_with("hint: ")).count(), 1, "{damaged:?}");
     sandbox.sh("img-inspect two > /dev/null").exits(1);
 }
+
+#[test]
+fn a_name_does_not_lose_platforms() {
+    let sandbox = sandbox();
+    let build = "img-build -q --network none -t arm --platform linux/arm64 -f - context > /dev/null";
+    sandbox
+        .sh(&format!(
+            "printf 'FROM scratch\\nCOPY Dockerfile /\\n' | {build} && img-index both one arm > /dev/null"
+        ))
+        .ok();
+    let before = sandbox.sh("cat $STAVE_ROOT/images/index.json").ok();
+    for command in ["img-convert --format docker both -t both", "img-edit both --label a=b -t other -t both"]
+    {
+        let tool = command.split(' ').next().unwrap();
+        let error = format!(
+            "{tool}: name both:latest is that of an image for 2 platforms, and the new image is for one\n\
+             hint: give it another name, or say which platform is to stay: --platform\n"
+        );
+        assert_eq!(sandbox.sh(command).exits(1).stderr, error);
+        assert_eq!(sandbox.sh("cat $STAVE_ROOT/images/index.json").ok(), before);
+    }
+    sandbox.sh("img-convert --format docker both -t three > /dev/null").ok();
+    sandbox.sh("img-convert --format docker both -t both --platform linux/arm64 > /dev/null").ok();
+    sandbox.sh("img-edit both --label a=b -t both > /dev/null").ok();
+    assert_eq!(sandbox.sh("img-inspect both | jq -r .image.configuration.architecture").ok(), "arm64\n");
+}

@@ -169,10 +169,26 @@ impl Ends<'_> {
         Ok(Standing { layout, image, _temporary: temporary })
     }
 
+    /// Makes sure that the whole image is there. A part of it under the same digest would look complete.
+    fn hold_whole(&self, layout: &Layout, image: &Descriptor) -> Result<()> {
+        let missing = push::missing(layout, image)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let source = &self.copy.source;
+        Err(hint(
+            anyhow!("copy {source}: {} is not there", missing.join(", ")),
+            "`img-pull --all-platforms` fetches the rest; --platform copies the image for one platform alone",
+        ))
+    }
+
     /// Copies from a layout to the destination.
     fn put(&self, standing: &Standing, destination: &Place) -> Result<Pushed> {
         let Standing { layout, image, .. } = standing;
         let synced = self.copy.writing.is_synced()?;
+        if !matches!(destination, Place::Registry(_)) {
+            self.hold_whole(layout, image)?;
+        }
         match destination {
             Place::Registry(name) => {
                 let display = Display::new(Job::Push, self.context.quiet);

@@ -139,3 +139,20 @@ fn every_place() {
     let unknown = sandbox.sh("img-copy dir:x store:x").exits(2).stderr;
     assert!(unknown.contains("\"dir\" is none of docker://"), "{unknown}");
 }
+
+#[test]
+fn a_part_of_an_image_is_not_copied_as_the_whole() {
+    let sandbox = with_registries();
+    sandbox.sh(MANY).ok();
+    sandbox.sh("img-rm -q -f p-amd64 p-arm64 > /dev/null && img-gc -q --grace 0s > /dev/null").ok();
+    sandbox.sh("img-pull -q --platform linux/amd64 localhost:5000/lib/many > /dev/null").ok();
+    for destination in ["oci:copied", "oci-archive:copied.tar", "docker://localhost:5001/x", "store:copied"] {
+        let refused =
+            sandbox.sh(&format!("img-copy -q store:localhost:5000/lib/many {destination}")).exits(1).stderr;
+        assert!(refused.contains("linux/arm64"), "{destination}: {refused}");
+        let hint = "hint: `img-pull --all-platforms` fetches the rest; --platform ";
+        assert!(refused.contains(hint), "{destination}: {refused}");
+        let one = format!("img-copy -q --platform linux/amd64 store:localhost:5000/lib/many {destination}");
+        sandbox.sh(&one).ok();
+    }
+}

@@ -79,6 +79,16 @@ impl Pushed {
     }
 }
 
+/// The platforms of an image that a layout lacks, or the digests of manifests that have no platform.
+///
+/// # Errors
+/// When what there is cannot be read.
+pub fn missing(layout: &Layout, image: &Descriptor) -> Result<Vec<String>, Error> {
+    let mut parts = Parts::default();
+    parts.collect(layout, image, 0)?;
+    Ok(parts.missing)
+}
+
 /// Checks that a name with a digest is that of the image to send.
 pub(crate) fn check_digest(destination: &Reference, root: &Descriptor) -> Result<(), Error> {
     let digest = Digest::try_from(root.digest())?;
