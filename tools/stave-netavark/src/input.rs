@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::File,
     io::{self, Read},
     net::IpAddr,
@@ -11,7 +12,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use plugin::foreign;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor},
+};
 
 /// The largest input, in bytes.
 const MAX: u64 = 16 << 20;
@@ -22,8 +26,9 @@ pub(crate) struct Options {
     pub(crate) container_id: String,
     #[serde(default)]
     pub(crate) container_name: String,
-    /// The container's interfaces, by network name.
-    pub(crate) networks: BTreeMap<String, Interface>,
+    /// The container's interfaces, each with the network's name. Since netavark 2 it may be a list, before it was an object.
+    #[serde(deserialize_with = "list_or_object")]
+    pub(crate) networks: Vec<Named>,
     /// The networks, by name.
     pub(crate) network_info: BTreeMap<String, Network>,
     #[serde(default)]
@@ -31,6 +36,44 @@ pub(crate) struct Options {
     /// The container's own name servers.
     #[serde(default)]
     pub(crate) dns_servers: Option<Vec<IpAddr>>,
+}
+
+/// The container's interface on a network.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Named {
+    /// The network.
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) interface: Interface,
+}
+
+/// Reads a list of interfaces with their names, or an object with the names as keys.
+fn list_or_object<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Named>, D::Error> {
+    struct Either;
+    impl<'de> Visitor<'de> for Either {
+        type Value = Vec<Named>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of networks, or an object of networks")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = list.next_element()? {
+                all.push(one);
+            }
+            Ok(all)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some((name, interface)) = object.next_entry()? {
+                all.push(Named { name, interface });
+            }
+            Ok(all)
+        }
+    }
+    input.deserialize_any(Either)
 }
 
 /// The container's side of a network.
@@ -66,6 +109,7 @@ pub(crate) struct Network {
     pub(crate) network_dns_servers: Option<Vec<IpAddr>>,
     #[serde(default)]
     pub(crate) options: Option<BTreeMap<String, String>>,
+    /// Who leases the addresses: `driver`.
     #[serde(default)]
     pub(crate) ipam_options: Option<BTreeMap<String, String>>,
 }
@@ -80,7 +124,11 @@ pub(crate) struct Subnet {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Route {
     pub(crate) destination: IpNet,
-    pub(crate) gateway: IpAddr,
+    #[serde(default)]
+    pub(crate) gateway: Option<IpAddr>,
+    /// `unicast`, or what happens to the packets instead.
+    #[serde(default)]
+    pub(crate) route_type: Option<String>,
     #[serde(default)]
     pub(crate) metric: Option<u32>,
 }
@@ -116,7 +164,7 @@ impl Options {
     /// Each network with the container's interface, in the order of the interfaces.
     pub(crate) fn attachments(&self) -> Result<Vec<(&str, &Interface, &Network)>> {
         let mut all = Vec::new();
-        for (name, interface) in &self.networks {
+        for Named { name, interface } in &self.networks {
             let Some(network) = self.network_info.get(name) else {
                 bail!("network {name:?} is not in network_info");
             };

@@ -71,8 +71,8 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
 pub(crate) fn teardown(options: &Options) -> Result<()> {
     let scope: Scope = toolkit::scope(None, None)?;
     let mut first = Ok(());
-    for name in options.networks.keys().rev() {
-        let id = id_of(&options.container_id, name)?;
+    for one in options.networks.iter().rev() {
+        let id = id_of(&options.container_id, &one.name)?;
         first = first.and(undo_all(&scope, &id));
     }
     first.and(naming::go_on(&scope, &options.container_id))
@@ -152,10 +152,15 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
         .filter(|mac| !mac.is_empty())
         .for_each(|mac| add("--mac-address", mac.clone()));
     for route in network.routes.as_deref().unwrap_or_default() {
+        let to = route.destination;
         if route.metric.is_some() {
-            bail!("the metric of the route to {} is not supported", route.destination);
+            bail!("the metric of the route to {to} is not supported");
         }
-        add("--route", format!("{} via {}", route.destination, route.gateway));
+        match (route.route_type.as_deref(), route.gateway) {
+            (None | Some("unicast"), Some(gateway)) => add("--route", format!("{to} via {gateway}")),
+            (None | Some("unicast"), None) => bail!("the route to {to} has no gateway"),
+            (Some(kind), _) => bail!("the route to {to} is not supported: its type is {kind:?}"),
+        }
     }
     let options = network.options.iter().chain(&interface.options).flatten();
     for (key, value) in options {

@@ -34,11 +34,21 @@ fn set_up_and_torn_down() {
     sandbox.serve("one", "TCP4-LISTEN:81", "one");
     assert_eq!(sandbox.ask("host", "TCP4:127.0.0.1:8081"), "one 10.5.0.1", "the second port of the range");
     sandbox.sh("pkill -P 1 socat || true").ok();
+    // Since netavark 2, the networks may be a list.
+    let mut list = options(&json!({}));
+    list["networks"] = json!([{"name": "web", "interface_name": "eth0", "static_ips": ["10.5.0.9"]}]);
     for _ in 0..2 {
-        assert_eq!(netavark(&sandbox, "teardown", &options(&json!({}))), (0, Value::Null));
+        assert_eq!(netavark(&sandbox, "teardown", &list), (0, Value::Null));
     }
+    let (status, result) = netavark(&sandbox, "setup", &list);
+    assert_eq!((status, &result["web"]["interfaces"]["eth0"]["mac_address"]), (0, &json!(mac)));
+    assert_eq!(netavark(&sandbox, "teardown", &options(&json!({}))), (0, Value::Null));
     assert_eq!(sandbox.difference(&before), "");
     for (more, message) in [
+        (
+            json!({"routes": [{"destination": "10.9.0.0/24", "route_type": "blackhole"}]}),
+            "network \"web\": the route to 10.9.0.0/24 is not supported: its type is \"blackhole\"",
+        ),
         (
             json!({"driver": "ptp"}),
             "network \"web\": driver \"ptp\" is not supported, only bridge, macvlan and ipvlan",
