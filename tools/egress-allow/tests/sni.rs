@@ -151,6 +151,9 @@ fn bytes_are_passed_on_as_they_are() {
     for name in ["git.example", "sum.git.example", "closed.git.example"] {
         sandbox.resolve("web", name, "A");
     }
+    // It says nothing, and is not waited for forever.
+    let silent = "(socat -u TCP4:198.51.100.2:443 -; touch ended) >/dev/null 2>&1 </dev/null &";
+    sandbox.within("web", silent).ok();
     let sum = |file: &str| sandbox.sh(&format!("sha256sum < {file}")).ok();
     let big = "curl -sk --connect-to git.example:443:198.51.100.1:443 https://git.example/big | sha256sum";
     assert_eq!(sandbox.within("web", big).ok(), sum("big"));
@@ -172,6 +175,13 @@ fn bytes_are_passed_on_as_they_are() {
     // Many at once.
     let many = "yes https://git.example/page | head -n 60 | xargs -n1 -P60 curl -sk --max-time 20 --connect-to git.example:443:198.51.100.1:443";
     assert_eq!(sandbox.within("web", many).ok(), "page\n".repeat(60));
+    wait_for("the end of the silent client", Duration::from_secs(20), || {
+        sandbox.directory().join("ended").exists()
+    });
+    line(
+        &sandbox,
+        r#""verdict":"rejected","address":"198.51.100.2","port":443,"protocol":"tcp","reason":"no TLS hello"}"#,
+    );
 }
 
 #[track_caller]
@@ -337,6 +347,11 @@ fn nothing_is_left_of_one_that_was_killed() {
         let kill = format!("timeout -s KILL 0.{:04} egress-allow --sni a.example 10.0.0.0/8", 5 + step * 10);
         sandbox
             .sh(&format!("netns-bridge -n --id web | veth-pair | {kill} > web.json; unwind web > /dev/null"))
+            .ok();
+        let undo =
+            format!("timeout -s KILL 0.{:04} egress-allow --undo < web.json > /dev/null", 5 + step * 10);
+        sandbox
+            .sh(&format!("netns-bridge -n --id web | veth-pair | egress-allow --sni a.example > web.json; {undo}; unwind web > /dev/null"))
             .ok();
         sandbox.assert_as(&before);
     }
