@@ -56,6 +56,9 @@ fails_at_every_call! {
     veth_pair_repair => Container::repaired(4, "ip -n web link del eth0");
     portmap_repair => Container::repaired(5, "nft flush map inet stave published");
     unwind => Container::unwound();
+    macvlan_attach => Container::applied(1).on_the_wire();
+    macvlan_attach_undo => Container::undone(1).on_the_wire();
+    macvlan_attach_repair => Container::repaired(1, "ip -n web link del eth0").on_the_wire();
 
     img_load => Store::makes(
         "img-tag busybox new && img-save -q new -o archive.tar && rm -r root && mkdir root",

@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use testkit::{Sandbox, Snapshot};
 
 use super::{Run, Share, Trial, fails};
-use crate::pipe::{PIPE, pipe, ready};
+use crate::pipe::{ON_THE_WIRE, PIPE, Stage, pipe_of, ready};
 
 /// One mode of one tool of the pipe.
 pub(crate) struct Container {
+    stages: &'static [Stage],
     at: usize,
     way: Way,
 }
@@ -23,19 +24,24 @@ enum Way {
 
 impl Container {
     pub(crate) fn applied(at: usize) -> Self {
-        Self { at, way: Way::Apply }
+        Self { stages: &PIPE, at, way: Way::Apply }
     }
 
     pub(crate) fn undone(at: usize) -> Self {
-        Self { at, way: Way::Undo }
+        Self { stages: &PIPE, at, way: Way::Undo }
     }
 
     pub(crate) fn repaired(at: usize, broken: &'static str) -> Self {
-        Self { at, way: Way::Repair(broken) }
+        Self { stages: &PIPE, at, way: Way::Repair(broken) }
     }
 
     pub(crate) fn unwound() -> Self {
-        Self { at: PIPE.len() - 1, way: Way::Unwind }
+        Self { stages: &PIPE, at: PIPE.len() - 1, way: Way::Unwind }
+    }
+
+    /// The same for a network on the host's wire.
+    pub(crate) fn on_the_wire(self) -> Self {
+        Self { stages: &ON_THE_WIRE, ..self }
     }
 
     /// Makes every call fail, and then unwinds the container without faults.
@@ -67,7 +73,7 @@ impl Trial for Container {
     fn tool(&self) -> &'static str {
         match self.way {
             Way::Unwind => "unwind",
-            _ => PIPE[self.at].0,
+            _ => self.stages[self.at].0,
         }
     }
 
@@ -85,7 +91,7 @@ impl Trial for Container {
     }
 
     fn ready(&self, sandbox: &Sandbox) {
-        let made = pipe(self.at, "");
+        let made = pipe_of(self.stages, self.at, "");
         match self.way {
             Way::Apply => {}
             Way::Repair(broken) => drop(sandbox.sh(&format!("{made} && {{ {broken}; }}")).ok()),
@@ -97,7 +103,7 @@ impl Trial for Container {
         let tool = self.tool();
         match self.way {
             // strace stays until the last process has ended.
-            Way::Apply => pipe(self.at, prefix).replace("sleep 1000", "sleep 0.1"),
+            Way::Apply => pipe_of(self.stages, self.at, prefix).replace("sleep 1000", "sleep 0.1"),
             Way::Undo => format!("{prefix} {tool} --undo < web.json > after.json"),
             Way::Repair(_) => format!("{prefix} {tool} --repair < web.json > after.json"),
             Way::Unwind => format!("{prefix} unwind web > after.json"),

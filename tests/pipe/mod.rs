@@ -2,8 +2,11 @@
 
 use testkit::Sandbox;
 
-/// The tools of the pipe, with their arguments.
-pub(crate) const PIPE: [(&str, &str); 8] = [
+/// A tool of a pipe, with its arguments.
+pub(crate) type Stage = (&'static str, &'static str);
+
+/// The tools of the pipe.
+pub(crate) const PIPE: [Stage; 8] = [
     ("layer-apply", "--id web"),
     ("union-mount", "--size 8m"),
     ("union-snapshot", ""),
@@ -14,14 +17,24 @@ pub(crate) const PIPE: [(&str, &str); 8] = [
     ("ns-exec", "-d -- sleep 1000"),
 ];
 
+/// The tools of a pipe that makes a network on the host's wire.
+#[allow(dead_code)] // Not each test uses it.
+pub(crate) const ON_THE_WIRE: [Stage; 2] = [("netns-add", "--id web"), ("macvlan-attach", "--parent out0")];
+
 /// The pipe up to the tool at this place, with `before` in front of that tool.
+#[allow(dead_code)] // Not each test uses it.
 pub(crate) fn pipe(last: usize, before: &str) -> String {
+    pipe_of(&PIPE, last, before)
+}
+
+/// Like [`pipe`], with these tools.
+pub(crate) fn pipe_of(stages: &[Stage], last: usize, before: &str) -> String {
     let tool = |(place, (tool, arguments)): (usize, &(&str, &str))| {
         let before = if place == last { before } else { "" };
         let input = if place == 0 { "< busybox.json" } else { "" };
         format!("{before} {tool} {arguments} {input}")
     };
-    PIPE.iter().take(last + 1).enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
+    stages.iter().take(last + 1).enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
 }
 
 /// The record of the container to which link-hosts links. Nothing of that container exists, so that the

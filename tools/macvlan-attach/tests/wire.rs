@@ -162,6 +162,36 @@ fn modes_addresses_and_routes() {
     end(&sandbox, "a b", &before);
 }
 
+/// They share the host's links, and have leases of their own. The kernel compares the interfaces of a parent.
+#[test]
+fn another_run_directory() {
+    let (sandbox, before) = sandbox();
+    sandbox.sh("netns-add -n --id a | macvlan-attach > a.json").ok();
+    let other = |flags: &str| {
+        sandbox.sh(&format!(
+            "export STAVE_RUN=/run/other; netns-add -n --id b | macvlan-attach {flags} > b.json"
+        ))
+    };
+    assert_eq!(
+        other("").exits(1).stderr,
+        "macvlan-attach: set up link \"eth0\" in /run/netns/b: Address already in use\n\
+         hint: another container on this host has the address: choose one with --ip\n"
+    );
+    sandbox.sh("STAVE_RUN=/run/other unwind b > /dev/null").ok();
+    other("--ip 192.0.2.9").ok();
+    sandbox.sh("STAVE_RUN=/run/other unwind b > /dev/null && rm -r /run/other; unwind a > /dev/null").ok();
+    // A container that has the parent for itself also has its hardware address.
+    sandbox.sh("ip link add p0 type veth peer name p1; ip link set p0 up; ip link set p1 up").ok();
+    sandbox
+        .sh("netns-add -n --id a | macvlan-attach --parent p0 --subnet 10.4.0.0/24 --mode passthru > a.json")
+        .ok();
+    let shown = sandbox.sh("ip -n a -d link show eth0; cat /sys/class/net/p0/address").ok();
+    let address = shown.lines().last().unwrap();
+    assert!(shown.contains("mode passthru") && shown.matches(address).count() == 2, "{shown}");
+    sandbox.sh("macvlan-attach --check < a.json > /dev/null; unwind a > /dev/null; ip link del p0").ok();
+    end(&sandbox, "", &before);
+}
+
 #[test]
 fn what_is_missing_is_made_again() {
     let (sandbox, before) = sandbox();

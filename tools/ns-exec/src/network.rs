@@ -52,12 +52,10 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
     // The default route decides how the container reaches the host.
     let main = attachments.iter().min_by_key(|one| one.metric());
     let dns = main.map(|main| &main.cni.dns);
-    let bridge = match main {
-        // The gateway of another network is a router, and not this host.
-        Some(main) => main.on.bridge(),
-        None => member.as_ref().and_then(|member| member.bridge.as_ref()),
-    };
-    let gateway = bridge.and_then(|bridge| bridge.gateway).map_or(Gateway::None, Gateway::At);
+    // The gateway of a network without a bridge is a router, and not this host.
+    let bridges = main.into_iter().chain(&attachments).filter_map(|one| one.on.bridge());
+    let mut bridges = bridges.chain(member.as_ref().and_then(|member| member.bridge.as_ref()));
+    let gateway = bridges.find_map(|bridge| bridge.gateway).map_or(Gateway::None, Gateway::At);
     let added = request.names.hosts(gateway)?;
     let mut settings = request.names.settings();
     let (egress, names) = (document.get::<Egress>()?, document.get::<Names>()?);

@@ -240,6 +240,15 @@ fn podman_uses_it() {
     sh("podman network disconnect back one && podman network connect back one");
     assert_eq!(sh(address), "10.5.0.2\n10.6.0.3\n");
     sh("podman --runtime runc rm -f -t 0 one > /dev/null");
+    // On the host's wire, also with podman's file as our own.
+    let shown = sh(&format!(
+        "podman network create -d macvlan -o parent=out0 -o mode=private --subnet 192.0.2.0/24 --gateway 192.0.2.2 wire > /dev/null
+        {PODMAN_RUN} --rm --network wire --ip 192.0.2.9 --rootfs $PWD/rootfs /bin/sh -c 'ip -4 -o address show eth0; ip route'"
+    ));
+    assert!(shown.contains("192.0.2.9/24") && shown.contains("default via 192.0.2.2 dev eth0"), "{shown}");
+    sandbox.sh("mkdir -p $STAVE_ROOT/networks && cp net.d/wire.json $STAVE_ROOT/networks").ok();
+    let own = "netns-add -n --id own | macvlan-attach wire | jq -r '.networks[0].parent | .name + \" \" + .mode'; unwind own > /dev/null";
+    assert_eq!(sandbox.sh(own).ok(), "out0 private\n");
     assert_eq!(sandbox.sh("ls $STAVE_RUN; nft list ruleset; ip -br link show type bridge").ok(), "locks\n");
     sandbox.remove_podmans_cgroups();
 }

@@ -4,6 +4,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 use operation::{Condition, Scope};
 use serde::{Deserialize, Serialize};
 
@@ -237,7 +238,18 @@ impl operation::Operation for LinkOperation {
     }
 
     fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
-        Ok(self.make()?)
+        self.make().map_err(|error| {
+            let is_taken = error.errno() == Errno::EADDRINUSE;
+            let error = operation::Error::from(error);
+            // The kernel compares the macvlans and ipvlans of one parent. Another run directory may have
+            // leased the same address.
+            match self {
+                Self::LinkUp { namespace: Some(_), .. } | Self::AddressAdd { .. } if is_taken => {
+                    error.with_hint("another container on this host has the address: choose one with --ip")
+                }
+                _ => error,
+            }
+        })
     }
 
     fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
