@@ -165,10 +165,10 @@ fn ports_of_one_that_does_not_start_or_is_called_off() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
     let network = "| netns-bridge | veth-pair | portmap -p 10080:80";
-    // The container has had its ports since it was made, and keeps them.
+    // As with Docker, a container has its ports only while it runs.
     start(&sandbox, network, "--create -- /missing");
     sandbox.sh("container-start web").exits(1);
-    assert!(sandbox.sh("nft list ruleset").ok().contains("10080"));
+    assert!(!sandbox.sh("nft list ruleset").ok().contains("10080"));
     sandbox.sh("unwind web > /dev/null").ok();
     start(&sandbox, network, "-d --restart always -- false");
     let found = "until [ \"$(container-ls --format '{restarts} {state}' web)\" = '3 restarting' ]; do sleep 0.01; done";

@@ -12,7 +12,7 @@ use operation::{Error, Scope};
 use runtime::{Identity, ProcessOperation};
 use serde::Deserialize;
 
-use crate::{Restart, Result, unread};
+use crate::{Point, Restart, Result, unread};
 
 /// The tool whose step starts the container's process.
 const TOOL: &str = "ns-exec";
@@ -157,10 +157,17 @@ impl Container {
         Ok(match self.is_running()? {
             true if self.is_paused()? => State::Paused,
             true => State::Running,
-            false if self.process.restarting => State::Restarting,
+            // As long as nobody has written the end, the restart policy may want the container.
+            false if self.process.restarting || self.may_restart()? => State::Restarting,
             false if self.process.pid > 0 => State::Exited,
             false => State::Created,
         })
+    }
+
+    /// Whether the process has ended, nobody has written that to the record, and the restart policy may restart it.
+    fn may_restart(&self) -> Result<bool> {
+        let wants = self.policy() != Restart::No && !self.process.stopped && self.is_monitored();
+        Ok(wants && !self.has_lost_its_ground() && self.has_ended_unseen()?)
     }
 
     /// Whether the container's cgroup is frozen.
@@ -232,16 +239,27 @@ impl Container {
     /// When the process was started, as the time since 1970.
     ///
     /// # Errors
-    /// When `/proc/uptime` cannot be read.
+    /// When `/proc/uptime` cannot be read, for a process of an earlier version.
     pub fn started(&self) -> Result<Duration> {
-        let since_boot = self.identity().since_boot();
+        let on_record = self.process.started.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        if let Some(since) = on_record.and_then(|time| Duration::try_from(time.as_duration()).ok()) {
+            return Ok(since);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(now.saturating_sub(self.age()?))
+    }
+
+    /// The time since the process was started. A change of the clock does not matter.
+    ///
+    /// # Errors
+    /// When `/proc/uptime` cannot be read.
+    pub(crate) fn age(&self) -> Result<Duration> {
         let failed = |cause: &dyn std::fmt::Display| Error::new("read", UPTIME, cause.to_string());
         let text = std::fs::read_to_string(UPTIME).map_err(|error| failed(&error))?;
         let uptime = text.split(' ').next().and_then(|seconds| seconds.parse().ok());
         let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let uptime = uptime.ok_or_else(|| failed(&"it is not as proc(5) describes it"))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok((now + since_boot).saturating_sub(uptime))
+        Ok(uptime.saturating_sub(self.identity().since_boot()))
     }
 
     /// Writes other operations into the step, before that of the process. `log`: the path of the process's log, and
@@ -315,6 +333,7 @@ impl Container {
             }
             process.insert("pid".into(), identity.pid.into());
             process.insert("startTime".into(), identity.start_time.into());
+            process.insert("started".into(), Point::now().text().into());
             if count {
                 process.insert("restarts".into(), restarts.into());
             } else {

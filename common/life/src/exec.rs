@@ -76,7 +76,8 @@ impl Exec {
         if self.terminal && !env.iter().any(|variable| variable.starts_with("TERM=")) {
             env.push("TERM=xterm".to_owned());
         }
-        if let Some(name) = &self.user {
+        // As with Docker, an empty name is none.
+        if let Some(name) = self.user.as_ref().filter(|name| !name.is_empty()) {
             let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
             let user::User { uid, gid, groups, home } = user::resolve(&root, name)?;
             let user = UserBuilder::default().uid(uid).gid(gid).additional_gids(groups).build();

@@ -3,7 +3,7 @@
 use std::{
     os::fd::{AsFd, OwnedFd},
     thread::sleep,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use cgroup::Usage;
@@ -128,8 +128,7 @@ fn is_wanted(container: &Container) -> bool {
 
 /// How long the process has run, up to now.
 fn ran(container: &Container) -> Result<Duration> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(now.saturating_sub(container.started()?))
+    container.age()
 }
 
 /// Writes the end of a process that ran for the time `ran` into the document. Returns what comes next. `None`

@@ -29,9 +29,9 @@ pub use output::{LOG_LIMIT, make_log, own_log};
 pub use point::Point;
 pub use policy::Restart;
 pub use restore::{every, known, restore};
-pub use start::{may_start, start};
+pub use start::{may_start, rest, start};
 pub use stop::{explain_kill, kill, stop};
-pub use update::{explain_update, update};
+pub use update::{explain_update, is_lost_with_machine, update};
 pub use wait::wait;
 
 use operation::{Cause, Error};

@@ -63,8 +63,8 @@ pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
         // `Restarting` without a monitor: nobody would start the container.
         State::Created | State::Exited | State::Restarting => {}
     }
-    // A container that was only created still has its ports.
-    let takes_ports = state != State::Created && container.has_step_of(beside::PORTMAP);
+    // Those that it still has stay its own.
+    let takes_ports = container.has_step_of(beside::PORTMAP);
     if takes_ports {
         beside::run(beside::PORTMAP, beside::PORTS_TAKE, scope, id)?;
     }
@@ -84,6 +84,18 @@ pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
         }
     }
     started.map(Some)
+}
+
+/// Releases the ports of a container that was only created: it takes them when it is started. The caller holds the lock
+/// of the record. What cannot be released now stays the container's.
+///
+/// # Errors
+/// When the record cannot be read.
+pub fn rest(scope: &Scope, id: &Id) -> Result<()> {
+    if Container::read(scope, id)?.has_step_of(beside::PORTMAP) {
+        let _ = beside::run(beside::PORTMAP, beside::PORTS_RELEASE, scope, id);
+    }
+    Ok(())
 }
 
 fn run(scope: &Scope, record: &Record, container: &mut Container) -> Result<Vec<String>> {

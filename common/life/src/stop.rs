@@ -11,13 +11,23 @@ use rustix::{
     process::{Signal, pidfd_send_signal},
 };
 
-use crate::{Container, Result, adopt, keeper, running, wait};
+use crate::{Container, Result, State, adopt, keeper, running, wait};
 
 /// Sends a signal to the container's first process.
 ///
 /// # Errors
 /// When the container does not run, or the signal cannot be sent.
 pub fn kill(scope: &Scope, id: &Id, signal: StopSignal) -> Result<()> {
+    if let Some(found) = Container::find(scope, id)?.filter(waits_for_restart) {
+        // As with Docker: no process can get the signal, but one that stops a container calls off the restart.
+        let stops = signal == StopSignal::KILL || signal == asks(&found);
+        let marked = if stops { mark(scope, id)? } else { None };
+        if waits_for_restart(marked.as_ref().unwrap_or(&found))
+            || !marked.is_some_and(|now| now.is_running().unwrap_or_default())
+        {
+            return Ok(());
+        }
+    }
     let mut container = running(scope, id)?;
     if signal == StopSignal::KILL || signal == asks(&container) {
         // The container may have been restarted meanwhile. After the mark it is not.
@@ -27,6 +37,10 @@ pub fn kill(scope: &Scope, id: &Id, signal: StopSignal) -> Result<()> {
     // A frozen process gets SIGKILL only after it is thawed. Other signals wait until somebody resumes the
     // container.
     if signal == StopSignal::KILL { go_on(&container) } else { Ok(()) }
+}
+
+fn waits_for_restart(container: &Container) -> bool {
+    container.state().is_ok_and(|state| state == State::Restarting)
 }
 
 /// The command line that a person would type for [`kill`].

@@ -5,7 +5,7 @@ use std::path::Path;
 use cgroup::CgroupOperation;
 use document::{
     Document, Id, Step,
-    members::{Cgroup, Process},
+    members::{Cgroup, Process, Rootfs},
     record::Record,
 };
 use monitor::Next;
@@ -77,6 +77,15 @@ pub fn update(
         }
     }
     Ok(())
+}
+
+/// Whether a restart of the machine loses what the container has written.
+///
+/// # Errors
+/// When the document is malformed.
+pub fn is_lost_with_machine(container: &Container) -> Result<bool> {
+    let rootfs: Option<Rootfs> = container.document.get().map_err(unread)?;
+    Ok(rootfs.is_some_and(|rootfs| rootfs.upper.is_some() && !rootfs.durable))
 }
 
 /// What [`update`] does to the container's cgroups, as commands to type.

@@ -99,7 +99,9 @@ pub(crate) fn changes(id: &Id, before: Option<&Known>, now: Option<&Known>) -> V
         (old, new) => {
             // The container is gone, or another container has its id.
             events.extend(old.map(|old| old.event(id, time, "destroy")));
-            events.extend(new.map(|new| new.event(id, time, "create")));
+            // Often the record is seen only when the process runs.
+            let made = |new: &Known| new.started.map_or(time, |started| started.min(time));
+            events.extend(new.map(|new| new.event(id, made(new), "create")));
             None
         }
     };

@@ -93,9 +93,9 @@ impl Container {
         })
     }
 
-    /// Whether the container's process is running.
+    /// Whether the container's process is running, or is about to run again, as with Docker.
     pub(crate) fn is_running(&self) -> bool {
-        self.pid.is_some()
+        self.pid.is_some() || self.state == State::Restarting.name()
     }
 }
 

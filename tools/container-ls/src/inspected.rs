@@ -62,9 +62,10 @@ fn time(seconds: i64) -> Option<String> {
 fn state(container: Option<&life::Container>, process: Option<&Process>) -> Result<Value> {
     let state = container.map_or(Ok(State::Created), life::Container::state)?;
     let is_up = [State::Running, State::Paused].contains(&state);
-    let started = match container.filter(|_| is_up) {
+    let on_record = process.and_then(|process| process.started.clone());
+    let started = match container.filter(|_| is_up && on_record.is_none()) {
         Some(container) => time(i64::try_from(container.started()?.as_secs()).unwrap_or(i64::MAX)),
-        None => None,
+        None => on_record,
     };
     let health = process.and_then(|process| process.health.as_ref()).map(|health| {
         let log = health.exit_status.map(|status| json!({"ExitCode": status, "Output": health.output}));
@@ -72,7 +73,8 @@ fn state(container: Option<&life::Container>, process: Option<&Process>) -> Resu
     });
     Ok(json!({
         "Status": state.name(),
-        "Running": is_up,
+        // As with Docker, a container that is about to run again counts as running.
+        "Running": is_up || state == State::Restarting,
         "Paused": state == State::Paused,
         "Restarting": state == State::Restarting,
         "OOMKilled": process.and_then(|process| process.oom_killed).unwrap_or_default(),

@@ -83,6 +83,14 @@ impl Each for ContainerUpdate {
 
     fn one(&self, context: &Context, id: &Id) -> Result<Value> {
         life::update(&context.scope, id, self.restart, self.changes()?.as_ref())?;
+        if self.restart.is_some_and(|policy| policy != Restart::No)
+            && life::is_lost_with_machine(&life::Container::read(&context.scope, id)?)?
+        {
+            operation::tell!(
+                "container-update: warning: a restart of the machine loses what container \"{id}\" has written, and it is \
+                 not started then: `union-mount --durable`, or `stave run --restart`, makes one that stays"
+            );
+        }
         Ok(json!({"id": id}))
     }
 }

@@ -18,7 +18,7 @@ use std::{process::ExitCode, thread::sleep, time::Duration};
 
 use clap::Parser;
 use document::Id;
-use life::State;
+use life::{Container, State};
 use operation::Scope;
 use serde_json::{Value, json};
 use toolkit::{Each, prelude::*};
@@ -40,9 +40,18 @@ struct ContainerWait {
 fn wait(scope: &Scope, id: &Id) -> Result<Value> {
     loop {
         let container = life::attended(scope, id)?;
-        let status = match container.state()? {
-            State::Running | State::Paused => life::wait(scope, id, container.identity())?,
-            State::Exited if container.has_ended_unseen()? => life::wait(scope, id, container.identity())?,
+        let state = container.state()?;
+        let status = match state {
+            State::Running | State::Paused | State::Exited | State::Restarting
+                if container.is_running()? || container.has_ended_unseen()? =>
+            {
+                let status = life::wait(scope, id, container.identity())?;
+                if is_started_again(scope, id, &container)? {
+                    continue;
+                }
+                status
+            }
+            State::Running | State::Paused => continue,
             // Without a monitor, the restart never happens.
             State::Restarting if container.has_monitor(scope)? => {
                 sleep(Duration::from_millis(20));
@@ -54,6 +63,13 @@ fn wait(scope: &Scope, id: &Id) -> Result<Value> {
         };
         return Ok(json!({"id": id, "exitStatus": status}));
     }
+}
+
+/// Whether the restart policy has started a container again since `before`, or is about to.
+fn is_started_again(scope: &Scope, id: &Id, before: &Container) -> Result<bool> {
+    let Some(now) = Container::find(scope, id)? else { return Ok(false) };
+    let again = now.identity() != before.identity() && now.process.restarts > before.process.restarts;
+    Ok(again || now.process.restarting && now.has_monitor(scope)?)
 }
 
 impl Each for ContainerWait {

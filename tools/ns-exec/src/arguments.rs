@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::Parser;
 use document::{Document, Id, Member, members};
-use life::environment;
+use life::{Point, environment};
 use mount::Volume;
 use toolkit::{
     Common, Context, Filter, Plan,
@@ -162,8 +162,9 @@ impl NsExec {
             entrypoint: self.entrypoint.as_ref().map(entrypoint),
             command: self.command.clone(),
             variables: self.variables()?,
-            workdir: self.workdir.clone(),
-            user: self.user.clone(),
+            // As with Docker, an empty value is none.
+            workdir: self.workdir.clone().filter(|directory| !directory.is_empty()),
+            user: self.user.clone().filter(|user| !user.is_empty()),
             volumes: self.volumes.clone(),
             terminal: self.tty,
             interactive: self.interactive,
@@ -221,6 +222,7 @@ impl Filter for NsExec {
     ) -> Result<members::Process> {
         if let Some(identity) = operations.last().and_then(ContainerOperation::identity) {
             (process.pid, process.start_time) = (identity.pid, identity.start_time);
+            process.started = (identity.pid > 0).then(|| Point::now().text());
         }
         Ok(process)
     }

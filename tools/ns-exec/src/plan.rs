@@ -123,6 +123,7 @@ pub(crate) fn plan(
         oom_killed: None,
         oom_kills_before: None,
         usage: None,
+        started: None,
         finished: None,
         restart: Some(lifetime.restart)
             .filter(|policy| *policy != Restart::No)

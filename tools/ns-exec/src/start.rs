@@ -206,7 +206,7 @@ impl Hooks<NsExec> for Start {
         launched.state = state;
         warnings.iter().for_each(|warning| operation::tell!("{TOOL}: warning: {warning}"));
         match self.create {
-            true => Ok(()),
+            true => Ok(life::rest(&launched.scope, &launched.id)?),
             false => self.output.runs(launched.identity),
         }
     }

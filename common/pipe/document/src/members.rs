@@ -263,6 +263,9 @@ pub struct Process {
     /// Once the process has ended: what the container used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// When the process was started (RFC 3339). Processes of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
     /// When the process ended (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
