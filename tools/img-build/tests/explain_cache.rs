@@ -71,6 +71,14 @@ fn a_line_that_would_avoid_it_and_what_it_cost() {
     let built = fixture.build_with(text, &["--explain-cache"]).ok();
     let line = built.stderr.lines().find(|line| line.starts_with("cache: miss: file b was ")).unwrap();
     assert!(line.contains(" s last time; a line \"b\" in .dockerignore would avoid it"), "{line}");
+    // Without a file that the instruction names, the build fails.
+    let text = "FROM busybox\nCOPY b /b\nRUN --mount=source=b,target=/c true\n";
+    fixture.build(text);
+    fixture.write("b", "d");
+    let built = fixture.build_with(text, &["--explain-cache"]).ok();
+    let found = built.stderr.lines().filter(|line| line.starts_with("cache: miss: ")).collect::<Vec<_>>();
+    assert!(found[0].contains("file b was "), "{found:?}");
+    assert!(!built.stderr.contains(".dockerignore"), "{}", built.stderr);
 }
 
 /// A change, and the cause that must be named: `cause name`.

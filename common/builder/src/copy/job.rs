@@ -18,7 +18,7 @@ use super::{
     failed,
     place::Source,
 };
-use crate::ignore::Ignore;
+use crate::{glob, ignore::Ignore};
 
 /// A here-document, which becomes a file.
 #[derive(Debug, Clone)]
@@ -88,6 +88,8 @@ pub(super) struct Listed {
     /// The resolved path of the source.
     pub(super) path: PathBuf,
     pub(super) directory: bool,
+    /// Whether the source is the name of a file, and no pattern.
+    pub(super) named: bool,
     /// The files. Their `target` is relative to the destination.
     pub(super) items: Vec<Item>,
 }
@@ -103,6 +105,12 @@ impl Listing {
     /// The paths of all files and directories in the listing.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.items().map(|(_, item)| item.source.as_path())
+    }
+
+    /// The paths of files that a source names, without a pattern. The copy fails without them.
+    pub fn named(&self) -> impl Iterator<Item = &Path> {
+        let files = self.sources.iter().filter(|source| source.named);
+        files.flat_map(|source| &source.items).map(|item| item.source.as_path())
     }
 
     /// All items, each with its source.
@@ -127,7 +135,8 @@ impl Job {
                 let directory = tree.kind(&path)? == Kind::Directory;
                 let target = if directory { PathBuf::new() } else { PathBuf::from(name) };
                 let items = tree.list(&path, &target, &self.exclude)?;
-                listing.sources.push(Listed { path, directory, items });
+                let named = !directory && !glob::has_wildcards(source);
+                listing.sources.push(Listed { path, directory, named, items });
             }
         }
         Ok(listing)
@@ -175,8 +184,9 @@ impl Job {
     fn digest_of(&self, tree: &Tree, listing: &Listing, contents: &[Content]) -> Result<String, CopyError> {
         let mut hash = content::Fields::default();
         let mut contents = contents.iter();
-        let (mut first, mut count) = (HashMap::new(), 0_u64);
+        let mut count = 0_u64;
         for source in &listing.sources {
+            let mut first = HashMap::new();
             hash.field(if source.directory { b"directory" } else { b"file" });
             for item in &source.items {
                 let content = contents.next().map_or(&[][..], Vec::as_slice);
@@ -189,7 +199,7 @@ impl Job {
                     hash.field(&item.stat.st_mtime_nsec.to_le_bytes());
                 }
                 count += 1;
-                // Two names of one file differ from two files with the same content.
+                // Two names of one file in a source differ from two files with the same content.
                 if item.kind == Kind::File && item.stat.st_nlink > 1 {
                     let inode = (item.stat.st_dev, item.stat.st_ino);
                     let first = *first.entry(inode).or_insert(count);
@@ -331,6 +341,8 @@ impl Copying<'_> {
         found: Option<Kind>,
         contents: &mut Vec<Content>,
     ) -> Result<(), CopyError> {
+        // Each source is copied by itself, as in BuildKit: what two of them have in common becomes two files.
+        self.links = Links::default();
         if source.directory {
             self.make_destination(found)?;
         }

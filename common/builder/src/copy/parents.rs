@@ -36,7 +36,7 @@ impl Job {
 
     /// Lists what a source means below the directory `base`, which the part before the pivot names.
     fn below(&self, tree: &Tree, base: &Path, source: &Source) -> Result<Listed, CopyError> {
-        let nothing = Listed { path: base.to_owned(), directory: true, items: Vec::new() };
+        let nothing = Listed { path: base.to_owned(), directory: true, named: false, items: Vec::new() };
         let mut items = Vec::new();
         let (mut at, mut target) = (base.to_owned(), PathBuf::new());
         for part in &source.fixed {
@@ -67,7 +67,7 @@ impl Job {
             }
         }
         // Also without a match: the destination is made, as in BuildKit.
-        Ok(Listed { items, ..nothing })
+        Ok(Listed { items, named: is_file && source.pattern.is_none(), ..nothing })
     }
 }
 

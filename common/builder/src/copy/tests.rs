@@ -380,6 +380,8 @@ fn another_file_in_the_place_of_the_first_name_is_no_link() {
     assert_eq!(["x", "y", "z"].map(read), ["other", "first", "first"]);
     let inode = |name: &str| image.join(name).metadata().unwrap().ino();
     assert_eq!(inode("y"), inode("z"), "these are still one file");
+    let links = |name: &str| image.join(name).metadata().unwrap().nlink();
+    assert_eq!(["x", "y"].map(links), [1, 2]);
 }
 
 #[test]
@@ -403,9 +405,16 @@ fn two_names_of_one_file_are_not_two_files() {
             false => drop(fs::copy(context.join("a.txt"), context.join("sub/same")).unwrap()),
         }
         let tree = Tree::context(open(&context), Ignore::default());
-        let job = job(&["a.txt", "sub/same"], "/x/");
-        job.digest(&tree, &job.list(&tree).unwrap()).unwrap()
+        let digest = |sources: &[&str]| {
+            let job = job(sources, "/x/");
+            job.digest(&tree, &job.list(&tree).unwrap()).unwrap()
+        };
+        let apart = digest(&["a.txt", "sub/same"]);
+        // Other names of the file in the context do not matter.
+        fs::remove_file(context.join("run.sh")).unwrap();
+        (digest(&["."]), apart)
     };
-    assert_ne!(digest(true), digest(false));
+    assert_ne!(digest(true).0, digest(false).0);
     assert_eq!(digest(true), digest(true));
+    assert_eq!(digest(true).1, digest(false).1, "two sources make two files");
 }

@@ -79,8 +79,9 @@ impl Dockerfile {
 /// The largest number of instructions in a Dockerfile. Each is an entry in the image's history.
 const INSTRUCTIONS: usize = 4000;
 
-/// Parses a Dockerfile. Bytes that are not UTF-8 are read as U+FFFD; most of them are in comments. They are an
-/// error where they would become a file or a part of a command.
+/// Parses a Dockerfile. Bytes that are not UTF-8 are read as U+FFFD; most of them are in comments, or in the names
+/// of people. In an instruction that does more than describe the image they are an error, because they would be changed
+/// silently.
 ///
 /// # Errors
 /// [`Error`] in Docker's words.
@@ -102,11 +103,12 @@ pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
     let broken = broken(file);
     for line in lines.lines {
         let at = |message| Error::new(line.first, message);
-        match grammar::parse(&line, lines.escape).map_err(at)? {
+        let parsed = grammar::parse(&line, lines.escape).map_err(at)?;
+        if is_broken(&line, &broken) && !is_description(&parsed) {
+            return Err(at("an instruction has bytes that are not UTF-8".to_owned()));
+        }
+        match parsed {
             grammar::Parsed::Stage(stage) => dockerfile.stages.push(stage),
-            grammar::Parsed::Statement(statement) if is_broken(&line, &statement, &broken) => {
-                return Err(at("a command or a file has bytes that are not UTF-8".to_owned()));
-            }
             grammar::Parsed::Statement(statement) => match dockerfile.stages.last_mut() {
                 Some(stage) => stage.statements.push(statement),
                 None if matches!(statement.instruction, Instruction::Arg(_)) => {
@@ -129,13 +131,17 @@ fn broken(file: &[u8]) -> Vec<usize> {
     lines.filter(|(_, line)| std::str::from_utf8(line).is_err()).map(|(at, _)| at + 1).collect()
 }
 
-/// Whether something was read as U+FFFD in an instruction that is about files or commands.
-fn is_broken(line: &lines::Line, statement: &Statement, broken: &[usize]) -> bool {
+/// Whether something was read as U+FFFD in an instruction or its here-documents.
+fn is_broken(line: &lines::Line, broken: &[usize]) -> bool {
     let is_read = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
-    let own =
-        matches!(statement.instruction, Instruction::Run(_) | Instruction::Copy(_) | Instruction::Add(_));
     broken.iter().any(|number| (line.first..=line.last).contains(number))
-        && (own && is_read(&line.text) || line.documents.iter().any(|document| is_read(&document.content)))
+        && (is_read(&line.text) || line.documents.iter().any(|document| is_read(&document.content)))
+}
+
+/// Whether an instruction only describes the image. People's names are written there, in older encodings too.
+fn is_description(parsed: &grammar::Parsed) -> bool {
+    let grammar::Parsed::Statement(statement) = parsed else { return false };
+    matches!(statement.instruction, Instruction::Maintainer(_) | Instruction::Label(_))
 }
 
 /// The last line of the instruction that begins on the line `first`, including continued lines and

@@ -269,13 +269,17 @@ proptest! {
 
 #[test]
 fn bytes_that_are_not_text() {
-    let wrong = "a command or a file has bytes that are not UTF-8";
+    let wrong = "an instruction has bytes that are not UTF-8";
     for (file, expected) in [
         (&b"FROM a\nCOPY <<'E' /x\n\xff\nE\n"[..], Some((2, wrong))),
         (b"FROM a\nRUN <<E\n\xff\nE\n", Some((2, wrong))),
         (b"FROM a\nRUN echo \xff\n", Some((2, wrong))),
         (b"FROM a\n# \xff\nRUN a \\\n# \xff\n b\n", None),
-        (b"FROM a\nMAINTAINER J\xf6rg\n", None),
+        (b"FROM a\nWORKDIR /caf\xe9\n", Some((2, wrong))),
+        (b"FROM a\nENV A=caf\xe9\n", Some((2, wrong))),
+        (b"ARG A=\xe9\nFROM a\n", Some((1, wrong))),
+        (b"FROM a\xe9\n", Some((1, wrong))),
+        (b"FROM a\nMAINTAINER J\xf6rg\nLABEL by=J\xf6rg\n", None),
         ("FROM a\nRUN echo \u{fffd}\n".as_bytes(), None),
     ] {
         let found = parse(file).err().map(|error| (error.line, error.message));

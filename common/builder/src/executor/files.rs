@@ -88,7 +88,9 @@ impl Builder<'_> {
             request.inputs(state).with_all("repository", revisions.iter().map(|one| &one.commit).enumerate());
         // The layers identify the content of a stage or image.
         let inputs = match (tree.is_context(), contents.is_empty()) {
-            (true, false) => inputs.with_files(contents),
+            (true, false) => {
+                inputs.with_files(contents).naming(listing.named().map(std::path::Path::to_owned))
+            }
             (true, true) => inputs.with("files", &digest),
             (false, _) => inputs,
         };

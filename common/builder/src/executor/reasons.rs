@@ -25,6 +25,9 @@ pub(super) struct Inputs {
     parts: BTreeMap<String, String>,
     /// The files of a context: mode and digest of the content.
     files: BTreeMap<String, (u32, String)>,
+    /// Those of the files that the instruction names. The step fails without them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    named: BTreeSet<String>,
 }
 
 impl Inputs {
@@ -46,6 +49,14 @@ impl Inputs {
     /// Adds files.
     pub(super) fn with_files(mut self, files: Vec<Described>) -> Self {
         self.files.extend(files.into_iter().map(|(path, mode, digest)| (path, (mode, digest))));
+        self
+    }
+}
+
+impl Inputs {
+    /// Says which files the instruction names.
+    pub(super) fn naming(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.named.extend(paths.into_iter().map(|path| path.to_string_lossy().into_owned()));
         self
     }
 }
@@ -195,8 +206,9 @@ impl Builder<'_> {
             why.push(Reason::of(if is_same { "removed" } else { "another version of the cache" }));
         }
         let cost = earlier.map(|earlier| earlier.milliseconds).filter(|cost| *cost > 0);
-        // If only files of the context changed, the step may not need these files.
-        let files = |reason: &Reason| matches!(reason.cause, "file" | "mode");
+        // If only files of the context changed, the step may not need these files, unless it names them.
+        let files =
+            |reason: &Reason| matches!(reason.cause, "file" | "mode") && !inputs.named.contains(&reason.name);
         let ignore: Vec<&str> = match why.iter().all(files) {
             true => why.iter().map(|reason| reason.name.as_str()).collect(),
             false => Vec::new(),

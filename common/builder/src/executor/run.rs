@@ -90,7 +90,8 @@ impl Builder<'_> {
         let inputs = self
             .run_inputs(state, &script, &arguments, network)
             .with_all("mount", wanted.iter().map(Wanted::text).zip(told))
-            .with_files(files.concat());
+            .with_files(files.concat())
+            .naming(wanted.iter().map(|wanted| clean("", wanted.source())));
         let text = history(&script.words, &pairs(&state.arguments.declared(&state.image.config)));
         let before = state.clone();
         let expected = match network {
