@@ -352,7 +352,34 @@ fn networks_by_name() {
         sandbox.sh("unwind c > /dev/null").ok();
     }
     write(json!({}));
-    sandbox.sh("unwind a b > /dev/null; network-rm wire pod > /dev/null").ok();
+    let cni = |change: Value| {
+        let mut plugin = json!({"type": "macvlan", "master": "out0", "mode": "vepa", "mtu": 1400,
+            "ipam": {"type": "host-local", "subnet": "192.0.2.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "192.0.2.2"}, {"dst": "10.9.0.0/16", "gw": "192.0.2.7"}]}});
+        plugin.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let list = json!({"cniVersion": "1.0.0", "name": "cni", "plugins": [plugin]});
+        std::fs::write(sandbox.root().join("networks/cni.conflist"), list.to_string()).unwrap();
+    };
+    let told = "netns-add -n --id c | macvlan-attach cni | jq -c '.networks[0] | [.parent.mode, .parent.gateway, .cni.interfaces[0].mtu, [.cni.routes[]?.dst]]'; unwind c > /dev/null";
+    cni(json!({}));
+    assert_eq!(sandbox.sh(told).ok(), "[\"vepa\",\"192.0.2.2\",1400,[\"0.0.0.0/0\",\"10.9.0.0/16\"]]\n");
+    // As with the plugin, there is no default route without one in `routes`.
+    cni(json!({"ipam": {"type": "host-local", "subnet": "192.0.2.0/24"}, "mode": ""}));
+    assert_eq!(sandbox.sh(told).ok(), "[\"bridge\",null,1400,[]]\n");
+    for (change, told) in [
+        (
+            json!({"linkInContainer": true}),
+            "setting \"linkInContainer\" of plugin \"macvlan\" is not carried out",
+        ),
+        (json!({"ipam": {"type": "dhcp"}}), "ipam \"dhcp\" is not carried out"),
+        (json!({"mode": "l2"}), "mode cannot be \"l2\""),
+    ] {
+        cni(change);
+        let refused = sandbox.sh("netns-add -n --id c | macvlan-attach cni > /dev/null").exits(1).stderr;
+        assert!(refused.lines().next().is_some_and(|line| line.ends_with(told)), "{told}: {refused}");
+        sandbox.sh("unwind c > /dev/null").ok();
+    }
+    cni(json!({}));
+    sandbox.sh("unwind a b > /dev/null; network-rm wire pod cni > /dev/null").ok();
     end(&sandbox, "", &before);
 }
 

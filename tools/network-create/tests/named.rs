@@ -136,7 +136,7 @@ fn files_of_podman_and_of_cni() {
         (
             "cni.conflist",
             cni(json!({"type": "ptp"})),
-            "a first plugin that is not \"bridge\" is not carried out",
+            "a first plugin that is not one of [\"bridge\", \"macvlan\", \"ipvlan\"] is not carried out",
         ),
         ("cni.conflist", cni(json!({"ipam": {"type": "dhcp"}})), "ipam \"dhcp\" is not carried out"),
         ("cni.conflist", json!("x"), "invalid type: string \"x\""),

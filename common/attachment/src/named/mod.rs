@@ -2,7 +2,7 @@
 //!
 //! `NAME.json` has podman's network format (containers/common, libnetwork/types/network.go). So
 //! podman's files work as they are, and podman can read ours. `NAME.conflist` is a CNI network
-//! whose first plugin is `bridge` (CNI plugins, main/bridge; ipam/host-local). A setting that is
+//! whose first plugin is `bridge`, `macvlan` or `ipvlan` (CNI plugins, main; ipam/host-local). A setting that is
 //! not supported is rejected by its key.
 
 mod conflist;
