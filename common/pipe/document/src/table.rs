@@ -146,7 +146,7 @@ pub const ROWS: [Row; 17] = [
         makers: &["egress-allow"],
         extenders: &[],
         others: "",
-        holds: "what the container may reach: `resolver` (the only name server that answers it), `allow` (an array of `name` or `address`, `port`, `protocol`), `log` (the file with what was rejected), `logOnly` with `--log`",
+        holds: "what the container may reach: `resolver` (the only name server that answers it), `allow` (an array of `name` or `address`, `port`, `protocol`), `log` (the file with what was rejected), `logOnly` with `--log`, `sni` with `--sni`",
         schema: of::<Egress>,
     },
     Row {
@@ -164,7 +164,7 @@ pub const ROWS: [Row; 17] = [
         others: "",
         holds: "`pid`, `startTime` (clock ticks since boot), `exitStatus`, `oomKilled` and `usage` (`cpuTime` in microseconds, `memoryPeak` in bytes, \
                 `pidsPeak`) once it has ended, `log`, `stopSignal` where the image or the user names one, `spec` (OCI runtime-spec \
-                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal` as used, where they differ from the image's), `finished` (when it ended), `restart`, `restarts`, `restarting`, `stopped`, `healthcheck`, `health`",
+                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal` as used, where they differ from the image's), `started` and `finished` (when it began and ended), `restart`, `restarts`, `restarting`, `stopped`, `healthcheck`, `health`",
         schema: of::<Process>,
     },
     Row {
