@@ -6,13 +6,11 @@ mod program;
 pub use keep::{Place, keep, remove};
 
 use std::{
-    collections::HashMap,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::{Error, places::environment};
@@ -50,18 +48,18 @@ pub(crate) enum Credentials {
     Password(String, String),
     /// A token that the registry's token server exchanges for other tokens.
     IdentityToken(String),
-    /// The credential helper that may have the credentials is not installed, or fails. Docker Desktop leaves
-    /// its name in files that are also read elsewhere (WSL, a container, another machine), and public images
-    /// need no credentials.
+    /// There may be credentials that could not be read. Docker Desktop leaves the names of its helpers in files that
+    /// are also read elsewhere (WSL, a container, another machine), and files are edited by hand. Public images need
+    /// no credentials.
     Absent(Absence),
 }
 
-/// A credential helper that gave no answer.
+/// Why there may be credentials that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Absence {
-    /// The helper's name, without `docker-credential-`.
-    program: String,
-    /// Why it gave no answer.
+    /// The file, or the credential helper.
+    from: String,
+    /// The problem.
     reason: String,
 }
 
@@ -73,32 +71,23 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// Docker's `config.json`, and `auth.json` of containers-auth.json(5), which has the same form. Programs in
-/// Go write it, so null means empty.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// Go write it, so null means empty. Only what belongs to the wanted registry is read further.
+#[derive(Debug, Default)]
 struct File {
-    #[serde(deserialize_with = "without_null")]
-    auths: HashMap<String, Entry>,
+    auths: Map<String, Value>,
     creds_store: Option<String>,
-    #[serde(deserialize_with = "without_null")]
-    cred_helpers: HashMap<String, String>,
+    cred_helpers: Map<String, Value>,
+    /// What is wrong with a member of the file.
+    problem: Option<String>,
 }
 
-/// The entries of an object that are not null. Null itself has no entries.
-fn without_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<HashMap<String, T>, D::Error> {
-    let entries: Option<HashMap<String, Option<T>>> = Option::deserialize(deserializer)?;
-    Ok(entries.into_iter().flatten().filter_map(|(key, value)| Some((key, value?))).collect())
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Entry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    identitytoken: Option<String>,
+/// An entry of `auths`.
+#[derive(Default)]
+struct Entry<'a> {
+    auth: &'a str,
+    username: &'a str,
+    password: Option<&'a str>,
+    identitytoken: &'a str,
 }
 
 /// The names of Docker's own registry in these files.
@@ -114,14 +103,19 @@ impl Credentials {
     ) -> Result<Option<Self>, Error> {
         let mut absent = None;
         for path in files(authfile, environment) {
+            let named = Some(path.as_path()) == authfile;
             let text = match fs::read(&path) {
                 Ok(text) => text,
                 // A file that the user named must exist. The others may be missing or unreadable.
-                Err(_) if Some(path.as_path()) != authfile => continue,
+                Err(_) if !named => continue,
                 Err(error) => return Err(wrong(registry, path.display(), error)),
             };
-            let file = File::read(&text).map_err(|error| wrong(registry, path.display(), error))?;
-            match file.find(registry, repository, &path)? {
+            let found = match File::read(&text) {
+                Ok(file) => file.find(registry, repository, &path),
+                Err(error) if named => return Err(wrong(registry, path.display(), error)),
+                Err(error) => Some(Self::absent(path.display(), error)),
+            };
+            match found {
                 Some(Self::Absent(absence)) => absent = absent.or(Some(Self::Absent(absence))),
                 Some(found) => return Ok(Some(found)),
                 None => {}
@@ -130,15 +124,19 @@ impl Credentials {
         Ok(absent)
     }
 
+    fn absent(from: impl ToString, reason: impl ToString) -> Self {
+        Self::Absent(Absence { from: from.to_string(), reason: reason.to_string() })
+    }
+
     /// Whether these are credentials that must be kept secret.
     pub(crate) fn are_secret(&self) -> bool {
         !matches!(self, Self::Absent(_))
     }
 
-    /// An error about the credential helper that is missing or fails.
+    /// An error about the file or the credential helper that could not be read.
     pub(crate) fn absence(&self, registry: &str) -> Option<Error> {
-        let Self::Absent(Absence { program, reason }) = self else { return None };
-        Some(wrong(registry, format!("docker-credential-{program}"), reason))
+        let Self::Absent(Absence { from, reason }) = self else { return None };
+        Some(wrong(registry, from, reason))
     }
 
     /// The value of a Basic `Authorization` header; None without a password.
@@ -196,42 +194,65 @@ fn members(text: &[u8]) -> serde_json::Result<Map<String, Value>> {
 impl File {
     /// Parses a file. An empty file has no entries, as with Docker.
     fn read(text: &[u8]) -> serde_json::Result<Self> {
-        match text.trim_ascii().is_empty() {
-            true => Ok(Self::default()),
-            false => Self::deserialize(Value::Object(members(text)?)),
+        if text.trim_ascii().is_empty() {
+            return Ok(Self::default());
         }
+        let mut members = members(text)?;
+        let mut taken = |key: &str| members.get_mut(key).map_or(Value::Null, Value::take);
+        let mut file = Self::default();
+        for (key, place) in [("auths", &mut file.auths), ("credHelpers", &mut file.cred_helpers)] {
+            match taken(key) {
+                Value::Null => {}
+                Value::Object(entries) => *place = entries,
+                _ => file.problem = Some(format!("{key:?} is not an object")),
+            }
+        }
+        match taken("credsStore") {
+            Value::Null => {}
+            Value::String(name) => file.creds_store = Some(name),
+            _ => file.problem = Some("\"credsStore\" is not a string".to_owned()),
+        }
+        Ok(file)
     }
 
-    fn find(&self, registry: &str, repository: &str, path: &Path) -> Result<Option<Credentials>, Error> {
+    fn find(&self, registry: &str, repository: &str, path: &Path) -> Option<Credentials> {
+        let at_file = |problem: &dyn fmt::Display| Credentials::absent(path.display(), problem);
+        let mut absent = self.problem.as_ref().map(|problem| at_file(problem));
         let hub = DOCKER_HUB.contains(&registry);
         let keys: &[&str] = if hub { &[DOCKER_HUB_KEY, "docker.io", "index.docker.io"] } else { &[registry] };
-        let helper = keys.iter().find_map(|key| Some((*key, self.cred_helpers.get(*key)?.as_str())));
+        let helper = match keys.iter().find_map(|key| Some((*key, self.cred_helpers.get(*key)?))) {
+            Some((_, Value::Null)) | None => None,
+            Some((key, Value::String(program))) => Some((key, program.as_str())),
+            Some((key, _)) => {
+                absent = Some(at_file(&format_args!("credHelpers of {key:?}: it is not a string")));
+                None
+            }
+        };
         let store = self.creds_store.as_deref().map(|store| (keys[0], store));
         let programs = helper.into_iter().chain(store).filter(|(_, program)| !program.is_empty());
-        let mut absent = None;
         for (server, program) in programs {
             match program::ask(program, server) {
-                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(Some(found)) => return Some(found),
                 Ok(None) => {}
                 Err(reason) => {
-                    absent = Some(Credentials::Absent(Absence { program: program.to_owned(), reason }));
+                    absent = Some(Credentials::absent(format_args!("docker-credential-{program}"), reason));
                 }
             }
         }
-        let Some((key, entry)) = self.entry(registry, repository, hub) else { return Ok(absent) };
-        let found = entry
-            .credentials()
-            .map_err(|problem| wrong(registry, path.display(), format!("auths of {key:?}: {problem}")))?;
-        Ok(found.or(absent))
+        let Some((key, entry)) = self.entry(registry, repository, hub) else { return absent };
+        match Entry::read(entry).and_then(|entry| entry.credentials()) {
+            Ok(found) => found.or(absent),
+            Err(problem) => Some(at_file(&format_args!("auths of {key:?}: {problem}"))),
+        }
     }
 
     /// The most specific entry for the repository: the first of `host/a/b`, `host/a`, `host` that exists.
-    fn entry(&self, registry: &str, repository: &str, hub: bool) -> Option<(&str, &Entry)> {
+    fn entry(&self, registry: &str, repository: &str, hub: bool) -> Option<(&str, &Value)> {
         let registry = if hub { "docker.io" } else { registry };
         let full = format!("{registry}/{repository}");
         let mut wanted = full.as_str();
         loop {
-            let found = self.auths.iter().find(|(key, _)| normalised(key) == wanted);
+            let found = self.auths.iter().find(|(key, entry)| normalised(key) == wanted && !entry.is_null());
             match (found, wanted.rsplit_once('/')) {
                 (Some((key, entry)), _) => return Some((key, entry)),
                 (None, Some((parent, _))) => wanted = parent,
@@ -251,14 +272,29 @@ fn normalised(key: &str) -> &str {
     if DOCKER_HUB.contains(&name) { "docker.io" } else { name }
 }
 
-impl Entry {
+impl<'a> Entry<'a> {
+    fn read(entry: &'a Value) -> Result<Self, String> {
+        let entry = entry.as_object().ok_or("it is not an object")?;
+        let text = |key: &str| match entry.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(format!("{key:?} is not a string")),
+        };
+        Ok(Self {
+            auth: text("auth")?.unwrap_or_default(),
+            username: text("username")?.unwrap_or_default(),
+            password: text("password")?,
+            identitytoken: text("identitytoken")?.unwrap_or_default(),
+        })
+    }
+
     fn credentials(&self) -> Result<Option<Credentials>, String> {
-        if let Some(token) = self.identitytoken.as_ref().filter(|token| !token.is_empty()) {
-            return Ok(Some(Credentials::IdentityToken(token.clone())));
+        if !self.identitytoken.is_empty() {
+            return Ok(Some(Credentials::IdentityToken(self.identitytoken.to_owned())));
         }
-        if let Some(auth) = self.auth.as_ref().filter(|auth| !auth.is_empty()) {
+        if !self.auth.is_empty() {
             // Go's decoder, which wrote and reads these files, passes over ends of lines.
-            let auth = auth.replace(['\r', '\n'], "");
+            let auth = self.auth.replace(['\r', '\n'], "");
             let decoded = STANDARD.decode(auth).map_err(|_| "\"auth\" is not base64")?;
             let text = String::from_utf8(decoded).map_err(|_| "\"auth\" is not UTF-8")?;
             let (name, password) = text.split_once(':').ok_or("\"auth\" is not a name and a password")?;
@@ -267,12 +303,8 @@ impl Entry {
                 password.trim_end_matches('\0').to_owned(),
             )));
         }
-        match (&self.username, &self.password) {
-            (Some(name), Some(password)) if !name.is_empty() => {
-                Ok(Some(Credentials::Password(name.clone(), password.clone())))
-            }
-            _ => Ok(None),
-        }
+        let password = self.password.filter(|_| !self.username.is_empty());
+        Ok(password.map(|password| Credentials::Password(self.username.to_owned(), password.to_owned())))
     }
 }
 
@@ -280,9 +312,8 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn found(json: &str, registry: &str, repository: &str) -> Result<Option<Credentials>, String> {
-        let file = File::read(json.as_bytes()).unwrap();
-        file.find(registry, repository, Path::new("/f")).map_err(|error| error.to_string())
+    fn found(json: &str, registry: &str, repository: &str) -> Option<Credentials> {
+        File::read(json.as_bytes()).unwrap().find(registry, repository, Path::new("/f"))
     }
 
     #[test]
@@ -305,17 +336,15 @@ mod tests {
             ("h", "a", None),
             ("none", "a", None),
         ] {
-            assert_eq!(found(&file, registry, repository), Ok(expected), "{registry}/{repository}");
+            assert_eq!(found(&file, registry, repository), expected, "{registry}/{repository}");
         }
-        let error = found(r#"{"auths": {"h": {"auth": "?"}}}"#, "h", "a").unwrap_err();
-        assert_eq!(error, "read credentials for h from /f: auths of \"h\": \"auth\" is not base64");
-        let absent = found(r#"{"credsStore": "../evil"}"#, "h", "a").unwrap().unwrap();
+        let absent = found(r#"{"credsStore": "../evil"}"#, "h", "a").unwrap();
         assert_eq!(
             absent.absence("h").unwrap().to_string(),
             "read credentials for h from docker-credential-../evil: this cannot be the name of a program"
         );
         let lines = r#"{"auths": {"h": {"auth": "dT\r\npw\n"}}}"#;
-        assert_eq!(found(lines, "h", "a"), Ok(password("u", "p")));
+        assert_eq!(found(lines, "h", "a"), password("u", "p"));
     }
 
     #[test]
@@ -332,24 +361,61 @@ mod tests {
             r#"{"credHelpers": {"h": null}}"#,
             r#"{"credHelpers": {"h": ""}, "credsStore": ""}"#,
         ] {
-            assert_eq!(found(json, "h", "a"), Ok(None), "{json}");
+            assert_eq!(found(json, "h", "a"), None, "{json}");
         }
         let absent = Credentials::Absent(Absence {
-            program: "stave-test-none.exe".into(),
+            from: "docker-credential-stave-test-none.exe".into(),
             reason: "there is no such program".into(),
         });
         for json in
             [r#"{"credsStore": "stave-test-none.exe"}"#, r#"{"credHelpers": {"h": "stave-test-none.exe"}}"#]
         {
-            assert_eq!(found(json, "h", "a"), Ok(Some(absent.clone())), "{json}");
+            assert_eq!(found(json, "h", "a"), Some(absent.clone()), "{json}");
         }
         let file = format!(
             r#"{{"auths": {{"h": {{"auth": "{}"}}}}, "credsStore": "stave-test-none.exe"}}"#,
             STANDARD.encode("me:p")
         );
         let own = Credentials::Password("me".into(), "p".into());
-        assert_eq!(found(&file, "h", "a"), Ok(Some(own)), "the file's own entry");
+        assert_eq!(found(&file, "h", "a"), Some(own), "the file's own entry");
         assert!(File::read(b"1").is_err() && File::read(b"{").is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_elsewhere_does_not_matter() {
+        let own = Credentials::Password("u".into(), "p".into());
+        for others in [
+            r#""other": "x""#,
+            r#""other": {"auth": "dXA="}, "more": {"auth": 5}, "none": null"#,
+            r#""other": [], "H": {"auth": "?"}"#,
+        ] {
+            let file = format!(
+                r#"{{"auths": {{{others}, "h": {{"auth": "dTpw"}}}}, "credHelpers": {{"other": 5, "more": {{}}}}}}"#
+            );
+            assert_eq!(found(&file, "h", "a"), Some(own.clone()), "{others}");
+            assert_eq!(found(&file, "g", "a"), None, "{others}");
+        }
+        let file = r#"{"credHelpers": [], "credsStore": 1, "auths": {"h": {"auth": "dTpw"}}}"#;
+        assert_eq!(found(file, "h", "a"), Some(own));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_when_it_is_needed() {
+        for (json, problem) in [
+            (r#"{"auths": {"h": {"auth": "?"}}}"#, r#"auths of "h": "auth" is not base64"#),
+            (r#"{"auths": {"h": {"auth": "dXA="}}}"#, r#"auths of "h": "auth" is not a name and a password"#),
+            (r#"{"auths": {"h": "x"}}"#, r#"auths of "h": it is not an object"#),
+            (r#"{"auths": {"h": {"auth": 5}}}"#, r#"auths of "h": "auth" is not a string"#),
+            (r#"{"auths": []}"#, r#""auths" is not an object"#),
+            (r#"{"credHelpers": "x"}"#, r#""credHelpers" is not an object"#),
+            (r#"{"credHelpers": {"h": 5}}"#, r#"credHelpers of "h": it is not a string"#),
+            (r#"{"credsStore": {}}"#, r#""credsStore" is not a string"#),
+        ] {
+            let absent = found(json, "h", "a").unwrap_or_else(|| panic!("{json}"));
+            assert!(!absent.are_secret() && absent.basic().is_none(), "{json}");
+            let error = absent.absence("h").unwrap().to_string();
+            assert_eq!(error, format!("read credentials for h from /f: {problem}"), "{json}");
+        }
     }
 
     #[test]
