@@ -357,6 +357,9 @@ mod tests {
         ] {
             assert_eq!(kept(&[entry]).unwrap(), json!([normal]));
         }
+        // As if it was left out.
+        let null = kept(&[with("mediaType", Value::Null)]).unwrap();
+        assert_eq!(null[0]["mediaType"], "application/vnd.oci.image.manifest.v1+json");
         for (entry, wrong) in [
             (Value::Null, "manifests[0]: missing field `digest`"),
             (json!("x"), "manifests[0]: it is a string, not an object"),
