@@ -69,6 +69,7 @@ const CHANGES: &str =
 /// [`Cause`]. The new image gets no name then.
 pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     let layout = Layout::open(commit.root.join("images"))?.with_sync(!commit.no_sync);
+    layout.keep_meanwhile(&[oci::Digest::try_from(base.digest()).map_err(oci::layout::Error::from)?])?;
     let found = layout.image(base, None)?;
     // An image with a missing layer could not be run.
     for layer in found.manifest.layers() {

@@ -38,6 +38,7 @@ pub struct Convert {
 pub fn convert(job: &Convert, image: &Descriptor) -> Result<Built, Cause> {
     let layout = Layout::open(job.root.join("images"))?.with_sync(!job.no_sync);
     manifest::hold_platforms(&layout, image, job.platform.as_ref(), &job.tags)?;
+    layout.keep_meanwhile(&[oci::Digest::try_from(image.digest()).map_err(oci::layout::Error::from)?])?;
     let found = layout.image(image, job.platform.as_ref())?;
     let own = match found.descriptor.media_type() == &Format::Docker.manifest() {
         true => Format::Docker,

@@ -61,6 +61,7 @@ pub fn edit(edit: &Edit, image: &Descriptor) -> Result<Built, Cause> {
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let layout = Layout::open(edit.root.join("images"))?.with_sync(!edit.no_sync);
     manifest::hold_platforms(&layout, image, edit.platform.as_ref(), &edit.tags)?;
+    layout.keep_meanwhile(&[oci::Digest::try_from(image.digest()).map_err(oci::layout::Error::from)?])?;
     let found = layout.image(image, edit.platform.as_ref())?;
     let mut layers = layers_of(&found)?;
     let mut image: Image = serde_json::from_value(found.raw_configuration.clone())?;

@@ -2,8 +2,8 @@
 //!
 //! # Does
 //! Keeps every blob and unpacked layer that is used: by an image in the list, by a container's records, by
-//! the build cache or by a mount. Keeps everything younger than `--grace`. Removes the rest, and the remains
-//! of killed builds. While a build runs, it keeps all unpacked layers and the build cache; no build starts
+//! the build cache or by a mount. Keeps everything younger than `--grace`, and everything since the oldest
+//! running tool began to write an image. Removes the rest, and the remains of killed builds. While a build runs, it keeps all unpacked layers and the build cache; no build starts
 //! while it works. If something that may name a blob or layer cannot be read, it removes nothing.
 //! # Reads
 //! No document. Reads `$STAVE_RUN/*.json`, `$STAVE_ROOT/containers/*/record.json`, `$STAVE_ROOT/cache` and
@@ -60,6 +60,8 @@ impl Report for Gc {
         let mut waste = self.plan(context, self.common.dry_run)?;
         if waste.pause.is_none() && !context.quiet {
             operation::note("a build runs: unpacked layers and the build cache stay");
+        } else if !context.quiet && waste.store.as_ref().is_some_and(|(_, sweep)| sweep.age.is_writing()) {
+            operation::note("an image is being written: everything since that began stays");
         }
         if !self.common.dry_run {
             self.remove(context, &mut waste)?;

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use builder::workspace::Pause;
 use layer::store::Store;
-use oci::{Layout, gc::Marks};
+use oci::{
+    Layout,
+    gc::{Marks, Sweep},
+};
 use toolkit::prelude::*;
 
 use crate::{
@@ -52,7 +55,7 @@ impl Gc {
             Err(error) => return Err(error.into()),
         };
         let layers = match &pause {
-            Some(_) => self.unused_layers(context, &store.1.marks)?,
+            Some(_) => self.unused_layers(context, &store.1)?,
             // A running build mounts layers where no other process sees them.
             None => Vec::new(),
         };
@@ -81,7 +84,7 @@ impl Gc {
         Ok(cache)
     }
 
-    fn unused_layers(&self, context: &Context, marks: &Marks) -> Result<Vec<Layer>> {
+    fn unused_layers(&self, context: &Context, sweep: &Sweep) -> Result<Vec<Layer>> {
         let directory = context.scope.root.join("layers");
         if !directory.exists() {
             return Ok(Vec::new());
@@ -89,7 +92,7 @@ impl Gc {
         let store = Store::open(&context.scope.root)?;
         let mut unused = Vec::new();
         for diff_id in store.list()? {
-            if !marks.contains(&diff_id) && is_old(&directory, &diff_id, self.grace)? {
+            if !sweep.marks.contains(&diff_id) && is_old(&directory, &diff_id, sweep.age)? {
                 unused.push(Layer { paths: store.paths(&diff_id)?, diff_id });
             }
         }
@@ -105,11 +108,14 @@ impl Gc {
             let store = Store::open(&context.scope.root)?;
             let directory = context.scope.root.join("layers");
             let mut removed = Vec::new();
+            let images = Layout::open(context.scope.root.join("images"))?;
             for layer in waste.layers.drain(..) {
                 let unused = || -> Result<bool> {
                     let mut again = Marks::default();
                     mark(context, &mut again, &[])?;
-                    Ok(!again.contains(&layer.diff_id) && is_old(&directory, &layer.diff_id, self.grace)?)
+                    // A pull may have begun since.
+                    let age = images.age(self.grace)?;
+                    Ok(!again.contains(&layer.diff_id) && is_old(&directory, &layer.diff_id, age)?)
                 };
                 if store.remove(&layer.diff_id, unused)? {
                     removed.push(layer);

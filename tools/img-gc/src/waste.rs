@@ -1,14 +1,11 @@
 //! The list of what will be removed.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use builder::workspace::Pause;
 use oci::{
     Digest, Layout,
-    gc::{Marks, Sweep, is_older},
+    gc::{Age, Marks, Sweep},
 };
 use toolkit::prelude::*;
 
@@ -76,15 +73,15 @@ pub(crate) fn mark_containers(context: &Context, marks: &mut Marks) -> Result<()
     Ok(())
 }
 
-/// Whether every file of a layer is older than `grace`.
-pub(crate) fn is_old(directory: &Path, diff_id: &Digest, grace: Duration) -> Result<bool> {
+/// Whether every file of a layer is old enough to be removed.
+pub(crate) fn is_old(directory: &Path, diff_id: &Digest, age: Age) -> Result<bool> {
     for entry in std::fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
         let path = entry.with_context(|| format!("read {directory:?}"))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if !name.trim_start_matches('.').starts_with(diff_id.hex()) {
             continue;
         }
-        match is_older(&path, grace) {
+        match age.is_over(&path) {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             // Another process has removed it.

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
     path::PathBuf,
     process::{Command, Output},
 };
@@ -301,6 +302,33 @@ fn the_build_cache_goes_when_it_is_asked_for() {
     build();
 }
 
+/// The image that a tool works on stays until it is done, also without its name.
+#[test]
+fn what_a_tool_works_on_stays() {
+    let store = Store::new();
+    store.load("x", b"x");
+    let fifo = store.path("more.tar");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let mut edit = Command::new(testkit::binaries().join("img-edit"));
+    edit.args(["-q", "x", "-t", "y", "--append"]).arg(&fifo).env("STAVE_ROOT", store.path("root"));
+    let mut edit = edit.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut more = fs::File::options().write(true).open(&fifo).unwrap();
+    assert_eq!(store.text("img-rm", &["-q", "x"]).lines().count(), 1);
+    let collected = store.run("img-gc", &["--grace", "0s"]);
+    let said = String::from_utf8(collected.stderr).unwrap();
+    assert_eq!(
+        said,
+        "img-gc: an image is being written: everything since that began stays\n\
+         Removed: 0 blobs (0B), 0 unpacked layers\n"
+    );
+    more.write_all(&testkit::rootfs(|tree| testkit::file(tree, "more", 0o644, b"more"))).unwrap();
+    drop(more);
+    assert!(edit.wait().unwrap().success());
+    store.text("img-verify", &["y"]);
+    // The manifest of x, and its configuration.
+    assert_eq!(store.json("img-gc", &["-q", "--grace", "0s"])["blobs"].as_array().unwrap().len(), 2);
+}
+
 #[test]
 fn an_index_keeps_all_its_images() {
     let store = Store::new();
@@ -310,6 +338,8 @@ fn an_index_keeps_all_its_images() {
     let index = json!({"schemaVersion": 2, "manifests": [image]});
     let index = layout.write_json(oci::spec::MediaType::ImageIndex, &index).unwrap();
     layout.tag(&"index:1".parse().unwrap(), &index).unwrap();
+    // Until then this process counts as one that writes.
+    drop(layout);
     store.text("img-rm", &["-q", "a:1"]);
     assert_eq!(store.json("img-gc", &["-q", "--grace", "0"])["blobs"], json!([]));
     store.text("img-rm", &["-q", "index:1"]);

@@ -136,7 +136,8 @@ pub struct Sweep {
     pub unfinished: Vec<PathBuf>,
     /// Everything that is mentioned, for callers that collect what belongs to DiffIDs.
     pub marks: Marks,
-    grace: Duration,
+    /// What is too young to be removed.
+    pub age: Age,
     lock: Option<fs::File>,
 }
 
@@ -158,12 +159,36 @@ impl Sweep {
             // list too, without a sync.
             layout.sync_everything()?;
             // The sync takes a while. Another process may have reused a blob meanwhile.
-            let grace = self.grace;
-            self.blobs.retain(|blob| is_older(&blob.path, grace).unwrap_or(false));
+            let age = self.age;
+            self.blobs.retain(|blob| age.is_over(&blob.path).unwrap_or(false));
         }
         let removed = self.files().try_for_each(remove);
         drop(lock);
         removed
+    }
+}
+
+/// The age from which on something unused may be removed.
+#[derive(Debug, Clone, Copy)]
+pub struct Age {
+    grace: Duration,
+    /// When the oldest running process began to write to the store.
+    writing_since: Option<SystemTime>,
+}
+
+impl Age {
+    /// Whether a process is writing to the store.
+    pub fn is_writing(&self) -> bool {
+        self.writing_since.is_some()
+    }
+
+    /// Whether a file is old enough: no running process has written it.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn is_over(&self, path: &Path) -> io::Result<bool> {
+        let latest = latest_change(path)?;
+        Ok(has_passed(self.grace, latest) && self.writing_since.is_none_or(|since| latest < since))
     }
 }
 
@@ -172,15 +197,33 @@ impl Sweep {
 /// # Errors
 /// When the system cannot tell.
 pub fn is_older(path: &Path, grace: Duration) -> io::Result<bool> {
+    Ok(has_passed(grace, latest_change(path)?))
+}
+
+fn latest_change(path: &Path) -> io::Result<SystemTime> {
     let metadata = fs::symlink_metadata(path)?;
     let latest = metadata.mtime().max(metadata.ctime());
-    let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(latest).unwrap_or(0));
-    // A file dated in the future has no age.
-    Ok(SystemTime::now().duration_since(latest).is_ok_and(|age| age >= grace))
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(latest).unwrap_or(0)))
+}
+
+/// A file dated in the future has no age.
+fn has_passed(grace: Duration, since: SystemTime) -> bool {
+    SystemTime::now().duration_since(since).is_ok_and(|age| age >= grace)
 }
 
 impl Layout {
-    /// Finds the blobs that nothing refers to and that are older than `grace`, and half-written files.
+    /// The age from which on something unused may be removed now: `grace`, and the time since which a process has been
+    /// writing.
+    ///
+    /// # Errors
+    /// When the system cannot tell who is writing.
+    pub fn age(&self, grace: Duration) -> Result<Age, Error> {
+        let writing_since = self.writers(true)?.iter().map(|writer| writer.since).min();
+        Ok(Age { grace, writing_since })
+    }
+
+    /// Finds the blobs that nothing refers to and that are older than `grace`, and half-written files. Everything since a
+    /// running process began to write is kept.
     /// Nothing is removed yet.
     ///
     /// `roots` marks what is mentioned outside this layout. With `dry_run`, a lost `index.json` is not put
@@ -205,6 +248,9 @@ impl Layout {
         }
         let mut marks = Marks::default();
         marks.scan(edit.text().as_bytes());
+        let writers = self.writers(dry_run)?;
+        writers.iter().try_for_each(|writer| marks.scan_file(&writer.path))?;
+        let age = Age { grace, writing_since: writers.iter().map(|writer| writer.since).min() };
         roots(&mut marks)?;
         for entry in edit.list() {
             self.require_manifest(&entry.descriptor, 0).map_err(|source| {
@@ -216,10 +262,10 @@ impl Layout {
         marks.follow(self)?;
         let mut blobs = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            blobs.extend(self.unmentioned(algorithm, &marks, grace)?);
+            blobs.extend(self.unmentioned(algorithm, &marks, age)?);
         }
         let lock = Some(edit.into_lock());
-        Ok(Sweep { blobs, unfinished: self.unfinished(grace)?, marks, grace, lock })
+        Ok(Sweep { blobs, unfinished: self.unfinished(age)?, marks, age, lock })
     }
 
     /// Makes sure that a manifest or index is as its digest says. Otherwise what it mentions would count as unused.
@@ -241,12 +287,7 @@ impl Layout {
         Ok(())
     }
 
-    fn unmentioned(
-        &self,
-        algorithm: Algorithm,
-        marks: &Marks,
-        grace: Duration,
-    ) -> Result<Vec<Garbage>, Error> {
+    fn unmentioned(&self, algorithm: Algorithm, marks: &Marks, age: Age) -> Result<Vec<Garbage>, Error> {
         let mut names = names(&self.path().join("blobs").join(algorithm.as_str()))?;
         names.sort();
         let mut found = Vec::new();
@@ -254,7 +295,7 @@ impl Layout {
             // A file with another name is not a blob of ours.
             let Ok(digest) = format!("{}:{name}", algorithm.as_str()).parse::<Digest>() else { continue };
             let path = self.blob_path(&digest);
-            if marks.contains(&digest) || !is_older(&path, grace).map_err(Error::io("look at", &path))? {
+            if marks.contains(&digest) || !age.is_over(&path).map_err(Error::io("look at", &path))? {
                 continue;
             }
             let size = self.blob_size(&digest)?.unwrap_or(0);
@@ -263,12 +304,12 @@ impl Layout {
         Ok(found)
     }
 
-    fn unfinished(&self, grace: Duration) -> Result<Vec<PathBuf>, Error> {
+    fn unfinished(&self, age: Age) -> Result<Vec<PathBuf>, Error> {
         let mut names = names(self.path())?;
         names.retain(|name| name.starts_with(".new-") || (name.starts_with('.') && name.ends_with(".new")));
         names.sort();
         let paths = names.into_iter().map(|name| self.path().join(name));
-        Ok(paths.filter(|path| is_older(path, grace).unwrap_or(false)).collect())
+        Ok(paths.filter(|path| age.is_over(path).unwrap_or(false)).collect())
     }
 }
 

@@ -17,6 +17,7 @@ mod sync;
 mod tests;
 mod trust;
 mod verify;
+mod writing;
 
 use std::{
     fs, io,
@@ -219,6 +220,8 @@ pub struct Layout {
     /// Whether a blob was written that may not be on the disk yet.
     unsynced: Arc<AtomicBool>,
     trust: Arc<Mutex<trust::Trust>>,
+    /// Tells `img-gc` that this process writes blobs.
+    writing: Arc<Mutex<Option<writing::Note>>>,
 }
 
 /// The content of the file `oci-layout`.
@@ -259,7 +262,11 @@ impl Layout {
     fn open_or_make(path: PathBuf, sync: bool, mode: u32) -> Result<Self, Error> {
         let layout = Self::new(path).with_sync(sync);
         match layout.version()? {
-            Version::One => return Ok(layout),
+            Version::One => {
+                // Blobs that are found from now on stay. Whoever cannot write this note cannot write a blob.
+                let _ = layout.note_writing();
+                return Ok(layout);
+            }
             Version::None if layout.path.join("oci-layout").exists() => {
                 return Err(Error::NotALayout(layout.path));
             }
@@ -312,7 +319,14 @@ impl Layout {
     }
 
     fn new(path: PathBuf) -> Self {
-        Self { path, holder: Holder::Store, sync: true, unsynced: Arc::default(), trust: Arc::default() }
+        Self {
+            path,
+            holder: Holder::Store,
+            sync: true,
+            unsynced: Arc::default(),
+            trust: Arc::default(),
+            writing: Arc::default(),
+        }
     }
 
     fn version(&self) -> Result<Version, Error> {

@@ -30,6 +30,8 @@ fn files(layout: &Layout) -> Vec<String> {
         .unwrap()
         .chain(fs::read_dir(layout.path().join("blobs/sha256")).unwrap())
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        // The note that this process writes.
+        .filter(|name| !name.starts_with(".writing-"))
         .collect();
     names.sort();
     names
