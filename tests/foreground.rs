@@ -148,3 +148,29 @@ fn a_killed_caller_leaves_the_container_alone() {
     host.0.sh("until [ \"$(./stave logs web)\" = went ]; do sleep 0.01; done").ok();
     host.prints("rm -f web", "web");
 }
+
+/// `/dev/stdin` and its like lead to files of others, and to sockets.
+#[test]
+fn streams_can_be_opened_by_name_whatever_they_are() {
+    let host = Host::new();
+    host.prints("run -d --network none --name web busybox sleep 1000", "web");
+    host.0.sh("umask 077; printf 'in\n' > secret").ok();
+    let names = "cat /dev/stdin; echo a > /dev/stdout; echo e > /dev/stderr; echo b";
+    for command in ["exec -i -u 7 web", "run --rm -i -u 7 --network none busybox"] {
+        host.0.sh(&format!("./stave {command} sh -c '{names}' < secret > file 2> errors")).ok();
+        assert_eq!(host.0.sh("cat file errors").ok(), "in\na\nb\ne\n", "{command}");
+    }
+    let join = format!("container-exec -u 7 web sh -c '{names}' > file 2>&1");
+    host.0.sh(&join).ok();
+    assert_eq!(host.0.sh("cat file").ok(), "a\ne\nb\n", "the order is kept");
+    // With socat, all streams are one socket.
+    for command in ["exec -i web", "exec -i -u 7 web", "run --rm -i --network none busybox"] {
+        let script = format!(
+            "#!/bin/sh\nexec ./stave {command} sh -c 'cat /dev/stdin; echo a > /dev/stdout; echo b'\n"
+        );
+        std::fs::write(host.0.directory().join("script"), script).unwrap();
+        let told = host.0.sh("chmod +x script; printf 'in\n' | timeout 20 socat -t 10 - EXEC:./script").ok();
+        assert_eq!(told, "in\na\nb\n", "{command}");
+    }
+    host.prints("rm -f web", "web");
+}

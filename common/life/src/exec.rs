@@ -4,7 +4,7 @@ use oci_spec::{
 };
 use operation::Error;
 use runtime::{
-    Running, Stdio, Streams,
+    Relays, Running, Stdio, Streams,
     spec::{every_capability, set_variables},
     user,
 };
@@ -38,11 +38,17 @@ fn invalid(error: OciSpecError) -> Error {
 
 impl Exec {
     /// Starts the command in a running container. With `stdin`, it gets the caller's standard input. With
-    /// `in_background`, it gets no standard stream of the caller.
+    /// `in_background`, it gets no standard stream of the caller. The second value is for [`runtime::foreground`]: the
+    /// streams that go through the caller.
     ///
     /// # Errors
     /// When the container is paused; the errors of [`Exec::process`] and [`runtime::join`].
-    pub fn start(&self, container: &Container, stdin: bool, in_background: bool) -> Result<Running> {
+    pub fn start(
+        &self,
+        container: &Container,
+        stdin: bool,
+        in_background: bool,
+    ) -> Result<(Running, Relays)> {
         if container.is_paused()? {
             let error = Error::new(
                 "",
@@ -51,11 +57,19 @@ impl Exec {
             );
             return Err(error.with_hint("`container-pause --resume` lets it go on"));
         }
-        let (spec, process) = self.process(container)?;
-        let out = if in_background { Stdio::Null } else { Stdio::Inherit };
-        let stdin = if stdin { out } else { Stdio::Null };
-        let streams = Streams { stdin, stdout: out, stderr: out };
-        Ok(runtime::join(&spec, container.identity(), &process, streams)?.release()?)
+        let (mut spec, process) = self.process(container)?;
+        spec.set_process(Some(process.clone()));
+        let is_relayed = !in_background && !self.terminal;
+        let user = runtime::spec::user_outside(&spec);
+        let mut relays = Relays::of(user, stdin && is_relayed, is_relayed)?;
+        let null = Streams { stdin: Stdio::Null, stdout: Stdio::Null, stderr: Stdio::Null };
+        let streams = match in_background {
+            true => null,
+            false => relays.streams(if stdin { Stdio::Inherit } else { Stdio::Null }),
+        };
+        let running = runtime::join(&spec, container.identity(), &process, streams)?.release()?;
+        relays.begin();
+        Ok((running, relays))
     }
 
     /// The arguments for [`runtime::join`]: the container's specification and the process.

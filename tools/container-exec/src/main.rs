@@ -102,7 +102,7 @@ impl ContainerExec {
             .map_err(|error| hint(error, "leave -t out, and the command reads from a pipe or a file"))?;
         let exec = self.exec(terminal.as_ref().and_then(Terminal::size))?;
         let signals = Foreground::new()?;
-        let mut running = exec.start(&container, self.interactive, self.detach)?;
+        let (mut running, relays) = exec.start(&container, self.interactive, self.detach)?;
         for warning in std::mem::take(&mut running.warnings) {
             operation::tell!("container-exec: warning: {warning}");
         }
@@ -111,7 +111,7 @@ impl ContainerExec {
         }
         let raw = terminal.map(Terminal::into_raw).transpose()?;
         let Some(raw) = raw else {
-            return Ok(runtime::foreground(running, &signals, None, Vec::new())?);
+            return Ok(runtime::foreground(running, &signals, None, relays)?);
         };
         match runtime::foreground_or_detached(running, &signals, Some(&raw), &self.detach_keys)? {
             Waited::Ended(status) => Ok(status),

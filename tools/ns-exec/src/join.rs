@@ -38,7 +38,7 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
         return Ok(0);
     }
     let signals = Foreground::new()?;
-    let mut joined = exec.start(&container, tool.interactive, tool.detach)?;
+    let (mut joined, relays) = exec.start(&container, tool.interactive, tool.detach)?;
     for warning in std::mem::take(&mut joined.warnings) {
         operation::tell!("ns-exec: warning: {warning}");
     }
@@ -47,7 +47,7 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     if tool.detach {
         return Ok(0);
     }
-    let status = start::wait(joined, &signals, terminal, Vec::new())?;
+    let status = start::wait(joined, &signals, terminal, relays)?;
     output.ended(&container.document, status)?;
     Ok(status)
 }

@@ -1,15 +1,6 @@
 //! Starts a container's process, and waits for it.
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
-    path::PathBuf,
-};
+use std::{ffi::OsString, path::PathBuf};
 
 use document::{
     Document, Id, Member,
@@ -20,8 +11,7 @@ use monitor::{Attended, Ended, Log, Place};
 use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, interrupt};
 use runtime::{
-    Foreground, Identity, Relayed, Running, Started, Stdio, StopSignal, Streams, Supervised, Terminal,
-    foreground,
+    Foreground, Identity, Relays, Running, Started, Stdio, StopSignal, Supervised, Terminal, foreground,
 };
 use toolkit::{Exit, Hooks, Input, Plan, prelude::*, print_error};
 
@@ -52,8 +42,8 @@ pub(crate) struct Start {
     terminal: Option<Terminal>,
     /// Signals to pass on, blocked from [`Hooks::prepare`] on. Not used with -d.
     signals: Option<Foreground>,
-    /// Output files that the command's user could not open.
-    relayed: Vec<Relayed>,
+    /// Streams that the command's user could not open.
+    relays: Relays,
     /// Whether to be the container's monitor.
     monitors: bool,
     /// The monitor that is about to begin.
@@ -97,7 +87,7 @@ impl Start {
             tty: false,
             terminal: None,
             signals: None,
-            relayed: Vec::new(),
+            relays: Relays::default(),
             monitors: false,
             attended: None,
             settings: Settings::default(),
@@ -234,7 +224,7 @@ impl Hooks<NsExec> for Start {
                 self.attend(attended, running, &signals, (&scope, &id, &document))
             }
             (Some(signals), None) => {
-                wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relayed))
+                wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relays))
             }
             (None, _) => Err(anyhow!("wait for process {}: no signals are held back", identity.pid)),
         };
@@ -286,17 +276,20 @@ impl Start {
             return Ok(State::Background(supervised));
         }
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };
-        if self.monitors {
-            let attended = Attended::open(&Place::open(&scope.run_dir, id.as_str())?, Log::of(process))?;
-            let started = runtime::start(&process.spec, attended.streams(stdin))?;
-            self.attended = Some(attended);
-            return Ok(State::Own(started));
-        }
         let user = runtime::spec::user_outside(&process.spec);
-        let (relayed, inside) = relays(user)?;
-        self.relayed = relayed;
-        let streams = Streams { stdin, stdout: through(&inside[0]), stderr: through(&inside[1]) };
-        Ok(State::Own(runtime::start(&process.spec, streams)?))
+        self.relays = Relays::of(user, self.interactive && !self.tty, !self.monitors && !self.tty)?;
+        let streams = self.relays.streams(stdin);
+        let started = match self.monitors {
+            true => {
+                let attended = Attended::open(&Place::open(&scope.run_dir, id.as_str())?, Log::of(process))?;
+                let started = runtime::start(&process.spec, attended.streams(streams.stdin))?;
+                self.attended = Some(attended);
+                started
+            }
+            false => runtime::start(&process.spec, streams)?,
+        };
+        self.relays.begin();
+        Ok(State::Own(started))
     }
 }
 
@@ -312,7 +305,9 @@ impl Start {
     ) -> Result<i32> {
         let raw = self.terminal.take().map(Terminal::into_raw).transpose()?;
         let mut recorded = Recorded::new(scope, id, document)?;
-        let ended = attended.stay(running, signals, raw.as_ref(), self.interactive, &mut recorded)?;
+        let relays = std::mem::take(&mut self.relays);
+        let ended =
+            attended.stay(running, signals, (raw.as_ref(), relays), self.interactive, &mut recorded)?;
         let Ended { status, lost } = ended;
         drop(raw);
         let status = status.unwrap_or(i32::from(NOT_STARTED));
@@ -324,38 +319,6 @@ impl Start {
             }
         })
     }
-}
-
-fn through(pipe: &Option<OwnedFd>) -> Stdio<'_> {
-    pipe.as_ref().map_or(Stdio::Inherit, |pipe| Stdio::Fd(pipe.as_fd()))
-}
-
-/// Makes pipes for standard output and standard error if they are files of another user. The command may open
-/// its output by name (`/dev/stdout`), and a pipe can be given to its user. If both are the same file they
-/// share a pipe, so that the order is kept.
-fn relays(user: u32) -> Result<(Vec<Relayed>, [Option<OwnedFd>; 2])> {
-    let (stdout, stderr) = (io::stdout(), io::stderr());
-    let foreign = |stream: BorrowedFd<'_>| -> Result<Option<(u64, u64)>> {
-        let found = File::from(stream.try_clone_to_owned()?).metadata()?;
-        Ok((found.is_file() && ![0, found.uid()].contains(&user)).then(|| (found.dev(), found.ino())))
-    };
-    let files = [foreign(stdout.as_fd())?, foreign(stderr.as_fd())?];
-    let (mut relayed, mut inside) = (Vec::new(), [None::<OwnedFd>, None]);
-    for (at, stream) in [stdout.as_fd(), stderr.as_fd()].into_iter().enumerate() {
-        if files[at].is_none() {
-            continue;
-        }
-        if let (1, [Some(first), _]) = (at, &inside)
-            && files[0] == files[1]
-        {
-            inside[1] = Some(first.try_clone()?);
-            continue;
-        }
-        let (relay, writer) = Relayed::new(stream)?;
-        relayed.push(relay);
-        inside[at] = Some(writer);
-    }
-    Ok((relayed, inside))
 }
 
 /// Returns the exit status of a shell, if the command itself caused the error.
@@ -378,8 +341,8 @@ pub(crate) fn wait(
     running: Running,
     signals: &Foreground,
     terminal: Option<Terminal>,
-    relayed: Vec<Relayed>,
+    relays: Relays,
 ) -> Result<i32> {
     let raw = terminal.map(Terminal::into_raw).transpose()?;
-    Ok(foreground(running, signals, raw.as_ref(), relayed)?)
+    Ok(foreground(running, signals, raw.as_ref(), relays)?)
 }

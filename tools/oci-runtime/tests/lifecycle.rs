@@ -304,3 +304,14 @@ fn a_log_for_callers() {
     assert_error(&refused, "use --systemd-cgroup: cgroups are made directly here, and not by systemd");
     assert_eq!(sandbox.sh("oci-runtime --version").ok().lines().nth(1), Some("spec: 1.2.1"));
 }
+
+/// As in runc, the user of the process gets the streams, and can open them by name.
+#[test]
+fn streams_of_a_user_can_be_opened_by_name() {
+    let sandbox = bundle();
+    let mut config = configuration(&sandbox, "cat /dev/stdin; echo a >> /dev/stdout; echo b >> /dev/stderr");
+    config["process"]["user"] = json!({"uid": 7, "gid": 8});
+    write(&sandbox, &config);
+    sandbox.sh("umask 077; echo in > input; oci-runtime run -b b one < input > output 2> errors").ok();
+    assert_eq!(sandbox.sh("cat output errors; stat -c %u output /dev/null").ok(), "in\na\nb\n7\n0\n");
+}

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use runtime::{Foreground, RawTerminal};
+use runtime::{Foreground, RawTerminal, Relays};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, fstat},
@@ -29,6 +29,8 @@ pub(crate) struct Caller<'a> {
     terminal: Option<&'a RawTerminal>,
     stdout: Output,
     stderr: Output,
+    /// Input that goes through the caller.
+    relays: Relays,
     /// Whether typed input has not ended.
     types: bool,
     /// Typed input that the process's terminal has no room for yet.
@@ -87,13 +89,17 @@ fn has_room(fd: impl AsFd) -> bool {
 }
 
 impl<'a> Caller<'a> {
-    pub(crate) fn new(signals: &'a Foreground, terminal: Option<&'a RawTerminal>) -> Result<Self> {
+    pub(crate) fn new(
+        signals: &'a Foreground,
+        terminal: Option<&'a RawTerminal>,
+        relays: Relays,
+    ) -> Result<Self> {
         let stdout = match terminal {
             Some(terminal) => Output::of(terminal.shown(), "the terminal")?,
             None => Output::of(rustix::stdio::stdout(), "standard output")?,
         };
         let stderr = Output::of(rustix::stdio::stderr(), "standard error")?;
-        Ok(Self { signals, terminal, stdout, stderr, types: true, typed: Vec::new(), ended: None })
+        Ok(Self { signals, terminal, stdout, stderr, relays, types: true, typed: Vec::new(), ended: None })
     }
 
     fn typed(&self) -> Option<BorrowedFd<'a>> {
@@ -121,7 +127,7 @@ impl<'a> Caller<'a> {
         let held = [&self.stdout, &self.stderr].into_iter().filter(|output| !output.held.is_empty());
         let read = [self.signals.as_fd()].into_iter().chain(typed);
         let read = read.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        read.chain(held.map(|output| PollFd::new(&output.to, PollFlags::OUT)))
+        read.chain(held.map(|output| PollFd::new(&output.to, PollFlags::OUT))).chain(self.relays.interests())
     }
 
     /// Passes pending signals on. A new size of the terminal is copied instead: that tells the programs there.
@@ -139,6 +145,7 @@ impl<'a> Caller<'a> {
 
     /// Reads what was typed, and writes it to the process's terminal.
     pub(crate) fn type_to(&mut self, terminal: Option<&OwnedFd>) {
+        self.relays.turn();
         let Some(terminal) = terminal else { return };
         if let Some(typed) = self.typed().filter(|typed| self.typed.is_empty() && is_readable(typed)) {
             let mut buffer = [0_u8; TYPED];
@@ -181,6 +188,7 @@ impl<'a> Caller<'a> {
             if !self.is_behind() {
                 break;
             }
+            self.relays = Relays::default();
             let _ = poll(&mut self.interests(false).collect::<Vec<_>>(), None);
             let ends = |signal| [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].contains(&signal);
             if std::iter::from_fn(|| self.signals.next()).any(ends) {

@@ -1,7 +1,7 @@
 //! A monitor in the program that starts a container in the foreground.
 
 use operation::Error;
-use runtime::{Foreground, RawTerminal, Running, Stdio, Streams};
+use runtime::{Foreground, RawTerminal, Relays, Running, Stdio, Streams};
 
 use crate::{
     Keeper, Log, Next, Place, Result,
@@ -48,7 +48,8 @@ impl Attended {
     }
 
     /// Serves the process until it has ended, and returns when the caller's streams have its output. If the process is
-    /// to be started again, a monitor in the background does that; with `stdin`, its input then stays open.
+    /// to be started again, a monitor in the background does that; with `stdin`, its input then stays open. `relays`: the
+    /// input that goes through the caller.
     ///
     /// # Errors
     /// When a stream cannot be opened, or the monitor in the background cannot be started.
@@ -56,7 +57,7 @@ impl Attended {
         self,
         running: Running,
         signals: &Foreground,
-        terminal: Option<&RawTerminal>,
+        (terminal, relays): (Option<&RawTerminal>, Relays),
         stdin: bool,
         keeper: &mut dyn Keeper,
     ) -> Result<Ended> {
@@ -64,7 +65,7 @@ impl Attended {
         // From now on, only the process writes to the FIFOs.
         drop(inside);
         let place = ready.place.try_clone()?;
-        let mut monitor = ready.monitor(Some(Caller::new(signals, terminal)?));
+        let mut monitor = ready.monitor(Some(Caller::new(signals, terminal, relays)?));
         monitor.watch(Watched::Own(running), keeper);
         while monitor.turn(keeper) {}
         let (clients, caller) = monitor.leave();

@@ -8,12 +8,11 @@ use nix::sys::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    io::{Errno, fcntl_dupfd_cloexec},
-    pipe::{PipeFlags, pipe_with},
+    io::Errno,
     process::pidfd_send_signal,
 };
 
-use crate::{Error, KeyWatch, Keys, RawTerminal, Running, background, error::Result, sys};
+use crate::{Error, KeyWatch, Keys, RawTerminal, Relays, Running, background, error::Result, sys};
 
 /// The signals that are passed on. The signals for a shell's job control are for the caller itself.
 const FORWARDED: [Signal; 8] = [
@@ -69,53 +68,8 @@ impl Drop for Foreground {
     }
 }
 
-/// Output of the process that goes through the caller to a file, because the process's user may not open the
-/// file.
-#[derive(Debug)]
-pub struct Relayed {
-    from: OwnedFd,
-    to: OwnedFd,
-}
-
-impl Relayed {
-    /// Makes a pipe to the file `to`. The second value is the process's end: the caller gives it to the
-    /// process as a stream, and then drops it.
-    ///
-    /// # Errors
-    /// When no descriptors are left.
-    pub fn new(to: BorrowedFd<'_>) -> Result<(Self, OwnedFd)> {
-        let (from, inside) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create", "pipe"))?;
-        let to = fcntl_dupfd_cloexec(to, 3).map_err(Error::at("duplicate", "descriptor"))?;
-        sys::set_nonblocking(&from);
-        Ok((Self { from, to }, inside))
-    }
-
-    /// Passes on the available output. Returns whether the end was reached.
-    fn turn(&self) -> bool {
-        let mut buffer = [0_u8; 64 << 10];
-        loop {
-            match rustix::io::read(&self.from, &mut buffer) {
-                Ok(length @ 1..) => {
-                    let mut rest = &buffer[..length];
-                    while !rest.is_empty() {
-                        match rustix::io::write(&self.to, rest) {
-                            Ok(written) => rest = &rest[written..],
-                            Err(Errno::INTR) => {}
-                            // The disk may be full. What cannot be written is lost, as in a log.
-                            Err(_) => break,
-                        }
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return false,
-                _ => return true,
-            }
-        }
-    }
-}
-
 /// Waits for the process, and returns its exit status as a shell counts it. Passes on signals, the input and
-/// output of its terminal if it has one, and the streams in `relayed`.
+/// output of its terminal if it has one, and the streams in `relays`.
 ///
 /// # Errors
 /// When the process is not a child of the caller.
@@ -123,12 +77,13 @@ pub fn foreground(
     mut running: Running,
     foreground: &Foreground,
     outer: Option<&RawTerminal>,
-    relayed: Vec<Relayed>,
+    mut relays: Relays,
 ) -> Result<i32> {
     let inner = running.terminal.take();
     loop {
         // Without keys, the wait ends only with the process.
-        if let Waited::Ended(status) = wait(&mut running, foreground, outer, inner.as_ref(), &relayed, None)?
+        if let Waited::Ended(status) =
+            wait(&mut running, foreground, outer, inner.as_ref(), &mut relays, None)?
         {
             return Ok(status);
         }
@@ -156,7 +111,7 @@ pub fn foreground_or_detached(
     keys: &Keys,
 ) -> Result<Waited> {
     let inner = running.terminal.take();
-    let waited = wait(&mut running, foreground, outer, inner.as_ref(), &[], Some(keys))?;
+    let waited = wait(&mut running, foreground, outer, inner.as_ref(), &mut Relays::default(), Some(keys))?;
     if let (Waited::Detached, Some(inner)) = (waited, inner) {
         background(&[inner.as_raw_fd()], move || {
             drain(&inner);
@@ -185,10 +140,10 @@ fn wait(
     foreground: &Foreground,
     outer: Option<&RawTerminal>,
     inner: Option<&OwnedFd>,
-    relayed: &[Relayed],
+    relays: &mut Relays,
     keys: Option<&Keys>,
 ) -> Result<Waited> {
-    let mut relayed: Vec<&Relayed> = relayed.iter().collect();
+    relays.begin();
     if let (Some(outer), Some(inner)) = (outer, inner) {
         outer.copy_size(inner);
     }
@@ -198,7 +153,7 @@ fn wait(
         let ended = {
             let mut fds = vec![PollFd::new(&*running, PollFlags::IN), PollFd::new(foreground, PollFlags::IN)];
             fds.extend(relay.iter().flat_map(Relay::interests));
-            fds.extend(relayed.iter().map(|relayed| PollFd::new(&relayed.from, PollFlags::IN)));
+            fds.extend(relays.interests());
             match poll(&mut fds, None) {
                 Err(Errno::INTR) => continue,
                 result => result.map_err(waiting)?,
@@ -212,14 +167,14 @@ fn wait(
                 return Ok(Waited::Detached);
             }
         }
-        relayed.retain(|relayed| !relayed.turn());
+        relays.turn();
         if ended {
             if let Some(relay) = &mut relay {
                 relay.finish();
             }
             let status = running.wait();
             // The last output may have been written after it was last read.
-            relayed.retain(|relayed| !relayed.turn());
+            relays.turn();
             return status.map(Waited::Ended);
         }
     }

@@ -22,6 +22,7 @@ mod isolated;
 mod keys;
 mod launch;
 mod operation;
+mod relays;
 pub mod resolv_conf;
 mod signal;
 pub mod spec;
@@ -33,7 +34,7 @@ pub mod user;
 
 pub use error::Error;
 pub use explain::explain;
-pub use foreground::{Foreground, Relayed, Waited, foreground, foreground_or_detached};
+pub use foreground::{Foreground, Waited, foreground, foreground_or_detached};
 pub use hooks::HookState;
 pub use identity::{Identity, ended};
 pub use isolated::Isolated;
@@ -43,6 +44,7 @@ pub use launch::{
     has_apparmor, is_own_namespace, join, join_contained, run, start,
 };
 pub use operation::ProcessOperation;
+pub use relays::Relays;
 pub use signal::StopSignal;
 pub use stat::Stat;
 pub use supervise::{Supervised, background, supervise};

@@ -53,7 +53,7 @@ pub(super) fn run(birth: &Birth<'_>) -> Result<()> {
     enter_directory(process.cwd(), report.is_some() && contained.is_none())?;
     limit(process.rlimits().as_deref().unwrap_or_default(), channel, contained.is_some())?;
     let has_terminal = terminal.is_some();
-    install_streams(birth, streams, terminal)?;
+    install_streams(birth, streams, terminal, contained.is_some())?;
     if let Some(user) = inside {
         user.enter()?;
     }
@@ -109,6 +109,7 @@ fn install_streams(
     birth: &Birth<'_>,
     streams: [Option<OwnedFd>; 3],
     terminal: Option<OwnedFd>,
+    is_contained: bool,
 ) -> Result<()> {
     // Until the process enters its user namespace, its user has another id.
     let uid = birth.process.user().uid();
@@ -123,7 +124,7 @@ fn install_streams(
         drop(streams);
     } else {
         stdio::install(streams)?;
-        stdio::give(user);
+        stdio::give(user, is_contained);
     }
     Ok(())
 }

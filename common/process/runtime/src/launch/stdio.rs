@@ -72,11 +72,12 @@ pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
 }
 
 /// Gives pipes to the process's user, because `/dev/stdout` leads to them and opening it needs permission. A
-/// file or a terminal keeps its owner.
-pub(crate) fn give(user: Uid) {
+/// file or a terminal keeps its owner, unless `all` are given, as in runc. `/dev/null` always does.
+pub(crate) fn give(user: Uid, all: bool) {
+    let null = rustix::fs::makedev(1, 3);
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if let Ok(stat) = fstat(stream)
-            && FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
+            && (all && stat.st_rdev != null || FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
             && stat.st_uid != user.as_raw()
         {
             // In a user namespace that does not map its owner, the pipe keeps it.

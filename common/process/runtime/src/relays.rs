@@ -1,0 +1,192 @@
+//! Streams of the caller that the process's user could not open by name (`/dev/stdout`), and pipes in their place.
+
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, fcntl_dupfd_cloexec},
+    pipe::{PipeFlags, pipe_with},
+};
+
+use crate::{Error, Stdio, Streams, error::Result, sys};
+
+/// How many bytes are written to a pipe at once: one that is ready accepts this many (pipe(7), PIPE_BUF).
+const AT_ONCE: usize = 4096;
+
+/// Pipes between the caller's streams and the process. A pipe can be given to the process's user. A file of another
+/// user cannot, and a socket cannot be opened by name at all.
+#[derive(Debug, Default)]
+pub struct Relays {
+    input: Option<Fed>,
+    output: Vec<Relayed>,
+    /// The process's ends of the pipes, for standard input, output and error.
+    inside: [Option<OwnedFd>; 3],
+}
+
+/// Input that goes through the caller to the process.
+#[derive(Debug)]
+struct Fed {
+    from: OwnedFd,
+    /// None once the process has all of it, or reads no more.
+    to: Option<OwnedFd>,
+    held: Vec<u8>,
+    is_at_end: bool,
+}
+
+/// Output that goes through the caller to its stream.
+#[derive(Debug)]
+struct Relayed {
+    from: OwnedFd,
+    to: OwnedFd,
+}
+
+/// The file behind a stream, if the user cannot open it by name.
+fn closed_to(user: u32, stream: BorrowedFd<'_>) -> Result<Option<(u64, u64)>> {
+    let opened =
+        stream.try_clone_to_owned().map_err(|error| Error::system("duplicate", "descriptor", error))?;
+    let Ok(found) = File::from(opened).metadata() else { return Ok(None) };
+    let is_foreign = found.is_file() && ![0, found.uid()].contains(&user);
+    Ok((is_foreign || found.file_type().is_socket()).then(|| (found.dev(), found.ino())))
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create", "pipe"))
+}
+
+fn duplicate(stream: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fcntl_dupfd_cloexec(stream, 3).map_err(Error::at("duplicate", "descriptor"))
+}
+
+impl Relays {
+    /// Pipes for the caller's streams that `user`, an id outside of the container, cannot open. `input`: whether the
+    /// process reads the caller's input; `output`: whether it writes to the caller's streams. If both of these are the
+    /// same file they share a pipe, so that the order is kept.
+    ///
+    /// # Errors
+    /// When no descriptors are left.
+    pub fn of(user: u32, input: bool, output: bool) -> Result<Self> {
+        let mut relays = Self::default();
+        let stdin = rustix::stdio::stdin();
+        if input && closed_to(user, stdin)?.is_some() {
+            let (inside, to) = pipe()?;
+            let fed = Fed { from: duplicate(stdin)?, to: Some(to), held: Vec::new(), is_at_end: false };
+            (relays.input, relays.inside[0]) = (Some(fed), Some(inside));
+        }
+        if !output {
+            return Ok(relays);
+        }
+        let streams = [rustix::stdio::stdout(), rustix::stdio::stderr()];
+        let files = [closed_to(user, streams[0])?, closed_to(user, streams[1])?];
+        for (at, stream) in streams.into_iter().enumerate().filter(|(at, _)| files[*at].is_some()) {
+            if let (1, true, Some(first)) = (at, files[0] == files[1], &relays.inside[1]) {
+                relays.inside[2] = Some(duplicate(first.as_fd())?);
+                continue;
+            }
+            let (from, inside) = pipe()?;
+            sys::set_nonblocking(&from);
+            relays.output.push(Relayed { from, to: duplicate(stream)? });
+            relays.inside[at + 1] = Some(inside);
+        }
+        Ok(relays)
+    }
+
+    /// The streams of the process: the pipes, and where there is none, `stdin` and the caller's output.
+    pub fn streams<'fd>(&'fd self, stdin: Stdio<'fd>) -> Streams<'fd> {
+        let or = |at: usize, other| self.inside[at].as_ref().map_or(other, |pipe| Stdio::Fd(pipe.as_fd()));
+        Streams { stdin: or(0, stdin), stdout: or(1, Stdio::Inherit), stderr: or(2, Stdio::Inherit) }
+    }
+
+    /// Closes the process's ends, once the process has them.
+    pub fn begin(&mut self) {
+        self.inside = [None, None, None];
+    }
+
+    /// What to wait for.
+    pub fn interests(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let output = self.output.iter().map(|relayed| PollFd::new(&relayed.from, PollFlags::IN));
+        output.chain(self.input.iter().filter_map(Fed::interest))
+    }
+
+    /// Passes on what is available.
+    pub fn turn(&mut self) {
+        self.output.retain(|relayed| !relayed.turn());
+        if let Some(fed) = &mut self.input {
+            fed.turn();
+        }
+        self.input = self.input.take().filter(|fed| fed.to.is_some());
+    }
+}
+
+impl Fed {
+    fn interest(&self) -> Option<PollFd<'_>> {
+        match (&self.to, self.held.is_empty()) {
+            (Some(to), false) => Some(PollFd::new(to, PollFlags::OUT)),
+            // Also tells when the process reads no more.
+            (Some(_), true) => Some(PollFd::new(&self.from, PollFlags::IN)),
+            (None, _) => None,
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.held.is_empty() && !self.is_at_end && is_ready(&self.from, PollFlags::IN) {
+            let mut buffer = [0_u8; 16 * AT_ONCE];
+            match rustix::io::read(&self.from, &mut buffer) {
+                Ok(length @ 1..) => self.held.extend_from_slice(&buffer[..length]),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                _ => self.is_at_end = true,
+            }
+        }
+        while let (Some(to), false) = (&self.to, self.held.is_empty()) {
+            if !is_ready(to, PollFlags::OUT) {
+                return;
+            }
+            match rustix::io::write(to, &self.held[..self.held.len().min(AT_ONCE)]) {
+                Ok(written) => drop(self.held.drain(..written)),
+                Err(Errno::INTR | Errno::AGAIN) => return,
+                Err(_) => self.to = None,
+            }
+        }
+        if self.is_at_end && self.held.is_empty() {
+            self.to = None;
+        }
+    }
+}
+
+fn is_ready(fd: impl AsFd, flags: PollFlags) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(&fd, flags)], Some(&now)), Ok(1..))
+}
+
+impl Relayed {
+    /// Passes on the available output. Returns whether the end was reached, or nobody can take more: then the process
+    /// has nobody to write to either.
+    fn turn(&self) -> bool {
+        let mut buffer = [0_u8; 16 * AT_ONCE];
+        loop {
+            match rustix::io::read(&self.from, &mut buffer) {
+                Ok(length @ 1..) => {
+                    let mut rest = &buffer[..length];
+                    while !rest.is_empty() {
+                        match rustix::io::write(&self.to, rest) {
+                            Ok(written) => rest = &rest[written..],
+                            Err(Errno::INTR) => {}
+                            Err(Errno::AGAIN) => {
+                                let _ = poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None);
+                            }
+                            Err(_) => return true,
+                        }
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
