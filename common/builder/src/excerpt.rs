@@ -28,6 +28,7 @@ pub(crate) fn excerpt(name: &str, text: &[u8], first: usize, word: Option<&str>)
         }
         let is_marked = (first..=last).contains(&number);
         let mark = if is_marked { ">>>" } else { "   " };
+        let line = without_passwords(line);
         let line: String = line.chars().take(WIDTH).map(|c| if c.is_control() { ' ' } else { c }).collect();
         shown.push_str(format!("{number:4} | {mark} {line}").trim_end());
         shown.push('\n');
@@ -39,6 +40,20 @@ pub(crate) fn excerpt(name: &str, text: &[u8], first: usize, word: Option<&str>)
         }
     }
     shown + &rule + "\n"
+}
+
+/// A text without the users and passwords of addresses in it, for progress and history.
+pub(crate) fn without_passwords(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        shown.push_str(before);
+        shown.push_str("://");
+        let is_end = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'');
+        let authority = &after[..after.find(is_end).unwrap_or(after.len())];
+        rest = authority.rfind('@').map_or(after, |at| &after[at + 1..]);
+    }
+    shown + rest
 }
 
 /// The position of a word in a line, in characters. Prefers a position where it is a whole word.
@@ -70,5 +85,18 @@ mod tests {
         assert_eq!(excerpt("f", b"", 1, None), "");
         let marked = excerpt("f", b"FROM a\nCOPY \\\n  xay a /b", 2, Some("a"));
         assert!(marked.contains("   3 | >>>   xay a /b\n     |           ^\n"), "{marked}");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (text, shown) in [
+            ("ADD https://u:p@h/x /y", "ADD https://h/x /y"),
+            ("a://b c://d@e:1?f@g \"h://i@j\"", "a://b c://e:1?f@g \"h://j\""),
+            ("://@", "://"),
+            ("plain@text", "plain@text"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
+        assert!(excerpt("f", b"ADD http://u:p@h/x /", 1, None).contains(">>> ADD http://h/x /"));
     }
 }

@@ -337,3 +337,61 @@ fn an_agent_of_ssh() {
     let wrong = fixture.build_with("FROM scratch\n", &["--ssh", &format!("default={}", key.display())]);
     assert!(wrong.error().contains("it is no socket; an agent holds keys"), "{}", wrong.stderr);
 }
+
+/// A web server that sends these heads and contents in this order. Returns the requests.
+fn answers(all: Vec<(&'static str, Vec<u8>)>) -> (String, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let served = move |(head, content): (&str, Vec<u8>)| {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") && reader.read_line(&mut request).unwrap() > 0 {}
+        let length = content.len();
+        let head = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), &content].concat()).unwrap();
+        request.to_lowercase()
+    };
+    (host, thread::spawn(move || all.into_iter().map(served).collect()))
+}
+
+#[test]
+fn a_web_server_is_told_who_asks_and_may_compress() {
+    let fixture = Fixture::new();
+    let (token, header) = (fixture.path("token"), fixture.path("header"));
+    fs::write(&token, "tok\n").unwrap();
+    fs::write(&header, "Custom x").unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(b"plain").unwrap();
+    let (host, requests) = answers(vec![
+        ("", b"1".to_vec()),
+        ("", b"2".to_vec()),
+        ("", b"3".to_vec()),
+        ("Content-Encoding: gzip\r\n", gzip.finish().unwrap()),
+        ("Content-Encoding: br\r\n", b"4".to_vec()),
+    ]);
+    let name = host.split(':').next().unwrap();
+    let add = |user: &str, secret: &str| {
+        let text = format!("FROM scratch\nADD http://{user}{host}/f /f\n");
+        let built = fixture.build_with(&text, &["--secret", secret]);
+        let kept = built.stderr.clone() + &built.configuration().to_string();
+        assert!(!kept.contains("pass"), "{kept}");
+        built
+    };
+    let none = format!("id=none,src={}", token.display());
+    let of = |id: &str, path: &Path| format!("id={id}_{name},src={}", path.display());
+    let file = |built: Built| fixture.layers(&built.ok(), 0)[0]["f"].clone();
+    assert_eq!(file(add("us%40er:pass@", &none)), "600 0:0 1");
+    assert_eq!(file(add("", &of("HTTP_AUTH_TOKEN", &token))), "600 0:0 2");
+    assert_eq!(file(add("", &of("HTTP_AUTH_HEADER", &header))), "600 0:0 3");
+    assert_eq!(file(add("", &none)), "600 0:0 plain");
+    let refused = add("user:pass@", &none);
+    let error = format!("\"http://{host}/f\": the server has encoded it with \"br\", and was not asked to");
+    assert!(refused.error().ends_with(&error), "{}", refused.stderr);
+    let requests = requests.join().unwrap();
+    let sent: Vec<_> = requests.iter().map(|request| request.split("authorization: ").nth(1)).collect();
+    let sent: Vec<_> = sent.into_iter().map(|sent| sent.and_then(|sent| sent.lines().next())).collect();
+    // The requests are in lower case. This is us@er:pass.
+    let basic = "Basic dXNAZXI6cGFzcw==".to_lowercase();
+    assert_eq!(sent[..4], [Some(basic.as_str()), Some("bearer tok"), Some("custom x"), None]);
+}

@@ -182,7 +182,7 @@ impl Builder<'_> {
                 let directory = self.store.workspace()?.step()?.upper;
                 let path = directory.join("context");
                 let mut file = File::create_new(&path).map_err(Cause::system("create", &path))?;
-                let mut body = fetch::Body::get(address, Cause::Context)?;
+                let mut body = fetch::Body::get(address, self.options, Cause::Context)?;
                 fetch::copy((&mut body, Path::new(address)), (&mut file, &path))?;
                 Ok(Tree::context(open_readable(&directory)?, Ignore::default()))
             }

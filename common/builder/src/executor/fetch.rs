@@ -12,7 +12,7 @@ use oci::{
     digest::{Algorithm, Hashing},
 };
 
-use super::Builder;
+use super::{Builder, Options};
 use crate::{copy::Fetched, error::Cause};
 
 /// The number of bytes to read from a connection at a time.
@@ -58,22 +58,66 @@ fn decoded(text: &str) -> String {
 
 /// The content that a web server sends. An error of reading it contains a [`Cause`].
 pub(super) struct Body {
-    download: registry::Download,
-    failed: fn(Box<registry::Error>) -> Cause,
+    modified: Option<i64>,
+    content: Box<dyn Read>,
 }
 
 impl Body {
     /// Requests the file at this address. `failed` makes the error.
-    pub(super) fn get(address: &str, failed: fn(Box<registry::Error>) -> Cause) -> Result<Self, Cause> {
+    pub(super) fn get(
+        address: &str,
+        options: &Options,
+        failed: fn(Box<registry::Error>) -> Cause,
+    ) -> Result<Self, Cause> {
         let client = registry::Client::new(registry::Options::default());
-        let download = client.get(address).map_err(|error| failed(Box::new(error)))?;
-        Ok(Self { download, failed })
+        let download = client
+            .get(address, options.web_authorization(address))
+            .map_err(|error| failed(Box::new(error)))?;
+        let (modified, encoding) = (download.modified, download.encoding.clone());
+        let raw = Raw { download, failed };
+        let content: Box<dyn Read> = match encoding.as_deref() {
+            // Some servers say `x-gzip` of files that are archives themselves. BuildKit keeps these, too.
+            None | Some("x-gzip") => Box::new(raw),
+            Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(raw)),
+            Some(other) => {
+                let problem = format!("the server has encoded it with {other:?}, and was not asked to");
+                let address = registry::without_user(address);
+                return Err(failed(Box::new(registry::Error::Address { address, problem })));
+            }
+        };
+        Ok(Self { modified, content })
     }
 }
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.content.read(buffer)
+    }
+}
+
+/// The bytes of an answer.
+struct Raw {
+    download: registry::Download,
+    failed: fn(Box<registry::Error>) -> Cause,
+}
+
+impl Read for Raw {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.download.read(buffer).map_err(|error| io::Error::other((self.failed)(Box::new(error))))
+    }
+}
+
+impl Options {
+    /// The authorization for a file on a web server: the secret `HTTP_AUTH_HEADER_<host>`, or the token of
+    /// `HTTP_AUTH_TOKEN_<host>` (Dockerfile reference, "ADD"). It is sent to this server only.
+    fn web_authorization(&self, address: &str) -> Option<String> {
+        let host = registry::Origin::of(address).host;
+        let read = |name: &str| {
+            let content = self.secrets.get(&format!("{name}_{host}"))?.read().ok()?;
+            Some(String::from_utf8(content).ok()?.trim().to_owned())
+        };
+        let token = || read("HTTP_AUTH_TOKEN").map(|token| format!("Bearer {token}"));
+        read("HTTP_AUTH_HEADER").or_else(token)
     }
 }
 
@@ -102,21 +146,21 @@ impl Builder<'_> {
         let path = self.store.workspace()?.step()?.upper.join("file");
         let open = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = open.map_err(Cause::system("create", &path))?;
-        let mut body = Body::get(address, Cause::Fetch)?;
+        let mut body = Body::get(address, self.options, Cause::Fetch)?;
         let algorithm = checksum.map_or(Algorithm::Sha256, Digest::algorithm);
         let mut writer = Hashing::new(file, algorithm);
         copy((&mut body, Path::new(address)), (&mut writer, &path))?;
         let (mut file, digest, _) = writer.finish();
         if let Some(wanted) = checksum.filter(|wanted| **wanted != digest) {
             return Err(Cause::Checksum {
-                address: address.to_owned(),
+                address: registry::without_user(address),
                 wanted: wanted.clone(),
                 found: digest,
             });
         }
         rewind(&mut file, &path)?;
         // If the server sends no time, the time is the same in every build.
-        let modified = body.download.modified.unwrap_or(0);
+        let modified = body.modified.unwrap_or(0);
         Ok(Fetched { name: name_of(address), file: Rc::new(file), digest: digest.to_string(), modified })
     }
 }

@@ -96,8 +96,8 @@ impl Input {
             Context::Web(address) => {
                 let workspace = workspace(options)?;
                 let path = workspace.path().join("input");
-                keep(&path, &mut fetch::Body::get(address, Cause::Context)?, address)?;
-                (workspace, open(&path)?, address.clone())
+                keep(&path, &mut fetch::Body::get(address, options, Cause::Context)?, address)?;
+                (workspace, open(&path)?, registry::without_user(address))
             }
         };
         let context = workspace.path().join("context");

@@ -59,6 +59,7 @@ use crate::{
     config::Image,
     dockerfile::{Dockerfile, suggest::suggest},
     error::{Cause, Error},
+    excerpt::without_passwords,
     network::Own,
     plan::{self, Plan, PlanError},
     progress::{Form, Progress},
@@ -351,7 +352,8 @@ impl<'a> Builder<'a> {
     /// Begins a step, and announces it.
     fn begin(&mut self, text: &str) {
         self.step += 1;
-        self.text = text.to_owned();
+        let text = &without_passwords(text);
+        self.text = text.clone();
         self.at.set((self.at.get().0, 0));
         self.progress.step(self.step, self.plan.steps, text);
         if let Some(rehearsal) = &self.rehearsal {

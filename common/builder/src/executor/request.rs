@@ -18,6 +18,7 @@ use crate::{
         instruction::{Copy, HereDocument},
     },
     error::Cause,
+    excerpt::without_passwords,
     ignore::Ignore,
     moment::Moment,
 };
@@ -232,7 +233,7 @@ fn history(
             text.push_str(&format!(" --{flag}={value}"));
         }
     }
-    sources.iter().for_each(|source| text.push_str(&format!(" {source}")));
+    sources.iter().for_each(|source| text.push_str(&format!(" {}", without_passwords(source))));
     copy.documents.iter().for_each(|document| text.push_str(&format!(" <<{}", document.name)));
     text + " " + destination
 }

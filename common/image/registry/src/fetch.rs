@@ -8,13 +8,15 @@ use crate::{
     Client, Error,
     http::{Answer, AnswerBody, Http, MAX_REDIRECTIONS},
     retry::Attempts,
-    url::{Url, without_user},
+    url::{Url, authorization_in, without_user},
 };
 
 /// A file being downloaded.
 pub struct Download {
     /// `Last-Modified`, in seconds since 1970.
     pub modified: Option<i64>,
+    /// `Content-Encoding`, in lower case: how the server has compressed the file on the way. None for not at all.
+    pub encoding: Option<String>,
     body: AnswerBody,
 }
 
@@ -54,14 +56,19 @@ impl io::Read for Reply {
 }
 
 impl Client {
-    /// Downloads the file at `address` (`http://…` or `https://…`). Redirections are followed.
+    /// Downloads the file at `address` (`http://…` or `https://…`). Redirections are followed. `authorization`, or else
+    /// a user and password in the address, is sent only to the host of `address`.
     ///
     /// # Errors
     /// [`Error::Address`]; when there is no answer, or the server rejects the request.
-    pub fn get(&self, address: &str) -> Result<Download, Error> {
-        let answer = self.answer(address, &[], None)?;
+    pub fn get(&self, address: &str, authorization: Option<String>) -> Result<Download, Error> {
+        let headers: Vec<_> =
+            authorization.map(|value| (header::AUTHORIZATION.as_str(), value)).into_iter().collect();
+        let answer = self.answer(address, &headers, None)?;
         let modified = answer.date(header::LAST_MODIFIED).map(seconds);
-        Ok(Download { modified, body: answer.into_body() })
+        let encoding = answer.header(header::CONTENT_ENCODING).map(str::to_ascii_lowercase);
+        let encoding = encoding.filter(|encoding| !matches!(encoding.as_str(), "" | "identity"));
+        Ok(Download { modified, encoding, body: answer.into_body() })
     }
 
     /// Sends a request with these headers: a POST if there is a body, otherwise a GET. Redirections are
@@ -88,10 +95,14 @@ impl Client {
         body: Option<&[u8]>,
     ) -> Result<Answer, Error> {
         let wrong = |problem| Error::Address { address: without_user(address), problem };
-        let first = Url::parse(address).map_err(wrong)?;
+        let first = Url::parse(&without_user(address)).map_err(wrong)?;
+        let is_authorization = |(name, _): &(&str, String)| name.eq_ignore_ascii_case("authorization");
+        let own = authorization_in(address).filter(|_| !headers.iter().any(is_authorization));
+        let own = own.map(|value| (header::AUTHORIZATION.as_str(), value));
+        let headers: Vec<_> = headers.iter().cloned().chain(own).collect();
         let mut attempts = Attempts::new(self.options().retries);
         loop {
-            match self.follow(&first, headers, body) {
+            match self.follow(&first, &headers, body) {
                 Err(error) => attempts.wait(error, |_, _| {})?,
                 answer => return answer,
             }
@@ -146,8 +157,8 @@ mod tests {
     #[test]
     fn addresses() {
         let client = Client::new(crate::Options::default());
-        for address in ["x", "ftp://h/x", "http://", "http://user@host/"] {
-            assert!(matches!(client.get(address), Err(Error::Address { .. })), "{address}");
+        for address in ["x", "ftp://h/x", "http://"] {
+            assert!(matches!(client.get(address, None), Err(Error::Address { .. })), "{address}");
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 /// An address: `http` or `https`, a host, and the rest. Other schemes are rejected, and so are a user or a
 /// password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +131,29 @@ impl Origin {
 pub fn without_user(address: &str) -> String {
     let Some((scheme, authority, path)) = split(address) else { return address.to_owned() };
     format!("{scheme}://{}{path}", host_of(authority))
+}
+
+/// The `Authorization` header that a user and a password in an address ask for, as Go and git send it. None if the
+/// address has no user.
+pub(crate) fn authorization_in(address: &str) -> Option<String> {
+    let (_, authority, _) = split(address)?;
+    let (user, _) = authority.rsplit_once('@')?;
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let pair = [decode(name), decode(password)].join(&b':');
+    Some(format!("Basic {}", STANDARD.encode(pair)))
+}
+
+/// Decodes percent-encoding. A `%` without two digits stays as it is.
+fn decode(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    bytes
 }
 
 /// Splits an address into scheme, authority and the rest (RFC 3986, section 3). The authority ends at the
