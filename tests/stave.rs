@@ -67,6 +67,20 @@ fn flags_of_run_and_exec() {
     host.0.assert_as(&before);
 }
 
+/// An empty value means the image's, and of two values the last one counts: scripts and aliases rely on it.
+#[test]
+fn values_that_are_empty_or_given_twice() {
+    let host = Host::new();
+    host.0.sh("mkdir im && printf 'FROM busybox\\nUSER 7:8\\nWORKDIR /etc\\n' > im/Dockerfile").ok();
+    host.stave("build -q -t im im").ok();
+    host.prints("run --rm -u '' -w '' im sh -c 'id -u; pwd'", "7\n/etc");
+    host.prints("run --rm -w /a -u 1 -m 64m -w /tmp -u 2:3 -m 128m im sh -c 'id -u; pwd'", "2\n/tmp");
+    host.prints("run -d --name web im sleep 1000", "web");
+    host.prints("exec -u '' -w '' web sh -c 'id -u; pwd'", "7\n/etc");
+    host.prints("exec -u 1 -u 2 web id -u", "2");
+    host.prints("rm -f web", "web");
+}
+
 /// Limits, and file systems that are not volumes, with Docker's flags.
 #[test]
 fn flags_of_the_process_reach_it() {

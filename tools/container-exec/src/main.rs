@@ -86,8 +86,9 @@ impl ContainerExec {
         Ok(Exec {
             command: self.command.clone(),
             variables,
-            user: self.user.clone(),
-            workdir: self.workdir.clone(),
+            // An empty value means the container's, as in Docker.
+            user: self.user.clone().filter(|user| !user.is_empty()),
+            workdir: self.workdir.clone().filter(|directory| !directory.is_empty()),
             terminal: self.tty,
             size,
             privileged: self.privileged,

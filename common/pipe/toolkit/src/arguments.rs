@@ -249,7 +249,8 @@ impl<T: clap::Parser> Invocation<T> {
     /// tool's job.
     fn of(arguments: impl IntoIterator<Item = OsString>) -> Self {
         // Built only once, because it takes a good part of a tool's start.
-        let mut command = T::command();
+        // Of a flag with a value that is given twice the last one counts, as in Docker: aliases have defaults.
+        let mut command = T::command().args_override_self(true);
         let tool = command.get_name().to_owned();
         let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
         let arguments = switches::settled(&command, arguments.into_iter().collect());
