@@ -12,10 +12,10 @@ fn names_that_point_out_or_say_nothing() {
     let long = "x".repeat(65536);
     let shown = "x".repeat(256);
     for (names, message) in [
-        (&["../x"][..], r#"entry "../x": name with "..""#),
-        (&["a/../../x"], r#"entry "a/../../x": name with "..""#),
-        (&["a/.."], r#"entry "a/..": name with "..""#),
-        (&["ok", "x => ../../etc/passwd"], r#"entry "x": hard link to "../../etc/passwd": name with "..""#),
+        (&["../x"][..], r#"entry "../x": name with ".." that leads out of the root"#),
+        (&["a/../../x"], r#"entry "a/../../x": name with ".." that leads out of the root"#),
+        (&["a/.."], r#"entry "a/..": the root must be a directory"#),
+        (&["ok", "x => ../../etc/passwd"], r#"entry "x": hard link to "../../etc/passwd": name with ".." that leads out of the root"#),
         (&["x => /etc/passwd"], r#"entry "x": hard link to "etc/passwd", which does not exist"#),
         (&["d/", "x => d"], r#"entry "x": hard link to "d", which is a directory"#),
         (&["x => ."], r#"entry "x": hard link to ".", which is a directory"#),
@@ -39,6 +39,9 @@ fn names_that_point_out_or_say_nothing() {
 fn absolute_names_stay_inside() {
     let directories = apply(&[tar(&["/a", "//b/c", "/l -> /etc/passwd"])]);
     assert_eq!(common::list(&directories[0]), ["a", "b/", "b/c", "l -> /etc/passwd"]);
+    // Not even the link in the way counts: `..` removes its name.
+    let directories = apply(&[tar(&["l -> /etc", "l/../a", "d/../b", "d/x/../../c", "d/h => e/../b"])]);
+    assert_eq!(common::list(&directories[0]), ["a", "b", "c", "d/", "d/h", "l -> /etc"]);
 }
 
 #[test]

@@ -69,7 +69,12 @@ fn one_layer_that_fails_ends_the_others() {
     let run = store.run(&store.image(&blobs(&layers)), &[]);
     let digest = oci::Digest::of(&layers[1]);
     assert_eq!(run.status, 1);
-    assert_eq!(run.stderr, format!("layer-apply: layer {digest}: entry \"../out\": name with \"..\"\n"));
+    assert_eq!(
+        run.stderr,
+        format!(
+            "layer-apply: layer {digest}: entry \"../out\": name with \"..\" that leads out of the root\n"
+        )
+    );
     let names = std::fs::read_dir(store.layers()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(
         names.into_iter().all(|name| !name.to_string_lossy().ends_with(".part")),

@@ -2,8 +2,9 @@
 
 use std::{
     fs::{self, File},
+    hash::{BuildHasher, Hasher, RandomState},
     io::{self, IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -51,8 +52,7 @@ fn into_file<T>(path: &Path, sync: bool, write: impl FnOnce(&mut dyn Write) -> R
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return write(&mut File::options().write(true).open(path)?);
     }
-    let beside = path.with_added_extension(format!("{}.part", std::process::id()));
-    let mut file = File::options().write(true).create_new(true).open(&beside)?;
+    let (beside, mut file) = new_beside(path)?;
     let written = write(&mut file).and_then(|written| {
         if sync {
             file.sync_all()?;
@@ -67,6 +67,19 @@ fn into_file<T>(path: &Path, sync: bool, write: impl FnOnce(&mut dyn Write) -> R
         let _ = fs::remove_file(&beside);
     }
     written
+}
+
+/// A new file beside `path`. Its name is random: where process ids repeat, as in the containers of a CI system, a
+/// killed process may have left a file with the same pid.
+fn new_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    loop {
+        let random = RandomState::new().build_hasher().finish();
+        let beside = path.with_added_extension(format!("{random:016x}.part"));
+        match File::options().write(true).create_new(true).open(&beside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (beside, file)),
+        }
+    }
 }
 
 /// Makes the name of a file survive a power cut, by syncing its directory.

@@ -138,13 +138,19 @@ fn name(value: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
 }
 
 fn owner(value: &[u8]) -> Result<u32, &'static str> {
-    decimal(value).and_then(id).ok_or("owner that is no id of Linux")
+    let number = match value.strip_prefix(b"-") {
+        Some(digits) => decimal(digits).and_then(|number| i64::try_from(number).ok()).map(|number| -number),
+        None => decimal(value).and_then(|number| i64::try_from(number).ok()),
+    };
+    number.and_then(id).ok_or("owner that is no id of Linux")
 }
 
 /// A user or group id of 32 bits. The highest number is rejected: for chown(2) it means "no change", so the
 /// file would keep root as owner.
-pub(super) fn id(number: impl TryInto<u32>) -> Option<u32> {
-    number.try_into().ok().filter(|id| *id != u32::MAX)
+/// A user or group id. A negative one is that of a system whose ids have a sign: -2 is nobody on macOS and for NFS.
+pub(super) fn id(number: i64) -> Option<u32> {
+    let id = u32::try_from(number).ok().or_else(|| i32::try_from(number).ok().map(i32::cast_unsigned));
+    id.filter(|id| *id != u32::MAX)
 }
 
 /// Parses a number of decimal digits only.
@@ -201,6 +207,21 @@ mod tests {
         assert_eq!(pax.xattrs, [(b"user.x".to_vec(), value.to_vec())]);
         pax.read(b"8 path=\n").unwrap();
         assert_eq!(pax.path, None);
+    }
+
+    #[test]
+    fn ids_of_other_systems() {
+        for (number, found) in [
+            (0, Some(0)),
+            (-2, Some(u32::MAX - 1)),
+            (-1, None),
+            (i64::from(u32::MAX), None),
+            (i64::from(i32::MIN) - 1, None),
+            (i64::from(u32::MAX) + 1, None),
+        ] {
+            assert_eq!(id(number), found, "{number}");
+        }
+        assert_eq!(owner(b"-2"), Ok(u32::MAX - 1));
     }
 
     #[test]

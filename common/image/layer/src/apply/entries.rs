@@ -248,6 +248,12 @@ impl<'a, F: Form> Unpacking<'a, F> {
     fn facts(&mut self, entry: &Entry) -> Result<Facts, EntryError> {
         let mut facts = Facts::from(entry);
         self.keep_own(&mut facts);
+        if !matches!(entry.kind, Kind::File | Kind::HardLink | Kind::Directory) {
+            // Only other systems have these on symbolic links, FIFOs and devices (xattr(7), "Extended user attributes").
+            let all = facts.xattrs.len();
+            facts.xattrs.retain(|(name, _)| !name.starts_with(b"user."));
+            self.left_out.attributes += (all - facts.xattrs.len()) as u64;
+        }
         let Some(namespace) = &self.options.namespace else { return Ok(facts) };
         let (user, group) = (namespace.has_user(facts.uid), namespace.has_group(facts.gid));
         if user && group {
@@ -269,8 +275,8 @@ impl<'a, F: Form> Unpacking<'a, F> {
 
     /// Keeps only the attributes that belong to the file. overlayfs's own attributes would change what the
     /// mount shows. An SELinux label belongs to the machine that the layer was made on, and `system.` has
-    /// attributes of its file system (NFS, CIFS), besides the access lists that every file system has. Attributes outside Linux's namespaces (xattr(7)), such as `com.apple.provenance` of macOS, are dropped
-    /// too.
+    /// attributes of its file system (NFS, CIFS), besides the access lists that every file system has. Attributes outside Linux's namespaces
+    /// (xattr(7)), such as `com.apple.provenance` of macOS, are dropped too.
     pub(super) fn keep_own(&mut self, facts: &mut Facts) {
         let all = facts.xattrs.len();
         facts.xattrs.retain(|(name, _)| {

@@ -98,7 +98,7 @@ pub enum EntryError {
         source: io::Error,
     },
     /// The name contains `..`.
-    #[error("name with \"..\"")]
+    #[error("name with \"..\" that leads out of the root")]
     DotDot,
     /// The name contains a NUL byte.
     #[error("name with a NUL")]

@@ -31,18 +31,19 @@ const LONGEST: usize = 4064;
 const META: &[u8] = b".wh..wh.";
 
 impl Target {
-    /// Parses a name. A leading `/` is ignored, as tar does.
+    /// Parses a name. A leading `/` is ignored, as tar does. `..` removes the name before it, whatever is there, and
+    /// must not lead out of the root.
     pub(super) fn of(path: &[u8]) -> Result<Self, EntryError> {
         if path.contains(&0) {
             return Err(EntryError::Nul);
         }
+        let plain = plain(path)?;
+        let path = plain.as_deref().unwrap_or(path);
         let mut parent = Vec::with_capacity(path.len());
         let mut name: &[u8] = b"";
         for part in path.split(|&byte| byte == b'/') {
-            match part {
-                b"" | b"." => continue,
-                b".." => return Err(EntryError::DotDot),
-                _ => {}
+            if matches!(part, b"" | b".") {
+                continue;
             }
             if !name.is_empty() {
                 if name.starts_with(META) && !(parent.is_empty() && name == LINKED) || parent == LINKED {
@@ -81,6 +82,23 @@ impl Target {
     }
 }
 
+/// The name without `..`. None if there is none in it.
+fn plain(path: &[u8]) -> Result<Option<Vec<u8>>, EntryError> {
+    let parts = || path.split(|&byte| byte == b'/');
+    if !parts().any(|part| part == b"..") {
+        return Ok(None);
+    }
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for part in parts() {
+        match part {
+            b"" | b"." => {}
+            b".." => kept.pop().map(drop).ok_or(EntryError::DotDot)?,
+            _ => kept.push(part),
+        }
+    }
+    Ok(Some(kept.join(&b'/')))
+}
+
 /// `directory/name`, or only `name` in the root.
 pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
@@ -113,7 +131,10 @@ mod tests {
             ("..", None),
             ("../x", None),
             ("a/../../x", None),
-            ("a/..", None),
+            ("a/..", Some(Target::Root)),
+            ("a/../b", Some(path("", "b"))),
+            ("/a/b/../../c/d", Some(path("c", "d"))),
+            ("/../a", None),
             ("a\0b", None),
             (".wh.x", Some(whiteout("", "x"))),
             ("a/b/.wh.x", Some(whiteout("a/b", "x"))),
@@ -126,7 +147,7 @@ mod tests {
             (".wh..wh.plnk", Some(Target::Aufs)),
             ("./.wh..wh.plnk//12.34", Some(Target::Linked { name: b"12.34".to_vec() })),
             (".wh..wh.plnk/12.34/x", Some(Target::Aufs)),
-            (".wh..wh.plnk/../x", None),
+            (".wh..wh.plnk/../x", Some(path("", "x"))),
             ("a/.wh..wh.plnk/12.34", Some(Target::Aufs)),
             (".wh..wh.aufs", Some(Target::Aufs)),
             ("a/.wh.b/c", Some(Target::BelowWhiteout)),
