@@ -86,9 +86,8 @@ impl ContainerExec {
         Ok(Exec {
             command: self.command.clone(),
             variables,
-            // An empty value means the container's, as in Docker.
-            user: self.user.clone().filter(|user| !user.is_empty()),
-            workdir: self.workdir.clone().filter(|directory| !directory.is_empty()),
+            user: self.user.clone(),
+            workdir: self.workdir.clone(),
             terminal: self.tty,
             size,
             privileged: self.privileged,

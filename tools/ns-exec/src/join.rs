@@ -66,8 +66,8 @@ fn exec(tool: &NsExec, terminal: Option<&Terminal>) -> Result<Exec> {
     Ok(Exec {
         command: tool.command.clone(),
         variables: tool.variables()?,
-        user: tool.user.clone().filter(|user| !user.is_empty()),
-        workdir: tool.workdir.clone().filter(|directory| !directory.is_empty()),
+        user: tool.user.clone(),
+        workdir: tool.workdir.clone(),
         terminal: terminal.is_some(),
         size: terminal.and_then(Terminal::size),
         privileged: tool.privileged,
