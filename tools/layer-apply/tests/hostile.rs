@@ -15,7 +15,10 @@ fn names_that_point_out_or_say_nothing() {
         (&["../x"][..], r#"entry "../x": name with ".." that leads out of the root"#),
         (&["a/../../x"], r#"entry "a/../../x": name with ".." that leads out of the root"#),
         (&["a/.."], r#"entry "a/..": the root must be a directory"#),
-        (&["ok", "x => ../../etc/passwd"], r#"entry "x": hard link to "../../etc/passwd": name with ".." that leads out of the root"#),
+        (
+            &["ok", "x => ../../etc/passwd"],
+            r#"entry "x": hard link to "../../etc/passwd": name with ".." that leads out of the root"#,
+        ),
         (&["x => /etc/passwd"], r#"entry "x": hard link to "etc/passwd", which does not exist"#),
         (&["d/", "x => d"], r#"entry "x": hard link to "d", which is a directory"#),
         (&["x => ."], r#"entry "x": hard link to ".", which is a directory"#),
