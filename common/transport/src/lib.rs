@@ -5,6 +5,7 @@
 
 mod certificates;
 mod connector;
+mod p521;
 mod race;
 mod tls;
 mod verify;
@@ -13,4 +14,4 @@ pub use certificates::{Own, certificates, private_key, system};
 pub use connector::Tcp;
 pub use race::{connect, connect_to};
 pub use tls::Tls;
-pub use verify::{Untrusted, untrusted};
+pub use verify::{Untrusted, refused, untrusted};

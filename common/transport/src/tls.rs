@@ -38,7 +38,6 @@ impl Tls {
         insecure: bool,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let algorithms = provider.signature_verification_algorithms;
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let builder = builder.dangerous();
         let builder = match insecure {
@@ -46,7 +45,7 @@ impl Tls {
             false => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(trusted.iter().cloned());
-                builder.with_custom_certificate_verifier(Arc::new(Verifier::new(trusted, roots, algorithms)))
+                builder.with_custom_certificate_verifier(Arc::new(Verifier::new(trusted, roots)))
             }
         };
         let config = match own {

@@ -20,6 +20,8 @@ use rustls::{
     server::ParsedCertificate,
 };
 
+use crate::p521;
+
 /// Accepts servers whose certificate is trusted, or is signed by one that is.
 #[derive(Debug)]
 pub(crate) struct Verifier {
@@ -30,12 +32,8 @@ pub(crate) struct Verifier {
 
 impl Verifier {
     /// `roots` are the `trusted` certificates as authorities.
-    pub(crate) fn new(
-        trusted: Vec<CertificateDer<'static>>,
-        roots: RootCertStore,
-        algorithms: WebPkiSupportedAlgorithms,
-    ) -> Self {
-        Self { trusted, roots: Arc::new(roots), algorithms }
+    pub(crate) fn new(trusted: Vec<CertificateDer<'static>>, roots: RootCertStore) -> Self {
+        Self { trusted, roots: Arc::new(roots), algorithms: p521::and_ring() }
     }
 
     /// Checks the certificate without its name.
@@ -174,6 +172,23 @@ pub struct Untrusted {
     pub problem: String,
     /// Whether the certificate would be accepted if it, or its issuer, was among the trusted ones.
     pub unknown: bool,
+}
+
+/// What the server says when it ends the handshake; None if the error is about something else.
+pub fn refused(error: &Error) -> Option<String> {
+    use rustls::AlertDescription as A;
+    let Error::AlertReceived(alert) = error else { return None };
+    Some(match alert {
+        A::HandshakeFailure | A::ProtocolVersion | A::InsufficientSecurity => {
+            "the server accepts no TLS that is offered: 1.2 or 1.3, keys of RSA, P-256, P-384 or Ed25519, with 1.3 also P-521"
+                .to_owned()
+        }
+        A::CertificateRequired | A::BadCertificate | A::UnknownCA | A::AccessDenied => {
+            "the server wants a client certificate, or another one".to_owned()
+        }
+        A::UnrecognisedName => "the server does not know this name".to_owned(),
+        other => format!("the server ended the TLS handshake (alert {})", u8::from(*other)),
+    })
 }
 
 /// Why the server's certificate is not trusted; None if the error is about something else.

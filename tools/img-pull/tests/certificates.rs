@@ -128,3 +128,35 @@ fn trust_does_not_mend_everything() {
     let wrong = error(&host, 7004, "--cert-dir certs");
     assert!(wrong.starts_with("img-pull: prepare TLS for 198.51.100.1:7004: "), "{wrong}");
 }
+
+#[test]
+fn keys_of_p_521() {
+    let host = host();
+    host.sh(r#". ./functions
+        own='subjectAltName=IP:198.51.100.1'
+        # The leaves are signed with SHA-256, the default.
+        small=$key key='-nodes -newkey ec -pkeyopt ec_paramgen_curve:P-521'
+        self docker -sha512 -addext $own; serve 7001 docker
+        self ca -sha512 -subj /CN=authority; signed leaf ca $own; serve 7002 leaf
+        key=$small; signed mixed ca $own; serve 7003 mixed
+        sed s/verify=0/verify=0,openssl-max-proto-version=TLS1.2/ functions > old; . ./old; serve 7004 docker
+        sed s/verify=0/verify=1,cafile=ca.pem/ functions > mutual; . ./mutual; serve 7005 mixed"#)
+        .ok();
+    for (port, trusted) in [(7001, "docker"), (7002, "ca"), (7003, "ca")] {
+        assert_eq!(error(&host, port, &format!("--cacert {trusted}.pem")), NOT_FOUND, "{port}");
+        assert_eq!(error(&host, port, "--insecure"), NOT_FOUND, "{port}");
+        let wrong = error(&host, port, "");
+        assert!(wrong.starts_with("the certificate is not trusted: ") && wrong.ends_with(HINT), "{wrong}");
+    }
+    // An authority with the same name, but another key.
+    host.sh(". ./functions; cp ca.pem first.pem; key=$(echo \"$key\" | sed s/P-256/P-521/); self ca -subj /CN=authority").ok();
+    let same_name = "its issuer is not the trusted certificate of the same name";
+    let expected = format!("the certificate is not trusted: {same_name}{HINT}");
+    assert_eq!(error(&host, 7002, "--cacert ca.pem"), expected);
+    assert_eq!(
+        error(&host, 7004, "--cacert docker.pem"),
+        "the server accepts no TLS that is offered: 1.2 or 1.3, keys of RSA, P-256, P-384 or Ed25519, with 1.3 also P-521\n"
+    );
+    let mutual = error(&host, 7005, "--cacert first.pem");
+    assert_eq!(mutual, "the server wants a client certificate, or another one\n");
+}

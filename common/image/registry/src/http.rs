@@ -330,6 +330,9 @@ fn tls_cause(error: &rustls::Error) -> Cause {
     if let Some(why) = transport::untrusted(error) {
         return Cause::Certificate(Box::new(Untrusted { problem: plain(&why.problem), ..why }));
     }
+    if let Some(refused) = transport::refused(error) {
+        return Cause::Protocol(refused);
+    }
     match error {
         rustls::Error::InvalidMessage(_) => Cause::NotTls,
         other => Cause::Protocol(plain(&other.to_string())),
