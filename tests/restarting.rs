@@ -131,3 +131,66 @@ fn an_empty_user_is_that_of_the_image() {
     host.prints("exec -u '' web id -u", "7");
     host.prints("rm -f web", "web");
 }
+
+#[test]
+fn the_last_checks_and_the_reason_of_a_failed_start_are_known() {
+    let host = Host::new();
+    let check = "--health-cmd 'echo begun; exec sleep 1000' --health-interval 0.02 --health-timeout 0.05 --health-retries 1";
+    host.prints(&format!("run -d --network none {check} --name web busybox sleep 1000"), "web");
+    let log = "./stave inspect -f '{{json .State.Health.Log}}' web";
+    host.0
+        .sh(&format!("timeout 20 sh -c \"until [ \\$({log} | jq length) = 5 ]; do sleep 0.05; done\""))
+        .ok();
+    let shown = host.0.sh(&format!("{log} | jq -c '.[0] | [.ExitCode, .Output, .Start < .End]'")).ok();
+    assert_eq!(shown, "[-1,\"health check took longer than 50ms\",true]\n");
+    host.prints("rm -f web", "web");
+    // A restart, and a start.
+    host.0.sh("mkdir volume").ok();
+    let run = "run -d --network none --restart always -v ./volume:/data --name web busybox sleep 1000";
+    host.prints(run, "web");
+    host.0.sh("rmdir volume; kill -9 $(container-ls --format '{pid}' web)").ok();
+    until(&host, "{state} {exitStatus}", "restarting 125");
+    let error = host.stave("inspect -f '{{.State.Error}}' web").ok();
+    assert!(error.contains("/volume\": No such file or directory"), "{error}");
+    host.prints("stop web", "web");
+    host.stave("start web").exits(1);
+    assert_eq!(host.stave("inspect -f '{{.State.Error}}' web").ok(), error);
+    host.0.sh("mkdir volume; ./stave start web").ok();
+    host.prints("inspect -f '{{.State.Error}}' web", "");
+    host.prints("rm -f web", "web");
+}
+
+#[test]
+fn events_have_dockers_forms() {
+    let host = Host::new();
+    host.stave("run --network none --name web busybox false").exits(1);
+    let past = |format: &str| host.stave(&format!("events --since 1m --until 0s {format}")).ok();
+    let lines = past("");
+    let line = lines.lines().last().unwrap();
+    assert!(line.ends_with("Z container die web (exitCode=1, image=busybox:latest, name=web)"), "{line}");
+    assert_eq!(
+        past("--format '{{.Action}} {{.Actor.Attributes.image}}'"),
+        "start busybox:latest\ndie busybox:latest\n"
+    );
+    assert_eq!(past("--format '{event} {exitStatus}'"), "start \ndie 1\n");
+    let json: serde_json::Value =
+        serde_json::from_str(past("--format json").lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&json["Action"], &json["Type"], &json["Actor"]["ID"]),
+        (&"die".into(), &"container".into(), &"web".into())
+    );
+    for command in [
+        "events --since 1m --until 0s --format '{bogus}'",
+        "ps -a --format '{bogus}'",
+        "images --format '{bogus}'",
+    ] {
+        let refused = host.stave(command).exits(1);
+        assert!(
+            refused.stderr.contains("--format: there is no member {bogus}\nhint: there are {"),
+            "{}",
+            refused.stderr
+        );
+    }
+    host.stave("events --format table").exits(2);
+    host.prints("rm web", "web");
+}

@@ -232,7 +232,7 @@ fn what_is_in_a_container_is_copied_listed_and_kept() {
     host.prints("container inspect web | jq -r '.[0].id'", "web");
     host.prints("ps --format '{{.ID}}'", "web");
     let events = host.stave("events --since 1h --until 0s -f event=start").ok();
-    assert!(events.trim_end().ends_with(" container start web (image=busybox:latest)"), "{events}");
+    assert!(events.trim_end().ends_with(" container start web (image=busybox:latest, name=web)"), "{events}");
     host.prints("rm -f web", "web");
     host.0.sh("img-rm -q changed").ok();
     host.0.assert_as(&before);

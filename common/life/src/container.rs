@@ -324,7 +324,9 @@ impl Container {
         let restarts = self.process.restarts.unwrap_or_default() + u32::from(count);
         let is_checked = self.process.healthcheck.is_some();
         self.edit(|process| {
-            for key in ["exitStatus", "oomKilled", "usage", "finished", "restarting", "stopped", "health"] {
+            for key in
+                ["exitStatus", "oomKilled", "usage", "finished", "error", "restarting", "stopped", "health"]
+            {
                 process.remove(key);
             }
             match oom_kills {

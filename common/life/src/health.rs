@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use document::members::Health;
+use document::members::{Checked, Health};
 use monitor::{Outcome, Probe};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::Point;
 
 /// A health check, in the form of an image's configuration. Times are in nanoseconds; 0 means the default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub(crate) struct Check {
     #[serde(default, skip_serializing_if = "is_zero")]
     retries: u64,
 }
+
+/// How many checks are kept, as with Docker.
+const KEPT: usize = 5;
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -124,7 +129,15 @@ impl Check {
             _ if u64::from(before.failing_streak) + 1 >= retries => ("unhealthy", before.failing_streak + 1),
             _ => (before.status.as_str(), before.failing_streak + 1),
         };
-        Health { status: status.to_owned(), failing_streak, exit_status, output }
+        let checked = Checked {
+            started: Point::from(outcome.began).text(),
+            finished: Point::now().text(),
+            exit_status,
+            output: output.clone(),
+        };
+        let earlier = before.log.iter().skip((before.log.len() + 1).saturating_sub(KEPT));
+        let log = earlier.cloned().chain([checked]).collect();
+        Health { status: status.to_owned(), failing_streak, exit_status, output, log }
     }
 }
 
@@ -156,7 +169,12 @@ mod tests {
     #[test]
     fn failures_count_once_it_has_started() {
         let check = Check { retries: 2, ..Check::default() };
-        let outcome = |status, is_starting| Outcome { status, output: String::new(), is_starting };
+        let outcome = |status, is_starting| Outcome {
+            status,
+            began: Duration::ZERO,
+            output: String::new(),
+            is_starting,
+        };
         let mut health: Health = Health::starting();
         for (outcome, status, streak) in [
             (outcome(Some(1), true), "starting", 0),
@@ -168,5 +186,8 @@ mod tests {
             health = check.after(&health, &outcome);
             assert_eq!((health.status.as_str(), health.failing_streak), (status, streak));
         }
+        let kept: Vec<_> = health.log.iter().map(|checked| checked.exit_status).collect();
+        assert_eq!(kept, [Some(1), Some(0), None, Some(1), Some(0)]);
+        assert_eq!(check.after(&health, &outcome(Some(9), false)).log.len(), 5);
     }
 }

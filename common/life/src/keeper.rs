@@ -97,6 +97,7 @@ impl Recorded {
 
     fn not_started(&self, record: &Record, mut container: Container, why: &runtime::Error) -> Result<Next> {
         let end = End { identity: container.identity(), status: Some(i32::from(why.status())) };
+        container.edit(|process| drop(process.insert("error".into(), why.to_string().into())))?;
         let next = close(&mut container, end, true, Duration::ZERO)?.unwrap_or(Next::Leave);
         settle(&self.scope, record, &container, next)?;
         Ok(next)

@@ -20,6 +20,11 @@ impl Point {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().into()
     }
 
+    /// The nanoseconds since the beginning of 1970.
+    pub fn nanoseconds(self) -> i128 {
+        self.0
+    }
+
     /// The time from now until this point. Zero if the point has passed.
     pub fn from_now(self) -> Duration {
         u64::try_from(self.0 - Self::now().0).map_or(Duration::ZERO, Duration::from_nanos)

@@ -1,6 +1,6 @@
 //! Starts a container whose process has ended or was never started.
 
-use document::{Id, kept, record::Record};
+use document::{Document, Id, kept, record::Record};
 use monitor::Place;
 use operation::{Error, Operation, Scope};
 
@@ -74,16 +74,24 @@ pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
         false => keeper::put(scope, &record, &container).and_then(|()| missing.apply(scope)),
     };
     let started = equipped.and_then(|()| run(scope, &record, &mut container));
-    if started.is_err() {
+    if let Err(error) = &started {
         // The process may run if its monitor was killed at the wrong moment.
         let _ = container.operation.undo(scope);
         missing.undo(scope);
+        let document = failed(id, &document, error).unwrap_or(document);
         let _ = record.write(&document).map(|()| kept::write(scope, id, &document));
         if takes_ports {
             let _ = beside::run(beside::PORTMAP, beside::PORTS_RELEASE, scope, id);
         }
     }
     started.map(Some)
+}
+
+/// The document with the reason why its container could not be started.
+fn failed(id: &Id, document: &Document, why: &Error) -> Option<Document> {
+    let mut container = Container::of(id, document.clone()).ok()??;
+    container.edit(|process| drop(process.insert("error".into(), why.to_string().into()))).ok()?;
+    Some(container.document)
 }
 
 /// Releases the ports of a container that was only created: it takes them when it is started. The caller holds the lock

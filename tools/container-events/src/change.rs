@@ -8,8 +8,11 @@ use document::{
 };
 use life::{Container, Point, State};
 use oci_spec::runtime::LinuxResources;
-use serde_json::{Value, json};
-use toolkit::prelude::*;
+use serde_json::{Map, Value, json};
+use toolkit::{
+    listing::{Format, Row},
+    prelude::*,
+};
 
 /// The known state of a container.
 #[derive(Debug, Clone)]
@@ -135,6 +138,62 @@ pub(crate) fn changes(id: &Id, before: Option<&Known>, now: Option<&Known>) -> V
         _ => {}
     }
     events
+}
+
+/// Parses `--format`.
+pub(crate) fn format(text: &str) -> std::result::Result<Format, String> {
+    match text.parse::<Format>().map_err(|error| error.to_string())? {
+        Format::Table | Format::Template { is_table: true, .. } => Err("events are no table".to_owned()),
+        format => Ok(format),
+    }
+}
+
+/// The name of an event and its attributes, as with Docker.
+fn action(event: &Value) -> (String, Map<String, Value>) {
+    let name = event["event"].as_str().unwrap_or_default();
+    let action = match event["health"].as_str() {
+        Some(health) => format!("{name}: {health}"),
+        None => name.to_owned(),
+    };
+    let mut attributes = Map::new();
+    if let Some(status) = event["exitStatus"].as_i64() {
+        attributes.insert("exitCode".into(), status.to_string().into());
+    }
+    attributes.insert("image".into(), event["image"].as_str().unwrap_or_default().into());
+    attributes.insert("name".into(), event["id"].clone());
+    (action, attributes)
+}
+
+/// The time of an event, in nanoseconds since 1970.
+fn nanoseconds(event: &Value) -> i64 {
+    let time = event["time"].as_str().and_then(|text| text.parse::<Point>().ok());
+    time.and_then(|time| i64::try_from(time.nanoseconds()).ok()).unwrap_or_default()
+}
+
+/// An event as `docker events --format json` prints it.
+pub(crate) fn docker(event: &Value) -> Value {
+    let ((action, attributes), nanoseconds) = (action(event), nanoseconds(event));
+    json!({
+        "status": action, "id": event["id"], "from": attributes["image"], "Type": "container", "Action": action,
+        "Actor": {"ID": event["id"], "Attributes": attributes}, "scope": "local",
+        "time": nanoseconds / 1_000_000_000, "timeNano": nanoseconds,
+    })
+}
+
+/// The fields of a template: those of Docker, and for a line as Docker prints it the time and the attributes as text.
+pub(crate) fn row(event: &Value) -> Row {
+    let ((action, attributes), nanoseconds) = (action(event), nanoseconds(event));
+    let text: Vec<_> = attributes
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    let fields = json!({
+        "Status": action, "ID": event["id"], "From": attributes["image"], "Type": "container", "Action": action,
+        "Actor": {"ID": event["id"], "Attributes": attributes}, "Scope": "local",
+        "Time": nanoseconds / 1_000_000_000, "TimeNano": nanoseconds,
+        "When": event["time"], "Attributes": text.join(", "),
+    });
+    Row { fields, ..Row::default() }
 }
 
 /// One `--filter`.

@@ -25,7 +25,7 @@ use document::{Id, record};
 use life::{Container, Point};
 use operation::Scope;
 use serde_json::Value;
-use toolkit::{prelude::*, rows};
+use toolkit::{listing::Format, prelude::*};
 use watch::Watch;
 
 /// Print events of containers as they happen
@@ -44,9 +44,9 @@ struct ContainerEvents {
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
     /// Print TEXT for each event, one a line, with {time}, {event}, {id}, {image}, {exitStatus}, {health}
-    /// replaced
-    #[arg(long, value_name = "TEXT")]
-    format: Option<String>,
+    /// replaced; `json` prints Docker's form, and a template such as `{{.Action}}` has its fields
+    #[arg(long, value_name = "TEXT", value_parser = change::format)]
+    format: Option<Format>,
     #[command(flatten)]
     common: Common,
 }
@@ -66,10 +66,11 @@ impl ContainerEvents {
         let mut out = std::io::stdout().lock();
         for event in events.iter().filter(|event| change::admits(&self.filter, event)) {
             let line = match &self.format {
-                Some(format) => rows::fill(format, event),
-                None => event.to_string(),
+                Some(Format::Json) => format!("{}\n", change::docker(event)),
+                Some(format) => format.rows(&[event], &[], change::row)?.unwrap_or_default(),
+                None => format!("{event}\n"),
             };
-            match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            match write!(out, "{line}").and_then(|()| out.flush()) {
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(false),
                 written => written.context("write the events")?,
             }

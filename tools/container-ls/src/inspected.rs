@@ -2,7 +2,7 @@
 
 use document::{
     Document, Id,
-    members::{Image, Ports, Process, Rootfs},
+    members::{Checked, Image, Ports, Process, Rootfs},
 };
 use life::State;
 use operation::Scope;
@@ -68,8 +68,12 @@ fn state(container: Option<&life::Container>, process: Option<&Process>) -> Resu
         None => on_record,
     };
     let health = process.and_then(|process| process.health.as_ref()).map(|health| {
-        let log = health.exit_status.map(|status| json!({"ExitCode": status, "Output": health.output}));
-        json!({"Status": health.status, "FailingStreak": health.failing_streak, "Log": log.into_iter().collect::<Vec<_>>()})
+        // A check that took too long has Docker's -1.
+        let one = |checked: &Checked| {
+            json!({"Start": checked.started, "End": checked.finished, "ExitCode": checked.exit_status.unwrap_or(-1), "Output": checked.output})
+        };
+        let log: Vec<Value> = health.log.iter().map(one).collect();
+        json!({"Status": health.status, "FailingStreak": health.failing_streak, "Log": log})
     });
     Ok(json!({
         "Status": state.name(),
@@ -81,7 +85,7 @@ fn state(container: Option<&life::Container>, process: Option<&Process>) -> Resu
         "Dead": false,
         "Pid": process.map(|process| process.pid).filter(|_| is_up).unwrap_or_default(),
         "ExitCode": process.and_then(|process| process.exit_status).unwrap_or_default(),
-        "Error": "",
+        "Error": process.and_then(|process| process.error.clone()).unwrap_or_default(),
         "StartedAt": started.unwrap_or_else(|| NEVER.to_owned()),
         "FinishedAt": process.and_then(|process| process.finished.clone()).unwrap_or_else(|| NEVER.to_owned()),
         "Health": health,

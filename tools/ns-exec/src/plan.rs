@@ -125,6 +125,7 @@ pub(crate) fn plan(
         usage: None,
         started: None,
         finished: None,
+        error: None,
         restart: Some(lifetime.restart)
             .filter(|policy| *policy != Restart::No)
             .map(|policy| policy.to_string()),

@@ -269,6 +269,9 @@ pub struct Process {
     /// When the process ended (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
+    /// Why the process could not be started the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// The restart policy: `always`, `unless-stopped`, `on-failure` or `on-failure:N`. `None` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<String>,
@@ -319,6 +322,25 @@ pub struct Health {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_status: Option<i32>,
     /// The end of the last check's output.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// The last five checks, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<Checked>,
+}
+
+/// A check in `log` of `health`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Checked {
+    /// When the check began (RFC 3339).
+    pub started: String,
+    /// When its result was known (RFC 3339).
+    pub finished: String,
+    /// The exit status. `None` if the check took too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<i32>,
+    /// The end of its output.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
 }

@@ -68,7 +68,12 @@ impl Format {
     ) -> Result<Option<String>> {
         Ok(Some(match self {
             Self::Table => return Ok(None),
-            Self::Members(text) => rows.iter().map(|row| rows::fill(text, row) + "\n").collect(),
+            Self::Members(text) => {
+                if let Some((row, name)) = rows.first().and_then(|row| Some((row, unknown(text, row)?))) {
+                    return Err(hint(anyhow!("--format: there is no member {{{name}}}"), members(row)));
+                }
+                rows.iter().map(|row| rows::fill(text, row) + "\n").collect()
+            }
             Self::Json => rows.iter().map(|row| format!("{}\n", docker(row).fields)).collect(),
             Self::Template { is_table, template } => {
                 let mut text = String::new();
@@ -90,6 +95,20 @@ impl Format {
             }
         }))
     }
+}
+
+/// The first `{member}` of a text that a row does not have. Braces around anything else are text.
+fn unknown<'a>(text: &'a str, row: &Value) -> Option<&'a str> {
+    let names = text.split('{').skip(1).filter_map(|part| Some(part.split_once('}')?.0));
+    let is_name = |name: &&str| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphabetic());
+    names.filter(is_name).find(|name| row.get(name).is_none())
+}
+
+/// The members of a row, for a hint.
+fn members(row: &Value) -> String {
+    let names: Vec<_> =
+        row.as_object().into_iter().flatten().map(|(name, _)| format!("{{{name}}}")).collect();
+    format!("there are {}", names.join(", "))
 }
 
 /// The line of headings.
@@ -225,24 +244,21 @@ pub fn labels_in_a_line(labels: &Map<String, Value>) -> String {
 mod tests {
     use super::*;
 
-    fn printed(format: &str) -> Option<String> {
+    fn printed(format: &str) -> Result<Option<String>> {
         let rows = [json!({"id": "web", "n": 1}), json!({"id": "a-long-name", "n": 2})];
         let docker = |row: &Value| Row {
             fields: json!({"ID": row["id"], "N": row["n"]}),
             labels: Map::from_iter([("a.b".to_owned(), row["n"].clone())]),
         };
         let rows: Vec<_> = rows.iter().collect();
-        format
-            .parse::<Format>()
-            .unwrap()
-            .rows(&rows, &[("ID", "CONTAINER ID"), ("N", "NUMBER")], docker)
-            .unwrap()
+        format.parse::<Format>().unwrap().rows(&rows, &[("ID", "CONTAINER ID"), ("N", "NUMBER")], docker)
     }
 
     #[test]
     fn formats_of_all_kinds() {
         for (format, text) in [
-            ("{id}-{n} {no}", "web-1 {no}\na-long-name-2 {no}\n"),
+            ("{id}-{n} {", "web-1 {\na-long-name-2 {\n"),
+            ("{id} {a b} {}", "web {a b} {}\na-long-name {a b} {}\n"),
             ("{{.ID}}\\t{{.Label \"a.b\"}}", "web\t1\na-long-name\t2\n"),
             ("json", "{\"ID\":\"web\",\"N\":1}\n{\"ID\":\"a-long-name\",\"N\":2}\n"),
             (
@@ -250,9 +266,11 @@ mod tests {
                 "CONTAINER ID   NUMBER    b\nweb            1         1\na-long-name    2         2\n",
             ),
         ] {
-            assert_eq!(printed(format).as_deref(), Some(text), "{format}");
+            assert_eq!(printed(format).unwrap().as_deref(), Some(text), "{format}");
         }
-        assert_eq!(printed("table"), None);
+        assert_eq!(printed("table").unwrap(), None);
+        let error = printed("{id} {no}").unwrap_err();
+        assert_eq!(error.to_string(), "--format: there is no member {no}");
         assert!("{{".parse::<Format>().is_err());
     }
 

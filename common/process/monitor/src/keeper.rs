@@ -59,6 +59,8 @@ pub struct Probe {
 pub struct Outcome {
     /// The exit status of the check; none if it took too long.
     pub status: Option<i32>,
+    /// When the check began, since 1970.
+    pub began: Duration,
     /// What the check printed, or why it failed.
     pub output: String,
     /// Whether the container may still be starting. Then a failure does not count.

@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use runtime::{Identity, Running};
@@ -43,6 +43,13 @@ struct Check {
     output: Option<OwnedFd>,
     printed: Vec<u8>,
     until: Instant,
+    /// When it began, since 1970.
+    began: Duration,
+}
+
+/// Now, since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Health {
@@ -105,7 +112,7 @@ impl Health {
         }
         let Some(mut check) = self.running.take() else { return };
         let _ = read(&mut check);
-        let Check { mut process, printed, .. } = check;
+        let Check { mut process, printed, began, .. } = check;
         let mut output = String::from_utf8_lossy(&printed).into_owned();
         if !ended {
             process.kill();
@@ -118,7 +125,7 @@ impl Health {
             self.left.push(process);
         }
         let status = ended.then(|| known.ok().flatten().unwrap_or(125));
-        self.answer(keeper, status, output);
+        self.answer(keeper, (status, output), began);
     }
 
     fn begin(&mut self, keeper: &mut dyn Keeper, now: Instant) {
@@ -128,22 +135,22 @@ impl Health {
         };
         // The check's end of the pipe stays blocking, so the check waits for the monitor.
         runtime::set_nonblocking(&output);
-        let mut told = String::new();
+        let (mut told, began) = (String::new(), self::now());
         match keeper.ask(self.identity, &inside, &mut told) {
             Some(process) => {
                 let until = now + self.probe.timeout;
                 let output = Some(output);
-                self.running = Some(Check { process, output, printed: Vec::new(), until });
+                self.running = Some(Check { process, output, printed: Vec::new(), until, began });
             }
-            None => self.answer(keeper, Some(125), told),
+            None => self.answer(keeper, (Some(125), told), began),
         }
     }
 
-    fn answer(&mut self, keeper: &mut dyn Keeper, status: Option<i32>, output: String) {
+    fn answer(&mut self, keeper: &mut dyn Keeper, (status, output): (Option<i32>, String), began: Duration) {
         let within = self.is_starting && self.began.elapsed() < self.probe.start_period;
         // The first success ends the time in which failures do not count.
         self.is_starting &= status != Some(0);
-        keeper.answered(self.identity, &Outcome { status, output, is_starting: within });
+        keeper.answered(self.identity, &Outcome { status, began, output, is_starting: within });
         self.next = Instant::now() + self.pause();
         runtime::settle_memory();
     }
