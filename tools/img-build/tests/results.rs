@@ -332,3 +332,27 @@ fn a_name_with_a_digest_cannot_be_given() {
         assert!(built.stderr.contains("a name with a digest cannot be given"), "{}", built.stderr);
     }
 }
+
+#[test]
+fn sources_of_several_kinds_are_copied_in_their_order() {
+    let fixture = Fixture::new();
+    let (server, _) = serve(b"web");
+    fixture.write("dir/same", "local");
+    fixture.write("other", "other");
+    let file = |sources: &str| {
+        let built = fixture.build(&format!("FROM scratch\nADD {sources} /d/\n"));
+        let layer = &fixture.layers(&built, 0)[0];
+        assert_eq!(layer["d/other"], "644 0:0 other");
+        (layer["d/same"].clone(), built.cached())
+    };
+    let (web, local) = ("600 0:0 web".to_owned(), "644 0:0 local".to_owned());
+    assert_eq!(file(&format!("other dir/same {server}/same")), (web.clone(), 0));
+    assert_eq!(file(&format!("other {server}/same dir/same")), (local.clone(), 0));
+    assert_eq!(file(&format!("{server}/same other dir/s*")), (local.clone(), 0));
+    assert_eq!(file(&format!("other {server}/same dir/same")), (local, 1));
+    assert_eq!(file(&format!("other dir/same {server}/same")), (web, 1));
+    let refused = fixture.build_with(&format!("FROM scratch\nADD other {server}/same /d\n"), &[]);
+    let error =
+        "when using ADD with more than one source file, the destination must be a directory and end with a /";
+    assert!(refused.error().ends_with(error), "{}", refused.stderr);
+}

@@ -95,6 +95,13 @@ impl Builder<'_> {
             (false, _) => inputs,
         };
         let base = request.key(state).with("content").with_all(request.fetched_as(&revisions));
+        let (base, digest) = match request.parts.is_empty() {
+            true => (base, digest),
+            false => {
+                let order = request.parts.iter().map(|part| format!("{part:?}"));
+                (base.with("mixed").with_all(order), request.digest_of_parts(tree).map_err(failed)?)
+            }
+        };
         let key = base.clone().with(digest);
         let layers = state.layers.clone();
         self.files(state, &key, &inputs, request.text.clone(), || {
@@ -145,6 +152,27 @@ impl Builder<'_> {
     ) -> Result<(Layer, Option<String>), Cause> {
         let mounted = self.store.writable(if request.link { &[] } else { layers })?;
         let owner = self.owner(&mounted, request.chown.as_deref())?;
+        let copied = match request.parts.is_empty() {
+            true => self.copy_all(&mounted, request, (tree, listing), revisions, owner)?,
+            false => self.copy_parts(&mounted, request, tree, revisions, owner)?,
+        };
+        let since = self.options.keep_times.then_some(self.started);
+        let layer = match request.link {
+            true => self.store.commit_alone(mounted, request.moment, since)?,
+            false => self.store.commit(mounted, request.moment, since)?,
+        };
+        Ok((layer, copied))
+    }
+
+    /// Copies sources of one kind.
+    fn copy_all(
+        &self,
+        mounted: &Mounted,
+        request: &Request,
+        (tree, listing): (&Tree, &Listing),
+        revisions: &[Revision],
+        owner: Option<Owner>,
+    ) -> Result<Option<String>, Cause> {
         let now = Some(request.moment.time());
         let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
         let copied = request
@@ -155,16 +183,11 @@ impl Builder<'_> {
             let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
             self.copy_repository(request, address, revision, place, owner)?;
         }
-        let since = self.options.keep_times.then_some(self.started);
-        let layer = match request.link {
-            true => self.store.commit_alone(mounted, request.moment, since)?,
-            false => self.store.commit(mounted, request.moment, since)?,
-        };
-        Ok((layer, copied))
+        Ok(copied)
     }
 
     /// Copies the files of a git repository.
-    fn copy_repository(
+    pub(super) fn copy_repository(
         &self,
         request: &Request,
         address: &Address,

@@ -12,6 +12,7 @@ mod image;
 mod images;
 mod input;
 mod lint;
+mod mixed;
 mod mounts;
 mod process;
 mod reasons;

@@ -7,6 +7,7 @@ use super::{
     Builder,
     fetch::{is_web, name_of},
     files::From,
+    mixed::Part,
     reasons::Inputs,
     stage::State,
 };
@@ -33,6 +34,8 @@ pub(super) struct Request {
     pub(super) checksum: Option<Digest>,
     /// The git repositories to fetch.
     pub(super) repositories: Vec<Address>,
+    /// All sources in their order, if there are several kinds of them.
+    pub(super) parts: Vec<Part>,
     /// Whether `.git` of the repositories is kept.
     pub(super) keep_git: bool,
     /// `--link`: whether the layer is independent of the layers below it.
@@ -51,6 +54,8 @@ struct Sources {
     local: Vec<String>,
     remote: Vec<String>,
     repositories: Vec<Address>,
+    /// All of them in their order, if there are several kinds.
+    parts: Vec<Part>,
 }
 
 impl Sources {
@@ -59,11 +64,22 @@ impl Sources {
         for source in all {
             match Address::parse(&source) {
                 Some(address) if !address.as_ref().is_ok_and(|address| address.bare) => {
+                    sources.parts.push(Part::Repository(sources.repositories.len()));
                     sources.repositories.push(address.map_err(|error| Cause::GitAddress(source, error))?);
                 }
-                _ if is_web(&source) => sources.remote.push(source),
-                _ => sources.local.push(source),
+                _ if is_web(&source) => {
+                    sources.parts.push(Part::Fetched(sources.remote.len()));
+                    sources.remote.push(source);
+                }
+                _ => {
+                    sources.parts.push(Part::Local(source.clone()));
+                    sources.local.push(source);
+                }
             }
+        }
+        let kinds = [sources.local.len(), sources.remote.len(), sources.repositories.len()];
+        if kinds.iter().filter(|count| **count > 0).count() < 2 {
+            sources.parts.clear();
         }
         match (instruction, sources.remote.is_empty(), sources.repositories.is_empty()) {
             ("COPY", false, _) => Err(Cause::NoCopy("a URL")),
@@ -94,7 +110,7 @@ impl Request {
         let chown = option(&copy.chown)?.filter(|chown| !chown.is_empty());
         let exclude = copy.exclude.iter().map(|text| expander.word(text)).collect::<Result<Vec<_>, _>>()?;
         let text = history(copy, instruction, [("chown", &chown), ("chmod", &chmod)], &sources, &destination);
-        let Sources { local, remote, mut repositories } = Sources::new(sources, instruction)?;
+        let Sources { local, remote, mut repositories, parts } = Sources::new(sources, instruction)?;
         let keep_git = keep_git(copy.keep_git_dir, &mut repositories, given.as_deref())?;
         // The name of a here-document becomes the name of a file in the destination.
         let wrong =
@@ -134,7 +150,7 @@ impl Request {
             From::Files(_) => None,
         };
         let moment = state.moment;
-        Ok(Self { job, chown, remote, checksum, repositories, keep_git, link, moment, from, text })
+        Ok(Self { job, chown, remote, checksum, repositories, parts, keep_git, link, moment, from, text })
     }
 
     /// Whether something has to be downloaded.
