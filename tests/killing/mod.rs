@@ -28,9 +28,9 @@ pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTr
         .collect()
 }
 
-/// The moments at which the tool is killed: each third, or all with `scripts/test --all`.
+/// The moments at which the tool is killed: each fifth, or all with `scripts/test --all`.
 pub(crate) fn some(moments: BTreeSet<Moment>) -> impl Iterator<Item = Moment> {
-    moments.into_iter().step_by(if takes_all() { 1 } else { 3 })
+    moments.into_iter().step_by(if takes_all() { 1 } else { 5 })
 }
 
 /// Whether the tool is killed at all moments.

@@ -66,3 +66,15 @@ pub(crate) fn start(sandbox: &Sandbox, change: impl FnOnce(&mut Value)) {
     write(sandbox, &config);
     sandbox.sh("oci-runtime run -d -b b one < /dev/null > /dev/null 2> /dev/null").ok();
 }
+
+/// Sets the property at `path`, and creates missing parents.
+pub(crate) fn set(config: &mut Value, path: &str, value: Value) {
+    let mut place = config;
+    for name in path.split('/').skip(1) {
+        place = match place {
+            Value::Array(list) => &mut list[name.parse::<usize>().unwrap()],
+            place => &mut place[name],
+        };
+    }
+    *place = value;
+}

@@ -251,10 +251,7 @@ impl Layout {
         Self::open_or_make(path.into(), sync, 0o700)
     }
 
-    /// Like [`Layout::open_or_create_with`], for a layout that is not the image store. Others may read it.
-    ///
-    /// # Errors
-    /// Those of [`Layout::open_or_create`].
+    /// Like [`Layout::open_or_create_with`], with the same errors, for a layout that others may read.
     pub fn open_or_create_public(path: impl Into<PathBuf>, sync: bool) -> Result<Self, Error> {
         Self::open_or_make(path.into(), sync, 0o777)
     }
