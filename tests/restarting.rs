@@ -194,3 +194,30 @@ fn events_have_dockers_forms() {
     host.stave("events --format table").exits(2);
     host.prints("rm web", "web");
 }
+
+/// What is not carried out is refused, and values may be in the word of their flag, as with Docker.
+#[test]
+fn words_of_command_lines_are_all_taken_or_refused() {
+    let host = Host::new();
+    for (line, error) in [
+        ("logs nobody web", "stave: logs takes one NAME"),
+        ("attach nobody web", "stave: attach takes one NAME"),
+        ("logs -fx web", "stave: unknown flag: -x"),
+        ("stop -x1 web", "stave: unknown flag: -x"),
+    ] {
+        host.fails(line, 2, error);
+    }
+    host.stave("network create front").ok();
+    for (flags, error) in [
+        ("--network front --network none", "stave: --network none goes with no other network"),
+        ("--network host --network front", "stave: --network host goes with no other network"),
+        ("--network none --network container:x", "stave: --network container:x goes with no other network"),
+    ] {
+        host.fails(&format!("run --rm {flags} busybox true"), 125, error);
+    }
+    host.prints("run -d --network none --name web busybox sh -c 'echo a; echo b; exec sleep 1000'", "web");
+    host.0.sh("until [ \"$(./stave logs -n1 web)\" = b ]; do sleep 0.01; done").ok();
+    assert_eq!(host.stave("logs -n=1 -t web").ok().split(' ').nth(1), Some("b\n"));
+    host.0.sh("./stave logs -ft web > followed & ./stave stop -t0 web; wait; grep -c ' [ab]$' followed").ok();
+    host.prints("rm web", "web");
+}
