@@ -60,7 +60,9 @@ pub fn connect(addresses: &[SocketAddr], limit: Option<Duration>) -> io::Result<
             return Err(failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()));
         }
         if deadline.is_some_and(|deadline| now >= deadline) {
-            return Err(io::ErrorKind::TimedOut.into());
+            // That an address refuses says more than that another one is silent.
+            let silence = io::ErrorKind::TimedOut.into();
+            return Err(failure.filter(|failure| !is_no_way(failure)).unwrap_or(silence));
         }
         let turn = waiting.peek().map(|_| next_at);
         let until = turn.into_iter().chain(deadline).min();
@@ -124,17 +126,18 @@ fn answered(running: &[(SocketAddr, OwnedFd)], limit: Option<Duration>) -> io::R
 
 /// Keeps the error that says most: the first one, unless there was only no way to the address.
 fn keep(failure: &mut Option<io::Error>, error: io::Error) {
-    let says_little = failure.as_ref().is_none_or(|failure| {
-        matches!(
-            failure.kind(),
-            io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::AddrNotAvailable
-        )
-    });
+    let says_little = failure.as_ref().is_none_or(is_no_way);
     if says_little {
         *failure = Some(error);
     }
+}
+
+/// Whether there is only no way to the address, as for IPv6 on many hosts.
+fn is_no_way(failure: &io::Error) -> bool {
+    matches!(
+        failure.kind(),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable
+    )
 }
 
 fn won(socket: OwnedFd, losers: &[(SocketAddr, OwnedFd)]) -> io::Result<TcpStream> {
@@ -192,6 +195,9 @@ mod tests {
         assert_eq!(connect(&[silent, good], limit).unwrap().peer_addr().unwrap(), good);
         let alone = connect(&[silent], Some(Duration::from_millis(20))).unwrap_err();
         assert_eq!(alone.kind(), io::ErrorKind::TimedOut);
+        drop(server);
+        let refused = connect(&[silent, good], Some(Duration::from_millis(20))).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]
