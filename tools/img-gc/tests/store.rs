@@ -363,6 +363,16 @@ fn names_and_ids() {
              hint: remove it by its names, or with --force\n"
         )
     );
+    // A name with a digest, as a pull by digest gives it, is a name like the others.
+    let index = store.path("root/images/index.json");
+    let mut list: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    let mut entry = list["manifests"][0].clone();
+    let pinned = format!("localhost:5000/c/d@{}", entry["digest"].as_str().unwrap());
+    entry["annotations"] = json!({oci::layout::REF_NAME: pinned});
+    list["manifests"].as_array_mut().unwrap().push(entry);
+    fs::write(&index, list.to_string()).unwrap();
+    let removed = store.json("img-rm", &["-q", "-f", &pinned]);
+    assert_eq!(removed, json!({"untagged": [pinned], "deleted": []}));
     // If one name is wrong, none is removed.
     assert_eq!(store.refused("img-rm", &["b:1", "nope"]), "img-rm: no image \"nope\" in the image store\n");
     let removed = store.json("img-rm", &["-q", "a:1"]);

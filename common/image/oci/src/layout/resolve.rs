@@ -27,7 +27,9 @@ impl Layout {
             Err(_) if may_be_id => None,
             Err(error) => return Err(error.into()),
         };
-        let name = reference.clone().filter(|reference| reference.digest().is_none());
+        // A name with a digest may be one of the list, or a question about another name.
+        let is_listed = |name: &Reference| entries.iter().any(|entry| entry.reference.as_ref() == Some(name));
+        let name = reference.clone().filter(|name| name.digest().is_none() || is_listed(name));
         let named = reference.and_then(|reference| by_reference(&entries, &reference));
         let named = named.map(|entry| Found { name, image: entry.clone(), entries: vec![entry] });
         let found = match named {
