@@ -211,8 +211,16 @@ fn what_is_in_a_container_is_copied_listed_and_kept() {
     host.stave("export -o x.tar nobody").exits(1);
     host.stave("export -o x.tar").exits(2);
     host.0.sh("cmp x.tar before && test \"$(echo x.tar*)\" = x.tar").ok();
-    let digest = host.stave("commit -m 'a change' web changed").ok();
-    assert!(digest.starts_with("sha256:"), "{digest}");
+    // The image's id, and nothing else; the container is paused meanwhile, and goes on afterwards.
+    let committed = host.stave("commit -m 'a change' web changed");
+    assert_eq!(committed.stderr, "");
+    assert_eq!(host.stave("images -q --no-trunc changed").ok(), committed.stdout);
+    host.instead_of("img-commit", "container-ls --format {state} -- web >&2; exec img-commit \"$@\"");
+    let paused = host.stave("commit web other");
+    assert_eq!(paused.stderr, "paused\n");
+    host.instead_of("img-commit", "container-ls --format {state} -- web >&2; exec img-commit \"$@\"");
+    assert_eq!(host.stave("commit --pause=false web other").stderr, "running\n");
+    host.prints("inspect -f '{state}' web", "running");
     host.prints("run --rm --network none changed cat /etc/y", "x");
     host.prints("inspect -f '{id} {state}' web", "web running");
     host.prints("inspect web web | jq -c '[.[].id]'", "[\"web\",\"web\"]");
