@@ -27,7 +27,8 @@ fn stop_and_rm_of_several() {
     }
     host.prints("restart --timeout 0 a", "a");
     let line = "container-ls: no container \"nobody\" in /run/stave";
-    let outcome = host.stave("stop --time=0 a nobody b").exits(1);
+    // Flags may be anywhere.
+    let outcome = host.stave("stop a nobody -t 0 b").exits(1);
     let none = "container-stop: container \"nobody\" has no record \"/run/stave/nobody.json\"";
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().next()), ("a\nb\n", Some(none)));
     let outcome = host.stave("rm a nobody b").exits(1);
@@ -44,7 +45,9 @@ fn stop_and_rm_of_several() {
     let outcome = host.stave("rm -f c d").exits(1);
     assert!(outcome.stdout == "d\n" && outcome.stderr.starts_with(bad), "{}", outcome.stderr);
     host.0.sh("cp kept.json /run/stave/c.json").ok();
-    host.prints("rm -f c", "c");
+    host.prints("rm c -f", "c");
+    host.fails("inspect busybox --type image", 2, "stave: unknown flag: --type");
+    host.fails("history -q busybox", 2, "stave: unknown flag: -q");
     host.0.assert_as(&before);
 }
 
