@@ -137,9 +137,10 @@ fn policies_checks_and_clients_work_in_the_foreground() {
 #[test]
 fn a_killed_caller_leaves_the_container_alone() {
     let host = Host::new();
-    let script = "until test -e /go; do sleep 0.01; done; echo went; exec sleep 1000";
+    let script = "touch /began; until test -e /go; do sleep 0.01; done; echo went; exec sleep 1000";
     host.0.sh(&format!("./stave {RUN} busybox sh -c '{script}' > out 2>&1 &")).ok();
-    until(&host, "{state}", "running");
+    // Until the command runs, it ends with the one that starts it.
+    host.0.sh("until [ -e root/containers/web/upper/began ]; do sleep 0.01; done").ok();
     host.0
         .sh("until kill -9 $(pgrep -x ns-exec); do sleep 0.01; done; until [ -s out ]; do sleep 0.01; done")
         .ok();

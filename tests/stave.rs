@@ -75,7 +75,13 @@ fn values_that_are_empty_or_given_twice() {
     host.stave("build -q -t im im").ok();
     host.prints("run --rm -u '' -w '' im sh -c 'id -u; pwd'", "7\n/etc");
     host.prints("run --rm -w /a -u 1 -m 64m -w /tmp -u 2:3 -m 128m im sh -c 'id -u; pwd'", "2\n/tmp");
+    host.prints("run --rm --privileged -P --privileged=false -t --tty=false busybox sh -c 'grep -c 3fffffffff /proc/self/status; test -t 1 || echo plain'", "0\nplain");
     host.prints("run -d --name web im sleep 1000", "web");
+    host.fails(
+        "exec -v /made:/b web true",
+        125,
+        "stave: exec takes no flag of run but -d, -i, -t, -e, --env-file, -w, -u, --privileged and --detach-keys",
+    );
     host.prints("exec -u '' -w '' web sh -c 'id -u; pwd'", "7\n/etc");
     host.prints("exec -u 1 -u 2 web id -u", "2");
     host.prints("rm -f web", "web");
@@ -333,7 +339,6 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         ("logs", "stave: logs takes a NAME"),
         ("stop", "stave: stop takes a NAME"),
         ("stop -x web", "stave: unknown flag: -x"),
-        ("stop web -t 1", "stave: flags come before the names: -t"),
         ("run --tty=maybe busybox", "stave: unknown flag: --tty"),
         ("run --detach-keys x busybox", "stave: unknown flag: --detach-keys"),
         ("run --sig-proxy=false busybox", "stave: unknown flag: --sig-proxy"),

@@ -87,6 +87,18 @@ fn options_and_order() {
     assert_eq!(sandbox.sh("unwind six > /dev/null; volume-ls --ids").ok(), "empty\nfresh\nids\ninner\n");
 }
 
+/// An init container chooses who owns a volume. A later one, whose image has nothing in this place, leaves it so.
+#[test]
+fn who_owns_an_empty_volume() {
+    let sandbox = host();
+    sandbox.sh(&pipe("init", "-v db:/data", "chown 1000 /data")).ok();
+    assert_eq!(sandbox.sh(&pipe("one", "-v db:/data", "stat -c %u /data")).ok(), "1000\n");
+    assert_eq!(sandbox.sh(&pipe("two", "--userns auto -v db:/data", "stat -c %u /data")).ok(), "65534\n");
+    sandbox
+        .sh("echo > root/volumes/db/volume.json && volume-ls --ids && unwind init one two && volume-rm db")
+        .ok();
+}
+
 #[test]
 fn what_was_interrupted_is_finished() {
     let sandbox = host();

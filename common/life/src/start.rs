@@ -1,7 +1,7 @@
 //! Starts a container whose process has ended or was never started.
 
 use document::{Document, Id, kept, record::Record};
-use monitor::Place;
+use monitor::{MonitorOperation, Place};
 use operation::{Error, Operation, Scope};
 
 use crate::{Container, Recorded, Result, State, beside, keeper, output::Equipment, wait};
@@ -34,7 +34,7 @@ pub fn may_start(scope: &Scope, id: &Id) -> Result<()> {
 /// important enough to stop. Returns `None` if the container runs already.
 ///
 /// # Errors
-/// When the container is being made or unwound, or cannot be started. Its record is then as before.
+/// When the container is being made or unwound, or cannot be started. Its record is then as before, with `error` in `process`.
 pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
     // Reports what is missing before it takes a lock, which would leave a file.
     let found = Container::read(scope, id)?;
@@ -107,6 +107,8 @@ pub fn rest(scope: &Scope, id: &Id) -> Result<()> {
 }
 
 fn run(scope: &Scope, record: &Record, container: &mut Container) -> Result<Vec<String>> {
+    // A start that was killed may have recorded the streams, and not made them.
+    MonitorOperation { monitored: container.id.to_string() }.apply(scope)?;
     let mut recorded = Recorded::new(scope, &container.id, &container.document)?;
     let place = Place::open(&scope.run_dir, container.id.as_str())?;
     let log = container.log();

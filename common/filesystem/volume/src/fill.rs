@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::Path,
 };
 
@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Locked, VolumeUse, failed, names};
+use crate::{Locked, VolumeUse, failed};
 
 /// Copies a directory of a container into a volume that is still empty, as Docker does. Otherwise does
 /// nothing.
@@ -25,34 +25,46 @@ use crate::{Locked, VolumeUse, failed, names};
 /// When something cannot be copied.
 pub(crate) fn fill(volume: &Locked<'_>, usage: &VolumeUse) -> Result<(), Error> {
     let [data, filled, beside] = ["data", "filled", ".filled"].map(|name| volume.path.join(name));
-    finish(&filled, &data).map_err(failed("fill", volume.name))?;
-    let is_empty = names(&data).map_err(failed("read", volume.name))?.is_empty();
-    if !is_empty || (usage.source.is_none() && usage.owner.is_none()) {
+    let failed = |error: io::Error| failed("fill", volume.name)(error);
+    finish(&filled, &data).map_err(failed)?;
+    if !is_empty(&data).map_err(failed)? {
+        return Ok(());
+    }
+    // Nobody has chosen an owner for a volume that is as it was made.
+    let found = fs::metadata(&data).map_err(failed)?;
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let is_new = (found.uid(), found.gid()) == own && found.mode() & 0o7777 == 0o755;
+    let owner = usage.owner.filter(|_| is_new);
+    if usage.source.is_none() && owner.is_none() {
         return Ok(());
     }
     mount::tree::remove(&beside)?;
     let copy = || -> Result<(), Error> {
-        let make = || -> io::Result<()> {
-            DirBuilder::new().mode(0o755).create(&beside)?;
-            match usage.owner {
-                Some((user, group)) => std::os::unix::fs::lchown(&beside, Some(user), Some(group)),
-                None => Ok(()),
-            }
+        DirBuilder::new().mode(0o755).create(&beside).map_err(failed)?;
+        if let Some((user, group)) = owner {
+            std::os::unix::fs::lchown(&beside, Some(user), Some(group)).map_err(failed)?;
+        }
+        let is_copied = match &usage.source {
+            Some(source) => mount::tree::fill(&usage.within, source, &beside)?,
+            None => false,
         };
-        make().map_err(failed("fill", volume.name))?;
-        if let Some(source) = &usage.source {
-            mount::tree::fill(&usage.within, source, &beside)?;
+        if !is_copied && owner.is_none() {
+            return mount::tree::remove(&beside);
         }
         let complete = || -> io::Result<()> {
-            if !names(&beside)?.is_empty() {
+            if !is_empty(&beside)? {
                 syncfs(&volume.directory)?;
             }
             fs::rename(&beside, &filled)?;
             finish(&filled, &data)
         };
-        complete().map_err(failed("fill", volume.name))
+        complete().map_err(failed)
     };
     copy().inspect_err(|_| drop(mount::tree::remove(&beside)))
+}
+
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(directory)?.next().transpose()?.is_none())
 }
 
 /// Moves the entries of `filled` to `data`, if `filled` exists. An entry that a container has made meanwhile

@@ -22,7 +22,10 @@ use std::{
 };
 
 use operation::{Cause, Error, Place, Scope, remove_if_empty, unless_gone};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+use rustix::{
+    fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock, openat, statat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 pub use request::{InvalidRequest, NamedVolume, VolumeRequest, parse_name};
@@ -38,7 +41,7 @@ pub struct Information {
     pub name: String,
     /// Its directory, as containers see it.
     pub path: PathBuf,
-    /// When it was made (RFC 3339). None if its `volume.json` is missing.
+    /// When it was made (RFC 3339). None if its `volume.json` is missing or damaged.
     pub created: Option<String>,
     /// Its labels.
     pub labels: Labels,
@@ -148,9 +151,13 @@ pub fn create(scope: &Scope, name: &str, labels: &Labels, is_synced: bool) -> Re
             fs::rename(&beside, &path)?;
             if is_synced { lock.sync_all() } else { Ok(()) }
         };
-        make().map(|()| true).map_err(failed("create", name))
+        // Still under the lock: another process may make the same volume.
+        make()
+            .inspect_err(|_| drop(mount::tree::remove(&beside)))
+            .map(|()| true)
+            .map_err(failed("create", name))
     };
-    create().inspect_err(|_| drop(mount::tree::remove(&beside)))
+    create()
 }
 
 /// A name for a volume for which nobody chose one: 64 hexadecimal digits, as Docker's.
@@ -195,7 +202,7 @@ pub fn find(scope: &Scope, name: &str) -> Result<Option<Information>, Error> {
         }
         let text = unless_gone(fs::read(path.join("volume.json")))?;
         let Description { created, labels } =
-            text.map(|text| serde_json::from_slice(&text)).transpose()?.unwrap_or_default();
+            text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let containers = users(scope, &path)?;
         Ok(Some(Information { name: name.to_owned(), path: path.join("data"), created, labels, containers }))
     };
@@ -207,26 +214,50 @@ pub fn find(scope: &Scope, name: &str) -> Result<Option<Information>, Error> {
 /// # Errors
 /// When a directory cannot be read.
 pub fn size(volume: &Information) -> Result<u64, Error> {
-    let mut seen = HashSet::new();
-    let mut bytes = 0;
-    let mut directories = vec![volume.path.clone()];
-    let mut count = || -> io::Result<()> {
-        while let Some(directory) = directories.pop() {
-            for entry in unless_gone(fs::read_dir(&directory))?.into_iter().flatten() {
-                let entry = entry?;
-                let Some(found) = unless_gone(entry.metadata())? else { continue };
-                if found.is_dir() {
-                    directories.push(entry.path());
-                } else if found.nlink() == 1 || seen.insert((found.dev(), found.ino())) {
-                    bytes += found.len();
+    let mut count = Count { seen: HashSet::new(), bytes: 0 };
+    let root = unless_gone(open_directory(&volume.path)).map_err(failed("measure", &volume.name))?;
+    let counted = root.map_or(Ok(()), |root| count.below(&root, 0));
+    counted.map_err(failed("measure", &volume.name))?;
+    Ok(count.bytes)
+}
+
+/// The files seen so far that have several names, and the bytes.
+struct Count {
+    seen: HashSet<(u64, u64)>,
+    bytes: u64,
+}
+
+impl Count {
+    /// Counts what is below a directory. A container may change it meanwhile, so each directory is opened in the one above
+    /// it, through no link. What is deeper than any program goes is not counted.
+    fn below(&mut self, directory: &File, depth: u32) -> io::Result<()> {
+        for entry in rustix::fs::Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let Some(found) = unless_gone(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))? else {
+                continue;
+            };
+            if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match openat(directory, name, flags, Mode::empty()) {
+                    // Exchanged or removed meanwhile.
+                    Err(Errno::LOOP | Errno::NOTDIR | Errno::NOENT) => {}
+                    opened if depth < DEEPEST => self.below(&opened?.into(), depth + 1)?,
+                    _ => {}
                 }
+            } else if found.st_nlink == 1 || self.seen.insert((found.st_dev, found.st_ino)) {
+                self.bytes += u64::try_from(found.st_size).unwrap_or(0);
             }
         }
         Ok(())
-    };
-    count().map_err(failed("measure", &volume.name))?;
-    Ok(bytes)
+    }
 }
+
+/// The deepest directory whose files are counted: each one above it is open meanwhile.
+const DEEPEST: u32 = 500;
 
 /// The ids of the containers that use a volume. A claim of a container whose directory is gone does not count.
 fn users(scope: &Scope, volume: &Path) -> io::Result<Vec<String>> {

@@ -52,8 +52,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
             if ![0, own].contains(&opened.uid()) {
                 return Err(io::Error::other(format!("it belongs to user {}", opened.uid())));
             }
-            if opened.mode() & 0o002 != 0 {
-                return Err(io::Error::other("everybody may write to it"));
+            if opened.mode() & 0o022 != 0 {
+                return Err(io::Error::other("others may write to it"));
             }
             let mut content = Vec::new();
             file.read_to_end(&mut content)?;

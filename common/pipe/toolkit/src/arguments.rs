@@ -140,18 +140,75 @@ pub fn scope(root: Option<PathBuf>, run_dir: Option<PathBuf>) -> anyhow::Result<
     Ok(scope)
 }
 
-/// Refuses a directory of root's in which others may replace files: what is in it decides what root does. With the
-/// sticky bit, as on a fresh tmpfs, they may only add files, and a record of theirs is not believed.
+/// What the tools make in these directories. A record of somebody else's is not believed; these are found by their names.
+const MADE: [&str; 14] = [
+    "build",
+    "cache",
+    "containers",
+    "egress",
+    "images",
+    "layers",
+    "leases",
+    "locks",
+    "mount-points",
+    "networks",
+    "peers",
+    "shared",
+    "sysctl",
+    "volumes",
+];
+
+/// Refuses a directory in which others may replace files: what is in it decides what the tools do. With the sticky bit, as on
+/// a fresh tmpfs, others may only add files; then what the tools make there must be this user's or root's.
 fn require_private(directory: &Path) -> anyhow::Result<()> {
-    let Ok(found) = std::fs::metadata(directory) else { return Ok(()) };
-    let by_group = found.mode() & 0o020 != 0 && found.gid() != 0;
-    let is_open = (found.mode() & 0o002 != 0 || by_group) && found.mode() & 0o1000 == 0;
-    if !userns::is_system_root() || !found.is_dir() || !is_open {
-        return Ok(());
+    let Some(why) = shared_with(directory, true) else { return Ok(()) };
+    let mode = std::fs::metadata(directory).map_or(0, |found| found.mode());
+    if why.is_open && mode & 0o1000 != 0 {
+        let below = MADE.iter().map(|name| directory.join(name));
+        return match below.filter_map(|path| Some((shared_with(&path, false)?, path))).next() {
+            Some((why, path)) => Err(why.refuse(&path)),
+            None => Ok(()),
+        };
     }
-    let mode = found.mode() & 0o7777;
-    let error = anyhow::anyhow!("use {directory:?}: others may write to it (mode {mode:04o})");
-    Err(crate::hint(error, format!("look who has written there, then chmod go-w {}", directory.display())))
+    Err(why.refuse(directory))
+}
+
+/// Why others may write to a directory.
+struct SharedWith {
+    /// Whether its mode lets them. Otherwise it belongs to one of them.
+    is_open: bool,
+    words: String,
+}
+
+impl SharedWith {
+    fn refuse(&self, directory: &Path) -> anyhow::Error {
+        let error = anyhow::anyhow!("use {directory:?}: {}", self.words);
+        let mend = if self.is_open { "chmod -R go-w" } else { "chown" };
+        let what = directory.display();
+        crate::hint(
+            error,
+            format!("look who has written there, then mend it ({mend} … {what}), or choose another place"),
+        )
+    }
+}
+
+/// Whether others than this user and root may write to a directory. None if they may not, or it does not exist.
+/// `through_links`: the user may name a link.
+fn shared_with(directory: &Path, through_links: bool) -> Option<SharedWith> {
+    let found = match through_links {
+        true => std::fs::metadata(directory).ok()?,
+        false => std::fs::symlink_metadata(directory).ok()?,
+    };
+    let (own, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    // In a user namespace, root of the machine looks like this.
+    let is_unmapped = found.uid() == 65534 && !userns::is_system_root();
+    if ![0, own].contains(&found.uid()) && !is_unmapped {
+        return Some(SharedWith { is_open: false, words: format!("it belongs to user {}", found.uid()) });
+    }
+    let by_group = found.mode() & 0o020 != 0 && ![0, group].contains(&found.gid());
+    let is_open = found.is_dir() && (by_group || found.mode() & 0o002 != 0);
+    let words = format!("others may write to it (mode {:04o})", found.mode() & 0o7777);
+    is_open.then_some(SharedWith { is_open, words })
 }
 
 impl Common {

@@ -9,7 +9,8 @@
 //! also passes the output on to its own streams.
 //!
 //! The container's streams are FIFOs in `$STAVE_RUN`. Its process has them open for reading and writing, so a
-//! stream has a reader as long as it has a writer, even if the monitor is killed.
+//! stream has a reader as long as it has a writer, even if the monitor is killed, except where the stream of a caller in the
+//! foreground is a pipe.
 
 mod attached;
 mod caller;

@@ -201,7 +201,8 @@ pub fn resume(
     stdin: bool,
     keeper: &mut dyn Keeper,
 ) -> Result<bool> {
-    let Some(ready) = Ready::open(place, log, stdin, false)? else { return Ok(false) };
+    // Whoever looks for a monitor holds its lock for a moment.
+    let Some(ready) = ready(&place, log, stdin, false)? else { return Ok(false) };
     runtime::background(&ready.descriptors(), move || {
         ready.run(First::Pause(pause), keeper);
         0

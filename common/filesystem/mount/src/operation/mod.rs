@@ -179,7 +179,9 @@ impl operation::Operation for MountOperation {
             Self::DirectoryAdd { path, mode, owner } => directory::add(path, *mode, *owner)?,
             Self::FileAdd { path, content, mode } => directory::add_file(path, content, *mode)?,
             Self::MountPointsAdd { path, beside } => mount_points::add(path, beside)?,
-            Self::TreeCopy { within, source, target } => crate::tree::fill(within, source, target)?,
+            Self::TreeCopy { within, source, target } => {
+                crate::tree::fill(within, source, target)?;
+            }
             Self::ImageMount { image, target } => mounted::image(image, target)?,
             Self::DiskAdd(disk) => disk.create()?,
             Self::DiskMount(disk) => disk.mount()?,

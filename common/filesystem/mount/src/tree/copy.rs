@@ -48,21 +48,21 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
 }
 
 /// Copies the directory `source` of the root file system `within` into the empty directory `target`, as [`copy`]
-/// does. Links of `source` cannot lead out of `within`. Does nothing if there is no such directory.
+/// does. Links of `source` cannot lead out of `within`. Returns false, and does nothing, if there is no such directory.
 ///
 /// # Errors
 /// When something cannot be copied.
-pub fn fill(within: &Path, source: &Path, target: &Path) -> Result<(), Error> {
+pub fn fill(within: &Path, source: &Path, target: &Path) -> Result<bool, Error> {
     let fill = || {
         let root = resolve::place(within)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
         let from = match resolve::open_in(&root, source, flags) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
             result => result?,
         };
         let place = resolve::place(target)?;
         let to = openat(&place, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        copy(from, to)
+        copy(from, to).map(|()| true)
     };
     let object = format_args!("{source:?} of {within:?} to {target:?}");
     fill().map_err(|errno| Error::new("copy", object, errno).of(Place::Store))
