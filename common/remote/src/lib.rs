@@ -133,8 +133,9 @@ pub fn login(text: &str) -> Result<registry::Login, String> {
 pub fn registry(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
     let bare = bare.trim_end_matches('/');
-    // Addresses of the registry's API, as Docker writes them.
-    let place = ["/v1", "/v2"].iter().find_map(|version| bare.strip_suffix(version)).unwrap_or(bare);
+    // Addresses of the registry's API, as Docker writes them. Deeper in a path, these are names.
+    let api = ["/v1", "/v2"].iter().find_map(|version| bare.strip_suffix(version));
+    let place = api.filter(|host| !host.contains('/')).unwrap_or(bare);
     let place = if place == "index.docker.io" { "docker.io" } else { place };
     let host = place.split('/').next().unwrap_or_default();
     match format!("{place}/a").parse::<oci::Reference>() {
@@ -157,6 +158,7 @@ mod tests {
             ("index.docker.io", Some("docker.io")),
             ("docker.io", Some("docker.io")),
             ("ghcr.io/owner/part", Some("ghcr.io/owner/part")),
+            ("ghcr.io/owner/v2", Some("ghcr.io/owner/v2")),
             ("owner/part", None),
             ("..", None),
             ("", None),

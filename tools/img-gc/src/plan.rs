@@ -152,7 +152,7 @@ fn hinted(error: anyhow::Error) -> anyhow::Error {
         }
         Some(oci::layout::Error::Unknown { name, .. }) => {
             let words = format!(
-                "nothing was removed: pull or load {name} again, or take the name away with `img-verify --remove`"
+                "nothing was removed: pull or load {name} again, or remove the name with `img-rm {name}`"
             );
             hint(error, words)
         }

@@ -23,7 +23,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-logout", version)]
 struct LogOut {
-    #[arg(help = "The registry: HOST[:PORT]", value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
+    #[arg(help = "The registry: HOST[:PORT][/PATH]", value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
     registry: String,
     /// Remove the login from this file only
     #[arg(long, value_name = "FILE")]

@@ -97,6 +97,9 @@ impl Marks {
     }
 }
 
+/// The manifests of indexes that were looked at: the digest, whether it is said to be an index, and the depth.
+type Seen = HashSet<(Digest, bool, u32)>;
+
 /// The text of a blob that may be JSON; None if the blob is missing or something else.
 fn json_text(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let read = || -> io::Result<Option<Vec<u8>>> {
@@ -218,13 +221,14 @@ impl Layout {
     /// # Errors
     /// When the system cannot tell who is writing.
     pub fn age(&self, grace: Duration) -> Result<Age, Error> {
+        // A note is made and locked under this lock.
+        let _lock = self.lock()?;
         let writing_since = self.writers(true)?.iter().map(|writer| writer.since).min();
         Ok(Age { grace, writing_since })
     }
 
-    /// Finds the blobs that nothing refers to and that are older than `grace`, and half-written files. Everything since a
-    /// running process began to write is kept.
-    /// Nothing is removed yet.
+    /// Finds the blobs that nothing refers to and that are older than `grace`, and half-written files. Everything
+    /// since a running process began to write is kept. Nothing is removed yet.
     ///
     /// `roots` marks what is mentioned outside this layout. With `dry_run`, a lost `index.json` is not put
     /// back.
@@ -252,8 +256,9 @@ impl Layout {
         writers.iter().try_for_each(|writer| marks.scan_file(&writer.path))?;
         let age = Age { grace, writing_since: writers.iter().map(|writer| writer.since).min() };
         roots(&mut marks)?;
+        let mut seen = Seen::new();
         for entry in edit.list() {
-            self.require_manifest(&entry.descriptor, 0).map_err(|source| {
+            self.require_manifest(&entry.descriptor, 0, &mut seen).map_err(|source| {
                 let name = entry.reference.as_ref().map(ToString::to_string);
                 let name = name.unwrap_or_else(|| entry.descriptor.digest().to_string());
                 Error::Unknown { name, source: Box::new(source) }
@@ -269,14 +274,25 @@ impl Layout {
     }
 
     /// Makes sure that a manifest or index is as its digest says. Otherwise what it mentions would count as unused.
-    /// Manifests of an index that are not in this store mention nothing.
-    fn require_manifest(&self, descriptor: &Descriptor, depth: u32) -> Result<(), Error> {
+    /// A manifest of an index that is not in this store mentions nothing. One that has another size than the index
+    /// says, or another form, hides nothing: [`Marks::follow`] scans the file, whatever the index says. So nobody can
+    /// publish an index that stops the collection.
+    ///
+    /// An index may name the same manifest many times, and so may nested indexes. Each is read once at its depth.
+    fn require_manifest(&self, descriptor: &Descriptor, depth: u32, seen: &mut Seen) -> Result<(), Error> {
         match kind(descriptor) {
             Kind::Index if depth < MAX_NESTING => {
                 let index = self.index(descriptor)?;
                 for child in index.manifests() {
-                    match self.require_manifest(child, depth + 1) {
-                        Err(Error::NoBlob(_)) => {}
+                    let Ok(digest) = Digest::try_from(child.digest()) else { continue };
+                    if !seen.insert((digest.clone(), matches!(kind(child), Kind::Index), depth)) {
+                        continue;
+                    }
+                    let Some(size) = self.blob_size(&digest)? else { continue };
+                    let mut child = child.clone();
+                    child.set_size(size);
+                    match self.require_manifest(&child, depth + 1, seen) {
+                        Err(Error::NoBlob(_) | Error::TooLarge { .. } | Error::Malformed { .. }) => {}
                         result => result?,
                     }
                 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use oci::Reference;
@@ -31,9 +31,9 @@ struct Requirement {
 /// # Errors
 /// [`Error::Rejected`], [`Error::Unsigned`], and when the file is no policy.
 pub(crate) fn check(reference: &Reference) -> Result<(), Error> {
-    let home = environment("HOME").map(|home| Path::new(&home).join(".config"));
-    let user = environment("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
-    let own = user.map(|user| user.join("containers/policy.json")).filter(|path| path.exists());
+    // The manual page knows no XDG_CONFIG_HOME here. A variable that moves other files must not loosen the policy.
+    let own = environment("HOME").map(|home| Path::new(&home).join(".config/containers/policy.json"));
+    let own = own.filter(|path| path.exists());
     check_by(&own.unwrap_or_else(|| "/etc/containers/policy.json".into()), reference)
 }
 
@@ -74,7 +74,9 @@ impl Policy {
         };
         let mut wanted = vec![exact, name.clone()];
         wanted.extend(parents.collect::<Vec<_>>().into_iter().rev());
+        // A wildcard is about names only, without the port.
         let host = reference.registry();
+        let host = host.split_once(':').map_or(host, |(name, _)| name);
         let domains =
             host.char_indices().filter(|(_, c)| *c == '.').map(|(at, _)| format!("*{}", &host[at..]));
         wanted.extend(domains);
@@ -111,6 +113,8 @@ mod tests {
             ),
             ("h:5000/other", Some("h:5000/other:latest is rejected by FILE")),
             ("a.example.com/x", None),
+            ("a.example.com:5000/x", None),
+            ("b.bad.example.com:5000/x", Some("b.bad.example.com:5000/x:latest is rejected by FILE")),
             ("a.bad.example.com/x", Some("a.bad.example.com/x:latest is rejected by FILE")),
         ] {
             let outcome = check_by(&path, &name.parse().unwrap());

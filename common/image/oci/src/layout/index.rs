@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File},
     io::{self, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -110,7 +111,11 @@ impl Layout {
     /// Takes the lock for changes of `index.json`. The lock file is never removed.
     pub(crate) fn lock(&self) -> Result<File, Error> {
         let path = self.path.join(LOCK);
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        // Do not wait at a FIFO: the directory may be somebody else's.
+        let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true).custom_flags(nonblock);
+        let file = options.open(&path);
         let file = file.map_err(Error::io("open lock", &path))?;
         loop {
             match rustix::fs::flock(&file, FlockOperation::LockExclusive) {

@@ -1,4 +1,7 @@
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
@@ -393,4 +396,52 @@ fn an_artifact_is_no_image() {
     let configuration =
         json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
     of("application/octet-stream", configuration).unwrap();
+}
+
+/// Somebody else's directory may hold anything.
+#[test]
+fn what_is_no_note_is_not_waited_for() {
+    let (_dir, layout) = layout();
+    for name in [".writing-1-1.lock", ".lock"] {
+        let path = layout.path().join(name);
+        let _ = fs::remove_file(&path);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        match name {
+            ".lock" => assert!(layout.lock().unwrap_err().to_string().contains("open lock")),
+            _ => assert!(layout.writers(true).unwrap().iter().all(|writer| writer.path != path)),
+        }
+    }
+}
+
+/// Whoever publishes an index must not stop the collection of those who pull it.
+#[test]
+fn an_index_with_odd_children_does_not_stop_the_collection() {
+    let (_dir, layout) = layout();
+    let good = image(&layout, "good", "amd64");
+    let mut odd = vec![serde_json::to_value(&good).unwrap(); 200];
+    let other = image(&layout, "other", "amd64");
+    for size in [other.size() + 1, 1 << 40] {
+        let mut child = other.clone();
+        child.set_size(size);
+        odd.push(serde_json::to_value(child).unwrap());
+    }
+    let list = layout.write_json(MediaType::ImageIndex, &json!({"schemaVersion": 2, "manifests": 1})).unwrap();
+    odd.push(serde_json::to_value(&list).unwrap());
+    let mut index = json!({"schemaVersion": 2, "manifests": odd});
+    // Each level multiplies the manifests by 300.
+    for _ in 0..2 {
+        let level = layout.write_json(MediaType::ImageIndex, &index).unwrap();
+        index = json!({"schemaVersion": 2, "manifests": vec![serde_json::to_value(&level).unwrap(); 300]});
+    }
+    let index = layout.write_json(MediaType::ImageIndex, &index).unwrap();
+    layout.tag(&name("odd"), &index).unwrap();
+    let garbage = || layout.garbage::<super::Error>(|_| Ok(()), Duration::ZERO, true);
+    assert!(garbage().unwrap().blobs.is_empty());
+    // Damaged content may have mentioned anything.
+    let path = layout.blob_path(&Digest::try_from(other.digest()).unwrap());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[0] = b' ';
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    assert!(matches!(garbage().unwrap_err(), super::Error::Unknown { .. }));
 }

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{fs::FlockOperation, io::Errno};
 
-use super::{Error, Layout};
+use super::{Error, Layout, blob::open_regular};
 use crate::digest::Digest;
 
 const PREFIX: &str = ".writing-";
@@ -87,8 +87,8 @@ impl Layout {
         Ok(noted)
     }
 
-    /// The processes that write to the store. The caller holds the lock of the list, or only looks: then notes of killed
-    /// processes stay.
+    /// The processes that write to the store. The caller holds the lock of the list: a note is made and locked under it.
+    /// With `look`, notes of killed processes stay.
     pub(crate) fn writers(&self, look: bool) -> Result<Vec<Writer>, Error> {
         let mut writers = Vec::new();
         let at = |error| Error::io("read directory", &self.path)(error);
@@ -97,14 +97,17 @@ impl Layout {
             let name = entry.file_name();
             let Some(name) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
             let path = entry.path();
-            match File::open(&path) {
+            match open_regular(&path) {
                 Ok(note) if is_free(&note) => {
                     if !look {
                         let _ = fs::remove_file(path);
                     }
                     continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Only a regular file is a note.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                    continue;
+                }
                 _ => {}
             }
             let time = name.strip_suffix(SUFFIX).and_then(|name| name.split_once('-'));

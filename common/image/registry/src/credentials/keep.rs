@@ -160,6 +160,10 @@ fn keys<'a>(file: &'a Map<String, Value>, registry: &'a str) -> impl Iterator<It
 
 /// The credential helper that the file names for this registry.
 fn helper(file: &Map<String, Value>, registry: &str) -> Option<String> {
+    // Helpers are asked for hosts only, so they would never be asked for this login.
+    if registry.contains('/') {
+        return None;
+    }
     let own = file.get("credHelpers").and_then(|helpers| helpers.get(server(registry)));
     let named = own.or(file.get("credsStore")).and_then(Value::as_str);
     named.filter(|name| !name.is_empty()).map(str::to_owned)
@@ -239,6 +243,19 @@ mod tests {
         keep(Some(&path), "h", &login("me", "new")).unwrap();
         let file: Value = serde_json::from_slice(&fs::read(&target).unwrap()).unwrap();
         assert_eq!(file, json!({"auths": {"h": {"auth": STANDARD.encode("me:new")}}, "X": 1}));
+    }
+
+    #[test]
+    fn a_login_for_a_path_goes_past_the_helper() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        fs::write(&path, r#"{"credsStore": "stave-test-none"}"#).unwrap();
+        assert_eq!(keep(Some(&path), "h/owner", &login("me", "p")).unwrap(), Place::File(path.clone()));
+        let file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let auth = STANDARD.encode("me:p");
+        assert_eq!(file, json!({"credsStore": "stave-test-none", "auths": {"h/owner": {"auth": auth}}}));
+        assert!(keep(Some(&path), "h", &login("me", "p")).is_err(), "the helper is asked for the host");
+        assert_eq!(remove(Some(&path), "h/owner").unwrap(), [Place::File(path)]);
     }
 
     #[test]

@@ -180,15 +180,21 @@ fn files(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<std::ffi::Os
     rest.into_iter().flatten().collect()
 }
 
-/// The members of a file. Those that we know get our spelling: decoders in Go take any letters.
+/// The members of a file. Those that we know get our spelling: decoders in Go take any letters, and put the entries of
+/// several spellings together.
 fn members(text: &[u8]) -> serde_json::Result<Map<String, Value>> {
     let file: Option<Map<String, Value>> = serde_json::from_slice(text)?;
-    let spelled = |(key, value): (String, Value)| {
+    let mut members = Map::new();
+    for (key, value) in file.into_iter().flatten() {
         let known =
             ["auths", "credsStore", "credHelpers"].iter().find(|known| known.eq_ignore_ascii_case(&key));
-        (known.map_or(key, |known| (*known).to_owned()), value)
-    };
-    Ok(file.into_iter().flatten().map(spelled).collect())
+        let key = known.map_or(key, |known| (*known).to_owned());
+        match (members.get_mut(&key), value) {
+            (Some(Value::Object(earlier)), Value::Object(later)) => earlier.extend(later),
+            (_, value) => drop(members.insert(key, value)),
+        }
+    }
+    Ok(members)
 }
 
 impl File {
@@ -230,6 +236,9 @@ impl File {
         };
         let store = self.creds_store.as_deref().map(|store| (keys[0], store));
         let programs = helper.into_iter().chain(store).filter(|(_, program)| !program.is_empty());
+        let entry = self.entry(registry, repository, hub);
+        // A login for a part of the registry says more than the helpers, which know only hosts.
+        let programs = programs.filter(|_| !entry.is_some_and(|(key, _)| normalised(key).contains('/')));
         for (server, program) in programs {
             match program::ask(program, server) {
                 Ok(Some(found)) => return Some(found),
@@ -239,7 +248,7 @@ impl File {
                 }
             }
         }
-        let Some((key, entry)) = self.entry(registry, repository, hub) else { return absent };
+        let Some((key, entry)) = entry else { return absent };
         match Entry::read(entry).and_then(|entry| entry.credentials()) {
             Ok(found) => found.or(absent),
             Err(problem) => Some(at_file(&format_args!("auths of {key:?}: {problem}"))),
