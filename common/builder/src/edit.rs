@@ -61,7 +61,9 @@ pub fn edit(edit: &Edit, image: &Descriptor) -> Result<Built, Cause> {
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let layout = Layout::open(edit.root.join("images"))?.with_sync(!edit.no_sync);
     manifest::hold_platforms(&layout, image, edit.platform.as_ref(), &edit.tags)?;
-    layout.keep_meanwhile(&[oci::Digest::try_from(image.digest()).map_err(oci::layout::Error::from)?])?;
+    for kept in [image].into_iter().chain(edit.rebase.iter().map(|(_, new)| new)) {
+        layout.keep_meanwhile(&[oci::Digest::try_from(kept.digest()).map_err(oci::layout::Error::from)?])?;
+    }
     let found = layout.image(image, edit.platform.as_ref())?;
     let mut layers = layers_of(&found)?;
     let mut image: Image = serde_json::from_value(found.raw_configuration.clone())?;
@@ -119,7 +121,10 @@ fn rebase(
 ) -> Result<(), Cause> {
     let read = |descriptor| -> Result<(Vec<Layer>, Image), Cause> {
         let found = layout.image(descriptor, edit.platform.as_ref())?;
-        Ok((layers_of(&found)?, serde_json::from_value(found.raw_configuration)?))
+        let layers = layers_of(&found)?;
+        let mut image: Image = serde_json::from_value(found.raw_configuration)?;
+        image.fit_history();
+        Ok((layers, image))
     };
     let ((old, old_image), (new, new_image)) = (read(old)?, read(new)?);
     let is_below = |(own, old): (&Layer, &Layer)| own.diff_id == old.diff_id;

@@ -369,6 +369,7 @@ fn a_web_server_is_told_who_asks_and_may_compress() {
         ("", b"3".to_vec()),
         ("Content-Encoding: gzip\r\n", gzip.finish().unwrap()),
         ("Content-Encoding: br\r\n", b"4".to_vec()),
+        ("Content-Encoding: gzip\r\n", b"no gzip".to_vec()),
     ]);
     let name = host.split(':').next().unwrap();
     let add = |user: &str, secret: &str| {
@@ -388,6 +389,15 @@ fn a_web_server_is_told_who_asks_and_may_compress() {
     let refused = add("user:pass@", &none);
     let error = format!("\"http://{host}/f\": the server has encoded it with \"br\", and was not asked to");
     assert!(refused.error().ends_with(&error), "{}", refused.stderr);
+    let damaged = add("user:pass@", &none);
+    assert!(damaged.error().contains(&format!("read \"http://{host}/f\": ")), "{}", damaged.stderr);
+    // Without a login that was asked for, nothing is requested.
+    fs::write(&token, b"\xff").unwrap();
+    let unread = add("", &of("HTTP_AUTH_TOKEN", &token));
+    let error = format!("read secret \"HTTP_AUTH_TOKEN_{name}\": it is no text, as a header must be");
+    assert!(unread.error().ends_with(&error), "{}", unread.stderr);
+    let twice = fixture.build_with("FROM scratch\nADD https://me:pass@h/a.git?ref=x&ref=y /\n", &[]);
+    assert!(twice.error().contains("\"https://h/a.git?ref=x&ref=y\""), "{}", twice.stderr);
     let requests = requests.join().unwrap();
     let sent: Vec<_> = requests.iter().map(|request| request.split("authorization: ").nth(1)).collect();
     let sent: Vec<_> = sent.into_iter().map(|sent| sent.and_then(|sent| sent.lines().next())).collect();

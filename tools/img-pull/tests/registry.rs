@@ -444,9 +444,10 @@ fn mirrors() {
     // And what containers-policy.json(5) lets in, for each tool that brings an image in.
     let policy = r#"{"default": [{"type": "insecureAcceptAnything"}],
         "transports": {"docker": {"localhost:5000/hub": [{"type": "reject"}]}}}"#;
-    sandbox.sh("mkdir -p config/containers").ok();
-    fs::write(sandbox.directory().join("config/containers/policy.json"), policy).unwrap();
-    let with = "XDG_CONFIG_HOME=$PWD/config";
+    sandbox.sh("mkdir -p own/.config/containers").ok();
+    fs::write(sandbox.directory().join("own/.config/containers/policy.json"), policy).unwrap();
+    // Another place of other files does not loosen the policy.
+    let with = "HOME=$PWD/own XDG_CONFIG_HOME=$PWD/config";
     for command in [
         "img-pull -q --root five localhost:5000/hub/library/debian:2",
         "img-copy -q localhost:5000/hub/library/debian:2 oci:copied",
@@ -454,6 +455,9 @@ fn mirrors() {
     ] {
         let refused = sandbox.sh(&format!("{with} {command}")).exits(1).stderr;
         assert!(refused.contains("localhost:5000/hub/library/debian:2 is rejected by "), "{refused}");
+        assert!(refused.ends_with(
+            "hint: --insecure-policy of img-pull and img-copy ignores the policy of this machine\n"
+        ));
         sandbox.sh(&format!("{with} {command} --insecure-policy > /dev/null")).ok();
     }
 }

@@ -183,7 +183,8 @@ impl Builder<'_> {
                 let path = directory.join("context");
                 let mut file = File::create_new(&path).map_err(Cause::system("create", &path))?;
                 let mut body = fetch::Body::get(address, self.options, Cause::Context)?;
-                fetch::copy((&mut body, Path::new(address)), (&mut file, &path))?;
+                let shown = registry::without_user(address);
+                fetch::copy((&mut body, Path::new(&shown)), (&mut file, &path))?;
                 Ok(Tree::context(open_readable(&directory)?, Ignore::default()))
             }
             Named::Git(address) => {

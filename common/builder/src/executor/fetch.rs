@@ -28,7 +28,8 @@ pub(super) fn name_of(address: &str) -> String {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let path = rest.split(['?', '#']).next().unwrap_or_default();
     let last = path.split_once('/').map_or("", |(_, path)| path).trim_end_matches('/').rsplit('/').next();
-    let name = decoded(last.unwrap_or_default());
+    let name = registry::decode(last.unwrap_or_default());
+    let name = String::from_utf8_lossy(&name).into_owned();
     // If the last part is not a valid name, use BuildKit's name.
     if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\0']) {
         "__unnamed__".to_owned()
@@ -37,27 +38,10 @@ pub(super) fn name_of(address: &str) -> String {
     }
 }
 
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// The content that a web server sends. An error of reading it contains a [`Cause`].
 pub(super) struct Body {
+    /// The address, without a password.
+    shown: String,
     modified: Option<i64>,
     content: Box<dyn Read>,
 }
@@ -71,8 +55,9 @@ impl Body {
     ) -> Result<Self, Cause> {
         let client = registry::Client::new(registry::Options::default());
         let download = client
-            .get(address, options.web_authorization(address))
+            .get(address, options.web_authorization(address)?)
             .map_err(|error| failed(Box::new(error)))?;
+        let shown = registry::without_user(address);
         let (modified, encoding) = (download.modified, download.encoding.clone());
         let raw = Raw { download, failed };
         let content: Box<dyn Read> = match encoding.as_deref() {
@@ -81,17 +66,23 @@ impl Body {
             Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(raw)),
             Some(other) => {
                 let problem = format!("the server has encoded it with {other:?}, and was not asked to");
-                let address = registry::without_user(address);
-                return Err(failed(Box::new(registry::Error::Address { address, problem })));
+                return Err(failed(Box::new(registry::Error::Address { address: shown, problem })));
             }
         };
-        Ok(Self { modified, content })
+        Ok(Self { shown, modified, content })
     }
 }
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.content.read(buffer)
+        self.content.read(buffer).map_err(|error| {
+            let is_cause = error.get_ref().is_some_and(|inner| inner.is::<Cause>());
+            if is_cause || error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            // The decoder's own error.
+            io::Error::other(Cause::system("read", Path::new(&self.shown))(error))
+        })
     }
 }
 
@@ -110,14 +101,21 @@ impl Read for Raw {
 impl Options {
     /// The authorization for a file on a web server: the secret `HTTP_AUTH_HEADER_<host>`, or the token of
     /// `HTTP_AUTH_TOKEN_<host>` (Dockerfile reference, "ADD"). It is sent to this server only.
-    fn web_authorization(&self, address: &str) -> Option<String> {
+    fn web_authorization(&self, address: &str) -> Result<Option<String>, Cause> {
         let host = registry::Origin::of(address).host;
-        let read = |name: &str| {
-            let content = self.secrets.get(&format!("{name}_{host}"))?.read().ok()?;
-            Some(String::from_utf8(content).ok()?.trim().to_owned())
+        let read = |name: &str| -> Result<Option<String>, Cause> {
+            let id = format!("{name}_{host}");
+            let Some(secret) = self.secrets.get(&id) else { return Ok(None) };
+            let no_text =
+                |_| io::Error::new(io::ErrorKind::InvalidData, "it is no text, as a header must be");
+            let text = String::from_utf8(secret.read()?).map_err(no_text);
+            let text = text.map_err(Cause::system("read secret", Path::new(&id)))?;
+            Ok(Some(text.trim().to_owned()))
         };
-        let token = || read("HTTP_AUTH_TOKEN").map(|token| format!("Bearer {token}"));
-        read("HTTP_AUTH_HEADER").or_else(token)
+        if let Some(header) = read("HTTP_AUTH_HEADER")? {
+            return Ok(Some(header));
+        }
+        Ok(read("HTTP_AUTH_TOKEN")?.map(|token| format!("Bearer {token}")))
     }
 }
 
@@ -149,7 +147,8 @@ impl Builder<'_> {
         let mut body = Body::get(address, self.options, Cause::Fetch)?;
         let algorithm = checksum.map_or(Algorithm::Sha256, Digest::algorithm);
         let mut writer = Hashing::new(file, algorithm);
-        copy((&mut body, Path::new(address)), (&mut writer, &path))?;
+        let shown = registry::without_user(address);
+        copy((&mut body, Path::new(&shown)), (&mut writer, &path))?;
         let (mut file, digest, _) = writer.finish();
         if let Some(wanted) = checksum.filter(|wanted| **wanted != digest) {
             return Err(Cause::Checksum {

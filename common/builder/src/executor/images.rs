@@ -136,6 +136,12 @@ impl Images {
             Err(NoBlob(_) | NoPlatform { .. }) if may_pull => return Ok(None),
             image => image?,
         };
+        if !self.only_looks {
+            // It may lose its name while the build runs.
+            let digest =
+                oci::Digest::try_from(image.descriptor.digest()).map_err(oci::layout::Error::from)?;
+            self.layout.keep_meanwhile(&[digest])?;
+        }
         // If an index has no image for this machine, the layout returns the first image that the store has.
         let is_of_index = image.descriptor.digest() != descriptor.digest();
         let is_meant =

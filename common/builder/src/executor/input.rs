@@ -96,8 +96,9 @@ impl Input {
             Context::Web(address) => {
                 let workspace = workspace(options)?;
                 let path = workspace.path().join("input");
-                keep(&path, &mut fetch::Body::get(address, options, Cause::Context)?, address)?;
-                (workspace, open(&path)?, registry::without_user(address))
+                let shown = registry::without_user(address);
+                keep(&path, &mut fetch::Body::get(address, options, Cause::Context)?, &shown)?;
+                (workspace, open(&path)?, shown)
             }
         };
         let context = workspace.path().join("context");

@@ -65,7 +65,9 @@ impl Sources {
             match Address::parse(&source) {
                 Some(address) if !address.as_ref().is_ok_and(|address| address.bare) => {
                     sources.parts.push(Part::Repository(sources.repositories.len()));
-                    sources.repositories.push(address.map_err(|error| Cause::GitAddress(source, error))?);
+                    sources
+                        .repositories
+                        .push(address.map_err(|error| Cause::GitAddress(without_passwords(&source), error))?);
                 }
                 _ if is_web(&source) => {
                     sources.parts.push(Part::Fetched(sources.remote.len()));
@@ -162,7 +164,8 @@ impl Request {
     pub(super) fn fetched_as(&self, revisions: &[Revision]) -> Vec<String> {
         let one = |(address, revision): (&Address, &Revision)| {
             let reference = revision.reference.as_deref().filter(|_| self.keep_git).unwrap_or_default();
-            let remote = if self.keep_git { address.remote.as_str() } else { "" };
+            // As `.git/config` has it, without a password: tokens change.
+            let remote = if self.keep_git { registry::without_user(&address.remote) } else { String::new() };
             format!(
                 "{} {remote} {reference} {:?} {} {} {:?}",
                 revision.commit,
@@ -208,6 +211,8 @@ impl Request {
             .with(job.instruction)
             .with(job.destination.as_os_str().as_encoded_bytes())
             .with(format!("{} {} {} {}", job.into, job.parents, job.unpack, job.unpack_fetched))
+            // The matches of one source may make the directory, those of several may not.
+            .with((job.sources.len() > 1).to_string())
             .with(format!("{:?} {:?}", job.chmod, self.chown))
             .with_all(job.inline.iter().flat_map(|inline| [&inline.name, &inline.content]))
             .with(state.moment.key())

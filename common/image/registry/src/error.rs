@@ -283,8 +283,8 @@ impl Error {
             Self::Connection { cause: Cause::NotTls, .. } => {
                 Some("allow plain HTTP with --insecure".to_owned())
             }
-            Self::Rejected { name, .. } | Self::Unsigned { name, .. } => {
-                Some(format!("`img-pull --insecure-policy {name}` ignores the policy of this machine"))
+            Self::Rejected { .. } | Self::Unsigned { .. } => {
+                Some("--insecure-policy of img-pull and img-copy ignores the policy of this machine".to_owned())
             }
             Self::Incomplete { .. } => Some(
                 "`img-pull --all-platforms` fetches the rest; --platform pushes the image for one platform alone"

@@ -49,4 +49,4 @@ pub use error::Error;
 pub use fetch::{Download, Reply};
 pub use pace::Pace;
 pub use progress::{Event, Progress};
-pub use url::{Origin, without_user};
+pub use url::{Origin, decode, without_user};

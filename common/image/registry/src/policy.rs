@@ -1,10 +1,6 @@
 //! containers-policy.json(5): which images may be pulled.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::Path,
-};
+use std::{collections::HashMap, fs, io, path::Path};
 
 use oci::Reference;
 use serde::Deserialize;

@@ -144,7 +144,7 @@ pub(crate) fn authorization_in(address: &str) -> Option<String> {
 }
 
 /// Decodes percent-encoding. A `%` without two digits stays as it is.
-fn decode(text: &str) -> Vec<u8> {
+pub fn decode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {

@@ -145,9 +145,9 @@ fn owner(value: &[u8]) -> Result<u32, &'static str> {
     number.and_then(id).ok_or("owner that is no id of Linux")
 }
 
-/// A user or group id of 32 bits. The highest number is rejected: for chown(2) it means "no change", so the
-/// file would keep root as owner.
-/// A user or group id. A negative one is that of a system whose ids have a sign: -2 is nobody on macOS and for NFS.
+/// A user or group id of 32 bits. A negative one is that of a system whose ids have a sign: -2 is nobody on macOS and
+/// for NFS. The highest number, also written as -1, is rejected: for chown(2) it means "no change", so the file would
+/// keep root as owner.
 pub(super) fn id(number: i64) -> Option<u32> {
     let id = u32::try_from(number).ok().or_else(|| i32::try_from(number).ok().map(i32::cast_unsigned));
     id.filter(|id| *id != u32::MAX)

@@ -260,7 +260,7 @@ impl Layout {
         let layout = Self::new(path).with_sync(sync);
         match layout.version()? {
             Version::One => {
-                // Blobs that are found from now on stay. Whoever cannot write this note cannot write a blob.
+                // Blobs that are found from now on stay. A user who cannot write the note cannot write a blob either.
                 let _ = layout.note_writing();
                 return Ok(layout);
             }

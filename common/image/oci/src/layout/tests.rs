@@ -425,7 +425,8 @@ fn an_index_with_odd_children_does_not_stop_the_collection() {
         child.set_size(size);
         odd.push(serde_json::to_value(child).unwrap());
     }
-    let list = layout.write_json(MediaType::ImageIndex, &json!({"schemaVersion": 2, "manifests": 1})).unwrap();
+    let list =
+        layout.write_json(MediaType::ImageIndex, &json!({"schemaVersion": 2, "manifests": 1})).unwrap();
     odd.push(serde_json::to_value(&list).unwrap());
     let mut index = json!({"schemaVersion": 2, "manifests": odd});
     // Each level multiplies the manifests by 300.

@@ -105,7 +105,9 @@ impl Layout {
                     continue;
                 }
                 // Only a regular file is a note.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) =>
+                {
                     continue;
                 }
                 _ => {}

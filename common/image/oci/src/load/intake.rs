@@ -211,6 +211,8 @@ impl Intake {
         let expected = descriptor.size();
         if !self.held.contains_key(&digest) {
             if self.layout.has_sound_blob(descriptor)? {
+                // An old blob that nothing refers to must last until the image is complete.
+                self.layout.touch_blob(&digest);
                 self.held.insert(digest.clone(), Held::Present(expected));
             } else if let Some(source) = &self.source {
                 let mut reader = match source.blob_reader(descriptor) {
