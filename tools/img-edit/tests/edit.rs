@@ -84,6 +84,21 @@ fn it_stands_on_another_base() {
     let history = rebased["image"]["configuration"]["history"].as_array().unwrap();
     let layers = history.iter().filter(|entry| entry["empty_layer"] != true).count();
     assert_eq!(layers, rebased["image"]["configuration"]["rootfs"]["diff_ids"].as_array().unwrap().len());
+    // A base of bazel or nix has no history.
+    let bare = r#"b=$STAVE_ROOT/images/blobs/sha256; d=bare/blobs/sha256; mkdir -p $d; cp $b/* $d
+        put() { cp $1 $d/$(sha256sum < $1 | cut -c-64); }
+        m=$(img-inspect new | jq -r .image.descriptor.digest | cut -d: -f2); c=$(jq -r .config.digest $b/$m | cut -d: -f2)
+        jq -c 'del(.history)' $b/$c > c.json; put c.json
+        jq -c --arg d sha256:$(sha256sum < c.json | cut -c-64) --argjson s $(stat -c %s c.json) \
+            '.config.digest = $d | .config.size = $s' $b/$m > m.json; put m.json
+        jq -c --arg d sha256:$(sha256sum < m.json | cut -c-64) --argjson s $(stat -c %s m.json) \
+            '{schemaVersion: 2, manifests: [{mediaType, digest: $d, size: $s}]}' m.json > bare/index.json
+        echo '{"imageLayoutVersion":"1.0.0"}' > bare/oci-layout; tar -C bare -c . | img-load -q -t bare > /dev/null"#;
+    sandbox.sh(bare).ok();
+    let rebased = sandbox.sh("img-edit --rebase old bare -t rebased app").json();
+    let history = rebased["image"]["configuration"]["history"].as_array().unwrap();
+    let layers = history.iter().filter(|entry| entry["empty_layer"] != true).count();
+    assert_eq!(layers, rebased["image"]["configuration"]["rootfs"]["diff_ids"].as_array().unwrap().len());
     let failed = sandbox.sh("img-edit --rebase new old -t wrong app > /dev/null").exits(1);
     assert_eq!(
         failed.stderr,

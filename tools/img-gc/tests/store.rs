@@ -178,7 +178,8 @@ fn what_nobody_can_read_may_mention_anything() {
         assert_eq!(refused.lines().count(), 2, "{refused}");
     }
     assert_eq!(store.blobs(), 2, "all but the manifest");
-    store.text("img-verify", &["--remove"]);
+    // What the hint names.
+    store.text("img-rm", &["one"]);
     assert_eq!(store.json("img-gc", &["-q", "--grace", "0"])["blobs"].as_array().unwrap().len(), 2);
 }
 
