@@ -16,6 +16,8 @@
 use std::{
     collections::HashSet,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    thread,
+    time::Duration,
 };
 
 use bpf::{
@@ -37,6 +39,10 @@ const NAME: &str = "stave_hold";
 /// The size of a map, in ports. The kernel allocates sixteen bytes for each, used or not. A full
 /// map is followed by another one.
 const ENTRIES: u32 = 16384;
+
+/// How often, and after which time, an entry is tried again that finds no room.
+const TRIES: u32 = 500;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// `struct key { u64 cookie; __be32 address; __be16 port; __u16 protocol; }`
 type Key = [u8; 16];
@@ -301,9 +307,24 @@ impl Guard {
         }
         let after = needed()?;
         for key in surplus.into_iter().filter(|key| after.contains(&without_address(key))) {
-            self.map.set(key, &Mark::default())?;
+            // Without room, the port stays free for a socket on all addresses until the other container's
+            // next repair. The ports of this one are released anyway.
+            self.set(key)?;
         }
         Ok(())
+    }
+
+    /// Sets an entry that belongs to no container. Returns whether there was room. Other processes may
+    /// fill the map in between. It may also look full for a moment, because the kernel distributes its
+    /// free entries among processors. So it tries for a while.
+    fn set(&self, key: &Key) -> Result<bool, Errno> {
+        for _ in 0..TRIES {
+            match self.map.set(key, &Mark::default()) {
+                Err(Errno::TOOBIG | Errno::NOMEM) => thread::sleep(PAUSE),
+                set => return set.map(|()| true),
+            }
+        }
+        Ok(false)
     }
 
     /// Detaches the programs if the map is empty.
@@ -318,10 +339,9 @@ impl Guard {
         if !is_empty()? {
             return Ok(());
         }
-        match self.map.set(&CLOSED, &Mark::default()) {
+        if !self.set(&CLOSED)? {
             // Another process has filled the map in between.
-            Err(Errno::TOOBIG) => return Ok(()),
-            set => set?,
+            return Ok(());
         }
         if !is_empty()? {
             // Another process added a port in between. If it has seen the entry, it uses another
