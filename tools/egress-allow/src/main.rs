@@ -4,10 +4,11 @@
 //! Makes an nf_tables table at the host's side of the container's link. It rejects at once what is not
 //! listed, and logs it. No capability in the container lifts this. Starts a resolver process on 127.0.0.11 in
 //! the container's network namespace. The resolver answers only for listed names. Before it sends an answer,
-//! it opens the answer's addresses for the answer's lifetime. With `--log` everything passes and is logged:
-//! `egress-log` makes a list from that. With `--sni`, the process also takes the container's TLS connections,
-//! compares the name in the hello with the names that opened the address, and passes them on. With CNI_COMMAND set, it is the CNI plugin `stave-egress`
-//! (docs/cni.md).
+//! it opens the answer's addresses for the answer's lifetime. With `--log` everything passes, and what
+//! is not listed is logged: `egress-log` makes a list from that. With `--sni`, the process also takes the container's TLS connections,
+//! compares the name in the hello with the names that opened the address, and passes them on,
+//! but not to this host and to other bridges of Stave, also with `--log`. With CNI_COMMAND set, it is the CNI
+//! plugin `stave-egress` (docs/cni.md).
 //! # Reads
 //! `network`, `networks`.
 //! # Adds
@@ -41,7 +42,8 @@ struct EgressAllow {
         value_name = "NAME|ADDRESS[:PORT][/PROTOCOL]"
     )]
     allow: Vec<Entry>,
-    /// Let everything pass, and log what is not on the list; `egress-log` shows it
+    /// Let everything pass, and log what is not on the list; `egress-log` shows it. With --sni, connections on
+    /// compared ports to this host and to other bridges of Stave are rejected all the same
     #[arg(long)]
     log: bool,
     /// Also compare the name in the TLS hello of connections to what a name opens. A name without a port
@@ -99,6 +101,9 @@ impl Filter for EgressAllow {
         let internal = attachments.iter().all(|attachment| !attachment.on.leads_out());
         if internal && !self.dns.is_empty() {
             bail!("--dns: the container's networks are internal, and no name server is asked for it");
+        }
+        if internal && self.sni {
+            bail!("--sni: the container's networks are internal, and no name opens an address");
         }
         let ports = if self.sni { egress::compared(&self.allow, self.log) } else { Vec::new() };
         if self.sni && ports.is_empty() {

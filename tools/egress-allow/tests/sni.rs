@@ -239,6 +239,14 @@ fn with_log_everything_passes_and_is_told() {
     assert!(!sandbox.sh("grep git.example /run/stave/egress/web.log").stdout.contains("sni"));
     let words = sandbox.sh("egress-log --arguments web").ok();
     assert!(words.contains("other.example:443\n"), "{words}");
+    // A record of an earlier version may have it on an internal network: the host does not connect for that.
+    let end = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = egress-allow ] && kill -9 ${p#/proc/}; done; while grep -qsx egress-allow /proc/[0-9]*/comm; do sleep 0.01; done";
+    let edit = "jq -c '(.. | objects | select(.op? == \"egress-resolver\")).internal = true' $record > edited && cat edited > $record";
+    sandbox.sh(&format!("{end}; record=/run/stave/web.json; {edit} && net-repair web")).ok();
+    for name in ["git.example", "other.example"] {
+        assert_eq!(page(&sandbox, name, 443), "", "{name}");
+    }
+    line(&sandbox, r#""verdict":"rejected","address":"198.51.100.1","port":443,"protocol":"tcp"}"#);
 }
 
 /// The container's own servers, and those of its neighbours, are reached as before.
@@ -365,5 +373,14 @@ fn what_cannot_be_compared_is_said() {
     assert_eq!(
         sandbox.sh(command).exits(1).stderr,
         "egress-allow: --sni: the list has no name with a TCP port\nhint: what is listed by address is not compared\n"
+    );
+    // The process would connect for the container from the host.
+    sandbox
+        .sh("netns-add -n --id quiet | bridge-attach quiet --subnet 10.6.0.0/24 --internal > quiet.json")
+        .ok();
+    let command = "egress-allow --log --sni git.example < quiet.json > /dev/null";
+    assert_eq!(
+        sandbox.sh(command).exits(1).stderr,
+        "egress-allow: --sni: the container's networks are internal, and no name opens an address\n"
     );
 }

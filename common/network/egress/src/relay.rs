@@ -44,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// container must not fill the host's memory with what its connections have not taken yet.
 const CONNECTIONS: u64 = 1024;
 const OTHERS: u64 = 256;
+/// How long to wait when the host has neither files nor memory for a connection.
+const MOMENT: Duration = Duration::from_millis(100);
 /// The most bytes that are read at once.
 const BUFFER: usize = 1 << 16;
 /// The most bytes before the end of a hello: its records may be small.
@@ -107,6 +109,8 @@ struct Running {
     hellos: VecDeque<(Instant, u64)>,
     next: u64,
     most: usize,
+    /// The number of connections for which there is room now: fewer after the host lacked memory or files.
+    room: usize,
     /// Whether the listeners are waited for.
     listens: bool,
     logged: HashMap<Line, Instant>,
@@ -122,6 +126,7 @@ impl Running {
             hellos: VecDeque::new(),
             next: FIRST,
             most,
+            room: most,
             listens: false,
             logged: HashMap::new(),
             buffer: vec![0; BUFFER],
@@ -167,7 +172,7 @@ impl Running {
                 }
             }
             self.expire();
-            self.listen(self.connections.len() < self.most)?;
+            self.listen(self.connections.len() < self.room)?;
         }
     }
 
@@ -186,18 +191,20 @@ impl Running {
     }
 
     fn accept(&mut self, at: usize) -> io::Result<()> {
-        while self.connections.len() < self.most {
+        while self.connections.len() < self.room {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let stream = match accept_with(&self.relay.listeners[at], flags) {
                 Ok(socket) => TcpStream::from(socket),
                 Err(Errno::AGAIN) => return Ok(()),
                 // The client has gone.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PERM | Errno::PROTO) => continue,
-                // Too many files. They become fewer when connections end.
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
-                    if !self.connections.is_empty() =>
-                {
-                    self.most = self.connections.len();
+                // Too many files, or too little memory. It tries again when a connection ends, or without one
+                // after a moment.
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    match self.connections.len() {
+                        0 => thread::sleep(MOMENT),
+                        connections => self.room = connections,
+                    }
                     return Ok(());
                 }
                 Err(errno) => return Err(errno.into()),
@@ -262,11 +269,11 @@ impl Running {
             return Fate::Over;
         };
         if lock(&self.relay.given).has(to, &name, Instant::now()) {
-            return self.connect(number);
+            return self.connect(number, Some(name));
         }
         if self.relay.learn {
-            self.note(Outcome::Logged, to, Some(name), None);
-            return self.connect(number);
+            self.note(Outcome::Logged, to, Some(name.clone()), None);
+            return self.connect(number, Some(name));
         }
         self.note(Outcome::Rejected, to, Some(name), Some(journal::ANOTHER));
         Fate::Broken
@@ -277,19 +284,19 @@ impl Running {
             return Fate::Over;
         };
         if self.relay.learn {
-            self.note(Outcome::Logged, to, name, Some(why.text()));
-            return self.connect(number);
+            self.note(Outcome::Logged, to, name.clone(), Some(why.text()));
+            return self.connect(number, name);
         }
         self.note(Outcome::Rejected, to, name, Some(why.text()));
         Fate::Broken
     }
 
-    /// Begins a connection to the address that the client wants.
-    fn connect(&mut self, number: u64) -> Fate {
+    /// Begins a connection to the address that the client wants, with this name in its hello.
+    fn connect(&mut self, number: u64, name: Option<String>) -> Fate {
         let Some(connection) = self.connections.get_mut(&number) else { return Fate::Over };
         let to = connection.to;
         let Ok(true) = is_elsewhere(to.ip()) else {
-            self.note(Outcome::Rejected, to, None, Some("an address of this host or of a container"));
+            self.note(Outcome::Rejected, to, name, Some("an address of this host or of a container"));
             return Fate::Broken;
         };
         if connection.begin().is_ok() { Fate::Stays } else { Fate::Broken }
@@ -309,6 +316,7 @@ impl Running {
         if !matches!(fate, Fate::Stays) {
             // Closing the sockets removes them from what is waited for.
             self.connections.remove(&number);
+            self.room = self.most;
         }
     }
 

@@ -206,7 +206,9 @@ impl Resolver<'_> {
         }
         let listeners = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
         let (given, journal) = (given.clone(), journal.clone());
-        relay::start(Relay { listeners, given, journal, learn: self.learn }).map(Some)
+        // The relay's own packets do not pass the rules that close an internal network.
+        let learn = self.learn && !self.internal;
+        relay::start(Relay { listeners, given, journal, learn }).map(Some)
     }
 
     /// Opens a socket that becomes the owner of the container's table, if the kernel supports it
