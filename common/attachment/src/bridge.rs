@@ -82,10 +82,13 @@ impl Wanted {
     }
 
     /// The mode of the bridge's rules. Without a gateway no packet is forwarded, as on an internal
-    /// network.
-    fn mode(&self) -> Mode {
-        let routed = self.gateway_mode == GatewayMode::Routed;
-        Mode { routed, internal: self.internal || !self.has_gateway(), isolated: self.isolated }
+    /// network. But by another program's bridge (`of_others`) the host may forward packets that are not
+    /// ours: it may be the host's own way out.
+    fn mode(&self, of_others: bool) -> Mode {
+        let unguarded = of_others && !self.has_gateway() && !self.internal;
+        let routed = self.gateway_mode == GatewayMode::Routed && !unguarded;
+        let internal = !unguarded && (self.internal || !self.has_gateway());
+        Mode { routed, internal, isolated: self.isolated, unguarded }
     }
 
     /// Whether the bridge has an address that is the containers' gateway.
@@ -114,7 +117,7 @@ pub fn network<E: From<Error>>(
 ) -> Result<Planned, E> {
     let (name, scope) = (&wanted.bridge, container.scope);
     let chosen = choose(container, wanted)?;
-    refuse_other_mode(name, wanted, chosen.has_address)?;
+    refuse_other_mode(name, wanted, &chosen)?;
     if let Some(range) = wanted.range {
         refuse_range(range.into(), chosen.subnet.into(), chosen.gateway)?;
     }
@@ -130,14 +133,16 @@ pub fn network<E: From<Error>>(
         Some(_) => Some(plan(Variable::Ipv6Forward { bridge: name.clone() })?),
         None => None,
     };
+    let has_gateway = wanted.has_gateway();
     let nat = NatOperation::Bridge {
         bridge: name.clone(),
         subnet: chosen.subnet,
         subnet6: chosen.subnet6(),
         user: Some(user.clone()),
-        closed: forward.previous == "0",
-        closed6: forward6.as_ref().is_some_and(|forward| forward.previous == "0"),
-        mode: wanted.mode(),
+        // Without a gateway, the host's forwarding is not switched on.
+        closed: has_gateway && forward.previous == "0",
+        closed6: has_gateway && forward6.as_ref().is_some_and(|forward| forward.previous == "0"),
+        mode: wanted.mode(chosen.of_others),
     };
     // The rules that protect 127.0.0.0/8 before route_localnet, which opens it.
     if wanted.ndp_proxy.is_some() && (chosen.v6.is_none() || wanted.gateway_mode != GatewayMode::Routed) {
@@ -163,7 +168,6 @@ pub fn network<E: From<Error>>(
         }
         operations.push(entries.into());
     }
-    let has_gateway = wanted.has_gateway();
     if has_gateway {
         operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
     }
@@ -217,13 +221,17 @@ fn for_ipv6(
 
 /// Refuses a mode that differs from the bridge's current one. All containers on a bridge share its
 /// mode.
-fn refuse_other_mode(bridge: &str, wanted: &Wanted, has_address: bool) -> Result<(), Error> {
-    let (Some(standing), mode) = (nat::mode(bridge)?, wanted.mode()) else { return Ok(()) };
+fn refuse_other_mode(bridge: &str, wanted: &Wanted, chosen: &Chosen) -> Result<(), Error> {
+    let (Some(standing), mode) = (nat::mode(bridge)?, wanted.mode(chosen.of_others)) else { return Ok(()) };
     let bridge = bridge.to_owned();
-    if wanted.has_gateway() && standing.internal && !has_address {
+    if wanted.has_gateway() && standing.internal && !chosen.has_address {
         return Err(Unfit::NoGateway(bridge).into());
     }
-    if !wanted.has_gateway() && !standing.internal {
+    if wanted.has_gateway() && standing.unguarded {
+        let (standing, flag) = ("has containers without a gateway", "with --gateway none");
+        return Err(Unfit::OtherKind { bridge, standing, flag }.into());
+    }
+    if !wanted.has_gateway() && !standing.internal && !standing.unguarded {
         let (standing, flag) = ("has a gateway", "without --gateway none");
         return Err(Unfit::OtherKind { bridge, standing, flag }.into());
     }

@@ -276,9 +276,21 @@ fn without_a_gateway_on_the_bridge_of_somebody_else() {
     assert_eq!(sandbox.within("a", "ip route show default").ok(), "");
     traffic(&sandbox, "by the bridge", &[("host", "10.7.1.2:80", "a 10.7.1.1")]);
     let other = sandbox.sh("netns-add -n --id b | bridge-attach br9 > /dev/null").exits(1).stderr;
-    let told = "bridge-attach: bridge \"br9\" is internal\nhint: use it with --internal, or another bridge\n";
+    let told = "bridge-attach: bridge \"br9\" has containers without a gateway\nhint: use it with --gateway none, or another bridge\n";
     assert_eq!(other, told);
     sandbox.sh("unwind b > /dev/null").ok();
+    // What others forward by the bridge is not ours: a machine of theirs on it goes on.
+    sandbox
+        .sh("echo 1 > /proc/sys/net/ipv4/ip_forward; netns-add -n --id vm > vm.json; ip link add vm0 type veth peer eth0 netns vm
+             ip link set vm0 master br9 up; ip -n vm address add 10.7.1.9/24 dev eth0; ip -n vm link set eth0 up
+             ip -n vm route add default via 10.7.1.1; netns-add -n --id c | bridge-attach br9 --gateway none --ip 10.7.1.3 > c.json")
+        .ok();
+    sandbox.outside("ip route add 10.7.1.0/24 via 192.0.2.1").ok();
+    sandbox.serve("c", "TCP4-LISTEN:80", "c");
+    let table = [("vm", "192.0.2.2:99", "outside 10.7.1.9"), ("vm", "10.7.1.3:80", "c 10.7.1.9")];
+    traffic(&sandbox, "beside a machine", &table);
+    sandbox.sh("unwind c vm > /dev/null; ip link del vm0; echo 0 > /proc/sys/net/ipv4/ip_forward").ok();
+    sandbox.outside("ip route del 10.7.1.0/24").ok();
     end(&sandbox, "a");
     assert!(sandbox.sh("ip -br -4 address show br9; ip link del br9").ok().contains("10.7.1.1/24"));
     sandbox.assert_as(&before);

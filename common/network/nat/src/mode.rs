@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     mapping::look_up,
     ruleset::{Element, Set, Value},
-    table,
+    table, user,
 };
 
 /// How the containers on a bridge can be reached.
@@ -22,6 +22,10 @@ pub struct Mode {
     /// Not from each other, except by published ports.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// Another program's bridge on which the host is no gateway. What the host forwards by it is not
+    /// ours: no rule for forwarded packets matches the bridge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unguarded: bool,
 }
 
 impl Mode {
@@ -37,14 +41,16 @@ impl Mode {
     pub(crate) fn elements(self, bridge: &str, subnets: &[IpNet]) -> Vec<Element> {
         let further = [(self.internal, &table::INTERNAL), (self.isolated, &table::ISOLATED)];
         let further = further.into_iter().filter(|(is, _)| *is).map(|(_, set)| of_bridge(set, bridge));
-        Self::way(bridge, subnets, self.routed).into_iter().chain(further).collect()
+        let way = if self.unguarded { Vec::new() } else { Self::way(bridge, subnets, self.routed) };
+        way.into_iter().chain(further).collect()
     }
 
     /// The elements that the bridge would have in other modes.
     pub(crate) fn of_others(self, bridge: &str, subnets: &[IpNet]) -> Vec<Element> {
         let further = [(self.internal, &table::INTERNAL), (self.isolated, &table::ISOLATED)];
         let further = further.into_iter().filter(|(is, _)| !*is).map(|(_, set)| of_bridge(set, bridge));
-        Self::way(bridge, subnets, !self.routed).into_iter().chain(further).collect()
+        let guard = self.unguarded.then(|| of_bridge(&table::SAME_BRIDGE, bridge));
+        Self::way(bridge, subnets, !self.routed).into_iter().chain(further).chain(guard).collect()
     }
 }
 
@@ -66,10 +72,12 @@ pub fn mode(bridge: &str) -> Result<Option<Mode>, Error> {
         let found = look_up(&socket, &of_bridge(set, bridge));
         found.map(|standing| standing.is_some()).map_err(failed)
     };
-    if !stands(&table::SAME_BRIDGE)? {
+    let unguarded = !stands(&table::SAME_BRIDGE)?;
+    if unguarded && !user::is_used(&socket, bridge).map_err(failed)? {
         return Ok(None);
     }
     Ok(Some(Mode {
+        unguarded,
         routed: stands(&table::ROUTED)?,
         internal: stands(&table::INTERNAL)?,
         isolated: stands(&table::ISOLATED)?,

@@ -214,6 +214,8 @@ pub(crate) fn surplus(
             changes.push(of_element(Kind::DelElement, 0, &claim));
         }
     }
+    // A guarded container of another run directory may have come at the same time, and left before.
+    let mode = Mode { unguarded: false, ..mode };
     let mut ours = table::bridge_elements(bridge, subnets, mode);
     if shared || by.is_one_of_several(socket, Some(bridge))? {
         for subnet in subnets.iter().filter(|_| of_others) {

@@ -363,6 +363,9 @@ pub(crate) fn closing_all() -> Rule {
 
 /// The elements of a bridge.
 pub(crate) fn bridge_elements(bridge: &str, subnets: &[IpNet], mode: Mode) -> Vec<Element> {
+    if mode.unguarded {
+        return mode.elements(bridge, subnets);
+    }
     let mut elements = Vec::new();
     for subnet in subnets {
         let version = version(subnet.addr());

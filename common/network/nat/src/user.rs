@@ -13,6 +13,7 @@ use netlink::{
     netfilter::{Kind, Netfilter},
     transaction::retry,
 };
+use nix::errno::Errno;
 use operation::{Condition, Operation, Scope};
 use serde::{Deserialize, Serialize};
 
@@ -83,10 +84,10 @@ pub struct Used<O> {
     /// If set, only containers with an address of this subnet need the operation.
     #[serde(default, rename = "usedSubnet", skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Ipv6Net>,
-    /// Whether the container does not need the operation, and only undoes it if it is the last one:
-    /// earlier containers may have needed it.
+    /// Whether the operation is only undone, by the last container: this one does not need it, but an
+    /// earlier one may have.
     #[serde(default, rename = "usedBefore", skip_serializing_if = "std::ops::Not::not")]
-    pub before: bool,
+    pub only_undone: bool,
     /// The operation. Its `apply` succeeds if the object exists already.
     #[serde(flatten)]
     pub operation: O,
@@ -95,7 +96,13 @@ pub struct Used<O> {
 impl<O> Used<O> {
     /// Wraps an operation for `user`, on this bridge, or on what all bridges share.
     pub fn new(user: &User, bridge: Option<&str>, operation: O) -> Self {
-        Self { user: user.clone(), bridge: bridge.map(str::to_owned), subnet: None, before: false, operation }
+        Self {
+            user: user.clone(),
+            bridge: bridge.map(str::to_owned),
+            subnet: None,
+            only_undone: false,
+            operation,
+        }
     }
 
     /// Limits the operation to containers with an address of this subnet.
@@ -105,17 +112,17 @@ impl<O> Used<O> {
 
     /// Limits the operation to its undo.
     pub fn only_undone(self) -> Self {
-        Self { before: true, ..self }
+        Self { only_undone: true, ..self }
     }
 }
 
 impl<O: Operation> Operation for Used<O> {
     fn explain(&self) -> Vec<String> {
-        if self.before { Vec::new() } else { self.operation.explain() }
+        if self.only_undone { Vec::new() } else { self.operation.explain() }
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
-        if self.before { Ok(()) } else { self.operation.apply(scope) }
+        if self.only_undone { Ok(()) } else { self.operation.apply(scope) }
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
@@ -135,7 +142,17 @@ impl<O: Operation> Operation for Used<O> {
     }
 
     fn check(&self, scope: &Scope) -> Result<Condition, operation::Error> {
-        if self.before { Ok(Condition::Present) } else { self.operation.check(scope) }
+        if self.only_undone { Ok(Condition::Present) } else { self.operation.check(scope) }
+    }
+}
+
+/// Whether a container claims the bridge. False without the table.
+pub(crate) fn is_used(socket: &Netfilter, bridge: &str) -> Result<bool, Refusal> {
+    let name = encode::first(&[Value::Interface(bridge.to_owned())]);
+    match mapping::elements(socket, table::USERS.name) {
+        Ok(users) => Ok(users.iter().any(|(key, _)| key.starts_with(&name))),
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
+        Err(refusal) => Err(refusal),
     }
 }
 

@@ -46,6 +46,19 @@ fn a_routed_bridge_has_open_ports_and_no_masquerade() {
             apart.undo(&scope()).unwrap();
             assert_eq!(nat::mode("i0").unwrap(), None);
         }
+        // No rule matches another program's bridge on which the host is no gateway.
+        let mut bare = used("i0", "10.6.0.0/24", "web", "/run/stave");
+        let Nat::Bridge { mode, .. } = &mut bare else { panic!() };
+        let kept = Mode { unguarded: true, ..Mode::default() };
+        *mode = kept;
+        bare.apply(&scope()).unwrap();
+        assert_eq!(
+            (nat::mode("i0").unwrap(), bare.check(&scope()).unwrap()),
+            (Some(kept), Condition::Present)
+        );
+        assert_eq!(sh("nft list table inet stave").matches("\"i0\"").count(), 1, "only its claim");
+        bare.undo(&scope()).unwrap();
+        assert_eq!(nat::mode("i0").unwrap(), None);
         // A bridge has one mode, and a port one container.
         let Nat::Bridge { bridge, subnet, user, closed, .. } = routed("other") else { panic!() };
         let mut other = Nat::Bridge {

@@ -78,7 +78,7 @@ impl NetworkOperation {
     pub(crate) fn is_first(&self, seen: &mut HashSet<String>) -> bool {
         let what = match self {
             // There is nothing to repair.
-            Self::Sysctl(shared) if shared.operation.before => return false,
+            Self::Sysctl(shared) if shared.operation.only_undone => return false,
             Self::Sysctl(shared) => serde_json::to_string(&shared.operation.operation.variable),
             Self::EarlierSysctl(shared) => serde_json::to_string(&shared.operation.variable),
             Self::Bridge(shared) => shared_link(&shared.operation.operation),
