@@ -4,7 +4,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use document::{Document, Id, record};
+use document::{
+    Document, Id,
+    record::{self, Record},
+};
 use operation::Scope;
 use plugin::foreign;
 use serde::{Deserialize, Serialize};
@@ -111,10 +114,15 @@ pub(crate) fn update(network: &str, servers: &[IpAddr]) -> Result<()> {
     first
 }
 
-/// Serves other name servers in one record. If that fails, serves the old ones again.
+/// Serves other name servers in one record, or keeps them there for when it has to serve. If it cannot serve
+/// them, serves the old ones again.
 fn change(scope: &Scope, id: &Id, document: &Document, names: &Names) -> Result<()> {
     if foreign::undo(TOOL, document)?.is_none() {
-        return Ok(());
+        let Some(record) = Record::lock_existing(&scope.run_dir, id)? else { return Ok(()) };
+        return match record.read()? {
+            Some(document) => Ok(record.write(&with(&document, names)?)?),
+            None => Ok(()),
+        };
     }
     undo(scope, id, TOOL)?;
     let undone = record::read_existing(&scope.run_dir, id)?;

@@ -28,6 +28,7 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
     let mut made = Vec::new();
     Connection::open(Some(namespace))?.set_loopback_up()?;
     let result = (|| {
+        refuse_dead_ports(options, &attachments)?;
         let mut status = Map::new();
         // When a network is joined later, podman gives the ports again.
         let has = |tool| naming::has(&scope, &options.container_id, tool);
@@ -44,7 +45,7 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
             let (tool, flags) = attached(interface, network).with_context(|| format!("network {name:?}"))?;
             let mut document = run(tool, &flags, &document)?;
             made.push(id.clone());
-            if !ports.is_empty() && !network.internal && network.driver == "bridge" {
+            if !ports.is_empty() && leads_out(network) && network.driver == "bridge" {
                 document = run("portmap", &std::mem::take(&mut ports), &document)?;
             }
             if let (Some(names), false) = (&names, has_names) {
@@ -56,7 +57,7 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
         match ports.is_empty() {
             true => Ok(Value::Object(status)),
             false => bail!(
-                "no port can be published: every network of the container is internal, or has no bridge"
+                "no port can be published: every network of the container is internal, or has no bridge or no gateway"
             ),
         }
     })();
@@ -65,6 +66,31 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
         made.iter().rev().for_each(|id| drop(undo_all(&scope, id)));
     }
     result
+}
+
+/// Whether the containers of the network have a default route by it.
+fn leads_out(network: &Network) -> bool {
+    let subnets = network.subnets.as_deref().unwrap_or_default();
+    !network.internal && (subnets.is_empty() || subnets.iter().any(|one| one.gateway.is_some()))
+}
+
+/// Refuses ports of a container whose answers would leave by the wire of a macvlan or an ipvlan: each
+/// network has a document of its own, so `portmap` does not see the others.
+fn refuse_dead_ports(options: &Options, attachments: &[(&str, &Interface, &Network)]) -> Result<()> {
+    let main = attachments
+        .iter()
+        .filter(|(.., network)| leads_out(network))
+        .max_by_key(|(_, interface, _)| plugin::priority(&interface.interface_name));
+    let Some((name, ..)) = main.filter(|(.., network)| network.driver != "bridge") else { return Ok(()) };
+    let publishes =
+        |(.., network): &(&str, &Interface, &Network)| leads_out(network) && network.driver == "bridge";
+    // Without a bridge at all, that is the error.
+    if ports(options).is_empty() || !attachments.iter().any(publishes) {
+        return Ok(());
+    }
+    bail!(
+        "no port can be published: the default route of the container is by network {name:?}, not by a bridge"
+    )
 }
 
 /// Undoes everything, as far as possible. Returns the first error.

@@ -160,7 +160,8 @@ fn names_and_the_name_servers_of_a_network() {
     sandbox.sh("net-repair --all 2>&1 | grep -q 'nothing is missing'").ok();
     // It leaves the network whose record has the names, and another one serves them.
     call("teardown", "one", &named("one", &[("web", "10.5.0.2")], &json!({})));
-    finds(&[("one", "two", "10.6.0.3"), ("own", "one", "SERVFAIL")]);
+    // With the name servers that this one got while it did not serve.
+    finds(&[("one", "two", "10.6.0.3"), ("own", "one", "SERVFAIL"), ("one", "git.example", "198.51.100.1")]);
     for (name, options) in [("one", &one), ("two", &two), ("own", &own)] {
         assert_eq!(call("teardown", name, options), Value::Null);
     }
@@ -178,7 +179,7 @@ fn on_the_hosts_wire() {
         "subnets": [{"subnet": "192.0.2.0/24", "gateway": "192.0.2.2"}]}));
     options["networks"]["web"]["static_ips"] = json!(["192.0.2.9"]);
     let (status, refused) = netavark(&sandbox, "setup", &options);
-    let told = "no port can be published: every network of the container is internal, or has no bridge";
+    let told = "no port can be published: every network of the container is internal, or has no bridge or no gateway";
     assert_eq!((status, &refused["error"]), (1, &json!(told)));
     assert_eq!(sandbox.difference(&before), "");
     options["port_mappings"] = Value::Null;
@@ -191,6 +192,32 @@ fn on_the_hosts_wire() {
     assert_eq!(sandbox.ask("outside", "TCP4:192.0.2.9:80"), "one 192.0.2.2");
     sandbox.sh("pkill -P 1 socat || true").ok();
     assert_eq!(netavark(&sandbox, "teardown", &options), (0, Value::Null));
+    assert_eq!(sandbox.difference(&before), "");
+}
+
+/// The ports of a container with several networks are published by one that the answers leave by.
+#[test]
+fn ports_are_published_where_the_way_out_is() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip netns add one").ok();
+    let before = sandbox.snapshot();
+    let ports =
+        json!([{"container_port": 80, "host_ip": "", "host_port": 8080, "protocol": "tcp", "range": 1}]);
+    let mut options =
+        named("one", &[("quiet", "10.5.0.2"), ("web", "10.6.0.2")], &json!({"port_mappings": ports}));
+    options["network_info"]["quiet"]["subnets"] = json!([{"subnet": "10.5.0.0/24"}]);
+    assert_eq!(netavark(&sandbox, "setup", &options).0, 0, "the first network has no gateway");
+    sandbox.serve("one", "TCP4-LISTEN:80", "one");
+    assert_eq!(sandbox.ask("outside", "TCP4:192.0.2.1:8080"), "one 192.0.2.2");
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    assert_eq!(netavark(&sandbox, "teardown", &options), (0, Value::Null));
+    let wire = json!({"name": "quiet", "driver": "macvlan", "network_interface": "out0", "internal": false,
+        "dns_enabled": false, "subnets": [{"subnet": "192.0.2.0/24", "gateway": "192.0.2.2"}]});
+    options["network_info"]["quiet"] = wire;
+    options["networks"]["quiet"]["static_ips"] = json!(["192.0.2.9"]);
+    let told = "no port can be published: the default route of the container is by network \"quiet\", not by a bridge";
+    let (status, result) = netavark(&sandbox, "setup", &options);
+    assert_eq!((status, &result["error"]), (1, &json!(told)));
     assert_eq!(sandbox.difference(&before), "");
 }
 
