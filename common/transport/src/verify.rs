@@ -170,7 +170,7 @@ fn is_authority(error: &Error) -> bool {
 pub struct Untrusted {
     /// The problem, such as `it expired on …`.
     pub problem: String,
-    /// Whether the certificate would be accepted if it, or its issuer, was among the trusted ones.
+    /// Whether the certificate would be accepted if it, or in most cases its issuer, was among the trusted ones.
     pub unknown: bool,
 }
 
@@ -204,7 +204,7 @@ fn problem(error: &CertificateError) -> (String, bool) {
     match error {
         E::UnknownIssuer => ("its issuer is unknown".to_owned(), true),
         E::Other(_) if is_authority(&Error::InvalidCertificate(error.clone())) => {
-            ("it is self-signed".to_owned(), true)
+            ("it is an authority's, not a server's".to_owned(), true)
         }
         E::Expired => fixed("it has expired"),
         E::ExpiredContext { not_after, .. } => (format!("it expired on {}", date(*not_after)), false),

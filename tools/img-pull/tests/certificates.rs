@@ -67,12 +67,12 @@ fn a_certificate_that_is_itself_trusted() {
         mkdir certs && cp docker.pem certs/ca.crt"#)
         .ok();
     let untrusted = |problem: &str| format!("the certificate is not trusted: {problem}{HINT}");
-    assert_eq!(error(&host, 7001, ""), untrusted("it is self-signed"));
+    assert_eq!(error(&host, 7001, ""), untrusted("it is an authority's, not a server's"));
     assert_eq!(error(&host, 7001, "--cacert docker.pem"), NOT_FOUND);
     assert_eq!(error(&host, 7001, "--cert-dir certs"), NOT_FOUND);
     assert_eq!(error(&host, 7001, "--insecure"), NOT_FOUND);
     // The same names, but another certificate.
-    assert_eq!(error(&host, 7002, "--cacert docker.pem"), untrusted("it is self-signed"));
+    assert_eq!(error(&host, 7002, "--cacert docker.pem"), untrusted("it is an authority's, not a server's"));
     assert_eq!(error(&host, 7003, "--cacert docker.pem"), untrusted("its issuer is unknown"));
     let same_name = "its issuer is not the trusted certificate of the same name";
     assert_eq!(error(&host, 7003, "--cacert ca.pem"), untrusted(same_name));

@@ -175,7 +175,7 @@ fn another_run_directory() {
     assert_eq!(
         other("").exits(1).stderr,
         "macvlan-attach: set up link \"eth0\" in /run/netns/b: Address already in use\n\
-         hint: another container on this host has the address: choose one with --ip\n"
+         hint: another link of the parent has the hardware address, which is derived from the IP address: choose another with --ip or --mac-address\n"
     );
     sandbox.sh("STAVE_RUN=/run/other unwind b > /dev/null").ok();
     other("--ip 192.0.2.9").ok();

@@ -126,9 +126,14 @@ impl NetworkCreate {
         Ok(file)
     }
 
+    /// The value of an option: the last one, as for all flags.
+    fn option(&self, key: &str) -> Option<&str> {
+        self.options.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value.as_str())
+    }
+
     /// The MTU from either flag.
     fn mtu(&self) -> Result<Option<String>> {
-        let given = self.options.iter().find(|(key, _)| key == "mtu").map(|(_, value)| value.clone());
+        let given = self.option("mtu").map(str::to_owned);
         match &given {
             Some(value) if !value.parse().is_ok_and(|mtu: u32| (68..=65535).contains(&mtu)) => {
                 bail!("-o mtu={value} is not 68 to 65535 bytes")

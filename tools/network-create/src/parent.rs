@@ -15,12 +15,10 @@ impl NetworkCreate {
     pub(crate) fn on_parent(&self, others: &[Named]) -> Result<File> {
         self.refuse_flags_of_bridges()?;
         let usual = if self.driver == "macvlan" { Child::MACVLAN[0] } else { Child::IPVLAN[0] };
-        let option =
-            |key: &str| self.options.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value);
-        let mode = option("mode").map_or(usual, String::as_str);
+        let mode = self.option("mode").unwrap_or(usual);
         let child = Child::of(&self.driver, mode);
         let child = child.ok_or_else(|| anyhow!("a {} has no mode {mode:?}", self.driver))?;
-        let parent = option("parent").map(|parent| attachment::parse_name(parent)).transpose();
+        let parent = self.option("parent").map(attachment::parse_name).transpose();
         let parent = parent.map_err(|wrong| anyhow!("-o parent: {wrong}"))?;
         let Gateways { v4, v6 } = Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
         let wanted = WantedParent {

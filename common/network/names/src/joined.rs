@@ -7,8 +7,8 @@ use std::{collections::HashMap, path::PathBuf};
 
 use crate::Container;
 
-/// Gives all containers of a network namespace that have networks of their own the networks and the
-/// aliases of all of them.
+/// Joins the records of each network namespace: each gets the networks and aliases of all. Records
+/// without a network are left alone.
 pub(crate) fn joined(mut containers: Vec<Container>) -> Vec<Container> {
     let mut groups: HashMap<PathBuf, Vec<usize>> = HashMap::new();
     for (at, container) in containers.iter().enumerate() {

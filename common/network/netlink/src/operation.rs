@@ -244,7 +244,10 @@ impl operation::Operation for LinkOperation {
             // The kernel compares the macvlans and ipvlans of one parent. Another run directory may have
             // leased the same address.
             match self {
-                Self::LinkUp { namespace: Some(_), .. } | Self::AddressAdd { .. } if is_taken => {
+                Self::LinkUp { namespace: Some(_), .. } if is_taken => error.with_hint(
+                    "another link of the parent has the hardware address, which is derived from the IP address: choose another with --ip or --mac-address",
+                ),
+                Self::AddressAdd { .. } if is_taken => {
                     error.with_hint("another container on this host has the address: choose one with --ip")
                 }
                 _ => error,

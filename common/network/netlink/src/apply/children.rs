@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 use operation::Condition;
 use rtnetlink::{
@@ -15,7 +16,7 @@ use rtnetlink::{
 };
 
 use super::{CREATE, Ours, delete, find, unless_gone};
-use crate::{Child, Connection, Error, Link, Mark, Peer, child_name, errno_of, mark};
+use crate::{Address, Child, Connection, Error, Link, Mark, Peer, child_name, errno_of, mark};
 
 /// The directory of the containers' namespaces, and of those of `ip netns`.
 const NAMESPACES: &str = "/run/netns";
@@ -142,8 +143,14 @@ fn is_used(connection: &Connection, vlan: &Link) -> Result<bool, Error> {
     let has_child = |connection: &Connection| -> Result<bool, Error> {
         Ok(connection.all()?.iter().any(|link| link.is_child_of(vlan.index)))
     };
-    if vlan.master.is_some() || !connection.addresses(Some(vlan.index))?.is_empty() || has_child(connection)?
-    {
+    let has_address = |connection: &Connection| -> Result<bool, Error> {
+        let v6 = connection.addresses6(Some(vlan.index))?;
+        // The kernel gives the link-local one.
+        let is_given =
+            |found: &Address| !matches!(found.address, IpNet::V6(net) if net.addr().is_unicast_link_local());
+        Ok(v6.iter().any(is_given) || !connection.addresses(Some(vlan.index))?.is_empty())
+    };
+    if vlan.master.is_some() || has_address(connection)? || has_child(connection)? {
         return Ok(true);
     }
     let namespaces = fs::read_dir(NAMESPACES).into_iter().flatten().flatten();
