@@ -56,7 +56,7 @@ impl Layout {
     }
 
     /// Keeps these manifests, and all that they mention, from `img-gc` as well, even if their names are removed
-    /// meanwhile. See [`Layout::note_writing`].
+    /// meanwhile.
     ///
     /// # Errors
     /// When the note cannot be written.
