@@ -39,6 +39,8 @@ const NAME: &str = "stave_hold";
 /// The size of a map, in ports. The kernel allocates sixteen bytes for each, used or not. A full
 /// map is followed by another one.
 const ENTRIES: u32 = 16384;
+/// The entries of a map that new ports leave free. An undo may have to put an entry back that stood before.
+const SPARE: usize = 256;
 
 /// How often, and after which time, an entry is tried again that finds no room.
 const TRIES: u32 = 500;
@@ -254,7 +256,13 @@ impl Guards {
 impl Guard {
     /// Adds the ports. Returns those that found no room.
     fn add(&self, cookie: u64, mark: &Mark, ports: &[Port]) -> Result<Vec<Port>, Errno> {
+        let mut room = (ENTRIES as usize - SPARE).saturating_sub(self.map.keys()?.len());
         for (at, port) in ports.iter().enumerate() {
+            let wanted = if port.host_ip.is_some() { 2 } else { 1 };
+            if room < wanted {
+                return Ok(ports[at..].to_vec());
+            }
+            room -= wanted;
             let add = || -> Result<(), Errno> {
                 let own = own_key(cookie, *port);
                 match self.map.insert(&own, mark) {
