@@ -107,8 +107,10 @@ fn files(fixture: &Fixture, built: &Built) -> Vec<String> {
 
 #[test]
 fn add_of_a_repository() {
-    let fixture = Fixture::new();
     for (format, smart) in [("sha1", true), ("sha1", false), ("sha256", true)] {
+        // A store of its own: repositories that were made in the same second have the same commits, and a commit is cached
+        // wherever it comes from.
+        let fixture = Fixture::new();
         let below = fixture.path(&format!("{format}-{smart}"));
         let bare = repository(&below, format);
         let address = format!("{}/r.git", serve(below, smart));
