@@ -14,6 +14,7 @@
 //! # Needs
 //! Write access to `$STAVE_ROOT`.
 
+mod options;
 mod parent;
 
 use std::{net::IpAddr, process::ExitCode};
@@ -124,22 +125,6 @@ impl NetworkCreate {
         }
         file.id = named::new_id()?;
         Ok(file)
-    }
-
-    /// The value of an option: the last one, as for all flags.
-    fn option(&self, key: &str) -> Option<&str> {
-        self.options.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value.as_str())
-    }
-
-    /// The MTU from either flag.
-    fn mtu(&self) -> Result<Option<String>> {
-        let given = self.option("mtu").map(str::to_owned);
-        match &given {
-            Some(value) if !value.parse().is_ok_and(|mtu: u32| (68..=65535).contains(&mtu)) => {
-                bail!("-o mtu={value} is not 68 to 65535 bytes")
-            }
-            _ => Ok(self.mtu.map(|mtu| mtu.to_string()).or(given)),
-        }
     }
 
     fn on_bridge(&self, bridge: &str, others: &[Named]) -> Result<File> {
