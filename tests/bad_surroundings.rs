@@ -286,7 +286,7 @@ fn others_cannot_write_what_root_goes_by() {
         ("chmod o+w /run/stave/bad.json", "chmod 600 /run/stave/bad.json", "others may write to it"),
         ("chmod 777 /run/stave", "chmod 755 /run/stave", "others may write to it (mode 0777)"),
         ("chmod 777 root", "chmod 755 root", "others may write to it (mode 0777)"),
-        ("chown 65534 root", "chown 0 root", "it belongs to user 65534"),
+        ("chown 65534 /run/stave", "chown 0 /run/stave", "it belongs to user 65534"),
         // With the sticky bit, they may add what is not there yet.
         (
             "chmod 1777 root; mkdir root/build; chown 65534 root/build",

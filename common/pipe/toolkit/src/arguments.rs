@@ -136,7 +136,9 @@ pub fn scope(root: Option<PathBuf>, run_dir: Option<PathBuf>) -> anyhow::Result<
         }
     });
     let scope = Scope { root: absolute(&root)?, run_dir: absolute(&run_dir)? };
-    [&scope.root, &scope.run_dir].into_iter().try_for_each(|directory| require_private(directory))?;
+    // Root may work on another user's images. Records and what belongs to them are of this user or root.
+    require_private(&scope.root, !root_user)?;
+    require_private(&scope.run_dir, true)?;
     Ok(scope)
 }
 
@@ -160,8 +162,10 @@ const MADE: [&str; 14] = [
 
 /// Refuses a directory in which others may replace files: what is in it decides what the tools do. With the sticky bit, as on
 /// a fresh tmpfs, others may only add files; then what the tools make there must be this user's or root's.
-fn require_private(directory: &Path) -> anyhow::Result<()> {
-    let Some(why) = shared_with(directory, true) else { return Ok(()) };
+fn require_private(directory: &Path, owner_counts: bool) -> anyhow::Result<()> {
+    let Some(why) = shared_with(directory, true).filter(|why| why.is_open || owner_counts) else {
+        return Ok(());
+    };
     let mode = std::fs::metadata(directory).map_or(0, |found| found.mode());
     if why.is_open && mode & 0o1000 != 0 {
         let below = MADE.iter().map(|name| directory.join(name));
