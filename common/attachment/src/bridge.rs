@@ -11,7 +11,7 @@ use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
 use crate::{
-    Container, Gateway, draw,
+    Container, Gateway,
     free::{candidates, first_free, refuse_collision},
     overlay::{self, Overlay},
     prefix,
@@ -363,7 +363,7 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let addresses = addresses.into_iter().chain(address6);
     let mac = match standing.as_ref() {
         Some(link) => link.mac,
-        None => Some(Mac::draw(name, draw()?)),
+        None => Some(Mac::draw(name, operation::draw()?)),
     };
     let operations = make(container, name, mac, standing.as_ref(), addresses.collect())?;
     if let Some(link) = &standing {

@@ -21,10 +21,6 @@ mod prefix;
 mod published;
 mod unfit;
 
-use std::{fs::File, io::Read};
-
-use operation::Error;
-
 pub use argument::{
     Gateway, Gateways, Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6,
 };
@@ -35,11 +31,3 @@ pub use pair::{Asked, pair, priority};
 pub use parent::{WantedParent, child};
 pub use published::refuse_published;
 pub use repair::NetworkOperation;
-
-/// Random bytes.
-fn draw<const N: usize>() -> Result<[u8; N], Error> {
-    let mut bytes = [0; N];
-    let drawn = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    drawn.map_err(Error::on("read", "/dev/urandom"))?;
-    Ok(bytes)
-}

@@ -7,7 +7,7 @@ use netlink::{Connection, Link, LinkOperation, Mac, vxlan_name};
 use operation::{Error, Scope};
 use peers::{PeersOperation, Tunnel};
 
-use crate::{draw, unfit::Unfit};
+use crate::unfit::Unfit;
 
 /// The overhead of VXLAN in each packet, in bytes, without the outer IP header (RFC 7348, 5): inner
 /// Ethernet, VXLAN, and UDP.
@@ -67,7 +67,7 @@ pub(crate) fn make(
     let standing = connection.link(&name)?.filter(Link::is_of_host).and_then(|link| link.mac);
     let mac = match standing {
         Some(mac) => mac,
-        None => Mac::draw(&name, draw()?),
+        None => Mac::draw(&name, operation::draw()?),
     };
     let link = || name.clone();
     let made = LinkOperation::VxlanAdd {

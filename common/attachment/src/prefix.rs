@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv6Net};
 use netlink::{Connection, Link};
 use operation::Error;
 
-use crate::{Gateway, Wanted, bridge, draw, free::refuse_special, unfit::Unfit};
+use crate::{Gateway, Wanted, bridge, free::refuse_special, unfit::Unfit};
 
 /// The bridge's IPv6 subnet.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +113,7 @@ pub(crate) fn refuse_collision(
 pub(crate) fn random() -> Result<Ipv6Net, Error> {
     let mut bytes = [0; 16];
     bytes[0] = 0xfd;
-    bytes[1..6].copy_from_slice(&draw::<5>()?);
+    bytes[1..6].copy_from_slice(&operation::draw::<5>()?);
     Ok(Ipv6Net::new_assert(Ipv6Addr::from(bytes), 64))
 }
 

@@ -271,7 +271,7 @@ fn write(scope: &Scope, name: &str, shape: &Shape, part: u32, address: IpAddr) -
         link.map(|link| ("vxlan_link", link)),
     ];
     file.options = options.into_iter().flatten().map(|(key, value)| (key.to_owned(), value)).collect();
-    file.id = named::new_id()?;
+    file.id = operation::random_name()?;
     let lock = Lock::take(&scope.run_dir, "network")?;
     file.create(&scope.root)?;
     drop(lock);

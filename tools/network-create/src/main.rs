@@ -123,7 +123,7 @@ impl NetworkCreate {
             let (key, value) = label.split_once('=').unwrap_or((label, ""));
             file.labels.insert(key.to_owned(), value.to_owned());
         }
-        file.id = named::new_id()?;
+        file.id = operation::random_name()?;
         Ok(file)
     }
 

@@ -57,7 +57,7 @@ impl Report for VolumeCreate {
 
     fn report(&self, context: &toolkit::Context) -> Result<Value> {
         let scope = &context.scope;
-        let name = self.name.clone().map_or_else(volume::random_name, Ok)?;
+        let name = self.name.clone().map_or_else(operation::random_name, Ok)?;
         let labels = self.labels();
         let is_new = volume::create(scope, &name, &labels, self.writing.is_synced()?)?;
         let made =

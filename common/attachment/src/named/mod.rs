@@ -20,7 +20,7 @@ use operation::{Error, Place, unless_gone};
 
 pub use file::{File, Subnet};
 
-use crate::{Gateway, Route, Wanted, WantedParent, bridge, draw, free, parse_name, prefix, unfit::Unfit};
+use crate::{Gateway, Route, Wanted, WantedParent, bridge, free, parse_name, prefix, unfit::Unfit};
 
 /// A network from its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,9 +72,7 @@ fn directory(root: &Path) -> PathBuf {
 /// # Errors
 /// Why the name is invalid.
 pub fn parse_network(name: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    match starts && name.len() <= 64 && name.chars().all(plain) {
+    match operation::is_name(name, 64) {
         true => Ok(name.to_owned()),
         false => Err("the name of a network takes letters, digits, `_`, `.` and `-`, a letter or digit first, 64 at most".into()),
     }
@@ -273,15 +271,6 @@ pub fn subnet(subnet: IpNet, gateway: Gateway, range: Option<IpNet>) -> Result<S
         bridge::refuse_range(range, subnet, gateway)?;
     }
     Ok(Subnet::new(subnet, gateway, range))
-}
-
-/// A new network id: 64 random hexadecimal digits.
-///
-/// # Errors
-/// When there are no random bytes.
-pub fn new_id() -> Result<String, Error> {
-    let bytes: [u8; 32] = draw()?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl File {

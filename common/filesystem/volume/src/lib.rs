@@ -14,18 +14,15 @@ mod request;
 mod usage;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use operation::{Cause, Error, Place, Scope, remove_if_empty, unless_gone};
-use rustix::{
-    fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock, openat, statat},
-    io::Errno,
-};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use serde::{Deserialize, Serialize};
 
 pub use request::{InvalidRequest, NamedVolume, VolumeRequest, parse_name};
@@ -160,17 +157,6 @@ pub fn create(scope: &Scope, name: &str, labels: &Labels, is_synced: bool) -> Re
     create()
 }
 
-/// A name for a volume for which nobody chose one: 64 hexadecimal digits, as Docker's.
-///
-/// # Errors
-/// When the kernel gives no random numbers.
-pub fn random_name() -> Result<String, Error> {
-    let mut bytes = [0; 32];
-    let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
-    read.map_err(Error::on("read", "/dev/urandom"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// The names of all volumes, sorted.
 ///
 /// # Errors
@@ -214,50 +200,12 @@ pub fn find(scope: &Scope, name: &str) -> Result<Option<Information>, Error> {
 /// # Errors
 /// When a directory cannot be read.
 pub fn size(volume: &Information) -> Result<u64, Error> {
-    let mut count = Count { seen: HashSet::new(), bytes: 0 };
-    let root = unless_gone(open_directory(&volume.path)).map_err(failed("measure", &volume.name))?;
-    let counted = root.map_or(Ok(()), |root| count.below(&root, 0));
-    counted.map_err(failed("measure", &volume.name))?;
-    Ok(count.bytes)
+    let measure = || -> io::Result<u64> {
+        let directory = unless_gone(open_directory(&volume.path))?;
+        Ok(directory.map(mount::tree::size).transpose()?.unwrap_or(0))
+    };
+    measure().map_err(failed("measure", &volume.name))
 }
-
-/// The files seen so far that have several names, and the bytes.
-struct Count {
-    seen: HashSet<(u64, u64)>,
-    bytes: u64,
-}
-
-impl Count {
-    /// Counts what is below a directory. A container may change it meanwhile, so each directory is opened in the one above
-    /// it, through no link. What is deeper than any program goes is not counted.
-    fn below(&mut self, directory: &File, depth: u32) -> io::Result<()> {
-        for entry in rustix::fs::Dir::read_from(directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let Some(found) = unless_gone(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))? else {
-                continue;
-            };
-            if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match openat(directory, name, flags, Mode::empty()) {
-                    // Exchanged or removed meanwhile.
-                    Err(Errno::LOOP | Errno::NOTDIR | Errno::NOENT) => {}
-                    opened if depth < DEEPEST => self.below(&opened?.into(), depth + 1)?,
-                    _ => {}
-                }
-            } else if found.st_nlink == 1 || self.seen.insert((found.st_dev, found.st_ino)) {
-                self.bytes += u64::try_from(found.st_size).unwrap_or(0);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The deepest directory whose files are counted: each one above it is open meanwhile.
-const DEEPEST: u32 = 500;
 
 /// The ids of the containers that use a volume. A claim of a container whose directory is gone does not count.
 fn users(scope: &Scope, volume: &Path) -> io::Result<Vec<String>> {

@@ -40,9 +40,7 @@ pub struct InvalidRequest {
 /// # Errors
 /// Why the name is invalid.
 pub fn parse_name(name: &str) -> Result<String, &'static str> {
-    let rest = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    match starts && name.len() <= 200 && name.chars().all(rest) {
+    match operation::is_name(name, 200) {
         true => Ok(name.to_owned()),
         false => Err(
             "the name of a volume takes letters, digits, `_`, `.` and `-`, a letter or digit first, 200 at most",

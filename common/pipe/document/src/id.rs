@@ -35,11 +35,7 @@ impl Id {
 impl FromStr for Id {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-        let valid = text.len() <= 64
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.chars().all(allowed);
-        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidId(text.to_owned())) }
+        if operation::is_name(text, 64) { Ok(Self(text.to_owned())) } else { Err(InvalidId(text.to_owned())) }
     }
 }
 

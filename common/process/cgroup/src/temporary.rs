@@ -1,6 +1,5 @@
 use std::{
     ffi::OsStr,
-    io::Read,
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -84,10 +83,7 @@ impl Drop for Temporary {
 }
 
 fn random() -> Result<String> {
-    let mut bytes = [0; 8];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(at("read", "\"/dev/urandom\""))?;
-    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+    Ok(format!("{:016x}", u64::from_ne_bytes(operation::draw()?)))
 }
 
 /// Removes the cgroups of makers that were killed. A cgroup with processes stays.

@@ -99,9 +99,24 @@ struct Copying<'a> {
     directories: Vec<(Vec<u8>, Stat)>,
 }
 
-fn open(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+/// Opens a directory below `root`, through no link.
+pub(super) fn open(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+/// The names in a directory.
+pub(super) fn names(directory: &OwnedFd) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    let mut buffer: EntryBuffer = [MaybeUninit::uninit(); 16 << 10];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let name = entry?.file_name().to_owned();
+        if name.as_c_str() != c"." && name.as_c_str() != c".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 impl Copying<'_> {
@@ -109,16 +124,7 @@ impl Copying<'_> {
     fn content(&mut self, at: usize) -> Result<(), Errno> {
         let path = self.directories[at].0.clone();
         let (from, to) = (open(self.from, &path)?, open(self.to, &path)?);
-        let mut names = Vec::new();
-        let mut buffer: EntryBuffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut entries = RawDir::new(&from, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let name = entry?.file_name().to_owned();
-            if name.as_c_str() != c"." && name.as_c_str() != c".." {
-                names.push(name);
-            }
-        }
-        names.iter().try_for_each(|name| self.entry(&path, from.as_fd(), to.as_fd(), name))
+        names(&from)?.iter().try_for_each(|name| self.entry(&path, from.as_fd(), to.as_fd(), name))
     }
 
     fn entry(
