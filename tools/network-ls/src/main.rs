@@ -19,7 +19,7 @@ use clap::Parser;
 use document::record;
 use serde_json::{Value, json};
 use toolkit::{
-    listing::{Filters, Format, Row},
+    listing::{Listing, Row},
     prelude::*,
     rows,
 };
@@ -33,26 +33,25 @@ const HEADINGS: [(&str, &str); 5] = [
     ("Internal", "INTERNAL"),
 ];
 
+/// The help of `--format`.
+const FORMAT: &str = "Print TEXT for each network, one a line, with {name}, {driver}, {bridge}, {parent}, {subnets}, \
+    {internal}, {file} and {containers} replaced; or a template of `docker network ls`: {{.Name}}, \
+    {{json .}}";
+
 /// List the named networks, and the containers on them
 #[derive(Parser)]
-#[command(name = "network-ls", version)]
+#[command(
+    name = "network-ls",
+    version,
+    mut_arg("format", |format| format.help(FORMAT)),
+    mut_arg("filter", |filter| filter.help("List only these networks: dangling, driver, id or name; repeatable")),
+)]
 struct NetworkLs {
     /// The networks to list; by default all
     #[arg(value_name = "NAME", value_parser = named::parse_network)]
     names: Vec<String>,
-    /// Print a table instead of JSON
-    #[arg(long)]
-    table: bool,
-    /// Print only names, one a line
-    #[arg(long, conflicts_with = "table")]
-    ids: bool,
-    /// Print TEXT for each network, one a line, with {name}, {driver}, {bridge}, {parent}, {subnets}, {internal}, {file}
-    /// and {containers} replaced; or a template of `docker network ls`: {{.Name}}, {{json .}}
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["table", "ids"])]
-    format: Option<Format>,
-    /// List only these networks: dangling, driver, id or name; repeatable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = toolkit::pair)]
-    filter: Vec<(String, String)>,
+    #[command(flatten)]
+    listing: Listing,
     #[command(flatten)]
     common: Common,
 }
@@ -74,7 +73,7 @@ impl Report for NetworkLs {
             attached.extend(document.attachments()?.into_iter().map(|one| (one.name, id.to_string())));
         }
         let names = if self.names.is_empty() { Named::list(root)? } else { self.names.clone() };
-        let filters = Filters::new(&self.filter, &["dangling", "driver", "id", "name"])?;
+        let filters = self.listing.filters(&["dangling", "driver", "id", "name"])?;
         let mut rows = Vec::new();
         for name in names {
             let Some(found) = Named::find(root, &name)? else { bail!("no network {name:?}") };
@@ -107,21 +106,16 @@ impl Report for NetworkLs {
     }
 
     fn text(&self, report: &Value) -> Option<String> {
-        if self.ids {
-            return Some(rows::lines("{name}", report));
-        }
-        self.table.then(|| self.shown(report)).flatten()
+        self.listing.text(report, || self.shown(report))
     }
 
     fn formatted(&self, report: &Value) -> Result<Option<String>> {
-        let Some(format) = &self.format else { return Ok(None) };
         let docker = |row: &Value| {
             let fields = json!({"ID": row["name"], "Name": row["name"], "Driver": row["driver"], "Scope": "local",
                 "Internal": row["internal"].to_string()});
             Row { fields, ..Row::default() }
         };
-        let text = format.rows(&rows::good(report).collect::<Vec<_>>(), &HEADINGS, docker)?;
-        Ok(text.or_else(|| self.shown(report)))
+        self.listing.formatted(report, &HEADINGS, docker, || self.shown(report))
     }
 
     fn shown(&self, report: &Value) -> Option<String> {

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::{Map, Value, json};
 use toolkit::{
-    listing::{Filters, Format, Row, labels_in_a_line},
+    listing::{Listing, Row, labels_in_a_line},
     prelude::*,
     rows,
 };
@@ -30,9 +30,18 @@ const HEADINGS: [(&str, &str); 5] = [
     ("Labels", "LABELS"),
 ];
 
+/// The help of `--format`.
+const FORMAT: &str = "Print TEXT for each volume, one a line, with {name}, {path}, {created}, {labels}, {containers} and \
+    {size} replaced; or a template of `docker volume ls`: {{.Name}}, {{json .}}";
+
 /// List the volumes, and the containers that use them
 #[derive(Parser)]
-#[command(name = "volume-ls", version)]
+#[command(
+    name = "volume-ls",
+    version,
+    mut_arg("format", |format| format.help(FORMAT)),
+    mut_arg("filter", |filter| filter.help("List only these volumes: dangling, driver, label or name; repeatable")),
+)]
 struct VolumeLs {
     /// The volumes to list; by default all
     #[arg(value_name = "NAME", value_parser = volume::parse_name)]
@@ -40,19 +49,8 @@ struct VolumeLs {
     /// Also count the bytes of each volume's files
     #[arg(long)]
     size: bool,
-    /// Print a table instead of JSON
-    #[arg(long)]
-    table: bool,
-    /// Print only names, one a line
-    #[arg(long, conflicts_with = "table")]
-    ids: bool,
-    /// Print TEXT for each volume, one a line, with {name}, {path}, {created}, {labels}, {containers} and {size}
-    /// replaced; or a template of `docker volume ls`: {{.Name}}, {{json .}}
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["table", "ids"])]
-    format: Option<Format>,
-    /// List only these volumes: dangling, driver, label or name; repeatable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = toolkit::pair)]
-    filter: Vec<(String, String)>,
+    #[command(flatten)]
+    listing: Listing,
     #[command(flatten)]
     common: Common,
 }
@@ -68,7 +66,7 @@ impl Report for VolumeLs {
 
     fn report(&self, context: &toolkit::Context) -> Result<Value> {
         let scope = &context.scope;
-        let filters = Filters::new(&self.filter, &["dangling", "driver", "label", "name"])?;
+        let filters = self.listing.filters(&["dangling", "driver", "label", "name"])?;
         let names = if self.names.is_empty() { volume::list(scope)? } else { self.names.clone() };
         let mut rows = Vec::new();
         for name in names {
@@ -96,22 +94,17 @@ impl Report for VolumeLs {
     }
 
     fn text(&self, report: &Value) -> Option<String> {
-        if self.ids {
-            return Some(rows::lines("{name}", report));
-        }
-        self.table.then(|| self.shown(report)).flatten()
+        self.listing.text(report, || self.shown(report))
     }
 
     fn formatted(&self, report: &Value) -> Result<Option<String>> {
-        let Some(format) = &self.format else { return Ok(None) };
         let docker = |row: &Value| {
             let labels = labels(row);
             let fields = json!({"Driver": "local", "Name": row["name"], "Scope": "local",
                 "Mountpoint": row["path"], "Labels": labels_in_a_line(&labels)});
             Row { fields, labels }
         };
-        let text = format.rows(&rows::good(report).collect::<Vec<_>>(), &HEADINGS, docker)?;
-        Ok(text.or_else(|| self.shown(report)))
+        self.listing.formatted(report, &HEADINGS, docker, || self.shown(report))
     }
 
     fn shown(&self, report: &Value) -> Option<String> {

@@ -8,6 +8,55 @@ use template::{Mode, Template};
 
 use crate::{hint, rows};
 
+/// The flags of a tool that lists things with names. A tool flattens them into its own, and gives `format` and `filter` help.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Listing {
+    /// Print a table instead of JSON
+    #[arg(long)]
+    table: bool,
+    /// Print only names, one a line
+    #[arg(long, conflicts_with = "table")]
+    ids: bool,
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["table", "ids"])]
+    format: Option<Format>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = crate::pair)]
+    filter: Vec<(String, String)>,
+}
+
+impl Listing {
+    /// The filters of the command line. `keys` are the keys that the tool has.
+    ///
+    /// # Errors
+    /// When there is another key.
+    pub fn filters(&self, keys: &[&str]) -> Result<Filters<'_>> {
+        Filters::new(&self.filter, keys)
+    }
+
+    /// [`Report::text`](crate::Report::text): the names, or the tool's own table.
+    pub fn text(&self, report: &Value, table: impl FnOnce() -> Option<String>) -> Option<String> {
+        if self.ids {
+            return Some(rows::lines("{name}", report));
+        }
+        self.table.then(table).flatten()
+    }
+
+    /// [`Report::formatted`](crate::Report::formatted): the rows by `--format`, as [`Format::rows`] has them.
+    ///
+    /// # Errors
+    /// When the template does not fit the rows.
+    pub fn formatted(
+        &self,
+        report: &Value,
+        headings: &[(&str, &str)],
+        docker: impl Fn(&Value) -> Row,
+        table: impl FnOnce() -> Option<String>,
+    ) -> Result<Option<String>> {
+        let Some(format) = &self.format else { return Ok(None) };
+        let text = format.rows(&rows::good(report).collect::<Vec<_>>(), headings, docker)?;
+        Ok(text.or_else(table))
+    }
+}
+
 /// `--format`: how rows are printed.
 #[derive(Debug, Clone)]
 pub enum Format {
