@@ -78,6 +78,21 @@ pub(crate) fn hold(value: &Value, expected: Kind) -> Result<(), serde_json::Erro
     }
 }
 
+/// Gives the members with these names this spelling: decoders in Go take any letters, and put the entries of objects in
+/// several spellings together.
+pub fn spelled(members: Map<String, Value>, known: &[&str]) -> Map<String, Value> {
+    let mut spelled = Map::new();
+    for (key, value) in members {
+        let known = known.iter().find(|known| known.eq_ignore_ascii_case(&key));
+        let key = known.map_or(key, |known| (*known).to_owned());
+        match (spelled.get_mut(&key), value) {
+            (Some(Value::Object(earlier)), Value::Object(later)) => earlier.extend(later),
+            (_, value) => drop(spelled.insert(key, value)),
+        }
+    }
+    spelled
+}
+
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {

@@ -29,13 +29,8 @@ impl<'de> Deserialize<'de> for ImageList {
     /// Members may be spelled in any letters, as for decoders in Go.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let images: Vec<Map<String, Value>> = Deserialize::deserialize(deserializer)?;
-        let spelled = |(key, value): (String, Value)| {
-            let known =
-                ["Config", "RepoTags", "Layers"].iter().find(|known| known.eq_ignore_ascii_case(&key));
-            (known.map_or(key, |known| (*known).to_owned()), value)
-        };
         let image = |image: Map<String, Value>| {
-            ListedImage::deserialize(Value::Object(image.into_iter().map(spelled).collect()))
+            ListedImage::deserialize(Value::Object(json::spelled(image, &["Config", "RepoTags", "Layers"])))
         };
         images.into_iter().map(image).collect::<Result<_, _>>().map(Self).map_err(D::Error::custom)
     }

@@ -180,21 +180,10 @@ fn files(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<std::ffi::Os
     rest.into_iter().flatten().collect()
 }
 
-/// The members of a file. Those that we know get our spelling: decoders in Go take any letters, and put the entries of
-/// several spellings together.
+/// The members of a file. Those that we know get our spelling.
 fn members(text: &[u8]) -> serde_json::Result<Map<String, Value>> {
     let file: Option<Map<String, Value>> = serde_json::from_slice(text)?;
-    let mut members = Map::new();
-    for (key, value) in file.into_iter().flatten() {
-        let known =
-            ["auths", "credsStore", "credHelpers"].iter().find(|known| known.eq_ignore_ascii_case(&key));
-        let key = known.map_or(key, |known| (*known).to_owned());
-        match (members.get_mut(&key), value) {
-            (Some(Value::Object(earlier)), Value::Object(later)) => earlier.extend(later),
-            (_, value) => drop(members.insert(key, value)),
-        }
-    }
-    Ok(members)
+    Ok(oci::json::spelled(file.unwrap_or_default(), &["auths", "credsStore", "credHelpers"]))
 }
 
 impl File {
