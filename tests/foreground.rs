@@ -7,14 +7,6 @@ use host::Host;
 
 const RUN: &str = "run --network none --name web";
 
-/// Waits until `stave` prints this word for a container with this format.
-#[track_caller]
-fn until(host: &Host, format: &str, word: &str) {
-    let look =
-        format!("until [ \"$(container-ls --format '{format}' web)\" = '{word}' ]; do sleep 0.01; done");
-    host.0.sh(&format!("timeout 20 sh -c '{}'", look.replace('\'', "'\\''"))).ok();
-}
-
 #[test]
 fn its_output_is_logged_and_it_can_be_started_again() {
     let host = Host::new();
@@ -25,12 +17,12 @@ fn its_output_is_logged_and_it_can_be_started_again() {
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("out\n", "err\n"));
     host.prints("update --restart on-failure:1 web", "web");
     host.prints("start web", "web");
-    until(&host, "{state} {restarts}", "exited 1");
+    host.until("{state} {restarts}", "exited 1");
     assert_eq!(host.stave("logs web").stdout, "out\nout\nout\n");
     host.prints("rm web", "web");
     // A running one is restarted in the background, and whoever started it gets its end.
     host.0.sh(&format!("./stave {RUN} busybox sleep 1000 > /dev/null 2>&1 & echo $! > started")).ok();
-    until(&host, "{state}", "running");
+    host.until("{state}", "running");
     host.prints("restart -t 0 web", "web");
     host.runs("web");
     host.0.sh("! kill -0 $(cat started) || exec tail -f --pid=$(cat started) /dev/null").ok();
@@ -70,7 +62,7 @@ fn one_without_a_monitor_gets_one_when_it_is_started_again() {
     host.0.assert_as(&before);
     // Nobody would do what the policy says.
     host.0.sh(&format!("({pipe} -- sleep 1000) > /dev/null 2>&1 &")).ok();
-    until(&host, "{state}", "running");
+    host.until("{state}", "running");
     let refused = host.0.sh("container-update --restart always web").exits(1);
     let line = "container-update: update container \"web\": it runs in the foreground, and nobody would start it again\n";
     assert!(refused.stderr.starts_with(line), "{}", refused.stderr);
@@ -115,7 +107,7 @@ fn policies_checks_and_clients_work_in_the_foreground() {
     // As with Docker, the caller gets the first end, and the restarts are in the background.
     let run = format!("{RUN} --restart on-failure:2 busybox sh -c 'echo run; exit 4'");
     assert_eq!(host.stave(&run).exits(4).stdout, "run\n");
-    until(&host, "{state} {restarts}", "exited 2");
+    host.until("{state} {restarts}", "exited 2");
     assert_eq!(host.stave("logs web").ok(), "run\nrun\nrun\n");
     host.prints("rm web", "web");
     let check = "--health-cmd true --health-interval 0.05";
@@ -125,7 +117,7 @@ fn policies_checks_and_clients_work_in_the_foreground() {
             "(./stave {RUN} {check} busybox sh -c '{script}' > out; echo $? > status) > /dev/null 2>&1 &"
         ))
         .ok();
-    until(&host, "{health}", "healthy");
+    host.until("{health}", "healthy");
     host.0.sh("(./stave attach web < /dev/null > attached; echo $? >> attached) > /dev/null 2>&1 & until [ -s attached ]; do sleep 0.01; done; ./stave exec web touch /go; wait").ok();
     host.0.sh("until [ -s status ]; do sleep 0.01; done").ok();
     assert_eq!(host.0.sh("cat out status attached | grep -v tick").ok(), "went\n5\nwent\n5\n");

@@ -5,27 +5,19 @@ mod host;
 
 use host::Host;
 
-/// Waits until container-ls prints this word for `web` with this format.
-#[track_caller]
-fn until(host: &Host, format: &str, word: &str) {
-    let look =
-        format!("until [ \"$(container-ls --format '{format}' web)\" = '{word}' ]; do sleep 0.01; done");
-    host.0.sh(&format!("timeout 20 sh -c '{}'", look.replace('\'', "'\\''"))).ok();
-}
-
 /// As with Docker: it counts as running, and what stops a container calls off the restart.
 #[test]
 fn one_that_waits_for_its_restart_is_listed_and_can_be_killed() {
     let host = Host::new();
     let before = host.0.snapshot();
     host.prints("run -d --network none --name web --restart always busybox false", "web");
-    until(&host, "{state} {restarts}", "restarting 4");
+    host.until("{state} {restarts}", "restarting 4");
     host.prints("ps -q", "web");
     host.prints("inspect -f '{{.State.Running}} {{.State.Restarting}} {{.State.Pid}}' web", "true true 0");
     host.prints("kill -s HUP web", "web");
     host.0.sh("./stave rm web").exits(1);
     host.prints("kill web", "web");
-    until(&host, "{state}", "exited");
+    host.until("{state}", "exited");
     host.prints("ps -q", "");
     host.prints("rm web", "web");
     host.0.assert_as(&before);
@@ -41,7 +33,7 @@ fn an_end_that_is_not_written_yet_removes_nothing() {
         while grep -q \"^State:[^Z]*$\" /proc/$pid/status 2> /dev/null; do sleep 0.01; done
         container-ls --format {state} web; ./stave container prune -f'";
     assert_eq!(host.0.sh(script).ok(), "restarting\n");
-    until(&host, "{state} {restarts}", "running 1");
+    host.until("{state} {restarts}", "running 1");
     host.prints("rm -f web", "web");
 }
 
@@ -149,7 +141,7 @@ fn the_last_checks_and_the_reason_of_a_failed_start_are_known() {
     let run = "run -d --network none --restart always -v ./volume:/data --name web busybox sleep 1000";
     host.prints(run, "web");
     host.0.sh("rmdir volume; kill -9 $(container-ls --format '{pid}' web)").ok();
-    until(&host, "{state} {exitStatus}", "restarting 125");
+    host.until("{state} {exitStatus}", "restarting 125");
     let error = host.stave("inspect -f '{{.State.Error}}' web").ok();
     assert!(error.contains("/volume\": No such file or directory"), "{error}");
     host.prints("stop web", "web");

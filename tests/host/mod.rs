@@ -40,6 +40,14 @@ impl Host {
         self.prints(&format!("exec {name} echo hi"), "hi");
     }
 
+    /// Waits until container-ls prints this word for `web` with this format.
+    #[track_caller]
+    pub(crate) fn until(&self, format: &str, word: &str) {
+        let look =
+            format!("until [ \"$(container-ls --format '{format}' web)\" = '{word}' ]; do sleep 0.01; done");
+        self.0.sh(&format!("timeout 20 sh -c '{}'", look.replace('\'', "'\\''"))).ok();
+    }
+
     /// Asserts that `stave` exits with this status, with this first line on standard error, and with nothing on
     /// standard output.
     #[track_caller]

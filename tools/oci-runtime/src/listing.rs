@@ -47,20 +47,8 @@ pub(crate) fn all(store: &Store, format: Listing, quiet: bool) -> Result<()> {
 }
 
 fn table<const N: usize>(header: [String; N], rows: Vec<[String; N]>) -> Result<()> {
-    // What processes of a container are called must not reach the terminal as it is.
-    let rows = rows.into_iter().map(|row| row.map(|cell| operation::printable_word(&cell).into_owned()));
-    let all: Vec<[String; N]> = std::iter::once(header).chain(rows).collect();
-    let widths: [usize; N] = std::array::from_fn(|column| {
-        all.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    });
-    let mut text = String::new();
-    for row in &all {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("   ").trim_end());
-        text.push('\n');
-    }
-    std::io::stdout().write_all(text.as_bytes()).context("write standard output")
+    let lines: Vec<[String; N]> = std::iter::once(header).chain(rows).collect();
+    std::io::stdout().write_all(toolkit::rows::table(&lines).as_bytes()).context("write standard output")
 }
 
 pub(crate) fn processes(container: &Container, format: Listing) -> Result<()> {

@@ -31,17 +31,14 @@ pub fn tell_line(words: fmt::Arguments<'_>) {
 /// Text for people, which may come from a container or an image: a terminal must not carry it out. Control
 /// characters other than the ends of lines and tabs become `?`.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let is_dangerous = |c: char| c.is_control() && c != '\n' && c != '\t';
-    match text.contains(is_dangerous) {
-        true => text.replace(is_dangerous, "?").into(),
-        false => text.into(),
-    }
+    without(text, |c| c.is_control() && c != '\n' && c != '\t')
 }
 
 /// Text for one cell of a table or one word of a line: also the ends of lines become `?`.
 pub fn printable_word(text: &str) -> Cow<'_, str> {
-    match text.contains(char::is_control) {
-        true => text.replace(char::is_control, "?").into(),
-        false => text.into(),
-    }
+    without(text, char::is_control)
+}
+
+fn without(text: &str, is_dangerous: fn(char) -> bool) -> Cow<'_, str> {
+    if text.contains(is_dangerous) { text.replace(is_dangerous, "?").into() } else { text.into() }
 }
