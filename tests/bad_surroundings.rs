@@ -277,7 +277,13 @@ fn others_cannot_write_what_root_goes_by() {
     let open = "find root /run/stave ! -type l ! -type s -perm /022 ! -path '*/rootfs/*' ! -path '*/upper/*' ! -path '*/layers/*' \
         ! -path '*/mount-points/*' ! -path '*/shm*' ! -path '*/lower/*'";
     assert_eq!(sandbox.sh(open).ok(), "");
-    assert_eq!(sandbox.sh("stat -c %a root/images root/volumes root/containers").ok(), "700\n700\n700\n");
+    // Everything with files of containers, builds and images is closed to other users.
+    sandbox.sh("mkdir context; printf 'FROM busybox\\nRUN --mount=type=cache,target=/c touch /c/x\\n' > context/Dockerfile; \
+        umask 000; chmod 755 root/cache 2> /dev/null; img-build -q --network none context > /dev/null").ok();
+    assert_eq!(
+        sandbox.sh("find root -mindepth 1 -maxdepth 1 -type d -perm /077 -printf '%f\\n' | sort").ok(),
+        "mount-points\nnetworks\n"
+    );
     sandbox.sh("unwind web > /dev/null; network-rm lan > /dev/null").ok();
     // What others may have written is not believed.
     sandbox.sh("netns-add -n --id bad > /dev/null").ok();

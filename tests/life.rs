@@ -144,7 +144,8 @@ fn one_that_waits_and_has_lost_its_monitor_is_started() {
     let monitor = monitor.trim();
     // The monitor must have written the end, and must not restart the container during the check, nor hold the
     // record's lock.
-    let waits = "grep -q '\"restarting\":true' /run/stave/web.json && flock -n /run/stave/locks/web.container true";
+    let waits =
+        "grep -q '\"restarting\":true' /run/stave/web.json && flock -n /run/stave/locks/web.container true";
     let stop = format!("until kill -STOP {monitor}; {waits}; do kill -CONT {monitor}; sleep 0.01; done");
     sandbox.sh(&stop).ok();
     let refused = sandbox.sh("container-start web").exits(1);

@@ -46,9 +46,12 @@ impl Workspace {
             let path = path.to_owned();
             move |error| (path, error)
         };
-        fs::create_dir_all(&all).map_err(at(&all))?;
-        // A build may contain set-user-id programs. Nobody else may reach them.
-        fs::set_permissions(&all, fs::Permissions::from_mode(0o700)).map_err(at(&all))?;
+        // A build and a cache mount may contain set-user-id programs and secrets. Nobody else may reach them
+        // (CVE-2021-41091).
+        for directory in [&all, &root.join("cache")] {
+            fs::create_dir_all(directory).map_err(at(directory))?;
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(at(directory))?;
+        }
         let gate = gate(&all).map_err(at(&all))?;
         for name in left(&all) {
             // If it cannot be removed now, the next build tries again.
