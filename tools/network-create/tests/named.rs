@@ -88,7 +88,7 @@ fn files_of_podman_and_of_cni() {
             "network_interface": "podman7", "created": "2026-01-01T12:00:00.000000000Z",
             "subnets": [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1",
                 "lease_range": {"start_ip": "10.88.7.1", "end_ip": "10.88.7.255"}}],
-            "ipv6_enabled": false, "internal": true, "dns_enabled": false,
+            "ipv6_enabled": false, "internal": true, "dns_enabled": true,
             "options": {"mtu": "1300", "isolate": "true"}, "ipam_options": {"driver": "host-local"}
         });
         file.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());

@@ -124,7 +124,7 @@ impl File {
             routes: Vec::new(),
             ipv6_enabled: false,
             internal: false,
-            dns_enabled: false,
+            dns_enabled: driver == "bridge",
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
             ipam_options: BTreeMap::from([is_local]),
