@@ -101,8 +101,14 @@ fn networks_with_names() {
         "1",
     );
     // Containers on a network with a name find each other, as with Docker.
-    host.prints("run --rm --network front busybox nslookup web | grep -A 1 'Name:.*web' | grep -c 10.5.0", "1");
-    host.prints("run --rm --network front --dns 10.5.0.77 busybox cat /etc/resolv.conf", "nameserver 127.0.0.11");
+    host.prints(
+        "run --rm --network front busybox nslookup web | grep -A 1 'Name:.*web' | grep -c 10.5.0",
+        "1",
+    );
+    host.prints(
+        "run --rm --network front --dns 10.5.0.77 busybox cat /etc/resolv.conf",
+        "nameserver 127.0.0.11",
+    );
     host.fails("network connect none db", 1, "network-ls: no network \"none\"");
     host.fails("network connect front none", 1, "stave: no container \"none\" in /run/stave");
     host.fails("run --network none-such busybox true", 125, "network-ls: no network \"none-such\"");

@@ -48,6 +48,23 @@ fn its_own_cgroup_is_all_that_it_sees_of_them() {
     sandbox.sh(&format!("! test -e /run/top{path} && ! pgrep -xf 'sleep 100[123]' && unwind web")).ok();
 }
 
+/// Some kernels kill every process that is born out of or into a cgroup whose processes were killed once.
+#[test]
+fn it_starts_out_of_and_into_a_cgroup_whose_processes_were_killed() {
+    let sandbox = sandbox();
+    let caller = format!("/run/top/killed-{}", std::process::id());
+    sandbox.sh(&format!("mkdir -p /run/top && mount -t cgroup2 none /run/top && mkdir {caller} && echo 1 > {caller}/cgroup.kill")).ok();
+    let pipe =
+        "layer-apply --id web < busybox.json | union-mount | ns-exec -d --pid host -- sleep 1000 > /dev/null";
+    let started =
+        sandbox.sh(&format!("echo $$ > {caller}/cgroup.procs; {pipe} && ns-exec --join web -- echo joined"));
+    // Its processes end by its cgroup, because it has no pid namespace of its own.
+    let again = sandbox.sh("container-stop -t 0 web > /dev/null; container-start web > /dev/null; ns-exec --join web -- echo joined");
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.sh(&format!("until rmdir {caller} 2> /dev/null; do sleep 0.02; done")).ok();
+    assert_eq!((started.ok().as_str(), again.ok().as_str()), ("joined\n", "joined\n"));
+}
+
 #[test]
 fn a_cgroup_that_may_not_be_made_is_no_obstacle() {
     let sandbox = sandbox();

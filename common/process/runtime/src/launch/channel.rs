@@ -187,6 +187,31 @@ impl Channel {
         self.send(&told, &[]).map_err(Error::at("send", "to the parent process"))
     }
 
+    /// Waits until the new process says that it lives, by [`Channel::ready`]. False if it ended before. The caller
+    /// may hold the other side, too.
+    ///
+    /// # Errors
+    /// When the message cannot be received.
+    pub(crate) fn is_alive(&self, process: impl AsFd) -> Result<bool> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let wait = |errno| Err(Error::system("wait", "for the process", errno));
+        loop {
+            let mut polled = [
+                PollFd::new(&self.0, PollFlags::IN),
+                PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                Err(errno) => return wait(errno),
+                Ok(_) => {}
+            }
+            if polled[0].revents().contains(PollFlags::IN) {
+                return Ok(matches!(self.receive()?, Some(Message::Ready)));
+            }
+            return Ok(false);
+        }
+    }
+
     /// Whether the other side is gone.
     pub(crate) fn is_closed(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};

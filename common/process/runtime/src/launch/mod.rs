@@ -252,8 +252,16 @@ fn fork(
         (None, Some(group)) => group.enter(is_inside),
         (None, None) => Ok(()),
     };
+    let group_inside = match contained {
+        Some(contained) => contained.unified()?,
+        None => group.map(|group| group.unified.as_fd()),
+    };
+    let says_that_it_lives = group_inside.is_some() && !namespaces.has_owner();
     let body = |is_inside: bool| {
         let begin = || {
+            if says_that_it_lives {
+                channel_inside.ready()?;
+            }
             // If a user namespace is entered first, the process in between has done this.
             if !namespaces.has_owner() {
                 birth.start_on_processors()?;
@@ -266,19 +274,22 @@ fn fork(
         channel_inside.fail(&error);
         error.status()
     };
-    let group_inside = match contained {
-        Some(contained) => contained.unified()?,
-        None => group.map(|group| group.unified.as_fd()),
+    let bear = |group_inside| {
+        let pid = if namespaces.has_owner() {
+            let prepare = || enter(false).and_then(|()| child::adjust_oom(process, &channel_inside, true));
+            namespaces.fork_inside(prepare, |error| channel_inside.fail(error), body)
+        } else if is_new {
+            namespaces.fork(group_inside, body)
+        } else {
+            Namespaces::fork_beside(group_inside, body)
+        }?;
+        let process = Pid::from_raw(pid)
+            .ok_or(Errno::SRCH)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+            .map_err(Error::at("open", format_args!("process {pid}")))?;
+        Ok((process, Identity::of(pid)?))
     };
-    let born = if namespaces.has_owner() {
-        let prepare = || enter(false).and_then(|()| child::adjust_oom(process, &channel_inside, true));
-        namespaces.fork_inside(prepare, |error| channel_inside.fail(error), body)
-    } else if is_new {
-        namespaces.fork(group_inside, body)
-    } else {
-        Namespaces::fork_beside(group_inside, body)
-    };
-    let pid = match born {
+    let (process, identity) = match bear(group_inside) {
         // The process in between has sent its error.
         Err(error) if namespaces.has_owner() => {
             drop(channel_inside);
@@ -289,13 +300,6 @@ fn fork(
         }
         born => born?,
     };
-    // Now only the new process has this side. It closes when the program is executed.
-    drop(channel_inside);
-    let process = Pid::from_raw(pid)
-        .ok_or(Errno::SRCH)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .map_err(Error::at("open", format_args!("process {pid}")))?;
-    let identity = Identity::of(pid)?;
     let mut started = Started {
         identity,
         process,
@@ -304,17 +308,27 @@ fn fork(
         channel,
         joined: None,
         rest: None,
-        _program: own,
+        _program: None,
         reaped: false,
     };
-    if let Some(group) = own_group.filter(|_| is_new) {
+    if let Some(group) = group.filter(|_| is_new) {
         // The process still makes its surroundings, and runs nothing of the container's yet.
         group.limit_devices()?;
-        started.rest = Some(group.unified).filter(|_| !is_first_of_pids(spec));
     }
     if is_released {
         started.program = compiled()?;
     }
+    // Since Linux 6.14 (and in older stable lines), the kernel kills a process at its birth into another cgroup if
+    // `cgroup.kill` was ever written in its creator's cgroup or in the other one. It may move there later.
+    if says_that_it_lives && !started.channel.is_alive(&started.process)? {
+        let _ = reap(&started.process);
+        (started.process, started.identity) = bear(None)?;
+        started.channel.is_alive(&started.process)?;
+    }
+    started._program = own;
+    started.rest = own_group.filter(|_| is_new && !is_first_of_pids(spec)).map(|group| group.unified);
+    // Now only the new process has this side. It closes when the program is executed.
+    drop(channel_inside);
     Ok(started)
 }
 
