@@ -151,6 +151,72 @@ fn abstract_sockets_of_the_host_are_out_of_reach() {
     assert_both(&sandbox, "-v /run/connect:/connect --network host", "/connect", "connected\n");
 }
 
+/// Tells the process that listens on an abstract socket something, or takes its name (`hold`).
+const TELL: &str = r#"
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+int main(int count, char **words) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(words[2]);
+    memcpy(address.sun_path + 1, words[2], length);
+    length += offsetof(struct sockaddr_un, sun_path) + 1;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    if (strcmp(words[1], "hold") == 0) {
+        if (bind(fd, (void *)&address, length) != 0 || listen(fd, 100) != 0) return 1;
+        puts("holds it");
+        fflush(stdout);
+        return pause();
+    }
+    struct timeval patience = {2, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (connect(fd, (void *)&address, length) != 0) return 1;
+    send(fd, words[1], strlen(words[1]), MSG_NOSIGNAL);
+    /* The other side closes the connection. */
+    char answer[16];
+    recv(fd, answer, sizeof answer, 0);
+    puts("told");
+    return 0;
+}
+"#;
+
+/// The same for Stave's own processes: a container on the host's network reaches their sockets.
+#[test]
+fn a_container_on_the_hosts_network_commands_no_process_of_stave() {
+    let sandbox = sandbox(&[("tell", TELL)]);
+    let before = sandbox.snapshot();
+    let named = "layer-apply --id web < busybox.json | union-mount | netns-add | bridge-attach lan0 | name-serve | ns-exec -d -- sleep 1000 > web.json";
+    let restricted = "layer-apply --id few < busybox.json | union-mount | netns-add | bridge-attach lan0 | egress-allow a.test | ns-exec -d -- sleep 1000 > few.json";
+    sandbox.sh(&format!("{named} && {restricted}")).ok();
+    let evil = |flags: &str, command: &str| {
+        let container =
+            "layer-apply --id evil < busybox.json | union-mount | ns-exec -v /run/tell:/tell --network host";
+        sandbox.sh(&format!("{container} {flags} -- {command}; unwind -q evil > /dev/null")).ok()
+    };
+    for flags in ["", "--pid host"] {
+        for name in ["stave/names/host", "stave/egress/few"] {
+            assert_eq!(evil(flags, &format!("/tell end {name}")), "told\n", "{flags} {name}");
+        }
+    }
+    sandbox
+        .sh("name-serve --check < web.json > /dev/null && egress-allow --check < few.json > /dev/null")
+        .ok();
+    // A container that has the name of a lock keeps nobody waiting.
+    let hold = "layer-apply --id holds < busybox.json | union-mount | ns-exec -d --log /run/log -v /run/tell:/tell --network host -- /tell hold stave/lock/network";
+    sandbox
+        .sh(&format!(
+            "{hold} > /dev/null && timeout 10 sh -c 'until grep -q holds /run/log; do sleep 0.02; done'"
+        ))
+        .ok();
+    sandbox.sh("timeout 60 unwind -q web few holds > /dev/null; rm /run/log").ok();
+    sandbox.assert_as(&before);
+}
+
 /// CVE-2021-30465: the target of a volume became a symbolic link while it was mounted, in a directory that
 /// containers share.
 #[test]

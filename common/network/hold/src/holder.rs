@@ -19,8 +19,9 @@ use nix::{
     },
     unistd::{geteuid, setsid},
 };
+use operation::is_believed;
 use rustix::{
-    io::{Errno, fcntl_dupfd_cloexec},
+    io::{Errno, fcntl_dupfd_cloexec, retry_on_intr},
     net::{
         AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind, connect,
         listen, recv, send, socket_with, sockopt,
@@ -31,6 +32,12 @@ use crate::{Port, bound};
 
 /// The message that tells a holder to end.
 const END: &[u8] = b"end";
+
+/// How many may wait to be connected to a holder.
+const WAITING: i32 = 8;
+
+/// The holder's descriptor that it closes when it listens.
+const BEGINS: i32 = 1;
 
 /// How long a holder may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,13 +65,8 @@ fn find(holder: &str, first: Port) -> Result<Option<OwnedFd>, Errno> {
         Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
         connected => connected?,
     }
-    // Any process may listen under this name, so check its user.
-    Ok(is_own(&socket).then_some(socket))
-}
-
-/// Whether the process at the other end has the same user as this one.
-fn is_own(socket: impl AsFd) -> bool {
-    sockopt::socket_peercred(socket).is_ok_and(|peer| peer.uid.as_raw() == geteuid().as_raw())
+    // Any process may listen under this name.
+    Ok(is_believed(&socket, geteuid().as_raw()).then_some(socket))
 }
 
 /// Whether the holder runs.
@@ -104,7 +106,9 @@ pub(crate) fn start(holder: &str, first: Port, ports: &[Port]) -> Result<(), Err
         bind(&socket, &bound::address(*port))?;
         sockets.push(socket);
     }
-    listen(&sockets[0], 8)?;
+    listen(&sockets[0], WAITING)?;
+    let (has_begun, begins) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    sockets.insert(BEGINS as usize, begins);
     // In the child these descriptors get the first numbers, so they must be above them here.
     let above = sockets.len() as i32;
     let sockets = sockets
@@ -115,8 +119,11 @@ pub(crate) fn start(holder: &str, first: Port, ports: &[Port]) -> Result<(), Err
         })
         .collect::<Result<Vec<_>, _>>()?;
     let kept: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-    // SAFETY: `stay` makes only system calls, and uses only the first descriptor.
-    unsafe { operation::aside::run(&kept, stay) }.map_err(|errno| Errno::from_raw_os_error(errno as i32))
+    // SAFETY: `stay` makes only system calls, and uses only the first two descriptors.
+    unsafe { operation::aside::run(&kept, stay) }.map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+    drop(sockets);
+    // Ends when the holder listens itself, or is gone.
+    retry_on_intr(|| rustix::io::read(&has_begun, &mut [0_u8; 1][..])).map(drop)
 }
 
 /// Raises the limit of open files. Each port needs a descriptor.
@@ -137,9 +144,15 @@ fn stay() {
     unsafe { libc::prctl(libc::PR_SET_NAME, c"port-hold".as_ptr()) };
     // SAFETY: descriptor 0 is the control socket.
     let control = unsafe { BorrowedFd::borrow_raw(0) };
+    // From now on this process is found under the name, and no longer its parent.
+    if listen(control, WAITING).is_err() {
+        return;
+    }
+    // SAFETY: nothing else uses the descriptor.
+    unsafe { libc::close(BEGINS) };
     loop {
         match accept(control) {
-            Ok(connection) if is_own(&connection) => {
+            Ok(connection) if is_believed(&connection, geteuid().as_raw()) => {
                 let _ = sockopt::set_socket_timeout(&connection, sockopt::Timeout::Recv, Some(PATIENCE));
                 let mut told = [0_u8; END.len()];
                 if recv(&connection, &mut told[..], RecvFlags::empty()).is_ok() && told == END {

@@ -22,6 +22,7 @@ use nix::{
     },
     unistd::{ForkResult, Gid, Uid, chdir, fork, setgroups, setresgid, setresuid, setsid},
 };
+use operation::is_believed;
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
@@ -39,6 +40,8 @@ use rustix::{
 const END: &[u8] = b"end";
 /// How long the process may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How many may wait to be connected.
+const WAITING: i32 = 8;
 /// The maximum number of connections at a time.
 const CONNECTIONS: usize = 64;
 /// The longest message, the most descriptors with it, and the longest answer.
@@ -80,10 +83,8 @@ pub fn watch(name: &Name) -> Result<Option<OwnedFd>, Errno> {
         Err(Errno::CONNREFUSED) => return Ok(None),
         connected => connected?,
     }
-    // Any process may listen under this name, so check its user.
-    let own = rustix::process::geteuid();
-    let is_own = sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == own);
-    Ok(is_own.then_some(socket))
+    // Any process may listen under this name.
+    Ok(is_believed(&socket, rustix::process::geteuid().as_raw()).then_some(socket))
 }
 
 /// Whether the process runs.
@@ -157,7 +158,7 @@ impl Claim {
             Err(Errno::ADDRINUSE) => return Err(Errno::EXIST),
             bound => bound?,
         }
-        listen(&socket, 8)?;
+        listen(&socket, WAITING)?;
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Some(Self(socket)))
     }
@@ -179,7 +180,8 @@ pub struct Control {
     connections: Vec<OwnedFd>,
     /// The connection that asked the process to end.
     ending: Option<OwnedFd>,
-    owner: rustix::process::Uid,
+    /// The user who may command the process.
+    owner: u32,
 }
 
 impl Control {
@@ -224,7 +226,7 @@ impl Control {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         if let Ok(connection) = accept_with(&self.socket, flags)
             && self.connections.len() < CONNECTIONS
-            && sockopt::socket_peercred(&connection).is_ok_and(|peer| peer.uid == self.owner)
+            && is_believed(&connection, self.owner)
         {
             self.connections.push(connection);
         }
@@ -266,20 +268,29 @@ pub fn start(
         return Err(Errno::BADF);
     }
     let raw = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
+    let (has_begun, begins) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: the child has only this thread. Of the library it uses the allocator, which the C
     // library keeps usable after a fork, and no lock of another thread.
     match unsafe { fork() }.map_err(raw)? {
-        ForkResult::Parent { child } => loop {
-            match waitpid(child, None) {
-                Err(nix::errno::Errno::EINTR) => {}
-                Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
-                _ => return Err(Errno::AGAIN),
+        ForkResult::Parent { child } => {
+            drop(begins);
+            loop {
+                match waitpid(child, None) {
+                    Err(nix::errno::Errno::EINTR) => {}
+                    Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
+                    _ => return Err(Errno::AGAIN),
+                }
             }
-        },
+        }
         ForkResult::Child => {
             // Fork twice, so that nobody has to wait for the process. SAFETY: as above.
             let status = match unsafe { fork() } {
-                Ok(ForkResult::Parent { .. }) => 0,
+                Ok(ForkResult::Parent { .. }) => {
+                    drop(begins);
+                    // Ends when the process listens itself, or is gone.
+                    let _ = rustix::io::retry_on_intr(|| rustix::io::read(&has_begun, &mut [0_u8; 1][..]));
+                    0
+                }
                 Ok(ForkResult::Child) => {
                     let _ = catch_unwind(AssertUnwindSafe(|| stay(title, claim, &numbers, privileges, work)));
                     0
@@ -299,7 +310,11 @@ fn stay(
     privileges: Privileges,
     work: impl FnOnce(&mut Control),
 ) {
-    let owner = rustix::process::geteuid();
+    let owner = rustix::process::geteuid().as_raw();
+    // From now on this process is found under the name, and no longer the one that took it.
+    if listen(&claim.0, WAITING).is_err() {
+        return;
+    }
     let _ = setsid();
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     let _ = set_name(title);

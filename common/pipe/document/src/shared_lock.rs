@@ -5,12 +5,11 @@
 
 use std::{io, os::fd::OwnedFd, thread, time::Duration};
 
+use operation::is_believed;
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, retry_on_intr},
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
-    },
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
     process::geteuid,
 };
 
@@ -19,7 +18,8 @@ const MOMENT: Duration = Duration::from_micros(200);
 /// How many may wait, as far as the kernel allows it.
 const WAITING: i32 = 4096;
 
-/// Takes the lock, and waits for its holder. None where somebody else has the address, who has no say in this.
+/// Takes the lock, and waits for its holder. None where somebody else has the address, such as a container on the
+/// host's network, who has no say in this.
 ///
 /// # Errors
 /// When no socket can be opened.
@@ -34,12 +34,20 @@ pub(crate) fn take(name: &str) -> io::Result<Option<OwnedFd>> {
             // It does not listen yet, or no longer.
             Err(Errno::CONNREFUSED | Errno::AGAIN) => thread::sleep(MOMENT),
             Err(errno) => return Err(errno.into()),
-            Ok(()) if sockopt::socket_peercred(&holder)?.uid != geteuid() => return Ok(None),
+            Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_gone(&holder)? => return Ok(None),
             Ok(()) => {
                 retry_on_intr(|| poll(&mut [PollFd::new(&holder, PollFlags::empty())], None))?;
             }
         }
     }
+}
+
+/// Whether the holder has let go since.
+fn has_gone(holder: &OwnedFd) -> io::Result<bool> {
+    let mut polled = [PollFd::new(holder, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| poll(&mut polled, Some(&now)))?;
+    Ok(polled[0].revents().contains(PollFlags::HUP))
 }
 
 /// Takes the address, and listens there. None while another process has it.
@@ -62,7 +70,7 @@ fn socket(more: SocketFlags) -> rustix::io::Result<OwnedFd> {
 /// The right to be the only process of its kind in the network namespace. It goes with the process, or when it is dropped.
 #[derive(Debug)]
 pub struct Sole {
-    /// None where a process of another user has the address: it has no say in this.
+    /// None where a process of another user or of a container has the address: it has no say in this.
     _held: Option<OwnedFd>,
 }
 
@@ -82,7 +90,7 @@ impl Sole {
             let holder = socket(SocketFlags::NONBLOCK)?;
             match retry_on_intr(|| connect(&holder, &address)) {
                 Err(Errno::CONNREFUSED) => thread::sleep(MOMENT),
-                Ok(()) if sockopt::socket_peercred(&holder)?.uid != geteuid() => {
+                Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_gone(&holder)? => {
                     return Ok(Some(Self { _held: None }));
                 }
                 Ok(()) | Err(Errno::AGAIN) => return Ok(None),

@@ -1,0 +1,114 @@
+//! Who is at the other end of a Unix socket.
+
+use std::{
+    ffi::CStr,
+    io::Write,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, Mode, OFlags, openat, stat},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+/// How a line of `/proc/PID/cgroup` goes on for a process of a container or a RUN step (cgroups(7)).
+const CONTAINERS: &[u8] = b":/stave/";
+
+/// The length of the longest path below `/proc` that is read here.
+const LONGEST: usize = 32;
+
+/// Whether the process at the other end of this Unix socket may be believed: it has the user `owner`, it is no process
+/// of a container, and it has not ended.
+///
+/// Abstract addresses belong to a network namespace. So a container on the host's network can connect to the
+/// sockets of Stave's own processes, and can listen in their place (CVE-2020-15257). The peer is the process that
+/// called listen(2) or connect(2) (unix(7), "SO_PEERCRED"): one that is to be found after its parent has ended calls
+/// listen(2) itself. Allocates no memory.
+pub fn is_believed(socket: impl AsFd, owner: u32) -> bool {
+    let Ok(peer) = getsockopt(&socket, sockopt::PeerCredentials) else { return false };
+    // The pid is 0 for a process that this one's pid namespace does not have.
+    let Some(pid) = Pid::from_raw(peer.pid()).filter(|_| peer.uid() == owner) else { return false };
+    // Kernels before 6.5 do not have the option.
+    let process = getsockopt(&socket, sockopt::PeerPidfd).or_else(|_| pidfd_open(pid, PidfdFlags::empty()));
+    // While the process lives, no other one has its pid.
+    process.is_ok_and(|process| !is_of_a_container(peer.pid()) && is_alive(&process))
+}
+
+/// Whether a process is in a container's cgroup, or in other user and pid namespaces than this one. What `/proc` does
+/// not tell counts for nothing: it may be mounted with `hidepid`, and a process of another user does not show its
+/// namespaces.
+fn is_of_a_container(pid: i32) -> bool {
+    let is_inside = || {
+        let mut place = [0; LONGEST];
+        let file = openat(
+            CWD,
+            path(&mut place, format_args!("{pid}/cgroup"))?,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        // A process of a container has its own cgroup in the first lines or in the last one, the one of version 2.
+        let (file, mut text, mut length) = (file.ok()?, [0; 4096], 0);
+        while let Ok(read @ 1..) = rustix::io::read(&file, &mut text[length..]) {
+            length += read;
+        }
+        Some(text[..length].windows(CONTAINERS.len()).any(|part| part == CONTAINERS))
+    };
+    let namespace = |of: &dyn std::fmt::Display, kind: &str| {
+        let mut place = [0; LONGEST];
+        let found = stat(path(&mut place, format_args!("{of}/ns/{kind}"))?).ok()?;
+        Some((found.st_dev, found.st_ino))
+    };
+    let is_elsewhere =
+        |kind: &str| namespace(&pid, kind).zip(namespace(&"self", kind)).is_some_and(|(its, own)| its != own);
+    is_inside().unwrap_or_default() || is_elsewhere("user") || is_elsewhere("pid")
+}
+
+/// A path below `/proc`.
+fn path<'a>(place: &'a mut [u8; LONGEST], below: std::fmt::Arguments<'_>) -> Option<&'a CStr> {
+    write!(&mut place[..LONGEST - 1], "/proc/{below}").ok()?;
+    CStr::from_bytes_until_nul(place).ok()
+}
+
+fn is_alive(process: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut polled, Some(&now)) == Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        os::unix::net::{UnixListener, UnixStream},
+        process::Command,
+    };
+
+    use super::*;
+
+    #[test]
+    fn another_user_and_a_process_that_has_ended_are_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let own = nix::unistd::geteuid().as_raw();
+        let to = UnixStream::connect(&path).unwrap();
+        let (from, _) = listener.accept().unwrap();
+        assert!(is_believed(&to, own) && is_believed(&from, own));
+        assert!(!is_believed(&to, own + 1));
+        // A socket that a process has handed on.
+        let script =
+            "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'x')";
+        let ran = Command::new("python3").arg("-c").arg(script).arg(&path).status().unwrap();
+        assert!(ran.success());
+        assert!(!is_believed(&listener.accept().unwrap().0, own));
+    }
+
+    #[test]
+    fn namespaces_and_paths() {
+        assert!(!is_of_a_container(std::process::id().cast_signed()));
+        let mut place = [0; LONGEST];
+        assert_eq!(path(&mut place, format_args!("{}/ns/user", i32::MAX)), Some(c"/proc/2147483647/ns/user"));
+    }
+}
