@@ -207,3 +207,24 @@ fn what_a_full_run_directory_stopped_is_taken_back_in_it() {
     }
     assert!(made > 0 && stopped > 0, "{made} made, {stopped} stopped");
 }
+
+/// A small limit of file sizes (RLIMIT_FSIZE) is like a full disk, and ends no tool in its work.
+#[test]
+fn a_limit_of_file_sizes() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let pipe = "layer-apply --id web < busybox.json | union-mount | ns-exec -d -- sleep 1000";
+    let refused = sandbox.sh(&format!("(ulimit -f 0; {pipe}) > /dev/null"));
+    assert!(refused.status == 1 || refused.status == 125, "{}: {}", refused.status, refused.stderr);
+    assert!(refused.stderr.contains("File too large"), "{}", refused.stderr);
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+    sandbox.sh(&format!("{pipe} > /dev/null")).ok();
+    let refused = sandbox.sh("(ulimit -f 0; img-tag busybox other)").exits(1);
+    assert!(refused.stderr.contains("File too large"), "{}", refused.stderr);
+    // A command gets the default of the signal back.
+    let ended = sandbox.sh("ns-exec --join web -- sh -c 'ulimit -f 0; sh -c \"echo > /x\"; echo $?'").ok();
+    assert_eq!(ended, "153\n");
+    sandbox.sh("(ulimit -f 0; unwind web > /dev/null)").ok();
+    sandbox.assert_as(&before);
+}

@@ -114,4 +114,18 @@ fn a_planned_document_is_not_carried_out() {
     assert_eq!((&undone["steps"], undone.get("network")), (&serde_json::json!([]), None));
     sandbox.sh("unwind < planned.json > /dev/null").ok();
     assert!(!sandbox.sh("ls /run/netns/web").stderr.is_empty());
+    // A container that exists stays, whatever is planned for it.
+    sandbox
+        .sh("layer-apply --id real < busybox.json | union-mount | ns-exec -d -- sleep 1000 > real.json")
+        .ok();
+    for pipe in [
+        "img-commit --dry-run -t copy < real.json | unwind",
+        "union-snapshot --dry-run --end < real.json | tee planned.json | unwind; unwind < planned.json",
+    ] {
+        let unwound =
+            sandbox.sh(&format!("{pipe} > unwound.json; jq -c '[.planned, .steps]' unwound.json")).ok();
+        assert_eq!(unwound.lines().last(), Some("[true,[]]"), "{pipe}");
+        assert_eq!(sandbox.sh("container-ls --format '{state}' real").ok(), "running\n", "{pipe}");
+    }
+    sandbox.sh("unwind real > /dev/null").ok();
 }

@@ -170,3 +170,13 @@ fn in_dockers_words() {
     host.0.sh("rmdir made").ok();
     host.0.assert_as(&before);
 }
+
+/// Its relative path must not become one from the root of the host.
+#[test]
+fn a_volume_of_a_directory_that_is_gone() {
+    let host = Host::new();
+    let run = "mkdir gone && cd gone && rmdir ../gone && ../stave run --rm -v .:/x busybox ls /x";
+    let refused = host.0.sh(run).exits(125);
+    assert!(refused.stderr.contains("stave: -v .:/x: the current directory is gone"), "{}", refused.stderr);
+    assert_eq!(refused.stdout, "");
+}

@@ -103,7 +103,7 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 fn main() -> ExitCode {
-    let _ = operation::interrupt::expect_children();
+    let _ = operation::interrupt::settle_signals();
     operation::keep_others_out();
     let arguments = OciRuntime::parse();
     if arguments.version {

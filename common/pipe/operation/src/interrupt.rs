@@ -35,14 +35,19 @@ pub fn unblock() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from_iter(SIGNALS)), None)
 }
 
-/// Takes back that the caller ignores the end of its children, which this process inherited. Otherwise the kernel
-/// keeps no exit status of a child.
+/// Takes back that the caller ignores the end of its children, which this process inherited: otherwise the kernel
+/// keeps no exit status of a child. Lets a write beyond the limit of file sizes (RLIMIT_FSIZE) fail like one on a full
+/// disk; by default it ends the process.
 ///
 /// # Errors
 /// No error of the kernel is known here.
-pub fn expect_children() -> nix::Result<()> {
-    // SAFETY: the default disposition runs no code of this program.
-    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
+pub fn settle_signals() -> nix::Result<()> {
+    // SAFETY: neither disposition runs code of this program.
+    unsafe {
+        signal(Signal::SIGCHLD, SigHandler::SigDfl)?;
+        signal(Signal::SIGXFSZ, SigHandler::SigIgn)?;
+    }
+    Ok(())
 }
 
 /// A descriptor that becomes readable when one of the signals arrives, for a process that waits.

@@ -302,7 +302,7 @@ pub struct Invocation<T> {
 impl<T: clap::Parser> Invocation<T> {
     /// Parses the command line of this process.
     pub fn parse() -> Self {
-        let _ = operation::interrupt::expect_children();
+        let _ = operation::interrupt::settle_signals();
         Self::of(std::env::args_os())
     }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use document::{Document, Member, record};
+use document::{Document, Member, members::Planned, record};
 
 use super::{fail, plan, to_output, usage, written};
 use crate::{
@@ -56,7 +56,12 @@ fn job<E: Export>(tool: &str, export: &E) -> Exit {
         return explained(tool, context.and_then(|context| export.explain(&context, &document)));
     }
     if common.dry_run || document.is_planned().unwrap_or_default() {
-        return match context.and_then(|context| export.explain(&context, &document)) {
+        let planned = context.and_then(|context| {
+            let lines = export.explain(&context, &document)?;
+            document.set(&Planned(true))?;
+            Ok(lines)
+        });
+        return match planned {
             Ok(lines) => {
                 plan::print(common, &lines);
                 written(tool, &document)

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use document::{Document, Member, members::Failure};
 
-use super::{fail, planned, show, to_output, usage, written};
+use super::{fail, plan, planned, show, to_output, usage, written};
 use crate::{
     Exit, Stage, Walker,
     arguments::{Asked, Invocation},
@@ -65,7 +65,24 @@ fn source(arguments: &[OsString]) -> Input {
     if names { Input::Empty } else { Input::Standard(FROM_CONTAINER) }
 }
 
+/// Walks over a document. A planned one loses its steps, and nothing else happens.
 fn walk<W: Walker>(tool: &str, walker: &W, mut document: Document) -> Exit {
+    match document.is_planned() {
+        Ok(false) => {}
+        Ok(true) => {
+            let lines = walker.explain(&document);
+            let taken = lines.and_then(|lines| {
+                plan::print(walker.common(), &lines);
+                let steps: Vec<usize> = (0..document.tools()?.len()).collect();
+                Ok(document.remove_steps(&steps)?)
+            });
+            return match taken {
+                Ok(()) => written(tool, &document),
+                Err(error) => fail(tool, document, Stage::Plan, &error, to_output),
+            };
+        }
+        Err(error) => return fail(tool, document, Stage::Undo, &error.into(), to_output),
+    }
     let errors = walker.walk(&mut document).unwrap_or_else(|error| vec![error]);
     let mut errors = errors.into_iter();
     if let Some(first) = errors.next() {
