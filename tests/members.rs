@@ -120,6 +120,20 @@ fn steps_that_share_a_member_go_in_any_order() {
 }
 
 #[test]
+fn a_container_keeps_its_second_network() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("netns-add -n --id web | bridge-attach lan0 --subnet 10.5.0.0/24 | bridge-attach lan1 --subnet 10.6.0.0/24 > both.json").ok();
+    let undone = sandbox.sh("bridge-attach --undo lan0 < both.json").json();
+    assert_eq!(
+        (undone["networks"].as_array().unwrap().len(), &undone["networks"][0]["name"]),
+        (1, &json!("lan1"))
+    );
+    assert_eq!(undone["network"]["mode"], "bridge");
+    assert_eq!(record(&sandbox), undone);
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
 fn layers_are_added_once_and_a_process_is_one() {
     let sandbox = Sandbox::with_busybox();
     let document = sandbox.sh("layer-apply --id web < busybox.json | layer-apply | tee twice.json").json();

@@ -188,7 +188,8 @@ impl Attached {
             (On::Parent(parent), _) => {
                 Some(First { mode: Some(parent.driver.clone()), bridge: None, cni: None })
             }
-            _ => None,
+            // When the first network is undone, the container still has one.
+            (On::Bridge(_), _) => Some(First { mode: Some("bridge".to_owned()), bridge: None, cni: None }),
         };
         Self { attachment, first }
     }
