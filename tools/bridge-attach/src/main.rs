@@ -42,7 +42,7 @@ impl Filter for BridgeAttach {
     }
 
     fn restore(scope: &Scope) -> Result<()> {
-        nat::restore(scope, || toolkit::recorded(scope))
+        repair::restore(scope, || toolkit::recorded(scope))
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {

@@ -37,6 +37,12 @@ fn it_fails_closed_and_is_repaired() {
     // Without the resolver, nobody owns the table. If it is removed then, it is restored.
     sandbox.sh(&format!("{kill}; while grep -qsx egress-allow /proc/[0-9]*/comm; do sleep 0.01; done; nft flush ruleset; net-repair --all")).ok();
     works("after the flush of what is nobody's");
+    // The next network tool restores it, too, before it gives the container its way out again.
+    sandbox.sh(&format!("{kill}; while grep -qsx egress-allow /proc/[0-9]*/comm; do sleep 0.01; done; nft flush ruleset; netns-bridge -n --id other > other.json 2> /dev/null")).ok();
+    assert_reaches(&sandbox, "198.51.100.3:443", false, "after the next tool");
+    assert_reaches(&sandbox, "198.51.100.4:443", true, "after the next tool");
+    sandbox.sh("netns-bridge --undo < other.json > /dev/null; net-repair --all > /dev/null 2>&1").ok();
+    works("after the next tool");
     let link = sandbox.sh("jq -r '.network.cni.interfaces[1].name' web.json").ok();
     sandbox.sh(&format!("ip link del {}; net-repair --all", link.trim())).ok();
     works("after its link was removed");

@@ -50,7 +50,7 @@ impl Filter for LinkHosts {
     }
 
     fn restore(scope: &Scope) -> Result<()> {
-        nat::restore(scope, || toolkit::recorded(scope))
+        repair::restore(scope, || toolkit::recorded(scope))
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {

@@ -75,7 +75,7 @@ impl Filter for NetnsBridge {
     }
 
     fn restore(scope: &Scope) -> Result<()> {
-        nat::restore(scope, || toolkit::recorded(scope))
+        repair::restore(scope, || toolkit::recorded(scope))
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {

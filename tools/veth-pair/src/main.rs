@@ -46,7 +46,7 @@ impl Filter for VethPair {
     }
 
     fn restore(scope: &Scope) -> Result<()> {
-        nat::restore(scope, || toolkit::recorded(scope))
+        repair::restore(scope, || toolkit::recorded(scope))
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {

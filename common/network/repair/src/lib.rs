@@ -81,6 +81,9 @@ pub fn repair(scope: &Scope, networks: &[Network<'_>], reach: Reach, act: Act) -
     let found = networks.iter().map(|network| Found { id: network.id.clone(), ..Found::default() }).collect();
     let mut repair =
         Repair { scope, reach, act, picture: Picture::default(), found, stopped: HashSet::new() };
+    if act == Act::Restore {
+        networks.iter().enumerate().for_each(|(at, network)| repair.restrict(at, network));
+    }
     repair.table(networks)?;
     repair.picture = Picture::take()?;
     if repair.shared(networks) {
@@ -92,6 +95,30 @@ pub fn repair(scope: &Scope, networks: &[Network<'_>], reach: Reach, act: Act) -
     }
     repair.firewalls(networks);
     Ok(repair.found)
+}
+
+/// Makes the nf_tables table again for all containers if somebody removed it ([`nat::restore`]), and before that the
+/// tables that restrict containers to lists, which may have gone with it. `recorded` gives the operations of all
+/// records.
+///
+/// # Errors
+/// As [`nat::restore`].
+pub fn restore<E: From<netlink::Error>>(
+    scope: &Scope,
+    recorded: impl FnOnce() -> Result<Vec<NetworkOperation>, E>,
+) -> Result<(), E> {
+    nat::restore(scope, || {
+        let operations = recorded()?;
+        for operation in operations.iter().filter(|operation| operation.is_list()) {
+            // Without its link, a container reaches nothing.
+            if let Ok(Condition::Missing(_)) = operation.check(scope)
+                && let Err(error) = operation.clone().apply(scope)
+            {
+                ::operation::note(&error.to_string());
+            }
+        }
+        Ok(operations.iter().filter_map(NetworkOperation::nat).cloned().collect())
+    })
 }
 
 struct Repair<'a> {
@@ -112,7 +139,19 @@ impl Repair<'_> {
         self.stopped.insert(at);
     }
 
-    /// Repairs the nf_tables table. It comes first, because it protects the host.
+    /// Restores what restricts the container to a list, before the table gives it its way out. If its link is
+    /// missing too, this is done when the link is there.
+    fn restrict(&mut self, at: usize, network: &Network<'_>) {
+        for operation in network.operations.iter().filter(|operation| operation.is_list()) {
+            if let Ok(Condition::Missing(what)) = operation.check(self.scope)
+                && operation.clone().apply(self.scope).is_ok()
+            {
+                self.missing(at, operation, what);
+            }
+        }
+    }
+
+    /// Repairs the nf_tables table. It comes before the links, because it protects the host.
     fn table(&mut self, networks: &[Network<'_>]) -> Result<(), Error> {
         let all = || networks.iter().enumerate();
         let of = |(at, network)| std::iter::repeat(at).zip(Network::nat(network));

@@ -135,6 +135,11 @@ impl NetworkOperation {
         matches!(self, Self::Egress(_))
     }
 
+    /// Whether the operation is the list itself, which holds without any process.
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self, Self::Egress(EgressOperation::Table { .. }))
+    }
+
     /// Whether the operation sets up the host's side of the container's link.
     pub(crate) fn sets_link_up(&self) -> bool {
         matches!(self, Self::Link(LinkOperation::LinkUp { namespace: None, .. }))
