@@ -7,7 +7,34 @@ mod failing;
 mod killing;
 mod pipe;
 
-use failing::{Container, Share, Store};
+use failing::{Container, Share, Step, Store};
+
+/// A container `base` with a snapshot.
+const FORKED: Step = Step {
+    host: "layer-apply --id base < busybox.json | union-mount > /dev/null; echo one > $STAVE_ROOT/containers/base/rootfs/file
+        union-snapshot base > /dev/null",
+    ready: "true",
+    script: "",
+    done: "true",
+    ids: "web",
+};
+
+/// A container `web`, and a fork of it that has changed.
+const MERGED: &str = "layer-apply --id web < busybox.json | union-mount | union-snapshot > web.json
+    union-fork web --id try > /dev/null; cd $STAVE_ROOT/containers/try/rootfs && echo two > file && rm -r www; cd - > /dev/null";
+
+/// The same, merged.
+const MERGING: &str = "layer-apply --id web < busybox.json | union-mount | union-snapshot > /dev/null
+    union-fork web --id try > /dev/null; echo two > $STAVE_ROOT/containers/try/rootfs/file; union-merge try > web.json";
+
+/// A container with a network.
+const NETWORK: Step = Step {
+    host: "true",
+    ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 > web.json",
+    script: "",
+    done: "true",
+    ids: "web",
+};
 
 /// Two tests of each: with a sample of the calls, and with all.
 macro_rules! fails_at_every_call {
@@ -60,6 +87,70 @@ fails_at_every_call! {
     macvlan_attach_undo => Container::undone(1).on_the_wire();
     macvlan_attach_repair => Container::repaired(1, "ip -n web link del eth0").on_the_wire();
 
+    union_fork => Step { script: "{} union-fork base@1 --id web > after.json", done: "union-fork --check < after.json > /dev/null", ..FORKED };
+    union_fork_undo => Step {
+        ready: "union-fork base@1 --id web > web.json",
+        script: "{} union-fork --undo < web.json > after.json",
+        done: "jq -e '.steps == []' after.json",
+        ..FORKED
+    };
+    union_merge => Step {
+        ready: MERGED,
+        script: "{} union-merge try > after.json",
+        done: "grep -qx two $STAVE_ROOT/containers/web/rootfs/file && union-merge --check try > /dev/null",
+        ids: "try web",
+        ..FORKED
+    };
+    union_merge_undo => Step {
+        ready: MERGING,
+        script: "{} union-merge --undo < web.json > after.json",
+        done: "! grep -qx two $STAVE_ROOT/containers/web/rootfs/file",
+        ids: "try web",
+        ..FORKED
+    };
+    netns_add => Step { ready: "true", script: "{} netns-add -n --id web > after.json", done: "netns-add --check < after.json > /dev/null", ..NETWORK };
+    bridge_attach => Step {
+        ready: "netns-add -n --id web > web.json",
+        script: "{} bridge-attach back --subnet 10.55.0.0/24 < web.json > after.json",
+        done: "bridge-attach --check < after.json > /dev/null",
+        ..NETWORK
+    };
+    bridge_attach_undo => Step {
+        script: "{} bridge-attach --undo < web.json > after.json",
+        done: "jq -e '[.steps[].tool] == [\"netns-add\"]' after.json",
+        ..NETWORK
+    };
+    bridge_attach_repair => Step {
+        ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 > web.json; ip -n web link del eth0",
+        script: "{} bridge-attach --repair < web.json > after.json",
+        done: "bridge-attach --check < web.json > /dev/null",
+        ..NETWORK
+    };
+    egress_allow_undo => Step {
+        ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | egress-allow 10.0.0.0/8 > web.json",
+        script: "{} egress-allow --undo < web.json > after.json",
+        done: "! nft list tables | grep stave_egress",
+        ..NETWORK
+    };
+    name_serve_undo => Step {
+        ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | name-serve > web.json",
+        script: "{} name-serve --undo < web.json > after.json",
+        done: "jq -e '.names == null' after.json",
+        ..NETWORK
+    };
+    cgroup_limit => Step {
+        ready: "true",
+        script: "{} cgroup-limit -n --id web --pids 50 > after.json",
+        done: "cgroup-limit --check < after.json > /dev/null",
+        ..NETWORK
+    };
+    cgroup_limit_undo => Step {
+        ready: "cgroup-limit -n --id web --pids 50 > web.json",
+        script: "{} cgroup-limit --undo < web.json > after.json",
+        done: "jq -e '.steps == []' after.json",
+        ..NETWORK
+    };
+
     img_load => Store::makes(
         "img-tag busybox new && img-save -q new -o archive.tar && rm -r root && mkdir root",
         "img-load -q archive.tar",
@@ -82,6 +173,10 @@ fails_at_every_call! {
          umount root/containers/web/rootfs",
         "img-commit -q -t new < web.json",
     );
+    img_edit => Store::makes("true", "img-edit -q --label a=b -t new busybox");
+    img_convert => Store::makes("true", "img-convert -q --compression zstd -t new busybox");
+    img_index => Store::makes("true", "img-index -q new busybox");
+    img_copy => Store::makes("img-copy -q store:busybox oci:layout:busybox > /dev/null", "img-copy -q oci:layout:busybox store:new");
     img_rm => Store::keeps("img-tag -q busybox gone", "img-rm -q gone");
     img_gc => Store::keeps(
         "mkdir gone; touch gone/x; tar -C gone -c . | img-load -q -t gone - | layer-apply --id first | unwind > /dev/null; img-rm -q gone",

@@ -8,9 +8,13 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
 
-const TOOLS: [&str; 12] = [
+const TOOLS: [&str; 16] = [
     "layer-apply",
     "union-mount",
+    "union-snapshot",
+    "union-fork",
+    "union-merge",
+    "netns-add",
     "cgroup-limit",
     "netns-bridge",
     "veth-pair",
@@ -26,7 +30,7 @@ const TOOLS: [&str; 12] = [
 /// A pipe with all kinds of steps.
 fn pipe(id: &str, port: u16) -> String {
     format!(
-        "layer-apply --id {id} < busybox.json | union-mount | cgroup-limit --pids 100 | netns-bridge | veth-pair | \
+        "layer-apply --id {id} < busybox.json | union-mount | union-snapshot | cgroup-limit --pids 100 | netns-bridge | veth-pair | \
          bridge-attach back --subnet 10.55.0.0/24 | macvlan-attach --parent out0 --gateway-priority -9 | portmap -p {port}:80 | \
          ns-exec -d -- sleep 10000 > {id}.json"
     )
@@ -77,6 +81,13 @@ fn store(sandbox: &Sandbox) -> String {
 /// An operation with the disk of a top, at this path.
 fn disk(operation: &str, path: &std::path::Path) -> Value {
     json!({"op": operation, "image": path, "target": path, "size": 1 << 20, "durable": false, "mode": 493, "owner": [0, 0]})
+}
+
+/// An operation with a level of snapshots in this directory, mounted there.
+fn level(operation: &str, path: &std::path::Path) -> Value {
+    let overlay =
+        json!({"source": "stave:other", "lower": [path], "upper": path, "work": path, "target": path});
+    json!({"op": operation, "number": 1, "directory": path, "target": path, "source": "stave:other", "base": overlay})
 }
 
 /// Operations on things that do not belong to the container, each with the tool that would carry it out.
@@ -135,6 +146,18 @@ fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
         ("union-mount", json!({"op": "mount-points-add", "path": "/run/victim/x", "beside": at("d")})),
         ("union-mount", disk("disk-add", &at("f"))),
         ("union-mount", disk("disk-mount", &at("f"))),
+        ("union-snapshot", level("level-mount", &at("d"))),
+        ("union-snapshot", level("level-mount", &root.join("containers/other/levels/1"))),
+        ("union-merge", json!({"op": "tops-merge", "from": ["/run/victim/e"], "level": level("", &at("d"))})),
+        (
+            "union-merge",
+            json!({"op": "tops-merge", "from": ["/run/victim/e"], "level": level("", &root.join("containers/other/levels/1"))}),
+        ),
+        (
+            "union-fork",
+            json!({"op": "file-add", "path": root.join("containers/other/forks/1/web"), "content": "", "mode": 384}),
+        ),
+        ("netns-add", json!({"op": "netns-add", "path": "/run/netns/other", "holder": "web"})),
         (
             "union-mount",
             json!({"op": "bind-mount", "source": "/run/victim", "within": "/run/victim/d", "target": "/"}),

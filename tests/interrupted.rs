@@ -99,6 +99,18 @@ fn union_fork_and_the_undo_of_two_snapshots_are_killed_at_every_change() {
     killed(&sandbox, &forked, &undo, &unwound);
 }
 
+#[test]
+fn union_merge_and_its_undo_are_killed_at_every_change() {
+    let sandbox = ready();
+    let forked = "layer-apply --id web < busybox.json | union-mount | union-snapshot > /dev/null; union-fork web --id try > /dev/null
+        cd $STAVE_ROOT/containers/try/rootfs && echo two > file && rm -r www && mkdir www; cd - > /dev/null";
+    let merge = |before: &str| format!("{before} union-merge try > web.json");
+    let undo = |before: &str| format!("{before} union-merge --undo < web.json > /dev/null");
+    let unwound = unwound(&sandbox, "try web");
+    killed(&sandbox, forked, &merge, &unwound);
+    killed(&sandbox, &format!("{forked}; {}", merge("")), &undo, &unwound);
+}
+
 /// By its id a tool finds what one before it has left half done. Volumes are mounted again, too, wherever it was cut off.
 #[test]
 fn a_snapshot_that_was_cut_off_is_taken_back_and_nothing_that_was_written_before_is_lost() {
@@ -118,6 +130,34 @@ fn a_snapshot_that_was_cut_off_is_taken_back_and_nothing_that_was_written_before
     killed(&sandbox, "", &snapshot, &back_again);
     killed(&sandbox, &snapshot(""), &roll_back, &back_again);
     sandbox.sh("unwind web > /dev/null").ok();
+}
+
+/// The 32nd snapshot starts a process that merges the first 16 levels. It is killed with the tool, fails, or ends.
+#[test]
+fn merging_of_levels_is_killed_at_every_change() {
+    let sandbox = ready();
+    let before = sandbox.snapshot();
+    let made = "layer-apply --id web < busybox.json | union-mount > /dev/null; root=$STAVE_ROOT/containers/web/rootfs
+        for n in $(seq 31); do echo $n > $root/f$n; echo $n > $root/last; union-snapshot web > /dev/null || exit 1; done";
+    sandbox.sh(made).ok();
+    let snapshot = |before: &str| format!("{before} union-snapshot web > /dev/null");
+    let back_again = |context: &str| {
+        // With the next snapshot, what was merged counts.
+        let next = "union-snapshot web > /dev/null; cd $STAVE_ROOT/containers/web && ls rootfs | grep -c '^f[0-9]'; cat rootfs/last
+            cd - > /dev/null; steps=$(jq '[.steps[] | select(.tool == \"union-snapshot\")] | length - 31' /run/stave/web.json)
+            union-snapshot --undo --steps $steps web > /dev/null; cat $STAVE_ROOT/containers/web/rootfs/last";
+        let seen = sandbox.sh(next);
+        assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("31\n31\n31\n", ""), "{context}");
+        sandbox.sh("rm -rf $STAVE_ROOT/containers/web/runs").ok();
+    };
+    killed(&sandbox, "", &snapshot, &back_again);
+    for call in ["linkat", "mkdirat", "renameat2"] {
+        let fails = format!("strace -f -qq -o /dev/null -e inject={call}:error=ENOSPC:when=3");
+        sandbox.sh(&snapshot(&fails));
+        back_again(&format!("{call} failed"));
+    }
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -143,6 +183,24 @@ fn link_hosts_is_killed_at_every_change() {
 #[test]
 fn ns_exec_is_killed_at_every_change() {
     killed_at_every_change(7);
+}
+
+/// What a killed repair has made is known, and is taken back with the rest.
+#[test]
+fn repairs_are_killed_at_every_change() {
+    let sandbox = ready();
+    let unwound = unwound(&sandbox, "web");
+    for (at, broken) in [
+        (1, "umount root/containers/web/rootfs"),
+        (2, "umount root/containers/web/rootfs; union-mount --repair < web.json > /dev/null"),
+        (3, "ip netns del web; ip link del stave0 2> /dev/null || true"),
+        (4, "ip -n web link del eth0"),
+        (5, "nft flush map inet stave published"),
+    ] {
+        let made = format!("{} && {{ {broken}; }}", pipe(at, ""));
+        let repair = |before: &str| format!("{before} {} --repair < web.json > /dev/null", PIPE[at].0);
+        killed(&sandbox, &made, &repair, &unwound);
+    }
 }
 
 /// A bridge with a port that leads to other hosts, with entries for them, and an address that the host answers for on its wire.

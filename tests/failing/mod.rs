@@ -1,6 +1,7 @@
 //! Makes one system call of a tool fail, and judges how the tool handles it.
 
 mod container;
+mod step;
 mod store;
 
 use std::{collections::BTreeSet, fs, ops::ControlFlow};
@@ -10,6 +11,7 @@ use testkit::{Outcome, Sandbox, Snapshot};
 use crate::killing::{self, Moment};
 
 pub(crate) use container::Container;
+pub(crate) use step::Step;
 pub(crate) use store::Store;
 
 /// The calls that fail: those that change something, and those that examine the state.
