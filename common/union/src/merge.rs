@@ -1,20 +1,20 @@
 //! Merges the writes of a fork into the container that it is based on.
 
 use std::{
+    ffi::OsString,
     fs, io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::ffi::OsStringExt},
     path::{Path, PathBuf},
-    thread,
 };
 
 use document::{At, Document, Id, Instance, members::Rootfs};
-use layer::{
-    apply::{self, Below, Target},
-    compression::Compression,
-    diff,
+use layer::diff;
+use mount::{
+    Level,
+    tree::{self, Files, Merging},
+    users,
 };
-use mount::{Level, tree, users};
-use operation::{Cause, Condition, Error, Operation, Scope};
+use operation::{Condition, Error, Operation, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -57,34 +57,25 @@ impl Merge {
         fs::create_dir(&merged).map_err(on("create directory", &merged))?;
         let sources =
             std::iter::once(&upper).chain(&self.from).map(|path| open(path)).collect::<Result<Vec<_>>>()?;
-        let uppers: Vec<_> = sources.iter().map(AsFd::as_fd).collect();
-        let target = Target::Directory(open(&merged)?);
-        let below = Below::open(lower).map_err(on("open", &upper))?;
-        let limits = apply::Limits { entries: u64::MAX, size: u64::MAX, ..apply::Limits::default() };
-        let namespace = userns::Namespace::current()?;
-        let unpacking = apply::Options { limits, namespace, ..apply::Options::default() };
-        let writing =
-            diff::Options { compression: Compression::None, lower: lower.to_vec(), ..Default::default() };
-        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
-            Error::new("merge", format_args!("what was written into {upper:?}"), Cause::Source(cause))
+        let tops: Vec<_> = sources.iter().map(AsFd::as_fd).collect();
+        let merging = Merging {
+            tops: &tops,
+            // The fork may go on writing to its own.
+            files: Files::Copied,
+            userxattr: self.level.is_userxattr(),
+            is_below: &|path| diff::has(lower, path),
+            goes_on: &|| true,
         };
-        let (reader, writer) = io::pipe().map_err(Error::on("create", "a pipe"))?;
-        thread::scope(|scope| {
-            let written = scope.spawn(|| diff::uppers(&uppers, writer, &writing));
-            let read = apply::unpack(reader, target, &below, &unpacking);
-            // The error of the writer is more specific.
-            let written =
-                written.join().unwrap_or_else(|_| Err(diff::Error::Write(io::ErrorKind::Other.into())));
-            match (written, read) {
-                (Ok(_), Ok(_)) => Ok(()),
-                (_, Err(error)) if !matches!(&error, apply::Error::Entry { .. }) => {
-                    Err(failed(Box::new(error)))
-                }
-                (Err(error), _) => Err(failed(Box::new(error))),
-                (_, Err(error)) => Err(failed(Box::new(error))),
-            }
+        let target = open(&merged)?;
+        merging.merge(&target).map_err(|(path, errno)| {
+            let path = PathBuf::from(OsString::from_vec(path));
+            let path = Path::new("/").join(path.strip_prefix(".").unwrap_or(&path));
+            let object = format_args!("{path:?} of what was written into {upper:?}");
+            Error::new("merge", object, errno).of(operation::Place::Store)
         })?;
-        tree::copy_attributes(self.from.last().unwrap_or(&upper), &merged)?;
+        if self.level.is_durable() {
+            rustix::fs::syncfs(&target).map_err(Error::on("sync", format_args!("{merged:?}")))?;
+        }
         fs::rename(&upper, self.before()).map_err(on("rename", &upper))?;
         fs::rename(&merged, &upper).map_err(on("rename", &merged))
     }

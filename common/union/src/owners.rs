@@ -28,7 +28,9 @@ pub(crate) fn map(
         target
     };
     // An image may have the same layer twice. overlayfs refuses the same directory twice.
-    let layers = std::mem::take(&mut overlay.lower);
+    // Merged levels keep the number of mounts low. They stay as long as a fork stands on their snapshots.
+    let lower = std::mem::take(&mut overlay.lower);
+    let layers = mount::substituted(&lower.iter().collect::<Vec<_>>());
     for (number, layer) in layers.iter().enumerate().filter(|(at, layer)| !layers[at + 1..].contains(layer)) {
         overlay.lower.push(place(layer, number.to_string()));
     }

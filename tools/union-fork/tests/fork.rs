@@ -198,3 +198,48 @@ fn a_document_that_cannot_be_written_leaves_nothing() {
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
 }
+
+/// Forks, differences and merges of an ordinary user, on directories and on images.
+#[test]
+fn for_an_ordinary_user() {
+    let sandbox = Sandbox::with_busybox();
+    std::fs::write(sandbox.directory().join("busybox.tar"), testkit::busybox()).unwrap();
+    let script = "set -e
+        export STAVE_ROOT=$PWD/own STAVE_RUN=$PWD/own.run
+        img-load -q -t busybox busybox.tar | layer-apply --rootless --id web | union-mount > web.json
+        at() { echo $STAVE_ROOT/containers/$1/rootfs; }
+        echo one > $(at web)/file; echo x > $(at web)/gone; union-snapshot web > /dev/null
+        union-fork web --id a > /dev/null; union-fork web --id b > /dev/null
+        echo two > $(at a)/file; rm -r $(at a)/www $(at a)/gone; mkdir $(at a)/www; echo new > $(at a)/www/new
+        union-snapshot a > /dev/null; rm $(at a)/www/new; echo three > $(at a)/www/three
+        cat $(at b)/file $(at web)/file
+        union-diff web a | jq -c '[.path, .change]'
+        union-merge a > /dev/null; union-diff web a; cat $(at web)/file; ls $(at web)/www; test ! -e $(at web)/gone
+        union-merge b > /dev/null 2> said || cat said
+        union-merge --undo web > /dev/null 2> said || cat said
+        unwind web a b > /dev/null; ls $STAVE_ROOT/containers 2> /dev/null || echo none";
+    std::fs::write(sandbox.directory().join("script"), script).unwrap();
+    let said = sandbox.sh("unshare --user --map-root-user --mount sh script").ok();
+    let changes = "[\"/file\",\"changed\"]\n[\"/gone\",\"removed\"]\n[\"/www/three\",\"added\"]\n";
+    assert!(said.starts_with("one\none\n") && said.ends_with("\nnone\n"), "{said}");
+    assert!(said.contains("two\nthree\n"), "{said}");
+    assert!(changes.lines().all(|line| said.contains(line)), "{said}");
+}
+
+#[test]
+fn on_images_what_a_fork_wrote_is_merged() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    snapshot_of(
+        &sandbox,
+        "layer-apply --format erofs --id web < busybox.json | union-mount",
+        "echo one > file; rm -r www",
+    );
+    sandbox.sh("union-fork web --id a > /dev/null").ok();
+    at(&sandbox, "a", "mkdir www; echo two > file; rm bin/ls");
+    sandbox.sh("union-merge a > /dev/null").ok();
+    assert_eq!(at(&sandbox, "web", "cat file; ls www; test -e bin/ls || echo gone"), "two\ngone\n");
+    assert_eq!(sandbox.sh("union-diff a web").ok(), "");
+    sandbox.sh("unwind web a > /dev/null").ok();
+    sandbox.assert_as(&before);
+}

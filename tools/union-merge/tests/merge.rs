@@ -121,3 +121,34 @@ fn on_the_beginning_of_a_container_with_volumes() {
     sandbox.sh("unwind web a > /dev/null; rmdir data").ok();
     sandbox.assert_as(&before);
 }
+
+/// What a layer cannot hold, or would hold in another form.
+#[test]
+fn holes_sockets_pipes_and_attributes_stay_what_they_are() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    forked(&sandbox, "");
+    at(
+        &sandbox,
+        "a",
+        "truncate -s 1G sparse; printf x | dd of=sparse bs=1 seek=500000000 conv=notrunc 2> /dev/null
+         socat UNIX-LISTEN:socket,unlink-close=0 /dev/null & pid=$!
+         until test -S socket; do sleep 0.02; done; kill $pid; wait $pid || true
+         mkfifo -m 666 pipe; ln -s /nowhere link; setfattr -n user.note -v x file; chmod 4711 file; : > .wh.odd
+         touch -d 2001-02-03 d; echo new > passing",
+    );
+    sandbox.sh("union-snapshot a > /dev/null").ok();
+    at(&sandbox, "a", "rm passing");
+    let look = "stat -c '%n %F %a %s %Y' sparse socket pipe link file d .wh.odd; test $(du -k sparse | cut -f 1) -lt 1000
+        tail -c +500000001 sparse | head -c 1; getfattr --only-values -n user.note file";
+    let theirs = at(&sandbox, "a", look);
+    sandbox.sh("union-merge a > /dev/null").ok();
+    assert_eq!(at(&sandbox, "web", look), theirs);
+    assert!(theirs.contains("socket socket ") && theirs.ends_with("xx"), "{theirs}");
+    sandbox.sh("test ! -e $STAVE_ROOT/containers/web/levels/1/upper/passing; ! ls -l $STAVE_ROOT/containers/web/levels/1/upper | grep passing").ok();
+    // The fork goes on writing to its own files.
+    at(&sandbox, "a", "echo other >> file");
+    assert_eq!(at(&sandbox, "web", "cat file"), "one\n");
+    sandbox.sh("unwind a web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}

@@ -355,6 +355,51 @@ fn layers_in_images_and_many_levels() {
     sandbox.assert_as(&before);
 }
 
+/// Takes 40 snapshots of `web`. Each has a file of its own, and none of the one before.
+const FORTY: &str = "root=$STAVE_ROOT/containers/web/rootfs; for n in $(seq 40); do
+        echo $n > $root/f$n; echo $n > $root/last; rm -f $root/f$((n - 1)); union-snapshot web > /dev/null || exit 1
+    done";
+
+/// Waits until the levels 0 to 15 are merged.
+const MERGED: &str = "until ls -d $STAVE_ROOT/containers/web/runs/0 $STAVE_ROOT/containers/web/top/runs/0 2> /dev/null | grep -q .; do
+        sleep 0.02
+    done";
+
+#[test]
+fn old_levels_are_merged_and_every_snapshot_can_be_returned_to() {
+    for flags in ["", "--durable", "--size 64m"] {
+        let sandbox = Sandbox::with_busybox();
+        let before = sandbox.snapshot();
+        mounted(&sandbox, flags);
+        let at = |script: &str| {
+            sandbox.sh(&format!("cd $STAVE_ROOT/containers/web/rootfs && {{ {script}; }}")).ok()
+        };
+        sandbox.sh(&format!("{FORTY}; {MERGED}")).ok();
+        let look = "ls | grep '^f[0-9]'; cat last";
+        assert_eq!(at(look), "f40\n40\n");
+        sandbox.sh("union-snapshot web > /dev/null").ok();
+        let uses = "grep -F 'stave:web@41' /proc/self/mountinfo | grep -c '/runs/0[:,]'";
+        assert_eq!(sandbox.sh(uses).ok(), "1\n", "{flags}");
+        assert_eq!(at(look), "f40\n40\n");
+        sandbox.sh("union-fork web@35 --id a > /dev/null").ok();
+        let fork = sandbox.sh(&format!("cd $STAVE_ROOT/containers/a/rootfs && {{ {look}; }}")).ok();
+        assert_eq!(fork, "f35\n35\n", "{flags}");
+        sandbox.sh("unwind a > /dev/null").ok();
+        for (steps, number) in [(1, 40), (5, 35), (15, 20), (10, 10), (9, 1), (1, 0)] {
+            sandbox.sh(&format!("union-snapshot --undo --steps {steps} web > /dev/null")).ok();
+            // Level N is what was written after snapshot N.
+            let last = number + 1;
+            assert_eq!(
+                at(look),
+                if number == 40 { "f40\n40\n".to_owned() } else { format!("f{last}\n{last}\n") }
+            );
+        }
+        sandbox.sh("! ls -d $STAVE_ROOT/containers/web/runs/0 $STAVE_ROOT/containers/web/top/runs/0 2> /dev/null | grep .").ok();
+        sandbox.sh("unwind web > /dev/null").ok();
+        sandbox.assert_as(&before);
+    }
+}
+
 #[test]
 fn for_an_ordinary_user() {
     let sandbox = Sandbox::with_busybox();

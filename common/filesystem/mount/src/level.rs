@@ -18,6 +18,7 @@ use crate::{
     Detached, Error, MountOperation, Overlay, Result,
     detached::unmount_unused,
     error::{explained, on},
+    merged,
     operation::mounted,
     resolve::{self, Leaf},
     table::{self, Entry},
@@ -99,7 +100,7 @@ pub fn forks(scope: &Scope, id: &str, from: u32) -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn names(directory: &Path) -> Result<Vec<String>> {
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
     let entries = operation::unless_gone(std::fs::read_dir(directory)).map_err(on("list", directory))?;
     let mut names = Vec::new();
     for entry in entries.into_iter().flatten() {
@@ -164,14 +165,21 @@ impl Level {
         let level = self.overlay(self.number)?;
         if self.work().join("work").symlink_metadata().is_err() {
             let below = match self.number {
-                1 => self.directory.ancestors().nth(2).map(Path::to_owned).unwrap_or_default(),
+                1 => self.around().to_owned(),
                 number => self.directory.with_file_name((number - 1).to_string()),
             };
             tree::copy_attributes(&below.join("upper"), &self.upper())?;
         }
         self.replace(before, &level, Overlay::mount)?;
         self.boot = Some(boot()?);
+        // Levels that are not merged work too, and the next snapshot tries again.
+        let _ = merged::start(self.around(), self.number, level.userxattr, level.durable);
         Ok(())
+    }
+
+    /// The directory around all levels. This is not level 0.
+    fn around(&self) -> &Path {
+        self.directory.ancestors().nth(2).unwrap_or(&self.directory)
     }
 
     /// Returns the lower directories of this level's overlay, lowest first.
@@ -180,6 +188,16 @@ impl Level {
     /// When the overlay below all levels is unknown.
     pub fn lower(&self) -> Result<Vec<PathBuf>> {
         Ok(self.overlay(self.number)?.lower)
+    }
+
+    /// Whether overlayfs's attributes in the level are those of `userxattr`.
+    pub fn is_userxattr(&self) -> bool {
+        self.base.as_ref().is_some_and(|base| base.userxattr)
+    }
+
+    /// Whether fsync(2) in the container writes to the disk.
+    pub fn is_durable(&self) -> bool {
+        self.base.as_ref().is_some_and(|base| base.durable)
     }
 
     /// Whether this level is mounted, and no other mount covers it.
@@ -294,6 +312,7 @@ impl Level {
         let number = now.as_ref().and_then(|entry| number_of(&self.source, entry));
         let is_on = number.is_some_and(|number| number >= self.number);
         if self.ends {
+            merged::stop(self.around(), 0)?;
             return if is_on { crate::unmount(&self.target) } else { Ok(()) };
         }
         if number.is_some_and(|number| number > self.number) {
@@ -303,14 +322,20 @@ impl Level {
         // Nothing is mounted in the same boot: a tool was killed between unmounting and mounting. After a
         // restart nothing is mounted, and nothing has to be replaced.
         let is_cut_off = now.is_none() && self.boot == Some(boot()?);
+        // The level below will be written to.
+        let forget = || merged::forget(self.around(), self.number - 1);
         if is_on || is_cut_off {
             let below = self.overlay(self.number - 1)?;
-            self.replace(number, &below, |overlay| self.again(overlay))?;
+            self.replace(number, &below, |overlay| {
+                forget()?;
+                self.again(overlay)
+            })?;
+        } else {
+            forget()?;
         }
         self.mount_missing(scope)?;
         // Do not move the tree into `levels`: that directory is removed with the last level.
-        let around = self.directory.ancestors().nth(2).unwrap_or(&self.directory);
-        tree::discard(&self.directory, around)
+        tree::discard(&self.directory, self.around())
     }
 
     pub(crate) fn check(&self) -> std::result::Result<Condition, Error> {

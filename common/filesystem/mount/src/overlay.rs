@@ -24,7 +24,7 @@ use crate::{
     Error, FileSystem, Result,
     detached::{LONGEST_STRING, mount_by_string},
     error::{mounting, on},
-    level, resolve, table, volatile,
+    level, merged, resolve, table, volatile,
 };
 
 /// An overlay mount.
@@ -96,12 +96,12 @@ impl Overlay {
 
     /// Returns the lower directories without duplicates. The kernel rejects a directory that appears twice
     /// (ELOOP), as in an image with two equal layers. The upper one of the two is kept: it hides the same
-    /// files.
-    fn distinct(&self) -> Vec<&PathBuf> {
+    /// files. Merged levels stand for those that they were made of.
+    fn distinct(&self) -> Vec<PathBuf> {
         let mut seen = HashSet::new();
         let mut distinct: Vec<_> = self.lower.iter().rev().filter(|path| seen.insert(*path)).collect();
         distinct.reverse();
-        distinct
+        merged::substituted(&distinct)
     }
 
     fn attributes(&self) -> MountAttrFlags {
@@ -126,6 +126,7 @@ impl Overlay {
         let Some(newest) = self.newest else { return self.mount() };
         if let Some(around) = self.upper.as_deref().and_then(Path::parent) {
             level::remove_newer(around, newest)?;
+            merged::forget(around, newest)?;
         }
         match newest > 0 && !self.readonly {
             true => Self { readonly: true, ..self.clone() }.mount(),
@@ -185,7 +186,8 @@ impl Overlay {
         // Open until the file system is made. A path that is too long or has a backslash is replaced with the
         // path of its descriptor.
         let mut open = Vec::new();
-        let lower = self.distinct().into_iter().rev().map(|path| ("lowerdir+", path));
+        let distinct = self.distinct();
+        let lower = distinct.iter().rev().map(|path| ("lowerdir+", path));
         let upper = self.upper.iter().map(|path| ("upperdir", path));
         let work = self.work.iter().map(|path| ("workdir", path));
         for (key, path) in lower.chain(upper).chain(work) {
@@ -209,7 +211,7 @@ impl Overlay {
     pub(crate) fn mount_by_string(&self) -> Result<()> {
         let open = |path: &Path| resolve::place(path).map_err(on("open", path));
         let target = open(&self.target)?;
-        let lower = self.distinct().into_iter().rev().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
+        let lower = self.distinct().iter().rev().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
         let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
         let mut data = format!("lowerdir={}", lower.iter().map(number).collect::<Vec<_>>().join(":"));
         let mut above = Vec::new();
@@ -239,7 +241,7 @@ impl Overlay {
 
     /// The mount as a command.
     pub(crate) fn explain(&self) -> String {
-        let paths = |paths: Vec<&PathBuf>| -> String {
+        let paths = |paths: Vec<PathBuf>| -> String {
             paths
                 .iter()
                 .map(|path| String::from_utf8_lossy(path.as_os_str().as_bytes()))

@@ -40,5 +40,6 @@ pub fn remove(scope: &Scope, directory: &Path) -> Result<()> {
         let error = Error::new("remove", format_args!("{directory:?}"), cause);
         return Err(error.with_hint(format!("`unwind {fork}` first")));
     }
+    crate::merged::stop(directory, 0)?;
     operation::directory::remove(scope, directory)
 }

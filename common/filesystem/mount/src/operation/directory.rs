@@ -81,12 +81,12 @@ fn with_parent(path: &Path) -> std::result::Result<(std::os::fd::OwnedFd, &std::
 /// within the scope: it was made for the first container.
 pub(crate) fn remove(scope: &Scope, path: &Path) -> std::result::Result<(), Error> {
     tree::remove(scope.contain(path)?)?;
-    match path.parent().filter(|parent| scope.contain(parent).is_ok()) {
-        Some(parent) => {
-            remove_if_empty(parent).map_err(Error::on("remove", format_args!("directory {parent:?}")))
-        }
-        None => Ok(()),
-    }
+    let parent = path.parent().filter(|parent| scope.contain(parent).is_ok());
+    // A claim on a snapshot is in a directory of the snapshot, and that in one of all claims.
+    let all = parent.and_then(Path::parent).filter(|all| all.ends_with("forks"));
+    parent.into_iter().chain(all).try_for_each(|directory| {
+        remove_if_empty(directory).map_err(Error::on("remove", format_args!("directory {directory:?}")))
+    })
 }
 
 pub(super) fn check(path: &Path, is_directory: bool) -> Result<Condition> {

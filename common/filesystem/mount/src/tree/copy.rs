@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     ffi::{CStr, CString},
-    fs::File,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -12,13 +11,13 @@ use std::{
 use operation::{Error, Place};
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, Uid,
-        XattrFlags, chownat, fchmod, flistxattr, linkat, mkdirat, mknodat, openat, openat2, readlinkat,
-        statat, symlinkat, utimensat,
+        AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, linkat, mkdirat, openat, openat2,
+        statat,
     },
     io::Errno,
 };
 
+use super::entry;
 use crate::{detached::EntryBuffer, resolve};
 
 /// Copies the content of the directory `from` into the directory `to`. `to` also gets the mode, owner, times
@@ -39,10 +38,7 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     }
     // Directories last: new entries change their times, and their mode may forbid new entries.
     for (path, stat) in copying.directories.iter().rev() {
-        let (original, copy) = (open(from, path)?, open(to, path)?);
-        owner_and_mode(copy.as_fd(), stat)?;
-        attributes(original.as_fd(), copy.as_fd())?;
-        utimensat(&copy, c"", &times(stat), AtFlags::EMPTY_PATH)?;
+        entry::like(open(from, path)?, open(to, path)?, stat)?;
     }
     Ok(())
 }
@@ -78,10 +74,7 @@ pub fn copy_attributes(from: &Path, to: &Path) -> Result<(), Error> {
     let copy = || {
         let [from, to] = [from, to].map(|path| openat(CWD, path, flags, Mode::empty()));
         let (from, to) = (from?, to?);
-        let stat = rustix::fs::fstat(&from)?;
-        owner_and_mode(to.as_fd(), &stat)?;
-        attributes(from.as_fd(), to.as_fd())?;
-        utimensat(&to, c"", &times(&stat), AtFlags::EMPTY_PATH)
+        entry::like(&from, &to, &rustix::fs::fstat(&from)?)
     };
     copy().map_err(|errno: Errno| {
         Error::new("copy attributes", format_args!("of {from:?} to {to:?}"), errno).of(Place::Store)
@@ -141,89 +134,28 @@ impl Copying<'_> {
         if let Some((directory, first)) = self.links.get(&stat.st_ino) {
             return linkat(open(self.to, directory)?, first, to, name, AtFlags::empty());
         }
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        match kind {
-            FileType::Directory => {
-                mkdirat(to, name, Mode::RWXU)?;
-                self.directories.push(([path, b"/", name.to_bytes()].concat(), stat));
-                return Ok(());
-            }
-            FileType::RegularFile => {
-                file(from, to, name, &stat)?;
-                if stat.st_nlink > 1 {
-                    self.links.insert(stat.st_ino, (path.to_vec(), name.to_owned()));
-                }
-                return Ok(());
-            }
-            FileType::Symlink => symlinkat(readlinkat(from, name, Vec::new())?, to, name)?,
-            _ => mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?,
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            mkdirat(to, name, Mode::RWXU)?;
+            self.directories.push(([path, b"/", name.to_bytes()].concat(), stat));
+            return Ok(());
         }
-        chownat(to, name, uid(&stat), gid(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
-        utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)
-    }
-}
-
-fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
-    let open = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut source = File::from(openat(from, name, open | OFlags::RDONLY, Mode::empty())?);
-    let create = open | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    let mut copy = File::from(openat(to, name, create, Mode::RWXU)?);
-    std::io::copy(&mut source, &mut copy)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    owner_and_mode(copy.as_fd(), stat)?;
-    attributes(source.as_fd(), copy.as_fd())?;
-    utimensat(&copy, c"", &times(stat), AtFlags::EMPTY_PATH)?;
-    Ok(())
-}
-
-/// Sets the owner before the mode. Extended attributes follow last: changing the owner removes setuid bits
-/// and file capabilities.
-fn owner_and_mode(to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
-    chownat(to, c"", uid(stat), gid(stat), AtFlags::EMPTY_PATH)?;
-    fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
-}
-
-fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut names = vec![0_u8; 64 << 10];
-    let length = match flistxattr(from, names.as_mut_slice()) {
-        Err(Errno::NOTSUP) => return Ok(()),
-        result => result?,
-    };
-    let mut value = vec![0_u8; 64 << 10];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
-            continue;
+        entry::copy(from, to, name, &stat)?;
+        if stat.st_nlink > 1 {
+            self.links.insert(stat.st_ino, (path.to_vec(), name.to_owned()));
         }
-        let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
-        match rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
-            // The volume's file system may not support the image's attributes.
-            Ok(()) | Err(Errno::NOTSUP) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
-
-fn uid(stat: &Stat) -> Option<Uid> {
-    Some(Uid::from_raw(stat.st_uid))
-}
-
-fn gid(stat: &Stat) -> Option<Gid> {
-    Some(Gid::from_raw(stat.st_gid))
-}
-
-#[allow(clippy::cast_possible_wrap)] // Nanoseconds are below 1,000,000,000.
-fn times(stat: &Stat) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ },
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, os::unix::fs::MetadataExt};
+    use std::{
+        fs::{self, File},
+        os::unix::fs::MetadataExt,
+    };
+
+    use rustix::fs::XattrFlags;
 
     #[test]
     fn everything_of_an_entry_is_kept() {
