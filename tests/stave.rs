@@ -353,7 +353,7 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         host.fails(arguments, if of_command { 125 } else { 2 }, line);
     }
     for (arguments, status, line) in [
-        ("run nowhere", 125, "img-inspect: no image \"nowhere\" in the image store"),
+        ("run --pull never nowhere", 125, "img-inspect: no image \"nowhere\" in the image store"),
         (
             "run -p x:80 busybox true",
             125,

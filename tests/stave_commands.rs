@@ -186,6 +186,12 @@ fn an_image_that_is_missing_comes_from_its_registry() {
         125,
         "img-inspect: no image \"127.0.0.1:5000/own/busybox:1\" in the image store",
     );
+    // What is missing is said once.
+    let missing = host.stave("run 127.0.0.1:5000/own/none:1 true");
+    let lines: Vec<_> = missing.stderr.lines().filter(|line| !line.starts_with("hint: ")).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[0], "Unable to find image '127.0.0.1:5000/own/none:1' locally");
+    assert!(lines[1].starts_with("img-pull: "), "{lines:?}");
     let pulled = host.stave("run --rm 127.0.0.1:5000/own/busybox:1 echo hi");
     assert_eq!((pulled.stdout.as_str(), pulled.status), ("hi\n", 0), "{}", pulled.stderr);
     assert!(

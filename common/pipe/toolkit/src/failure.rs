@@ -1,6 +1,6 @@
 //! Failures: text for people on standard error, and `error` in the document for programs.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use document::members::{Failure, Stage};
 use nix::errno::Errno;
@@ -119,6 +119,12 @@ pub fn print(tool: &str, error: &anyhow::Error) {
     }
 }
 
+/// Keeps only the first of the errors that say the same: several operations may fail for one reason.
+pub(crate) fn once(errors: &mut Vec<anyhow::Error>) {
+    let mut told = HashSet::new();
+    errors.retain(|error| told.insert(report_line(error)));
+}
+
 /// The error as the member `error`.
 pub(crate) fn member(tool: &str, step: Stage, error: &anyhow::Error) -> Failure {
     let mut lines = lines(error).into_iter();
@@ -179,6 +185,17 @@ mod tests {
         let nearest = of_place(record, Place::Store);
         assert!(hint_of(&nearest).unwrap().contains("--run-dir DIR"), "{nearest:?}");
         assert_eq!(hint_of(&hint(nearest, "wait")).as_deref(), Some("wait"));
+    }
+
+    #[test]
+    fn what_is_said_already_is_not_said_again() {
+        let error = |object: &str| operation::Error::new("open", object, Errno::EMFILE).into();
+        let mut errors: Vec<anyhow::Error> = vec![error("a"), error("b"), error("a")];
+        once(&mut errors);
+        assert_eq!(
+            errors.iter().map(report_line).collect::<Vec<_>>(),
+            ["open a: Too many open files", "open b: Too many open files"]
+        );
     }
 
     #[test]

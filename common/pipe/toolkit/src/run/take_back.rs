@@ -44,9 +44,10 @@ impl<O: Operation> Attempt<'_, O> {
         let Self { tool, session, operations, .. } = self;
         let id = session.id().clone();
         let indices: Vec<usize> = left.iter().map(|(at, _)| *at).collect();
-        for error in causes(left) {
-            failure::print(tool, &anyhow::Error::from(error).context("undo"));
-        }
+        let mut errors: Vec<_> =
+            causes(left).map(|error| anyhow::Error::from(error).context("undo")).collect();
+        failure::once(&mut errors);
+        errors.iter().for_each(|error| failure::print(tool, error));
         let (document, restored) = session.abandon(&operations, &indices);
         if let Err(error) = restored {
             failure::print(tool, &error);

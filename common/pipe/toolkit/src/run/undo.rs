@@ -196,6 +196,7 @@ impl Undo<'_> {
         self.settle(document, ours)?;
         let changed = !theirs.is_empty();
         self.settle(&mut recorded, theirs)?;
+        failure::once(&mut errors);
         let mut errors = errors.into_iter();
         let first = errors.next();
         errors.for_each(|error| failure::print(self.tool, &error));
