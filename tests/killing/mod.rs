@@ -30,7 +30,9 @@ pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTr
 
 /// The moments at which the tool is killed: each fifth, or all with `scripts/test --all`.
 pub(crate) fn some(moments: BTreeSet<Moment>) -> impl Iterator<Item = Moment> {
-    moments.into_iter().step_by(if takes_all() { 1 } else { 5 })
+    let step = if takes_all() { 1 } else { 5 };
+    eprintln!("{} of {} moments to kill at", moments.len().div_ceil(step), moments.len());
+    moments.into_iter().step_by(step)
 }
 
 /// Whether the tool is killed at all moments.
