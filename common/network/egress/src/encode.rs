@@ -69,6 +69,11 @@ pub(crate) fn has_comment(table: &[u8], comment: &str) -> bool {
     netlink::attribute::find(table, 6) == Some(&described(comment)[..])
 }
 
+/// Whether a socket owns the table, as the kernel lists it: no other socket can remove it (NFTA_TABLE_OWNER).
+pub(crate) fn is_owned(table: &[u8]) -> bool {
+    netlink::attribute::find(table, 7).is_some()
+}
+
 pub(crate) fn chain_name(table: &str, chain: &str) -> Vec<Attribute> {
     vec![Attribute::string(1, table), Attribute::string(3, chain)]
 }

@@ -11,7 +11,7 @@ use netlink::{
     transaction::{self, Change, retry},
 };
 use nix::errno::Errno;
-use operation::{Condition, Operation, Place, Scope, words};
+use operation::{Cause, Condition, Operation, Place, Scope, words};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -373,6 +373,11 @@ fn remove(whole: &Whole<'_>) -> Result<(), operation::Error> {
     }
     let changes = [change(Kind::DelTable, 0, name, whole.object())];
     match transaction::commit(&socket, None, &changes, &whole.object()) {
+        // The resolver could not be ended, and that was the error to report.
+        Err((_, refusal)) if refusal.errno == Errno::EPERM && encode::is_owned(&standing) => {
+            let cause = Cause::Explained(Errno::EBUSY, "a process that still runs owns it".to_owned());
+            Err(operation::Error::new("remove", whole.object(), cause))
+        }
         Err((_, refusal)) if refusal.errno != Errno::ENOENT => Err(failed(refusal).into()),
         _ => Ok(()),
     }
