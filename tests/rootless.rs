@@ -388,6 +388,60 @@ fn a_build_on_owners_without_a_mapping() {
 }
 
 #[test]
+fn build_steps_with_owners_without_a_mapping() {
+    let home = Home::new();
+    home.image(&[busybox()]);
+    fs::create_dir(home.path("context")).unwrap();
+    fs::write(home.path("context/owned.tar"), owned()).unwrap();
+    let build = "img-load -q image.tar > /dev/null; img-build --network none -q -t u -f Dockerfile context";
+    let hint =
+        "hint: use subordinate ids (`unshare --map-auto`) for more owners, or `img-build --rootless`\n";
+    for (step, problem, owner, seen, expected) in [
+        (
+            "ADD owned.tar /o/",
+            "ADD failed: change owner of \"o/suid\"",
+            "8:12",
+            "/o/suid /o/shadow /o/home /o/home/null",
+            "0:0:755:regular empty file 0:0:640:regular empty file 0:0:750:directory 0:0:666:regular empty file",
+        ),
+        (
+            "COPY --chown=33:34 owned.tar /n/f",
+            "COPY failed: change owner of \"n\"",
+            "33:34",
+            "/n /n/f",
+            "0:0:755:directory 0:0:644:regular file",
+        ),
+        (
+            "USER 33\nWORKDIR /w\nUSER 0",
+            "create working directory \"/w\": change owner of \"w\"",
+            "33:33",
+            "/w",
+            "0:0:755:directory",
+        ),
+        (
+            "RUN --mount=type=cache,target=/c,uid=33,gid=0 stat -c %u /c > /s",
+            "mount \"type=cache,target=/c,uid=33,gid=0\"",
+            "33:0",
+            "/s",
+            "0:0:644:regular file",
+        ),
+    ] {
+        fs::write(
+            home.path("Dockerfile"),
+            format!("FROM t\n{step}\nRUN stat -c %u:%g:%a:%F {seen} | xargs > /seen\n"),
+        )
+        .unwrap();
+        let failed = home.namespace(Ids::Own, &format!("{build} > /dev/null"));
+        let stderr = without_cgroup(&failed.stderr);
+        let error = format!(": {problem}: owner {owner} has no mapping in this user namespace\n{hint}");
+        assert!(failed.status.code() == Some(1) && stderr.ends_with(&error), "{step}: {stderr}");
+        let read = "layer-apply --rootless | jq -r '.layers[-1].directory' | sed 's,$,/seen,' | xargs cat";
+        let said = home.says(Ids::Own, &format!("{build} --rootless | {read}"));
+        assert_eq!(said.trim(), expected, "{step}");
+    }
+}
+
+#[test]
 fn a_build_outside_of_a_namespace_says_what_to_do() {
     let home = Home::new();
     fs::create_dir(home.path("context")).unwrap();

@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     dockerfile::{
         Instruction, Statement,
-        expand::{ExpandError, Expander},
+        expand::{ExpandError, Expander, LONGEST},
         instruction::Argument,
     },
 };
@@ -86,6 +86,10 @@ impl Global {
                 };
                 if let Some(value) = value {
                     global.declared.insert(argument.name.clone(), value);
+                    let size = global.declared.values().map(String::len).sum::<usize>();
+                    if size > LONGEST {
+                        return Err((statement.line, ExpandError::TooLong));
+                    }
                 }
             }
         }

@@ -70,7 +70,7 @@ impl Step {
             Self::Run => ("run", "7"),
             Self::Copy => ("copy", "10"),
             Self::Workdir => ("workdir", "3"),
-            Self::Configuration => ("configuration", "3"),
+            Self::Configuration => ("configuration", "4"),
         }
     }
 }

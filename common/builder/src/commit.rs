@@ -164,7 +164,7 @@ pub(crate) fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause>
         let changed = metadata::change(&statement.instruction, image, &expander, command_is_set)
             .map_err(|error| failed(error.to_string()))?;
         match changed.filter(|_| known(&statement.instruction)) {
-            Some(changed) => *image = changed.image,
+            Some(changed) => changed.apply(image),
             None => return Err(failed(format!("not an instruction that changes an image: {CHANGES}"))),
         }
     }

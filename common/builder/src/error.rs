@@ -1,12 +1,14 @@
 //! Why a build failed.
 
+mod hints;
+
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    copy::{CopyError, OwnerError},
+    copy::{CopyError, NotOwned, OwnerError},
     dockerfile::{self, expand::ExpandError},
     executor::Left,
     ignore::IgnoreError,
@@ -225,6 +227,9 @@ pub enum Cause {
     /// The value of `--ssh` names no agent.
     #[error("SSH agent {0:?}: {1}")]
     Agent(String, String),
+    /// The configuration would be larger than any tool or registry takes.
+    #[error("the image's configuration, with its history, has more than {} MiB", oci::layout::MAX_JSON >> 20)]
+    LargeConfiguration,
     /// The processes that build stages failed.
     #[error("build stages side by side: {0}")]
     Workers(#[source] io::Error),
@@ -298,6 +303,14 @@ pub enum Cause {
         /// What is wrong.
         message: String,
     },
+    /// The user namespace has no mapping for the owner of a mount.
+    #[error("mount {text:?}: {source}")]
+    Unmapped {
+        /// The mount.
+        text: String,
+        /// The owner.
+        source: NotOwned,
+    },
     /// A RUN needs a secret that was not given.
     #[error("mount {text:?}: secret {id:?} is required, and was not given")]
     NoSecret {
@@ -353,71 +366,6 @@ impl Cause {
     pub fn system<E: Into<io::Error>>(verb: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |source| Self::System { verb, path, source: source.into() }
-    }
-
-    /// Whether the system or the store is at fault (a full disk, for example), so that no change of the
-    /// Dockerfile would help.
-    fn is_of_system(&self) -> bool {
-        match self {
-            Self::System { .. }
-            | Self::Store(_)
-            | Self::Unpack { .. }
-            | Self::Layers(_)
-            | Self::Diff(_)
-            | Self::Mount(_)
-            | Self::Process(_)
-            | Self::Ignore { .. } => true,
-            Self::Near(cause, _) => cause.is_of_system(),
-            Self::Copy { source, .. } | Self::Workdir { source, .. } => {
-                matches!(source, CopyError::System { .. })
-            }
-            _ => false,
-        }
-    }
-
-    /// The wrong word of the instruction, if the error is about one.
-    fn word(&self) -> Option<String> {
-        match self {
-            Self::Near(cause, _) => cause.word(),
-            Self::NoImage(word) | Self::Pull { name: word, .. } | Self::NotBuilt(word) => Some(word.clone()),
-            Self::NoChecksum(word, _) | Self::GitAddress(word, _) => Some(word.clone()),
-            Self::NoSecret { id, .. } => Some(id.clone()),
-            Self::Checksum { address, .. } => Some(address.clone()),
-            Self::Copy { source: CopyError::NotInContext(word) | CopyError::NotFound(word), .. } => {
-                Some(word.clone())
-            }
-            Self::Plan(error) => error.word(),
-            Self::Metadata(
-                MetadataError::Port(word) | MetadataError::Protocol(word) | MetadataError::Signal(word),
-            ) => Some(word.clone()),
-            Self::RunMount { message, .. } => dockerfile::word_of(message).map(str::to_owned),
-            _ => None,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let rootless = |what| format!("{what}, or `img-build --rootless`");
-        match self {
-            Self::Near(cause, _) => cause.hint(),
-            Self::NoImage(name) => Some(format!("get it first: img-pull {name}, or img-load -t {name} FILE")),
-            Self::Pull { name, source } => {
-                let reference = name.parse::<oci::Reference>().ok();
-                let hint = reference.and_then(|reference| source.hint(reference.registry()));
-                Some(hint.unwrap_or_else(|| format!("img-load -t {name} FILE takes it from a file")))
-            }
-            Self::Unpack { source, .. } => source.hint().map(rootless),
-            Self::Layers(source) => source.hint().map(rootless),
-            Self::LosesPlatforms(..) => {
-                Some("give it another name, or say which platform is to stay: --platform".to_owned())
-            }
-            Self::NoSecret { .. } => {
-                Some("give it: img-build --secret id=ID,src=FILE, or id=ID,env=VARIABLE".to_owned())
-            }
-            Self::Failed { offline: true, .. } => Some(
-                "the step had no network and tried to reach it; img-build --network default or host gives it one".to_owned(),
-            ),
-            _ => None,
-        }
     }
 }
 

@@ -49,17 +49,26 @@ fn words_of(command: &CommandLine, config: &Config) -> Vec<String> {
 }
 
 /// The effect of an instruction on a configuration.
-#[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The text of the instruction for the history.
     pub text: String,
-    /// The new configuration. The history is not changed.
-    pub image: Image,
+    apply: Box<dyn FnOnce(&mut Image)>,
 }
 
-/// Applies an instruction to a configuration. `command_is_set` says whether this stage has had a CMD, because
-/// an ENTRYPOINT removes an inherited CMD only. Returns `None` for instructions that do more than change the
-/// configuration.
+impl Change {
+    fn of(text: String, apply: impl FnOnce(&mut Config) + 'static) -> Self {
+        Self { text, apply: Box::new(|image| apply(&mut image.config)) }
+    }
+
+    /// Changes the configuration. The history stays as it is.
+    pub fn apply(self, image: &mut Image) {
+        (self.apply)(image);
+    }
+}
+
+/// The effect of an instruction on the configuration of `image`, which is not changed so far. `command_is_set` says
+/// whether this stage has had a CMD, because an ENTRYPOINT removes an inherited CMD only. Returns `None` for
+/// instructions that do more than change the configuration.
 ///
 /// # Errors
 /// [`MetadataError`].
@@ -69,51 +78,57 @@ pub fn change(
     expander: &Expander,
     command_is_set: bool,
 ) -> Result<Option<Change>, MetadataError> {
-    let mut image = image.clone();
-    let config = &mut image.config;
-    let text = match instruction {
+    let change = match instruction {
         Instruction::Cmd(command) => {
-            let words = words_of(command, config);
-            let text = format!("CMD {}", quoted(&words));
-            config.cmd = Some(words);
-            text
+            let words = words_of(command, &image.config);
+            Change::of(format!("CMD {}", quoted(&words)), |config| {
+                config.cmd = Some(words).filter(|words| !words.is_empty());
+            })
         }
         Instruction::Entrypoint(command) => {
-            let words = words_of(command, config);
-            let text = format!("ENTRYPOINT {}", quoted(&words));
-            config.entrypoint = Some(words).filter(|words| !words.is_empty());
-            if !command_is_set {
-                config.cmd = None;
-            }
-            text
+            let words = words_of(command, &image.config);
+            Change::of(format!("ENTRYPOINT {}", quoted(&words)), move |config| {
+                config.entrypoint = Some(words).filter(|words| !words.is_empty());
+                if !command_is_set {
+                    config.cmd = None;
+                }
+            })
         }
-        Instruction::Env(pairs) => env(pairs, config, expander)?,
-        Instruction::Label(pairs) => label(pairs, config, expander)?,
-        Instruction::Expose(ports) => expose(ports, config, expander)?,
-        Instruction::Healthcheck(check) => healthcheck(check, config),
+        Instruction::Env(pairs) => {
+            let pairs = expanded(pairs, expander, "ENV")?;
+            Change::of(text_of("ENV", &pairs), move |config| {
+                pairs.iter().for_each(|(name, value)| config.set_variable(name, value));
+            })
+        }
+        Instruction::Label(pairs) => {
+            let pairs = expanded(pairs, expander, "LABEL")?;
+            Change::of(text_of("LABEL", &pairs), |config| config.labels.extend(pairs))
+        }
+        Instruction::Expose(ports) => expose(ports, expander)?,
+        Instruction::Healthcheck(check) => healthcheck(check),
         Instruction::Maintainer(author) => {
-            image.author = Some(author.clone());
-            format!("MAINTAINER {author}")
+            let author = author.clone();
+            let text = format!("MAINTAINER {author}");
+            Change { text, apply: Box::new(|image| image.author = Some(author)) }
         }
-        Instruction::Onbuild(text) => {
-            config.on_build.push(text.clone());
-            format!("ONBUILD {text}")
+        Instruction::Onbuild(trigger) => {
+            let trigger = trigger.clone();
+            Change::of(format!("ONBUILD {trigger}"), |config| config.on_build.push(trigger))
         }
         Instruction::Shell(shell) => {
-            config.shell = Some(shell.clone());
-            format!("SHELL [{}]", shell.join(" "))
+            let shell = shell.clone();
+            Change::of(format!("SHELL [{}]", shell.join(" ")), |config| config.shell = Some(shell))
         }
         Instruction::StopSignal(signal) => {
             let signal = expander.word(signal)?;
             if !is_signal(&signal) {
                 return Err(MetadataError::Signal(signal));
             }
-            config.stop_signal = Some(signal.clone());
-            format!("STOPSIGNAL {signal}")
+            Change::of(format!("STOPSIGNAL {signal}"), |config| config.stop_signal = Some(signal))
         }
         Instruction::User(user) => {
-            config.user = expander.word(user)?;
-            format!("USER {}", config.user)
+            let user = expander.word(user)?;
+            Change::of(format!("USER {user}"), |config| config.user = user)
         }
         Instruction::Volume(volumes) => {
             let volumes =
@@ -121,8 +136,9 @@ pub fn change(
             if volumes.iter().any(String::is_empty) {
                 return Err(MetadataError::Volume);
             }
-            config.volumes.extend(volumes.iter().map(|volume| (volume.clone(), Empty {})));
-            format!("VOLUME [{}]", volumes.join(" "))
+            Change::of(format!("VOLUME [{}]", volumes.join(" ")), |config| {
+                config.volumes.extend(volumes.into_iter().map(|volume| (volume, Empty {})));
+            })
         }
         Instruction::Add(_)
         | Instruction::Arg(_)
@@ -130,7 +146,7 @@ pub fn change(
         | Instruction::Run(_)
         | Instruction::Workdir(_) => return Ok(None),
     };
-    Ok(Some(Change { text, image }))
+    Ok(Some(change))
 }
 
 /// Expands names and values. All of them see the variables as they were before the instruction.
@@ -147,33 +163,22 @@ fn expanded(
     Ok(pairs)
 }
 
-fn env(pairs: &[Pair], config: &mut Config, expander: &Expander) -> Result<String, MetadataError> {
-    let mut text = String::from("ENV");
-    for (name, value) in expanded(pairs, expander, "ENV")? {
-        config.set_variable(&name, &value);
-        text.push_str(&format!(" {name}={value}"));
-    }
-    Ok(text)
+/// Pairs in the form of the history: `ENV a=b c=d`.
+fn text_of(instruction: &str, pairs: &[(String, String)]) -> String {
+    let text = instruction.to_owned();
+    pairs.iter().fold(text, |text, (name, value)| text + " " + name + "=" + value)
 }
 
-fn label(pairs: &[Pair], config: &mut Config, expander: &Expander) -> Result<String, MetadataError> {
-    let mut text = String::from("LABEL");
-    for (name, value) in expanded(pairs, expander, "LABEL")? {
-        text.push_str(&format!(" {name}={value}"));
-        config.labels.insert(name, value);
-    }
-    Ok(text)
-}
-
-fn expose(ports: &[String], config: &mut Config, expander: &Expander) -> Result<String, MetadataError> {
+fn expose(ports: &[String], expander: &Expander) -> Result<Change, MetadataError> {
     let mut exposed = Vec::new();
     for port in ports {
         for word in expander.words(port)? {
             exposed.extend(port_range(&word)?);
         }
     }
-    config.exposed_ports.extend(exposed.iter().map(|port| (port.clone(), Empty {})));
-    Ok(format!("EXPOSE [{}]", exposed.join(" ")))
+    Ok(Change::of(format!("EXPOSE [{}]", exposed.join(" ")), |config| {
+        config.exposed_ports.extend(exposed.into_iter().map(|port| (port, Empty {})));
+    }))
 }
 
 /// Parses `80`, `53/udp` or `8000-8010/tcp`. Of `8080:80`, the last part is the container's port.
@@ -195,7 +200,7 @@ fn port_range(word: &str) -> Result<Vec<String>, MetadataError> {
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
-fn healthcheck(check: &Healthcheck, config: &mut Config) -> String {
+fn healthcheck(check: &Healthcheck) -> Change {
     let mut value = serde_json::json!({ "Test": check.test });
     let times = [
         ("Interval", check.interval),
@@ -207,9 +212,7 @@ fn healthcheck(check: &Healthcheck, config: &mut Config) -> String {
     for (name, number) in times.into_iter().filter(|(_, number)| *number != 0) {
         value[name] = number.into();
     }
-    let text = format!("HEALTHCHECK {value}");
-    config.healthcheck = Some(value);
-    text
+    Change::of(format!("HEALTHCHECK {value}"), |config| config.healthcheck = Some(value))
 }
 
 /// Whether the text is a signal: a number, or a name with or without `SIG`.
@@ -239,7 +242,8 @@ mod tests {
     use super::*;
     use crate::dockerfile;
 
-    fn follow(text: &str, image: &Image) -> Result<Change, MetadataError> {
+    /// The text for the history, and the new configuration.
+    fn follow(text: &str, image: &Image) -> Result<(String, Image), MetadataError> {
         let file = dockerfile::parse(format!("FROM a\n{text}").as_bytes()).unwrap();
         let variables = |name: &str| match name {
             "ports" => Some("80 443/udp".to_owned()),
@@ -247,7 +251,10 @@ mod tests {
             name => image.config.variable(name).map(str::to_owned),
         };
         let expander = Expander::new('\\', &variables);
-        Ok(change(&file.stages[0].statements[0].instruction, image, &expander, false)?.unwrap())
+        let change = change(&file.stages[0].statements[0].instruction, image, &expander, false)?.unwrap();
+        let (text, mut image) = (change.text.clone(), image.clone());
+        change.apply(&mut image);
+        Ok((text, image))
     }
 
     #[test]
@@ -289,17 +296,17 @@ mod tests {
                 "1000000000",
             ),
         ] {
-            let change = follow(text, &base).unwrap();
-            assert_eq!(change.text, history, "{text}");
-            let json = serde_json::to_value(&change.image).unwrap();
+            let (shown, image) = follow(text, &base).unwrap();
+            assert_eq!(shown, history, "{text}");
+            let json = serde_json::to_value(&image).unwrap();
             assert_eq!(json.pointer(pointer).map(ToString::to_string).as_deref(), Some(expected), "{text}");
         }
     }
 
     #[test]
     fn values_are_those_before_the_instruction() {
-        let base = follow("ENV abc=hello", &Image::scratch(None)).unwrap().image;
-        let image = follow("ENV abc=bye def=$abc", &base).unwrap().image;
+        let base = follow("ENV abc=hello", &Image::scratch(None)).unwrap().1;
+        let image = follow("ENV abc=bye def=$abc", &base).unwrap().1;
         assert_eq!(
             (image.config.variable("abc"), image.config.variable("def")),
             (Some("bye"), Some("hello"))
@@ -308,8 +315,8 @@ mod tests {
 
     #[test]
     fn an_entrypoint_drops_the_command_of_the_base() {
-        let base = follow("CMD [\"a\"]", &Image::scratch(None)).unwrap().image;
-        let image = follow("ENTRYPOINT b", &base).unwrap().image;
+        let base = follow("CMD [\"a\"]", &Image::scratch(None)).unwrap().1;
+        let image = follow("ENTRYPOINT b", &base).unwrap().1;
         assert_eq!(image.config.cmd, None);
         assert_eq!(image.config.entrypoint.unwrap(), ["/bin/sh", "-c", "b"]);
     }

@@ -126,7 +126,7 @@ pub enum PlanError {
     #[error("invalid from flag value {0}: stage index out of bounds")]
     OutOfBounds(String),
     /// A stage copies from a later one.
-    #[error("cannot copy from stage {0:?}, it needs to be defined before the current stage")]
+    #[error("cannot copy from stage {0:?}, it needs to be defined before current stage")]
     Later(String),
     /// The value of `--platform` is invalid.
     #[error(transparent)]

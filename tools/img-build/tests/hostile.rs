@@ -88,6 +88,36 @@ fn a_dockerfile_is_no_larger_than_it_may_be() {
 }
 
 #[test]
+fn a_configuration_is_no_larger_than_tools_read() {
+    let fixture = Fixture::new();
+    let large = "x".repeat(1 << 20);
+    let too_large = "the image's configuration, with its history, has more than 4 MiB";
+    let copies: String = (0..2000).map(|n| format!("ENV B{n}=$A\n")).collect();
+    refused(&fixture, &format!("FROM busybox\nENV A={}\n{}", &large[1..], copies), too_large);
+    // Half of it is in the history, and half in the settings.
+    let labels: String = (0..3).map(|n| format!("LABEL l{n}={large}\n")).collect();
+    refused(&fixture, &format!("FROM busybox\n{labels}"), too_large);
+    let arguments: String = (0..2000).map(|n| format!("ARG B{n}=$A\n")).collect();
+    refused(
+        &fixture,
+        &format!("ARG A={}\n{}FROM busybox\n", &large[1..], arguments),
+        "substitutions make more than 1 MiB",
+    );
+}
+
+#[test]
+fn many_settings_take_no_time_each() {
+    let fixture = Fixture::new();
+    let begin = Instant::now();
+    let line = "x".repeat(1600);
+    let labels: String = (0..1000).map(|n| format!("LABEL l{n}={line}\n")).collect();
+    let built = build(&fixture, &format!("FROM busybox\n{labels}"));
+    assert_eq!(built.status, 0, "{}", built.stderr);
+    // Minutes, if each step wrote the whole configuration.
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn archives_that_grow() {
     let fixture = Fixture::new();
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -56,7 +56,7 @@ fn unpack_entries(
 ) -> Result<(), CopyError> {
     let failed = |source: io::Error| CopyError::Archive { path: path.to_owned(), source };
     let limits = Limits::default();
-    let mut archive = Reader::new(Decompressed::new(file, limits).map_err(failed)?);
+    let mut archive = Reader::new(Decompressed::padded(file, limits).map_err(failed)?);
     place.ensure(target)?;
     let (mut count, mut size) = (0, 0_u64);
     while let Some(entry) = archive.next().map_err(|error| failed(error.into()))? {

@@ -274,11 +274,12 @@ impl Job {
         }
     }
 
-    /// Whether several sources can only go to an existing directory, or to a name that ends with a slash.
-    /// The matches of one pattern can make the directory if none of them would take its name: if each is a
-    /// directory, or an archive to unpack. Their contents are merged.
+    /// Whether several sources can only go to an existing directory, or to a name that ends with a slash. They can make
+    /// the directory if none of them would take its name: if each is a directory, or an archive to unpack. Their
+    /// contents are merged.
     fn needs_directory(&self, tree: &Tree, listing: &Listing) -> Result<bool, CopyError> {
-        if self.sources.len() + self.fetched.len() + self.inline.len() > 1 {
+        let fetched = |fetched: &Fetched| !(self.unpack_fetched && archive::is_archive(&fetched.file));
+        if !self.inline.is_empty() || self.fetched.iter().any(fetched) {
             return Ok(true);
         }
         let files = listing.sources.iter().filter(|source| !source.directory);

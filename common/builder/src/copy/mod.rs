@@ -14,7 +14,7 @@ mod tree;
 pub use archive::{is_archive, unpack_context, unpack_tree};
 pub use job::{Described, Fetched, Inline, Job, Listing};
 pub use mode::{Chmod, ChmodError};
-pub use owner::{Owner, OwnerError};
+pub use owner::{NotOwned, Owner, OwnerError};
 pub use place::{Metadata, Place};
 pub(crate) use stat_cache::StatCache;
 pub(crate) use tree::cleaned;
@@ -67,6 +67,14 @@ pub enum CopyError {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// The user namespace has no mapping for the owner of a file.
+    #[error("change owner of {path:?}: {source}")]
+    Unmapped {
+        /// The file.
+        path: PathBuf,
+        /// The owner.
+        source: NotOwned,
     },
     /// A system call failed.
     #[error("{verb} {path:?}: {source}")]

@@ -4,6 +4,10 @@
 use std::os::fd::OwnedFd;
 
 use runtime::user::{account_named, group_named, id};
+use rustix::{
+    fs::{Gid, Uid},
+    io::Errno,
+};
 
 /// A user and a group, as numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +60,48 @@ impl Owner {
     }
 }
 
+/// Why a file cannot get its owner.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOwned {
+    /// The owner has no mapping in the user namespace (chown(2), EINVAL).
+    #[error("owner {}:{} has no mapping in this user namespace", .0.uid, .0.gid)]
+    Unmapped(Owner),
+    /// Another cause.
+    #[error(transparent)]
+    System(Errno),
+}
+
+impl Owner {
+    /// Gives a file to the owner: `set` is the call of chown(2). If `rootless`, a user or group without a mapping in the
+    /// user namespace is left as it is. Returns the bits that the file's mode may then have: a program with a set-id bit
+    /// would run as an owner that nobody named.
+    ///
+    /// # Errors
+    /// [`NotOwned`].
+    pub fn give(
+        self,
+        rootless: bool,
+        set: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
+    ) -> Result<u32, NotOwned> {
+        let (user, group) = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
+        match set(user, group) {
+            Ok(()) => return Ok(0o7777),
+            Err(Errno::INVAL) if rootless => {}
+            Err(Errno::INVAL) => return Err(NotOwned::Unmapped(self)),
+            Err(error) => return Err(NotOwned::System(error)),
+        }
+        let mut bits = 0o7777;
+        for (user, group, bit) in [(user, None, 0o4000), (None, group, 0o2000)] {
+            match set(user, group) {
+                Ok(()) => {}
+                Err(Errno::INVAL) => bits &= !bit,
+                Err(error) => return Err(NotOwned::System(error)),
+            }
+        }
+        Ok(bits)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rustix::fs::{Mode, OFlags};
@@ -93,5 +139,29 @@ mod tests {
                 Owner::resolve(text, &root).map(|owner| (owner.uid, owner.gid)).map_err(|e| e.to_string());
             assert_eq!(found, expected.map_err(str::to_owned), "{text}");
         }
+    }
+
+    #[test]
+    fn owners_without_a_mapping() {
+        use std::cell::RefCell;
+        let set = RefCell::new(Vec::new());
+        // Of the users and groups, only 0 is mapped.
+        let chown = |user: Option<Uid>, group: Option<Gid>| {
+            let (user, group) = (user.map(Uid::as_raw), group.map(Gid::as_raw));
+            if user.unwrap_or(0) != 0 || group.unwrap_or(0) != 0 {
+                return Err(Errno::INVAL);
+            }
+            set.borrow_mut().push((user, group));
+            Ok(())
+        };
+        let give = |uid, gid, rootless| Owner { uid, gid }.give(rootless, chown).map_err(|e| e.to_string());
+        assert_eq!(give(0, 0, false), Ok(0o7777));
+        assert_eq!(give(7, 0, false), Err("owner 7:0 has no mapping in this user namespace".to_owned()));
+        assert_eq!(give(7, 0, true), Ok(0o3777));
+        assert_eq!(give(0, 7, true), Ok(0o5777));
+        assert_eq!(give(7, 7, true), Ok(0o1777));
+        assert_eq!(*set.borrow(), [(Some(0), Some(0)), (None, Some(0)), (Some(0), None)]);
+        let denied = Owner { uid: 1, gid: 1 }.give(true, |_, _| Err(Errno::PERM)).unwrap_err();
+        assert_eq!(denied.to_string(), Errno::PERM.to_string());
     }
 }

@@ -21,7 +21,7 @@ use rustix::{
 };
 
 use super::{
-    CopyError, Kind, Owner, failed, links,
+    CopyError, Kind, NotOwned, Owner, failed, links,
     tree::{kind, open_inside, stat},
 };
 
@@ -48,6 +48,8 @@ pub struct Place {
     mode: u32,
     /// The time of parent directories that are made. `None` for now.
     now: Option<Timespec>,
+    /// Whether what the user namespace cannot represent becomes what it can (`--rootless`).
+    rootless: bool,
     /// The directory that was used last, because files come directory by directory.
     last: RefCell<Option<(PathBuf, Rc<OwnedFd>)>>,
     /// The times of directories. They are set at the end, when nothing more is placed into the directories.
@@ -70,7 +72,14 @@ fn split(path: &Path) -> (&Path, &OsStr) {
 impl Place {
     /// Places files below `root`. Missing parent directories belong to `owner` and have the time `now`.
     pub fn new(root: OwnedFd, owner: Owner, now: Option<Timespec>) -> Self {
-        Self { root, owner, mode: 0o755, now, last: RefCell::default(), times: RefCell::default() }
+        let (last, times) = Default::default();
+        Self { root, owner, mode: 0o755, now, rootless: false, last, times }
+    }
+
+    /// Comes as close as possible to what the user namespace cannot represent, if `rootless` is true: a file whose owner
+    /// has no mapping belongs to the caller and has no set-id bits, and a device is an empty file.
+    pub fn rootless(self, rootless: bool) -> Self {
+        Self { rootless, ..self }
     }
 
     /// Sets the mode of missing parent directories; 0755 by default. Returns the mode that they had before.
@@ -168,11 +177,9 @@ impl Place {
         source
             .write_to(&mut file)
             .map_err(|error| failed("write", path)(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-        let Owner { uid, gid } = metadata.owner;
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::fchown(&file, uid, gid).map_err(failed("change owner of", path))?;
-        rustix::fs::fchmod(&file, mode_bits(metadata.mode)).map_err(failed("change mode of", path))?;
-        set_xattrs(&file, &metadata.xattrs, path)?;
+        let bits = self.give(metadata, path, |user, group| rustix::fs::fchown(&file, user, group))?;
+        rustix::fs::fchmod(&file, mode_bits(metadata.mode & bits)).map_err(failed("change mode of", path))?;
+        self.set_xattrs(&file, &metadata.xattrs, path)?;
         match metadata.modified {
             Some(time) => rustix::fs::futimens(&file, &times(time)).map_err(failed("set times of", path)),
             None => Ok(()),
@@ -200,9 +207,15 @@ impl Place {
         kind: FileType,
         device: Dev,
     ) -> Result<(), CopyError> {
-        self.instead(path, |above, name| {
+        let made = self.instead(path, |above, name| {
             rustix::fs::mknodat(above, name, kind, mode_bits(metadata.mode), device)
-        })?;
+        });
+        match made {
+            Err(CopyError::System { source: Errno::PERM, .. }) if self.rootless => {
+                return self.file(path, metadata, &mut &[][..]);
+            }
+            made => made?,
+        }
         let (above, name) = split(path);
         self.describe(&*self.ensure(above)?, name, path, metadata, Kind::Node)
     }
@@ -278,6 +291,36 @@ impl Place {
         make(&above, name).map_err(failed("create", path))
     }
 
+    /// Gives a file its owner with `set`, a call of chown(2). Returns the bits that its mode may have ([`Owner::give`]).
+    fn give(
+        &self,
+        metadata: &Metadata,
+        path: &Path,
+        set: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
+    ) -> Result<u32, CopyError> {
+        metadata.owner.give(self.rootless, set).map_err(|error| match error {
+            NotOwned::System(error) => failed("change owner of", path)(error),
+            source => CopyError::Unmapped { path: path.to_owned(), source },
+        })
+    }
+
+    fn set_xattrs(
+        &self,
+        file: impl AsFd,
+        xattrs: &[(OsString, Vec<u8>)],
+        path: &Path,
+    ) -> Result<(), CopyError> {
+        for (name, value) in xattrs {
+            match rustix::fs::fsetxattr(&file, name.as_os_str(), value, XattrFlags::empty()) {
+                // As with cp, attributes that the image's file system does not support are dropped.
+                Ok(()) | Err(Errno::NOTSUP) => {}
+                Err(Errno::PERM | Errno::INVAL) if self.rootless => {}
+                Err(error) => return Err(failed("set attribute of", path)(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// Sets the attributes of anything but a regular file.
     fn describe(
         &self,
@@ -287,19 +330,18 @@ impl Place {
         metadata: &Metadata,
         kind: Kind,
     ) -> Result<(), CopyError> {
-        let Owner { uid, gid } = metadata.owner;
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::chownat(above, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed("change owner of", path))?;
+        let bits = self.give(metadata, path, |user, group| {
+            rustix::fs::chownat(above, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+        })?;
         if kind != Kind::Symlink {
-            rustix::fs::chmodat(above, name, mode_bits(metadata.mode), AtFlags::empty())
+            rustix::fs::chmodat(above, name, mode_bits(metadata.mode & bits), AtFlags::empty())
                 .map_err(failed("change mode of", path))?;
         }
         if kind == Kind::Directory && !metadata.xattrs.is_empty() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let directory =
                 rustix::fs::openat(above, name, flags, Mode::empty()).map_err(failed("open", path))?;
-            set_xattrs(&directory, &metadata.xattrs, path)?;
+            self.set_xattrs(&directory, &metadata.xattrs, path)?;
         }
         match metadata.modified {
             Some(time) if kind == Kind::Directory => self.times.borrow_mut().push((path.to_owned(), time)),
@@ -343,17 +385,6 @@ pub(super) fn is_portable(name: &OsStr) -> bool {
     !name.starts_with(b"trusted.overlay.")
         && !name.starts_with(b"user.overlay.")
         && name != b"security.selinux"
-}
-
-fn set_xattrs(file: impl AsFd, xattrs: &[(OsString, Vec<u8>)], path: &Path) -> Result<(), CopyError> {
-    for (name, value) in xattrs {
-        match rustix::fs::fsetxattr(&file, name.as_os_str(), value, XattrFlags::empty()) {
-            // As with cp, attributes that the image's file system does not support are dropped.
-            Ok(()) | Err(Errno::NOTSUP) => {}
-            Err(error) => return Err(failed("set attribute of", path)(error)),
-        }
-    }
-    Ok(())
 }
 
 /// The extended attributes of an open file that are portable.

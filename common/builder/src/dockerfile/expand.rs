@@ -8,7 +8,7 @@ pub use super::pattern::PatternError;
 const MAX_DEPTH: usize = 64;
 
 /// The largest size of a result, in bytes. A variable that contains itself twice doubles with each line.
-const LONGEST: usize = 1 << 20;
+pub(crate) const LONGEST: usize = 1 << 20;
 
 /// Why a word could not be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

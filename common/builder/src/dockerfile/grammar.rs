@@ -235,7 +235,7 @@ fn copy(parts: &mut Parts) -> Result<Copy, String> {
         copy.from = flags.string("--from")?;
         copy.parents = flags.boolean("--parents")?.unwrap_or(false);
         if copy.from.as_ref().is_some_and(|from| from.contains('$')) {
-            return Err("'--from' doesn't support variable expansion, define alias stage instead".to_owned());
+            return Err("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround".to_owned());
         }
     }
     for word in words {

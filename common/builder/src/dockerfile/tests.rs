@@ -201,7 +201,7 @@ fn errors() {
         ("FROM a\nCOPY --link=x y z", "2: expecting boolean value for flag --link, not: x"),
         (
             "FROM a\nCOPY --from=$x y z",
-            "2: '--from' doesn't support variable expansion, define alias stage instead",
+            "2: variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
         ),
         ("FROM a\nADD --from=x y z", "2: unknown flag: --from"),
         (

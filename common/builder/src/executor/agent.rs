@@ -112,7 +112,7 @@ impl Builder<'_> {
         let directory = self.store.workspace()?.step()?.upper;
         let path = directory.join("agent");
         let listener = listen(&directory, "agent").map_err(Cause::system("create socket", &path))?;
-        wanted.hand_over(&path, (0, 0), 0o600)?;
+        self.hand_over(wanted, &path, (0, 0), 0o600)?;
         held.agents.push(relay(listener, agent)?);
         let number = held.agents.len() - 1;
         let target = match mount.target.as_str() {

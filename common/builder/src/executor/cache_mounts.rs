@@ -157,7 +157,7 @@ impl Builder<'_> {
                 (mode, uid, gid) = (tree.mode(&found).map_err(wrong)?, owner.uid, owner.gid);
             }
         }
-        wanted.hand_over(&new, (uid, gid), mode)?;
+        self.hand_over(wanted, &new, (uid, gid), mode)?;
         match rustix::fs::renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE) {
             // Another build made the directory first.
             Ok(()) | Err(Errno::EXIST) => Ok(()),

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use git::{Address, Revision};
+use rustix::fs::Timespec;
 
 use super::{
     Builder,
@@ -174,13 +175,13 @@ impl Builder<'_> {
         owner: Option<Owner>,
     ) -> Result<Option<String>, Cause> {
         let now = Some(request.moment.time());
-        let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
+        let place = self.placing(mounted, owner.unwrap_or_default(), now)?;
         let copied = request
             .job
             .run(tree, listing, place, owner, now, self.store.workspace()?.path())
             .map_err(|source| Cause::Copy { instruction: request.job.instruction, source })?;
         for (address, revision) in request.repositories.iter().zip(revisions) {
-            let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
+            let place = self.placing(mounted, owner.unwrap_or_default(), now)?;
             self.copy_repository(request, address, revision, place, owner)?;
         }
         Ok(copied)
@@ -213,6 +214,16 @@ impl Builder<'_> {
         copied.map(|_| ()).map_err(|source| Cause::Copy { instruction: job.instruction, source })
     }
 
+    /// Places files into a mounted image. See [`Place::new`].
+    pub(super) fn placing(
+        &self,
+        mounted: &Mounted,
+        owner: Owner,
+        now: Option<Timespec>,
+    ) -> Result<Place, Cause> {
+        Ok(Place::new(mounted.open()?, owner, now).rootless(self.options.rootless))
+    }
+
     /// Looks up a user and group of the image, by name or number.
     fn owner(&self, mounted: &Mounted, name: Option<&str>) -> Result<Option<Owner>, Cause> {
         let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
@@ -225,22 +236,19 @@ impl Builder<'_> {
         let path = Expander::new(self.file.escape, &lookup).word(path)?;
         let relative = clean(&state.image.config.working_dir, &path);
         let absolute = format!("/{}", relative.display());
-        let before = state.image.clone();
-        state.image.config.working_dir = absolute.clone();
+        let user = state.image.config.user.clone();
+        state.image.config.working_dir.clone_from(&absolute);
         let text = format!("WORKDIR {absolute}");
         if relative.as_os_str().is_empty() {
-            return self.metadata_after(state, &before, text);
+            return self.metadata_after(state, text);
         }
-        let key = Key::new(Step::Workdir)
-            .with(state.chain())
-            .with(&absolute)
-            .with(&before.config.user)
-            .with(state.moment.key());
+        let key =
+            Key::new(Step::Workdir).with(state.chain()).with(&absolute).with(&user).with(state.moment.key());
         let (layers, moment) = (state.layers.clone(), state.moment);
         let inputs = Inputs::default()
             .with("parent", state.chain())
             .with("directory", &absolute)
-            .with("user", &before.config.user)
+            .with("user", &user)
             .with("time", state.moment.key());
         self.files(state, &key, &inputs, text, || {
             let path = std::path::Path::new(&absolute);
@@ -251,9 +259,8 @@ impl Builder<'_> {
                 source => Cause::Workdir { path: path.to_owned(), source },
             };
             let mounted = self.store.writable(&layers)?;
-            let user = Some(before.config.user.as_str());
-            let owner = self.owner(&mounted, user)?.unwrap_or_default();
-            let place = Place::new(mounted.open()?, owner, Some(moment.time()));
+            let owner = self.owner(&mounted, Some(&user))?.unwrap_or_default();
+            let place = self.placing(&mounted, owner, Some(moment.time()))?;
             // The path may be a link to something that does not exist yet.
             let relative = place.resolve(&relative).map_err(failed)?;
             match place.look(&relative).map_err(failed)? {

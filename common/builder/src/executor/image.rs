@@ -47,6 +47,9 @@ impl Builder<'_> {
         if state.image.created.is_none() {
             state.image.created = Some(state.moment.text());
         }
+        if oci::json::to_vec(&state.image)?.len() as u64 > oci::layout::MAX_JSON {
+            return Err(Cause::LargeConfiguration);
+        }
         let layout = &self.store.images.layout;
         let config = layout.write_json(MediaType::ImageConfig, &state.image)?;
         let id = Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;

@@ -5,7 +5,7 @@ use git::Revision;
 
 use super::{Builder, request::Request, store::Mounted};
 use crate::{
-    copy::{CopyError, Job, Kind, Owner, Place, Tree},
+    copy::{CopyError, Job, Kind, Owner, Tree},
     error::Cause,
 };
 
@@ -59,8 +59,7 @@ impl Builder<'_> {
     ) -> Result<Option<String>, Cause> {
         let failed = |source| Cause::Copy { instruction: request.job.instruction, source };
         let now = Some(request.moment.time());
-        let place =
-            || -> Result<Place, Cause> { Ok(Place::new(mounted.open()?, owner.unwrap_or_default(), now)) };
+        let place = || self.placing(mounted, owner.unwrap_or_default(), now);
         let destination = place()?.resolve(&request.job.destination).map_err(failed)?;
         if !request.job.into && place()?.look(&destination).map_err(failed)? != Some(Kind::Directory) {
             return Err(failed(CopyError::NotADirectory(request.job.instruction)));

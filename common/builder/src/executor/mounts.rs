@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cache::chain_id,
-    copy::{CopyError, Described, Job, Kind, Place, Tree, clean},
+    copy::{CopyError, Described, Job, Kind, NotOwned, Owner, Place, Tree, clean},
     dockerfile::{
         expand::Expander,
         mount::{Mount, MountFields, Sharing, Type, parse},
@@ -71,16 +71,6 @@ impl Wanted {
         self.mount.kind == Type::Bind
             && matches!(self.from, Some(From::Layers(_)))
             && !clean("", self.source()).as_os_str().is_empty()
-    }
-
-    /// Sets the owner and mode of a file to those of the mount, or else to `owner` and `mode`.
-    pub(super) fn hand_over(&self, path: &Path, owner: (u32, u32), mode: u32) -> Result<(), Cause> {
-        let Mount { uid, gid, mode: wanted, .. } = &self.mount;
-        let (uid, gid) = (uid.unwrap_or(owner.0), gid.unwrap_or(owner.1));
-        std::os::unix::fs::chown(path, Some(uid), Some(gid))
-            .map_err(Cause::system("change owner of", path))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(wanted.unwrap_or(mode)))
-            .map_err(Cause::system("change mode of", path))
     }
 
     pub(super) fn wrong(&self, message: impl ToString) -> Cause {
@@ -275,6 +265,27 @@ impl Builder<'_> {
         Ok(path)
     }
 
+    /// Sets the owner and mode of a file to those of the mount, or else to `owner` and `mode`.
+    pub(super) fn hand_over(
+        &self,
+        wanted: &Wanted,
+        path: &Path,
+        owner: (u32, u32),
+        mode: u32,
+    ) -> Result<(), Cause> {
+        let mount = &wanted.mount;
+        let (uid, gid) = (mount.uid.unwrap_or(owner.0), mount.gid.unwrap_or(owner.1));
+        let bits = Owner { uid, gid }.give(self.options.rootless, |user, group| {
+            rustix::fs::chownat(rustix::fs::CWD, path, user, group, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        });
+        let bits = bits.map_err(|error| match error {
+            NotOwned::System(error) => Cause::system("change owner of", path)(error),
+            source => Cause::Unmapped { text: wanted.text.clone(), source },
+        })?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mount.mode.unwrap_or(mode) & bits))
+            .map_err(Cause::system("change mode of", path))
+    }
+
     /// Copies the source of a mount to a directory of the host. Returns the digest of what was copied if it
     /// may have changed.
     pub(super) fn copy_out(&self, wanted: &Wanted, tree: &Tree, to: &Path) -> Result<Option<String>, Cause> {
@@ -282,7 +293,7 @@ impl Builder<'_> {
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let root =
             rustix::fs::open(to, flags, rustix::fs::Mode::empty()).map_err(Cause::system("open", to))?;
-        let place = Place::new(root, Default::default(), None);
+        let place = Place::new(root, Default::default(), None).rootless(self.options.rootless);
         let scratch = self.store.workspace()?.path();
         let copied = job.list(tree).and_then(|listing| job.run(tree, &listing, place, None, None, scratch));
         copied.map_err(|error| wanted.wrong(error))

@@ -211,8 +211,6 @@ impl Request {
             .with(job.instruction)
             .with(job.destination.as_os_str().as_encoded_bytes())
             .with(format!("{} {} {} {}", job.into, job.parents, job.unpack, job.unpack_fetched))
-            // The matches of one source may make the directory, those of several may not.
-            .with((job.sources.len() > 1).to_string())
             .with(format!("{:?} {:?}", job.chmod, self.chown))
             .with_all(job.inline.iter().flat_map(|inline| [&inline.name, &inline.content]))
             .with(state.moment.key())

@@ -105,7 +105,7 @@ impl Builder<'_> {
         };
         let file = self.secret_file(&content)?;
         let path = file.path();
-        wanted.hand_over(&path, (0, 0), 0o400)?;
+        self.hand_over(wanted, &path, (0, 0), 0o400)?;
         held.secrets.push(file);
         prepared.binds.push(Bind {
             target: clean(working_dir, &target),

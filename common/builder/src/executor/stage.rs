@@ -35,7 +35,16 @@ pub(super) struct State {
     pub(super) below: (usize, usize),
     /// Whether this stage has had a CMD. An ENTRYPOINT removes an inherited CMD only.
     command_is_set: bool,
+    /// A digest of the base image and of every instruction so far, as the history has it. It grows with each
+    /// instruction, and so is known without a look at the whole configuration, which may be large.
+    past: String,
+    /// The size of the base image's configuration and of the texts of the instructions so far, in bytes. The whole
+    /// configuration is larger.
+    size: usize,
 }
+
+/// The largest configuration, in bytes, for which the id of the image is shown after each step.
+const SHOWN: usize = 64 << 10;
 
 /// The result of a step that has run.
 pub(super) struct Made {
@@ -46,6 +55,13 @@ pub(super) struct Made {
 }
 
 impl State {
+    /// The state at the beginning of a stage.
+    fn new(image: Image, layers: Vec<Layer>, moment: Moment) -> Result<Self, Cause> {
+        let text = oci::json::to_vec(&image)?;
+        let (past, size) = (Digest::of(&text).to_string(), text.len());
+        Ok(Self { image, layers, moment, past, size, ..Self::default() })
+    }
+
     /// The ChainID of the layers.
     pub(super) fn chain(&self) -> String {
         chain_id(&self.layers)
@@ -58,6 +74,9 @@ impl State {
 
     /// Applies the result of a step.
     pub(super) fn take(&mut self, entry: Entry, created_by: String) {
+        let layer = entry.layer.as_ref().map(|layer| layer.diff_id.to_string()).unwrap_or_default();
+        self.past = Digest::of(format!("{} {layer} {created_by}", self.past).as_bytes()).to_string();
+        self.size += created_by.len();
         self.image.add_history(&entry.created, created_by, entry.layer.is_none());
         if let Some(layer) = entry.layer {
             self.image.rootfs.diff_ids.push(layer.diff_id.to_string());
@@ -112,7 +131,7 @@ impl Builder<'_> {
             Origin::Scratch | Origin::Files(_) => {
                 let moment = Moment::of(self.epoch, None);
                 let platform = plan::platform(&self.file, &self.file.stages[at], &self.global)?;
-                Ok(State { image: Image::scratch(platform.as_ref()), moment, ..State::default() })
+                State::new(Image::scratch(platform.as_ref()), Vec::new(), moment)
             }
             Origin::Stage(index) => {
                 // A stage inherits the ARGs of the stage it is based on
@@ -123,7 +142,7 @@ impl Builder<'_> {
             Origin::Image(name, platform) if self.is_unknown(name, platform.as_ref()) => {
                 let layers = self.rehearsal.iter().map(Rehearsal::layer).collect();
                 let moment = Moment::of(self.epoch, None);
-                Ok(State { image: Image::scratch(platform.as_ref()), layers, moment, ..State::default() })
+                State::new(Image::scratch(platform.as_ref()), layers, moment)
             }
             Origin::Image(name, platform) => {
                 let mut base = self.base(name, platform.as_ref())?;
@@ -132,7 +151,7 @@ impl Builder<'_> {
                 base.image.fit_history();
                 let moment = Moment::of(self.epoch, base.image.created.as_deref());
                 let below = (base.layers.len(), base.image.history.len());
-                Ok(State { image: base.image, layers: base.layers, moment, below, ..State::default() })
+                Ok(State { below, ..State::new(base.image, base.layers, moment)? })
             }
         }
     }
@@ -170,7 +189,7 @@ impl Builder<'_> {
                     &state.image.config,
                     self.file.escape,
                 )?;
-                self.metadata(state, text)?;
+                self.metadata_after(state, text)?;
             }
             Instruction::Run(run) => self.run_step(state, at, run)?,
             Instruction::Copy(copy) => self.copy_step(state, at, copy, "COPY")?,
@@ -189,41 +208,35 @@ impl Builder<'_> {
                 };
                 set.iter().for_each(|name| state.arguments.hide(name));
                 state.command_is_set |= matches!(other, Instruction::Cmd(_));
-                let before = std::mem::replace(&mut state.image, change.image);
-                self.metadata_after(state, &before, change.text)?;
+                let text = change.text.clone();
+                change.apply(&mut state.image);
+                self.metadata_after(state, text)?;
             }
         }
         self.show(state)
     }
 
-    /// Prints the id of the image after a step.
+    /// Prints the id of the image after a step, unless its configuration is large: then this would take most of the
+    /// time. No tool reads a configuration that is larger than any JSON may be.
     fn show(&self, state: &State) -> Result<(), Cause> {
-        if self.progress.has_ids() {
+        if state.size as u64 > oci::layout::MAX_JSON {
+            return Err(Cause::LargeConfiguration);
+        }
+        if self.progress.has_ids() && state.size <= SHOWN {
             self.progress.id(&image::id(&state.image)?);
         }
         Ok(())
     }
 
-    /// Ends a step that only added to the history.
-    fn metadata(&self, state: &mut State, text: String) -> Result<(), Cause> {
-        let before = state.image.clone();
-        self.metadata_after(state, &before, text)
-    }
-
     /// Ends a step that changed no file. The cache keeps the time when the step was first run, so that the
     /// same build makes the same image.
-    pub(super) fn metadata_after(
-        &self,
-        state: &mut State,
-        before: &Image,
-        text: String,
-    ) -> Result<(), Cause> {
-        let before = oci::json::to_vec(before)?;
-        let key = Key::new(Step::Configuration).with(&before).with(&text).with(state.moment.key());
+    pub(super) fn metadata_after(&self, state: &mut State, text: String) -> Result<(), Cause> {
+        let key = Key::new(Step::Configuration).with(&state.past).with(&text).with(state.moment.key());
         let created = state.moment.text();
-        let parent = Digest::of(&before).to_string();
-        let inputs =
-            Inputs::default().with("parent", parent).with("text", &text).with("time", state.moment.key());
+        let inputs = Inputs::default()
+            .with("parent", &state.past)
+            .with("text", &text)
+            .with("time", state.moment.key());
         let make = || Ok((Entry { created, layer: None }, None));
         let entry = self.found_or(&key, self.cached(&key)?, &inputs, make)?;
         state.take(entry, text);

@@ -47,6 +47,17 @@ struct Known {
     last: BTreeMap<&'static str, usize>,
 }
 
+/// How much of a value is looked at, in bytes. No path is longer. A Dockerfile may use a long value thousands of times.
+const LOOKED_AT: usize = 4096;
+
+impl Known {
+    /// The value of a variable, or its beginning.
+    fn short(&self, name: &str) -> Option<String> {
+        let value = self.variables.get(name)?;
+        Some(value[..value.floor_char_boundary(LOOKED_AT)].to_owned())
+    }
+}
+
 /// The checks of a Dockerfile's stages.
 pub(super) struct Rules<'a> {
     file: &'a Dockerfile,
@@ -190,7 +201,7 @@ impl<'a> Rules<'a> {
     }
 
     fn expose(&self, found: &mut Found<'_>, line: usize, ports: &[String], known: &Known) {
-        let lookup = |name: &str| known.variables.get(name).cloned();
+        let lookup = |name: &str| known.short(name);
         let expander = Expander::new(self.file.escape, &lookup);
         for port in ports.iter().filter_map(|port| expander.words(port).ok()).flatten() {
             let (address, protocol) = port.split_once('/').unwrap_or((&port, ""));
@@ -212,7 +223,7 @@ impl<'a> Rules<'a> {
         let words = copy.sources.iter().chain(&copy.exclude).chain([&copy.destination]).chain(flags);
         self.words(found, line, words, known);
         for document in copy.documents.iter().filter(|document| document.expand) {
-            let lookup = |name: &str| known.variables.get(name).cloned();
+            let lookup = |name: &str| known.short(name);
             let (_, unset) = used_by(&lookup, |lookup| {
                 let raw = Expander { skip_quotes: true, ..Expander::new('\\', lookup) };
                 raw.word(&document.text()).map(drop)
@@ -223,7 +234,7 @@ impl<'a> Rules<'a> {
         if copy.from.is_some() || ignore.is_empty() || ignore.has_exceptions() {
             return;
         }
-        let lookup = |name: &str| known.variables.get(name).cloned();
+        let lookup = |name: &str| known.short(name);
         let expander = Expander::new(self.file.escape, &lookup);
         for source in copy.sources.iter().filter_map(|source| expander.word(source).ok()) {
             if source.contains("://") {
@@ -251,7 +262,7 @@ impl<'a> Rules<'a> {
         known: &Known,
     ) {
         for word in words {
-            let (_, unset) = used(self.file.escape, word, &|name| known.variables.get(name).cloned());
+            let (_, unset) = used(self.file.escape, word, &|name| known.short(name));
             self.undefined(found, line, &unset, known);
         }
     }

@@ -101,7 +101,10 @@ fn archives_are_unpacked() {
         assert!(done.success(), "this test needs xz");
         fs::read(dir.path().join("t.xz")).unwrap()
     };
-    for archive in [tar, gzip.finish().unwrap(), bzip2.finish().unwrap(), zstd, xz] {
+    let gzip = gzip.finish().unwrap();
+    // From a tape or a block device, with what stands behind it.
+    let padded = [&gzip[..], &[0; 700], b"other"].concat();
+    for archive in [tar, gzip, padded, bzip2.finish().unwrap(), zstd, xz] {
         let dir = fixture();
         fs::write(dir.path().join("context/a"), archive).unwrap();
         let tree = Tree::context(open(&dir.path().join("context")), Ignore::default());
@@ -143,7 +146,7 @@ fn a_mode_does_not_apply_to_directories_of_archives() {
 }
 
 #[test]
-fn matches_that_are_merged_make_their_directory() {
+fn sources_that_are_merged_make_their_directory() {
     let add = |sources: &[&str], exclude: &str| {
         let dir = fixture();
         let context = dir.path().join("context");
@@ -167,10 +170,13 @@ fn matches_that_are_merged_make_their_directory() {
     assert_eq!(add(&["[xy].tar"], "").unwrap(), ["/", "x=", "y="]);
     // One file is left, and takes the name.
     assert_eq!(add(&["*.txt"], "b*\narr*").unwrap(), ["a.txt"; 1]);
+    // It does not matter whether they are matches of one pattern.
+    assert_eq!(add(&["d1", "d2"], "").unwrap(), ["/", "f=2", "g=2"]);
+    assert_eq!(add(&["x.tar", "y.tar", "d1"], "").unwrap(), ["/", "f=1", "x=", "y="]);
     let refused =
         "when using ADD with more than one source file, the destination must be a directory and end with a /";
-    // One of them would take the name, or the sources are written one by one.
-    for sources in [&["d*"][..], &["*.txt"], &["d1", "d2"], &["x.tar", "y.tar"], &["[cx].*"]] {
+    // One of them would take the name.
+    for sources in [&["d*"][..], &["*.txt"], &["d1", "dd3"], &["x.tar", "a.txt"], &["[cx].*"]] {
         assert_eq!(add(sources, "").unwrap_err(), refused, "{sources:?}");
     }
 }

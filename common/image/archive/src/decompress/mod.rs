@@ -196,6 +196,19 @@ impl<R: Read> Decompressed<R> {
         let decoder = Decoder::new(source, limits)?;
         Ok(Self { decoder, chunk: Chunk::default(), position: 0, error: None })
     }
+
+    /// As [`Decompressed::new`], but takes other bytes behind the last gzip member as padding, as gzip(1) does. Files
+    /// that come from tapes and block devices have them.
+    ///
+    /// # Errors
+    /// When the first bytes cannot be read.
+    pub fn padded(source: R, limits: Limits) -> io::Result<Self> {
+        let mut content = Self::new(source, limits)?;
+        if let Form::Gzip(gzip) = &mut content.decoder.form {
+            gzip.allow_padding();
+        }
+        Ok(content)
+    }
 }
 
 impl<R: Read> BufRead for Decompressed<R> {
@@ -296,6 +309,21 @@ mod tests {
             if compression != Compression::None {
                 assert!(decompressed(&content[..content.len() - 3]).is_err(), "{compression:?}");
             }
+        }
+    }
+
+    #[test]
+    fn bytes_behind_gzip_may_be_padding() {
+        let (_, gzip) = forms().swap_remove(0);
+        for padding in [&[0; 1000][..], b"\0", b"tail"] {
+            let stream = [&gzip[..], padding].concat();
+            let read = |content: io::Result<Decompressed<&[u8]>>| io::read_to_string(content.unwrap());
+            assert_eq!(read(Decompressed::padded(&stream, Limits::NONE)).unwrap(), "one, two");
+            let error = read(Decompressed::new(&stream, Limits::NONE)).unwrap_err();
+            assert_eq!(error.to_string(), "data after the end of gzip");
+            // What belongs to a member is still checked.
+            let damaged = [&gzip[..gzip.len() - 8], &[1; 8], padding].concat();
+            assert!(read(Decompressed::padded(&damaged, Limits::NONE)).is_err());
         }
     }
 

@@ -12,7 +12,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use super::{chunk::Chunk, input::Input};
 use segments::{Segment, Segments};
 
-/// Decompresses one gzip member after the other (RFC 1952, 2.2). Nothing else may follow them.
+/// Decompresses one gzip member after the other (RFC 1952, 2.2). Nothing else may follow them by default.
 pub(super) struct Gzip<R> {
     input: Input<R>,
     segments: Segments,
@@ -21,6 +21,8 @@ pub(super) struct Gzip<R> {
     /// The size of the current member's data, modulo 2^32.
     size: u32,
     stage: Stage,
+    /// Whether other bytes may follow the members. They are not read.
+    padded: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +55,13 @@ impl<R: Read> Gzip<R> {
             checksum: Hasher::new(),
             size: 0,
             stage: Stage::Header,
+            padded: false,
         })
+    }
+
+    /// Lets other bytes follow the members.
+    pub(super) fn allow_padding(&mut self) {
+        self.padded = true;
     }
 
     pub(super) fn get_ref(&self) -> &R {
@@ -123,6 +131,7 @@ impl<R: Read> Gzip<R> {
         self.stage = match self.input.fill_buf()? {
             [] => Stage::Done,
             [0x1f, ..] => Stage::Header,
+            _ if self.padded => Stage::Done,
             _ => return Err(invalid("data after the end of gzip")),
         };
         Ok(())
