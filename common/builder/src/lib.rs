@@ -30,8 +30,8 @@ pub mod workspace;
 
 pub use error::Error;
 pub use executor::{
-    Built, CacheFrom, CacheTo, Context, Named, Network, Options, Pull, Secret, Surroundings, build,
-    write_tree,
+    Built, CacheFrom, CacheTo, Context, Named, Network, Options, Pull, Secret, Several, Surroundings, build,
+    build_for, join_trees, write_tree,
 };
 pub use manifest::Format;
 pub use progress::Form as ProgressForm;

@@ -26,12 +26,13 @@ pub(crate) struct Inputs {
     #[arg(help = "Another source for FROM, COPY --from and mounts: DIR, docker-image://IMAGE, oci-layout://DIR[:TAG], or an address; repeatable", long = "build-context", value_name = "NAME=SOURCE", value_parser = builder::Named::parse)]
     contexts: Vec<(String, builder::Named)>,
     #[arg(
-        help = "Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's",
-        long,
-        value_name = "PLATFORM",
+        help = "Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's. Several make an index of images",
+        long = "platform",
+        value_name = "PLATFORM,…",
+        value_delimiter = ',',
         value_parser = platform
     )]
-    platform: Option<Platform>,
+    platforms: Vec<Platform>,
     /// When to pull base images; --pull means always
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]
     pull: When,
@@ -56,6 +57,17 @@ enum When {
 }
 
 impl Inputs {
+    /// The platforms to build for, each once. Empty for this machine's.
+    pub(crate) fn platforms(&self) -> Vec<Platform> {
+        let mut platforms = Vec::new();
+        for platform in &self.platforms {
+            if !platforms.contains(platform) {
+                platforms.push(platform.clone());
+            }
+        }
+        platforms
+    }
+
     pub(crate) fn add_to(&self, options: &mut Options) -> Result<()> {
         let mut arguments: BTreeMap<_, _> = self.arguments.iter().filter_map(|text| argument(text)).collect();
         // The environment variable counts as a build argument. `--build-arg` takes precedence.
@@ -72,7 +84,7 @@ impl Inputs {
             options.agents.insert(id, socket);
         }
         options.contexts = self.contexts.iter().cloned().collect();
-        options.platform = self.platform.clone();
+        options.platform = self.platforms.first().cloned();
         options.pull = match self.pull {
             When::Missing => Pull::Missing,
             When::Always => Pull::Always,

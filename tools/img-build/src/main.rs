@@ -21,6 +21,7 @@ mod dependencies;
 mod docker;
 mod inputs;
 mod output;
+mod platforms;
 mod results;
 mod steps;
 mod surroundings;
@@ -86,10 +87,19 @@ impl Source for Build {
         let outside = Outside::here().map_err(operation::Error::from)?;
         let options = self.options(context)?;
         self.results.remove_old()?;
-        let built = builder::build(&options);
-        let built = built.inspect_err(|error| self.keep(context, &outside, error));
-        let built = built.map_err(operation::Error::from)?;
-        self.results.write(context, &built, self.writing.is_synced()?)?;
+        let failed = |error: &builder::Error| self.keep(context, &outside, error);
+        let sync = self.writing.is_synced()?;
+        let built = match &self.inputs.platforms()[..] {
+            platforms @ [_, _, ..] => {
+                let several = builder::build_for(&options, platforms).inspect_err(failed);
+                self.results.write_several(context, &several.map_err(operation::Error::from)?, sync)?
+            }
+            _ => {
+                let built = builder::build(&options).inspect_err(failed).map_err(operation::Error::from)?;
+                self.results.write(context, &built, sync)?;
+                built
+            }
+        };
         Ok(Image {
             reference: self.results.names().first().map(Reference::to_string),
             descriptor: built.descriptor,
@@ -114,7 +124,10 @@ impl Source for Build {
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
-        let mut lines = executor::explain(&self.options(context)?).map_err(operation::Error::from)?;
+        let mut lines = Vec::new();
+        for options in platforms::each(&self.options(context)?, self.inputs.platforms()) {
+            lines.extend(executor::explain(&options).map_err(operation::Error::from)?);
+        }
         lines.extend(self.results.explain());
         Ok(toolkit::equivalent(lines))
     }
@@ -125,7 +138,11 @@ impl Source for Build {
     }
 
     fn rehearse(&self, context: &Context) -> Result<Vec<String>> {
-        Ok(executor::rehearse(&self.options(context)?).map_err(operation::Error::from)?)
+        let mut lines = Vec::new();
+        for options in platforms::each(&self.options(context)?, self.inputs.platforms()) {
+            lines.extend(executor::rehearse(&options).map_err(operation::Error::from)?);
+        }
+        Ok(lines)
     }
 }
 
@@ -162,6 +179,9 @@ impl Build {
             no_sync: !self.writing.is_synced()?,
             ..Options::default()
         };
+        if self.inputs.platforms().len() > 1 {
+            self.results.hold_several()?;
+        }
         self.inputs.add_to(&mut options)?;
         self.results.add_to(&mut options)?;
         self.steps.add_to(&mut options, context.quiet);

@@ -236,7 +236,8 @@ pub(crate) fn metadata(built: &Built, tags: &[Reference]) -> Value {
     })
 }
 
-fn tree(built: &Built) -> Result<&File> {
+/// All files of an image as a tar file, from its beginning.
+pub(crate) fn tree(built: &Built) -> Result<&File> {
     use std::io::Seek;
     let mut file =
         built.tree.as_deref().ok_or_else(|| anyhow!("the files of the image were not collected"))?;

@@ -1,8 +1,11 @@
 //! Flags for the results of a build.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use builder::{Built, Options};
+use builder::{Built, Options, Several};
 use clap::Args;
 use oci::Reference;
 use operation::quantity::truth;
@@ -11,6 +14,7 @@ use toolkit::prelude::*;
 use crate::{
     dependencies::Dependencies,
     output::{Image, Output, metadata},
+    platforms,
     values::{annotation, label},
 };
 
@@ -113,6 +117,44 @@ impl Results {
             write(path, &format!("{:#}\n", metadata(built, &names)))?;
         }
         self.dependencies.write(&built.read)
+    }
+
+    /// Refuses what a build for several platforms does not write.
+    pub(crate) fn hold_several(&self) -> Result<()> {
+        platforms::hold(self.all_outputs(), &self.cache_to)
+    }
+
+    /// As [`Results::write`], for several platforms: names and registries have the index, and files have a directory
+    /// for each platform. Returns the image for the document.
+    pub(crate) fn write_several(&self, context: &Context, several: &Several, sync: bool) -> Result<Built> {
+        let names = self.names();
+        for output in self.all_outputs() {
+            match output {
+                Output::Directory(path) => {
+                    for (platform, built) in &several.images {
+                        let own = Output::Directory(path.join(platforms::directory(platform)));
+                        own.write(context, built, &names, sync)?;
+                    }
+                }
+                Output::Tar(path) => toolkit::write_output(&path, "archive", sync, |target| {
+                    Ok(builder::join_trees(&platforms::trees(several)?, target)?)
+                })?,
+                output => {
+                    let index =
+                        Built { descriptor: several.index.clone(), ..platforms::own(several)?.clone() };
+                    output.write(context, &index, &names, sync)?;
+                }
+            }
+        }
+        if let Some(path) = &self.id_file {
+            write(path, &several.id.to_string())?;
+        }
+        if let Some(path) = &self.metadata_file {
+            write(path, &format!("{:#}\n", platforms::metadata(several, &names)))?;
+        }
+        let read: BTreeSet<&PathBuf> = several.images.iter().flat_map(|(_, built)| &built.read).collect();
+        self.dependencies.write(&read.into_iter().cloned().collect::<Vec<_>>())?;
+        Ok(platforms::own(several)?.clone())
     }
 
     /// Commands of other programs that have the same effect.

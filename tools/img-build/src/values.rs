@@ -66,10 +66,6 @@ pub(crate) fn label(text: &str) -> Result<(String, String)> {
 pub(crate) fn platform(text: &str) -> Result<Platform, String> {
     match text {
         "local" => Ok(Platform::host()),
-        list if list.contains(',') => {
-            Err("a build makes one image: build for each platform, then join the images with img-index"
-                .to_owned())
-        }
         text => text.parse().map_err(|error: oci::platform::InvalidPlatform| error.to_string()),
     }
 }

@@ -159,7 +159,90 @@ fn one_platform_of_one_build() {
     let text = "FROM scratch\n";
     let plain = fixture.build(text).configuration();
     assert_eq!(fixture.build_with(text, &["--platform=local"]).ok().configuration(), plain);
-    let several = fixture.build_with(text, &["--platform=linux/amd64,linux/arm64"]);
-    let why = "a build makes one image: build for each platform, then join the images with img-index";
-    assert!(several.stderr.contains(why) && several.status == 2, "{}", several.stderr);
+}
+
+#[test]
+fn several_platforms_of_one_build() {
+    let fixture = Fixture::new();
+    fixture.write("f", "f");
+    let text = "FROM --platform=$BUILDPLATFORM busybox AS make\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n\
+                FROM scratch\nCOPY f /\nCOPY --from=make /arch /\n";
+    let (out, id, metadata) = (fixture.path("out"), fixture.path("id"), fixture.path("metadata"));
+    let output = format!("type=local,dest={}", out.display());
+    let (tar, archive) = (fixture.path("tar"), fixture.path("oci"));
+    let outputs =
+        [("tar", &tar), ("oci", &archive)].map(|(kind, path)| format!("type={kind},dest={}", path.display()));
+    let platforms = ["--platform=linux/amd64,linux/arm/v7", "--platform=linux/amd64"];
+    let flags = [&platforms[..], &["-o", &output, "-o", &outputs[0], "-o", &outputs[1]]].concat();
+    let files = ["--iidfile", id.to_str().unwrap(), "--metadata-file", metadata.to_str().unwrap()];
+    let built = fixture.build_with(text, &[&flags[..], &files].concat()).ok();
+    for (directory, arch) in [("linux_amd64", "amd64\n"), ("linux_arm_v7", "arm\n")] {
+        assert_eq!(std::fs::read_to_string(out.join(directory).join("arch")).unwrap(), arch);
+    }
+    let mut names: Vec<String> = tar::Archive::new(std::fs::File::open(tar).unwrap())
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    names.retain(|name| name.contains('/'));
+    assert_eq!(names, ["linux_amd64/arch", "linux_amd64/f", "linux_arm_v7/arch", "linux_arm_v7/f"]);
+    let layout = fixture.layout();
+    let index = layout.find("built").unwrap();
+    let hex = index.digest().to_string();
+    let blob = format!("blobs/sha256/{}", hex.strip_prefix("sha256:").unwrap());
+    let saved = tar::Archive::new(std::fs::File::open(archive).unwrap())
+        .entries()
+        .unwrap()
+        .any(|entry| entry.unwrap().path().unwrap().ends_with(&blob));
+    assert!(saved, "the archive has the index");
+    assert_eq!(std::fs::read_to_string(id).unwrap(), index.digest().to_string());
+    let metadata: serde_json::Value = serde_json::from_slice(&std::fs::read(metadata).unwrap()).unwrap();
+    assert_eq!(metadata["containerimage.digest"], index.digest().to_string());
+    let entries = layout.read_json::<serde_json::Value>(&index).unwrap()["manifests"].clone();
+    let platforms: Vec<_> =
+        entries.as_array().unwrap().iter().map(|entry| entry["platform"].clone()).collect();
+    let arm = serde_json::json!({"architecture": "arm", "os": "linux", "variant": "v7"});
+    assert_eq!(platforms, [serde_json::json!({"architecture": "amd64", "os": "linux"}), arm]);
+    assert_eq!(built.document["image"]["descriptor"]["digest"], entries[0]["digest"]);
+    assert_eq!(built.document["image"]["reference"], "built:latest");
+    // The images have no entry of their own: only the base and the index are in the list.
+    assert_eq!(layout.list().unwrap().len(), 2);
+    // Each is the image that a build for it alone makes.
+    let alone = fixture.build_with(text, &["--platform=linux/arm/v7"]).ok();
+    assert_eq!(alone.document["image"]["descriptor"]["digest"], entries[1]["digest"]);
+    // The Dockerfile is read once.
+    let mut command = fixture.command();
+    command.args(["--platform=linux/amd64,linux/arm64", "-t", "two", "-"]);
+    command.write_stdin("FROM scratch\nLABEL a=b\n").assert().success();
+    assert_eq!(
+        layout.read_json::<serde_json::Value>(&layout.find("two").unwrap()).unwrap()["manifests"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn what_several_platforms_cannot_have() {
+    let fixture = Fixture::new();
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    for (flags, error) in [
+        (
+            ["-o", "type=docker,dest=t"],
+            "-o type=docker,dest=FILE has one image: with several platforms, write type=oci,dest=FILE",
+        ),
+        (
+            ["--cache-to", "type=local,dest=t"],
+            "--cache-to has the steps of one platform: with several, write type=inline, or build for each alone",
+        ),
+    ] {
+        let built = fixture.build_with("FROM scratch\n", &[&[platforms][..], &flags].concat());
+        assert!(built.error().ends_with(error), "{}", built.stderr);
+    }
+    // One that fails leaves no name of the other.
+    let broken = "FROM busybox AS amd64\nFROM nosuch AS arm64\nFROM $TARGETARCH\n";
+    let built = fixture.build_with(&format!("ARG TARGETARCH\n{broken}"), &[platforms, "--pull=never"]);
+    assert_eq!(built.status, 1);
+    assert_eq!(fixture.layout().list().unwrap().len(), 1, "{}", built.stderr);
 }

@@ -12,13 +12,12 @@
 //! # Needs
 //! Write access to `$STAVE_ROOT/images`.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use oci::{
-    Layout, Platform, Reference,
+    Layout, Platform, Reference, index,
     media_type::{Kind, kind},
-    spec::{Descriptor, MediaType, SCHEMA_VERSION},
 };
 use serde_json::{Value, json};
 use toolkit::prelude::*;
@@ -50,12 +49,7 @@ impl Report for Index {
     fn report(&self, context: &Context) -> Result<Value> {
         let layout = self.layout(context)?;
         let manifests = self.manifests(&layout)?;
-        let mut index = json!({"schemaVersion": SCHEMA_VERSION, "mediaType": MediaType::ImageIndex, "manifests": manifests});
-        if !self.annotations.is_empty() {
-            index["annotations"] =
-                self.annotations.iter().cloned().collect::<BTreeMap<_, _>>().into_iter().collect();
-        }
-        let descriptor = layout.write_json(MediaType::ImageIndex, &index)?;
+        let descriptor = index::write(&layout, &manifests, &self.annotations)?;
         layout.tag(&self.name, &descriptor)?;
         let shown = manifests
             .iter()
@@ -95,7 +89,7 @@ impl Index {
                     .as_array()
                     .cloned()
                     .unwrap_or_default(),
-                _ => vec![entry(layout, &descriptor)?],
+                _ => vec![index::entry(layout, &descriptor)?],
             };
             for entry in entries {
                 if found.iter().any(|own| own["digest"] == entry["digest"]) {
@@ -114,27 +108,6 @@ impl Index {
         }
         Ok(found)
     }
-}
-
-/// The index entry of an image, with its platform and without the store's annotations.
-fn entry(layout: &Layout, descriptor: &Descriptor) -> Result<Value> {
-    let image = layout.image(descriptor, None)?;
-    let Platform { os, architecture, variant } = image.platform();
-    let mut platform = json!({"architecture": architecture, "os": os});
-    if let Some(variant) = variant {
-        platform["variant"] = variant.into();
-    }
-    for member in ["os.version", "os.features"] {
-        if let Some(value) = image.raw_configuration.get(member) {
-            platform[member] = value.clone();
-        }
-    }
-    Ok(json!({
-        "mediaType": descriptor.media_type(),
-        "digest": descriptor.digest(),
-        "size": descriptor.size(),
-        "platform": platform,
-    }))
 }
 
 /// The platform of an entry, normalized, and its version of the system. None if the entry is for no platform,

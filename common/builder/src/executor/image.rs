@@ -56,7 +56,9 @@ impl Builder<'_> {
         let layers: Vec<_> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();
         let descriptor = manifest::write(layout, config, &layers, &self.options.annotations)?;
         self.progress.line(&format!("Successfully built {}", id.short()));
-        layout.name(&descriptor, &self.options.tags)?;
+        if !self.options.is_part {
+            layout.name(&descriptor, &self.options.tags)?;
+        }
         for tag in &self.options.tags {
             self.progress.line(&format!("Successfully tagged {tag}"));
         }

@@ -14,6 +14,7 @@ mod input;
 mod lint;
 mod mixed;
 mod mounts;
+mod platforms;
 mod process;
 mod reasons;
 mod rehearsal;
@@ -48,9 +49,10 @@ pub use explain::explain;
 pub use failed::Left;
 pub use input::Context;
 pub use lint::lint;
+pub use platforms::{Several, build_for};
 pub use rehearsal::rehearse;
 pub use secret::Secret;
-pub use tree::write_tree;
+pub use tree::{join_trees, write_tree};
 pub use whole::Whole;
 pub(crate) use whole::layers_of;
 
@@ -139,6 +141,8 @@ pub struct Options {
     pub annotations: Vec<(String, String)>,
     /// `--platform`: the platform to build for. By default, this machine's.
     pub platform: Option<Platform>,
+    /// Whether the image is for one of several platforms. It gets no entry in the store's list of images then.
+    pub is_part: bool,
     /// `--pull`.
     pub pull: Pull,
     /// `--jobs`: the number of stages to build at the same time.

@@ -6,6 +6,7 @@
 pub mod digest;
 pub mod gc;
 pub mod image;
+pub mod index;
 pub mod json;
 pub mod layout;
 pub mod load;
