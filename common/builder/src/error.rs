@@ -104,6 +104,16 @@ pub enum Cause {
     /// FROM, COPY --from or RUN --mount names an image that is not in the store.
     #[error("no image \"{0}\" in the store")]
     NoImage(String),
+    /// The store has the image, but not for the platform.
+    #[error("the store has {name:?} for {offered}, and not for {wanted}")]
+    NoPlatform {
+        /// The image.
+        name: String,
+        /// The platform.
+        wanted: String,
+        /// The platforms that the store has.
+        offered: String,
+    },
     /// The image is not in the store, and it could not be pulled.
     #[error("no image \"{name}\" in the store, and it was not pulled: {source}")]
     Pull {

@@ -102,8 +102,11 @@ impl Progress {
         if !stderr.is_terminal() {
             return;
         }
-        let columns =
-            rustix::termios::tcgetwinsize(stderr).map_or(80, |size| usize::from(size.ws_col.max(20)));
+        // Terminals of CI often say that they have no columns.
+        let columns = match rustix::termios::tcgetwinsize(stderr).map_or(0, |size| size.ws_col) {
+            0 => 80,
+            columns => usize::from(columns.max(20)),
+        };
         let room = columns.saturating_sub(right.len() + 1);
         let left: String = left
             .chars()

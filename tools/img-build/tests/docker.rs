@@ -159,6 +159,14 @@ fn one_platform_of_one_build() {
     let text = "FROM scratch\n";
     let plain = fixture.build(text).configuration();
     assert_eq!(fixture.build_with(text, &["--platform=local"]).ok().configuration(), plain);
+    let other = fixture.build_with("FROM busybox\n", &["--pull=never", "--platform=linux/s390x"]);
+    let error = "the store has \"busybox\" for linux/amd64, and not for linux/s390x";
+    assert!(other.error().ends_with(error), "{}", other.stderr);
+    assert!(
+        other.stderr.ends_with("hint: get it first: img-pull --platform linux/s390x busybox\n"),
+        "{}",
+        other.stderr
+    );
 }
 
 #[test]

@@ -31,7 +31,8 @@ impl Cause {
     pub(super) fn word(&self) -> Option<String> {
         match self {
             Self::Near(cause, _) => cause.word(),
-            Self::NoImage(word) | Self::Pull { name: word, .. } | Self::NotBuilt(word) => Some(word.clone()),
+            Self::NoImage(word) | Self::NotBuilt(word) => Some(word.clone()),
+            Self::Pull { name: word, .. } | Self::NoPlatform { name: word, .. } => Some(word.clone()),
             Self::NoChecksum(word, _) | Self::GitAddress(word, _) => Some(word.clone()),
             Self::NoSecret { id, .. } => Some(id.clone()),
             Self::Checksum { address, .. } => Some(address.clone()),
@@ -52,6 +53,9 @@ impl Cause {
         match self {
             Self::Near(cause, _) => cause.hint(),
             Self::NoImage(name) => Some(format!("get it first: img-pull {name}, or img-load -t {name} FILE")),
+            Self::NoPlatform { name, wanted, .. } => {
+                Some(format!("get it first: img-pull --platform {wanted} {name}"))
+            }
             Self::Pull { name, source } => {
                 let reference = name.parse::<oci::Reference>().ok();
                 let hint = reference.and_then(|reference| source.hint(reference.registry()));

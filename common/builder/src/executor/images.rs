@@ -134,6 +134,9 @@ impl Images {
         let may_pull = self.pull != Pull::Never;
         let image = match self.layout.image(&descriptor, platform) {
             Err(NoBlob(_) | NoPlatform { .. }) if may_pull => return Ok(None),
+            Err(NoPlatform { wanted, offered, .. }) => {
+                return Err(Cause::NoPlatform { name: name.to_owned(), wanted, offered });
+            }
             image => image?,
         };
         if !self.only_looks {
