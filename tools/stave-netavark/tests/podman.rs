@@ -89,7 +89,7 @@ fn named(name: &str, networks: &[(&str, &str)], more: &Value) -> Value {
     let (mut interfaces, mut info) = (json!({}), json!({}));
     for (at, (network, address)) in networks.iter().enumerate() {
         let subnet = address.rsplit_once('.').unwrap().0;
-        interfaces[network] = json!({"interface_name": format!("eth{at}"), "static_ips": [address], "aliases": [format!("{name}-alias"), "77"]});
+        interfaces[network] = json!({"interface_name": format!("eth{at}"), "static_ips": [address], "aliases": [format!("{name}-alias"), format!("{name}-{network}"), "77"]});
         info[network] = json!({"name": network, "driver": "bridge", "network_interface": format!("br-{network}"), "internal": false, "dns_enabled": true,
             "subnets": [{"subnet": format!("{subnet}.0/24"), "gateway": format!("{subnet}.1")}], "network_dns_servers": ["127.0.0.9"]});
     }
@@ -133,6 +133,11 @@ fn names_and_the_name_servers_of_a_network() {
         ("one", "two", "10.6.0.3"),
         ("two", "one", "10.6.0.2"),
         ("two", "ONE-alias", "10.6.0.2"),
+        // An alias is of one network, also that of a network whose record does not serve.
+        ("two", "one-back", "10.6.0.2"),
+        ("two", "one-web", "SERVFAIL"),
+        ("own", "one-web", "10.5.0.2"),
+        ("own", "one-back", "SERVFAIL"),
         ("own", "one", "10.5.0.2"),
         ("one", "own", "10.5.0.4"),
         // It shares no network with this one, and nobody answers at 127.0.0.9 on the host.

@@ -11,36 +11,38 @@ use std::{
 
 use ipnet::IpNet;
 use peers::{Peers, Station};
-use serde::Deserialize;
 
-use crate::joined::joined;
+use crate::{joined::joined, recorded::parse};
 
 /// The names and addresses of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
     pub(crate) id: String,
     /// Whether the container may look up the names of others.
-    is_served: bool,
+    pub(crate) is_served: bool,
+    /// Whether podman made it. Then nobody knows it by its id.
+    pub(crate) is_podmans: bool,
     /// Its network namespace.
     pub(crate) namespace: Option<PathBuf>,
     pub(crate) networks: Vec<Network>,
-    pub(crate) aliases: Vec<String>,
     /// Names that only this container has for other containers: the name and the other container's
     /// id.
-    links: Vec<(String, String)>,
+    pub(crate) links: Vec<(String, String)>,
     /// The name servers for all other names. The host's if empty.
     pub(crate) servers: Vec<IpAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Network {
-    name: String,
-    bridge: String,
+    pub(crate) name: String,
+    pub(crate) bridge: String,
     /// The subnets of the network.
-    subnets: Vec<IpNet>,
-    addresses: Vec<IpAddr>,
+    pub(crate) subnets: Vec<IpNet>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Whether the network is internal.
-    internal: bool,
+    pub(crate) internal: bool,
+    /// Further names of the container on this network, in lower case.
+    pub(crate) aliases: Vec<String>,
 }
 
 /// The containers of a run directory.
@@ -67,115 +69,6 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((file.ino(), file.mtime(), file.mtime_nsec()))
 }
 
-// The parts of a record (docs/document.md) that contain a container's names.
-
-#[derive(Deserialize)]
-struct Record {
-    id: String,
-    #[serde(default)]
-    networks: Vec<Attachment>,
-    network: Option<First>,
-    names: Option<Names>,
-    hosts: Option<Hosts>,
-    error: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Attachment {
-    name: String,
-    /// Of a network without a bridge, the link of the host that its containers share.
-    #[serde(alias = "parent")]
-    bridge: Bridge,
-    cni: Cni,
-}
-
-/// The namespace, and the format before version 0.2.
-#[derive(Deserialize)]
-struct First {
-    namespace: Option<PathBuf>,
-    bridge: Option<Bridge>,
-    cni: Option<Cni>,
-}
-
-#[derive(Deserialize)]
-struct Bridge {
-    name: String,
-    subnet: Option<IpNet>,
-    #[serde(default)]
-    internal: bool,
-}
-
-#[derive(Deserialize)]
-struct Cni {
-    #[serde(default)]
-    ips: Vec<Ip>,
-}
-
-#[derive(Deserialize)]
-struct Ip {
-    address: IpNet,
-}
-
-#[derive(Deserialize)]
-struct Names {
-    #[serde(default)]
-    aliases: Vec<String>,
-    #[serde(default)]
-    servers: Vec<IpAddr>,
-}
-
-#[derive(Deserialize)]
-struct Hosts {
-    #[serde(default)]
-    entries: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    names: Vec<String>,
-}
-
-/// The container of a record. None if it is not a record, or the container is being undone.
-fn parse(text: &[u8]) -> Option<Container> {
-    let record: Record = serde_json::from_slice(text).ok()?;
-    if record.error.is_some() {
-        return None;
-    }
-    let network = |name: String, bridge: Bridge, cni: Cni| Network {
-        name,
-        internal: bridge.internal,
-        bridge: bridge.name,
-        subnets: cni.ips.iter().map(|ip| ip.address).chain(bridge.subnet).map(|net| net.trunc()).collect(),
-        addresses: cni.ips.into_iter().map(|ip| ip.address.addr()).collect(),
-    };
-    let mut networks: Vec<_> =
-        record.networks.into_iter().map(|one| network(one.name, one.bridge, one.cni)).collect();
-    let namespace = record.network.as_ref().and_then(|network| network.namespace.clone());
-    let first = record.network.and_then(|first| first.bridge.zip(first.cni));
-    if let (Some((bridge, cni)), true) = (first, networks.is_empty()) {
-        networks.push(network(bridge.name.clone(), bridge, cni));
-    }
-    let lower = |name: String| name.to_ascii_lowercase();
-    let is_served = record.names.is_some();
-    let (aliases, servers) = record.names.map(|names| (names.aliases, names.servers)).unwrap_or_default();
-    let entries = record.hosts.into_iter().flat_map(|hosts| hosts.entries);
-    // The other container's own name comes last.
-    let links = entries.flat_map(|entry| {
-        let id = entry.names.last().cloned().unwrap_or_default();
-        entry.names.into_iter().map(move |name| (lower(name), id.clone()))
-    });
-    let links = links.collect();
-    Some(Container {
-        id: record.id,
-        is_served,
-        namespace,
-        networks,
-        aliases: aliases.into_iter().map(lower).collect(),
-        links,
-        servers,
-    })
-}
-
 /// The containers on other hosts in the network of this bridge.
 fn elsewhere(bridge: &str, peers: Peers) -> Vec<Container> {
     let name = peers.network;
@@ -183,9 +76,9 @@ fn elsewhere(bridge: &str, peers: Peers) -> Vec<Container> {
     let container = |Station { addresses, names, .. }: Station| {
         let mut names = names.into_iter().map(|name| name.to_ascii_lowercase());
         let id = names.next()?;
-        let (name, bridge) = (name.clone(), bridge.to_owned());
-        let network = Network { name, bridge, subnets: Vec::new(), addresses, internal: false };
-        Some(Container { id, networks: vec![network], aliases: names.collect(), ..Container::default() })
+        let (name, bridge, aliases) = (name.clone(), bridge.to_owned(), names.collect());
+        let network = Network { name, bridge, subnets: Vec::new(), addresses, internal: false, aliases };
+        Some(Container { id, networks: vec![network], ..Container::default() })
     };
     stations.filter_map(container).collect()
 }
@@ -314,15 +207,14 @@ impl Containers {
     fn named(&self, asker: &Container, name: &str, network: Option<&str>) -> Vec<IpAddr> {
         let linked: Vec<&str> =
             asker.links.iter().filter(|(link, _)| link == name).map(|(_, id)| id.as_str()).collect();
-        let is_called = |other: &&Container| {
-            other.id.eq_ignore_ascii_case(name)
-                || other.aliases.iter().any(|alias| alias == name)
-                || linked.contains(&other.id.as_str())
-        };
         let by = |one: &&Network| network.is_none_or(|name| one.name.eq_ignore_ascii_case(name));
-        let called = self.all().filter(is_called);
-        called
-            .flat_map(|other| shared(asker, other).filter(by).flat_map(|one| one.addresses.clone()))
+        self.all()
+            .flat_map(|other| {
+                let is_called = other.id.eq_ignore_ascii_case(name) || linked.contains(&other.id.as_str());
+                // An alias counts only on its own network.
+                let called = move |one: &&Network| is_called || one.aliases.iter().any(|alias| alias == name);
+                shared(asker, other).filter(by).filter(called).flat_map(|one| one.addresses.clone())
+            })
             .collect()
     }
 
@@ -334,10 +226,20 @@ impl Containers {
         {
             return None;
         }
-        let has =
-            |other: &&Container| shared(asker, other).any(|network| network.addresses.contains(&address));
-        let names = |other: &Container| [std::slice::from_ref(&other.id), &other.aliases].concat();
-        Some(self.all().filter(has).flat_map(names).collect())
+        let names = |other: &Container| {
+            let mut on = shared(asker, other).filter(|network| network.addresses.contains(&address));
+            let network = on.next()?;
+            let id = (!other.is_podmans).then(|| other.id.clone());
+            Some(id.into_iter().chain(network.aliases.clone()))
+        };
+        let mut found: Vec<String> = Vec::new();
+        // Each of podman's records has all networks of the container.
+        for name in self.all().filter_map(names).flatten() {
+            if !found.contains(&name) {
+                found.push(name);
+            }
+        }
+        Some(found)
     }
 }
 

@@ -1,14 +1,15 @@
 //! Containers that have several records.
 //!
 //! A container of another runtime, such as podman, has a record for each of its networks, and only one
-//! of them has names: there is one resolver in a network namespace.
+//! of them is served: there is one resolver in a network namespace. It can look up the names on all of
+//! these networks.
 
 use std::{collections::HashMap, path::PathBuf};
 
 use crate::Container;
 
-/// Joins the records of each network namespace: each gets the networks and aliases of all. Records
-/// without a network are left alone.
+/// Joins the records of each network namespace: each gets the networks of all. Records without a
+/// network are left alone.
 pub(crate) fn joined(mut containers: Vec<Container>) -> Vec<Container> {
     let mut groups: HashMap<PathBuf, Vec<usize>> = HashMap::new();
     for (at, container) in containers.iter().enumerate() {
@@ -17,14 +18,9 @@ pub(crate) fn joined(mut containers: Vec<Container>) -> Vec<Container> {
         }
     }
     for group in groups.into_values().filter(|group| group.len() > 1) {
-        let members = || group.iter().map(|at| &containers[*at]);
-        let networks: Vec<_> = members().flat_map(|one| one.networks.clone()).collect();
-        let mut aliases: Vec<_> = members().flat_map(|one| one.aliases.clone()).collect();
-        aliases.sort();
-        aliases.dedup();
+        let networks: Vec<_> = group.iter().flat_map(|at| containers[*at].networks.clone()).collect();
         for at in group {
             containers[at].networks.clone_from(&networks);
-            containers[at].aliases.clone_from(&aliases);
         }
     }
     containers
@@ -44,8 +40,10 @@ mod tests {
             );
             std::fs::write(directory.path().join(format!("{id}.json")), text).unwrap();
         };
-        write("x-1", "web", "front", "10.1.0.2", r#","names":{"aliases":["web"]}"#);
-        write("x-2", "web", "back", "10.2.0.2", "");
+        let both = r#","netavark":{"names":{"aliases":["web","shop"]}},"names":{"aliases":["web","shop"]}"#;
+        write("x-1", "web", "front", "10.1.0.2", both);
+        // Its resolver is in the other record.
+        write("x-2", "web", "back", "10.2.0.2", r#","netavark":{"names":{"aliases":["web","Store"]}}"#);
         write("x-3", "db", "back", "10.2.0.3", r#","names":{"aliases":["db"]}"#);
         // This one has no network of its own.
         std::fs::write(
@@ -58,6 +56,11 @@ mod tests {
             ("x-1", "db", &["10.2.0.3"][..]),
             ("x-3", "web", &["10.2.0.2"]),
             ("x-1", "web", &["10.1.0.2", "10.2.0.2"]),
+            // An alias is of one network.
+            ("x-3", "store", &["10.2.0.2"]),
+            ("x-3", "shop", &[]),
+            ("x-1", "shop", &["10.1.0.2"]),
+            ("x-1", "store", &["10.2.0.2"]),
             ("in", "db", &[]),
         ] {
             let asker = containers.container(asker).unwrap();
@@ -70,5 +73,8 @@ mod tests {
             };
             assert_eq!(told, found, "{} asks for {name}", asker.id);
         }
+        let asker = containers.container("x-3").unwrap();
+        let names = containers.names(&asker, "10.2.0.2".parse().unwrap()).unwrap();
+        assert_eq!(names, ["store", "web"], "nobody knows podman's containers by an id of ours");
     }
 }

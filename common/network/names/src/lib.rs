@@ -19,6 +19,7 @@ mod joined;
 mod operation;
 mod place;
 mod random;
+mod recorded;
 mod resident;
 mod server;
 mod stream;

@@ -1,0 +1,121 @@
+//! The parts of a record (docs/document.md) that contain a container's names.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::{Container, containers::Network};
+
+#[derive(Deserialize)]
+struct Record {
+    id: String,
+    #[serde(default)]
+    networks: Vec<Attachment>,
+    network: Option<First>,
+    names: Option<Names>,
+    /// What podman calls the container. A network namespace has one resolver, so only one of the container's
+    /// records has `names`. The aliases for the record's network are here.
+    netavark: Option<Podmans>,
+    hosts: Option<Hosts>,
+    error: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Attachment {
+    name: String,
+    /// Of a network without a bridge, the link of the host that its containers share.
+    #[serde(alias = "parent")]
+    bridge: Bridge,
+    cni: Cni,
+}
+
+/// The namespace, and the format before version 0.2.
+#[derive(Deserialize)]
+struct First {
+    namespace: Option<PathBuf>,
+    bridge: Option<Bridge>,
+    cni: Option<Cni>,
+}
+
+#[derive(Deserialize)]
+struct Bridge {
+    name: String,
+    subnet: Option<IpNet>,
+    #[serde(default)]
+    internal: bool,
+}
+
+#[derive(Deserialize)]
+struct Cni {
+    #[serde(default)]
+    ips: Vec<Ip>,
+}
+
+#[derive(Deserialize)]
+struct Ip {
+    address: IpNet,
+}
+
+#[derive(Deserialize)]
+struct Podmans {
+    names: Option<Names>,
+}
+
+#[derive(Default, Deserialize)]
+struct Names {
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(default)]
+    servers: Vec<IpAddr>,
+}
+
+#[derive(Deserialize)]
+struct Hosts {
+    #[serde(default)]
+    entries: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    names: Vec<String>,
+}
+
+/// The container of a record. None if it is not a record, or the container is being undone.
+pub(crate) fn parse(text: &[u8]) -> Option<Container> {
+    let record: Record = serde_json::from_slice(text).ok()?;
+    if record.error.is_some() {
+        return None;
+    }
+    let lower = |name: String| name.to_ascii_lowercase();
+    let is_served = record.names.is_some();
+    let Names { aliases, servers } = record.names.unwrap_or_default();
+    let is_podmans = record.netavark.is_some();
+    let podmans = record.netavark.and_then(|podmans| podmans.names).unwrap_or_default();
+    let mut aliases: Vec<_> = aliases.into_iter().chain(podmans.aliases).map(lower).collect();
+    aliases.sort();
+    aliases.dedup();
+    let network = |name: String, bridge: Bridge, cni: Cni| Network {
+        name,
+        aliases: aliases.clone(),
+        internal: bridge.internal,
+        bridge: bridge.name,
+        subnets: cni.ips.iter().map(|ip| ip.address).chain(bridge.subnet).map(|net| net.trunc()).collect(),
+        addresses: cni.ips.into_iter().map(|ip| ip.address.addr()).collect(),
+    };
+    let mut networks: Vec<_> =
+        record.networks.into_iter().map(|one| network(one.name, one.bridge, one.cni)).collect();
+    let namespace = record.network.as_ref().and_then(|network| network.namespace.clone());
+    let first = record.network.and_then(|first| first.bridge.zip(first.cni));
+    if let (Some((bridge, cni)), true) = (first, networks.is_empty()) {
+        networks.push(network(bridge.name.clone(), bridge, cni));
+    }
+    let entries = record.hosts.into_iter().flat_map(|hosts| hosts.entries);
+    // The other container's own name comes last.
+    let links = entries.flat_map(|entry| {
+        let id = entry.names.last().cloned().unwrap_or_default();
+        entry.names.into_iter().map(move |name| (lower(name), id.clone()))
+    });
+    let links = links.collect();
+    Some(Container { id: record.id, is_served, is_podmans, namespace, networks, links, servers })
+}
