@@ -33,9 +33,9 @@ parts = [message[place:place + 7] for place in range(0, len(message), 7)]
 open('parts', 'wb').write(b''.join(b'\x16\x03\x01' + len(part).to_bytes(2, 'big') + part for part in parts))
 "#;
 
-/// A host with servers outside. 198.51.100.1 has a TLS server for any name, 198.51.100.2 a server that answers
-/// with the sum of all bytes that it got, and 198.51.100.3 one that closes at once. `hello` is a TLS hello for
-/// git.example.
+/// A host with servers outside. 198.51.100.1 has a TLS server for any name, which on port 8443 asks for a second
+/// hello; 198.51.100.2 a server that answers with the sum of all bytes that it got, and 198.51.100.3 one that
+/// closes at once. `hello` is a TLS hello for git.example.
 fn tls() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.sh("echo 0 > /proc/sys/net/ipv4/ip_forward").ok();
@@ -52,7 +52,8 @@ except ssl.SSLWantReadError: open('hello', 'wb').write(out.read())";
     sandbox
         .outside(
             "for host in 1 2 3; do ip addr add 198.51.100.$host/32 dev lo; done
-             for port in 443 8443; do openssl s_server -accept 198.51.100.1:$port -cert certificate -key key -WWW >/dev/null 2>&1 </dev/null & done
+             serve() { openssl s_server -accept 198.51.100.1:$1 -cert certificate -key key -WWW $2 >/dev/null 2>&1 </dev/null & }
+             serve 443; serve 8443 '-groups P-384'
              socat -t30 TCP4-LISTEN:443,bind=198.51.100.2,fork,reuseaddr EXEC:sha256sum >/dev/null 2>&1 </dev/null &
              socat TCP4-LISTEN:80,fork,reuseaddr SYSTEM:'read q; echo plain' >/dev/null 2>&1 </dev/null &
              until [ $(ss -Hlnt | grep -c -e ':443 ' -e ':8443 ' -e ':80 ') = 4 ]; do sleep 0.01; done",
@@ -123,11 +124,16 @@ fn only_listed_names_of_a_shared_address() {
     sandbox.sh("python3 edit.py sum.git.example hello.encrypted encrypted").ok();
     let encrypted = sandbox.within("web", "socat -t8 - TCP4:198.51.100.2:443 < hello.encrypted");
     assert_eq!(encrypted.stdout, "", "{encrypted:?}");
+    // A second hello with another name: not every server compares it.
+    sandbox.sh("python3 edit.py sum.git.example one; python3 edit.py other.example two").ok();
+    let twice = sandbox.within("web", "cat one two | socat -t8 - TCP4:198.51.100.2:443");
+    assert_eq!(twice.stdout, "", "{twice:?}");
     // What is listed by address is not compared.
     assert_reaches(&sandbox, "198.51.100.3:80", true, "by its address");
     for text in [
         r#""verdict":"rejected","address":"198.51.100.1","port":443,"protocol":"tcp","sni":"other.example","reason":"another name in the TLS hello"}"#,
         r#""verdict":"rejected","address":"198.51.100.1","port":8443,"protocol":"tcp","sni":"git.example","reason":"another name in the TLS hello"}"#,
+        r#""verdict":"rejected","address":"198.51.100.2","port":443,"protocol":"tcp","sni":"other.example","reason":"another name in the TLS hello"}"#,
         r#""verdict":"rejected","address":"198.51.100.1","port":443,"protocol":"tcp","reason":"no name in the TLS hello"}"#,
         r#""verdict":"rejected","address":"198.51.100.2","port":443,"protocol":"tcp","reason":"no TLS hello"}"#,
         r#""verdict":"rejected","address":"198.51.100.2","port":443,"protocol":"tcp","sni":"sum.git.example","reason":"encrypted TLS hello"}"#,
@@ -159,7 +165,12 @@ fn bytes_are_passed_on_as_they_are() {
     assert_eq!(sandbox.within("web", big).ok(), sum("big"));
     // The hello of another name passes nowhere, so the server with the sum is asked under its own name.
     sandbox.sh("python3 edit.py sum.git.example hello").ok();
-    sandbox.sh("cat hello big > all; cat parts big > all.parts").ok();
+    // Early data, in records of TLS.
+    let data = "import sys
+for part in iter(lambda: sys.stdin.buffer.read(16384), b''): sys.stdout.buffer.write(b'\\x17\\x03\\x03' + len(part).to_bytes(2, 'big') + part)";
+    sandbox
+        .sh(&format!("python3 -c \"{data}\" < big > data; cat hello data > all; cat parts data > all.parts"))
+        .ok();
     // The client ends first, and gets the answer after that.
     let send = "socat -t30";
     let server = "- TCP4:198.51.100.2:443,nodelay";

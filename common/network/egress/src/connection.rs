@@ -13,6 +13,8 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt},
 };
 
+use crate::second::{Refused, Watch};
+
 /// One direction of a connection.
 #[derive(Default)]
 pub(crate) struct Half {
@@ -39,6 +41,8 @@ pub(crate) enum Stage {
 
 pub(crate) struct Connection {
     pub(crate) to: SocketAddr,
+    /// Looks for a second hello, until there can be none.
+    pub(crate) watch: Option<Watch>,
     pub(crate) stage: Stage,
     pub(crate) client: Side,
     pub(crate) server: Option<Side>,
@@ -53,6 +57,8 @@ pub(crate) enum Fate {
     Over,
     /// Both ends get a reset.
     Broken,
+    /// The same, because the client sent another hello.
+    Refused(Refused),
 }
 
 impl Connection {
@@ -60,7 +66,7 @@ impl Connection {
     pub(crate) fn new(stream: TcpStream, to: SocketAddr) -> Self {
         let client = Side { stream, waits: EventFlags::empty() };
         let (up, down) = (Half::default(), Half::default());
-        Self { to, stage: Stage::Hello, client, server: None, up, down }
+        Self { to, watch: None, stage: Stage::Hello, client, server: None, up, down }
     }
 
     /// Begins to connect to the address that the client wants.
@@ -88,9 +94,25 @@ impl Connection {
             (up, &mut self.up, &self.client.stream, &server.stream),
             (down, &mut self.down, &server.stream, &self.client.stream),
         ];
-        for (_, half, from, to) in ways.into_iter().filter(|(ready, ..)| *ready) {
-            if half.go_on(from, to, buffer).is_err() {
-                return Fate::Broken;
+        let mut refused = None;
+        for (at, (_, half, from, to)) in ways.into_iter().enumerate().filter(|(_, (ready, ..))| *ready) {
+            let mut look = |bytes: &[u8]| -> io::Result<()> {
+                let Some(watch) = &mut self.watch else { return Ok(()) };
+                if at == 0 {
+                    watch.client(bytes).map_err(|why| {
+                        refused = Some(why);
+                        io::ErrorKind::InvalidData
+                    })?;
+                } else {
+                    watch.server(bytes);
+                }
+                if watch.is_over() {
+                    self.watch = None;
+                }
+                Ok(())
+            };
+            if half.go_on(from, to, buffer, &mut look).is_err() {
+                return refused.map_or(Fate::Broken, Fate::Refused);
             }
         }
         if self.up.told && self.down.told { Fate::Over } else { Fate::Stays }
@@ -129,8 +151,14 @@ impl Side {
 }
 
 impl Half {
-    /// Writes what is pending, and then reads once and writes that.
-    fn go_on(&mut self, mut from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
+    /// Writes what is pending, and then reads once and writes that, after `look` at it.
+    fn go_on(
+        &mut self,
+        mut from: &TcpStream,
+        to: &TcpStream,
+        buffer: &mut [u8],
+        look: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let written = write(to, &self.pending)?;
         if written == self.pending.len() {
             // Idle connections need no buffer.
@@ -142,6 +170,7 @@ impl Half {
             match from.read(buffer) {
                 Ok(0) => self.ended = true,
                 Ok(length) => {
+                    look(&buffer[..length])?;
                     let written = write(to, &buffer[..length])?;
                     self.pending.extend_from_slice(&buffer[written..length]);
                 }

@@ -89,7 +89,12 @@ fn complete(message: &[u8]) -> Option<Hello> {
         return Some(Hello::Without(Why::Malformed, None));
     }
     let body = message.get(MESSAGE..MESSAGE + length)?;
-    Some(client_hello(body).unwrap_or(Hello::Without(Why::Malformed, None)))
+    Some(of_body(body))
+}
+
+/// Reads a hello without its header.
+pub(crate) fn of_body(body: &[u8]) -> Hello {
+    client_hello(body).unwrap_or(Hello::Without(Why::Malformed, None))
 }
 
 /// The bytes of a message that are still to be read.
@@ -158,7 +163,7 @@ fn server_name(mut content: Rest<'_>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The bytes, preceded by their length.
@@ -170,14 +175,14 @@ mod tests {
         [&kind.to_be_bytes()[..], &part(2, content)].concat()
     }
 
-    fn names(names: &[&str]) -> Vec<u8> {
+    pub(crate) fn names(names: &[&str]) -> Vec<u8> {
         let entries: Vec<u8> =
             names.iter().flat_map(|name| [vec![0], part(2, name.as_bytes())].concat()).collect();
         extension(0, &part(2, &entries))
     }
 
     /// A hello message with these extensions.
-    fn message(extensions: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn message(extensions: &[Vec<u8>]) -> Vec<u8> {
         let extensions = part(2, &extensions.concat());
         let body =
             [&[3, 3][..], &[7; 32], &part(1, &[9; 32]), &part(2, &[0x13, 1]), &part(1, &[0]), &extensions];

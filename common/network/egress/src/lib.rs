@@ -17,6 +17,7 @@ mod redirect;
 mod relay;
 mod resolver;
 mod rules;
+mod second;
 mod table;
 
 pub use names::ADDRESS as RESOLVER;

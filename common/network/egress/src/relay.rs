@@ -36,6 +36,7 @@ use crate::{
     hello::{self, Hello, Why},
     journal::{self, Journal, Outcome, What},
     list::Protocol,
+    second::{Refused, Watch},
 };
 
 /// How long a hello may take.
@@ -269,6 +270,13 @@ impl Running {
             return Fate::Over;
         };
         if lock(&self.relay.given).has(to, &name, Instant::now()) {
+            if let Some(connection) = self.connections.get_mut(&number).filter(|_| !self.relay.learn) {
+                let mut watch = Watch::new(name.clone());
+                if let Err(refused) = watch.client(&connection.up.pending) {
+                    return Fate::Refused(refused);
+                }
+                connection.watch = Some(watch);
+            }
             return self.connect(number, Some(name));
         }
         if self.relay.learn {
@@ -307,8 +315,14 @@ impl Running {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let fate = match fate {
             Fate::Stays if connection.wait(&self.epoll, number).is_err() => Fate::Broken,
+            Fate::Refused(Refused(why, name)) => {
+                let (to, reason) = (connection.to, why.map_or(journal::ANOTHER, Why::text));
+                self.note(Outcome::Rejected, to, name, Some(reason));
+                Fate::Broken
+            }
             fate => fate,
         };
+        let Some(connection) = self.connections.get_mut(&number) else { return };
         if let Fate::Broken = fate {
             reset(&connection.client.stream);
             connection.server.iter().for_each(|server| reset(&server.stream));
