@@ -48,6 +48,9 @@ pub struct Inside {
 /// The flags for the network's subnets.
 #[derive(Debug, Clone, Args)]
 pub struct Subnets {
+    /// With `false`, the network has IPv6 only
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub ipv4: bool,
     /// Subnet of the bridge; default: the existing one, or the first free one of 172.17.0.0/16,
     /// 172.18.0.0/16, …
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet)]
@@ -103,14 +106,16 @@ impl Subnets {
     /// The wanted gateways.
     ///
     /// # Errors
-    /// When two have the same IP version.
+    /// When two have the same IP version, or a flag needs IPv4 and there is none.
     pub fn gateways(&self) -> Result<Gateways> {
-        Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))
+        let found = attachment::gateways(&self.gateways, self.ipv4, self.subnet, self.ip_range);
+        found.map_err(|wrong| anyhow!(wrong))
     }
 
     /// The names of the flags that are given.
     pub fn given(&self) -> impl Iterator<Item = &'static str> {
         let own = [
+            (!self.ipv4).then_some("--ipv4"),
             self.subnet.map(|_| "--subnet"),
             self.ip_range.map(|_| "--ip-range"),
             self.gateways.first().map(|_| "--gateway"),

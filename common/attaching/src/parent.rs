@@ -38,6 +38,7 @@ pub trait Driver: fmt::Debug + Default + Clone + Send + Sync + 'static {
     long_about = None,
     mut_arg("subnet", |arg| arg.help("Subnet of the wire; default: that of the parent's address")),
     mut_arg("gateways", |arg| arg.help("The router on the wire; default: that of the parent's default route, or the subnet's first address, if that is not this host's. One for each IP version. \"none\": no default route")),
+    mut_arg("ipv4", |arg| arg.help("With `false`, the network has IPv6 only; needs --subnet6")),
     mut_arg("subnet6", |arg| arg.help("IPv6 subnet of the wire; default: no IPv6")),
     mut_arg("internal", |arg| arg.help("Give the container no default route: it reaches only its subnet")),
     mut_arg("mtu", |arg| arg.help("MTU of the interface in bytes; default: the parent's")),
@@ -87,11 +88,12 @@ impl<D: Driver> Attach<D> {
         let Gateways { v4, v6 } = self.subnets.gateways()?;
         let mode = self.mode.as_deref().or(D::MODES.first().copied()).unwrap_or_default();
         let child = Child::of(D::KIND, mode).ok_or_else(|| anyhow!("{} has no mode {mode:?}", D::KIND))?;
-        let Subnets { subnet, ip_range, subnet6, ip6_range, internal, .. } = self.subnets;
+        let Subnets { ipv4, subnet, ip_range, subnet6, ip6_range, internal, .. } = self.subnets;
         let (parent, gateway, gateway6) = (self.parent.clone(), v4, v6);
         Ok(WantedParent {
             child,
             parent,
+            ipv4,
             subnet,
             range: ip_range,
             gateway,

@@ -135,6 +135,29 @@ impl Gateways {
     }
 }
 
+/// The gateways of a network, of which `subnet` and `range` are given. Without IPv4, nothing of it may
+/// be given.
+///
+/// # Errors
+/// When two gateways have the same IP version, or a flag is about IPv4 and the network has none.
+pub fn gateways(
+    given: &[Gateway],
+    ipv4: bool,
+    subnet: Option<Ipv4Net>,
+    range: Option<Ipv4Net>,
+) -> Result<Gateways, String> {
+    let gateways = Gateways::of(given)?;
+    let of_ipv4 = [
+        subnet.map(|_| "--subnet"),
+        range.map(|_| "--ip-range"),
+        gateways.v4.address().map(|_| "a --gateway of IPv4"),
+    ];
+    match of_ipv4.into_iter().flatten().next() {
+        Some(flag) if !ipv4 => Err(format!("{flag} is not for a network without IPv4")),
+        _ => Ok(gateways),
+    }
+}
+
 /// A route in the container: `10.8.0.0/16 via 172.17.0.9`. Without `via`, the next hop is the
 /// network's gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,6 +244,17 @@ mod tests {
             assert_eq!(of(&given), Err(message.to_owned()));
         }
         assert!("None".parse::<Gateway>().is_err());
+        let (subnet, v6, v4) = ("10.0.0.0/24".parse().ok(), at("fd00::1"), at("10.0.0.1"));
+        assert!(super::gateways(&[v6], false, None, None).is_ok());
+        assert!(super::gateways(&[v4], true, subnet, subnet).is_ok());
+        for (given, subnet, range, flag) in [
+            (v6, subnet, None, "--subnet"),
+            (v6, None, subnet, "--ip-range"),
+            (v4, None, None, "a --gateway of IPv4"),
+        ] {
+            let told = super::gateways(&[given], false, subnet, range);
+            assert_eq!(told, Err(format!("{flag} is not for a network without IPv4")));
+        }
     }
 
     #[test]

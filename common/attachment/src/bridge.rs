@@ -12,9 +12,8 @@ use repair::NetworkOperation;
 
 use crate::{
     Container, Gateway,
-    free::{candidates, first_free, refuse_collision},
     overlay::{self, Overlay},
-    prefix,
+    prefix, subnet,
     unfit::Unfit,
 };
 
@@ -23,6 +22,8 @@ use crate::{
 pub struct Wanted {
     /// The bridge's name.
     pub bridge: String,
+    /// Whether it has IPv4. Without it, it has IPv6.
+    pub ipv4: bool,
     /// The IPv4 subnet. None means the existing bridge's, or the first free one.
     pub subnet: Option<Ipv4Net>,
     /// The part of the IPv4 subnet to lease addresses from.
@@ -66,6 +67,7 @@ impl Wanted {
     pub fn new(bridge: String) -> Self {
         Self {
             bridge,
+            ipv4: true,
             subnet: None,
             range: None,
             gateway: Gateway::Usual,
@@ -93,8 +95,13 @@ impl Wanted {
 
     /// Whether the bridge has an address that is the containers' gateway.
     fn has_gateway(&self) -> bool {
-        let has_ipv6 = self.ipv6 || self.subnet6.is_some();
-        self.gateway != Gateway::None || (has_ipv6 && self.gateway6 != Gateway::None)
+        let (has_ipv4, has_ipv6) = (self.ipv4, self.has_ipv6());
+        (has_ipv4 && self.gateway != Gateway::None) || (has_ipv6 && self.gateway6 != Gateway::None)
+    }
+
+    /// Whether it has IPv6, whatever an existing bridge has.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.ipv6 || self.subnet6.is_some() || !self.ipv4
     }
 }
 
@@ -118,8 +125,8 @@ pub fn network<E: From<Error>>(
     let (name, scope) = (&wanted.bridge, container.scope);
     let chosen = choose(container, wanted)?;
     refuse_other_mode(name, wanted, &chosen)?;
-    if let Some(range) = wanted.range {
-        refuse_range(range.into(), chosen.subnet.into(), chosen.gateway)?;
+    if let (Some(range), Some((subnet, gateway))) = (wanted.range, chosen.v4) {
+        refuse_range(range.into(), subnet, gateway)?;
     }
     if let (Some(range), Some((subnet, gateway))) = (wanted.range6, chosen.v6) {
         refuse_range(range.into(), subnet, gateway)?;
@@ -134,13 +141,14 @@ pub fn network<E: From<Error>>(
         None => None,
     };
     let has_gateway = wanted.has_gateway();
+    let forwards4 = has_gateway && wanted.ipv4;
     let nat = NatOperation::Bridge {
         bridge: name.clone(),
-        subnet: chosen.subnet,
-        subnet6: chosen.subnet6(),
+        subnet: chosen.first().0,
+        subnet6: chosen.subnet6().filter(|_| wanted.ipv4),
         user: Some(user.clone()),
         // Without a gateway, the host's forwarding is not switched on.
-        closed: has_gateway && forward.previous == "0",
+        closed: forwards4 && forward.previous == "0",
         closed6: has_gateway && forward6.as_ref().is_some_and(|forward| forward.previous == "0"),
         mode: wanted.mode(chosen.of_others),
     };
@@ -168,10 +176,10 @@ pub fn network<E: From<Error>>(
         }
         operations.push(entries.into());
     }
-    if has_gateway {
+    if forwards4 {
         operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
     }
-    if wanted.isolated {
+    if wanted.isolated && wanted.ipv4 {
         for variable in
             [Variable::ProxyDelay { link: name.clone() }, Variable::ProxyArp { link: name.clone() }]
         {
@@ -180,7 +188,7 @@ pub fn network<E: From<Error>>(
     }
     // Shared by all bridges. The last container of all takes it back, also one that does not need it.
     let forward = Used::new(&user, None, forward);
-    let forward = if has_gateway { forward } else { forward.only_undone() };
+    let forward = if forwards4 { forward } else { forward.only_undone() };
     operations.push(Shared::new(&claim, forward).into());
     operations
         .extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, &user, forward, has_gateway)));
@@ -259,11 +267,11 @@ fn refuse_other_mode(bridge: &str, wanted: &Wanted, chosen: &Chosen) -> Result<(
 
 /// The chosen subnet and addresses.
 struct Chosen {
-    subnet: Ipv4Net,
-    gateway: Option<IpAddr>,
+    /// The IPv4 subnet and gateway.
+    v4: Option<(IpNet, Option<IpAddr>)>,
     /// The IPv6 subnet and gateway.
     v6: Option<(IpNet, Option<IpAddr>)>,
-    /// Whether the bridge has an IPv4 address already.
+    /// Whether the bridge has an address of its first subnet already.
     has_address: bool,
     /// Whether it is another program's bridge.
     of_others: bool,
@@ -275,6 +283,11 @@ struct Chosen {
 }
 
 impl Chosen {
+    /// The first subnet and its gateway: those of IPv4, if the network has it.
+    fn first(&self) -> (IpNet, Option<IpAddr>) {
+        self.v4.or(self.v6).unwrap_or_default()
+    }
+
     fn subnet6(&self) -> Option<Ipv6Net> {
         match self.v6?.0 {
             IpNet::V6(subnet) => Some(subnet),
@@ -286,13 +299,15 @@ impl Chosen {
     fn member(&self, wanted: &Wanted) -> members::Bridge {
         let ipv6 =
             |(subnet, gateway)| members::Ipv6 { subnet, gateway, ip_range: wanted.range6.map(Into::into) };
+        let (subnet, gateway) = self.first();
+        let range6 = wanted.range6.map(IpNet::from).filter(|_| !wanted.ipv4);
         members::Bridge {
             name: wanted.bridge.clone(),
-            subnet: self.subnet.into(),
-            gateway: self.gateway,
+            subnet,
+            gateway,
             gateway_mode: Some(wanted.gateway_mode),
-            ip_range: wanted.range.map(Into::into),
-            ipv6: self.v6.map(ipv6),
+            ip_range: wanted.range.map(Into::into).or(range6),
+            ipv6: self.v6.filter(|_| wanted.ipv4).map(ipv6),
             internal: wanted.internal,
             isolated: wanted.isolated,
             vxlan: wanted.vxlan.clone(),
@@ -318,49 +333,18 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let name = wanted.bridge.as_str();
     let connection = Connection::open(None)?;
     let standing = connection.link(name)?;
-    let own = match &standing {
-        Some(link) => connection.addresses(Some(link.index))?,
-        None => Vec::new(),
-    };
-    let present = own.iter().find_map(|address| match address.address {
-        IpNet::V4(net) if wanted.subnet.is_none_or(|subnet| net.trunc() == subnet) => {
-            Some((net, address.protocol))
-        }
-        _ => None,
-    });
     let is_ours = standing.as_ref().is_some_and(Link::is_our_bridge);
-    let wants_none = wanted.gateway == Gateway::None;
-    if let (true, true, Some(address)) = (wants_none, is_ours, own.first()) {
-        return Err(Unfit::HasGateway { bridge: name.to_owned(), address: address.address }.into());
-    }
-    let subnet = match (present, wanted.subnet) {
-        (Some((net, _)), _) => net.trunc(),
-        (None, Some(subnet)) => subnet,
-        (None, None) if wants_none && standing.is_some() => {
-            return Err(Unfit::UnknownSubnet(name.to_owned()).into());
-        }
-        (None, None) if own.is_empty() => first_free(&connection, &[])?,
-        // The address has another family or kind; reported below.
-        (None, None) => candidates().next().unwrap_or_default(),
+    let v4 = match wanted.ipv4 {
+        true => Some(subnet::choose(&connection, standing.as_ref(), wanted)?),
+        false => None,
     };
-    if let (None, Some(other), false) = (present, own.first(), wants_none) {
-        let (bridge, address) = (name.to_owned(), other.address);
-        return Err(Unfit::OtherAddress { bridge, address, subnet: subnet.into() }.into());
-    }
-    // If the address exists, this was checked when it was added. Reading all addresses takes longer
-    // the more containers run.
-    if present.is_none() && wanted.subnet.is_some() {
-        refuse_collision(&connection, subnet)?;
-    }
-    let has_address = present.is_some();
-    // Another program's bridge may have an address, which is not used then.
-    let present = present.filter(|_| !wants_none);
-    let gateway = gateway(name, subnet.into(), wanted.gateway, present.map(|(net, _)| net.addr().into()))?;
-    let address = gateway.map(|gateway| IpNet::new_assert(gateway, subnet.prefix_len()));
     let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
-    let addresses = address.map(|address| (address, present.map(|(_, protocol)| protocol)));
-    let address6 = v6.and_then(|chosen| Some((chosen.address()?, chosen.present)));
-    let addresses = addresses.into_iter().chain(address6);
+    let has_address = match &v4 {
+        Some(v4) => v4.has_address,
+        None => v6.is_some_and(|v6| v6.present.is_some()),
+    };
+    let addresses = v4.iter().filter_map(|chosen| Some((chosen.address()?, chosen.present)));
+    let addresses = addresses.chain(v6.and_then(|chosen| Some((chosen.address()?, chosen.present))));
     let mac = match standing.as_ref() {
         Some(link) => link.mac,
         None => Some(Mac::draw(name, operation::draw()?)),
@@ -373,9 +357,10 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let kind = (wanted.isolated, v6.is_some());
     let overlay =
         overlay.map(|vxlan| overlay::make(&connection, container.scope, name, vxlan, kind)).transpose()?;
+    let v4 = v4.map(|v4| (v4.subnet, v4.gateway));
     let v6 = v6.map(|v6| (v6.subnet, v6.gateway));
     let of_others = standing.is_some() && !is_ours;
-    Ok(Chosen { subnet, gateway, v6, has_address, of_others, mac, operations, overlay })
+    Ok(Chosen { v4, v6, has_address, of_others, mac, operations, overlay })
 }
 
 /// The bridge's address in the subnet: the existing one, otherwise the wanted one or the first.

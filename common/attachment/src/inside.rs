@@ -29,13 +29,33 @@ pub(crate) fn lease(
         let source = Source { container, on, subnet, range, gateway, connection, link, probed };
         Ok(Leased { lease: source.lease(wanted)?, subnet, gateway })
     };
-    let mut leased = vec![lease(on.subnet(), on.ip_range(), on.gateway(), asked.address)?];
-    match (on.ipv6(), asked.address6) {
+    let is_v6 = on.subnet().addr().is_ipv6();
+    let (first, second) = match is_v6 {
+        false => (asked.address, asked.address6),
+        true => (asked.address6, asked.address),
+    };
+    let mut leased = vec![lease(on.subnet(), on.ip_range(), on.gateway(), first)?];
+    match (on.ipv6(), second) {
         (Some(v6), wanted) => leased.push(lease(v6.subnet, v6.ip_range, v6.gateway, wanted)?),
+        (None, Some(_)) if is_v6 => return Err(Unfit::NoIpv4.into()),
         (None, Some(_)) => return Err(no_ipv6(on).into()),
         (None, None) => {}
     }
     Ok(leased)
+}
+
+/// The hardware address that belongs to the addresses. It follows from them, so that no neighbour
+/// remembers an earlier one for them.
+pub(crate) fn mac(leased: &[Leased]) -> Mac {
+    let mut addresses = leased.iter().map(|leased| leased.lease.address);
+    let v4 = addresses.clone().find_map(|address| match address {
+        IpAddr::V4(address) => Some(Mac::from(address)),
+        IpAddr::V6(_) => None,
+    });
+    v4.unwrap_or_else(|| {
+        let first = addresses.next().map(|address| address.to_string());
+        Mac::derive(&first.unwrap_or_default(), "address")
+    })
 }
 
 fn no_ipv6(on: &On) -> Unfit {
@@ -59,17 +79,23 @@ pub(crate) fn routes(on: &On, asked: &Asked) -> Result<Vec<CniRoute>, Error> {
             let to = |dst: IpNet, gateway: Option<IpAddr>| {
                 gateway.map(|gw| CniRoute { dst, gw: Some(gw), priority: priority.map(crate::pair::metric) })
             };
-            routes.extend(to(Ipv4Net::default().into(), gateway));
+            let all = match on.subnet() {
+                IpNet::V4(_) => IpNet::from(Ipv4Net::default()),
+                IpNet::V6(_) => Ipv6Net::default().into(),
+            };
+            routes.extend(to(all, gateway));
             routes.extend(to(Ipv6Net::default().into(), gateway6));
         }
     }
     for route in &asked.routes {
-        let (subnet, own) = match (route.destination, on.ipv6()) {
-            (IpNet::V4(_), _) => (on.subnet(), gateway),
-            (IpNet::V6(_), Some(v6)) => (v6.subnet, gateway6),
-            (IpNet::V6(_), None) => return Err(no_ipv6(on).into()),
-        };
         let destination = route.destination;
+        let is_v6 = |net: IpNet| net.addr().is_ipv6();
+        let (subnet, own) = match on.ipv6() {
+            _ if is_v6(destination) == is_v6(on.subnet()) => (on.subnet(), gateway),
+            _ if is_v6(on.subnet()) => return Err(Unfit::NoIpv4.into()),
+            Some(v6) => (v6.subnet, gateway6),
+            None => return Err(no_ipv6(on).into()),
+        };
         let gateway = route.gateway.or(own).ok_or(Unfit::NoNextHop(destination))?;
         if !subnet.contains(&gateway) {
             return Err(Unfit::FarGateway { gateway, destination, subnet }.into());

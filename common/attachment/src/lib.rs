@@ -19,15 +19,17 @@ mod pair;
 mod parent;
 mod prefix;
 mod published;
+mod subnet;
 mod unfit;
 
 pub use argument::{
-    Gateway, Gateways, Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6,
+    Gateway, Gateways, Route, gateways, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6,
 };
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
 pub use link::{End, complete as complete_links, open as open_link, ports};
 pub use pair::{Asked, pair, priority};
 pub use parent::{WantedParent, child};
+pub use prefix::random as random_prefix;
 pub use published::refuse_published;
 pub use repair::NetworkOperation;

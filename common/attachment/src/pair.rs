@@ -69,20 +69,17 @@ pub fn pair(
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     });
-    let Some(leased4) = leased4 else {
-        return Err(Unfit::AddressOutside { address: on.subnet.addr(), subnet: on.subnet }.into());
-    };
     let mtu = match (asked.mtu, &on.vxlan) {
         (Some(mtu), _) => mtu,
         (None, Some(vxlan)) => overlay::mtu(&connection, vxlan.local)?,
         // A bridge of ours has the lowest MTU of its ports.
         (None, None) if guards => {
-            let from = (bridge.index != 0).then_some((bridge.index, leased4));
+            let from = leased4.filter(|_| bridge.index != 0).map(|address| (bridge.index, address));
             connection.way_out(from)?.map_or(bridge.mtu, |out| out.mtu)
         }
         (None, None) => bridge.mtu,
     };
-    let mac = asked.mac.unwrap_or_else(|| Mac::from(leased4));
+    let mac = asked.mac.unwrap_or_else(|| inside::mac(&leased));
     let routes = inside::routes(&network, asked)?;
     let pair = Pair {
         inside: Inside::new(container, namespace, (mac, mtu), &leased, routes),

@@ -1,10 +1,7 @@
 //! Interfaces that are made of a link of the host, their parent: macvlans and ipvlans. The containers
 //! share the parent's wire.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::{net::IpAddr, path::Path};
 
 use document::members::{Attachment, Ipv6, On, Parent};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -29,6 +26,8 @@ pub struct WantedParent {
     /// The link's name. `eth0.100` is the VLAN 100 on `eth0`; if it does not exist, it is made. None
     /// means the link of the default route.
     pub parent: Option<String>,
+    /// Whether it has IPv4. Without it, it has an IPv6 subnet.
+    pub ipv4: bool,
     /// The IPv4 subnet. None means the one of the parent's address.
     pub subnet: Option<Ipv4Net>,
     /// The part of the IPv4 subnet to lease addresses from.
@@ -52,6 +51,7 @@ impl WantedParent {
         Self {
             child,
             parent: None,
+            ipv4: true,
             subnet: None,
             range: None,
             gateway: Gateway::Usual,
@@ -86,6 +86,30 @@ impl WantedParent {
     /// The network on this parent.
     fn member(&self, connection: &Connection, lower: &Lower) -> Result<Parent, Error> {
         let index = Some(lower.link.index).filter(|index| *index != 0);
+        let v6 = self.ipv6(connection, index)?;
+        let v4 = match self.ipv4 {
+            true => Some(self.v4(connection, lower, index)?),
+            false => None,
+        };
+        let (first, second) = match v4 {
+            Some(v4) => (v4, v6),
+            None => (v6.ok_or(Unfit::NoSubnet6)?, None),
+        };
+        Ok(Parent {
+            name: lower.link.name.clone(),
+            driver: self.child.kind().to_owned(),
+            mode: self.child.mode().to_owned(),
+            subnet: first.subnet,
+            gateway: first.gateway,
+            ip_range: first.ip_range,
+            ipv6: second,
+            internal: self.internal,
+            other: Default::default(),
+        })
+    }
+
+    /// The IPv4 subnet, in the form of an IPv6 one.
+    fn v4(&self, connection: &Connection, lower: &Lower, index: Option<u32>) -> Result<Ipv6, Error> {
         let own = index.map(|index| connection.addresses(Some(index))).transpose()?.unwrap_or_default();
         let subnet = match self.subnet {
             Some(subnet) => subnet,
@@ -97,27 +121,17 @@ impl WantedParent {
                 })
                 .ok_or_else(|| Unfit::NoSubnetOfParent(lower.link.name.clone()))?,
         };
+        let subnet = IpNet::from(subnet);
         let routes = index.map(|index| connection.routes(Some(index))).transpose()?.unwrap_or_default();
         let router = routes.iter().filter(|route| route.destination.prefix_len() == 0);
-        let router =
-            router.filter_map(|route| route.gateway).find(|router| IpNet::from(subnet).contains(router));
+        let router = router.filter_map(|route| route.gateway).find(|router| subnet.contains(router));
         let is_own = |address: IpAddr| own.iter().any(|found| found.address.addr() == address);
-        let gateway = choose(self.gateway, subnet.into(), router, is_own)?;
-        refuse_special(subnet.into())?;
+        let gateway = choose(self.gateway, subnet, router, is_own)?;
+        refuse_special(subnet)?;
         if let Some(range) = self.range {
-            refuse_range(range.into(), subnet.into(), gateway)?;
+            refuse_range(range.into(), subnet, gateway)?;
         }
-        Ok(Parent {
-            name: lower.link.name.clone(),
-            driver: self.child.kind().to_owned(),
-            mode: self.child.mode().to_owned(),
-            subnet: subnet.into(),
-            gateway,
-            ip_range: self.range.map(Into::into),
-            ipv6: self.ipv6(connection, index)?,
-            internal: self.internal,
-            other: Default::default(),
-        })
+        Ok(Ipv6 { subnet, gateway, ip_range: self.range.map(Into::into) })
     }
 
     fn ipv6(&self, connection: &Connection, index: Option<u32>) -> Result<Option<Ipv6>, Error> {
@@ -250,11 +264,7 @@ pub fn child(
     let network = On::Parent(parent);
     let probed = wanted.child.is_on_the_wire();
     let leased = inside::lease(container, &network, (&connection, &lower.link, probed), asked)?;
-    let derived = leased.iter().find_map(|leased| match leased.lease.address {
-        IpAddr::V4(address) => Some(Mac::from(address)),
-        IpAddr::V6(_) => None,
-    });
-    let own = asked.mac.or(derived).unwrap_or_else(|| Mac::from(Ipv4Addr::UNSPECIFIED));
+    let own = asked.mac.unwrap_or_else(|| inside::mac(&leased));
     let mac = if has_own_mac { own } else { lowers };
     let routes = inside::routes(&network, asked)?;
     let inside = Inside::new(container, namespace, (mac, mtu), &leased, routes);

@@ -43,6 +43,12 @@ pub(crate) fn choose(
     let is_ours = standing.is_some_and(Link::is_our_bridge);
     let name = || wanted.bridge.clone();
     let wants_none = wanted.gateway6 == Gateway::None;
+    if let (false, Some(link)) = (wanted.ipv4, standing)
+        && !connection.addresses(Some(link.index))?.is_empty()
+    {
+        let (standing, flag) = ("has IPv4", "without --ipv4=false");
+        return Err(Unfit::OtherKind { bridge: name(), standing, flag }.into());
+    }
     if let Some(found) = lasting.find(|found| is_it(found.address)) {
         if wants_none && is_ours {
             return Err(Unfit::HasGateway { bridge: name(), address: found.address }.into());
@@ -50,12 +56,15 @@ pub(crate) fn choose(
         let (subnet, standing) = (found.address.trunc(), Some(found.address.addr()));
         let gateway = bridge::gateway(&wanted.bridge, subnet, wanted.gateway6, standing)?;
         // Another program's bridge may have IPv6 for its own use.
-        let is_used = is_ours || wanted.ipv6 || wanted.subnet6.is_some();
+        let is_used = is_ours || wanted.has_ipv6();
         let present = gateway.map(|_| found.protocol);
         return Ok(is_used.then_some(Chosen { subnet, gateway, present }));
     }
-    if !wanted.ipv6 && wanted.subnet6.is_none() {
+    if !wanted.has_ipv6() {
         return Ok(None);
+    }
+    if wants_none && !wanted.ipv4 && wanted.subnet6.is_none() && standing.is_some() {
+        return Err(Unfit::UnknownSubnet(name()).into());
     }
     if let (Some(address), Some(subnet), false) = (first, wanted.subnet6, wants_none) {
         return Err(Unfit::OtherAddress { bridge: name(), address, subnet: subnet.into() }.into());
@@ -73,6 +82,11 @@ pub(crate) fn choose(
     };
     let gateway = bridge::gateway(&wanted.bridge, subnet.into(), wanted.gateway6, None)?;
     Ok(Some(Chosen { subnet: subnet.into(), gateway, present: None }))
+}
+
+/// Whether the link has an IPv6 address that counts beyond its link.
+pub(crate) fn has_ipv6(connection: &Connection, link: &Link) -> Result<bool, Error> {
+    Ok(connection.addresses6(Some(link.index))?.iter().any(|one| !is_of_link(one.address)))
 }
 
 /// Whether the address is link-local (fe80::/10).
@@ -110,7 +124,10 @@ pub(crate) fn refuse_collision(
 }
 
 /// A random unique local prefix, which hardly any other network has (RFC 4193, 3.2).
-pub(crate) fn random() -> Result<Ipv6Net, Error> {
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub fn random() -> Result<Ipv6Net, Error> {
     let mut bytes = [0; 16];
     bytes[0] = 0xfd;
     bytes[1..6].copy_from_slice(&operation::draw::<5>()?);

@@ -85,6 +85,8 @@ pub(crate) enum Unfit {
     LargeMtu { mtu: u32, parent: String, most: u32 },
     #[error("the network has no IPv6 subnet")]
     NoSubnet6,
+    #[error("the network has no IPv4")]
+    NoIpv4,
     #[error("the container is on {0} already")]
     Twice(String),
     #[error("the default route by {0:?} comes before every --gateway-priority")]
@@ -133,7 +135,9 @@ impl Unfit {
             }
             Self::HasGateway { .. } => "use it without --gateway none, or another bridge".to_owned(),
             Self::NoGateway(_) => "use it with --gateway none, or another bridge".to_owned(),
-            Self::UnknownSubnet(_) | Self::NoSubnetOfParent(_) => "give it with --subnet".to_owned(),
+            Self::UnknownSubnet(_) | Self::NoSubnetOfParent(_) => {
+                "give it with --subnet, or --subnet6 without IPv4".to_owned()
+            }
             Self::NoNextHop(_) => "write \"via ADDRESS\" behind it".to_owned(),
             Self::NoParent => "choose one with --parent".to_owned(),
             Self::ParentDown(name) => format!("ip link set {name} up"),
@@ -145,6 +149,7 @@ impl Unfit {
             | Self::NoWire(_)
             | Self::OtherVlan { .. }
             | Self::NoWayOut
+            | Self::NoIpv4
             | Self::NoBridge(_)
             | Self::NoLink(_)
             | Self::AddressOutside { .. }

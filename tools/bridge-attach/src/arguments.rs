@@ -73,11 +73,12 @@ impl BridgeAttach {
     /// The wanted properties of the network.
     pub(crate) fn wanted(&self, named: Option<&Named>) -> Result<Wanted> {
         let Gateways { v4, v6 } = self.subnets.gateways()?;
-        let Subnets { subnet, ip_range, subnet6, ip6_range, internal, .. } = self.subnets;
+        let Subnets { ipv4, subnet, ip_range, subnet6, ip6_range, internal, .. } = self.subnets;
         Ok(match named {
             Some(named) => named.bridge()?.clone(),
             None => Wanted {
                 bridge: self.name.clone().unwrap_or_else(|| "stave0".to_owned()),
+                ipv4,
                 subnet,
                 range: ip_range,
                 gateway: v4,

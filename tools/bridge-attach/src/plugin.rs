@@ -132,17 +132,17 @@ impl Addresses {
             let bare = text.split('/').next().unwrap_or_default();
             addresses.want(parse("ips", bare, "an address")?)?;
         }
-        // It would get a random IPv4 subnet as well.
-        let mut versions = addresses.subnets.iter().map(|subnet| subnet.subnet.addr().is_ipv6());
-        if !addresses.subnets.is_empty() && versions.all(|is_ipv6| is_ipv6) {
-            return Err(Error::new(Code::UnsupportedField, "a network without IPv4 is not supported"));
-        }
         Ok(addresses)
     }
 
     /// The equivalent flags of bridge-attach.
     fn flags(self) -> Vec<(&'static str, String)> {
         let mut flags = Vec::new();
+        // With subnets of IPv6 only, bridge-attach would choose one of IPv4.
+        let mut versions = self.subnets.iter().map(|subnet| subnet.subnet.addr().is_ipv6());
+        if !self.subnets.is_empty() && versions.all(|is_ipv6| is_ipv6) {
+            flags.push(("--ipv4", "false".to_owned()));
+        }
         for Subnet { subnet, range, gateway } in self.subnets {
             let of = |v4, v6| if subnet.addr().is_ipv4() { v4 } else { v6 };
             flags.push((of("--subnet", "--subnet6"), subnet.to_string()));

@@ -400,6 +400,85 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
     sandbox.assert_as(&before);
 }
 
+/// A network without IPv4: nothing of IPv4 is switched on for it.
+#[test]
+fn a_network_of_ipv6_only() {
+    let (sandbox, before) = sandbox();
+    let alone = "bridge-attach front --ipv4=false --subnet6 fd01:5::/64";
+    let a = start(&sandbox, "a", &format!("{alone} | portmap -p 8080:80 | name-serve"));
+    let b = start(&sandbox, "b", &format!("{alone} --ip6 fd01:5::9 | name-serve"));
+    let first = |document: &Value| {
+        let ips = document["networks"][0]["cni"]["ips"].as_array().unwrap().clone();
+        assert_eq!(ips.len(), 1, "{ips:?}");
+        ips[0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
+    };
+    let (a, b) = (first(&a), first(&b));
+    assert_eq!(b, "fd01:5::9");
+    let switched = "cat /proc/sys/net/ipv4/ip_forward; ip -4 -br addr show dev front; ip -n a -4 route";
+    assert_eq!(sandbox.sh(switched).ok(), "0\n");
+    let (from_b, from_host, outside) =
+        (format!("a {}", long(&b)), format!("a {}", long("fd01:5::1")), format!("a {}", long("2001:db8::2")));
+    let (to_a, to_b) = (format!("[{a}]:80"), format!("[{b}]:80"));
+    let as_the_host = format!("outside {}", long(HOST6));
+    let table = [
+        ("b", &*to_a, &*from_b),
+        ("host", &to_a, &from_host),
+        ("outside", "[2001:db8::1]:8080", &outside),
+        ("b", "[2001:db8::1]:8080", &from_host),
+        ("a", "[2001:db8::2]:99", &as_the_host),
+        ("outside", &to_a, ""),
+        ("outside", &to_b, ""),
+    ];
+    traffic(&sandbox, "at the start", &table);
+    sandbox.sh("nft flush ruleset; net-repair --all > /dev/null").ok();
+    traffic(&sandbox, "after a flush", &table);
+    sandbox.sh("bridge-attach --check < a.json | portmap --check > /dev/null").ok();
+    let answer = sandbox.resolve("a", "b", "AAAA");
+    assert_eq!(answer.addresses.first().map(|(address, _)| address.to_string()), Some(b.clone()));
+    let ports = sandbox.sh("container-ls --format '{ports}' -- a").ok();
+    assert_eq!(ports, "[::]:8080->80/tcp\n");
+    start(&sandbox, "four", "bridge-attach back --subnet 10.6.0.0/24");
+    for (attach, told) in [
+        ("front", "bridge \"front\" has containers without IPv4"),
+        ("front --subnet 10.5.0.0/24", "bridge \"front\" has containers without IPv4"),
+        ("back --ipv4=false", "bridge \"back\" has IPv4"),
+        ("new --ipv4=false --subnet 10.7.0.0/24", "--subnet is not for a network without IPv4"),
+        ("front --ipv4=false --ip 10.5.0.9", "the network has no IPv4"),
+        ("front --ipv4=false --route '10.9.0.0/16 via 10.5.0.9'", "the network has no IPv4"),
+    ] {
+        let refused =
+            sandbox.sh(&format!("netns-add -n --id d | bridge-attach {attach} > /dev/null")).exits(1);
+        assert_eq!(refused.stderr.lines().next(), Some(&*format!("bridge-attach: {told}")), "{attach}");
+        sandbox.sh("unwind d > /dev/null").ok();
+    }
+    let refused = sandbox.sh("portmap -p 127.0.0.1:81:80 < b.json > /dev/null").exits(1);
+    let told = "portmap: publish on 127.0.0.1: the container has no IPv4 address";
+    assert_eq!(refused.stderr.lines().next(), Some(told));
+    // The network of IPv4 goes first. What it switched on goes with the last network of all.
+    sandbox.sh("unwind four > /dev/null").ok();
+    traffic(&sandbox, "after the other network has gone", &table[..3]);
+    sandbox.sh("unwind a b > /dev/null; pkill -P 1 socat || true").ok();
+    // A named network, and another program's bridge.
+    let made = sandbox
+        .sh("network-create --json alone --ipv4=false && netns-add -n --id a | bridge-attach alone")
+        .ok();
+    let subnets = "jq -c '[.subnets[].subnet]' $STAVE_ROOT/networks/alone.json";
+    let subnets = sandbox.sh(subnets).ok();
+    assert!(subnets.starts_with("[\"fd") && !subnets.contains(','), "{subnets} {made}");
+    sandbox.sh("unwind a > /dev/null; network-rm alone > /dev/null").ok();
+    sandbox.outside("pkill socat || true").ok();
+    sandbox.assert_as(&before);
+    let other = "ip link add br0 type bridge; ip addr add fd01:5::1/64 dev br0 nodad; ip link set br0 up";
+    sandbox.sh(other).ok();
+    let a = first(&start(&sandbox, "a", "bridge-attach br0 --ipv4=false"));
+    let b = first(&start(&sandbox, "b", "bridge-attach br0 --ipv4=false"));
+    let (to_a, from_b) = (format!("[{a}]:80"), format!("a {}", long(&b)));
+    let table = [("b", &*to_a, &*from_b), ("outside", &to_a, "")];
+    traffic(&sandbox, "on another program's bridge", &table);
+    sandbox.sh("unwind a > /dev/null; bridge-attach --check < b.json > /dev/null").ok();
+    sandbox.sh("unwind b > /dev/null; pkill -P 1 socat || true; ! nft list tables | grep stave").ok();
+}
+
 /// Containers of another run directory need the same as those of ours.
 #[test]
 fn forwarding_and_answers_stay_for_another_run_directory() {

@@ -140,6 +140,12 @@ fn both_versions_of_ip_and_a_gateway_somewhere() {
     assert_eq!((status, &result["ips"][0]["address"]), (0, &json!("10.5.0.9/24")), "{result}");
     assert_eq!(result["ips"][1]["address"], "fd01:5::9/64");
     assert_eq!(plugin(&sandbox, "stave-bridge", "DEL", "one", &asked), (0, Value::Null));
+    let alone = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "fd01:5::/64"}]]}});
+    let alone = with(&network("1.0.0"), alone);
+    let (status, result) = plugin(&sandbox, "stave-bridge", "ADD", "one", &alone);
+    let address = result["ips"][0]["address"].as_str().unwrap_or_default();
+    assert!(status == 0 && address.starts_with("fd01:5::") && result["ips"][1].is_null(), "{result}");
+    assert_eq!(plugin(&sandbox, "stave-bridge", "DEL", "one", &alone), (0, Value::Null));
     let twice = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "10.6.0.0/24"}]]}});
     let (_, error) = plugin(&sandbox, "stave-bridge", "ADD", "one", &with(&network("1.0.0"), twice));
     assert_eq!(
@@ -155,11 +161,6 @@ fn what_cannot_be_done_is_named() {
     for (more, code, message) in [
         (json!({"vlan": 7}), 2, "\"vlan\" with value 7 is not supported"),
         (json!({"promiscMode": true}), 2, "\"promiscMode\" with value true is not supported"),
-        (
-            json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "fd01:5::/64"}]]}}),
-            2,
-            "a network without IPv4 is not supported",
-        ),
         (json!({"ipam": {"type": "dhcp"}}), 2, "\"ipam.type\" with value \"dhcp\" is not supported"),
         (json!({"mtu": "x"}), 7, "\"mtu\" with value \"x\": a number is wanted"),
         (json!({"name": ""}), 7, "the network has no name"),

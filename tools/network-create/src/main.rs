@@ -46,6 +46,9 @@ struct NetworkCreate {
     /// The name of the bridge; by default the network's name, if it is valid for an interface
     #[arg(long, value_name = "NAME", value_parser = attachment::parse_name)]
     bridge: Option<String>,
+    /// With `false`, the network has IPv6 only
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    ipv4: bool,
     /// The subnet; by default the first of 172.17.0.0/16, 172.18.0.0/16 and so on that no interface, route or
     /// other network uses
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet)]
@@ -131,11 +134,19 @@ impl NetworkCreate {
         if let Some((key, _)) = self.options.iter().find(|(key, _)| key != "mtu") {
             bail!("-o {key} is not for the driver bridge");
         }
-        let (subnet, subnet6) =
-            named::subnets(self.subnet, self.ipv6, self.subnet6, self.ndp_proxy.as_deref(), others)?;
+        let gateways = self.gateways()?;
+        let (subnet, subnet6) = named::subnets(
+            self.ipv4,
+            self.subnet,
+            self.ipv6,
+            self.subnet6,
+            self.ndp_proxy.as_deref(),
+            others,
+        )?;
         let mut file = File::new(&self.name, "bridge", bridge);
-        let gateways = attachment::Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
-        file.subnets.push(named::subnet(subnet.into(), gateways.v4, self.ip_range.map(Into::into))?);
+        let range = self.ip_range.map(Into::into);
+        let v4 = subnet.map(|subnet| named::subnet(subnet.into(), gateways.v4, range)).transpose()?;
+        file.subnets.extend(v4);
         let (gateway, range) = (gateways.v6, self.ip6_range.map(Into::into));
         match subnet6 {
             Some(subnet6) => file.subnets.push(named::subnet(subnet6.into(), gateway, range)?),

@@ -1,5 +1,6 @@
-//! The options of a driver: `-o KEY=VALUE`.
+//! The options of a driver, `-o KEY=VALUE`, and the gateways.
 
+use attachment::Gateways;
 use toolkit::prelude::*;
 
 use crate::NetworkCreate;
@@ -8,6 +9,12 @@ impl NetworkCreate {
     /// The value of an option: the last one, as for all flags.
     pub(crate) fn option(&self, key: &str) -> Option<&str> {
         self.options.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The gateways. Without IPv4, no flag is about it.
+    pub(crate) fn gateways(&self) -> Result<Gateways> {
+        let found = attachment::gateways(&self.gateways, self.ipv4, self.subnet, self.ip_range);
+        found.map_err(|wrong| anyhow!(wrong))
     }
 
     /// The MTU from either flag.

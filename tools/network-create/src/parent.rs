@@ -20,9 +20,10 @@ impl NetworkCreate {
         let child = child.ok_or_else(|| anyhow!("a {} has no mode {mode:?}", self.driver))?;
         let parent = self.option("parent").map(attachment::parse_name).transpose();
         let parent = parent.map_err(|wrong| anyhow!("-o parent: {wrong}"))?;
-        let Gateways { v4, v6 } = Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
+        let Gateways { v4, v6 } = self.gateways()?;
         let wanted = WantedParent {
             parent,
+            ipv4: self.ipv4,
             subnet: self.subnet,
             range: self.ip_range,
             gateway: v4,

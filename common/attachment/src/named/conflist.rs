@@ -200,6 +200,7 @@ impl Named {
             let usual = given.unwrap_or_else(|| lease::gateway(subnet.trunc()));
             self.add(&Subnet::new(subnet, gateway(subnet, usual), part))?;
         }
+        self.set_versions();
         Ok(())
     }
 }

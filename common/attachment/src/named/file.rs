@@ -202,6 +202,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     for subnet in &file.subnets {
         named.add(subnet)?;
     }
+    named.set_versions();
     for (key, value) in &file.options {
         named.option(key, value)?;
     }
@@ -256,6 +257,16 @@ impl Named {
             }
         }
         Ok(())
+    }
+
+    /// Without a subnet of IPv4, but with one of IPv6, the network has no IPv4.
+    pub(super) fn set_versions(&mut self) {
+        let (v4, v6) = self.parts();
+        let ipv4 = v4.0.is_some() || v6.0.is_none();
+        match &mut self.network {
+            Kind::Bridge(network) => network.ipv4 = ipv4,
+            Kind::Parent(network) => network.ipv4 = ipv4,
+        }
     }
 
     /// The subnet, the range and the gateway of each IP version.

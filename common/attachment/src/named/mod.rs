@@ -200,32 +200,34 @@ fn unusable(path: &Path, cause: Unusable) -> Error {
     Error::new("read network", format_args!("{path:?}"), operation::Cause::Source(Box::new(cause)))
 }
 
-/// Chooses the missing subnets of a new network. `others` are the existing networks. `on` is the
+/// Chooses the missing subnets of a new network, which has these versions of IP. `others` are the existing networks. `on` is the
 /// link on which the host answers for the IPv6 subnet.
 ///
 /// # Errors
 /// When a given subnet collides with another network, an interface or a route, or no subnet is
 /// free.
 pub fn subnets(
+    ipv4: bool,
     subnet: Option<Ipv4Net>,
     ipv6: bool,
     subnet6: Option<Ipv6Net>,
     on: Option<&str>,
     others: &[Named],
-) -> Result<(Ipv4Net, Option<Ipv6Net>), Error> {
+) -> Result<(Option<Ipv4Net>, Option<Ipv6Net>), Error> {
     let connection = Connection::open(None)?;
     refuse_taken(&[subnet.map(IpNet::from), subnet6.map(IpNet::from)], others)?;
     let subnet = match subnet {
         Some(subnet) => {
             free::refuse_collision(&connection, subnet)?;
-            subnet
+            Some(subnet)
         }
+        None if !ipv4 => None,
         None => {
             let taken = others.iter().flat_map(Named::subnets).filter_map(|net| match net {
                 IpNet::V4(net) => Some(net),
                 IpNet::V6(_) => None,
             });
-            free::first_free(&connection, &taken.collect::<Vec<_>>())?
+            Some(free::first_free(&connection, &taken.collect::<Vec<_>>())?)
         }
     };
     let subnet6 = match subnet6 {
@@ -233,7 +235,7 @@ pub fn subnets(
             prefix::refuse_collision(&connection, subnet, on)?;
             Some(subnet)
         }
-        None if ipv6 => Some(prefix::random()?),
+        None if ipv6 || !ipv4 => Some(prefix::random()?),
         None => None,
     };
     Ok((subnet, subnet6))

@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 use netlink::{
     Connection, Error, NLM_F_CREATE, NLM_F_EXCL, Refusal, errno_of,
     expression::octets,
@@ -35,9 +35,9 @@ pub enum NatOperation {
     Bridge {
         /// The bridge.
         bridge: String,
-        /// The IPv4 subnet.
-        subnet: Ipv4Net,
-        /// The IPv6 subnet.
+        /// The IPv4 subnet. Of a network without IPv4, the IPv6 subnet.
+        subnet: IpNet,
+        /// The IPv6 subnet beside an IPv4 subnet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subnet6: Option<Ipv6Net>,
         /// The container that claims the bridge. None for an earlier version, whose claims are only
@@ -137,8 +137,8 @@ fn explain_element(element: &Element) -> String {
 }
 
 /// The subnets of a bridge.
-fn subnets(subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Vec<IpNet> {
-    [IpNet::from(subnet)].into_iter().chain(subnet6.map(IpNet::from)).collect()
+fn subnets(subnet: IpNet, subnet6: Option<Ipv6Net>) -> Vec<IpNet> {
+    [subnet].into_iter().chain(subnet6.map(IpNet::from)).collect()
 }
 
 impl NatOperation {
@@ -285,14 +285,11 @@ impl operation::Operation for NatOperation {
                     }
                     None => false,
                 };
-                let of_others = match subnet6 {
-                    Some(_) => {
-                        Connection::open(None)?.link(bridge)?.is_some_and(|link| !link.is_our_bridge())
-                    }
-                    None => false,
-                };
+                let subnets = subnets(*subnet, *subnet6);
+                let has_ipv6 = subnets.iter().any(|subnet| subnet.addr().is_ipv6());
+                let of_others = has_ipv6
+                    && Connection::open(None)?.link(bridge)?.is_some_and(|link| !link.is_our_bridge());
                 Ok(transact("remove", |socket| {
-                    let subnets = subnets(*subnet, *subnet6);
                     let standing = Standing { bridge, subnets: &subnets, user: user.as_ref(), mode: *mode };
                     surplus(socket, standing, shared, of_others)
                 })?)

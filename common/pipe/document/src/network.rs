@@ -87,7 +87,7 @@ impl On {
         }
     }
 
-    /// The IPv4 subnet.
+    /// The IPv4 subnet. Of a network without IPv4, the IPv6 subnet.
     pub fn subnet(&self) -> IpNet {
         match self {
             Self::Bridge(bridge) => bridge.subnet,
@@ -95,7 +95,7 @@ impl On {
         }
     }
 
-    /// The gateway of the IPv4 subnet.
+    /// The gateway of that subnet.
     pub fn gateway(&self) -> Option<IpAddr> {
         match self {
             Self::Bridge(bridge) => bridge.gateway,
@@ -103,7 +103,7 @@ impl On {
         }
     }
 
-    /// The part of the IPv4 subnet that addresses are leased from.
+    /// The part of that subnet that addresses are leased from.
     pub fn ip_range(&self) -> Option<IpNet> {
         match self {
             Self::Bridge(bridge) => bridge.ip_range,
@@ -111,7 +111,7 @@ impl On {
         }
     }
 
-    /// The IPv6 network.
+    /// The IPv6 network beside the one of IPv4.
     pub fn ipv6(&self) -> Option<&Ipv6> {
         match self {
             Self::Bridge(bridge) => bridge.ipv6.as_ref(),
@@ -270,7 +270,7 @@ impl Document {
 pub struct Bridge {
     /// The interface's name, `stave0`.
     pub name: String,
-    /// The bridge's network, `172.17.0.0/16`.
+    /// The bridge's network, `172.17.0.0/16`. Of a network without IPv4, the IPv6 network.
     #[schemars(with = "String")]
     pub subnet: IpNet,
     /// The bridge's own address, `172.17.0.1`. It is the containers' gateway. `None` for a network without
@@ -284,7 +284,7 @@ pub struct Bridge {
     #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
-    /// The IPv6 network of the bridge, if it has one.
+    /// The IPv6 network of the bridge beside the one of IPv4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6>,
     /// Whether the network is internal: its containers reach each other and the host, and nothing else.
