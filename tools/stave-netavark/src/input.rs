@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use plugin::foreign;
 use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
 };
 
 /// The largest input, in bytes.
@@ -121,15 +121,15 @@ pub(crate) struct Subnet {
     pub(crate) gateway: Option<IpAddr>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Route {
     pub(crate) destination: IpNet,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gateway: Option<IpAddr>,
     /// `unicast`, or what happens to the packets instead.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) route_type: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) metric: Option<u32>,
 }
 
@@ -147,20 +147,20 @@ pub(crate) struct Port {
     pub(crate) range: u16,
 }
 
-impl Options {
-    /// Reads the input from a file, or from standard input.
-    pub(crate) fn read(file: Option<&Path>) -> Result<Self> {
-        let mut text = Vec::new();
-        let count = match file {
-            Some(path) => File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut text)),
-            None => io::stdin().lock().take(MAX + 1).read_to_end(&mut text),
-        };
-        if count.context("read the networks")? as u64 > MAX {
-            bail!("read the networks: there are more than {} MiB", MAX >> 20);
-        }
-        serde_json::from_slice(&text).context("read the networks")
+/// Reads the input from a file, or from standard input.
+pub(crate) fn read<T: DeserializeOwned>(file: Option<&Path>) -> Result<T> {
+    let mut text = Vec::new();
+    let count = match file {
+        Some(path) => File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut text)),
+        None => io::stdin().lock().take(MAX + 1).read_to_end(&mut text),
+    };
+    if count.context("read the networks")? as u64 > MAX {
+        bail!("read the networks: there are more than {} MiB", MAX >> 20);
     }
+    serde_json::from_slice(&text).context("read the networks")
+}
 
+impl Options {
     /// Each network with the container's interface, in the order of the interfaces.
     pub(crate) fn attachments(&self) -> Result<Vec<(&str, &Interface, &Network)>> {
         let mut all = Vec::new();

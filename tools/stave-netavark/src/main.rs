@@ -3,7 +3,8 @@
 //!
 //! # Does
 //! `setup` attaches a container to the networks that podman names, publishes its ports, and serves it the names
-//! of others. `teardown` undoes that. `update` changes the name servers of a network. podman leases the
+//! of others. `teardown` undoes that. `update` changes the name servers of a network. `create` chooses what
+//! podman leaves open in a new network, and prints the network, which podman stores. podman leases the
 //! addresses itself, and listens on the published ports.
 //! # Reads
 //! podman's JSON, from standard input or `--file`.
@@ -14,6 +15,7 @@
 //! # Needs
 //! Root (CAP_NET_ADMIN, CAP_SYS_ADMIN); the other tools in the same directory.
 
+mod create;
 mod input;
 mod naming;
 mod work;
@@ -76,6 +78,8 @@ enum Command {
         #[arg(long, value_name = "ADDRESSES", required = true, value_delimiter = ',')]
         network_dns_servers: Vec<String>,
     },
+    /// Complete a new network, and refuse what setup cannot do
+    Create,
     /// Print the version
     Version,
 }
@@ -93,13 +97,14 @@ fn run(arguments: &Netavark) -> Result<Option<Value>> {
             "default_fw_driver": "nftables",
         }))),
         Command::Setup { namespace } => {
-            let options = input::Options::read(arguments.file.as_deref())?;
+            let options: input::Options = input::read(arguments.file.as_deref())?;
             work::setup(&options, namespace).map(Some)
         }
         Command::Teardown { namespace: _ } => {
-            let options = input::Options::read(arguments.file.as_deref())?;
+            let options: input::Options = input::read(arguments.file.as_deref())?;
             work::teardown(&options).map(|()| None)
         }
+        Command::Create => create::create(arguments.file.as_deref()).map(Some),
         Command::Update { network, network_dns_servers } => {
             let given = network_dns_servers.iter().filter(|server| !server.is_empty());
             let servers = given.map(|server| server.parse::<IpAddr>().with_context(|| format!("{server:?}")));

@@ -10,7 +10,7 @@ use plugin::{foreign, tool};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    input::{Interface, Network, Options, Port, Subnet},
+    input::{Interface, Network, Options, Port, Route, Subnet},
     naming::{self, Names},
 };
 
@@ -128,21 +128,73 @@ pub(crate) fn run(name: &str, arguments: &[String], document: &Document) -> Resu
     tool::run(&program, name, arguments, document).map_err(|error| anyhow!("{name}: {error}"))
 }
 
+/// The driver of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bridge,
+    Macvlan,
+    Ipvlan,
+}
+
+impl Kind {
+    /// The driver with this name.
+    pub(crate) fn of(driver: &str) -> Result<Self> {
+        Ok(match driver {
+            "bridge" => Self::Bridge,
+            "macvlan" => Self::Macvlan,
+            "ipvlan" => Self::Ipvlan,
+            driver => bail!("driver {driver:?} is not supported, only bridge, macvlan and ipvlan"),
+        })
+    }
+}
+
+/// Refuses addresses that podman does not lease itself.
+pub(crate) fn refuse_ipam(driver: &str) -> Result<()> {
+    match driver {
+        "host-local" => Ok(()),
+        driver => bail!("ipam driver {driver:?} is not supported, only host-local"),
+    }
+}
+
+/// The flag for an option of a network. None if it is met anyway.
+pub(crate) fn option(kind: Kind, key: &str, value: &str) -> Result<Option<&'static str>> {
+    Ok(match (key, value) {
+        ("mtu" | "com.docker.network.driver.mtu", value) => match value.parse::<u32>() {
+            Ok(68..=65535) => Some("--mtu"),
+            _ => bail!("option {key:?} with value {value:?} is not 68 to 65535 bytes"),
+        },
+        // Networks are always isolated from each other.
+        ("isolate", "true" | "strict") | ("mode", "managed") if kind == Kind::Bridge => None,
+        ("mode", _) if kind != Kind::Bridge => Some("--mode"),
+        (key, value) => bail!("option {key:?} with value {value:?} is not supported"),
+    })
+}
+
+/// A route in the form of `--route`.
+pub(crate) fn route(route: &Route) -> Result<String> {
+    let to = route.destination;
+    if route.metric.is_some() {
+        bail!("the metric of the route to {to} is not supported");
+    }
+    match (route.route_type.as_deref(), route.gateway) {
+        (None | Some("unicast"), Some(gateway)) => Ok(format!("{to} via {gateway}")),
+        (None | Some("unicast"), None) => bail!("the route to {to} has no gateway"),
+        (Some(kind), _) => bail!("the route to {to} is not supported: its type is {kind:?}"),
+    }
+}
+
 /// The tool that attaches the container, and its flags. Unsupported settings are errors.
 fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, Vec<String>)> {
     let ipam = network.ipam_options.iter().flatten().find(|(key, _)| *key == "driver");
-    if let Some((_, driver)) = ipam.filter(|(_, driver)| *driver != "host-local") {
-        bail!("ipam driver {driver:?} is not supported, only host-local");
-    }
+    ipam.map_or(Ok(()), |(_, driver)| refuse_ipam(driver))?;
     let link = network.network_interface.as_deref().filter(|name| !name.is_empty());
-    let (tool, mut flags) = match (network.driver.as_str(), link) {
-        ("bridge", Some(bridge)) => ("bridge-attach", vec![bridge.to_owned()]),
-        ("bridge", None) => bail!("network_interface is missing"),
-        ("macvlan", link) => ("macvlan-attach", parent(link)),
-        ("ipvlan", link) => ("ipvlan-attach", parent(link)),
-        (driver, _) => bail!("driver {driver:?} is not supported, only bridge, macvlan and ipvlan"),
+    let kind = Kind::of(&network.driver)?;
+    let (tool, mut flags) = match (kind, link) {
+        (Kind::Bridge, Some(bridge)) => ("bridge-attach", vec![bridge.to_owned()]),
+        (Kind::Bridge, None) => bail!("network_interface is missing"),
+        (Kind::Macvlan, link) => ("macvlan-attach", parent(link)),
+        (Kind::Ipvlan, link) => ("ipvlan-attach", parent(link)),
     };
-    let is_bridge = tool == "bridge-attach";
     let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
     add("--interface", interface.interface_name.clone());
     add("--gateway-priority", plugin::priority(&interface.interface_name).to_string());
@@ -162,7 +214,7 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
     }
     gateways.into_iter().for_each(|gateway| add("--gateway", gateway));
     if seen == ["--subnet6"] {
-        bail!("a network without IPv4 is not supported");
+        add("--ipv4", "false".to_owned());
     }
     for address in interface.static_ips.as_deref().unwrap_or_default() {
         let flag = if address.is_ipv4() { "--ip" } else { "--ip6" };
@@ -177,26 +229,12 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
         .iter()
         .filter(|mac| !mac.is_empty())
         .for_each(|mac| add("--mac-address", mac.clone()));
-    for route in network.routes.as_deref().unwrap_or_default() {
-        let to = route.destination;
-        if route.metric.is_some() {
-            bail!("the metric of the route to {to} is not supported");
-        }
-        match (route.route_type.as_deref(), route.gateway) {
-            (None | Some("unicast"), Some(gateway)) => add("--route", format!("{to} via {gateway}")),
-            (None | Some("unicast"), None) => bail!("the route to {to} has no gateway"),
-            (Some(kind), _) => bail!("the route to {to} is not supported: its type is {kind:?}"),
-        }
+    for one in network.routes.as_deref().unwrap_or_default() {
+        add("--route", route(one)?);
     }
-    let options = network.options.iter().chain(&interface.options).flatten();
-    for (key, value) in options {
-        match (key.as_str(), value.as_str()) {
-            ("mtu", mtu) => add("--mtu", mtu.to_owned()),
-            // Networks are always isolated from each other.
-            ("isolate", "true" | "strict") | ("mode", "managed") if is_bridge => {}
-            ("mode", mode) if !is_bridge => add("--mode", mode.to_owned()),
-            ("com.docker.network.driver.mtu", mtu) => add("--mtu", mtu.to_owned()),
-            (key, value) => bail!("option {key:?} with value {value:?} is not supported"),
+    for (key, value) in network.options.iter().chain(&interface.options).flatten() {
+        if let Some(flag) = option(kind, key, value)? {
+            add(flag, value.clone());
         }
     }
     if network.internal {

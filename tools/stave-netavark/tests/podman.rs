@@ -66,10 +66,6 @@ fn set_up_and_torn_down() {
             "network \"web\": option \"vlan\" with value \"7\" is not supported",
         ),
         (
-            json!({"subnets": [{"subnet": "fd00::/64"}]}),
-            "network \"web\": a network without IPv4 is not supported",
-        ),
-        (
             json!({"subnets": [{"subnet": "10.5.0.0/24"}, {"subnet": "10.6.0.0/24"}]}),
             "network \"web\": subnet 10.6.0.0/24 is not supported: only one of each version of IP is",
         ),
@@ -245,6 +241,36 @@ fn both_versions_of_ip_and_a_gateway_somewhere() {
         sandbox.ask("host", "TCP6:[fd01:5::9]:81").starts_with(from_the_gateway)
     });
     sandbox.sh("pkill -P 1 socat || true").ok();
+    assert_eq!(netavark(&sandbox, "teardown", &options), (0, Value::Null));
+    assert_eq!(sandbox.difference(&before), "");
+}
+
+#[test]
+fn a_network_of_ipv6_only() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip netns add one").ok();
+    let before = sandbox.snapshot();
+    let subnets = json!([{"subnet": "fd01:5::/64", "gateway": "fd01:5::1"}]);
+    let mut options = options(&json!({"ipv6_enabled": true, "subnets": subnets}));
+    options["networks"]["web"]["static_ips"] = json!(["fd01:5::9"]);
+    let (status, result) = netavark(&sandbox, "setup", &options);
+    let told = json!([{"ipnet": "fd01:5::9/64", "gateway": "fd01:5::1"}]);
+    assert_eq!((status, &result["web"]["interfaces"]["eth0"]["subnets"]), (0, &told), "{result}");
+    sandbox.serve("one", "TCP6-LISTEN:81", "one");
+    let from_the_gateway = "one [fd01:0005:0000:0000:0000:0000:0000:0001]";
+    wait_for("an answer", std::time::Duration::from_secs(10), || {
+        sandbox.ask("host", "TCP6:[fd01:5::1]:8081").starts_with(from_the_gateway)
+    });
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    assert_eq!(netavark(&sandbox, "teardown", &options), (0, Value::Null));
+    // On the host's wire.
+    let wire =
+        json!({"driver": "macvlan", "network_interface": "out0", "subnets": subnets, "ipv6_enabled": true});
+    options["network_info"]["web"].as_object_mut().unwrap().extend(wire.as_object().unwrap().clone());
+    options["port_mappings"] = Value::Null;
+    let (status, result) = netavark(&sandbox, "setup", &options);
+    assert_eq!((status, &result["web"]["interfaces"]["eth0"]["subnets"]), (0, &told), "{result}");
+    assert_eq!(sandbox.sh("ip -n one -4 addr show eth0").ok(), "");
     assert_eq!(netavark(&sandbox, "teardown", &options), (0, Value::Null));
     assert_eq!(sandbox.difference(&before), "");
 }
