@@ -162,6 +162,29 @@ impl<'a> Inside<'a> {
         [up].into_iter().chain(ipv6).chain(addresses).chain(routes)
     }
 
+    /// The operations that tell the neighbours the hardware address of the addresses, where they may
+    /// remember an earlier one: other programs may have had the addresses (`all`), the hardware address does
+    /// not follow from the IPv4 address, or it does not follow from the IPv6 address. `port` is the
+    /// host's side of the link.
+    pub(crate) fn announcements(
+        &self,
+        port: Option<String>,
+        all: bool,
+    ) -> impl Iterator<Item = LinkOperation> {
+        let is_new = move |address: &IpAddr| match address {
+            IpAddr::V4(address) => all || self.mac != Mac::from(*address),
+            IpAddr::V6(_) => true,
+        };
+        let addresses = self.addresses.iter().map(|(address, _)| address.addr()).filter(is_new);
+        addresses.map(move |address| LinkOperation::Announce {
+            namespace: self.namespace.to_owned(),
+            link: self.container.interface.clone(),
+            mac: self.mac,
+            address,
+            port: port.clone(),
+        })
+    }
+
     /// The interface in a CNI result.
     pub(crate) fn interface(&self, name: &str, mac: Option<Mac>, sandbox: Option<String>) -> CniInterface {
         CniInterface {

@@ -94,6 +94,8 @@ pub fn pair(
         operations.extend([lease.into(), claimed.into()]);
     }
     operations.extend(pair.operations().map(NetworkOperation::from));
+    operations
+        .extend(pair.inside.announcements(Some(pair.here.0.clone()), !guards).map(NetworkOperation::from));
     operations.extend(proxies(container, on, &pair.inside.addresses)?);
     let attachment = Attachment {
         name: asked.name.clone().unwrap_or_else(|| on.name.clone()),
@@ -164,6 +166,7 @@ fn planned_bridge(name: &str, mac: Option<Mac>) -> Link {
         master: None,
         hairpin: false,
         isolated: false,
+        forwards: false,
         bridge: true,
         kind: "bridge".to_owned(),
         under: None,

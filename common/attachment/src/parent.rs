@@ -280,6 +280,7 @@ pub fn child(
     };
     operations.push(made.into());
     operations.extend(inside.operations().map(NetworkOperation::from));
+    operations.extend(inside.announcements(None, probed).map(NetworkOperation::from));
     let attachment = Attachment {
         name: asked.name.clone().unwrap_or_else(|| network.link().to_owned()),
         interface: container.interface.clone(),

@@ -162,6 +162,47 @@ fn an_address_that_somebody_has_is_left() {
     sandbox.sh("unwind a > /dev/null").ok();
 }
 
+/// A neighbour that remembers an earlier hardware address sends there for up to 46 s.
+#[test]
+fn neighbours_learn_who_has_an_address_now() {
+    let (sandbox, before) = sandbox();
+    let attach = |id: &str, more: &str| {
+        let document = sandbox.sh(&format!("netns-add -n --id {id} | {DUAL} {more} | tee {id}.json")).json();
+        document["networks"][0]["cni"]["interfaces"][2]["mac"].as_str().unwrap().to_owned()
+    };
+    let knows = |who: &str, address: &str, mac: &str| {
+        testkit::wait_for("the new hardware address", std::time::Duration::from_secs(4), || {
+            sandbox.within(who, &format!("ip neigh show {address}")).stdout.contains(mac)
+        });
+    };
+    attach("k", "");
+    // The address stays, and the hardware address follows from that of IPv4; the other one is given.
+    for (address, first, second) in [
+        ("fd01:5::7", "--ip6 fd01:5::7", "--ip6 fd01:5::7"),
+        (
+            "10.5.0.77",
+            "--ip 10.5.0.77 --mac-address 02:00:00:00:00:05",
+            "--ip 10.5.0.77 --mac-address 02:00:00:00:00:06",
+        ),
+    ] {
+        let old = attach("a", first);
+        for who in ["k", "host"] {
+            sandbox.within(who, &format!("busybox ping -c 1 -W 5 {address} > /dev/null")).ok();
+            knows(who, address, &old);
+        }
+        sandbox.sh("unwind a > /dev/null").ok();
+        let new = attach("a", second);
+        assert_ne!(old, new);
+        for who in ["k", "host"] {
+            knows(who, address, &new);
+        }
+        sandbox.sh("bridge-attach --check < a.json > /dev/null; unwind a > /dev/null").ok();
+    }
+    sandbox.sh("unwind k > /dev/null").ok();
+    sandbox.outside("pkill socat || true").ok();
+    sandbox.assert_as(&before);
+}
+
 /// Switching forwarding on or off for all links writes to each link.
 #[test]
 fn links_that_forward_by_themselves_go_on() {

@@ -19,8 +19,8 @@ use rtnetlink::{
 };
 
 use crate::{
-    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, guard, mark,
-    namespace, removal, sysctl, veth_name,
+    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, announce, errno_of, guard,
+    mark, namespace, removal, sysctl, veth_name,
 };
 use addresses::{add_address, all_of, lacks};
 pub(crate) use routes::LOOPBACK_METRIC;
@@ -144,6 +144,11 @@ impl LinkOperation {
                     need("add address", &address.to_string(), namespace.as_deref(), link, *mac)?;
                 add_address(&connection, &link, *address, *protocol, mac.is_some())
             }
+            Self::Announce { namespace, link, mac, address, port } => {
+                let (_, link) =
+                    need("announce", &address.to_string(), Some(namespace.as_path()), link, *mac)?;
+                announce::announce(namespace, &link, *mac, *address, port.as_deref())
+            }
             Self::RouteAdd { namespace, destination, gateway, link, mac, metric, protocol } => {
                 let (connection, link) =
                     need("add route", &destination.to_string(), namespace.as_deref(), link, *mac)?;
@@ -164,6 +169,7 @@ impl LinkOperation {
             | Self::Hairpin { .. }
             | Self::Isolate { .. }
             | Self::GuardLoopback { .. }
+            | Self::Announce { .. }
             | Self::LinkUp { .. } => Ok(()),
             // An object without our mark is removed with its link, or is not ours.
             Self::AddressAdd { protocol, .. } | Self::RouteAdd { protocol, .. }
@@ -220,6 +226,7 @@ impl LinkOperation {
             | Self::GuardLoopback { link, mac, .. } => (None, link, Some(*mac)),
             Self::LoopbackIpv6 { link, mac } => (None, link, *mac),
             Self::NdpProxy { link, .. } => (None, link, None),
+            Self::Announce { namespace, link, mac, .. } => (Some(namespace), link, Some(*mac)),
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
             Self::LinkUp { namespace, link, mac }
             | Self::Ipv6On { namespace, link, mac }
@@ -281,6 +288,7 @@ impl LinkOperation {
             | Self::Isolate { .. }
             | Self::LoopbackIpv6 { .. }
             | Self::NdpProxy { .. }
+            | Self::Announce { .. }
             | Self::GuardLoopback { .. } => Condition::Present,
         })
     }

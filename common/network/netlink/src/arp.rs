@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use nix::libc;
+use nix::{errno::Errno, libc};
 
 use crate::{Error, Link, Mac, wire::Wire};
 
@@ -20,6 +20,16 @@ fn probe(own: Mac, wanted: Ipv4Addr) -> [u8; 28] {
     packet[8..14].copy_from_slice(&own.0);
     packet[24..28].copy_from_slice(&wanted.octets());
     packet
+}
+
+/// Tells all stations on the link that the address has this hardware address (RFC 5227, 3).
+///
+/// # Errors
+/// When it cannot be sent.
+pub(crate) fn announce(link: u32, own: Mac, address: Ipv4Addr) -> Result<(), Errno> {
+    let mut packet = probe(own, address);
+    packet[14..18].copy_from_slice(&address.octets());
+    Wire::open(link, libc::ETH_P_ARP as u16, &[])?.send(&packet, [0xff; 6])
 }
 
 /// Whether the packet says that another station has the address, or is about to take it.

@@ -113,6 +113,14 @@ impl LinkOperation {
                 let (address, by) = (address.to_string(), PROTOCOL.to_string());
                 line(None, &["-6", "neighbour", "add", "proxy", &address, "dev", link, "protocol", &by])
             }
+            Self::Announce { namespace, link, address, .. } => {
+                let enter = format!("--net={}", namespace.display());
+                let address = address.to_string();
+                match address.contains(':') {
+                    false => words(["nsenter", &enter, "arping", "-U", "-c", "1", "-I", link, &address]),
+                    true => words(["nsenter", &enter, "ndsend", &address, link]),
+                }
+            }
             Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
             // Leaves out the protocol that marks the address: `ip` has an option for it only since
             // iproute2 6.3.

@@ -8,6 +8,7 @@
 //! request that it could not send as done.
 
 mod address;
+mod announce;
 mod apply;
 pub mod arp;
 pub mod attribute;

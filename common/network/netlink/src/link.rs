@@ -1,8 +1,8 @@
 //! Links, as the kernel describes them.
 
 use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 
 use crate::{Mac, mark};
@@ -30,6 +30,8 @@ pub struct Link {
     pub hairpin: bool,
     /// Whether it is an isolated bridge port: it exchanges no frames with other isolated ports.
     pub isolated: bool,
+    /// Whether it is a bridge port that forwards frames. The kernel lets it shortly after it is up.
+    pub forwards: bool,
     /// Whether it is a bridge.
     pub bridge: bool,
     /// Its kind, in the kernel's words: `bridge`, `veth`, `vlan`. Empty for a device.
@@ -74,6 +76,7 @@ impl From<LinkMessage> for Link {
             master: None,
             hairpin: false,
             isolated: false,
+            forwards: false,
             bridge: false,
             kind: String::new(),
             under: None,
@@ -109,6 +112,7 @@ impl From<LinkMessage> for Link {
                         _ => None,
                     });
                     link.hairpin = port_is(InfoBridgePort::HairpinMode(true));
+                    link.forwards = port_is(InfoBridgePort::State(BridgePortState::Forwarding));
                     link.isolated = port_is(InfoBridgePort::Isolated(true));
                 }
                 _ => {}

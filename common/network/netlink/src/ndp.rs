@@ -1,10 +1,13 @@
 //! Neighbor discovery on a link: whether another station has an IPv6 address (RFC 4861, RFC 4862).
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddrV6};
 
-use nix::libc;
+use nix::{errno::Errno, libc};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, bind, ipproto, sendto, socket_with, sockopt,
+};
 
-use crate::{Error, Link, wire::Wire};
+use crate::{Error, Link, Mac, wire::Wire};
 
 /// The protocol number of ICMPv6, and the types of neighbor solicitation and neighbor
 /// advertisement.
@@ -13,6 +16,8 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 /// The hop limit of a packet that no router has forwarded (RFC 4861, 7.1).
 const HOP_LIMIT: u8 = 255;
+/// All stations on a link.
+const ALL: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Offsets in a packet: of the ICMPv6 message, of its target address, and of the end of that
 /// address.
 const HEADER: usize = 40;
@@ -76,6 +81,27 @@ fn probe(wanted: Ipv6Addr) -> Vec<u8> {
     message[2..4].copy_from_slice(&sum);
     let begin = [0x60, 0, 0, 0, 0, message.len() as u8, ICMP, HOP_LIMIT];
     [&begin[..], &source.octets(), &destination.octets(), &message].concat()
+}
+
+/// Tells all stations on the link that the address, which is one of this host, has this hardware address
+/// (RFC 4861, 4.4 and 7.2.6).
+///
+/// # Errors
+/// When it cannot be sent.
+pub(crate) fn announce(link: u32, own: Mac, address: Ipv6Addr) -> Result<(), Errno> {
+    let (replaces, of_target, eight_bytes) = (0x20, 2, 1);
+    // The kernel computes the checksum (RFC 3542, 3.1).
+    let head = [ADVERTISEMENT, 0, 0, 0, replaces, 0, 0, 0];
+    let message = [&head[..], &address.octets(), &[of_target, eight_bytes], &own.0].concat();
+    let (flags, protocol) = (SocketFlags::CLOEXEC, Some(ipproto::ICMPV6));
+    let wrong = |errno: rustix::io::Errno| Errno::from_raw(errno.raw_os_error());
+    let send = || -> Result<(), rustix::io::Errno> {
+        let socket = socket_with(AddressFamily::INET6, SocketType::RAW, flags, protocol)?;
+        sockopt::set_ipv6_multicast_hops(&socket, HOP_LIMIT.into())?;
+        bind(&socket, &SocketAddrV6::new(address, 0, 0, 0))?;
+        sendto(&socket, &message, SendFlags::empty(), &SocketAddrV6::new(ALL, 0, 0, link)).map(drop)
+    };
+    send().map_err(wrong)
 }
 
 /// Whether the packet says that another station has the address, or is about to take it.

@@ -198,6 +198,21 @@ pub enum LinkOperation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         protocol: Option<u8>,
     },
+    /// Tells the stations on a link that an address has the link's hardware address, so that they forget
+    /// an earlier one (RFC 5227, 3; RFC 4861, 7.2.6). Nothing stays of it.
+    Announce {
+        /// The namespace of the link.
+        namespace: PathBuf,
+        /// The link.
+        link: String,
+        /// The link's hardware address.
+        mac: Mac,
+        /// The address.
+        address: IpAddr,
+        /// The other side of the link, which is a port of a bridge here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<String>,
+    },
     /// Adds a route through a gateway.
     RouteAdd {
         /// The namespace of the link. None means this one.

@@ -68,7 +68,8 @@ impl Wire {
         address
     }
 
-    fn send(&self, packet: &[u8], mac: [u8; 6]) -> Result<(), Errno> {
+    /// Sends a packet to the station or the group with this hardware address.
+    pub(crate) fn send(&self, packet: &[u8], mac: [u8; 6]) -> Result<(), Errno> {
         let to = self.station(mac);
         let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         // SAFETY: the packet and the address are as long as is said.
