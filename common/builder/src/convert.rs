@@ -7,6 +7,8 @@ use archive::{Decompressed, Limits};
 use layer::compression::Compression;
 use oci::{
     Digest, Layout, Platform, Reference,
+    digest::Hashing,
+    media_type::is_nondistributable,
     spec::{Descriptor, MediaType},
 };
 
@@ -48,6 +50,12 @@ pub fn convert(job: &Convert, image: &Descriptor) -> Result<Built, Cause> {
     let mut layers = Vec::new();
     for layer in layers_of(&found)? {
         let layer = match job.compression {
+            // Nobody may distribute a foreign layer, and a new blob would have no URL.
+            Some(_) if is_nondistributable(&layer.descriptor) => {
+                let digest = layer.descriptor.digest();
+                operation::note(&format!("layer {digest} stays as it is: it must not be distributed"));
+                layer.descriptor
+            }
             Some(compression) if !has(&layer, compression) => compress(&layout, &layer, compression)?,
             _ => layer.descriptor,
         };
@@ -91,12 +99,21 @@ fn has(layer: &Layer, compression: Compression) -> bool {
 fn compress(layout: &Layout, layer: &Layer, compression: Compression) -> Result<Descriptor, Cause> {
     let blob = layout.blob_reader(&layer.descriptor)?;
     let digest = Digest::try_from(layer.descriptor.digest()).map_err(oci::layout::Error::from)?;
+    // If the blob is not what its digest says, that is the cause.
+    let blamed = |cause: Cause| match layout.check_blob(&layer.descriptor) {
+        Err(damaged) => Cause::from(damaged),
+        Ok(()) => cause,
+    };
     let archive = Decompressed::new(blob, Limits::default());
-    let mut archive = archive.map_err(Cause::system("read layer", &layout.blob_path(&digest)))?;
+    let archive =
+        archive.map_err(|error| blamed(Cause::system("read layer", &layout.blob_path(&digest))(error)))?;
+    let mut archive = Hashing::new(archive, layer.diff_id.algorithm());
     let mut writer = layout.writer()?;
-    let written = layer::diff::archive(&mut archive, &mut writer, compression).map_err(Cause::Diff)?;
-    if written.diff_id != layer.diff_id {
-        return Err(Cause::OtherContent(layer.diff_id.clone(), written.diff_id));
+    let written = layer::diff::archive(&mut archive, &mut writer, compression);
+    let written = written.map_err(|error| blamed(Cause::Diff(error)))?;
+    let (_, found, _) = archive.finish();
+    if found != layer.diff_id {
+        return Err(blamed(Cause::OtherContent(layer.diff_id.clone(), found)));
     }
     Ok(writer.commit_as(MediaType::from(written.media_type))?)
 }

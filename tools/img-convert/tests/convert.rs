@@ -142,3 +142,34 @@ fn a_name_does_not_lose_platforms() {
     sandbox.sh("img-edit both --label a=b -t both > /dev/null").ok();
     assert_eq!(sandbox.sh("img-inspect both | jq -r .image.configuration.architecture").ok(), "arm64\n");
 }
+
+/// Layers may be named by another digest, and a foreign layer belongs to somebody else.
+#[test]
+fn other_digests_and_foreign_layers() {
+    let sandbox = sandbox();
+    let script = r#"
+        images=$STAVE_ROOT/images
+        blob() { cp $1 $images/blobs/sha256/$(sha256sum $1 | cut -d ' ' -f 1); }
+        part() { printf '{"mediaType":"%s","digest":"sha256:%s","size":%s%s}' $1 $(sha256sum $2 | cut -d ' ' -f 1) $(stat -c %s $2) "$3"; }
+        tar -cf own.tar context && gzip -kf own.tar
+        printf '{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["sha512:%s","sha256:%s"]}}'             $(sha512sum own.tar | cut -d ' ' -f 1) $(sha256sum own.tar | cut -d ' ' -f 1) > config.json
+        printf '{"schemaVersion":2,"config":%s,"layers":[%s,%s]}'             "$(part application/vnd.oci.image.config.v1+json config.json)"             "$(part application/vnd.oci.image.layer.v1.tar+gzip own.tar.gz)"             "$(part application/vnd.oci.image.layer.nondistributable.v1.tar+gzip own.tar.gz ',"urls":["https://h/x"]')" > manifest.json
+        for file in own.tar.gz config.json manifest.json; do blob $file; done
+        entry=$(part application/vnd.oci.image.manifest.v1+json manifest.json             ',"annotations":{"org.opencontainers.image.ref.name":"docker.io/library/odd:latest"}')
+        jq -c ".manifests += [$entry]" $images/index.json > new.json && cp new.json $images/index.json
+    "#;
+    sandbox.sh(script).ok();
+    let noted = sandbox.sh("img-convert --compression zstd -t two odd > /dev/null").exits(0).stderr;
+    assert!(noted.contains("stays as it is: it must not be distributed"), "{noted}");
+    let two = manifest(&sandbox, "two");
+    let kinds = ["v1.tar+zstd", "nondistributable.v1.tar+gzip"];
+    assert_eq!(types(&two), kinds.map(|kind| format!("application/vnd.oci.image.layer.{kind}")));
+    assert_eq!(two["layers"][1]["urls"][0], "https://h/x");
+    // What is damaged is said to be so, and not that the stream is corrupt.
+    sandbox
+        .sh("blob=$STAVE_ROOT/images/blobs/sha256/$(sha256sum own.tar.gz | cut -d ' ' -f 1)
+            printf x | dd of=$blob bs=1 seek=40 conv=notrunc status=none")
+        .ok();
+    let damaged = sandbox.sh("img-convert --compression none -t three odd > /dev/null").exits(1).stderr;
+    assert!(damaged.contains("the image store is damaged"), "{damaged}");
+}

@@ -53,7 +53,9 @@ impl Report for Export {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let (image, sync) = (self.found(context)?, self.writing.is_synced()?);
+        let layout = Layout::look(context.scope.root.join("images"))?;
+        let (image, sync) = (self.found(&layout)?, self.writing.is_synced()?);
+        layout.keep_while_reading(&image.descriptor);
         let whole = Whole::new(&context.scope.root, &image, !sync).map_err(operation::Error::from)?;
         let summary = toolkit::write_output(&self.output, "archive", sync, |target| {
             Ok(whole.write(target, self.compression).map_err(operation::Error::from)?)
@@ -68,7 +70,7 @@ impl Report for Export {
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
-        self.found(context)?;
+        self.found(&Layout::look(context.scope.root.join("images"))?)?;
         let output =
             operation::quote(&self.file().unwrap_or(Path::new("/dev/stdout")).to_string_lossy()).to_string();
         let image = operation::quote(&self.image).to_string();
@@ -82,8 +84,7 @@ impl Report for Export {
 }
 
 impl Export {
-    fn found(&self, context: &Context) -> Result<Image> {
-        let layout = Layout::look(context.scope.root.join("images"))?;
+    fn found(&self, layout: &Layout) -> Result<Image> {
         Ok(layout.image(&layout.find(&self.image)?, self.platform.as_ref())?)
     }
 

@@ -2,14 +2,15 @@
 //!
 //! # Does
 //! Keeps every blob and unpacked layer that is used: by an image in the list, by a container's records, by
-//! the build cache or by a mount. Keeps everything younger than `--grace`, and everything since the oldest
+//! the build cache or by a mount. Removes images from the list whose last name went to another image longer than
+//! `--grace` ago. Keeps everything younger than `--grace`, and everything since the oldest
 //! running tool began to write an image. Removes the rest, and the remains of killed builds. While a build runs, it keeps all unpacked layers and the build cache; no build starts
 //! while it works. If something that may name a blob or layer cannot be read, it removes nothing.
 //! # Reads
 //! No document. Reads `$STAVE_RUN/*.json`, `$STAVE_ROOT/containers/*/record.json`, `$STAVE_ROOT/cache` and
 //! `/proc/self/mountinfo`.
 //! # Adds
-//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "networks":
+//! Nothing; prints `{"images": [digests], "blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "networks":
 //! [ids], "cache": [paths], "bytes", "dryRun"}`.
 //! # Undoes
 //! Nothing.
@@ -68,6 +69,7 @@ impl Report for Gc {
         }
         let Waste { store, layers, builds, networks, cache, .. } = &waste;
         let blobs = store.as_ref().map(|(_, sweep)| &sweep.blobs[..]).unwrap_or_default();
+        let images = store.as_ref().map(|(_, sweep)| &sweep.images[..]).unwrap_or_default();
         let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
         if !context.quiet {
             let words = if self.common.dry_run { "Would remove" } else { "Removed" };
@@ -79,7 +81,7 @@ impl Report for Gc {
         }
         let layers: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
         Ok(
-            json!({"blobs": blobs, "layers": layers, "builds": builds, "networks": networks, "cache": cache, "bytes": bytes, "dryRun": self.common.dry_run}),
+            json!({"images": images, "blobs": blobs, "layers": layers, "builds": builds, "networks": networks, "cache": cache, "bytes": bytes, "dryRun": self.common.dry_run}),
         )
     }
 

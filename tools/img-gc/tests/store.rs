@@ -412,3 +412,64 @@ fn tables_are_dockers() {
         )
     );
 }
+
+/// As with Docker, the image whose name went to another one can be had back.
+#[test]
+fn an_image_whose_last_name_moved_stays_for_a_while() {
+    let store = Store::new();
+    store.load("t", b"one");
+    let digest = |name: &str| store.json("img-inspect", &[name])["image"]["descriptor"]["digest"].clone();
+    let first = digest("t");
+    let first = first.as_str().unwrap();
+    store.text("img-tag", &["t", "also"]);
+    store.load("t", b"two");
+    let dangling = || store.text("img-ls", &["--filter", "dangling=true", "--format", "{digest}"]);
+    assert_eq!(dangling(), "", "it has another name");
+    store.text("img-rm", &["-q", "also"]);
+    assert_eq!(store.blobs(), 6);
+    assert_eq!(dangling(), "", "what was removed is gone");
+    store.load("t", b"one");
+    let second = digest("t");
+    store.load("t", b"two");
+    assert_eq!(dangling(), format!("{first}\n"), "{second}");
+    store.text("img-gc", &["-q"]);
+    store.text("img-tag", &[first, "back"]);
+    assert_eq!((dangling().as_str(), digest("back").as_str()), ("", Some(first)));
+
+    // A container keeps it. Otherwise it goes after the grace.
+    store.text("img-tag", &["t", "back"]);
+    assert_eq!(dangling(), format!("{first}\n"));
+    fs::create_dir_all(store.path("run")).unwrap();
+    let record = store.path("run/web.json");
+    fs::write(&record, json!({"image": {"descriptor": {"digest": first}}}).to_string()).unwrap();
+    let would = |images: &Value| {
+        let found = store.json("img-gc", &["--grace", "0", "--dry-run"]);
+        assert_eq!(&found["images"], images);
+    };
+    would(&json!([]));
+    fs::remove_file(&record).unwrap();
+    would(&json!([first]));
+    assert_eq!(dangling(), format!("{first}\n"), "nothing was removed yet");
+    let removed = store.json("img-gc", &["-q", "--grace", "0"]);
+    assert_eq!((&removed["images"], removed["blobs"].as_array().unwrap().len()), (&json!([first]), 3));
+    assert_eq!((dangling().as_str(), store.blobs()), ("", 3));
+    store.text("img-verify", &[]);
+}
+
+/// As with Docker, the names that do not fit are left out.
+#[test]
+fn a_filter_by_name_lists_the_names_that_fit() {
+    let store = Store::new();
+    store.load("two", b"one");
+    store.text("img-tag", &["two", "x/y:2"]);
+    let listed = |filters: &[&str]| {
+        let format = ["--format", "{repository}:{tag}"];
+        let filters = filters.iter().flat_map(|filter| ["--filter", filter]).collect::<Vec<_>>();
+        store.text("img-ls", &[&format[..], &filters].concat())
+    };
+    assert_eq!(listed(&["reference=two"]), "two:latest\n");
+    assert_eq!(listed(&["reference=x/*"]), "x/y:2\n");
+    assert_eq!(listed(&["reference=two", "reference=x/y"]), "two:latest\nx/y:2\n");
+    assert_eq!(listed(&["reference=none"]), "");
+    assert_eq!(listed(&["reference=two", "dangling=true"]), "");
+}

@@ -40,7 +40,7 @@ struct Load {
     /// Refuse an archive that is larger than this when decompressed: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = operation::quantity::size)]
     max_size: u64,
-    /// Refuse an archive over 64 MiB that is more than N times larger than its compressed form
+    /// Refuse an archive over 4 GiB that is more than N times larger than its compressed form; over 64 MiB if N is below 1000
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_ratio: u64,
     /// An archive, the directory of an OCI image layout, or - for standard input
@@ -65,6 +65,9 @@ impl Source for Load {
             Layout::open_or_create_with(context.scope.root.join("images"), self.writing.is_synced()?)?;
         let intake = input.read(&layout, self.platform.as_ref())?;
         self.hold_name(intake.form())?;
+        for name in intake.passed_over() {
+            operation::note(&format!("{name} is in the list of images, but not in the input: left out"));
+        }
         let images = intake.commit(self.tag.as_ref())?;
         if !context.quiet {
             images.iter().for_each(|image| report(&layout, image));

@@ -256,3 +256,144 @@ fn entries_of_an_index() {
         assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("img-load: {expected}"));
     }
 }
+
+/// `tar c DIRECTORY` puts one directory before everything.
+#[test]
+fn an_archive_below_one_directory() {
+    let configuration = json!({"rootfs": rootfs()}).to_string();
+    let list = json!([{"Config": "a.json", "RepoTags": ["a:1"], "Layers": ["a.tar"]}]).to_string();
+    let members =
+        [("a.json", configuration.as_bytes()), ("a.tar", &layer()[..]), ("manifest.json", list.as_bytes())];
+    let below = |directory: &str| {
+        let named: Vec<_> =
+            members.iter().map(|(name, content)| (format!("{directory}/{name}"), *content)).collect();
+        tar(&named.iter().map(|(name, content)| (name.as_str(), *content)).collect::<Vec<_>>())
+    };
+    let store = Store::new();
+    let found = store.loaded(&["-t", "x"], &below("d"));
+    assert_eq!(found["configuration"]["rootfs"], rootfs());
+    let mut oci = Oci::new("a:1");
+    let index = json!({"schemaVersion": 2, "manifests": [oci.manifest.clone()]}).to_string();
+    oci.files.push(("index.json".to_owned(), index.into_bytes()));
+    let files: Vec<_> =
+        oci.files.iter().map(|(name, content)| (format!("out/{name}"), &content[..])).collect();
+    let archive = tar(&files.iter().map(|(name, content)| (name.as_str(), *content)).collect::<Vec<_>>());
+    assert_eq!(store.loaded(&[], &archive)["reference"], "a:1");
+    // The directory of an unpacked archive.
+    for (name, content) in members {
+        std::fs::create_dir_all(store.dir.path().join("unpacked")).unwrap();
+        std::fs::write(store.dir.path().join("unpacked").join(name), content).unwrap();
+    }
+    assert_eq!(from_directory(&store, "unpacked"), "Loaded image: a:1\n");
+    // A root file system may have a directory with such a name in it.
+    let other = [(&members[2].0, &b"[1, 2]"[..])].map(|(name, content)| (format!("app/{name}"), content));
+    let web = tar(&other.iter().map(|(name, content)| (name.as_str(), *content)).collect::<Vec<_>>());
+    assert_eq!(store.loaded(&["-t", "web"], &web)["reference"], "web:latest");
+    let two = [("bin/x", &b"x"[..]), ("d/manifest.json", list.as_bytes())];
+    assert_eq!(store.loaded(&["-t", "two"], &tar(&two))["reference"], "two:latest");
+}
+
+fn from_directory(store: &Store, name: &str) -> String {
+    let mut command = assert_cmd::cargo::cargo_bin_cmd!("img-load");
+    let output = command.arg(store.dir.path().join(name)).arg("--root").arg(store.dir.path().join("root"));
+    String::from_utf8(output.output().unwrap().stderr).unwrap()
+}
+
+/// `skopeo copy … dir:DIRECTORY`, which is also `podman save --format docker-dir`.
+#[test]
+fn the_directory_transport_of_skopeo() {
+    let store = Store::new();
+    let place = store.dir.path().join("image");
+    std::fs::create_dir(&place).unwrap();
+    let image = Oci::new("x");
+    let own = image.manifest["digest"].as_str().unwrap()[7..].to_owned();
+    let mut members = vec![("version".to_owned(), b"Directory Transport Version: 1.1\n".to_vec())];
+    for (name, content) in image.files {
+        let Some(hex) = name.strip_prefix("blobs/sha256/") else { continue };
+        members.push((if hex == own { "manifest.json" } else { hex }.to_owned(), content));
+    }
+    for (name, content) in &members {
+        std::fs::write(place.join(name), content).unwrap();
+    }
+    let loaded = from_directory(&store, "image");
+    assert!(loaded.starts_with("Loaded image ID: sha256:"), "{loaded}");
+    let archive =
+        tar(&members.iter().map(|(name, content)| (name.as_str(), &content[..])).collect::<Vec<_>>());
+    let found = store.loaded(&["-t", "x"], &archive);
+    assert_eq!(found["descriptor"]["digest"], format!("sha256:{own}"));
+    // A blob that is missing is no image.
+    std::fs::remove_file(place.join(&members.last().unwrap().0)).unwrap();
+    let other = Store::new();
+    std::fs::rename(&place, other.dir.path().join("image")).unwrap();
+    let refused = from_directory(&other, "image");
+    assert!(refused.starts_with("img-load: "), "{refused}");
+}
+
+/// What stands beside an image does not spoil it.
+#[test]
+fn what_is_no_image_beside_one() {
+    let entry = |archive: &mut Oci, media_type: &str, name: &str, content: &Value| {
+        let content = content.to_string().into_bytes();
+        let digest = Digest::of(&content);
+        let size = content.len();
+        archive.files.push((format!("blobs/sha256/{}", digest.hex()), content));
+        json!({"mediaType": media_type, "digest": digest, "size": size, "annotations": {oci::layout::REF_NAME: name}})
+    };
+    let (index, manifest) =
+        ("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json");
+    let mut archive = Oci::new("v1:1");
+    let image: Value = archive
+        .files
+        .iter()
+        .find_map(|(_, content)| {
+            serde_json::from_slice(content).ok().filter(|it: &Value| it["layers"].is_array())
+        })
+        .unwrap();
+    let empty =
+        json!({"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": Digest::of(b"{}")});
+    archive.files.push((format!("blobs/sha256/{}", Digest::of(b"{}").hex()), b"{}".to_vec()));
+    let artifact = json!({"schemaVersion": 2, "config": empty, "layers": [empty]});
+    let artifact = entry(&mut archive, manifest, "artifact", &artifact);
+    // The list of referrers under a tag.
+    let referrers = json!({"schemaVersion": 2, "manifests": [artifact]});
+    let referrers = entry(&mut archive, index, "sha256-0", &referrers);
+    // cosign save.
+    let mut signature = image.clone();
+    signature["layers"][0]["mediaType"] = json!("application/vnd.dev.cosign.simplesigning.v1+json");
+    let signature = entry(&mut archive, manifest, "sha256-0.sig", &signature);
+    // A shared layout may have lost a manifest.
+    let mut gone = archive.manifest.clone();
+    gone["digest"] = json!(Digest::of(b"elsewhere"));
+    gone["annotations"] = json!({oci::layout::REF_NAME: "gone:1"});
+    let entries = json!([gone, referrers, signature, archive.manifest.clone()]);
+    let archive = archive.with_index(entries);
+    for arguments in [&[][..], &["-t", "x"]] {
+        let store = Store::new();
+        let output = store.load(arguments, &archive);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let name = if arguments.is_empty() { "v1:1" } else { "x:latest" };
+        let left_out = "img-load: gone:1 is in the list of images, but not in the input: left out\n";
+        assert_eq!(errors, format!("{left_out}Loaded image: {name}\n"));
+        assert_eq!(store.names().len(), 1);
+    }
+}
+
+/// Go leaves out what is empty, and takes null for a name.
+#[test]
+fn a_configuration_without_a_type_and_names_that_are_none() {
+    let mut archive = Oci::new("a:1");
+    let own = archive.manifest["digest"].as_str().unwrap()[7..].to_owned();
+    let (name, content) = archive.files.iter_mut().find(|(name, _)| name.ends_with(&own)).unwrap();
+    let mut manifest: Value = serde_json::from_slice(content).unwrap();
+    manifest["config"].as_object_mut().unwrap().remove("mediaType").unwrap();
+    *content = manifest.to_string().into_bytes();
+    let digest = Digest::of(content);
+    (archive.manifest["digest"], archive.manifest["size"]) = (json!(digest), json!(content.len()));
+    *name = format!("blobs/sha256/{}", digest.hex());
+    assert_eq!(Store::new().loaded(&[], &archive.archive())["reference"], "a:1");
+    for names in [json!([null]), json!([""])] {
+        let store = Store::new();
+        let found = store.loaded(&[], &common::docker(names, |_| {}));
+        assert_eq!((&found["reference"], store.names().len()), (&Value::Null, 0));
+    }
+}

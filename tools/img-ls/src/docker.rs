@@ -58,7 +58,7 @@ pub(crate) fn row(row: &Value, no_trunc: bool) -> Row {
     Row { fields, labels: Map::new() }
 }
 
-/// The images that the filters of `docker images` keep.
+/// The images that the filters of `docker images` keep. As there, only the names that fit `reference` stay.
 ///
 /// # Errors
 /// When a filter is unknown, or names an image that is not there.
@@ -75,9 +75,12 @@ pub(crate) fn filtered(
         Ok(all.iter().find(|own| own.digest == digest).and_then(born))
     })?;
     let mut kept = Vec::new();
-    for image in images {
-        let is_kept = filters.truth("dangling", image.references.is_empty())?
-            && filters.any("reference", |pattern| image.references.iter().any(|name| fits(name, pattern)))
+    for mut image in images {
+        let dangling = image.references.is_empty();
+        let fitting = |name: &String| filters.any("reference", |pattern| fits(name, pattern));
+        image.references.retain(fitting);
+        let is_kept = filters.truth("dangling", dangling)?
+            && (!image.references.is_empty() || filters.of("reference").next().is_none())
             && (filters.of("label").next().is_none() || filters.labels(&labels(layout, &image)))
             && bounds.hold(|| Some(born(&image)));
         if is_kept {

@@ -24,7 +24,7 @@ pub(crate) struct Unpacking {
     /// Refuse a layer with more than N entries
     #[arg(long, value_name = "N", default_value_t = 10_000_000, requires = "apply")]
     max_entries: u64,
-    /// Refuse a layer over 64 MiB whose archive is more than N times larger than its blob
+    /// Refuse a layer over 4 GiB whose archive is more than N times larger than its blob; over 64 MiB if N is below 1000
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "apply")]
     max_ratio: u64,
     /// Refuse a layer with device nodes
@@ -47,6 +47,9 @@ impl Unpacking {
 pub(crate) fn hinted(error: Error) -> Error {
     let refused = error.chain().find_map(|cause| cause.downcast_ref::<layer::apply::Error>());
     match refused.and_then(layer::apply::Error::hint) {
+        _ if refused.is_some_and(layer::apply::Error::is_of_ratio) => {
+            hint(error, "if you trust the image, allow more with --max-ratio N")
+        }
         Some(what) => hint(error, format!("{what}, or `--rootless`")),
         None => toolkit::of_place(error, operation::Place::Store),
     }

@@ -65,6 +65,7 @@ impl Report for Save {
     fn report(&self, context: &Context) -> Result<Value> {
         let layout = Layout::look(context.scope.root.join("images"))?;
         let images = self.named(&layout)?;
+        images.iter().for_each(|image| layout.keep_while_reading(&image.descriptor));
         let format = match self.format {
             Format::Oci => save::Format::Oci,
             Format::Docker => save::Format::Docker,

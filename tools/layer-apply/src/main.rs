@@ -40,7 +40,7 @@ struct LayerApply {
     /// Refuse a layer with more than N entries
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     max_entries: u64,
-    /// Refuse a layer over 64 MiB whose archive is more than N times larger than its blob
+    /// Refuse a layer over 4 GiB whose archive is more than N times larger than its blob; over 64 MiB if N is below 1000
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_ratio: u64,
     /// Refuse a layer with device nodes

@@ -5,7 +5,8 @@
 pub struct Limits {
     /// The maximum size in bytes of the decompressed archive, and of all files in it, holes included.
     pub size: u64,
-    /// The maximum ratio of decompressed to compressed size. It applies above 64 MiB.
+    /// The maximum ratio of decompressed to compressed size. It applies above [`Limits::FREE`], or above 64 MiB if it
+    /// is stricter than the default.
     pub ratio: u64,
     /// The maximum number of entries.
     pub entries: u64,
@@ -14,7 +15,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 64 GiB, ten million entries, and a ratio of 1000, which gzip reaches only for zeros.
     fn default() -> Self {
-        Self { size: 64 << 30, ratio: 1000, entries: 10_000_000 }
+        Self { size: 64 << 30, ratio: Self::RATIO, entries: 10_000_000 }
     }
 }
 
@@ -35,7 +36,13 @@ pub enum Exceeded {
 impl Limits {
     /// No limits, for trusted content.
     pub const NONE: Self = Self { size: u64::MAX, ratio: u64::MAX, entries: u64::MAX };
-    /// The ratio is not checked up to this decompressed size in bytes: a small archive of zeros is harmless.
+    /// The default ratio.
+    pub const RATIO: u64 = 1000;
+    /// The default ratio is not checked up to this decompressed size in bytes. Honest images have files of zeros:
+    /// `useradd` with a large id makes a `/var/log/lastlog` of hundreds of MiB. An attacker gains little, because an
+    /// ordinary image may have as much.
+    pub const FREE: u64 = 4 << 30;
+    /// The same for a stricter ratio, which somebody has asked for.
     const FLOOR: u64 = 64 << 20;
 
     /// Checks that `given` bytes may be decompressed from `taken` bytes.
@@ -46,7 +53,8 @@ impl Limits {
         if given > self.size {
             return Err(Exceeded::Size(self.size));
         }
-        match given > Self::FLOOR && given / self.ratio.max(1) > taken {
+        let free = if self.ratio < Self::RATIO { Self::FLOOR } else { Self::FREE };
+        match given > free && given / self.ratio.max(1) > taken {
             true => Err(Exceeded::Ratio(self.ratio)),
             false => Ok(()),
         }
@@ -62,6 +70,26 @@ impl Limits {
             () if entries > self.entries => Err(Exceeded::Entries(self.entries)),
             () if size > self.size => Err(Exceeded::Size(self.size)),
             () => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_counts_for_what_is_large() {
+        let (default, strict) = (Limits::default(), Limits { ratio: 999, ..Limits::default() });
+        for (limits, given, taken, held) in [
+            (default, 361 << 20, 36 << 10, true),
+            (default, 4 << 30, 1, true),
+            (default, (4 << 30) + 1, 4 << 20, false),
+            (default, 5 << 30, 6 << 20, true),
+            (strict, 64 << 20, 1, true),
+            (strict, (64 << 20) + 1, 64 << 10, false),
+        ] {
+            assert_eq!(limits.hold_stream(given, taken).is_ok(), held, "{given} {taken}");
         }
     }
 }

@@ -109,6 +109,9 @@ fn advised(error: Error) -> operation::Error {
         error if error.is_of_namespace() => {
             Some("use `--format directory`, the default: it needs no mounts".to_owned())
         }
+        error if error.is_of_ratio() => {
+            Some("if you trust the image, allow more with `layer-apply --max-ratio N`".to_owned())
+        }
         error => error.hint().map(|what| format!("{what}, or `layer-apply --rootless`")),
     };
     let error = operation::Error::caused_by(error).of(operation::Place::Store);

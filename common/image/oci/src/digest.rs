@@ -24,6 +24,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
+
     /// The algorithm's name in a digest. It is also the name of the algorithm's directory under `blobs`.
     pub fn as_str(self) -> &'static str {
         match self {

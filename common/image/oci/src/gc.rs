@@ -137,10 +137,14 @@ pub struct Sweep {
     /// Files that a killed process left half-written: blobs, on file systems without unnamed files, and new
     /// lists beside their places.
     pub unfinished: Vec<PathBuf>,
+    /// Images in the list that lost their last name longer than the grace ago, and that nothing uses.
+    pub images: Vec<Digest>,
     /// Everything that is mentioned, for callers that collect what belongs to DiffIDs.
     pub marks: Marks,
     /// What is too young to be removed.
     pub age: Age,
+    /// The marks of all but the list, by which [`Sweep::images`] were found.
+    outside: Marks,
     lock: Option<fs::File>,
 }
 
@@ -156,7 +160,13 @@ impl Sweep {
     /// # Errors
     /// When a file cannot be removed; the files after it stay.
     pub fn remove(&mut self, layout: &Layout) -> Result<(), Error> {
-        let lock = self.lock.take();
+        let mut lock = self.lock.take();
+        if let Some(held) = lock.take_if(|_| !self.images.is_empty()) {
+            let mut edit = layout.edit_under(held)?;
+            let forsaken = edit.forsake(self.age.grace, &self.outside);
+            self.images.retain(|image| forsaken.contains(image));
+            lock = Some(edit.commit_and_hold()?);
+        }
         if !self.blobs.is_empty() {
             // The list without references to these blobs must be on the disk first: other programs write the
             // list too, without a sync.
@@ -242,7 +252,7 @@ impl Layout {
         grace: Duration,
         dry_run: bool,
     ) -> Result<Sweep, E> {
-        let edit = self.edit()?;
+        let mut edit = self.edit()?;
         if edit.is_restored() {
             // The copy lacks entries that other programs made later.
             if !dry_run {
@@ -251,11 +261,13 @@ impl Layout {
             return Err(Error::Restored(self.index_path()).into());
         }
         let mut marks = Marks::default();
-        marks.scan(edit.text().as_bytes());
         let writers = self.writers(dry_run)?;
         writers.iter().try_for_each(|writer| marks.scan_file(&writer.path))?;
         let age = Age { grace, writing_since: writers.iter().map(|writer| writer.since).min() };
         roots(&mut marks)?;
+        let outside = Marks { marked: marks.marked.clone(), fresh: Vec::new() };
+        let images = edit.forsake(grace, &outside);
+        marks.scan(edit.text().as_bytes());
         let mut seen = Seen::new();
         for entry in edit.list() {
             self.require_manifest(&entry.descriptor, 0, &mut seen).map_err(|source| {
@@ -270,7 +282,7 @@ impl Layout {
             blobs.extend(self.unmentioned(algorithm, &marks, age)?);
         }
         let lock = Some(edit.into_lock());
-        Ok(Sweep { blobs, unfinished: self.unfinished(age)?, marks, age, lock })
+        Ok(Sweep { blobs, unfinished: self.unfinished(age)?, images, marks, age, outside, lock })
     }
 
     /// Makes sure that a manifest or index is as its digest says. Otherwise what it mentions would count as unused.

@@ -256,7 +256,7 @@ pub fn choose_child<'a>(
 
 /// Whether an entry of an index is an image for a platform. The platform of signatures and similar artifacts
 /// is unknown.
-fn is_image(entry: &Descriptor) -> bool {
+pub(crate) fn is_image(entry: &Descriptor) -> bool {
     let known = |platform: &_| !Platform::from(platform).is_unknown();
     matches!(kind(entry), Kind::Manifest | Kind::Index) && entry.platform().as_ref().is_none_or(known)
 }

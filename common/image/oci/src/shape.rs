@@ -213,7 +213,19 @@ fn words_for(value: &Value) -> String {
 /// When a value has the wrong type, or an index has entries and none is a descriptor.
 pub(crate) fn document(value: &mut Value, kind: Kind) -> Result<(), serde_json::Error> {
     match kind {
-        Kind::Manifest => MANIFEST.normalise(value).map_err(Wrong::into_error),
+        Kind::Manifest => {
+            MANIFEST.normalise(value).map_err(Wrong::into_error)?;
+            let typed = |part: &mut Value| {
+                if let Value::Object(members) = part {
+                    members.entry("mediaType").or_insert_with(|| "".into());
+                }
+            };
+            ["config", "subject"]
+                .into_iter()
+                .for_each(|name| value.get_mut(name).into_iter().for_each(typed));
+            value.get_mut("layers").and_then(Value::as_array_mut).into_iter().flatten().for_each(typed);
+            Ok(())
+        }
         Kind::Index => {
             INDEX.normalise(value).map_err(Wrong::into_error)?;
             let Some(Value::Array(entries)) = value.get_mut("manifests") else { return Ok(()) };

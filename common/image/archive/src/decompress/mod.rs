@@ -358,8 +358,9 @@ mod tests {
     fn bombs_are_stopped() {
         let bomb = zstd::encode_all(io::repeat(0).take(200 << 20), 1).unwrap();
         let read = |limits| io::copy(&mut Decompressed::new(&bomb[..], limits).unwrap(), &mut io::sink());
-        let error = read(Limits::default()).unwrap_err();
-        assert_eq!(error.to_string(), "unpacked size exceeds 1000 times the compressed size");
+        let error = read(Limits { ratio: 999, ..Limits::default() }).unwrap_err();
+        assert_eq!(error.to_string(), "unpacked size exceeds 999 times the compressed size");
+        assert_eq!(read(Limits::default()).unwrap(), 200 << 20);
         let error = read(Limits { size: 1 << 20, ..Limits::default() }).unwrap_err();
         assert_eq!(error.to_string(), "unpacked size exceeds 1048576 bytes");
         assert_eq!(read(Limits::NONE).unwrap(), 200 << 20);

@@ -187,6 +187,15 @@ impl Error {
         }
     }
 
+    /// Whether the layer is far larger than its blob ([`archive::Limits::ratio`]).
+    pub fn is_of_ratio(&self) -> bool {
+        match self {
+            Self::Blob(pipeline::Error::Exceeded(archive::Exceeded::Ratio(_))) => true,
+            Self::Layer { source, .. } => source.is_of_ratio(),
+            _ => false,
+        }
+    }
+
     /// Whether the cause is that a user namespace cannot mount images.
     pub fn is_of_namespace(&self) -> bool {
         match self {

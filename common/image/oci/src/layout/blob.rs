@@ -25,7 +25,7 @@ use crate::digest::{Algorithm, Digest, Hasher, Mismatch, Verifying};
 const BUFFER: usize = 256 << 10;
 
 /// Opens a regular file. Anything else is rejected, without waiting at a FIFO or touching a device.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     match file.metadata()?.is_file() {

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
+    time::Duration,
 };
 
 use oci_spec::image::Descriptor;
@@ -15,12 +16,13 @@ use rustix::{
 use serde_json::Value;
 
 use super::{
-    CONTAINERD_NAME, Error, Layout, REF_NAME,
+    Error, Layout, REF_NAME,
     blob::open_regular,
+    displaced::{self, is_forsaken, without_names},
     index::{Entry, Listed, entries, entries_mut, is_named, is_nameless, write},
     recent::{self, Recent, excludes},
 };
-use crate::{digest::Digest, reference::Reference, shape};
+use crate::{digest::Digest, gc::Marks, reference::Reference, shape};
 
 /// The new list, before it takes the name `index.json`. After the exchange it is the old list, until the new
 /// one is on the disk.
@@ -45,7 +47,11 @@ impl Layout {
     /// # Errors
     /// When `index.json` cannot be locked or read.
     pub fn edit(&self) -> Result<Edit<'_>, Error> {
-        let lock = self.lock()?;
+        self.edit_under(self.lock()?)
+    }
+
+    /// Like [`Layout::edit`], with a lock that the caller holds already.
+    pub(crate) fn edit_under(&self, lock: File) -> Result<Edit<'_>, Error> {
         let mut listed = self.open_index()?;
         let before = entries(&listed.index).to_vec();
         let recent = Recent::read(self).unwrap_or_default();
@@ -53,7 +59,8 @@ impl Layout {
         Ok(Edit { layout: self, lock, listed, before, recent })
     }
 
-    /// Gives an image the names in `references`. Images that had these names lose them and stay in the store.
+    /// Gives an image the names in `references`. Images that had these names lose them. An image that has no other name
+    /// stays in the list without one.
     /// If `references` is empty and the image is not listed yet, it is listed without a name.
     ///
     /// # Errors
@@ -135,36 +142,45 @@ impl Edit<'_> {
     /// [`Error::NoBlob`] when a part of the image is missing.
     pub fn name_as(&mut self, descriptor: &Descriptor, name: &str) -> Result<(), Error> {
         self.layout.hold_blobs(descriptor)?;
-        self.put(name, descriptor, |entry| entry["annotations"][REF_NAME] == name)
+        self.put(name, descriptor, |entry| entry["annotations"][REF_NAME] == name, false)
     }
 
     fn tag(&mut self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
-        self.put(&reference.canonical(), descriptor, |entry| is_named(entry, reference))
+        self.put(&reference.canonical(), descriptor, |entry| is_named(entry, reference), true)
     }
 
-    /// Lists an image under a name. Entries with that name are replaced.
+    /// Lists an image under a name. Entries with that name are replaced. With `keep`, images that have no other name stay
+    /// without one.
     fn put(
         &mut self,
         name: &str,
         descriptor: &Descriptor,
         has_name: impl Fn(&Value) -> bool,
+        keep: bool,
     ) -> Result<(), Error> {
         let mut named = descriptor.clone();
         let mut annotations: HashMap<_, _> = descriptor.annotations().clone().unwrap_or_default();
-        annotations.remove(CONTAINERD_NAME);
+        annotations.retain(|key, _| !displaced::OWN.contains(&key.as_str()));
         annotations.insert(REF_NAME.to_owned(), name.to_owned());
         named.set_annotations(Some(annotations));
         let mut named = serde_json::to_value(&named).map_err(Error::Json)?;
         named.sort_all_objects();
         let digest = descriptor.digest().as_ref();
         let replaced = |entry: &Value| has_name(entry) || is_nameless(entry, digest);
+        let layout = self.layout;
         let manifests = self.manifests();
         // Giving an image the name that it has already changes nothing and need not wait for the disk.
         let mut rivals = manifests.iter().filter(|entry| replaced(entry));
         if rivals.next() == Some(&named) && rivals.next().is_none() {
             return Ok(());
         }
+        let old = manifests.iter().filter(|entry| keep && has_name(entry) && entry["digest"] != digest);
+        let old: Vec<Value> = old.cloned().collect();
         manifests.retain(|entry| !replaced(entry));
+        for old in old {
+            let is_listed = manifests.iter().any(|entry| entry["digest"] == old["digest"]);
+            manifests.extend(without_names(layout, &old).filter(|_| !is_listed));
+        }
         manifests.push(named);
         Ok(())
     }
@@ -172,15 +188,18 @@ impl Edit<'_> {
     fn add(&mut self, descriptor: &Descriptor) -> Result<(), Error> {
         let mut nameless = descriptor.clone();
         nameless.set_annotations(descriptor.annotations().clone().and_then(|mut annotations| {
-            annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
+            annotations.retain(|key, _| !displaced::OWN.contains(&key.as_str()));
             (!annotations.is_empty()).then_some(annotations)
         }));
         let mut nameless = serde_json::to_value(&nameless).map_err(Error::Json)?;
         nameless.sort_all_objects();
         let digest = descriptor.digest().as_ref();
         let manifests = self.manifests();
-        if !manifests.iter().any(|entry| entry["digest"] == digest) {
-            manifests.push(nameless);
+        match manifests.iter_mut().find(|entry| entry["digest"] == digest) {
+            // Somebody wants the image again.
+            Some(entry) if displaced::is_displaced(entry) => *entry = nameless,
+            Some(_) => {}
+            None => manifests.push(nameless),
         }
         Ok(())
     }
@@ -204,6 +223,18 @@ impl Edit<'_> {
         others
     }
 
+    /// Removes the entries of images that lost their last name at least `grace` ago and that have no mark. Returns their
+    /// digests.
+    pub(crate) fn forsake(&mut self, grace: Duration, marks: &Marks) -> Vec<Digest> {
+        let mut forsaken = Vec::new();
+        self.manifests().retain(|entry| {
+            let is_forsaken = is_forsaken(entry, grace, marks);
+            forsaken.extend(entry["digest"].as_str().filter(|_| is_forsaken).and_then(|it| it.parse().ok()));
+            !is_forsaken
+        });
+        forsaken
+    }
+
     /// Keeps only the entries that `keep` accepts.
     pub(super) fn retain(&mut self, keep: impl FnMut(&Value) -> bool) {
         self.manifests().retain(keep);
@@ -216,6 +247,11 @@ impl Edit<'_> {
     /// When `index.json` cannot be changed; it is then left as it was. When the disk rejects the data in the
     /// last step, after the change.
     pub fn commit(self) -> Result<(), Error> {
+        self.commit_and_hold().map(drop)
+    }
+
+    /// Like [`Edit::commit`], and keeps the lock.
+    pub(crate) fn commit_and_hold(self) -> Result<File, Error> {
         if self.listed.restored || entries(&self.listed.index) != self.before {
             return self.replace();
         }
@@ -226,14 +262,15 @@ impl Edit<'_> {
             self.layout.sync_everything()?;
             let _ = fs::remove_file(beside);
         }
-        self.layout.sync_blobs()
+        self.layout.sync_blobs()?;
+        Ok(self.lock)
     }
 
     /// Replaces the list by rename. Another program may have changed it meanwhile: skopeo opens the old file
     /// and writes its own list into it in place; umoci replaces the file. What they have added goes into our
     /// list.
-    fn replace(self) -> Result<(), Error> {
-        let Self { layout, listed: Listed { mut index, file: mut old, .. }, mut recent, mut before, .. } =
+    fn replace(self) -> Result<File, Error> {
+        let Self { layout, lock, listed: Listed { mut index, file: mut old, .. }, mut recent, mut before } =
             self;
         loop {
             recent = recent.next(&before, &index);
@@ -254,7 +291,7 @@ impl Edit<'_> {
             if new.is_empty() {
                 layout.sync_names()?;
                 let _ = fs::remove_file(layout.path.join(BESIDE));
-                return Ok(());
+                return Ok(lock);
             }
             // Write to a new file: another program may still write to the old one.
             let _ = fs::remove_file(layout.path.join(BESIDE));

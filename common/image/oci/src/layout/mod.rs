@@ -7,6 +7,7 @@
 //! reads them: an entry `debian` is `docker.io/library/debian:latest`.
 
 mod blob;
+mod displaced;
 mod edit;
 mod index;
 mod pushed;
@@ -30,6 +31,7 @@ use oci_spec::image::{Descriptor, MediaType};
 use operation::Place;
 use serde::{Serialize, de::DeserializeOwned};
 
+pub(crate) use blob::open_regular;
 pub use blob::{BlobReader, BlobWriter, SealedBlob};
 pub use edit::Edit;
 pub(crate) use index::sorted_entries;
@@ -150,7 +152,7 @@ pub enum Error {
     #[error(transparent)]
     Reference(#[from] InvalidReference),
     /// The index has no manifest for the platform, or the image is for another platform.
-    #[error("{digest} has no image for {wanted}: it has {offered}")]
+    #[error("{digest} has no image for {wanted}: it has {}", operation::printable_word(offered))]
     NoPlatform {
         /// The index, or the image.
         digest: Digest,

@@ -3,13 +3,16 @@
 use oci_spec::image::Descriptor;
 
 use super::{Entry, Error, Layout, Malformed};
-use crate::{digest::Digest, reference::Reference};
+use crate::{
+    digest::{Algorithm, Digest},
+    reference::Reference,
+};
 
 impl Layout {
     /// The image with this name or id, or whose id begins with these digits. None if there is no such image.
     ///
     /// An id is the digest of an image's configuration, as Docker shows it, or of its manifest or index, with
-    /// or without `sha256:`. The id of a configuration or a manifest selects one image of an index.
+    /// or without `sha256:` or `sha512:`. The id of a configuration or a manifest selects one image of an index.
     ///
     /// # Errors
     /// When the store cannot be read, the text is neither a name nor an id, or several ids begin with it.
@@ -19,9 +22,10 @@ impl Layout {
 
     fn look_up(&self, text: &str) -> Result<Option<Found>, Error> {
         let (entries, malformed) = self.list_all()?;
-        let id = text.strip_prefix("sha256:").unwrap_or(text);
+        let prefixes = Algorithm::ALL.map(|algorithm| format!("{}:", algorithm.as_str()));
+        let id = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix.as_str())).unwrap_or(text);
         let may_be_id =
-            !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b"0123456789abcdef".contains(&b));
+            !id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b"0123456789abcdef".contains(&b));
         let reference: Option<Reference> = match text.parse() {
             Ok(reference) => Some(reference),
             Err(_) if may_be_id => None,

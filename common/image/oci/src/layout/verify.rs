@@ -103,6 +103,16 @@ impl Layout {
         Ok(Findings { blobs: sizes.len(), bytes: sizes.iter().sum(), damaged, lost })
     }
 
+    /// Reads a blob to its end and compares it with its descriptor.
+    ///
+    /// # Errors
+    /// When the blob is missing, cannot be read, or is something else.
+    pub fn check_blob(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        let digest = Digest::try_from(descriptor.digest())?;
+        let read = self.blob_reader(descriptor)?.finish();
+        read.map(drop).map_err(|source| Error::Read { digest, source })
+    }
+
     /// Removes the findings: first the damaged blobs, then the names whose images are not complete. A later
     /// pull or load then gets the whole image.
     ///
@@ -257,7 +267,12 @@ impl Layout {
     }
 
     /// What is missing or damaged below a descriptor. An index need not have images for all its platforms.
-    fn fault(&self, descriptor: &Descriptor, depth: u32, damaged: &BTreeMap<String, &str>) -> Option<Fault> {
+    pub(super) fn fault(
+        &self,
+        descriptor: &Descriptor,
+        depth: u32,
+        damaged: &BTreeMap<String, &str>,
+    ) -> Option<Fault> {
         if let Some(fault) = self.blob_fault(descriptor, damaged) {
             return Some(fault);
         }

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use oci_spec::image::Descriptor;
 use rustix::{fs::FlockOperation, io::Errno};
 
 use super::{Error, Layout, blob::open_regular};
@@ -65,6 +66,14 @@ impl Layout {
         let Some(Note { path, file }) = noted.as_mut() else { return Ok(()) };
         let lines: String = digests.iter().map(|digest| format!("{digest}\n")).collect();
         file.write_all(lines.as_bytes()).map_err(Error::io("write", path.clone()))
+    }
+
+    /// Keeps an image from `img-gc` while this process reads it, even if its name goes meanwhile. A process that may not
+    /// write to the store cannot.
+    pub fn keep_while_reading(&self, image: &Descriptor) {
+        if let Ok(digest) = Digest::try_from(image.digest()) {
+            let _ = self.keep_meanwhile(&[digest]);
+        }
     }
 
     fn noted(&self) -> Result<MutexGuard<'_, Option<Note>>, Error> {

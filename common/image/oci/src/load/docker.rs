@@ -41,13 +41,15 @@ impl<'de> Deserialize<'de> for ImageList {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ListedImage {
     pub(super) config: String,
-    repo_tags: Option<Vec<String>>,
+    /// Go takes null for an empty name.
+    repo_tags: Option<Vec<Option<String>>>,
     layers: Option<Vec<String>>,
 }
 
 impl ListedImage {
     pub(super) fn references(&self) -> Result<Vec<Reference>, Error> {
-        let names = self.repo_tags.iter().flatten().filter(|name| *name != "<none>:<none>");
+        let names = self.repo_tags.iter().flatten().flatten();
+        let names = names.filter(|name| !matches!(name.as_str(), "" | "<none>:<none>"));
         Ok(names.map(|name| name.parse()).collect::<Result<_, _>>().map_err(layout::Error::from)?)
     }
 }
@@ -64,7 +66,10 @@ pub(super) fn json_member<T: DeserializeOwned>(
 }
 
 /// The digest, size and compression of a member. Links are followed.
-fn member(members: &HashMap<String, Stored>, name: &str) -> Result<(Digest, u64, Compression), Error> {
+pub(super) fn member(
+    members: &HashMap<String, Stored>,
+    name: &str,
+) -> Result<(Digest, u64, Compression), Error> {
     let mut path = normalise("", name);
     for _ in 0..MAX_LINKS {
         match members.get(&path) {

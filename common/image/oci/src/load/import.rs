@@ -123,7 +123,7 @@ fn walk<R: BufRead>(source: R, limits: Limits) -> io::Result<(R, (i64, bool))> {
         newest = newest.max(entry.mtime.seconds);
         lists.see(&entry, &mut reader);
     }
-    Ok((reader.into_inner(), (newest, lists.are_there())))
+    Ok((reader.into_inner(), (newest, lists.are_there(true))))
 }
 
 /// A reader that also writes what it reads into a blob.

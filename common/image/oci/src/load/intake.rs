@@ -2,10 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs,
     io::{self, BufRead, Read},
+    path::Path,
 };
 
-use archive::{Compression, Decompressed, Entry, Kind, Limits, Reader, peek};
+use archive::{Compression, Decompressed, Kind, Limits, Reader, peek};
 use oci_spec::image::{Descriptor, MediaType};
 use rustix::process::{Resource, Rlimit};
 
@@ -40,6 +42,8 @@ pub struct Intake {
     pub(super) source: Option<Layout>,
     pub(super) images: Vec<Found>,
     pub(super) form: Form,
+    /// Entries of a list of images whose manifests are elsewhere, by their names or digests.
+    pub(super) passed_over: Vec<String>,
     held: HashMap<Digest, Held>,
     needed: HashSet<Digest>,
     memory: u64,
@@ -61,7 +65,8 @@ pub(super) enum Stored {
 impl Intake {
     pub(super) fn new(layout: Layout, platform: Option<Platform>, form: Form) -> Self {
         let (held, needed) = (HashMap::new(), HashSet::new());
-        Self { layout, platform, source: None, images: Vec::new(), form, held, needed, memory: 0 }
+        let (images, passed_over) = (Vec::new(), Vec::new());
+        Self { layout, platform, source: None, images, form, passed_over, held, needed, memory: 0 }
     }
 
     /// The form of the input. It is only certain once all input has been read.
@@ -72,6 +77,12 @@ impl Intake {
     /// The images found.
     pub fn images(&self) -> &[Found] {
         &self.images
+    }
+
+    /// The entries of the list of images whose manifests are not in the input: their names, or their digests. A layout
+    /// may share its list with others, or may have lost what nobody used.
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
     }
 
     /// Drops the images' names, so that they get none in the store.
@@ -97,7 +108,7 @@ impl Intake {
             }
             let path = normalise("", &text(&member.path));
             let stored = match member.kind {
-                Kind::File => self.store(name, &member, &path, &mut reader.content(&member))?,
+                Kind::File => self.store(name, member.size, &path, &mut reader.content(&member))?,
                 Kind::HardLink => Stored::Link(normalise("", &text(&member.link))),
                 Kind::Symlink => Stored::Link(normalise(&path, &text(&member.link))),
                 _ => continue,
@@ -107,14 +118,44 @@ impl Intake {
         Ok(table)
     }
 
-    fn store(
-        &mut self,
-        name: &str,
-        member: &Entry,
-        path: &str,
-        content: &mut impl Read,
-    ) -> Result<Stored, Error> {
-        let size = member.size;
+    /// Reads the files of a directory as the members of an archive. Symbolic links are followed inside it only.
+    pub(super) fn collect_directory(&mut self, directory: &Path) -> Result<HashMap<String, Stored>, Error> {
+        raise_file_limit();
+        let (mut table, mut waiting) = (HashMap::new(), vec![String::new()]);
+        while let Some(below) = waiting.pop() {
+            let place = directory.join(&below);
+            let shown = place.display().to_string();
+            let read_error = |error| Error::Read(shown.clone(), error);
+            for entry in fs::read_dir(&place).map_err(&read_error)? {
+                let entry = entry.map_err(&read_error)?;
+                if table.len() + waiting.len() == MAX_MEMBERS {
+                    return Err(Error::TooMany(MAX_MEMBERS));
+                }
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+                let kind = entry.file_type().map_err(&read_error)?;
+                let shown = entry.path().display().to_string();
+                let failed = |error| Error::Read(shown.clone(), error);
+                let stored = if kind.is_dir() {
+                    waiting.push(path);
+                    continue;
+                } else if kind.is_symlink() {
+                    let target = fs::read_link(entry.path()).map_err(failed)?;
+                    Stored::Link(normalise(&path, &target.to_string_lossy()))
+                } else if kind.is_file() {
+                    let mut file = layout::open_regular(&entry.path()).map_err(failed)?;
+                    let size = file.metadata().map_err(failed)?.len();
+                    self.store(&shown, size, &path, &mut file)?
+                } else {
+                    continue;
+                };
+                table.insert(path, stored);
+            }
+        }
+        Ok(table)
+    }
+
+    fn store(&mut self, name: &str, size: u64, path: &str, content: &mut impl Read) -> Result<Stored, Error> {
         let promised =
             promised_digest(path).map(|digest| Descriptor::new(MediaType::ImageLayer, size, digest));
         let known = promised.as_ref().map(|blob| self.layout.has_sound_blob(blob)).transpose()? == Some(true);

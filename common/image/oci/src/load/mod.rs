@@ -1,5 +1,5 @@
-//! Loads images from one input: an OCI archive, a docker archive, a plain root file system, or an OCI layout
-//! directory.
+//! Loads images from one input: an OCI archive, a docker archive, a plain root file system, an OCI layout
+//! directory, or the directory of an unpacked archive or of skopeo's transport `dir`.
 //!
 //! An archive is read once, from start to end, and never unpacked. Its members go into unnamed files in the
 //! store ([`SealedBlob`](crate::layout::SealedBlob)). The files get their names only after the whole archive
@@ -12,6 +12,7 @@ mod lists;
 mod oci;
 
 use std::{
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -26,8 +27,8 @@ use crate::{
     platform::Platform,
 };
 
-use intake::text;
 pub use intake::{Found, Intake};
+use intake::{Stored, text};
 use lists::Lists;
 
 /// How many bytes of the input are examined to tell its form. This is so much because bzip2 yields nothing
@@ -54,7 +55,7 @@ pub enum Error {
     #[error("{0} is neither an archive of images nor a tar of a root file system")]
     Unknown(String),
     /// The input is a directory, but no layout.
-    #[error("{0:?} is a directory, but no OCI image layout")]
+    #[error("{0:?} is a directory, but no OCI image layout, and it has no manifest.json")]
     Directory(PathBuf),
     /// The archive has members, but no list of images.
     #[error("the archive lists no images: it has neither manifest.json nor oci-layout and index.json")]
@@ -145,6 +146,7 @@ pub struct Input {
 enum Content {
     Stream(Compression, Box<dyn Read>),
     Layout(Layout),
+    Directory(PathBuf),
 }
 
 impl Input {
@@ -162,16 +164,18 @@ impl Input {
         if !metadata.is_dir() {
             return Self::stream(name, file);
         }
-        match Layout::open_foreign(path) {
-            Ok(layout) => Ok(Self {
-                name,
-                form: Form::Directory,
-                content: Content::Layout(layout),
-                limits: Limits::default(),
-            }),
-            Err(layout::Error::NotALayout(path)) => Err(Error::Directory(path)),
-            Err(error) => Err(error.into()),
-        }
+        let content = match Layout::open_foreign(path) {
+            Ok(layout) => Content::Layout(layout),
+            Err(layout::Error::NotALayout(path)) => {
+                let has = |name: &str| path.join(name).exists();
+                match has("manifest.json") || (has("index.json") && has("blobs")) {
+                    true => Content::Directory(path),
+                    false => return Err(Error::Directory(path)),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { name, form: Form::Directory, content, limits: Limits::default() })
     }
 
     /// Recognises the form of a stream. `name` is its name in error messages.
@@ -207,6 +211,10 @@ impl Input {
         let (name, limits) = (&self.name, self.limits);
         match self.content {
             Content::Layout(source) => oci::from_layout(&mut intake, source)?,
+            Content::Directory(path) => {
+                let members = intake.collect_directory(&path)?;
+                from_members(&mut intake, members, limits)?;
+            }
             Content::Stream(compression, source) if self.form == Form::RootFs => {
                 // The lists of images came later than the first `PEEK` bytes.
                 if let Some(archive) = import::rootfs(&mut intake, name, (compression, limits), source)? {
@@ -225,7 +233,15 @@ fn from_archive(intake: &mut Intake, name: &str, limits: Limits, source: impl Re
     let read_error = |error| Error::Read(name.to_owned(), error);
     let source = Decompressed::new(source, limits).map_err(read_error)?;
     let members = intake.collect(name, source)?;
+    from_members(intake, members, limits)
+}
+
+fn from_members(intake: &mut Intake, members: HashMap<String, Stored>, limits: Limits) -> Result<(), Error> {
+    let members = below_the_top(members);
     let is_docker = members.contains_key("manifest.json");
+    if is_docker && let Some(manifest) = oci::transported(intake, &members)? {
+        return oci::from_directory(intake, manifest);
+    }
     // Some writers leave out the file that only has the layout's version.
     let is_layout =
         members.contains_key("oci-layout") || members.keys().any(|name| name.starts_with("blobs/sha"));
@@ -241,6 +257,27 @@ fn from_archive(intake: &mut Intake, name: &str, limits: Limits, source: impl Re
     Ok(())
 }
 
+/// The members of the only directory at the top, if the lists of images are there and not at the top.
+fn below_the_top(members: HashMap<String, Stored>) -> HashMap<String, Stored> {
+    let root_of = |name: &str| name.split_once('/').map_or(String::new(), |(root, _)| root.to_owned());
+    let mut roots = members.keys().map(|name| root_of(name)).collect::<HashSet<_>>().into_iter();
+    let (Some(root), None) = (roots.next(), roots.next()) else { return members };
+    let below = |name: &str| name.strip_prefix(&root)?.strip_prefix('/').map(str::to_owned);
+    let is_list = |name: String| matches!(name.as_str(), "manifest.json" | "index.json");
+    if root.is_empty() || !members.keys().any(|name| below(name).is_some_and(is_list)) {
+        return members;
+    }
+    let member = |(name, stored): (String, Stored)| {
+        let stored = match stored {
+            // A link to something outside leads nowhere.
+            Stored::Link(target) => Stored::Link(below(&target).unwrap_or_default()),
+            blob => blob,
+        };
+        below(&name).map(|name| (name, stored))
+    };
+    members.into_iter().filter_map(member).collect()
+}
+
 /// Recognises the form by the lists of images, if they come early enough, or by the name of the first member.
 /// None if the input is no tar.
 fn form(start: &[u8]) -> Option<Form> {
@@ -253,12 +290,13 @@ fn form(start: &[u8]) -> Option<Form> {
             Ok(Some(member)) if is_root(&text(&member.path)) => root = true,
             Ok(Some(member)) => {
                 lists.see(&member, &mut members);
-                if lists.are_there() || (is_first && is_of_archive(&text(&member.path), member.kind)) {
+                if lists.are_there(false) || (is_first && is_of_archive(&text(&member.path), member.kind)) {
                     return Some(Form::Archive);
                 }
                 any = true;
             }
             // An empty tar is a root file system, but an empty file is no tar.
+            Ok(None) if lists.are_there(true) => return Some(Form::Archive),
             Ok(None) => return (any || root || start.len() >= 1024).then_some(Form::RootFs),
             // The peeked bytes may end anywhere.
             Err(_) => return any.then_some(Form::RootFs),

@@ -2,21 +2,21 @@
 
 use std::collections::HashMap;
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
     Error, Found, Intake,
-    docker::{ImageList, json_member},
+    docker::{ImageList, json_member, member},
     intake::Stored,
 };
 use crate::{
     digest::Digest,
-    image::{MAX_NESTING, choose_child},
+    image::{MAX_NESTING, choose_child, is_image},
     json,
     layout::{self, Entry, Layout},
-    media_type::{Kind, kind},
+    media_type::{Kind, kind, kind_of},
     platform::Platform,
     reference::Reference,
     shape,
@@ -53,6 +53,30 @@ pub(super) fn from_archive(intake: &mut Intake, members: &HashMap<String, Stored
     }
 }
 
+/// The manifest or index in `manifest.json`, if that is none of Docker's lists: skopeo's transport `dir` has the blobs
+/// beside it (containers-transports(5)).
+pub(super) fn transported(
+    intake: &mut Intake,
+    members: &HashMap<String, Stored>,
+) -> Result<Option<Descriptor>, Error> {
+    let value: Value = json_member(intake, members, "manifest.json")?;
+    let has = |name: &str| value.get(name).is_some_and(|member| !member.is_null());
+    let shape = match (has("manifests"), has("config") || has("layers")) {
+        (true, false) => MediaType::ImageIndex,
+        (false, true) => MediaType::ImageManifest,
+        // It is read as Docker's list.
+        _ => return Ok(None),
+    };
+    let own = value["mediaType"].as_str().map(MediaType::from).filter(|own| kind_of(own) != Kind::Other);
+    let (digest, size, _) = member(members, "manifest.json")?;
+    Ok(Some(Descriptor::new(own.unwrap_or(shape), size, digest)))
+}
+
+/// Loads the image of skopeo's transport `dir`. Its blobs are found by their digests, whatever their names are.
+pub(super) fn from_directory(intake: &mut Intake, descriptor: Descriptor) -> Result<(), Error> {
+    add_entries(intake, vec![Entry { reference: None, descriptor }], &HashMap::new())
+}
+
 fn names_by_configuration(list: &ImageList) -> Result<HashMap<String, Vec<Reference>>, Error> {
     let mut names = HashMap::new();
     for image in &list.0 {
@@ -73,6 +97,12 @@ fn add_entries(
         // Names are annotations of the index's entry, not of the image.
         descriptor.set_annotations(None);
         if !matches!(kind(&descriptor), Kind::Manifest | Kind::Index) {
+            continue;
+        }
+        if let Err(error @ Error::NoBlob(_)) = intake.require(&descriptor) {
+            let name = reference.map_or_else(|| descriptor.digest().to_string(), |name| name.to_string());
+            intake.passed_over.push(name);
+            other.get_or_insert(error);
             continue;
         }
         let image = match walk(intake, &descriptor, 0) {
@@ -122,6 +152,14 @@ fn walk(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Result<Part
 /// An index need not come with the images of all platforms, only with the wanted one.
 fn walk_index(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Result<Parts, Error> {
     let index: ImageIndex = parse(intake, descriptor)?;
+    let not_an_image = || -> Result<Parts, Error> {
+        let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
+        Err(layout::Error::NotAnImage { digest, media_type: descriptor.media_type().to_string() }.into())
+    };
+    // Referrers are listed in an index too (distribution-spec, "Referrers Tag Schema").
+    if !index.manifests().is_empty() && !index.manifests().iter().any(is_image) {
+        return not_an_image();
+    }
     let wanted = choose_child(&index, descriptor, intake.platform.as_ref())?.clone();
     let mut parts = Parts::default();
     parts.blobs.push(intake.require(descriptor)?);
@@ -137,6 +175,9 @@ fn walk_index(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Resul
             Err(error) => return Err(error),
         }
     }
+    if depth == 0 && parts.configurations.is_empty() {
+        return not_an_image();
+    }
     Ok(parts)
 }
 
@@ -145,7 +186,11 @@ fn walk_manifest(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Re
     let mut parts = Parts::default();
     parts.blobs.push(intake.require(descriptor)?);
     parts.blobs.push(intake.require(manifest.config())?);
-    if let Some(configuration) = configuration(intake, &manifest)? {
+    // A signature by cosign has the configuration of an image, too.
+    let has_layers =
+        manifest.layers().is_empty() || manifest.layers().iter().any(|layer| kind(layer) == Kind::Layer);
+    let configuration = if has_layers { configuration(intake, &manifest)? } else { None };
+    if let Some(configuration) = configuration {
         let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
         let (layers, diff_ids) = (manifest.layers().len(), configuration.rootfs().diff_ids().len());
         if layers != diff_ids {
@@ -161,7 +206,11 @@ fn walk_manifest(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Re
         parts.configurations.push(Digest::try_from(manifest.config().digest()).map_err(layout::Error::from)?);
     } else if depth == 0 {
         let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
-        let media_type = manifest.config().media_type().to_string();
+        let type_of = |part: &Descriptor| part.media_type().to_string();
+        let media_type = match manifest.layers().first() {
+            Some(layer) if !has_layers => type_of(layer),
+            _ => type_of(manifest.config()),
+        };
         return Err(layout::Error::NotAnImage { digest, media_type }.into());
     }
     for layer in manifest.layers() {

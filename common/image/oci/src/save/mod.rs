@@ -89,11 +89,34 @@ pub fn copy(layout: &Layout, image: &Descriptor, target: &Layout) -> Result<(), 
             continue;
         }
         let mut writer = target.writer_of(&descriptor)?;
-        let copied = writer.copy_from(&mut layout.blob_reader(&descriptor)?);
-        copied.map_err(|error| Error::Read(digest, error))?;
+        let mut reader = Noted { inner: layout.blob_reader(&descriptor)?, failed: false };
+        let copied = writer.copy_from(&mut reader);
+        copied.map_err(|error| match reader.failed {
+            true => Error::Read(digest.clone(), error),
+            false => Error::Layout(layout::Error::io("write", target.blob_path(&digest))(unmarked(error))),
+        })?;
         writer.commit()?;
     }
     Ok(())
+}
+
+/// The system's error alone. Its text then is that of other system calls.
+fn unmarked(error: io::Error) -> io::Error {
+    operation::errno_of(&error).map_or(error, io::Error::from)
+}
+
+/// A reader that remembers whether it failed: the other errors of a copy are of writing.
+struct Noted<R> {
+    inner: R,
+    failed: bool,
+}
+
+impl<R: Read> Read for Noted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer);
+        self.failed |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        read
+    }
 }
 
 /// A tar being written.
