@@ -2,10 +2,16 @@
 //!
 //! The toolkit knows the command line and the crate `registry` knows registries. This crate connects them.
 
-use std::{path::PathBuf, time::Duration};
+pub mod ask;
 
-use anyhow::Error;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Error, anyhow};
 use registry::{Client, Options, Pace};
+use signing::{PrivateKey, PublicKey};
 
 /// How to reach a registry, and the user's credentials. The flags are the same as skopeo's.
 #[derive(Debug, Clone, clap::Args)]
@@ -104,6 +110,36 @@ impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
         own
     }
 }
+
+/// Reads a private key. The password of an encrypted one comes from `$COSIGN_PASSWORD`, or from the terminal.
+///
+/// # Errors
+/// When the file is no key, or the password is wrong or missing.
+pub fn private_key(path: &Path) -> Result<PrivateKey, Error> {
+    let failed = |error: Error| anyhow!("read key {path:?}: {error}");
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    let password = || match std::env::var(PASSWORD) {
+        Ok(password) => Ok(password),
+        Err(_) => ask::secret(
+            &format!("Password of {}: ", path.display()),
+            "set COSIGN_PASSWORD to the key's password",
+        ),
+    };
+    PrivateKey::read(&text, password).map_err(failed)
+}
+
+/// Reads a public key.
+///
+/// # Errors
+/// When the file is no key.
+pub fn public_key(path: &Path) -> Result<PublicKey, Error> {
+    let failed = |error: Error| anyhow!("read key {path:?}: {error}");
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    PublicKey::read(&text).map_err(|error| failed(error.into()))
+}
+
+/// The variable with the password of a key, as for cosign.
+const PASSWORD: &str = "COSIGN_PASSWORD";
 
 /// Adds to an error what the user can do about it. `registry` is the requested host.
 pub fn hinted(error: registry::Error, registry: &str) -> Error {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use oci::{
-    Layout, Reference,
+    Digest, Layout, Reference,
     load::Input,
     save::{self, Format, Named},
     spec::Descriptor,
@@ -42,7 +42,7 @@ pub(crate) fn run(copy: &Copy, context: &Context) -> Result<Value> {
     let mut report = json!({
         "source": copy.source.to_string(),
         "destination": copy.destination.to_string(),
-        "digest": pushed.descriptor.digest(),
+        "digest": pushed.digest,
         "size": pushed.descriptor.size(),
         "mediaType": pushed.descriptor.media_type(),
     });
@@ -131,9 +131,9 @@ impl Ends<'_> {
             None => Wanted::All,
         };
         let hinted = |error| remote::hinted(error, source.registry());
-        let pull = pull::resolve(&client, &layout, source, &wanted, &display).map_err(hinted)?;
+        let pull = pull::begin(&client, &layout, source, &wanted, &display).map_err(hinted)?;
         let image = match &self.copy.platform {
-            Some(_) => pull.image.descriptor.clone(),
+            Some(platform) => layout.image(&pull.descriptor, Some(platform))?.descriptor,
             None => pull.descriptor.clone(),
         };
         pull.fetch_unnamed(|_| Ok::<_, registry::Error>(())).map_err(hinted)?;
@@ -147,6 +147,7 @@ impl Ends<'_> {
             Place::Store(image) => {
                 let layout = Layout::look(self.images())?;
                 let found = layout.find(image)?;
+                layout.keep_while_reading(&found);
                 (layout, found, None)
             }
             Place::Layout(path, name) => {
@@ -202,14 +203,17 @@ impl Ends<'_> {
                 target.tag(&name, image)?;
             }
             Place::Layout(path, name) => {
-                let target = Layout::open_or_create_public(path, synced)?;
-                into(layout, image, &target)?;
-                let mut edit = target.edit()?;
-                match name {
-                    Some(name) => edit.name_as(image, name)?,
-                    None => edit.name(image, &[])?,
-                }
-                edit.commit()?;
+                let write = || -> Result<()> {
+                    let target = Layout::open_or_create_public(path, synced)?;
+                    into(layout, image, &target)?;
+                    let mut edit = target.edit()?;
+                    match name {
+                        Some(name) => edit.name_as(image, name)?,
+                        None => edit.name(image, &[])?,
+                    }
+                    Ok(edit.commit()?)
+                };
+                write().map_err(not_of_store)?;
             }
             Place::Archive(format, path, name) => {
                 let references =
@@ -220,7 +224,8 @@ impl Ends<'_> {
                 toolkit::write_output(path, "archive", synced, |target| write(target))?;
             }
         }
-        Ok(Pushed { descriptor: image.clone(), sent: 0, existing: 0, mounted: 0 })
+        let digest = Digest::try_from(image.digest())?;
+        Ok(Pushed { descriptor: image.clone(), digest, sent: 0, existing: 0, mounted: 0 })
     }
 }
 
@@ -252,6 +257,16 @@ fn into(layout: &Layout, image: &Descriptor, target: &Layout) -> Result<()> {
     match layout.path() == target.path() {
         true => Ok(()),
         false => Ok(save::copy(layout, image, target)?),
+    }
+}
+
+/// The error without the hint for the image store, if there is no room: the destination is elsewhere.
+fn not_of_store(error: anyhow::Error) -> anyhow::Error {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kind = operation::errno_of(&*error).map(|errno| std::io::Error::from(errno).kind());
+    match kind {
+        Some(StorageFull | QuotaExceeded | ReadOnlyFilesystem) => anyhow!("{error}"),
+        _ => error,
     }
 }
 

@@ -156,3 +156,53 @@ fn a_part_of_an_image_is_not_copied_as_the_whole() {
         sandbox.sh(&one).ok();
     }
 }
+
+/// An artifact that refers to an image, in a layout, for a registry that keeps no lists of referrers.
+#[test]
+fn artifacts_go_both_ways_and_are_listed() {
+    let sandbox = with_registries();
+    let script = r#"
+        curl -sf -H 'Accept: application/vnd.oci.image.manifest.v1+json' localhost:5000/v2/lib/a/manifests/1 > image.json
+        part() { printf '{"mediaType":"%s","digest":"sha256:%s","size":%s}' $1 $(sha256sum $2 | cut -d ' ' -f 1) $(stat -c %s $2); }
+        printf '{}' > empty.json && printf 'an SBOM' > sbom.txt
+        printf '{"schemaVersion":2,"mediaType":"%s","artifactType":"text/x.sbom","config":%s,"layers":[%s],"subject":%s}'             application/vnd.oci.image.manifest.v1+json "$(part application/vnd.oci.empty.v1+json empty.json)"             "$(part text/plain sbom.txt)" "$(part application/vnd.oci.image.manifest.v1+json image.json)" > artifact.json
+        mkdir -p layout/blobs/sha256 && printf '{"imageLayoutVersion":"1.0.0"}' > layout/oci-layout
+        for file in empty.json sbom.txt artifact.json; do cp $file layout/blobs/sha256/$(sha256sum $file | cut -d ' ' -f 1); done
+        printf '{"schemaVersion":2,"manifests":[%s]}' "$(part application/vnd.oci.image.manifest.v1+json artifact.json)" > layout/index.json
+        img-copy -q oci:layout localhost:5000/lib/a:sbom > /dev/null
+    "#;
+    sandbox.sh(script).ok();
+    let listed = || sandbox.sh("img-referrers localhost:5000/lib/a:1").json()["referrers"].clone();
+    let found = listed();
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(found[0]["artifactType"], "text/x.sbom");
+    // Once more is not listed twice.
+    sandbox.sh("img-copy -q oci:layout localhost:5000/lib/a:sbom > /dev/null").ok();
+    assert_eq!(listed(), found);
+    for back in ["oci:back:sbom", "store:sbom", "oci-archive:back.tar:sbom"] {
+        sandbox.sh(&format!("img-copy -q localhost:5000/lib/a:sbom {back} > /dev/null")).ok();
+    }
+    sandbox.sh("cmp sbom.txt back/blobs/sha256/$(sha256sum sbom.txt | cut -d ' ' -f 1) && img-gc -q --grace 0 > /dev/null").ok();
+    sandbox.sh("img-copy -q store:sbom localhost:5001/x/sbom:1 > /dev/null").ok();
+    let digest = |name: &str| sandbox.sh(&format!("img-digest {name} | jq -r .digest")).ok();
+    assert_eq!(digest("localhost:5001/x/sbom:1"), digest("localhost:5000/lib/a:sbom"));
+    // cosign keeps signatures at a tag.
+    let digest = digest("localhost:5000/lib/a:1").trim().replace(':', "-");
+    sandbox.sh(&format!("img-copy -q oci:layout localhost:5000/lib/a:{digest}.sig > /dev/null")).ok();
+    let found = listed();
+    assert_eq!(found[1]["artifactType"], "application/vnd.dev.cosign.artifact.sig.v1+json", "{found}");
+    assert_eq!(found[1]["annotations"]["org.opencontainers.image.ref.name"], format!("{digest}.sig"));
+}
+
+/// The image store has room, and the destination has none.
+#[test]
+fn a_destination_without_room() {
+    let sandbox = with_registries();
+    let archive = rootfs(|tree| testkit::file(tree, "large", 0o644, &vec![7; 4 << 20]));
+    sandbox.sh_with("img-load -q -t large - > /dev/null", &archive).ok();
+    sandbox.sh("mkdir small && mount -t tmpfs -o size=2M small small").ok();
+    let full = sandbox.sh("img-copy -q store:large oci:small/layout:x").exits(1).stderr;
+    let place = sandbox.directory().join("small/layout/blobs");
+    assert!(full.starts_with("img-copy: write \"small/layout/blobs/sha256/"), "{place:?}: {full}");
+    assert!(full.ends_with(": No space left on device\n"), "{full}");
+}

@@ -12,8 +12,6 @@
 //! # Needs
 //! Access to the registry, and write access to the file.
 
-mod ask;
-
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,7 +19,7 @@ use registry::{
     Login,
     credentials::{self, Place},
 };
-use remote::Reach;
+use remote::{Reach, ask};
 use serde_json::{Value, json};
 use toolkit::{prelude::*, rows};
 
@@ -85,6 +83,9 @@ impl Report for LogIn {
     }
 }
 
+/// What to do without a terminal.
+const INSTEAD: &str = "give the name with --username and the password with --password-stdin";
+
 impl LogIn {
     fn login(&self) -> Result<Login> {
         match (&self.reach.creds, &self.username) {
@@ -95,11 +96,11 @@ impl LogIn {
         }
         let name = match &self.username {
             Some(name) => name.clone(),
-            None => ask::line("Username: ")?,
+            None => ask::line("Username: ", INSTEAD)?,
         };
         let password = match self.password_stdin {
             true => ask::password_of_stdin()?,
-            false => ask::secret("Password: ")?,
+            false => ask::secret("Password: ", INSTEAD)?,
         };
         match (name.as_str(), password.as_str()) {
             ("", _) => bail!("the name is empty"),

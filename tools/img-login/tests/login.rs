@@ -183,3 +183,25 @@ fn referrers_under_a_tag() {
     assert_eq!(one["referrers"][0]["artifactType"], "a/sbom");
     assert_eq!(one["referrers"].as_array().unwrap().len(), 1);
 }
+
+/// registries.conf may allow plain HTTP. A login asks there, too.
+#[test]
+fn plain_http_by_registries_conf() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .sh("htpasswd -Bbc htpasswd u 'p:w' 2> /dev/null && mkdir home
+            echo '127.0.0.1 reg.test' > hosts && mount --bind hosts /etc/hosts")
+        .ok();
+    let auth = json!({"htpasswd": {"realm": "test", "path": "htpasswd"}});
+    sandbox.start_registry(5000, "data", json!({"auth": auth}));
+    let log_in = |configuration: &str| {
+        fs::write(sandbox.directory().join("registries.conf"), configuration).unwrap();
+        sandbox.sh(
+            "export HOME=$PWD/home DOCKER_CONFIG= XDG_RUNTIME_DIR= CONTAINERS_REGISTRIES_CONF=$PWD/registries.conf
+            echo p:w | img-login -q -u u --password-stdin reg.test:5000",
+        )
+    };
+    let refused = log_in("").exits(1).stderr;
+    assert!(refused.contains("the server does not speak TLS"), "{refused}");
+    log_in("[[registry]]\nlocation = \"reg.test:5000\"\ninsecure = true\n").exits(0);
+}

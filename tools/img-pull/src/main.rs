@@ -18,7 +18,7 @@
 
 mod apply;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Error;
 use clap::Parser;
@@ -52,6 +52,12 @@ struct Pull {
     /// Ask this host first, before the mirrors of registries.conf and the registry; repeatable, in order
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
+    /// Take the image only if it is signed with this public key in cosign's format; repeatable: with one of them
+    #[arg(long, value_name = "FILE")]
+    verify: Vec<PathBuf>,
+    /// The signature is for this name, such as that of the original of a copy
+    #[arg(long, value_name = "NAME", requires = "verify")]
+    verify_as: Option<Reference>,
     /// Ignore /etc/containers/policy.json, which says which images may be pulled
     #[arg(long)]
     insecure_policy: bool,
@@ -76,15 +82,21 @@ impl Source for Pull {
         let client = self.transfer.client(&self.mirror, self.insecure_policy);
         let display = Display::new(if self.apply { Job::PullAndApply } else { Job::Pull }, context.quiet);
         let reference = &self.reference;
-        let pull = pull::resolve(&client, &layout, reference, &self.wanted(), &display)
+        let keys = self.verify.iter().map(|path| remote::public_key(path)).collect::<Result<Vec<_>>>()?;
+        let (pull, image) = pull::resolve(&client, &layout, reference, &self.wanted(), &display)
             .map_err(|e| self.hinted(e))?;
+        if !keys.is_empty() {
+            let digest = pull.descriptor.digest().to_string().parse()?;
+            let name = self.verify_as.as_ref().unwrap_or(reference);
+            client.verify(reference, &digest, &keys, name).map_err(|error| self.hinted(error))?;
+        }
         let tag = reference.tag().map_or_else(|| reference.canonical(), str::to_owned);
         display.line(&format!("{tag}: Pulling from {}", reference.repository()));
         match self.apply {
             true => {
-                let (image, root) = (&pull.image, &context.scope.root);
+                let root = &context.scope.root;
                 let apply =
-                    |layers: &pull::Layers| apply::apply(layers, image, root, &self.unpacking, &display);
+                    |layers: &pull::Layers| apply::apply(layers, &image, root, &self.unpacking, &display);
                 pull.fetch(apply).map_err(|error| match error.downcast() {
                     Ok(error) => self.hinted(error),
                     Err(error) => apply::hinted(error),
@@ -97,7 +109,7 @@ impl Source for Pull {
             true => format!("Status: Image is up to date for {reference}"),
             false => format!("Status: Downloaded newer image for {reference}"),
         });
-        let (descriptor, configuration) = (pull.image.descriptor, pull.image.raw_configuration.try_into()?);
+        let (descriptor, configuration) = (image.descriptor, image.raw_configuration.try_into()?);
         Ok(Image { reference: Some(reference.to_string()), descriptor, configuration })
     }
 

@@ -53,13 +53,14 @@ impl Report for Push {
     fn report(&self, context: &Context) -> Result<Value> {
         let layout = Layout::look(context.scope.root.join("images"))?;
         let source = layout.find(&self.image)?;
+        layout.keep_while_reading(&source);
         let destination = self.destination()?;
         let client = self.transfer.client(&[], false);
         let display = Display::new(Job::Push, context.quiet);
         display.line(&format!("The push refers to repository [{}]", destination.name()));
         let pushed = push::push(&client, &layout, &source, &destination, self.platform.as_ref(), &display)
             .map_err(|error| remote::hinted(error, destination.registry()))?;
-        let (digest, size) = (pushed.descriptor.digest(), pushed.descriptor.size());
+        let (digest, size) = (&pushed.digest, pushed.descriptor.size());
         let tag = destination.tag().map_or_else(|| destination.canonical(), str::to_owned);
         display.line(&format!("{tag}: digest: {digest} size: {size}"));
         Ok(json!({

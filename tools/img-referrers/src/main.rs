@@ -2,7 +2,8 @@
 //!
 //! # Does
 //! Asks the registry for the images and artifacts whose `subject` is the image (OCI distribution-spec,
-//! "Listing Referrers"). If the registry has no such list, reads the one that clients keep under a tag.
+//! "Listing Referrers"). If the registry has no such list, reads the one that clients keep under a tag. Adds what cosign
+//! keeps at its tags, and the attestations in the image's index.
 //! # Reads
 //! No document. Reads credentials as `img-pull` does.
 //! # Adds

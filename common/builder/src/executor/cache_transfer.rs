@@ -175,7 +175,7 @@ fn of_registry(layout: &Layout, reference: &Reference, options: &Options) -> Res
     let name = reference.canonical();
     let had = layout.resolve(&name)?;
     let fetched = pull::resolve(&client, layout, reference, &Wanted::Host, &display)
-        .and_then(|pull| pull.fetch(|_| Ok(())).map(drop));
+        .and_then(|(pull, _)| pull.fetch(|_| Ok(())).map(drop));
     match (&had, fetched) {
         // Perhaps it was never pushed.
         (Some(own), Err(_)) => return Ok(vec![layout.image(own, None)?.raw_configuration]),

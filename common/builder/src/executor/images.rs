@@ -157,7 +157,7 @@ impl Images {
         let display = Display::new(Job::Pull, self.quiet);
         let wanted = platform.map_or(Wanted::Host, |platform| Wanted::Platforms(vec![platform.clone()]));
         display.line(&format!("Pulling {reference}"));
-        let pull = pull::resolve(&client, &self.layout, reference, &wanted, &display)?;
+        let (pull, _) = pull::resolve(&client, &self.layout, reference, &wanted, &display)?;
         pull.fetch(|_| Ok(()))
     }
 }

@@ -61,8 +61,9 @@ pub fn copy(
     let uploads = Uploads { repository: &repository, source: &from, progress, origins: &origins };
     let counts = uploads.send_all(blobs, jobs)?;
     let order: Vec<Descriptor> = tree.manifests.iter().map(|manifest| manifest.descriptor.clone()).collect();
-    put_manifests(&repository, &order, &|descriptor| tree.content(descriptor), destination, progress)?;
-    Ok(Pushed::new(root, &counts))
+    let content = |descriptor: &Descriptor| tree.content(descriptor);
+    let digest = put_manifests(&repository, &order, &content, destination, progress)?;
+    Ok(Pushed::new(root, digest, &counts))
 }
 
 /// The manifests and indexes of an image, as the registry sent them.

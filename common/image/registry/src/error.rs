@@ -8,6 +8,7 @@ use transport::Untrusted;
 use crate::{
     pace::{Pace, TooSlow},
     proxy::{self, Proxy},
+    signature::Unproven,
     url::Url,
 };
 
@@ -153,6 +154,14 @@ pub enum Error {
         /// The requirement.
         kind: String,
     },
+    /// The image is not signed as it has to be.
+    #[error("{name} is not proven: {why}")]
+    Unproven {
+        /// The image.
+        name: String,
+        /// Why not.
+        why: crate::signature::Unproven,
+    },
     /// The image cannot be pushed under that name.
     #[error("push {name}: {problem}")]
     Destination {
@@ -285,6 +294,9 @@ impl Error {
             }
             Self::Rejected { .. } | Self::Unsigned { .. } => {
                 Some("--insecure-policy of img-pull and img-copy ignores the policy of this machine".to_owned())
+            }
+            Self::Unproven { why: Unproven::Repository(name), .. } => {
+                Some(format!("if you trust that, say --verify-as {name}"))
             }
             Self::Incomplete { .. } => Some(
                 "`img-pull --all-platforms` fetches the rest; --platform pushes the image for one platform alone"

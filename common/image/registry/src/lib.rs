@@ -7,6 +7,7 @@
 //! * [`copy`]: copies an image from one registry to another.
 //! * [`Client::tags`], [`Client::named`], [`Client::referrers`], [`Client::delete`]: list and remove what a
 //!   registry has.
+//! * [`Client::attach`], [`Client::sign`], [`Client::verify`]: artifacts and signatures beside an image.
 //! * [`Client::log_in`], and [`credentials`]: names and passwords, in the files of Docker, podman and skopeo.
 //! * [`Client::get`]: downloads a file from any web server.
 //! * [`Display`]: shows the progress to the user.
@@ -14,6 +15,7 @@
 //! All data from a registry is untrusted. No content is used before its digest has been checked. Manifests
 //! have a size limit. Connections to silent servers are aborted. Credentials are sent only to their own host.
 
+pub mod artifact;
 mod auth;
 mod certificates;
 mod client;
@@ -38,9 +40,11 @@ pub mod push;
 pub mod referrers;
 mod repository;
 mod retry;
+pub mod signature;
 mod tags;
 mod upload;
 mod url;
+mod wanted;
 
 pub use client::{Client, Options};
 pub use credentials::Login;

@@ -1,6 +1,6 @@
 //! Checks a name and a password with a registry.
 
-use crate::{Client, Error, Login, repository::Repository};
+use crate::{Client, Error, Login, places, repository::Repository};
 
 impl Client {
     /// Checks that `registry` (a host) accepts this name and password.
@@ -8,7 +8,8 @@ impl Client {
     /// # Errors
     /// When the registry rejects the login or does not answer.
     pub fn log_in(&self, registry: &str, login: &Login) -> Result<(), Error> {
-        let (http, base) = self.reach(registry, self.options().insecure)?;
+        let insecure = self.options().insecure || places::is_insecure(registry)?;
+        let (http, base) = self.reach(registry, insecure)?;
         let url = base.join("/v2/").map_err(|_| Error::Host(registry.to_owned()))?;
         let repository = Repository::whole(http, base, self.options().retries, login.clone().into());
         repository

@@ -16,6 +16,8 @@ use crate::{Error, http::Answer, progress::Progress, repository::Repository};
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DIGEST: &str = "docker-content-digest";
+/// In the answer of a registry that keeps lists of referrers (distribution-spec, "Pushing Manifests with Subject").
+const SUBJECT: &str = "oci-subject";
 
 /// A manifest or an index, as the exact bytes that its digest covers.
 #[derive(Debug)]
@@ -59,15 +61,31 @@ impl Repository {
         Ok(answer.header(DIGEST).and_then(|digest| digest.parse().ok()))
     }
 
-    /// Stores a manifest under a tag or its digest. For a tag, the registry may compute the digest by another
-    /// algorithm than the descriptor's.
+    /// What a tag or digest refers to, as the registry tells it without sending it: some registries count only
+    /// what is sent. None if it does not tell the digest, the size and the media type.
+    pub(crate) fn look_up(&self, target: &str) -> Result<Option<Descriptor>, Error> {
+        let answer = self.patiently(&|_, _| {}, || {
+            self.expect("HEAD", self.url(&format!("manifests/{target}"))?, &accept(), None, &[200])
+        })?;
+        let digest = answer.header(DIGEST).and_then(|digest| digest.parse::<Digest>().ok());
+        let media_type = MediaType::from(content_type(&answer).as_str());
+        let is_known = matches!(kind_of(&media_type), Kind::Manifest | Kind::Index);
+        Ok(match (digest, answer.length().filter(|size| *size > 0)) {
+            (Some(digest), Some(size)) if is_known => Some(Descriptor::new(media_type, size, digest)),
+            _ => None,
+        })
+    }
+
+    /// Stores a manifest under a tag or its digest. Returns the digest by which the registry has it: for a tag, it may
+    /// compute it by another algorithm than the descriptor's. Also returns whether the registry keeps the list of
+    /// referrers of the manifest's subject.
     pub(crate) fn put_manifest(
         &self,
         target: &str,
         descriptor: &Descriptor,
         content: &[u8],
         progress: &dyn Progress,
-    ) -> Result<(), Error> {
+    ) -> Result<(Digest, bool), Error> {
         let tell = |error: &Error, pause: std::time::Duration| {
             progress.note(&format!("{error}: trying again in {} s", pause.as_secs_f64()));
         };
@@ -76,19 +94,20 @@ impl Repository {
             let mut body = || Ok((Box::new(content) as Box<dyn std::io::Read>, content.len() as u64));
             let url = self.url(&format!("manifests/{target}"))?;
             let answer = self.expect("PUT", url, &headers, Some(&mut body), &[201, 200, 202, 204])?;
+            let lists = answer.header(SUBJECT).is_some();
+            let own = Digest::try_from(descriptor.digest())?;
             match answer.header(DIGEST).and_then(|digest| digest.parse::<Digest>().ok()) {
                 Some(stored) => {
-                    let own = Digest::try_from(descriptor.digest())?;
                     let expected = match target == own.to_string() {
                         true => own,
                         false => Digest::by(stored.algorithm(), content),
                     };
                     match stored == expected {
-                        true => Ok(()),
+                        true => Ok((stored, lists)),
                         false => Err(answer.wrong(format!("stored as {stored} instead of {expected}"))),
                     }
                 }
-                None => Ok(()),
+                None => Ok((own, lists)),
             }
         })
     }
@@ -99,9 +118,14 @@ fn accept() -> [(&'static str, String); 1] {
     [(header::ACCEPT.as_str(), types.join(", "))]
 }
 
-fn read(answer: Answer, expected: Option<&Digest>) -> Result<Manifest, Error> {
+/// The media type that an answer says it has; empty if it does not say.
+fn content_type(answer: &Answer) -> String {
     let content_type = answer.header(header::CONTENT_TYPE).unwrap_or_default();
-    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn read(answer: Answer, expected: Option<&Digest>) -> Result<Manifest, Error> {
+    let content_type = content_type(&answer);
     let promised = answer.header(DIGEST).and_then(|digest| digest.parse::<Digest>().ok());
     let request = answer.request.clone();
     let content = answer.read(MAX_JSON)?;
@@ -137,12 +161,25 @@ fn media_type(content: &[u8], content_type: &str) -> Result<MediaType, String> {
     };
     let shape = if is_index { OCI_INDEX } else { OCI_MANIFEST };
     match (own, of(content_type)) {
-        (Some(own), None) => of(own).ok_or_else(|| format!("not a manifest but {own:?}")),
+        (Some(own), None) => of(own).ok_or_else(|| what_it_is(&value, own)),
         (Some(own), Some(_)) if own != content_type => {
             Err(format!("not a manifest: it says that it is {own:?}, the registry says {content_type:?}"))
         }
         (_, Some(media_type)) => Ok(media_type),
-        (None, None) => of(shape).ok_or_else(|| format!("not a manifest but {content_type:?}")),
+        (None, None) => of(shape).ok_or_else(|| what_it_is(&value, content_type)),
+    }
+}
+
+/// Why a document with this media type is no manifest.
+fn what_it_is(value: &Value, media_type: &str) -> String {
+    if value["schemaVersion"] == 1 {
+        return "a manifest of Docker's schema 1, which is no longer supported: push the image again with a newer tool"
+            .to_owned();
+    }
+    match kind_of(&MediaType::from(media_type)) {
+        Kind::Manifest => "not a manifest: it has neither config nor layers".to_owned(),
+        Kind::Index => "not an index: it has no manifests".to_owned(),
+        _ => format!("not a manifest but {media_type:?}"),
     }
 }
 
@@ -175,8 +212,13 @@ mod tests {
             (
                 r#"{"schemaVersion":1,"fsLayers":[]}"#,
                 "application/vnd.docker.distribution.manifest.v1+prettyjws",
-                Err("not a manifest but \"application/vnd.docker.distribution.manifest.v1+prettyjws\""),
+                Err(
+                    "a manifest of Docker's schema 1, which is no longer supported: push the image again with a newer tool",
+                ),
             ),
+            (r#"{"schemaVersion":2}"#, OCI_MANIFEST, Err("not a manifest: it has neither config nor layers")),
+            (r#"{"schemaVersion":2}"#, OCI_INDEX, Err("not an index: it has no manifests")),
+            (r#"{"schemaVersion":2}"#, "text/plain", Err("not a manifest but \"text/plain\"")),
             ("<html>", "text/html", Err("not a manifest: expected value at line 1 column 1")),
             (&deep, OCI_INDEX, Err("not a manifest: recursion limit exceeded at line 1 column 128")),
         ] {

@@ -75,6 +75,12 @@ pub(crate) fn to_push(reference: &Reference) -> Result<Place, Error> {
     }
 }
 
+/// Whether registries.conf allows plain HTTP for a whole registry (a host).
+pub(crate) fn is_insecure(registry: &str) -> Result<bool, Error> {
+    let rule = Rule::find(files(environment), registry)?;
+    Ok(rule.is_some_and(|rule| rule.registry.insecure))
+}
+
 fn own(reference: &Reference) -> Place {
     let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
     Place { registry, repository, insecure: false, own: true }

@@ -20,6 +20,7 @@ use oci::{
     spec::{Descriptor, ImageIndex, ImageManifest},
 };
 
+pub use crate::wanted::Wanted;
 use crate::{
     Client, Error,
     download::{Downloads, Growing},
@@ -97,29 +98,6 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Which images of an index to pull. A name that refers to a single image always gets that image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// The image for this machine.
-    Host,
-    /// The images for these platforms. `unknown/unknown` means all entries for no platform: attestations,
-    /// signatures.
-    Platforms(Vec<Platform>),
-    /// Everything in the index.
-    All,
-}
-
-impl Wanted {
-    /// The platform of the image that goes into the document. None means this machine's platform, or else the
-    /// first image.
-    fn first(&self) -> Option<&Platform> {
-        match self {
-            Self::Platforms(platforms) => platforms.iter().find(|platform| !platform.is_unknown()),
-            Self::Host | Self::All => None,
-        }
-    }
-}
-
 /// An image being pulled. Its manifests and configurations are in the store; its layers may be missing.
 pub struct Pull<'a> {
     layout: &'a Layout,
@@ -131,17 +109,32 @@ pub struct Pull<'a> {
     manifests: Vec<ImageManifest>,
     /// The descriptor that the name refers to: of a manifest or an index.
     pub descriptor: Descriptor,
-    /// The image for the first wanted platform.
-    pub image: Image,
     /// Whether the store already had the complete image under this name.
     pub up_to_date: bool,
 }
 
-/// Asks the registry what a name refers to, and downloads everything except the layers.
+/// Asks the registry what a name refers to, and downloads everything except the layers. Also returns the image for the
+/// first wanted platform.
 ///
 /// # Errors
-/// When the registry rejects a request or sends something unusable.
+/// When the registry rejects a request or sends something unusable, or the name refers to no image.
 pub fn resolve<'a>(
+    client: &'a Client,
+    layout: &'a Layout,
+    reference: &'a Reference,
+    wanted: &Wanted,
+    progress: &'a dyn Progress,
+) -> Result<(Pull<'a>, Image), Error> {
+    let pull = begin(client, layout, reference, wanted, progress)?;
+    let image = layout.image(&pull.descriptor, wanted.first())?;
+    Ok((pull, image))
+}
+
+/// Like [`resolve`], for images and artifacts.
+///
+/// # Errors
+/// Those of [`resolve`].
+pub fn begin<'a>(
     client: &'a Client,
     layout: &'a Layout,
     reference: &'a Reference,
@@ -155,11 +148,10 @@ pub fn resolve<'a>(
     let resolving = Resolving { layout, sources: &sources, progress };
     let descriptor = resolving.named(reference, local.as_ref())?;
     let manifests = resolving.fetch_wanted(&descriptor, wanted)?;
-    let image = layout.image(&descriptor, wanted.first())?;
     let known = local.is_some_and(|local| local.digest() == descriptor.digest());
     let up_to_date = known && missing(layout, &manifests)?.is_empty();
     let jobs = client.options().jobs.max(1);
-    Ok(Pull { layout, sources, reference, progress, jobs, manifests, descriptor, image, up_to_date })
+    Ok(Pull { layout, sources, reference, progress, jobs, manifests, descriptor, up_to_date })
 }
 
 /// The manifests found below an index.

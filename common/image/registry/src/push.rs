@@ -13,6 +13,7 @@ use oci::{
 use crate::{
     Client, Error,
     progress::Progress,
+    referrers,
     repository::{Access, Repository},
     upload::{Uploaded, Uploads},
 };
@@ -22,6 +23,8 @@ use crate::{
 pub struct Pushed {
     /// What the name refers to in the registry now.
     pub descriptor: Descriptor,
+    /// The digest by which the registry has it.
+    pub digest: Digest,
     /// The number of blobs sent.
     pub sent: usize,
     /// The number of blobs that the registry already had.
@@ -65,17 +68,18 @@ pub fn push(
     let origins = origins(layout, destination)?;
     let uploads = Uploads { repository: &repository, source: layout, progress, origins: &origins };
     let counts = uploads.send_all(blobs, client.options().jobs.max(1))?;
-    put_manifests(&repository, &whole, &|manifest| Ok(layout.read_blob(manifest)?), destination, progress)?;
+    let read = |manifest: &Descriptor| Ok(layout.read_blob(manifest)?);
+    let digest = put_manifests(&repository, &whole, &read, destination, progress)?;
     // The record only helps the next push, and the store may be read-only.
     let _ = layout.remember_push(destination, &root);
-    Ok(Pushed::new(root, &counts))
+    Ok(Pushed::new(root, digest, &counts))
 }
 
 impl Pushed {
-    pub(crate) fn new(descriptor: Descriptor, counts: &[Uploaded]) -> Self {
+    pub(crate) fn new(descriptor: Descriptor, digest: Digest, counts: &[Uploaded]) -> Self {
         let count = |wanted| counts.iter().filter(|uploaded| **uploaded == wanted).count();
         let (sent, existing) = (count(Uploaded::Sent), count(Uploaded::Existed));
-        Self { descriptor, sent, existing, mounted: count(Uploaded::Mounted) }
+        Self { descriptor, digest, sent, existing, mounted: count(Uploaded::Mounted) }
     }
 }
 
@@ -209,14 +213,16 @@ fn origins(layout: &Layout, destination: &Reference) -> Result<HashMap<String, S
     Ok(origins)
 }
 
-/// Sends the manifests. The last one gets the name.
+/// Sends the manifests. The last one gets the name. Returns the digest by which the registry has it. If the registry
+/// keeps no lists of referrers, manifests with a subject are added to the lists under tags.
 pub(crate) fn put_manifests(
     repository: &Repository,
     manifests: &[Descriptor],
     read: &dyn Fn(&Descriptor) -> Result<Vec<u8>, Error>,
     destination: &Reference,
     progress: &dyn Progress,
-) -> Result<(), Error> {
+) -> Result<Digest, Error> {
+    let mut last = Err(Error::GivenUp);
     for (at, descriptor) in manifests.iter().enumerate() {
         let digest = Digest::try_from(descriptor.digest())?;
         let content = read(descriptor)?;
@@ -225,7 +231,22 @@ pub(crate) fn put_manifests(
             (None, Some(tag)) => tag.to_owned(),
             _ => digest.to_string(),
         };
-        repository.put_manifest(&target, descriptor, &content, progress)?;
+        last = Ok(put(repository, &target, descriptor, &content, progress)?);
     }
-    Ok(())
+    last
+}
+
+/// Sends one manifest: see [`put_manifests`].
+pub(crate) fn put(
+    repository: &Repository,
+    target: &str,
+    descriptor: &Descriptor,
+    content: &[u8],
+    progress: &dyn Progress,
+) -> Result<Digest, Error> {
+    let (stored, lists) = repository.put_manifest(target, descriptor, content, progress)?;
+    if let (false, Some((subject, referrer))) = (lists, referrers::referrer(descriptor, content)) {
+        referrers::list_under_tag(repository, &subject, referrer, progress)?;
+    }
+    Ok(stored)
 }

@@ -32,6 +32,7 @@ const REGISTRY: Variables = &[
     ("DOCKER_CONFIG, REGISTRY_AUTH_FILE", "Where logins are (docs/registries.md)."),
     ("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "Proxies on the way to registries."),
 ];
+const KEY: Variables = &[("COSIGN_PASSWORD", "The password of an encrypted key.")];
 
 /// The environment that a tool reads, besides [`EVERYWHERE`].
 fn environment(tool: &str) -> Vec<Variables> {
@@ -40,7 +41,10 @@ fn environment(tool: &str) -> Vec<Variables> {
         "img-build" => all.extend([STORE, TIME, REGISTRY]),
         "img-commit" | "img-edit" => all.extend([STORE, TIME]),
         "img-pull" | "img-push" | "img-copy" | "img-rm" => all.extend([STORE, REGISTRY]),
-        "img-tags" | "img-digest" | "img-referrers" | "img-login" | "img-logout" => all.push(REGISTRY),
+        "img-tags" | "img-digest" | "img-referrers" | "img-login" | "img-logout" | "img-attach" => {
+            all.push(REGISTRY)
+        }
+        "img-sign" => all.extend([REGISTRY, KEY]),
         "img-convert" | "img-index" | "img-load" | "img-save" | "img-tag" | "img-gc" | "img-verify"
         | "layer-diff" => all.push(STORE),
         _ => {}

@@ -94,6 +94,10 @@ pub(super) fn of(tool: &str) -> &'static [Example] {
         "egress-log" => {
             &[("Print what was rejected, as arguments of egress-allow:", "egress-log --arguments web")]
         }
+        "img-attach" => &[(
+            "Attach an SBOM to an image:",
+            "img-attach --artifact-type application/spdx+json registry.example/web:1 web.spdx.json:application/spdx+json",
+        )],
         "img-build" => &[
             ("Build the directory as web:", "img-build -t web ."),
             ("Build one stage, and write its files into a directory:", "img-build --target static -o site ."),
@@ -141,6 +145,10 @@ pub(super) fn of(tool: &str) -> &'static [Example] {
         ],
         "img-pull" => &[
             ("Pull an image, and run it:", "img-pull busybox | layer-apply | union-mount | ns-exec -t -- sh"),
+            (
+                "Pull an image only if it is signed with a key:",
+                "img-pull --verify cosign.pub registry.example/web:1",
+            ),
             ("Pull an image for all its platforms:", "img-pull --all-platforms registry.example/web"),
         ],
         "img-push" => &[("Push an image of the store:", "img-push registry.example/web:1")],
@@ -149,6 +157,7 @@ pub(super) fn of(tool: &str) -> &'static [Example] {
         }
         "img-rm" => &[("Remove a name from the store:", "img-rm web:old")],
         "img-save" => &[("Write an archive that docker load takes:", "img-save web -o web.tar")],
+        "img-sign" => &[("Sign an image in a registry:", "img-sign --key cosign.key registry.example/web:1")],
         "img-tag" => &[("Give an image another name:", "img-tag web registry.example/web:1")],
         "img-tags" => &[("List the tags of a repository:", "img-tags registry.example/web")],
         "img-verify" => &[

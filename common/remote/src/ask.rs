@@ -12,7 +12,10 @@ use toolkit::prelude::*;
 const MAX_PASSWORD: u64 = 64 << 10;
 
 /// All of standard input, without the newline at the end.
-pub(crate) fn password_of_stdin() -> Result<String> {
+///
+/// # Errors
+/// When it cannot be read, or is too long.
+pub fn password_of_stdin() -> Result<String> {
     let mut text = String::new();
     let count = io::stdin().lock().take(MAX_PASSWORD + 1).read_to_string(&mut text);
     let count = count.map_err(|error| anyhow!("read the password from standard input: {error}"))?;
@@ -22,14 +25,20 @@ pub(crate) fn password_of_stdin() -> Result<String> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// Asks a question whose answer is shown while it is typed.
-pub(crate) fn line(question: &str) -> Result<String> {
-    ask(&terminal()?, question)
+/// Asks a question whose answer is shown while it is typed. `instead` says what to do without a terminal.
+///
+/// # Errors
+/// When there is no terminal.
+pub fn line(question: &str, instead: &str) -> Result<String> {
+    ask(&terminal(instead)?, question)
 }
 
-/// Asks a question whose answer is not shown while it is typed.
-pub(crate) fn secret(question: &str) -> Result<String> {
-    let terminal = terminal()?;
+/// Asks a question whose answer is not shown while it is typed. `instead` says what to do without a terminal.
+///
+/// # Errors
+/// When there is no terminal, or Ctrl-C was typed.
+pub fn secret(question: &str, instead: &str) -> Result<String> {
+    let terminal = terminal(instead)?;
     let _hidden = Hidden::new(&terminal)?;
     let asked = (&terminal).write_all(question.as_bytes()).and_then(|()| typed(&terminal));
     // The newline was not shown either.
@@ -62,14 +71,9 @@ fn typed(mut terminal: &File) -> io::Result<Option<String>> {
     String::from_utf8(answer).map(Some).map_err(|_| io::Error::other("the password is not UTF-8"))
 }
 
-fn terminal() -> Result<File> {
+fn terminal(instead: &str) -> Result<File> {
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
-    terminal.map_err(|error| {
-        hint(
-            anyhow!("ask at the terminal: {error}"),
-            "give the name with --username and the password with --password-stdin",
-        )
-    })
+    terminal.map_err(|error| hint(anyhow!("ask at the terminal: {error}"), instead))
 }
 
 fn ask(mut terminal: &File, question: &str) -> Result<String> {
