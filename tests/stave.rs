@@ -344,7 +344,7 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         ("run --sig-proxy=false busybox", "stave: unknown flag: --sig-proxy"),
         ("run --env-file nowhere busybox", "stave: cannot read --env-file nowhere"),
         ("rm", "stave: rm takes a NAME"),
-        ("ps --size", "stave: unknown flag: --size"),
+        ("ps --isolation", "stave: unknown flag: --isolation"),
         ("rename web", "stave: unknown command: rename"),
         ("start", "stave: start takes a NAME"),
     ] {

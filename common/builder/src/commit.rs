@@ -43,7 +43,7 @@ pub struct Commit {
     /// A description of the change.
     pub message: Option<String>,
     /// Settings that replace those of the image: `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`,
-    /// `StopSignal`.
+    /// `StopSignal`, `Healthcheck`; and `ExposedPorts` and `Labels` besides the image's.
     pub run_with: Option<Config>,
     /// Dockerfile instructions that change the configuration.
     pub changes: Vec<String>,
@@ -79,11 +79,8 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
         }
     }
     let mut image: Image = serde_json::from_value(found.raw_configuration)?;
-    if let Some(Config { entrypoint, cmd, env, working_dir, user, stop_signal, .. }) = commit.run_with.clone()
-    {
-        // Before 0.2.0, `run_with` had no stop signal.
-        let stop_signal = stop_signal.or(image.config.stop_signal);
-        image.config = Config { entrypoint, cmd, env, working_dir, user, stop_signal, ..image.config };
+    if let Some(run_with) = commit.run_with.clone() {
+        image.config = run_as(image.config, run_with);
     }
     change(&mut image, &commit.changes)?;
     let mut layers: Vec<Descriptor> = found.manifest.layers().to_vec();
@@ -114,6 +111,31 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     let mut configuration = serde_json::to_value(&image)?;
     configuration.sort_all_objects();
     Ok(Built { descriptor, configuration, id, tree: None, read: Vec::new() })
+}
+
+/// The image's settings, replaced by those of the container. A setting that a container of an earlier version does not
+/// have, or that is the image's, is missing in `own`.
+fn run_as(of_image: Config, own: Config) -> Config {
+    let Config { entrypoint, cmd, env, working_dir, user, .. } = own;
+    let stop_signal = own.stop_signal.or(of_image.stop_signal);
+    let healthcheck = own.healthcheck.or(of_image.healthcheck);
+    let exposed_ports = [of_image.exposed_ports, own.exposed_ports].into_iter().flatten().collect();
+    let labels = [of_image.labels, own.labels].into_iter().flatten().collect();
+    Config {
+        entrypoint,
+        cmd,
+        env,
+        working_dir,
+        user,
+        stop_signal,
+        healthcheck,
+        exposed_ports,
+        labels,
+        volumes: of_image.volumes,
+        on_build: of_image.on_build,
+        shell: of_image.shell,
+        other: of_image.other,
+    }
 }
 
 /// Writes the container's changes as a layer. `None` if there are none.

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cgroup::Usage;
 use document::{
     Document, Id, Member, Step,
-    members::{Health, Process},
+    members::{Health, Image, Process},
     record,
 };
 use monitor::{Connection, Log, MonitorOperation, Place};
@@ -11,11 +11,15 @@ use oci_spec::runtime::LinuxResources;
 use operation::{Error, Scope};
 use runtime::{Identity, ProcessOperation};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{Point, Restart, Result, unread};
 
 /// The tool whose step starts the container's process.
 const TOOL: &str = "ns-exec";
+
+/// How many seconds a stop waits for the end, as with Docker.
+const GRACE: i64 = 10;
 
 /// Seconds since boot (proc(5)).
 const UPTIME: &str = "/proc/uptime";
@@ -209,6 +213,31 @@ impl Container {
         process.pid > 0 && self.policy().outlives_machine(ran, process.stopped)
     }
 
+    /// Whether the image, or who started the container, set this variable of the process. Others are made for the
+    /// process, such as the `HOME` of its user.
+    pub(crate) fn has_variable(&self, name: &str) -> bool {
+        let set = self.setting("Env");
+        let variables =
+            set.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        variables.filter_map(|variable| variable.split_once('=')).any(|(found, _)| found == name)
+    }
+
+    /// A setting of the container, by its name in the configuration of images: its own, or else the image's.
+    pub(crate) fn setting(&self, name: &str) -> Option<Value> {
+        let own = self.process.config.as_ref().and_then(|config| config.get(name));
+        let of_image = || {
+            let image = self.document.get::<Image>().ok().flatten()?;
+            image.configuration.whole().get("config")?.get(name).cloned()
+        };
+        own.cloned().or_else(of_image).filter(|value| !value.is_null())
+    }
+
+    /// How long a stop waits for the end of the process before it kills it. `None` for ever.
+    pub fn grace(&self) -> Option<Duration> {
+        let seconds = self.setting("StopTimeout").and_then(|seconds| seconds.as_i64()).unwrap_or(GRACE);
+        u64::try_from(seconds).ok().map(Duration::from_secs)
+    }
+
     /// The log of the container's output, if it has one.
     pub fn log(&self) -> Option<Log> {
         Log::of(&self.operation)
@@ -368,7 +397,7 @@ fn recorded(scope: &Scope, id: &Id) -> Result<Document> {
     let missing = || {
         let path = record::path(&scope.run_dir, id);
         said(format!("container \"{id}\" has no record {path:?}"))
-            .with_hint("start it first; container-ls lists what there is")
+            .with_hint("container-ls lists the containers")
     };
     record::read(&scope.run_dir, id)?.ok_or_else(missing)
 }

@@ -58,9 +58,15 @@ pub fn with_value(variable: &str, own: impl Fn(&str) -> Option<String>) -> Optio
 pub fn of_list(path: &Path) -> Result<Vec<String>> {
     let text = read(path)?;
     let entries = text.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
-    let variable = |entry: &[u8]| match String::from_utf8(entry.to_vec()) {
-        Ok(variable) if variable.find('=').is_some_and(|at| at > 0) => Ok(variable),
-        _ => Err(Error::new("read", format_args!("{path:?}"), "an entry is not NAME=VALUE")),
+    let variable = |entry: &[u8]| {
+        let name = entry.split(|byte| *byte == b'=').next().unwrap_or_default();
+        if name.is_empty() || name.len() == entry.len() {
+            return Err(Error::new("read", format_args!("{path:?}"), "an entry is not NAME=VALUE"));
+        }
+        let name = String::from_utf8_lossy(name);
+        // The specification of a container is JSON.
+        String::from_utf8(entry.to_vec())
+            .map_err(|_| Error::new("set", format_args!("variable {name:?}"), "it is not UTF-8"))
     };
     entries.map(variable).collect()
 }

@@ -95,8 +95,13 @@ impl Exec {
             let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
             let user::User { uid, gid, groups, home } = user::resolve(&root, name)?;
             let user = UserBuilder::default().uid(uid).gid(gid).additional_gids(groups).build();
-            process.set_user(user.map_err(invalid)?);
-            set_variables(&mut env, [&format!("HOME={home}")]);
+            let user = user.map_err(invalid)?;
+            runtime::spec::may_become(&user, &spec)?;
+            process.set_user(user);
+            // A home that the image or `-e` names is no user's, and stays.
+            if !container.has_variable("HOME") {
+                set_variables(&mut env, [&format!("HOME={home}")]);
+            }
         }
         set_variables(&mut env, &self.variables);
         process.set_env(Some(env));

@@ -39,7 +39,7 @@ fn is_zero(number: &u64) -> bool {
 pub struct CheckFlags {
     /// Whether there is no check.
     pub none: bool,
-    /// The command, for `/bin/sh -c`.
+    /// The command, for the image's shell.
     pub command: Option<String>,
     /// The time between two checks.
     pub interval: Option<Duration>,
@@ -82,7 +82,7 @@ pub fn of_image(configuration: Option<&Value>, flags: &CheckFlags) -> Result<Opt
         }
     }
     check.retries = flags.retries.unwrap_or(check.retries);
-    if check.command().is_none() {
+    if check.command(None).is_none() {
         return Ok(None);
     }
     Ok(serde_json::to_value(check).ok())
@@ -93,12 +93,16 @@ impl Check {
         Self::deserialize(value?).ok()
     }
 
-    /// The command of the check. `None` if there is no check.
-    pub(crate) fn command(&self) -> Option<Vec<String>> {
+    /// The command of the check. `None` if there is no check. `shell`: the image's `Shell`, which Docker uses for the
+    /// check as well.
+    pub(crate) fn command(&self, shell: Option<&Value>) -> Option<Vec<String>> {
         match self.test.split_first() {
             Some((kind, words)) if kind == "CMD" && !words.is_empty() => Some(words.to_vec()),
             Some((kind, words)) if kind == "CMD-SHELL" && !words.is_empty() => {
-                Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), words.join(" ")])
+                let of_image = shell.and_then(|shell| Vec::<String>::deserialize(shell).ok());
+                let shell = of_image.filter(|shell| !shell.is_empty());
+                let shell = shell.unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+                Some([shell, vec![words.join(" ")]].concat())
             }
             _ => None,
         }
@@ -154,10 +158,14 @@ mod tests {
             of_image(Some(&image), flags).unwrap().map(|value| Check::of(Some(&value)).unwrap())
         };
         let own = check(&CheckFlags::default()).unwrap();
-        assert_eq!(own.command().unwrap(), ["a", "b"]);
+        assert_eq!(own.command(None).unwrap(), ["a", "b"]);
         assert_eq!((own.probe().interval.as_secs(), own.probe().timeout.as_secs()), (5, 30));
         let flags = CheckFlags { command: Some("x y".into()), retries: Some(1), ..CheckFlags::default() };
-        assert_eq!(check(&flags).unwrap().command().unwrap(), ["/bin/sh", "-c", "x y"]);
+        assert_eq!(check(&flags).unwrap().command(None).unwrap(), ["/bin/sh", "-c", "x y"]);
+        let shell = json!(["/bin/bash", "-o", "pipefail", "-c"]);
+        let command = check(&flags).unwrap().command(Some(&shell)).unwrap();
+        assert_eq!(command, ["/bin/bash", "-o", "pipefail", "-c", "x y"]);
+        assert_eq!(own.command(Some(&shell)).unwrap(), ["a", "b"]);
         assert_eq!(check(&CheckFlags { none: true, ..CheckFlags::default() }), None);
         assert_eq!(
             of_image(Some(&json!({"config": {"Healthcheck": {"Test": ["NONE"]}}})), &CheckFlags::default()),

@@ -269,7 +269,8 @@ impl Keeper for Recorded {
 
     fn ask(&mut self, identity: Identity, output: &OwnedFd, told: &mut String) -> Option<Running> {
         let container = self.read()?;
-        let command = Check::of(container.process.healthcheck.as_ref())?.command()?;
+        let shell = container.setting("Shell");
+        let command = Check::of(container.process.healthcheck.as_ref())?.command(shell.as_ref())?;
         let spec = &container.operation.spec;
         let mut process = spec.process().clone()?;
         process.set_args(Some(command)).set_terminal(Some(false));

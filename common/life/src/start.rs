@@ -1,7 +1,7 @@
 //! Starts a container whose process has ended or was never started.
 
 use document::{Document, Id, kept, record::Record};
-use monitor::{MonitorOperation, Place};
+use monitor::{Connection, MonitorOperation, Place};
 use operation::{Error, Operation, Scope};
 
 use crate::{Container, Recorded, Result, State, beside, keeper, output::Equipment, wait};
@@ -36,6 +36,29 @@ pub fn may_start(scope: &Scope, id: &Id) -> Result<()> {
 /// # Errors
 /// When the container is being made or unwound, or cannot be started. Its record is then as before, with `error` in `process`.
 pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
+    Ok(begin(scope, id, None)?.map(|started| started.warnings))
+}
+
+/// As [`start`], and attaches to the container before its process begins, so that no output is missed. With `stdin`, the
+/// connection may send input to the process. Returns also the connection, on which the monitor answers.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_attached(scope: &Scope, id: &Id, stdin: bool) -> Result<Option<(Vec<String>, Connection)>> {
+    let Some(Started { warnings, connection }) = begin(scope, id, Some(stdin))? else { return Ok(None) };
+    let none = || Error::new("attach", format_args!("to container \"{id}\""), "it has no monitor");
+    Ok(Some((warnings, connection.ok_or_else(none)?)))
+}
+
+/// A container that was started.
+struct Started {
+    warnings: Vec<String>,
+    /// A connection to its monitor, if one was asked for.
+    connection: Option<Connection>,
+}
+
+/// Starts the process. `attach`: whether to connect to its monitor, and whether input is passed on.
+fn begin(scope: &Scope, id: &Id, attach: Option<bool>) -> Result<Option<Started>> {
     // Reports what is missing before it takes a lock, which would leave a file.
     let found = Container::read(scope, id)?;
     if found.has_ended_unseen()? {
@@ -73,7 +96,7 @@ pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
         true => Ok(()),
         false => keeper::put(scope, &record, &container).and_then(|()| missing.apply(scope)),
     };
-    let started = equipped.and_then(|()| run(scope, &record, &mut container));
+    let started = equipped.and_then(|()| run(scope, &record, &mut container, attach));
     if let Err(error) = &started {
         // The process may run if its monitor was killed at the wrong moment.
         let _ = container.operation.undo(scope);
@@ -106,15 +129,19 @@ pub fn rest(scope: &Scope, id: &Id) -> Result<()> {
     Ok(())
 }
 
-fn run(scope: &Scope, record: &Record, container: &mut Container) -> Result<Vec<String>> {
+fn run(scope: &Scope, record: &Record, container: &mut Container, attach: Option<bool>) -> Result<Started> {
     // A start that was killed may have recorded the streams, and not made them.
     MonitorOperation { monitored: container.id.to_string() }.apply(scope)?;
     let mut recorded = Recorded::new(scope, &container.id, &container.document)?;
     let place = Place::open(&scope.run_dir, container.id.as_str())?;
     let log = container.log();
     let (spec, stdin) = (&container.operation.spec, container.operation.interactive);
-    let supervised = monitor::launch(place, spec, log, stdin, &mut recorded)?;
+    let supervised = monitor::launch(place, spec, log, (stdin, attach.is_some()), &mut recorded)?;
     container.begin(supervised.identity(), false)?;
     keeper::put(scope, record, container)?;
-    Ok(supervised.release()?)
+    let connection = attach.map(|_| container.monitor(scope)).transpose()?.flatten();
+    if let (Some(connection), Some(stdin)) = (&connection, attach) {
+        connection.attach(stdin)?;
+    }
+    Ok(Started { warnings: supervised.release()?, connection })
 }

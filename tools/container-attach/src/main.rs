@@ -13,15 +13,13 @@
 //! # Needs
 //! The monitor of the container. If it is gone, a new one is started.
 
-mod session;
-
 use std::process::ExitCode;
 
 use clap::Parser;
 use document::Id;
+use life::{Attachment, Outcome};
 use runtime::Keys;
 use serde_json::Value;
-use session::Outcome;
 use toolkit::prelude::*;
 
 /// Attach to a container in the background: print its output, and pass on input
@@ -56,7 +54,9 @@ impl ContainerAttach {
             let error = anyhow!("container \"{}\" has no monitor", self.container);
             return Err(hint(error, "it runs in the foreground of who started it"));
         };
-        match session::run(&connection, &container, self)? {
+        connection.attach(!self.no_stdin)?;
+        let how = Attachment { stdin: !self.no_stdin, signals: self.sig_proxy, keys: &self.detach_keys };
+        match life::attend(&connection, &container, &how)? {
             Outcome::Detached => {
                 operation::tell!("container-attach: detached from \"{}\"", self.container);
                 Ok(0)

@@ -44,17 +44,20 @@ impl Half {
     }
 
     /// Prints what was not printed yet. `is_whole` means that nobody writes to the file any more.
-    fn print(&mut self, printer: &mut Printer, is_whole: bool) -> io::Result<()> {
-        let length = self.file.metadata()?.len();
-        while let Some(Chunk { time, source, from, to }) = self.entries.next(length, is_whole)? {
+    fn print(&mut self, printer: &mut Printer, (path, is_whole): (&Path, bool)) -> Result<()> {
+        let failed = || format!("read {path:?}");
+        let length = self.file.metadata().with_context(failed)?.len();
+        while let Some(Chunk { time, source, from, to }) =
+            self.entries.next(length, is_whole).with_context(failed)?
+        {
             let mut at = from;
             let mut buffer = vec![0; 64 << 10];
             while at < to {
                 let wanted = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
-                match self.file.read_at(&mut buffer[..wanted], at)? {
+                match self.file.read_at(&mut buffer[..wanted], at).with_context(failed)? {
                     0 => break,
                     length => {
-                        printer.take(source, time, &buffer[..length])?;
+                        printer.take(source, time, &buffer[..length]).context("write the log")?;
                         at += length as u64;
                     }
                 }
@@ -87,7 +90,6 @@ pub(crate) fn print(
 
 fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: bool) -> Result<()> {
     let mut printer = Printer::new(filter);
-    let failed = || format!("read {:?}", log.path);
     // The newer file is opened first. The older one may be removed in the meantime, and nothing is printed
     // twice.
     let mut newer = Half::open(&log.path)?;
@@ -98,7 +100,7 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
         None => true,
     };
     if let Some(mut older) = older.filter(is_other) {
-        older.print(&mut printer, true).with_context(failed)?;
+        older.print(&mut printer, (&Log::older(&log.path), true))?;
     }
     let mut goes_on = follow;
     loop {
@@ -107,9 +109,9 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
         goes_on = goes_on && !filter.is_over() && runs(scope, container)?;
         if let Some(half) = &mut newer {
             let is_whole = !goes_on && !runs(scope, container).unwrap_or_default();
-            half.print(&mut printer, is_whole).with_context(failed)?;
+            half.print(&mut printer, (&log.path, is_whole))?;
             if !half.is_at(&log.path) && log.path.exists() {
-                half.print(&mut printer, true).with_context(failed)?;
+                half.print(&mut printer, (&log.path, true))?;
                 newer = Half::open(&log.path)?;
                 continue;
             }

@@ -73,9 +73,11 @@ impl Report for ContainerLogs {
 
     fn report(&self, context: &Context) -> Result<Value> {
         let container = life::attended(&context.scope, &self.container)?;
-        let Some(log) = container.log() else {
+        // `stave run --log-driver none` names this file.
+        let log = container.log().filter(|log| log.path != std::path::Path::new("/dev/null"));
+        let Some(log) = log else {
             let error = anyhow!("container \"{}\" has no log", self.container);
-            return Err(hint(error, "its output went to the one who started it in the foreground"));
+            return Err(hint(error, "its output went to who started it in the foreground, or nowhere"));
         };
         let filter =
             Filter { since: self.since, until: self.until, tail: self.tail, timestamps: self.timestamps };

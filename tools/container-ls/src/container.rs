@@ -12,11 +12,14 @@ use document::{
 use life::State;
 use oci_spec::runtime::LinuxResources;
 use operation::Scope;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use toolkit::{prelude::Result, rows};
 
-use crate::mounted::{self, Mounted};
+use crate::{
+    mounted::{self, Mounted},
+    sizes::Sizes,
+};
 
 /// One row of the list.
 #[derive(Debug, Serialize)]
@@ -44,17 +47,24 @@ pub(crate) struct Container {
     pub(crate) ports: Vec<String>,
     log: Option<String>,
     stop_signal: String,
-    /// The image's labels.
+    /// The image's labels, and the container's own.
     labels: BTreeMap<String, String>,
     /// The names of the networks that it is attached to.
     networks: Vec<String>,
     /// What is mounted besides the file systems of every container.
     pub(crate) mounts: Vec<Mounted>,
+    /// How many bytes the container has written, with `--size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    /// How many bytes its root file system holds, with `--size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root_size: Option<u64>,
 }
 
 impl Container {
-    /// The row for the container `id`, from its record.
-    pub(crate) fn new(scope: &Scope, id: &Id, record: &Document) -> Result<Self> {
+    /// The row for the container `id`, from its record. `sized`: whether to count its bytes.
+    pub(crate) fn new(scope: &Scope, id: &Id, record: &Document, sized: bool) -> Result<Self> {
+        let sizes = sized.then(|| Sizes::of(record)).transpose()?;
         let container = life::Container::of(id, record.clone())?;
         let state = container.as_ref().map_or(Ok(State::Created), life::Container::state)?;
         let process = record.get::<Process>()?;
@@ -73,7 +83,7 @@ impl Container {
             id: id.clone(),
             instance: record.get()?,
             stop_signal: stop_signal(process.as_ref(), image.as_ref()),
-            labels: image.as_ref().map(labels).unwrap_or_default(),
+            labels: labels(process.as_ref(), image.as_ref()),
             networks: attachments.iter().map(|one| one.name.clone()).collect(),
             mounts: container.as_ref().map(|one| mounted::of(scope, one)).unwrap_or_default(),
             image: image.map(reference),
@@ -90,6 +100,8 @@ impl Container {
             ip: addresses.next().map(|address| address.to_string()).filter(|_| state != State::Exited),
             ports: if record.has_ended() { Vec::new() } else { ports.iter().map(published).collect() },
             log: process.and_then(|process| process.log).map(|path| path.to_string_lossy().into_owned()),
+            size: sizes.map(|sizes| sizes.written),
+            root_size: sizes.map(|sizes| sizes.whole),
         })
     }
 
@@ -99,10 +111,13 @@ impl Container {
     }
 }
 
-/// The labels of an image, sorted by name.
-fn labels(image: &Image) -> BTreeMap<String, String> {
-    let config = image.configuration.config().as_ref();
-    config.and_then(|config| config.labels().clone()).unwrap_or_default().into_iter().collect()
+/// The labels of an image and of a container of it, sorted by name.
+fn labels(process: Option<&Process>, image: Option<&Image>) -> BTreeMap<String, String> {
+    let config = image.and_then(|image| image.configuration.config().as_ref());
+    let of_image = config.and_then(|config| config.labels().clone()).unwrap_or_default();
+    let own = process.and_then(|process| process.config.as_ref()).map(|config| &config["Labels"]);
+    let own = own.and_then(|labels| BTreeMap::deserialize(labels).ok()).unwrap_or_default();
+    of_image.into_iter().chain(own).collect()
 }
 
 /// When the container was made, since 1970: its lock or its directory is made first.
@@ -170,16 +185,29 @@ fn published(port: &document::members::PortMapping) -> String {
 
 /// The rows as a table with headings.
 pub(crate) fn table(rows: &Value, no_trunc: bool) -> String {
-    let mut lines =
-        vec![["CONTAINER", "IMAGE", "COMMAND", "CREATED", "STATUS", "IP", "PORTS"].map(str::to_owned)];
-    lines.extend(rows::good(rows).map(|row| {
+    let heads = ["CONTAINER", "IMAGE", "COMMAND", "CREATED", "STATUS", "IP", "PORTS"].map(str::to_owned);
+    let line = |row: &Value| {
         let shown = if no_trunc { usize::MAX } else { 30 };
         let command = rows::word(&row["command"]).chars().take(shown).collect();
         let created = row["created"].as_i64().map(ago).unwrap_or_default();
         let cell = |name: &str| rows::word(&row[name]);
         [cell("id"), cell("image"), command, created, cell("status"), cell("ip"), cell("ports")]
-    }));
+    };
+    if !rows::good(rows).any(|row| row["size"].is_u64()) {
+        return rows::table(&[heads].into_iter().chain(rows::good(rows).map(line)).collect::<Vec<_>>());
+    }
+    let sized = |[id, image, command, created, status, ip, ports]: [String; 7], size| {
+        [id, image, command, created, status, ip, ports, size]
+    };
+    let mut lines = vec![sized(heads, "SIZE".to_owned())];
+    lines.extend(rows::good(rows).map(|row| sized(line(row), size(row).unwrap_or_default())));
     rows::table(&lines)
+}
+
+/// The size of a row with `--size`, in Docker's form.
+pub(crate) fn size(row: &Value) -> Option<String> {
+    let (written, whole) = (row["size"].as_u64()?, row["rootSize"].as_u64()?);
+    Some(Sizes::text(written, whole))
 }
 
 #[cfg(test)]
@@ -191,7 +219,7 @@ mod tests {
         let id: Id = "web".parse().unwrap();
         let scope = Scope { root: "/nowhere".into(), run_dir: "/nowhere".into() };
         let document = Document::parse(members.to_string().as_bytes()).unwrap();
-        serde_json::to_value(Container::new(&scope, &id, &document).unwrap()).unwrap()
+        serde_json::to_value(Container::new(&scope, &id, &document, false).unwrap()).unwrap()
     }
 
     /// A container with this process in its record.
@@ -235,6 +263,9 @@ mod tests {
         let row = container(json!({"stave": 1, "instance": "07",
             "ports": [{"hostPort": 10080, "containerPort": 80, "protocol": "tcp"}]}));
         assert_eq!(rows::fill("{id} {command}|{pid}|{instance}|{no} {", &row), "web ||07|{no} {");
+        let mut sized = row.clone();
+        (sized["size"], sized["rootSize"]) = (json!(1500), json!(4_000_000));
+        assert!(table(&json!([sized]), false).ends_with("   1.5kB (virtual 4MB)\n"), "{sized}");
         let text = "CONTAINER   IMAGE   COMMAND   CREATED   STATUS    IP   PORTS\n\
                     web                                     Created        0.0.0.0:10080->80/tcp\n";
         assert_eq!(table(&json!([row]), false), text);

@@ -7,10 +7,10 @@ use toolkit::{
     rows,
 };
 
-use crate::container::ago;
+use crate::container::{ago, size};
 
 /// The fields, with their headings (docs.docker.com, "docker container ls", Format).
-pub(crate) const HEADINGS: [(&str, &str); 14] = [
+pub(crate) const HEADINGS: [(&str, &str); 15] = [
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -25,6 +25,7 @@ pub(crate) const HEADINGS: [(&str, &str); 14] = [
     ("Networks", "NETWORKS"),
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Platform", "PLATFORM"),
+    ("Size", "SIZE"),
 ];
 
 /// How many characters of a command are shown.
@@ -48,8 +49,7 @@ pub(crate) fn row(row: &Value, no_trunc: bool) -> Row {
         list("mounts").filter(|one| one["type"] == "bind").map(|one| rows::word(&one["source"])).collect();
     let created = row["created"].as_i64();
     let at = created.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    Row {
-        fields: json!({
+    let mut fields = json!({
             "ID": row["id"],
             "Names": row["id"],
             "Image": rows::word(&row["image"]),
@@ -64,9 +64,12 @@ pub(crate) fn row(row: &Value, no_trunc: bool) -> Row {
             "Networks": joined("networks", ","),
             "LocalVolumes": "0",
             "Platform": "linux",
-        }),
-        labels,
+    });
+    // Without --size nobody has counted.
+    if let Some(size) = size(row) {
+        fields["Size"] = size.into();
     }
+    Row { fields, labels }
 }
 
 /// The rows that the filters of `docker ps` keep. `created` returns when a container was made, for `before` and

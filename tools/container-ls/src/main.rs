@@ -19,6 +19,7 @@ mod container;
 mod docker;
 mod inspected;
 mod mounted;
+mod sizes;
 mod tree;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ use container::Container;
 use document::{Document, Id};
 use serde::Deserialize;
 use serde_json::Value;
+use sizes::Sizes;
 use toolkit::{
     listing::{Format, Row},
     prelude::*,
@@ -44,6 +46,12 @@ struct ContainerLs {
     /// List only containers whose process is running
     #[arg(long)]
     running: bool,
+    /// List only this number of containers: those that were made last
+    #[arg(long, value_name = "N", conflicts_with_all = ["records", "tree", "svg"])]
+    last: Option<usize>,
+    /// Also count the bytes that the container has written, and those of its root file system
+    #[arg(long, conflicts_with_all = ["tree", "svg"])]
+    size: bool,
     /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
@@ -97,7 +105,7 @@ impl Report for ContainerLs {
             }
             Some(document) if self.records => Ok(serde_json::from_str(&document.to_line())?),
             Some(document) => {
-                let container = Container::new(scope, id, &document)?;
+                let container = Container::new(scope, id, &document, self.size)?;
                 let is_shown = !self.running || container.is_running();
                 Ok(if is_shown { serde_json::to_value(container)? } else { Value::Null })
             }
@@ -110,7 +118,7 @@ impl Report for ContainerLs {
         let nodes =
             tree::grow(&drawn).into_iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
         rows.as_array_mut().into_iter().for_each(|rows| rows.extend(nodes.iter().cloned()));
-        self.filtered(context, rows)
+        Ok(self.newest(context, self.filtered(context, rows)?))
     }
 
     fn verdict(&self, report: &Value) -> Result<()> {
@@ -146,7 +154,13 @@ impl Report for ContainerLs {
         for record in good {
             let record = Document::parse(record.to_string().as_bytes())?;
             let Some(id) = record.id()? else { bail!("a record has no id") };
-            inspected.push(inspected::of(&self.common.scope()?, &id, &record)?);
+            let mut fields = inspected::of(&self.common.scope()?, &id, &record)?;
+            if self.size {
+                let sizes = Sizes::of(&record)?;
+                fields["SizeRw"] = sizes.written.into();
+                fields["SizeRootFs"] = sizes.whole.into();
+            }
+            inspected.push(fields);
         }
         let rows: Vec<&Value> = inspected.iter().collect();
         format.rows(&rows, &[], |row| Row { fields: row.clone(), ..Row::default() })
@@ -158,6 +172,17 @@ impl Report for ContainerLs {
 }
 
 impl ContainerLs {
+    /// The rows of the containers that `--last` lists, the newest first. Rows with an error stay.
+    fn newest(&self, context: &toolkit::Context, rows: Value) -> Value {
+        let (Value::Array(rows), Some(count)) = (&rows, self.last) else { return rows };
+        let (failed, mut good): (Vec<_>, Vec<_>) =
+            rows.iter().cloned().partition(|row| row["error"].is_string());
+        let born = |row: &Value| container::created(&context.scope, &row["id"].as_str()?.parse().ok()?);
+        good.sort_by_key(|row| std::cmp::Reverse(born(row)));
+        good.truncate(count);
+        Value::Array(failed.into_iter().chain(good).collect())
+    }
+
     /// The rows that the filters keep. Rows with an error stay.
     fn filtered(&self, context: &toolkit::Context, rows: Value) -> Result<Value> {
         let (Value::Array(rows), false) = (&rows, self.filter.is_empty()) else { return Ok(rows) };

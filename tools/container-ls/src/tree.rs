@@ -59,7 +59,7 @@ impl Drawn {
     /// # Errors
     /// When the record is malformed.
     pub(crate) fn new(scope: &Scope, id: &Id, record: &Document) -> Result<Self> {
-        let container = Container::new(scope, id, record)?;
+        let container = Container::new(scope, id, record, false)?;
         let rootfs: Option<Rootfs> = record.get()?;
         let image: Option<Image> = record.get()?;
         let name =

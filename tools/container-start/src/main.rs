@@ -9,7 +9,7 @@
 //! No document. Reads the records, and after a restart of the machine the second records in `$STAVE_ROOT`.
 //! # Adds
 //! Nothing; changes `process` in the record, and prints a JSON array with `id` of each, or text with
-//! `--format`.
+//! `--format`. With `--attach`, standard streams belong to the container's process instead.
 //! # Undoes
 //! Nothing: container-stop stops the container, and unwind removes it.
 //! # Needs
@@ -21,8 +21,10 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Parser};
 use document::Id;
+use life::{Attachment, Container, Outcome};
+use runtime::Keys;
 use serde_json::{Value, json};
-use toolkit::{Each, prelude::*};
+use toolkit::{prelude::*, rows};
 
 /// Start containers, for the first time or again
 #[derive(Parser)]
@@ -34,6 +36,15 @@ struct ContainerStart {
     /// Start all containers that should run by their restart policies, as after a restart of the machine
     #[arg(long, conflicts_with = "ids")]
     all: bool,
+    /// Print the container's output until it ends, and exit as its process does; pass signals on
+    #[arg(short, long, conflicts_with_all = ["all", "format"])]
+    attach: bool,
+    /// With --attach, pass standard input on to the process, if its input stays open
+    #[arg(short, long, requires = "attach")]
+    interactive: bool,
+    /// Keys that detach from the container: ctrl-X or letters, separated by commas; empty for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", requires = "attach")]
+    detach_keys: Keys,
     /// Print TEXT for each container, one a line, with {id} replaced
     #[arg(long, value_name = "TEXT")]
     format: Option<String>,
@@ -41,12 +52,14 @@ struct ContainerStart {
     common: Common,
 }
 
-impl Each for ContainerStart {
-    fn common(&self) -> &Common {
-        &self.common
-    }
+/// The exit status if the container's is unknown, as with ns-exec.
+const UNKNOWN: u8 = 125;
 
+impl ContainerStart {
     fn ids(&self, context: &Context) -> Result<Vec<Id>> {
+        if self.attach && self.ids.len() != 1 {
+            bail!("--attach takes one container");
+        }
         if !self.all {
             return Ok(self.ids.clone());
         }
@@ -55,8 +68,52 @@ impl Each for ContainerStart {
         Ok(wanted)
     }
 
-    fn format(&self) -> Option<&str> {
-        self.format.as_deref()
+    fn one(&self, context: &Context, id: &Id) -> Result<Value> {
+        let scope = &context.scope;
+        again::rebuild(scope, id)?;
+        if self.attach {
+            return self.attached(context, id);
+        }
+        tell(life::start(scope, id)?.unwrap_or_default());
+        Ok(json!({"id": id}))
+    }
+
+    fn attached(&self, context: &Context, id: &Id) -> Result<Value> {
+        let scope = &context.scope;
+        let connection = match life::start_attached(scope, id, self.interactive)? {
+            Some((warnings, connection)) => {
+                tell(warnings);
+                connection
+            }
+            None => {
+                let running = life::running(scope, id)?.monitor(scope)?;
+                let connection = running.ok_or_else(|| anyhow!("container \"{id}\" has no monitor"))?;
+                connection.attach(self.interactive)?;
+                connection
+            }
+        };
+        let container = Container::read(scope, id)?;
+        let how = Attachment { stdin: self.interactive, signals: true, keys: &self.detach_keys };
+        match life::attend(&connection, &container, &how)? {
+            Outcome::Ended(status) => Ok(json!({"id": id, "exitStatus": status, "ended": true})),
+            Outcome::Detached => {
+                operation::tell!("container-start: detached from \"{id}\"");
+                Ok(json!({"id": id}))
+            }
+            Outcome::Lost => Err(anyhow!("the monitor of container \"{id}\" is gone")),
+        }
+    }
+}
+
+fn tell(warnings: Vec<String>) {
+    for warning in warnings {
+        operation::tell!("container-start: warning: {warning}");
+    }
+}
+
+impl Report for ContainerStart {
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
@@ -65,13 +122,29 @@ impl Each for ContainerStart {
         Ok(ids.iter().map(|id| format!("container-start {id}")).collect())
     }
 
-    fn one(&self, context: &Context, id: &Id) -> Result<Value> {
-        let scope = &context.scope;
-        again::rebuild(scope, id)?;
-        for warning in life::start(scope, id)?.unwrap_or_default() {
-            operation::tell!("container-start: warning: {warning}");
+    fn report(&self, context: &Context) -> Result<Value> {
+        Ok(rows::each("container-start", &self.ids(context)?, |id| self.one(context, id)))
+    }
+
+    fn verdict(&self, report: &Value) -> Result<()> {
+        rows::verdict(report)
+    }
+
+    fn status(&self, report: &Value) -> u8 {
+        let ended = report.as_array().and_then(|rows| rows.first()).filter(|row| row["ended"] == true);
+        let code = |row: &Value| row["exitStatus"].as_u64().and_then(|status| u8::try_from(status).ok());
+        ended.filter(|_| self.attach).map_or(0, |row| code(row).unwrap_or(UNKNOWN))
+    }
+
+    fn text(&self, report: &Value) -> Option<String> {
+        if self.attach {
+            return Some(String::new());
         }
-        Ok(json!({"id": id}))
+        self.format.as_deref().map(|format| rows::lines(format, report))
+    }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows::lines("{id}", report))
     }
 }
 

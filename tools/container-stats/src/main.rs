@@ -21,7 +21,7 @@ use document::Id;
 use life::Container;
 use sample::Sample;
 use serde_json::Value;
-use toolkit::{prelude::*, rows};
+use toolkit::{listing::Format, prelude::*};
 
 /// Show processor time, memory, network traffic and processes of containers
 #[derive(Parser)]
@@ -30,6 +30,9 @@ struct ContainerStats {
     /// The ids of the containers; by default all that run
     #[arg(value_name = "ID")]
     ids: Vec<Id>,
+    /// Include containers that do not run
+    #[arg(short, long, conflicts_with = "ids")]
+    all: bool,
     /// Repeat until interrupted
     #[arg(long)]
     stream: bool,
@@ -40,9 +43,10 @@ struct ContainerStats {
     #[arg(long)]
     table: bool,
     /// Print TEXT for each container, one a line, with {id}, {cpuPercent}, {cpuTime}, {memory},
-    /// {memoryLimit}, {memoryPercent}, {received}, {sent}, {pids} replaced
+    /// {memoryLimit}, {memoryPercent}, {received}, {sent}, {pids} replaced; or a template of `docker stats`:
+    /// {{.Name}}, {{json .}}, table {{.Name}}\t{{.CPUPerc}}
     #[arg(long, value_name = "TEXT", conflicts_with = "table")]
-    format: Option<String>,
+    format: Option<Format>,
     #[command(flatten)]
     common: Common,
 }
@@ -55,6 +59,7 @@ impl ContainerStats {
             for container in Container::all(scope)? {
                 match container {
                     Ok(container) if container.is_running()? => samples.push(Sample::of(&container)?),
+                    Ok(container) if self.all => samples.push(Sample::of_ended(&container)),
                     Ok(_) => {}
                     Err(error) => toolkit::print_error("container-stats", &error.into()),
                 }
@@ -74,12 +79,16 @@ impl ContainerStats {
         Ok((now.iter().map(row).collect(), now))
     }
 
-    fn shown(&self, rows: &Value) -> String {
-        match (&self.format, self.table) {
-            (Some(format), _) => rows::lines(format, rows),
+    fn shown(&self, rows: &Value) -> Result<String> {
+        Ok(match (&self.format, self.table) {
+            (Some(format), _) => {
+                let all: Vec<&Value> = rows.as_array().into_iter().flatten().collect();
+                let text = format.rows(&all, &sample::HEADINGS, sample::docker)?;
+                text.unwrap_or_else(|| sample::table(rows))
+            }
             (None, true) => sample::table(rows),
             (None, false) => format!("{rows}\n"),
-        }
+        })
     }
 }
 
@@ -99,7 +108,7 @@ impl Report for ContainerStats {
             if !self.stream {
                 return Ok(rows);
             }
-            let written = std::io::stdout().write_all(self.shown(&rows).as_bytes());
+            let written = std::io::stdout().write_all(self.shown(&rows)?.as_bytes());
             if written.is_err() || (now.is_empty() && !self.ids.is_empty()) {
                 return Ok(Value::Array(Vec::new()));
             }
@@ -107,11 +116,18 @@ impl Report for ContainerStats {
         }
     }
 
+    fn formatted(&self, report: &Value) -> Result<Option<String>> {
+        match self.format.is_some() && !self.stream {
+            true => self.shown(report).map(Some),
+            false => Ok(None),
+        }
+    }
+
     fn text(&self, report: &Value) -> Option<String> {
-        match (self.stream, &self.format, self.table) {
-            (true, ..) => Some(String::new()),
-            (false, None, false) => None,
-            _ => Some(self.shown(report)),
+        match (self.stream, self.table) {
+            (true, _) => Some(String::new()),
+            (false, true) => Some(sample::table(report)),
+            (false, false) => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use cgroup::Current;
 use document::Id;
 use life::Container;
 use serde_json::{Value, json};
-use toolkit::{prelude::*, rows};
+use toolkit::{listing::Row, prelude::*, rows};
 
 /// One reading of a container's counters.
 #[derive(Debug)]
@@ -24,6 +24,11 @@ impl Sample {
         let used = container.cgroup().map(|path| Current::of(path, limits)).transpose()?.unwrap_or_default();
         let network = network(container.identity().pid);
         Ok(Self { id: container.id.clone(), when: Instant::now(), used, network })
+    }
+
+    /// Of a container that does not run: it uses nothing.
+    pub(crate) fn of_ended(container: &Container) -> Self {
+        Self { id: container.id.clone(), when: Instant::now(), used: Current::default(), network: None }
     }
 
     /// The row. The processor usage needs an earlier sample.
@@ -90,25 +95,60 @@ fn size(value: &Value) -> String {
     if unit == 0 { format!("{bytes}B") } else { format!("{scaled:.1}{}", units[unit]) }
 }
 
+/// The fields, with their headings (docs.docker.com, "docker container stats", Format).
+pub(crate) const HEADINGS: [(&str, &str); 9] = [
+    ("Container", "CONTAINER"),
+    ("Name", "NAME"),
+    ("ID", "CONTAINER ID"),
+    ("CPUPerc", "CPU %"),
+    ("MemUsage", "MEM USAGE / LIMIT"),
+    ("MemPerc", "MEM %"),
+    ("NetIO", "NET I/O"),
+    ("BlockIO", "BLOCK I/O"),
+    ("PIDs", "PIDS"),
+];
+
+/// A row as Docker has it. What is not known, such as all that disks do, is `--`.
+pub(crate) fn docker(row: &Value) -> Row {
+    let known = |text: String| if text == "-" { "--".to_owned() } else { text };
+    let fields = json!({
+        "Container": row["id"],
+        "Name": row["id"],
+        "ID": row["id"],
+        "CPUPerc": known(percent(row, "cpuPercent")),
+        "MemUsage": pair(row, "memory", "memoryLimit"),
+        "MemPerc": known(percent(row, "memoryPercent")),
+        "NetIO": pair(row, "received", "sent"),
+        "BlockIO": "--",
+        "PIDs": known(pids(row)),
+    });
+    Row { fields, ..Row::default() }
+}
+
+fn percent(row: &Value, name: &str) -> String {
+    row[name].as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.2}%"))
+}
+
+fn pair(row: &Value, one: &str, other: &str) -> String {
+    format!("{} / {}", size(&row[one]), size(&row[other]))
+}
+
+fn pids(row: &Value) -> String {
+    if row["pids"].is_null() { "-".to_owned() } else { rows::word(&row["pids"]) }
+}
+
 /// The rows as a table with headings.
 pub(crate) fn table(rows: &Value) -> String {
     let headings = ["CONTAINER", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"].map(str::to_owned);
     let mut lines = vec![headings];
     for row in rows.as_array().into_iter().flatten() {
-        let percent =
-            |name: &str| row[name].as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.2}%"));
-        let pair = |one: &str, other: &str| format!("{} / {}", size(&row[one]), size(&row[other]));
-        let pids = match &row["pids"] {
-            Value::Null => "-".to_owned(),
-            pids => rows::word(pids),
-        };
         lines.push([
             rows::word(&row["id"]),
-            percent("cpuPercent"),
-            pair("memory", "memoryLimit"),
-            percent("memoryPercent"),
-            pair("received", "sent"),
-            pids,
+            percent(row, "cpuPercent"),
+            pair(row, "memory", "memoryLimit"),
+            percent(row, "memoryPercent"),
+            pair(row, "received", "sent"),
+            pids(row),
         ]);
     }
     rows::table(&lines)
@@ -117,6 +157,18 @@ pub(crate) fn table(rows: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_as_docker_has_it() {
+        let fields =
+            docker(&json!({"id": "web", "cpuPercent": 1.5, "memory": 1 << 20, "memoryLimit": 2 << 20}))
+                .fields;
+        assert_eq!((fields["Name"].as_str(), fields["CPUPerc"].as_str()), (Some("web"), Some("1.50%")));
+        assert_eq!(
+            (fields["MemUsage"].as_str(), fields["PIDs"].as_str()),
+            (Some("1.0MiB / 2.0MiB"), Some("--"))
+        );
+    }
 
     #[test]
     fn sizes_as_people_read_them() {

@@ -2,7 +2,7 @@
 //!
 //! # Does
 //! Notes in the record that the container must not be restarted by its policy, sends its stop signal, and
-//! after `--time` SIGKILL. Returns when the end is recorded. Only the process ends: files, network and record
+//! after a time SIGKILL. Returns when the end is recorded. Only the process ends: files, network and record
 //! stay for container-start.
 //! # Reads
 //! No document. Reads the records.
@@ -28,9 +28,9 @@ struct ContainerStop {
     /// The ids of the containers
     #[arg(value_name = "ID", required = true)]
     ids: Vec<Id>,
-    /// Seconds to wait for the end before SIGKILL; -1 waits for ever
-    #[arg(short, long, alias = "timeout", value_name = "SECONDS", default_value_t = 10, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
-    time: i64,
+    /// Seconds to wait for the end before SIGKILL, instead of the container's own time, or else 10; -1 waits for ever
+    #[arg(short, long, alias = "timeout", value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    time: Option<i64>,
     /// Send this signal instead of the container's own stop signal
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<StopSignal>,
@@ -60,7 +60,10 @@ impl Each for ContainerStop {
     }
 
     fn one(&self, context: &Context, id: &Id) -> Result<Value> {
-        let grace = u64::try_from(self.time).ok().map(Duration::from_secs);
+        let grace = match self.time {
+            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+            None => life::Container::read(&context.scope, id)?.grace(),
+        };
         let status = life::stop(&context.scope, id, self.signal, grace)?;
         Ok(json!({"id": id, "exitStatus": status}))
     }

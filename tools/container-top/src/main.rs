@@ -1,7 +1,7 @@
 //! Lists the processes of a container.
 //!
 //! # Does
-//! Looks up the processes of the container's cgroup in `/proc`.
+//! Looks up the processes of the container's cgroup in `/proc`; without a cgroup, those of its pid namespace.
 //! # Reads
 //! No document. Reads the record.
 //! # Adds
@@ -49,13 +49,11 @@ impl Report for ContainerTop {
 
     fn report(&self, context: &Context) -> Result<Value> {
         let container = life::running(&context.scope, &self.container)?;
-        let Some(path) = container.cgroup() else {
-            bail!(
-                "container \"{}\" has no cgroup of its own, which tells its processes from others",
-                self.container
-            )
+        let mut pids = match container.cgroup() {
+            Some(path) => cgroup::processes(path)?,
+            // Without a cgroup, as an ordinary user, a container always has a pid namespace of its own.
+            None => process::beside(container.identity().pid)?,
         };
-        let mut pids = cgroup::processes(path)?;
         pids.sort_unstable();
         // Processes that have ended in the meantime are left out.
         Ok(pids.into_iter().filter_map(process::row).collect())

@@ -4,7 +4,18 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use runtime::Stat;
 use serde_json::{Value, json};
-use toolkit::rows;
+use toolkit::{prelude::*, rows};
+
+/// The processes in the pid namespace of this one. One with a namespace of its own inside of it is left out.
+pub(crate) fn beside(pid: i32) -> Result<Vec<i32>> {
+    let namespace =
+        |pid: i32| fs::metadata(format!("/proc/{pid}/ns/pid")).map(|found| (found.dev(), found.ino()));
+    let own = namespace(pid).with_context(|| format!("read the pid namespace of process {pid}"))?;
+    let listed = fs::read_dir("/proc").context("list \"/proc\"")?.flatten();
+    let pids = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // A process may have ended, or be somebody else's.
+    Ok(pids.filter(|pid| namespace(*pid).is_ok_and(|found| found == own)).collect())
+}
 
 /// The row of a process. None if the process is gone.
 pub(crate) fn row(pid: i32) -> Option<Value> {

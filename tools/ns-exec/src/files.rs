@@ -40,16 +40,27 @@ pub(crate) fn of_host(
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
 
+/// The names of the container's own addresses, as with Docker: the full name, then its first part.
+fn own_names(hostname: &str, domainname: Option<&str>) -> String {
+    let domain = domainname.filter(|domain| !domain.is_empty());
+    let full = domain.map_or_else(|| hostname.to_owned(), |domain| format!("{hostname}.{domain}"));
+    match full.split_once('.') {
+        Some((first, _)) if !first.is_empty() => format!("{full} {first}"),
+        _ => full,
+    }
+}
+
 /// The files of a container with its own network. `addresses` are the container's; empty if it has only `lo`.
 pub(crate) fn of_own(
-    hostname: &str,
+    (hostname, domainname): (&str, Option<&str>),
     addresses: &[IpAddr],
     entries: &[HostEntry],
     added: Vec<(IpAddr, String)>,
     dns: Option<&Value>,
     settings: &Settings,
 ) -> Vec<File> {
-    let addressed = addresses.iter().map(|address| (*address, hostname.to_owned()));
+    let names_of_own = own_names(hostname, domainname);
+    let addressed = addresses.iter().map(|address| (*address, names_of_own.clone()));
     let hosts = runtime::hosts::of_own(addressed.chain(names(entries)).chain(added));
     let resolv =
         dns.and_then(of_result).unwrap_or_else(|| runtime::resolv_conf::of_own(!addresses.is_empty()));
@@ -92,12 +103,25 @@ mod tests {
     }
 
     #[test]
+    fn the_full_name_comes_first() {
+        for (hostname, domainname, names) in [
+            ("web", None, "web"),
+            ("web", Some(""), "web"),
+            ("web", Some("example.org"), "web.example.org web"),
+            ("web.example.org", None, "web.example.org web"),
+            (".x", None, ".x"),
+        ] {
+            assert_eq!(own_names(hostname, domainname), names);
+        }
+    }
+
+    #[test]
     fn hosts_as_docker_writes_them() {
         let link =
             HostEntry { ip: "172.17.0.3".parse().unwrap(), names: vec!["db".into(), "database".into()] };
         let added = vec![("10.0.0.1".parse().unwrap(), "cache".to_owned())];
         let address = ["172.17.0.2".parse().unwrap()];
-        let files = of_own("web", &address, &[link], added, None, &Settings::default());
+        let files = of_own(("web", None), &address, &[link], added, None, &Settings::default());
         let Content::Own(hosts) = &files[0].content else { panic!("not its own") };
         assert!(hosts.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost "), "{hosts}");
         assert!(hosts.ends_with("\n172.17.0.2\tweb\n172.17.0.3\tdb database\n10.0.0.1\tcache\n"), "{hosts}");

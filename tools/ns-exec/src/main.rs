@@ -18,6 +18,7 @@
 
 mod arguments;
 mod csv;
+mod declared;
 mod device_flag;
 mod files;
 mod join;

@@ -67,7 +67,8 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
         }
         settings.servers = vec![resolver];
     }
-    let files = files::of_own(&name, &addresses, &entries, added, dns, &settings);
+    let own = (name.as_str(), request.settings.domainname.as_deref());
+    let files = files::of_own(own, &addresses, &entries, added, dns, &settings);
     Ok(Network { network, hostname: name, files })
 }
 

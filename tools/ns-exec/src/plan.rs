@@ -61,7 +61,7 @@ pub(crate) fn plan(
     let (cgroup, limits) = cgroup(&request.settings, shared.owners.pid, context, document, &mut operations)?;
     let given = devices(&request.settings)?;
     let stop_signal = stop_signal(request.settings.stop_signal, config)?;
-    let lifetime = &request.settings.lifetime;
+    let (lifetime, declared) = (&request.settings.lifetime, &request.settings.declared);
     let volumes = volumes(request.volumes, &request.settings, files)?;
     let overrides = Overrides {
         rootfs,
@@ -114,8 +114,9 @@ pub(crate) fn plan(
         true => lifetime.healthcheck(image.as_ref())?,
         false => lifetime.in_foreground().map(|()| None)?,
     };
-    let own = run_with(config, &Overrides::default());
-    let changed = Some(run_with(config, &overrides)).filter(|run| *run != own);
+    let run = (run_with(config, &Overrides::default()), run_with(config, &overrides));
+    let check = is_monitored.then_some(healthcheck.as_ref());
+    let changed = declared.settings(document, run, check)?;
     let member = Process {
         pid: 0,
         start_time: 0,
@@ -138,7 +139,7 @@ pub(crate) fn plan(
         log: log.clone(),
         stop_signal: stop_signal.map(|signal| signal.to_string()),
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
-        config: changed.map(serde_json::to_value).transpose()?,
+        config: changed,
     };
     if is_monitored {
         operations.push(monitor::MonitorOperation { monitored: context.id.clone() }.into());

@@ -11,6 +11,7 @@ use runtime::{
 };
 
 use crate::{
+    declared::Declared,
     device_flag::{DeviceFlag, DeviceRule},
     lifetime::Lifetime,
     mount_flag::MountFlag,
@@ -67,6 +68,8 @@ pub(crate) struct Settings {
     /// Send the stop signal after this time, and SIGKILL ten seconds later; the exit status is then 124
     #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with_all = ["join", "detach"])]
     pub(crate) timeout: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub(crate) declared: Declared,
     #[command(flatten)]
     pub(crate) lifetime: Lifetime,
 }

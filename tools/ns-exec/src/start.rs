@@ -219,24 +219,30 @@ impl Hooks<NsExec> for Start {
         let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit, stop_signal));
         let attended = self.attended.take();
         let is_recorded = attended.is_some();
-        let status = match (self.signals.take(), attended) {
+        // The exit status of this tool, and that of the process, if it is known to have ended.
+        let ended = match (self.signals.take(), attended) {
             (Some(signals), Some(attended)) => {
                 self.attend(attended, running, &signals, (&scope, &id, &document))
             }
             (Some(signals), None) => {
-                wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relays))
+                let relays = std::mem::take(&mut self.relays);
+                wait(running, &signals, self.terminal.take(), relays).map(|status| (status, Some(status)))
             }
             (None, _) => Err(anyhow!("wait for process {}: no signals are held back", identity.pid)),
         };
-        let status = status.unwrap_or_else(|error| {
+        let (status, of_process) = ended.unwrap_or_else(|error| {
             print_error(TOOL, &error);
-            i32::from(NOT_STARTED)
+            (i32::from(NOT_STARTED), None)
         });
+        if is_recorded && of_process.is_none() {
+            // The process may run on. A tool that looks at it next gives it another monitor.
+            return u8::try_from(status).unwrap_or(NOT_STARTED);
+        }
         let status = match timer.is_some_and(Timer::has_fired) {
             true => i32::from(TIMED_OUT),
             false => status,
         };
-        let end = End { identity, status: Some(status) };
+        let end = End { identity, status: if is_recorded { of_process } else { Some(status) } };
         // A monitor has written the end to the record, and the container may run again already.
         let noted = match is_recorded {
             true => life::noted(&id, end, &mut document),
@@ -272,7 +278,8 @@ impl Start {
             let mut recorded = Recorded::new(scope, id, document)?;
             let log = Log::of(process);
             let place = Place::open(&scope.run_dir, id.as_str())?;
-            let supervised = monitor::launch(place, &process.spec, log, self.interactive, &mut recorded)?;
+            let supervised =
+                monitor::launch(place, &process.spec, log, (self.interactive, false), &mut recorded)?;
             return Ok(State::Background(supervised));
         }
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };
@@ -294,30 +301,28 @@ impl Start {
 }
 
 impl Start {
-    /// Waits for a process in the foreground as its monitor. Returns its exit status. Output that was lost makes a
-    /// failure of a success.
+    /// Waits for a process in the foreground as its monitor. Returns the exit status of this tool, and that of the
+    /// process, if it is known. Output that was lost, and a restart that is not possible, make a failure of a success.
     fn attend(
         &mut self,
         attended: Attended,
         running: Running,
         signals: &Foreground,
         (scope, id, document): (&Scope, &Id, &Document),
-    ) -> Result<i32> {
+    ) -> Result<(i32, Option<i32>)> {
         let raw = self.terminal.take().map(Terminal::into_raw).transpose()?;
         let mut recorded = Recorded::new(scope, id, document)?;
         let relays = std::mem::take(&mut self.relays);
         let ended =
             attended.stay(running, signals, (raw.as_ref(), relays), self.interactive, &mut recorded)?;
-        let Ended { status, lost } = ended;
+        let Ended { status, lost, resumed } = ended;
         drop(raw);
-        let status = status.unwrap_or(i32::from(NOT_STARTED));
-        Ok(match lost {
-            None => status,
-            Some(error) => {
-                print_error(TOOL, &error.into());
-                if status == 0 { Exit::Failed as i32 } else { status }
-            }
-        })
+        let mut shown = status.unwrap_or(i32::from(NOT_STARTED));
+        for error in lost.into_iter().chain(resumed.err()) {
+            print_error(TOOL, &error.into());
+            shown = if shown == 0 { Exit::Failed as i32 } else { shown };
+        }
+        Ok((shown, status))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Result, bail};
-use container::{Request, Store};
+use container::Request;
 use runtime::{Foreground, RawTerminal, Running, Terminal};
 use rustix::process::geteuid;
 
@@ -60,7 +60,7 @@ fn make(context: &Context, create: &Create) -> Result<container::Created> {
 pub(crate) fn create(context: &Context, create: &Create) -> Result<()> {
     let mut created = make(context, create)?;
     if created.running.terminal.take().is_some() {
-        remove(context, &context.store, &create.id);
+        remove(context, create);
         bail!(
             "create container {:?}: its process has a terminal, and --console-socket names nobody who gets it",
             create.id
@@ -69,12 +69,16 @@ pub(crate) fn create(context: &Context, create: &Create) -> Result<()> {
     Ok(())
 }
 
-/// Removes a created container after an error. The earlier error is reported.
-fn remove(context: &Context, store: &Store, id: &str) {
-    if let Ok(found) = store.get(id)
+/// Removes a created container after an error, and the file with its pid. The earlier error is reported.
+fn remove(context: &Context, create: &Create) {
+    if let Ok(found) = context.store.get(&create.id)
         && let Err(error) = container::delete(&found, true)
     {
         context.log.warn(&error.to_string());
+    }
+    if let Some(path) = &create.pid_file {
+        // What is named so may never have been made.
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -84,7 +88,7 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<u8> {
     let id = &run.create.id;
     let terminal = created.running.terminal.take();
     if run.detach && terminal.is_some() {
-        remove(context, &context.store, id);
+        remove(context, &run.create);
         bail!(
             "run container {id:?}: its process has a terminal, and --console-socket names nobody who gets it"
         );
@@ -92,14 +96,14 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<u8> {
     let raw = match raw(terminal.as_ref()) {
         Ok(raw) => raw,
         Err(error) => {
-            remove(context, &context.store, id);
+            remove(context, &run.create);
             return Err(error);
         }
     };
     created.running.terminal = terminal;
     if let Err(error) = container::start(&created.container) {
         drop(raw);
-        remove(context, &context.store, id);
+        remove(context, &run.create);
         return Err(error.into());
     }
     let Some(foreground) = foreground else { return Ok(0) };

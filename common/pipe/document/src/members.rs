@@ -303,7 +303,9 @@ pub struct Process {
     #[serde(default)]
     pub spec: Value,
     /// The `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User` and `StopSignal` that were used, in the form of
-    /// the image's `config` (image-spec, config.md). `None` if all of them are the image's own.
+    /// the image's `config` (image-spec, config.md). `None` if all of them are the image's own. Where they are not the
+    /// image's, also `Healthcheck` (`{"Test": ["NONE"]}` for none), `ExposedPorts`, `Labels` and Docker's `StopTimeout`
+    /// in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,
 }

@@ -26,6 +26,8 @@ pub struct Ended {
     pub status: Option<i32>,
     /// Why some of the output could not be written to the caller's streams.
     pub lost: Option<Error>,
+    /// Whether the monitor in the background that is to start the process again could be started.
+    pub resumed: Result<()>,
 }
 
 impl Attended {
@@ -52,7 +54,7 @@ impl Attended {
     /// input that goes through the caller.
     ///
     /// # Errors
-    /// When a stream cannot be opened, or the monitor in the background cannot be started.
+    /// When a stream cannot be opened. The process runs on then.
     pub fn stay(
         self,
         running: Running,
@@ -69,17 +71,17 @@ impl Attended {
         monitor.watch(Watched::Own(running), keeper);
         while monitor.turn(keeper) {}
         let (clients, caller) = monitor.leave();
-        let (mut outcome, mut resumed) = (Ended { status: None, lost: None }, Ok(true));
+        let mut outcome = Ended { status: None, lost: None, resumed: Ok(()) };
         if let Some(caller) = caller {
             if let Some((status, next)) = caller.ended {
                 outcome.status = status;
                 if let Next::Again(pause) = next {
-                    resumed = resume(place, pause, log, stdin, keeper);
+                    outcome.resumed = resume(place, pause, log, stdin, keeper).map(drop);
                 }
             }
             outcome.lost = caller.finish().map(|(name, errno)| Error::new("write", name, errno));
         }
         clients.finish();
-        resumed.map(|_| outcome)
+        Ok(outcome)
     }
 }

@@ -115,7 +115,7 @@ impl Health {
         let Check { mut process, printed, began, .. } = check;
         let mut output = String::from_utf8_lossy(&printed).into_owned();
         if !ended {
-            process.kill();
+            process.kill_session();
             let _ = runtime::ended(&process, Some(DYING));
             output = format!("health check took longer than {:?}", self.probe.timeout);
         }

@@ -132,7 +132,8 @@ impl Ready {
 }
 
 /// Forks a monitor, which starts the process of `spec` and writes its output to `log`. With `stdin`, the
-/// process's input stays open. The process waits for [`Supervised::release`].
+/// process's input stays open. The process waits for [`Supervised::release`]. With `early`, clients can connect before
+/// that, and get all of the output.
 ///
 /// # Errors
 /// When the container has a monitor already, or a file cannot be opened; otherwise as [`runtime::supervise`].
@@ -140,13 +141,17 @@ pub fn launch(
     place: Place,
     spec: &Spec,
     log: Option<Log>,
-    stdin: bool,
+    (stdin, early): (bool, bool),
     keeper: &mut dyn Keeper,
 ) -> Result<Supervised> {
     let inside = Inside::open(&place, stdin)?;
     let Some(ready) = ready(&place, log, stdin, false)? else {
         return Err(failed("start", "the monitor")("the container has one"));
     };
+    if early {
+        // The monitor calls this again, and owns the socket then.
+        socket::listen(&ready.listener);
+    }
     let kept = ready.descriptors();
     let supervised = runtime::supervise(spec, inside.streams(), &kept, move |running| {
         ready.run(First::Process(Watched::Own(running)), keeper);

@@ -119,7 +119,8 @@ impl Case {
 
     fn launch(&self, keeper: &mut Counter, stdin: bool) -> Identity {
         let spec = keeper.spec.clone();
-        let supervised = monitor::launch(self.place(), &spec, Some(self.log()), stdin, keeper).unwrap();
+        let supervised =
+            monitor::launch(self.place(), &spec, Some(self.log()), (stdin, false), keeper).unwrap();
         let identity = supervised.identity();
         supervised.release().unwrap();
         identity

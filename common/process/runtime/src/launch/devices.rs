@@ -175,7 +175,7 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec, always: bool) -> Resul
     for device in own(spec).filter(|device| !(always && device.path() == Path::new("/dev/ptmx"))) {
         let made = match of_host {
             true => mount_of_host(root, device.path()),
-            false => add(root, device, confined).map_err(Cause::from),
+            false => add(root, (spec, device), (confined, always)),
         };
         made.map_err(Error::at("create", format_args!("device {:?}", device.path())))?;
     }
@@ -209,8 +209,13 @@ fn mount_on_itself(directory: BorrowedFd<'_>, name: &str, opens: bool) -> std::r
     copy.attach(&node)
 }
 
-/// Makes a device of the specification.
-fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::result::Result<(), Errno> {
+/// Makes a device of the specification. Unless `anywhere`, not in a directory of the host that is mounted in the
+/// container: it would stay there, and other programs of the host could open it.
+fn add(
+    root: BorrowedFd<'_>,
+    (spec, device): (&Spec, &LinuxDevice),
+    (confined, anywhere): (bool, bool),
+) -> std::result::Result<(), Cause> {
     let kind = match device.typ() {
         LinuxDeviceType::B => FileType::BlockDevice,
         LinuxDeviceType::P => FileType::Fifo,
@@ -219,21 +224,46 @@ fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::resul
     let (Some(directory), Some(name)) =
         (device.path().parent(), device.path().file_name().and_then(|n| n.to_str()))
     else {
-        return Err(Errno::INVAL);
+        return Err(Errno::INVAL.into());
     };
     let directory = resolve::create_in(root, directory, Leaf::Directory)?;
     let number = |number: i64| u32::try_from(number).map_err(|_| Errno::INVAL);
     let number = makedev(number(device.major())?, number(device.minor())?);
+    let is_there = matches!(is_one(&directory, name, kind, number), Ok(true));
+    if !(anywhere || is_there) && is_of_host(root, directory.as_fd(), spec)? {
+        return Err("its directory is one of the host, where it would stay".into());
+    }
     match mknodat(&directory, name, kind, Mode::from_raw_mode(mode(device)), number) {
         // Outside of `/dev`, it is left from an earlier start.
-        Err(Errno::EXIST) if is_one(&directory, name, kind, number)? => {}
+        Err(Errno::EXIST) if is_there => {}
         made => {
             made?;
             let owner = (device.uid().map(Uid::from_raw), device.gid().map(Gid::from_raw));
             rustix::fs::chownat(&directory, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
         }
     }
-    if confined { mount_on_itself(directory.as_fd(), name, true) } else { Ok(()) }
+    if confined { Ok(mount_on_itself(directory.as_fd(), name, true)?) } else { Ok(()) }
+}
+
+/// Whether a directory of the container is in a file system that is mounted from the host: neither in the root file
+/// system nor in a file system of the container's own.
+fn is_of_host(
+    root: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+    spec: &Spec,
+) -> std::result::Result<bool, Errno> {
+    let device = rustix::fs::fstat(directory)?.st_dev;
+    if device == rustix::fs::fstat(root)?.st_dev {
+        return Ok(false);
+    }
+    let own = spec.mounts().iter().flatten().filter(|mount| !super::root::is_bind(mount));
+    for mount in own {
+        match resolve::open_in(root, mount.destination(), OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(found) if rustix::fs::fstat(&found)?.st_dev == device => return Ok(false),
+            _ => {}
+        }
+    }
+    Ok(true)
 }
 
 /// Whether this device exists already.

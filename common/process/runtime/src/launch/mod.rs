@@ -18,6 +18,7 @@ mod namespaces;
 mod parameters;
 mod profile;
 mod root;
+mod running;
 mod scheduling;
 mod sources;
 mod stdio;
@@ -28,9 +29,10 @@ use cgroup::Group;
 use oci_spec::runtime::{Process, Spec};
 use rustix::{
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
+use running::{never_ran, reap};
 use seccomp::Program;
 
 use crate::{
@@ -403,99 +405,6 @@ impl Drop for Started {
             // The process would end by itself at the gate, but it may be anywhere.
             let _ = pidfd_send_signal(&self.process, Signal::KILL);
             let _ = reap(&self.process);
-        }
-    }
-}
-
-impl Running {
-    /// The pid and start time of the process.
-    pub fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    /// Waits for the end of the process and reaps it. If it was a container's first process, all others of
-    /// the container end too.
-    ///
-    /// # Errors
-    /// When the process is not a child of the caller.
-    pub fn wait(&mut self) -> Result<i32> {
-        let status = reap(&self.process)
-            .map_err(Error::at("wait", format_args!("for process {}", self.identity.pid)))?;
-        self.end_rest();
-        Ok(status)
-    }
-
-    /// As [`Running::wait`], but without waiting. Returns none while the process runs, and while a tracer
-    /// keeps its end (ptrace(2)).
-    ///
-    /// # Errors
-    /// As [`Running::wait`].
-    pub fn try_wait(&mut self) -> Result<Option<i32>> {
-        let status = reap_now(&self.process, WaitIdOptions::NOHANG)
-            .map_err(Error::at("wait", format_args!("for process {}", self.identity.pid)))?;
-        if status.is_some() {
-            self.end_rest();
-        }
-        Ok(status)
-    }
-
-    /// The descriptors to keep open, for a process that closes everything else.
-    pub(crate) fn descriptors(&self) -> Vec<i32> {
-        let rest = self.rest.as_ref().map(|group| group.as_fd().as_raw_fd());
-        let others = self.terminal.iter().chain(&self.namespaces).chain([&self.process]);
-        others.map(AsRawFd::as_raw_fd).chain(rest).collect()
-    }
-
-    /// Kills the process and all others of its container.
-    pub fn kill(&self) {
-        let _ = pidfd_send_signal(&self.process, Signal::KILL);
-        self.end_rest();
-    }
-
-    /// Kills the container's other processes. The kernel does this in a pid namespace of the container's own.
-    /// Processes that survive are killed when the container is undone.
-    fn end_rest(&self) {
-        let _ = self.rest.as_ref().map(Group::kill);
-    }
-}
-
-impl AsFd for Running {
-    /// The process's pidfd (pidfd_open(2)), which becomes readable when the process has ended.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.process.as_fd()
-    }
-}
-
-/// The error for a process that ended before its command ran, and could not say why.
-fn never_ran(status: std::result::Result<i32, Errno>) -> Error {
-    match status {
-        Ok(status @ 129..) => Error::new(format_args!(
-            "start: signal {} ended the process before its command ran",
-            status - 128
-        )),
-        _ => Error::new("start: the process ended before its command ran"),
-    }
-}
-
-/// Reaps a process. Returns its exit status as a shell counts it.
-fn reap(process: impl AsFd) -> std::result::Result<i32, Errno> {
-    loop {
-        if let Some(status) = reap_now(&process, WaitIdOptions::empty())? {
-            return Ok(status);
-        }
-    }
-}
-
-fn reap_now(process: impl AsFd, options: WaitIdOptions) -> std::result::Result<Option<i32>, Errno> {
-    loop {
-        match waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED | options) {
-            Err(Errno::INTR) => {}
-            ended => {
-                return Ok(ended?.map(|status| {
-                    let signal = status.terminating_signal().map(|signal| 128 + signal);
-                    status.exit_status().or(signal).unwrap_or(125)
-                }));
-            }
         }
     }
 }

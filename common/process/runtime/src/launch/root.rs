@@ -449,7 +449,7 @@ fn mask(root: BorrowedFd<'_>, place: Option<OwnedFd>, path: &str) -> Result<()> 
         return empty.mount(attributes)?.attach(place).map_err(Error::at("mask", object()));
     }
     let null = resolve::open_in(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)
-        .map_err(Error::at("mask", object()))?;
+        .map_err(Error::at("mask", format_args!("{path:?} by \"/dev/null\" of the container")))?;
     // A `/dev` that somebody supplies may have anything there (CVE-2025-31133).
     let found = rustix::fs::fstat(&null).map_err(Error::at("mask", object()))?;
     if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != makedev(1, 3) {

@@ -192,8 +192,10 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
     let (namespaces, owners) = namespaces::all(overrides).map_err(invalid)?;
     let run = run_with(config, overrides);
     let process = process(&run, overrides)?;
-    if let Some(userns) = &overrides.userns {
-        has_mappings(process.user(), userns)?;
+    match (&overrides.userns, &namespace) {
+        (Some(userns), _) => has_mappings(process.user(), userns, true)?,
+        (None, Some(own)) => has_mappings(process.user(), own, false)?,
+        (None, None) => {}
     }
     let inside = overrides.userns.as_ref().or(namespace.as_ref());
     let policy = seccomp(&overrides.seccomp, &process, overrides.privileged)?;
@@ -252,15 +254,33 @@ fn seccomp(asked: &Seccomp, process: &Process, privileged: bool) -> Result<Optio
     Ok(Some(policy))
 }
 
-/// Checks that the user and the groups have mappings: nobody can become a user without one.
-fn has_mappings(user: &oci_spec::runtime::User, userns: &Namespace) -> Result<()> {
+/// Checks that a process in this container can become the user, whose groups have mappings in the container's user
+/// namespace as well.
+///
+/// # Errors
+/// When one has no mapping, or the caller's user namespace cannot be read.
+pub fn may_become(user: &oci_spec::runtime::User, spec: &Spec) -> Result<()> {
+    match (userns(spec), Namespace::current()?) {
+        (Some(userns), _) => has_mappings(user, &userns, true),
+        (None, Some(own)) => has_mappings(user, &own, false),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Checks that the user and the groups have mappings: nobody can become a user without one. `made`: whether the
+/// namespace is made for the container, and not the caller's.
+fn has_mappings(user: &oci_spec::runtime::User, userns: &Namespace, made: bool) -> Result<()> {
     let groups = user.additional_gids().iter().flatten().chain([&user.gid()]).copied().collect::<Vec<_>>();
     let missing = match groups.into_iter().find(|group| !userns.has_group(*group)) {
         _ if !userns.has_user(user.uid()) => format!("user {}", user.uid()),
         Some(group) => format!("group {group}"),
         None => return Ok(()),
     };
-    Err(Error::system("become", missing, "it has no mapping in the container's user namespace"))
+    if made {
+        return Err(Error::system("become", missing, "it has no mapping in the container's user namespace"));
+    }
+    let error = Error::system("become", missing, "it has no mapping in this user namespace");
+    Err(error.with_hint("`unshare --map-auto` maps the caller's subordinate ids too".to_owned()))
 }
 
 fn invalid(error: OciSpecError) -> Error {

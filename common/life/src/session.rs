@@ -1,48 +1,63 @@
-//! Connects the terminal and the monitor.
+//! Connects the caller's standard streams and terminal with the monitor of a container.
 
 use std::io::{self, Write};
 
-use life::Container;
 use monitor::{Connection, Event, Source};
-use runtime::{Foreground, KeyWatch, RawTerminal, Terminal};
+use operation::Error;
+use runtime::{Foreground, KeyWatch, Keys, RawTerminal, Terminal};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
     process::{Signal, pidfd_send_signal},
 };
-use toolkit::prelude::*;
 
-use crate::ContainerAttach;
+use crate::{Container, Result};
 
 /// How the session ended.
-pub(crate) enum Outcome {
+#[derive(Debug)]
+pub enum Outcome {
     /// The container's process has ended, with this status if it is known.
     Ended(Option<i32>),
+    /// The detach keys were typed.
     Detached,
     /// The monitor is gone.
     Lost,
 }
 
-/// Runs until the container ends, the monitor ends, or the detach keys are typed.
-pub(crate) fn run(connection: &Connection, container: &Container, tool: &ContainerAttach) -> Result<Outcome> {
+/// How to attach to a container.
+#[derive(Debug)]
+pub struct Attachment<'a> {
+    /// Whether to pass standard input on to the process.
+    pub stdin: bool,
+    /// Whether to pass signals on to the process.
+    pub signals: bool,
+    /// The keys that leave the container.
+    pub keys: &'a Keys,
+}
+
+/// Prints the container's output, and passes input and signals on, until the container ends, the monitor ends, or the
+/// detach keys are typed. The monitor has been asked for the output ([`Connection::attach`]).
+///
+/// # Errors
+/// When the monitor cannot be reached, or the output cannot be written.
+pub fn attend(connection: &Connection, container: &Container, how: &Attachment<'_>) -> Result<Outcome> {
     let signals = Foreground::new()?;
-    connection.attach(!tool.no_stdin)?;
     let has_terminal = match connection.next()? {
         Event::Attached { terminal } => terminal,
         Event::Ended(status) => return Ok(Outcome::Ended(status)),
         _ => return Ok(Outcome::Lost),
     };
     let is_terminal = io::IsTerminal::is_terminal(&io::stdin());
-    let raw = (has_terminal && is_terminal && !tool.no_stdin)
-        .then(|| Terminal::open(true)?.into_raw())
+    let raw = (has_terminal && is_terminal && how.stdin)
+        .then(|| Terminal::open(true).and_then(Terminal::into_raw))
         .transpose()?;
     let mut session = Session {
         connection,
         container,
-        tool,
+        how,
         raw,
-        watch: KeyWatch::new(&tool.detach_keys),
-        types: !tool.no_stdin,
+        watch: KeyWatch::new(how.keys),
+        types: how.stdin,
         is_resized: false,
         typed: Vec::new(),
     };
@@ -82,7 +97,7 @@ struct Ready {
 struct Session<'a> {
     connection: &'a Connection,
     container: &'a Container,
-    tool: &'a ContainerAttach,
+    how: &'a Attachment<'a>,
     raw: Option<RawTerminal>,
     watch: KeyWatch<'a>,
     /// Standard input has not ended.
@@ -112,7 +127,7 @@ impl Session<'_> {
         }
         match poll(&mut fds, None) {
             Err(Errno::INTR) => return Ok(Ready::default()),
-            polled => polled.context("wait for the monitor")?,
+            polled => polled.map_err(|errno| Error::new("wait", "for the monitor", errno))?,
         };
         let monitor = fds[0].revents();
         Ok(Ready {
@@ -123,12 +138,12 @@ impl Session<'_> {
         })
     }
 
-    /// Passes signals on. With `--sig-proxy=false`, ends as if killed by the signal.
+    /// Passes signals on, or ends as if killed by the signal.
     fn signals(&mut self, signals: &Foreground) -> Result<Option<Outcome>> {
         while let Some(signal) = signals.next() {
             if signal == Signal::WINCH {
                 self.resize()?;
-            } else if !self.tool.sig_proxy {
+            } else if !self.how.signals {
                 return Ok(Some(Outcome::Ended(Some(128 + signal.as_raw()))));
             } else if let Some(process) = self.container.identity().open()? {
                 // The process may have just ended.
@@ -149,7 +164,7 @@ impl Session<'_> {
             Event::Ended(status) => return Ok(Some(Outcome::Ended(status))),
             Event::Gone => return Ok(Some(Outcome::Lost)),
         };
-        written.context("write the output")?;
+        written.map_err(|error| Error::new("write", "the output", error))?;
         Ok(None)
     }
 

@@ -1,0 +1,204 @@
+//! Flags of `scripts/stave` that Docker users type less often.
+#![allow(clippy::unwrap_used)]
+
+mod host;
+
+use host::Host;
+
+#[test]
+fn labels_ports_and_times_of_a_container() {
+    let host = Host::new();
+    let image = "FROM busybox\\nLABEL of=image a=0\\nEXPOSE 80\\nHEALTHCHECK CMD true\\n";
+    host.0
+        .sh(&format!("mkdir c && printf '{image}' > c/Dockerfile && printf 'b=2\\nempty\\n' > labels"))
+        .ok();
+    host.stave("build -q -t im c").ok();
+    let flags = "-l a=1 --label-file labels --expose 81-82/udp --stop-timeout 0 --health-cmd 'echo ok' --health-interval 1h";
+    host.prints(&format!("run -d --name web -P {flags} im sleep 1000"), "web");
+    host.prints("run -d --name other busybox sleep 1000", "other");
+    host.prints("ps -q --filter label=a=1", "web");
+    host.prints("ps -aqf label=b=2", "web");
+    host.prints("ps -q --filter label=a=0", "");
+    host.prints("inspect -f '{{json .Config.Labels}}' web", r#"{"a":"1","b":"2","empty":"","of":"image"}"#);
+    host.prints("inspect -f '{{json .Config.ExposedPorts}}' web", r#"{"80/tcp":{},"81/udp":{},"82/udp":{}}"#);
+    let published = host.stave("port web").ok();
+    assert!(published.contains("81/udp -> ") && published.contains("80/tcp -> "), "{published}");
+    // It ignores SIGTERM, as the first process of its pid namespace.
+    host.0.sh("timeout 5 ./stave stop web").ok();
+    let (shown, check) = (
+        "{{.Config.Healthcheck.Test}} {{.Config.Healthcheck.Interval}}",
+        "[CMD-SHELL echo ok] 3600000000000",
+    );
+    host.prints(&format!("inspect -f '{shown}' web"), check);
+    host.stave("commit web made").ok();
+    host.prints(&format!("inspect -f '{shown}' made"), check);
+    host.prints("inspect -f '{{.Config.Labels.b}}' made", "2");
+    host.prints("run -d --name none --no-healthcheck im sleep 1000", "none");
+    host.prints("inspect -f '{{json .Config.Healthcheck.Test}}' none", r#"["NONE"]"#);
+    host.stave("commit none unchecked").ok();
+    host.prints("run -d --name again unchecked sleep 1000", "again");
+    host.prints("inspect -f '{{.State.Health}}' again", "<no value>");
+}
+
+#[test]
+fn volumes_of_another_container() {
+    let host = Host::new();
+    host.0.sh("mkdir $PWD/dir && echo host > $PWD/dir/f").ok();
+    host.prints("run -d --name one -v db:/db -v $PWD/dir:/dir:ro --tmpfs /t busybox sh -c 'echo db > /db/f; sleep 1000'", "one");
+    host.0.sh("until ./stave exec one test -s /db/f; do sleep 0.01; done").ok();
+    host.prints("run --rm --volumes-from one busybox cat /db/f /dir/f", "db\nhost");
+    let touch = host.stave("run --rm --volumes-from one busybox touch /dir/x").exits(1);
+    assert!(touch.stderr.contains("Read-only file system"), "{}", touch.stderr);
+    let touch = host.stave("run --rm --volumes-from one:ro busybox touch /db/x").exits(1);
+    assert!(touch.stderr.contains("Read-only file system"), "{}", touch.stderr);
+    let line = "container-ls: no container \"nobody\" in /run/stave";
+    host.fails("run --volumes-from nobody busybox true", 125, line);
+    host.fails(
+        "run --volumes-from one:x busybox true",
+        125,
+        "stave: --volumes-from is NAME, NAME:ro or NAME:rw: one:x",
+    );
+}
+
+#[test]
+fn mounts_of_a_volume_propagate() {
+    let host = Host::new();
+    host.0.sh("mkdir -p $PWD/dir/sub && mount -t tmpfs t $PWD/dir && mkdir $PWD/dir/sub && mount --make-rshared $PWD/dir").ok();
+    host.prints("run -d --name web -v $PWD/dir:/dir:ro,rslave busybox sleep 1000", "web");
+    host.0.sh("mount -t tmpfs t $PWD/dir/sub && touch $PWD/dir/sub/later").ok();
+    host.prints("exec web ls /dir/sub", "later");
+    host.prints("inspect -f '{{range .Mounts}}{{.Propagation}} {{.RW}}{{end}}' web", "rslave false");
+    host.fails(
+        "run -v db:/db:rslave busybox true",
+        125,
+        "stave: -v: only a directory of the host has mounts that propagate: db:/db:rslave",
+    );
+    host.fails(
+        "run -v /d:/d:rslave,nocopy busybox true",
+        125,
+        "stave: -v with a propagation takes only ro and rw besides: /d:/d:rslave,nocopy",
+    );
+    host.0.sh("umount $PWD/dir/sub").ok();
+}
+
+#[test]
+fn a_container_that_is_started_again_can_be_attached_to() {
+    let host = Host::new();
+    let script = "echo out; echo err >&2; if [ -s /seen ]; then head -n 1; exit 3; fi; echo x > /seen";
+    host.prints(&format!("run -i --name web busybox sh -c '{script}'"), "out");
+    let outcome = host.0.sh("echo typed | ./stave start -ai web").exits(3);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\ntyped\n", "err\n"));
+    // Every byte of a short command.
+    host.prints("create --name short busybox echo hello", "short");
+    for _ in 0..5 {
+        host.prints("start -a short", "hello");
+    }
+    host.fails("start -a web short", 2, "stave: start -a takes one NAME");
+    host.fails("start --detach-keys ctrl-x web", 2, "stave: start takes --detach-keys with -a only");
+    // Signals reach the process.
+    host.prints(
+        "create --name trap busybox sh -c 'trap \"exit 7\" TERM; echo ready; while :; do sleep 0.05; done'",
+        "trap",
+    );
+    let script = "./stave start -a trap > out & until grep -q ready out; do sleep 0.01; done; \
+                  kill -TERM $!; wait $!";
+    host.0.sh(script).exits(7);
+}
+
+#[test]
+fn lists_and_numbers() {
+    let host = Host::new();
+    for name in ["k", "m", "l"] {
+        host.prints(
+            &format!("run -d --name {name} busybox sh -c 'head -c 3000 /dev/zero > /f; sleep 1000'"),
+            name,
+        );
+    }
+    host.0
+        .sh("until [ $(./stave exec l stat -c %s /f) = 3000 ]; do sleep 0.01; done; ./stave stop -t 0 m")
+        .ok();
+    host.prints("ps -n 2 -q", "l\nm");
+    host.prints("ps -lq", "l");
+    host.prints("ps -ql --filter name=m", "m");
+    host.prints("ps -n -1 -q", "k\nl");
+    let sizes = host.stave("ps -s --format '{{.Names}} {{.Size}}' -f name=l").ok();
+    assert!(sizes.starts_with("l 3kB (virtual "), "{sizes}");
+    assert!(host.stave("ps -s").ok().contains("SIZE"), "a column");
+    host.fails("images -l", 2, "stave: unknown flag: --latest");
+    host.prints("inspect -s -f '{{.SizeRw}}' l", "3000");
+    host.prints("inspect --type=container -f '{{.Name}}' l", "/l");
+    let outcome = host.stave("inspect --type image l").exits(1);
+    assert_eq!(outcome.stderr, "stave: there is no container and no image \"l\"\n");
+    let outcome = host.stave("inspect --type container busybox").exits(1);
+    assert_eq!(outcome.stderr, "container-ls: no container \"busybox\" in /run/stave\n");
+    host.fails("inspect --type volume l", 2, "stave: inspect --type is container or image: volume");
+    let stats =
+        host.stave("stats -a --no-stream --no-trunc --format '{{.Name}} {{.PIDs}} {{.BlockIO}}'").ok();
+    assert_eq!(stats, "k 1 --\nl 1 --\nm -- --\n");
+    host.prints("stats --no-stream --format '{{.Name}}'", "k\nl");
+    host.fails("stats --bogus", 2, "stave: unknown flag: --bogus");
+}
+
+#[test]
+fn what_run_takes_and_refuses() {
+    let host = Host::new();
+    host.prints("run --name quiet --log-driver none busybox echo hi", "hi");
+    let line = "container-logs: container \"quiet\" has no log";
+    assert_eq!(host.stave("logs quiet").exits(1).stderr.lines().next(), Some(line));
+    host.prints("run --name told --log-driver json-file -a stdout -a STDERR busybox echo hi", "hi");
+    host.prints("logs told", "hi");
+    host.fails(
+        "run --log-driver syslog busybox true",
+        125,
+        "stave: --log-driver is json-file, local or none: syslog",
+    );
+    host.fails(
+        "run -a stdout busybox true",
+        125,
+        "stave: -a: standard output and standard error are always attached both: give both, or none",
+    );
+    host.fails(
+        "run -d -a stdout -a stderr busybox true",
+        125,
+        "stave: -a attaches to the container, and -d does not: give one of them",
+    );
+    host.fails("exec -a stdin told true", 125, "stave: exec takes no flag of run but -d, -i, -t, -e, --env-file, -w, -u, --privileged and --detach-keys");
+    // The full name of the host, as mail servers look it up.
+    host.prints("run --rm -h web --domainname example.org busybox sh -c 'tail -n 1 /etc/hosts | cut -f 2; hostname -f'", "web.example.org web\nweb.example.org");
+    // A node in a volume would stay on the host.
+    host.0.sh("mkdir $PWD/dir").ok();
+    host.fails(
+        "run --rm -v $PWD/dir:/vol --device /dev/null:/vol/x busybox true",
+        125,
+        "ns-exec: create device \"/vol/x\": its directory is one of the host, where it would stay",
+    );
+    host.0.sh("[ -z \"$(ls $PWD/dir)\" ]").ok();
+    host.prints("run --rm --tmpfs /t --device /dev/null:/t/x --device /dev/null:/o/y busybox sh -c 'echo > /t/x; echo > /o/y; echo ok'", "ok");
+    // A home that was given is no user's.
+    host.prints("run -d --name home -e HOME=/x -u 1000 busybox sleep 1000", "home");
+    host.prints("exec -u root home sh -c 'echo $HOME'", "/x");
+    host.prints("run -d --name nobody -u 1000 busybox sleep 1000", "nobody");
+    host.prints("exec -u root nobody sh -c 'echo $HOME'", "/root");
+    host.fails(
+        "run -e X=$(printf '\\377') busybox true",
+        125,
+        "ns-exec: set variable \"X\": it is not UTF-8",
+    );
+}
+
+#[test]
+fn health_checks_use_the_images_shell_and_leave_nothing() {
+    let host = Host::new();
+    let image = "FROM busybox\\nRUN printf \"#!/bin/sh\\\\nexit 0\\\\n\" > /bin/mysh && chmod +x /bin/mysh\\nSHELL [\"/bin/mysh\", \"-x\"]\\nHEALTHCHECK --interval=20ms CMD exit 7\\n";
+    host.0.sh(&format!("mkdir c && printf '%b' '{image}' > c/Dockerfile")).ok();
+    host.stave("build -q -t im c").ok();
+    host.prints("run -d --name web im sleep 1000", "web");
+    host.until("{health}", "healthy");
+    host.prints("rm -f web", "web");
+    let flags =
+        "--health-cmd 'sleep 500; true' --health-interval 10ms --health-timeout 100ms --health-retries 2";
+    host.prints(&format!("run -d --name web {flags} busybox sleep 1000"), "web");
+    host.until("{health}", "unhealthy");
+    let left = host.0.sh("container-top --format '{command}' web | grep -c 'sleep 500'").stdout;
+    assert!(left.trim().parse::<u32>().unwrap() <= 2, "only those of the running check: {left}");
+}
