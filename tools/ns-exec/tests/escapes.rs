@@ -115,7 +115,7 @@ fn a_dev_that_is_a_link_receives_no_nodes() {
     let refused = sandbox.sh("ns-exec -v /run/own:/vol -- true < ready.json").exits(125);
     assert_eq!(
         refused.stderr,
-        "ns-exec: mount tmpfs on \"/dev\": it must be mounted on an ordinary directory, and the image has none there\n"
+        "ns-exec: mount tmpfs on \"/dev\": it must be mounted on ordinary directory, and the image has none there\n"
     );
     assert_eq!(sandbox.sh("ls /run/own").ok(), "");
 }

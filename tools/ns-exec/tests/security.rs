@@ -186,7 +186,7 @@ fn masks_lie_where_the_kernels_files_are() {
             "{setup}"
         );
     };
-    let link = "it must be mounted on an ordinary directory, and the image has none there";
+    let link = "it must be mounted on ordinary directory, and the image has none there";
     refused(&format!("mount proc on \"/proc\": {link}"), "ln -s elsewhere proc", "");
     refused(&format!("mount proc on \"/proc\": {link}"), "rm proc; touch proc", "");
     refused(

@@ -129,7 +129,7 @@ pub(super) fn is_plain_directory(root: BorrowedFd<'_>, target: &Path) -> std::re
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         // Callers of runc look for its wording.
         Err(Errno::LOOP | Errno::NOTDIR) => {
-            Err("it must be mounted on an ordinary directory, and the image has none there".into())
+            Err("it must be mounted on ordinary directory, and the image has none there".into())
         }
         Err(errno) => Err(errno.into()),
     }
