@@ -409,7 +409,7 @@ fn prune_of_each_kind() {
     host.prints("run -d --name on --network used busybox sleep 1000", "on");
     host.fails("container prune --filter until=1h", 2, "stave: prune filters by label only: until=1h");
     host.fails("container prune -a", 2, "stave: unknown flag: -a");
-    host.fails("system df", 2, "stave: system takes prune");
+    host.fails("system mv", 2, "stave: system takes df and prune");
     let asked = host.stave("container prune < /dev/null").exits(0);
     assert_eq!(
         (asked.stdout.as_str(), asked.stderr.as_str()),
@@ -438,5 +438,58 @@ fn prune_of_each_kind() {
     host.prints("rm -f on", "on");
     host.prints("system prune -f", "used");
     host.prints("images --format '{{.Repository}}'", "busybox");
+    host.0.assert_as(&before);
+}
+
+/// What is on the disk, and not what is mounted there or what a sparse file could become.
+#[test]
+fn what_takes_space() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    let empty = host.0.sh("STAVE_ROOT=$PWD/none space-ls --format '{type} {count} {active} {bytes}'").ok();
+    let all = ["images", "layers", "containers", "volumes", "cache", "unused"];
+    assert_eq!(empty, all.map(|kind| format!("{kind} 0 0 0\n")).concat());
+    host.0.sh("mkdir web && printf 'FROM busybox\nRUN --network=none dd if=/dev/urandom of=/big bs=1M count=3 2> /dev/null\n' > web/Dockerfile").ok();
+    host.stave("build -q -t web web").ok();
+    let write =
+        "sh -c 'dd if=/dev/urandom of=/tmp/a bs=1M count=2 2> /dev/null; ln /tmp/a /tmp/b; sleep 1000'";
+    host.prints(&format!("run -d --name web --network none --storage-opt size=1G web {write}"), "web");
+    host.prints(&format!("run -d --name up --network none -v db:/db busybox {write}"), "up");
+    for name in ["web", "up"] {
+        host.0.sh(&format!("until ./stave exec {name} test -e /tmp/b; do sleep 0.02; done; sync")).ok();
+    }
+    let rows = || host.0.sh("space-ls").json();
+    let number = |kind: &str, name: &str| {
+        let at = all.iter().position(|one| *one == kind).unwrap();
+        let rows = rows();
+        assert_eq!(rows[at]["type"], kind);
+        rows[at][name].as_u64().unwrap()
+    };
+    let mib = |bytes: u64| bytes >> 20;
+    let counts = "space-ls --format '{type} {count} {active}'";
+    let step = "layers 2 2\ncontainers 2 2\nvolumes 1 1\ncache 1 0\nunused 0 0\n";
+    assert_eq!(host.0.sh(counts).ok(), format!("images 2 2\n{step}"));
+    let (images, containers) = (number("images", "bytes"), number("containers", "bytes"));
+    assert!((3..10).contains(&mib(images)), "{images}");
+    assert!((4..100).contains(&mib(containers)), "{containers}");
+    assert_eq!((number("images", "reclaimable"), number("containers", "reclaimable")), (0, 0));
+    host.prints("rm -f web", "web");
+    assert_eq!(mib(number("images", "reclaimable")), 3);
+    assert_eq!(mib(number("layers", "reclaimable")), 3);
+    host.prints("stop -t 0 up", "up");
+    assert_eq!(mib(number("containers", "reclaimable")), 2);
+    host.prints("rm -f up", "up");
+    // The build cache still has the layer of its step.
+    host.stave("rmi web").ok();
+    assert_eq!(mib(number("cache", "reclaimable")), 3);
+    assert!(mib(images - number("images", "bytes")) == 3, "{images}");
+    host.0.sh("img-gc -q --grace 0s --cache > /dev/null").ok();
+    assert_eq!((number("cache", "count"), number("unused", "bytes")), (0, 0));
+    let table = host.stave("system df").ok();
+    let heads: Vec<_> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(heads, ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
+    assert_eq!(host.stave("system df --format '{{.Type}} {{.TotalCount}}' | head -n 1").ok(), "Images 1\n");
+    assert!(host.stave("system df -v").ok().contains("VOLUME"));
+    host.prints("volume rm db", "db");
     host.0.assert_as(&before);
 }

@@ -11,4 +11,4 @@ pub use copy::{copy, copy_attributes, fill};
 pub use discard::discard;
 pub use merge::{Failed, Files, Merging};
 pub use remove::remove;
-pub use size::size;
+pub use size::{allocated, size};

@@ -1,13 +1,16 @@
-//! Counts the bytes of a tree that a container may change meanwhile.
+//! Counts the bytes of a directory tree.
 
-use std::{collections::HashSet, os::fd::AsFd};
+use std::{collections::HashSet, os::fd::AsFd, path::Path};
 
 use rustix::{
-    fs::{AtFlags, FileType, statat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat},
     io::Errno,
 };
 
 use super::copy::{names, open};
+
+/// The unit of `st_blocks`, in bytes (stat(3type)).
+const BLOCK: u64 = 512;
 
 /// Counts the bytes of the files below a directory. A file with several names counts once. What is removed or exchanged
 /// meanwhile is not counted.
@@ -15,8 +18,47 @@ use super::copy::{names, open};
 /// # Errors
 /// The system's error for the first entry that cannot be looked at.
 pub fn size(directory: impl AsFd) -> Result<u64, Errno> {
+    sum(
+        directory,
+        |_| true,
+        |stat| match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => 0,
+            _ => u64::try_from(stat.st_size).unwrap_or(0),
+        },
+    )
+}
+
+/// Counts the bytes that a file, or a directory with all below it, takes on its disk. Holes take nothing, and what is
+/// mounted below is not of this disk. Nothing at all takes nothing.
+///
+/// # Errors
+/// As [`size`].
+pub fn allocated(path: &Path) -> Result<u64, Errno> {
+    let taken = |stat: &Stat| u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
+    let own = match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(0),
+        found => found?,
+    };
+    if FileType::from_raw_mode(own.st_mode) != FileType::Directory {
+        return Ok(taken(&own));
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match openat(CWD, path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(0),
+        opened => opened?,
+    };
+    let device = fstat(&directory)?.st_dev;
+    Ok(taken(&own) + sum(&directory, |stat| stat.st_dev == device, taken)?)
+}
+
+/// Adds up `bytes` of all that is below a directory. Only entries that `is_counted` are, with what is below them.
+fn sum(
+    directory: impl AsFd,
+    is_counted: impl Fn(&Stat) -> bool,
+    bytes: impl Fn(&Stat) -> u64,
+) -> Result<u64, Errno> {
     let root = directory.as_fd();
-    let (mut seen, mut bytes) = (HashSet::new(), 0);
+    let (mut seen, mut all) = (HashSet::new(), 0);
     let mut directories = vec![b".".to_vec()];
     while let Some(path) = directories.pop() {
         let directory = match open(root, &path) {
@@ -28,12 +70,16 @@ pub fn size(directory: impl AsFd) -> Result<u64, Errno> {
                 Err(Errno::NOENT) => continue,
                 found => found?,
             };
+            if !is_counted(&stat) {
+                continue;
+            }
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 directories.push([&path, &b"/"[..], name.to_bytes()].concat());
+                all += bytes(&stat);
             } else if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
-                bytes += u64::try_from(stat.st_size).unwrap_or(0);
+                all += bytes(&stat);
             }
         }
     }
-    Ok(bytes)
+    Ok(all)
 }

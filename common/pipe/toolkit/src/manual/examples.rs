@@ -224,6 +224,10 @@ pub(super) fn of(tool: &str) -> &'static [Example] {
                 "portmap -p 127.0.0.1:8443:443 < web.json > more.json",
             ),
         ],
+        "space-ls" => &[
+            ("List what takes space on the disk:", "space-ls --table"),
+            ("How many bytes img-gc would free, in scripts:", "space-ls --format '{type} {reclaimable}'"),
+        ],
         "step-begin" | "step-done" => &[(
             "A stage of one's own, in the shell:",
             "step-begin note --operations '[\"/run/note\"]' | sh -c 'cp /dev/stdin d.json; touch /run/note; step-done note < d.json'",
