@@ -104,7 +104,7 @@ impl Drop for Removal {
 pub(crate) fn tool(name: &'static str, root: &Path, run_dir: &Path) -> Result<Command, Cause> {
     let own = std::env::current_exe().map_err(|source| Cause::Network { tool: name, source })?;
     let mut command = Command::new(own.with_file_name(name));
-    command.arg("--root").arg(root).arg("--run-dir").arg(run_dir);
+    command.arg("--no-config").arg("--root").arg(root).arg("--run-dir").arg(run_dir);
     Ok(command)
 }
 

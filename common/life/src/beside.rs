@@ -28,6 +28,7 @@ pub(crate) fn run(tool: &str, flag: &str, scope: &Scope, id: &Id) -> Result<()> 
     let mut command = Command::new(program);
     command
         .arg(flag)
+        .arg("--no-config")
         .arg("--id")
         .arg(id.as_str())
         .arg("--root")

@@ -20,7 +20,13 @@ use crate::operate::failed;
 /// The filter's own error, or why it could not be started.
 pub fn run(program: &Path, tool: &str, arguments: &[String], document: &Document) -> Result<Document, Error> {
     let mut command = Command::new(program);
-    command.arg0(tool).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .arg0(tool)
+        .arg("--no-config")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CNI_")) {
         command.env_remove(name);
     }

@@ -19,6 +19,7 @@ pub mod quantity;
 mod scope;
 mod shared_directory;
 mod shell;
+mod status;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -33,6 +34,7 @@ pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
 pub use shared_directory::remove_if_empty;
 pub use shell::{quote, words};
+pub use status::{Status, show_no_status};
 
 /// The result of [`Operation::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]

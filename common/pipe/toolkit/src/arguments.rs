@@ -11,11 +11,12 @@ use anyhow::Context as _;
 use clap::{
     Arg, ArgGroup, Command, FromArgMatches,
     builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 use document::Id;
 use operation::Scope;
 
-use crate::switches;
+use crate::{defaults, failure, switches};
 
 /// The arguments of every tool, flattened into each tool's own.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,6 +58,9 @@ pub struct Common {
     /// Print the manual page (man), or completions for a shell (bash, zsh, fish, elvish)
     #[arg(long, value_name = "WHAT", hide = true)]
     pub generate: Option<String>,
+    /// Take no defaults of flags from /etc/stave.toml and ~/.config/stave.toml
+    #[arg(long)]
+    pub no_config: bool,
     /// Print JSON to a terminal too, where it would show a table or a line
     #[arg(long)]
     pub json: bool,
@@ -303,12 +307,12 @@ impl<T: clap::Parser> Invocation<T> {
     /// Parses the command line of this process.
     pub fn parse() -> Self {
         let _ = operation::interrupt::settle_signals();
-        Self::of(std::env::args_os())
+        Self::of(std::env::args_os(), &defaults::files())
     }
 
     /// Parses a command line. The tool's own arguments are required only if the command line asks for the
     /// tool's job.
-    fn of(arguments: impl IntoIterator<Item = OsString>) -> Self {
+    fn of(arguments: impl IntoIterator<Item = OsString>, defaults: &[PathBuf]) -> Self {
         // Built only once, because it takes a good part of a tool's start.
         // Of a flag with a value that is given twice the last one counts, as in Docker: aliases have defaults.
         let mut command = T::command().args_override_self(true);
@@ -317,7 +321,7 @@ impl<T: clap::Parser> Invocation<T> {
         let arguments = switches::settled(&command, arguments.into_iter().collect());
         let asked = match aside(&command, &arguments) {
             Some(common) => Asked::Aside(common),
-            None => match strict(&mut command, &arguments) {
+            None => match with_defaults(&mut command, &arguments, defaults) {
                 Ok(tool) => Asked::Job(tool),
                 Err(error) => Asked::Usage(error),
             },
@@ -350,8 +354,41 @@ fn aside(command: &Command, arguments: &[OsString]) -> Option<Common> {
     Common::from_arg_matches(&matches).ok().filter(Common::is_aside)
 }
 
+/// Parses the tool's job, with the defaults of these files.
+fn with_defaults<T: clap::Parser>(
+    command: &mut Command,
+    arguments: &[OsString],
+    files: &[PathBuf],
+) -> Result<T, clap::Error> {
+    let with = match defaults::added(command, arguments.to_vec(), files) {
+        Ok(with) => with,
+        Err(error) => {
+            let mut usage = command.error(ErrorKind::InvalidValue, crate::report_line(&error));
+            if let Some(hint) = failure::hint_of(&error) {
+                usage.insert(ContextKind::Custom, ContextValue::String(hint.into_owned()));
+            }
+            return Err(usage);
+        }
+    };
+    if with.len() == arguments.len() {
+        return strict(command, arguments);
+    }
+    strict(command, &with).map_err(|mut error| {
+        // The words of the command line alone are right, so a default is wrong.
+        if error.use_stderr() && strict::<T>(command, arguments).is_ok() {
+            let words =
+                "a default is wrong: look into /etc/stave.toml and ~/.config/stave.toml, or use --no-config";
+            error.insert(ContextKind::Custom, ContextValue::String(words.to_owned()));
+        }
+        error
+    })
+}
+
 fn strict<T: clap::Parser>(command: &mut Command, arguments: &[OsString]) -> Result<T, clap::Error> {
     let mut matches = command.try_get_matches_from_mut(arguments)?;
+    if let Ok(Some(true)) = matches.try_get_one::<bool>("quiet") {
+        operation::show_no_status();
+    }
     T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(command))
 }
 
@@ -370,7 +407,7 @@ mod tests {
     }
 
     fn asked(line: &str) -> Asked<Tool> {
-        Invocation::of(line.split(' ').map(OsString::from)).asked
+        Invocation::of(line.split(' ').map(OsString::from), &[]).asked
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub(crate) fn member(tool: &str, step: Stage, error: &anyhow::Error) -> Failure 
 
 /// What the user can do. The tool's own hint counts first, then that of the failed operation, then that of
 /// its place. For an error of the system without a place, the hint can only be about root.
-fn hint_of(error: &anyhow::Error) -> Option<Cow<'static, str>> {
+pub(crate) fn hint_of(error: &anyhow::Error) -> Option<Cow<'static, str>> {
     let advice = || error.chain().filter_map(|cause| cause.downcast_ref::<Advised>()).map(|a| &a.advice);
     let told = advice().find_map(|advice| match advice {
         Advice::Hint(hint) => Some(Cow::Owned(hint.clone())),

@@ -10,6 +10,7 @@
 //! when a filter runs, and `docs/exit-codes.md` what the statuses mean.
 
 mod arguments;
+mod defaults;
 mod equivalent;
 mod exit;
 mod failure;

@@ -69,11 +69,17 @@ const OF_COMMANDS: [(&str, &str); 5] = [
     ("other", "That of the command; 128 + N if signal N ended it."),
 ];
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("$STAVE_ROOT/images", "Images, as an OCI image layout."),
     ("$STAVE_ROOT/containers/ID/record.json", "What was made for a container that can be started again."),
     ("$STAVE_RUN/ID.json", "The record of a container: what each step did, for undo."),
+    ("/etc/stave.toml, ~/.config/stave.toml", "Defaults of flags (docs/defaults.md)."),
 ];
+
+/// Whether it is the name of a tool that has [`Common`](crate::Common)'s flags.
+pub(crate) fn is_tool(name: &str) -> bool {
+    !examples::of(name).is_empty()
+}
 
 /// Writes the manual page of a tool.
 ///

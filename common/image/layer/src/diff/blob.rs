@@ -16,6 +16,7 @@ use std::{
 
 use libdeflater::{CompressionLvl, Compressor};
 use oci::digest::{Algorithm, Digest, Hasher};
+use operation::Status;
 
 use crate::compression::Compression;
 
@@ -34,6 +35,7 @@ pub(super) struct Blob<W> {
     size: u64,
     uncompressed: u64,
     workers: Option<Workers>,
+    status: Status,
 }
 
 /// Facts about a finished blob.
@@ -84,7 +86,8 @@ impl Pool {
 
 impl<W: Write> Blob<W> {
     pub(super) fn new(out: W, compression: Compression) -> Self {
-        Self { out, compression, block: Block::default(), size: 0, uncompressed: 0, workers: None }
+        let status = Status::new("packing the layer");
+        Self { out, compression, block: Block::default(), size: 0, uncompressed: 0, workers: None, status }
     }
 
     pub(super) fn finish(mut self) -> io::Result<Finished> {
@@ -142,6 +145,7 @@ impl<W: Write> Blob<W> {
         let next = workers.read.take().reserve(BLOCK);
         let full = std::mem::replace(&mut self.block, next);
         self.uncompressed += full.length as u64;
+        self.status.at(self.uncompressed);
         workers.add(full)?;
         while workers.is_busy() {
             if let Some(block) = workers.take()? {

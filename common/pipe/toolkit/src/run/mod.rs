@@ -13,6 +13,7 @@ mod take_back;
 mod undo;
 mod walker;
 
+use clap::error::{ContextKind, ContextValue};
 use document::Document;
 
 use crate::{
@@ -111,8 +112,12 @@ fn usage_error(tool: &str, error: &clap::Error) -> anyhow::Error {
     let text = error.to_string();
     let told = text.split("\n\nUsage:").next().unwrap_or_default();
     let told = told.strip_prefix("error: ").unwrap_or(told).split("\n\n").next().unwrap_or_default();
+    let own = match error.get(ContextKind::Custom) {
+        Some(ContextValue::String(hint)) => Some(hint.clone()),
+        _ => None,
+    };
     hint(
         anyhow::anyhow!("{}", told.split_whitespace().collect::<Vec<_>>().join(" ")),
-        format!("`{tool} --help` lists the arguments"),
+        own.unwrap_or_else(|| format!("`{tool} --help` lists the arguments")),
     )
 }
