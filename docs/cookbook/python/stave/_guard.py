@@ -1,0 +1,70 @@
+"""Removes what a process made, once that process is gone."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+import threading
+
+#: What the guard runs. It reads `+ID` and `-ID` lines, and at the end of its input unwinds the ids that are left.
+_PROGRAM = """
+import subprocess, sys
+ids = set()
+for line in sys.stdin:
+    (ids.add if line[0] == "+" else ids.discard)(line[1:].strip())
+if ids:
+    subprocess.run(["unwind", "-q", *sorted(ids)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+"""
+
+
+class Guard:
+    """A process that unwinds containers when this process ends, however it ends.
+
+    The guard reads from a pipe. This process has the pipe's other end, and so have the tools that make a container
+    (`descriptor`). So the guard begins when all of them are gone, and nothing is made behind its back. It has a session of its
+    own: a signal for this process's group does not reach it.
+    """
+
+    def __init__(self) -> None:
+        read, self.descriptor = os.pipe()
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _PROGRAM],
+            stdin=read,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(read)
+
+    def watch(self, id: str) -> None:
+        """From now on, the container is unwound at the end. Comes before the container is made."""
+        self._tell("+", id)
+
+    def release(self, id: str) -> None:
+        """The container is unwound already, or stays."""
+        self._tell("-", id)
+
+    def close(self) -> None:
+        """Unwinds what is left, and waits for that."""
+        os.close(self.descriptor)
+        self._process.wait()
+
+    def _tell(self, sign: str, id: str) -> None:
+        with self._lock:
+            os.write(self.descriptor, f"{sign}{id}\n".encode())
+
+
+_lock = threading.Lock()
+_own: "Guard | None" = None
+
+
+def own() -> Guard:
+    """The guard of this process."""
+    global _own
+    with _lock:
+        if _own is None:
+            _own = Guard()
+            atexit.register(_own.close)
+        return _own
