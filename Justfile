@@ -27,8 +27,12 @@ demo:
 bench *arguments:
     scripts/bench {{arguments}}
 
+# A tarball and a Debian package, in target/dist-packages
+dist:
+    scripts/dist
+
 # Installs the tools and scripts/stave into a directory of programs
 install prefix="/usr/local":
     install -d {{prefix}}/bin
-    find target/*/dist -maxdepth 1 -type f -executable -not -name example-web -exec install -t {{prefix}}/bin {} +
+    find target/*/dist -maxdepth 1 -type f -executable -not -name example-web -not -name stave-tools -exec install -t {{prefix}}/bin {} +
     install scripts/stave {{prefix}}/bin/stave

@@ -150,3 +150,26 @@ fn tests_inside_of_tools_are_run() {
         assert_eq!(manifest.contains("\ntest = false\n"), inside.is_empty(), "{name}: tests in {inside:?}");
     }
 }
+
+/// The one file that is shipped has all tools, under their names, and nothing else.
+#[test]
+fn one_file_has_all_tools() {
+    let main = std::fs::read_to_string(repository().join("tools/stave-tools/src/main.rs")).unwrap();
+    let listed: Vec<String> = main
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix("/src/main.rs\";"))
+        .map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let name = words[0].trim_matches('"');
+            assert_eq!(words[1..], [name.replace('-', "_"), format!("\"../../{name}")], "{line}");
+            name.to_owned()
+        })
+        .collect();
+    let programs = ["example-web", "stave-tools"];
+    let is_tool = |(name, package): &(&String, &Package)| {
+        package.domain == "tools" && !programs.contains(&name.as_str())
+    };
+    let packages = packages();
+    let tools: Vec<&String> = packages.iter().filter(is_tool).map(|(name, _)| name).collect();
+    assert_eq!(listed.iter().collect::<Vec<_>>(), tools);
+}

@@ -77,7 +77,7 @@ impl Filter for BridgeAttach {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     if let Some(exit) = ::plugin::run(&plugin::PLUGIN) {
         return exit;
     }

@@ -67,6 +67,6 @@ fn refused(error: operation::Error) -> anyhow::Error {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<CgroupLimit>()
 }

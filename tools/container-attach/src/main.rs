@@ -91,6 +91,6 @@ impl Report for ContainerAttach {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerAttach>()
 }

@@ -163,6 +163,6 @@ impl Report for ContainerCp {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerCp>()
 }

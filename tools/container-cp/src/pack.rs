@@ -19,7 +19,7 @@ use rustix::{
 };
 use toolkit::prelude::*;
 
-use crate::root::{Root, kind};
+use super::root::{Root, kind};
 
 /// How many bytes a file may have that tells no size.
 const MOST_UNSIZED: u64 = 16 << 20;

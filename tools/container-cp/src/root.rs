@@ -23,7 +23,7 @@ use rustix::{
 use toolkit::prelude::*;
 use userns::Namespace;
 
-use crate::ids::Ids;
+use super::ids::Ids;
 
 /// A root directory, and the ids of the owners of its files.
 #[derive(Debug)]

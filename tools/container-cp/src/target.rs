@@ -12,7 +12,7 @@ use rustix::{
 };
 use toolkit::prelude::*;
 
-use crate::{
+use super::{
     pack::Source,
     root::{Root, kind},
 };

@@ -25,7 +25,7 @@ use rustix::{
 };
 use toolkit::prelude::*;
 
-use crate::{
+use super::{
     root::{Root, kind},
     target::Target,
 };

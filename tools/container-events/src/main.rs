@@ -138,6 +138,6 @@ impl Report for ContainerEvents {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerEvents>()
 }

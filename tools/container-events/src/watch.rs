@@ -17,7 +17,7 @@ use rustix::{
 };
 use toolkit::prelude::*;
 
-use crate::change::Known;
+use super::change::Known;
 
 /// An inotify instance, and what it watches.
 #[derive(Debug)]

@@ -155,6 +155,6 @@ impl Report for ContainerExec {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerExec>()
 }

@@ -60,6 +60,6 @@ impl Each for ContainerKill {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerKill>()
 }

@@ -14,7 +14,7 @@ use monitor::{Chunk, Entries, Log};
 use operation::Scope;
 use toolkit::prelude::*;
 
-use crate::filter::{Filter, Printer};
+use super::filter::{Filter, Printer};
 
 /// How often a followed log is checked for more.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -93,6 +93,6 @@ impl Report for ContainerLogs {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerLogs>()
 }

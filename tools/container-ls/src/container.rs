@@ -16,7 +16,7 @@ use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use toolkit::{prelude::Result, rows};
 
-use crate::{
+use super::{
     mounted::{self, Mounted},
     sizes::Sizes,
 };

@@ -7,7 +7,7 @@ use toolkit::{
     rows,
 };
 
-use crate::container::{ago, size};
+use super::container::{ago, size};
 
 /// The fields, with their headings (docs.docker.com, "docker container ls", Format).
 pub(crate) const HEADINGS: [(&str, &str); 15] = [

@@ -9,7 +9,7 @@ use operation::Scope;
 use serde_json::{Map, Value, json};
 use toolkit::prelude::*;
 
-use crate::{container::created, mounted};
+use super::{container::created, mounted};
 
 /// A time that is not known (Go's zero time).
 const NEVER: &str = "0001-01-01T00:00:00Z";

@@ -24,8 +24,8 @@ mod tree;
 
 use std::process::ExitCode;
 
+use self::container::Container;
 use clap::Parser;
-use container::Container;
 use document::{Document, Id};
 use serde::Deserialize;
 use serde_json::Value;
@@ -193,6 +193,6 @@ impl ContainerLs {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerLs>()
 }

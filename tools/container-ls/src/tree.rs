@@ -10,7 +10,7 @@ use operation::Scope;
 use serde::{Deserialize, Serialize};
 use toolkit::prelude::Result;
 
-use crate::{container::Container, mounted::Mounted};
+use super::{container::Container, mounted::Mounted};
 
 /// A line of the tree, and the lines below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

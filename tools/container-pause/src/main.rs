@@ -73,6 +73,6 @@ impl Each for ContainerPause {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerPause>()
 }

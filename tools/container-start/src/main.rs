@@ -148,6 +148,6 @@ impl Report for ContainerStart {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerStart>()
 }

@@ -132,6 +132,6 @@ impl Report for ContainerStats {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerStats>()
 }

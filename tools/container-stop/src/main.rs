@@ -69,6 +69,6 @@ impl Each for ContainerStop {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerStop>()
 }

@@ -72,6 +72,6 @@ impl Report for ContainerTop {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerTop>()
 }

@@ -95,6 +95,6 @@ impl Each for ContainerUpdate {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerUpdate>()
 }

@@ -96,6 +96,6 @@ impl Each for ContainerWait {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<ContainerWait>()
 }

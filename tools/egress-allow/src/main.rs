@@ -168,7 +168,7 @@ fn allowed(entry: &Entry) -> members::Allowed {
     members::Allowed { name, address, port, protocol }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     if let Some(exit) = ::plugin::run(&plugin::PLUGIN) {
         return exit;
     }

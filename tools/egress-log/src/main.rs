@@ -71,6 +71,6 @@ impl Report for EgressLog {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<EgressLog>()
 }

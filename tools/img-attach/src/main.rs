@@ -131,6 +131,6 @@ impl Report for Attach {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Attach>()
 }

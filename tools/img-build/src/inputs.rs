@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use oci::Platform;
 use toolkit::prelude::*;
 
-use crate::values::{argument, epoch, platform, secret};
+use super::values::{argument, epoch, platform, secret};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Inputs {

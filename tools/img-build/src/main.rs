@@ -189,6 +189,6 @@ impl Build {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::source::<Build>()
 }

@@ -7,7 +7,7 @@ use oci::{Platform, Reference, save::Format};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-use crate::output::{Output, tree};
+use super::output::{Output, tree};
 
 /// The files of each platform, with the name of its directory.
 pub(crate) fn trees(several: &Several) -> Result<Vec<(String, &File)>> {

@@ -11,7 +11,7 @@ use oci::Reference;
 use operation::quantity::truth;
 use toolkit::prelude::*;
 
-use crate::{
+use super::{
     dependencies::Dependencies,
     output::{Image, Output, metadata},
     platforms,

@@ -131,6 +131,6 @@ fn command(process: &Process) -> String {
     words.filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::export::<ImgCommit>()
 }

@@ -120,6 +120,6 @@ impl ImgConvert {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::source::<ImgConvert>()
 }

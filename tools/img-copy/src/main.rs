@@ -92,6 +92,6 @@ impl Report for Copy {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Copy>()
 }

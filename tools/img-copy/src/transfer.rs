@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use toolkit::prelude::*;
 
-use crate::{Copy, place::Place};
+use super::{Copy, place::Place};
 
 /// An image in a layout. A temporary layout is removed when this is dropped.
 struct Standing {

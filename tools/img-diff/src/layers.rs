@@ -14,7 +14,7 @@ use oci::{
 use serde_json::{Map, Value, json};
 use toolkit::prelude::*;
 
-use crate::Difference;
+use super::Difference;
 
 /// The properties of a file.
 type Facts = Map<String, Value>;

@@ -104,6 +104,6 @@ fn rows(report: &Value) -> String {
     report["differences"].as_array().into_iter().flatten().map(row).collect()
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Diff>()
 }

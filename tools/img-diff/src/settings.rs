@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::Difference;
+use super::Difference;
 
 /// Members that only list the layers.
 const OF_LAYERS: &str = "rootfs";

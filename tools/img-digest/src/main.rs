@@ -63,6 +63,6 @@ impl Report for Digest {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Digest>()
 }

@@ -135,6 +135,6 @@ fn label(text: &str) -> Result<String, String> {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::source::<ImgEdit>()
 }

@@ -94,6 +94,6 @@ impl Export {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Export>()
 }

@@ -94,6 +94,6 @@ impl Report for Gc {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Gc>()
 }

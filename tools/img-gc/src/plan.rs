@@ -10,7 +10,7 @@ use oci::{
 };
 use toolkit::prelude::*;
 
-use crate::{
+use super::{
     Gc,
     waste::{Layer, Waste, is_old, mark, mark_containers},
 };

@@ -122,6 +122,6 @@ impl History {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<History>()
 }

@@ -125,6 +125,6 @@ fn shown(platform: &Value) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Index>()
 }

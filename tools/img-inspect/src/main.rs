@@ -124,6 +124,6 @@ fn inspected(context: &toolkit::Context, image: &Image) -> Result<Value> {
     }))
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::source::<ImgInspect>()
 }

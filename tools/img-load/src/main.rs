@@ -150,6 +150,6 @@ fn report(layout: &Layout, image: &Found) {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::source::<Load>()
 }

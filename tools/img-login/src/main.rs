@@ -111,6 +111,6 @@ impl LogIn {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<LogIn>()
 }

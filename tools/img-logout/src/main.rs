@@ -54,6 +54,6 @@ impl Report for LogOut {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<LogOut>()
 }

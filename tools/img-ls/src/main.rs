@@ -170,6 +170,6 @@ impl Ls {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Ls>()
 }

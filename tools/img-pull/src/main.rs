@@ -139,6 +139,6 @@ impl Pull {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::source::<Pull>()
 }

@@ -100,6 +100,6 @@ impl Push {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Push>()
 }

@@ -53,6 +53,6 @@ impl Report for Referrers {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Referrers>()
 }

@@ -178,6 +178,6 @@ fn names(layout: &Layout, descriptor: &Descriptor) -> Result<Vec<Reference>> {
     Ok(entries.filter_map(|entry| entry.reference).collect())
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Remove>()
 }

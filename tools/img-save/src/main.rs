@@ -153,6 +153,6 @@ impl Save {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Save>()
 }

@@ -72,6 +72,6 @@ impl Report for Sign {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Sign>()
 }

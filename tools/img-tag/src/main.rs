@@ -66,6 +66,6 @@ impl Tag {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Tag>()
 }

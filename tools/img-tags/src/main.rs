@@ -67,6 +67,6 @@ impl Report for Tags {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Tags>()
 }

@@ -99,6 +99,6 @@ fn several(count: usize, what: &str, one: &str, many: &str) -> String {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<Verify>()
 }

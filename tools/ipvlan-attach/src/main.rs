@@ -33,6 +33,6 @@ impl Driver for Ipvlan {
     const MODE: &'static str = "What the parent shares: l2, frames, as on one switch; l3, packets, which the host routes, so that others need a route to the host; l3s, the same through the host's netfilter [default: l2]";
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<Attach<Ipvlan>>()
 }

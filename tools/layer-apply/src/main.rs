@@ -159,6 +159,6 @@ fn tell(layer: &Layer, standing: &Standing) {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<LayerApply>()
 }

@@ -16,7 +16,7 @@ use layer::{
 };
 use toolkit::prelude::*;
 
-use crate::trees::Trees;
+use super::trees::Trees;
 
 /// A line for each change: `A` for added, `C` for changed, `D` for removed.
 pub(crate) fn lines(trees: &Trees, lower: &[PathBuf]) -> Result<String> {

@@ -192,6 +192,6 @@ impl LayerDiff {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<LayerDiff>()
 }

@@ -91,7 +91,7 @@ fn address(other: &Document, own: &Document, link: &Link) -> Result<Result<IpAdd
     }))
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let exit = toolkit::filter::<LinkHosts>();
     nat::close();
     exit

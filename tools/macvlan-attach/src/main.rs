@@ -33,6 +33,6 @@ impl Driver for Macvlan {
     const MODE: &'static str = "Whom the container reaches besides the wire: bridge, the other macvlans of the parent; private, none of them; vepa, those that a switch sends the frames back to; passthru: it has the parent for itself, with the parent's hardware address [default: bridge]";
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<Attach<Macvlan>>()
 }

@@ -81,6 +81,6 @@ impl Filter for NameServe {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<NameServe>()
 }

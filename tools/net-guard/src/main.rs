@@ -52,6 +52,6 @@ impl Report for NetGuard {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<NetGuard>()
 }

@@ -16,7 +16,7 @@ use operation::Scope;
 use peers::{Peers, Tunnel};
 use toolkit::prelude::*;
 
-use crate::{
+use super::{
     NetPeers, key, own,
     shape::{Shape, hash},
     told::{End, Keys, ToldHost, below},
@@ -320,8 +320,8 @@ mod tests {
 
     use etcd::Trust;
 
+    use super::super::gateway::answer;
     use super::*;
-    use crate::gateway::answer;
 
     /// The list shows a free part, and another host has it by the time that this one asks for it.
     #[test]

@@ -147,6 +147,6 @@ impl Report for NetPeers {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<NetPeers>()
 }

@@ -21,7 +21,7 @@ use rustix::fs::inotify;
 use sd_notify::NotifyState;
 use toolkit::{prelude::*, report_line};
 
-use crate::{
+use super::{
     NetPeers,
     join::{self, Joined},
     own,
@@ -288,8 +288,8 @@ mod tests {
 
     use etcd::Trust;
 
+    use super::super::gateway::answer;
     use super::*;
-    use crate::gateway::answer;
 
     #[test]
     fn a_watch_that_is_refused_is_reported() {

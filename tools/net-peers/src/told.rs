@@ -12,7 +12,7 @@ use netlink::{
 use peers::{Host, Peers, Station};
 use serde::{Deserialize, Serialize};
 
-use crate::shape::Shape;
+use super::shape::Shape;
 
 /// The keys of a network.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl ToldHost {
     /// use another's.
     fn end(&self) -> Result<(Key, SocketAddr), String> {
         let end = self.wireguard.as_ref().ok_or("it tells no key of WireGuard")?;
-        let key = crate::key::parse(&end.key)?;
+        let key = super::key::parse(&end.key)?;
         match IpAddr::from(wireguard::address_of(&key)) == self.address {
             true => Ok((key, end.endpoint)),
             false => Err(format!("{} does not follow from its key", self.address)),

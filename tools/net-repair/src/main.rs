@@ -104,7 +104,7 @@ impl Report for NetRepair {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let exit = toolkit::report::<NetRepair>();
     nat::close();
     exit

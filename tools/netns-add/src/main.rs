@@ -46,6 +46,6 @@ impl Filter for NetnsAdd {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<NetnsAdd>()
 }

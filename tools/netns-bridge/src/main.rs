@@ -110,7 +110,7 @@ impl Filter for NetnsBridge {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let exit = toolkit::filter::<NetnsBridge>();
     nat::close();
     exit

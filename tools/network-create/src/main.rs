@@ -194,6 +194,6 @@ impl Report for NetworkCreate {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<NetworkCreate>()
 }

@@ -3,7 +3,7 @@
 use attachment::Gateways;
 use toolkit::prelude::*;
 
-use crate::NetworkCreate;
+use super::NetworkCreate;
 
 impl NetworkCreate {
     /// The value of an option: the last one, as for all flags.

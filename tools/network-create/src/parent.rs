@@ -8,7 +8,7 @@ use document::members::GatewayMode;
 use netlink::Child;
 use toolkit::prelude::*;
 
-use crate::NetworkCreate;
+use super::NetworkCreate;
 
 impl NetworkCreate {
     /// The network on a parent, with the subnet and the gateway that it has on this host.

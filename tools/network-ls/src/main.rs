@@ -129,6 +129,6 @@ impl Report for NetworkLs {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<NetworkLs>()
 }

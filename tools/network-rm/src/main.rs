@@ -75,6 +75,6 @@ impl Report for NetworkRm {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<NetworkRm>()
 }

@@ -11,7 +11,7 @@ use toolkit::{
     prelude::{Result, bail},
 };
 
-use crate::{
+use super::{
     names::Names,
     operation::ContainerOperation,
     plan,

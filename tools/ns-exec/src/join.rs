@@ -9,7 +9,7 @@ use operation::words;
 use runtime::{Foreground, Terminal};
 use toolkit::{prelude::*, print_error};
 
-use crate::{NOT_STARTED, arguments::NsExec, output::Output, start};
+use super::{NOT_STARTED, arguments::NsExec, output::Output, start};
 
 /// Runs the command. Returns the exit status of the tool.
 pub(crate) fn run(tool: &NsExec, id: &Id) -> u8 {

@@ -8,7 +8,7 @@ use life::{CheckFlags, Restart};
 use serde_json::Value;
 use toolkit::prelude::*;
 
-use crate::settings::seconds;
+use super::settings::seconds;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Lifetime {

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 use toolkit::prelude::{Context, Result};
 
-use crate::operation::ContainerOperation;
+use super::operation::ContainerOperation;
 
 /// Read at most this many bytes of a file that a container may write.
 const MOST: u64 = 1 << 20;

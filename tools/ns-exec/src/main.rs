@@ -51,7 +51,7 @@ const TIMED_OUT: u8 = 124;
 /// The exit status when the command did not start.
 const NOT_STARTED: u8 = 125;
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let invocation = Invocation::<NsExec>::parse();
     match invocation.job().and_then(|tool| tool.join.as_ref().map(|id| join::run(tool, id))) {
         Some(status) => status.into(),

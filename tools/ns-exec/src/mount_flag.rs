@@ -10,7 +10,7 @@ use oci_spec::runtime::{Mount, MountBuilder};
 use operation::quantity::{self, size};
 use toolkit::prelude::*;
 
-use crate::csv;
+use super::csv;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use life::Container;
 use runtime::spec;
 use toolkit::prelude::*;
 
-use crate::{
+use super::{
     files::{self, Content, File},
     names::Gateway,
     request::{Mode, Request},

@@ -3,7 +3,7 @@
 use operation::any_of;
 use runtime::Identity;
 
-use crate::links::LinkFollow;
+use super::links::LinkFollow;
 
 any_of! {
     /// The operations on claims of ids, files in `$STAVE_ROOT`, links, the cgroup, the monitor's files and

@@ -5,7 +5,7 @@ use document::{Document, members::Rootfs};
 use toolkit::prelude::*;
 use userns::{Namespace, Wanted};
 
-use crate::{operation::ContainerOperation, request::Request};
+use super::{operation::ContainerOperation, request::Request};
 
 /// The user namespace, if it is not the caller's.
 #[derive(Debug, Default)]

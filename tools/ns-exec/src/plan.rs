@@ -21,7 +21,7 @@ use runtime::spec::{self, Device, Overrides, Owner, Ulimit, from_image, order, r
 use runtime::user::Users;
 use toolkit::prelude::*;
 
-use crate::{
+use super::{
     device_flag::DeviceFlag,
     files::{Content, File},
     links,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use document::Id;
 use mount::Volume;
 
-use crate::{names::Names, security::Security, settings::Settings, sharing::Sharing};
+use super::{names::Names, security::Security, settings::Settings, sharing::Sharing};
 
 /// The process to run. The image supplies missing values.
 #[derive(Debug, Clone, Default)]

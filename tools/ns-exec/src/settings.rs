@@ -10,7 +10,7 @@ use runtime::{
     spec::{Ulimit, namespace_of_parameter, parameter},
 };
 
-use crate::{
+use super::{
     declared::Declared,
     device_flag::{DeviceFlag, DeviceRule},
     lifetime::Lifetime,

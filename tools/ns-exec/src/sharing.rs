@@ -11,7 +11,7 @@ use runtime::spec::{Owner, Owners, SharedMemory};
 use toolkit::prelude::*;
 use userns::Wanted;
 
-use crate::{network::host_name, operation::ContainerOperation, request::Request};
+use super::{network::host_name, operation::ContainerOperation, request::Request};
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Sharing {

@@ -15,7 +15,7 @@ use runtime::{
 };
 use toolkit::{Exit, Hooks, Input, Plan, prelude::*, print_error};
 
-use crate::{
+use super::{
     NOT_STARTED, TIMED_OUT,
     arguments::NsExec,
     operation::ContainerOperation,

@@ -7,7 +7,7 @@ use container::Record;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 use runtime::Foreground;
 
-use crate::{Context, arguments::Exec, lifecycle};
+use super::{Context, arguments::Exec, lifecycle};
 
 pub(crate) fn run(context: &Context, arguments: &Exec) -> Result<u8> {
     let found = context.store.get(&arguments.id)?;

@@ -7,7 +7,7 @@ use container::Request;
 use runtime::{Foreground, RawTerminal, Running, Terminal};
 use rustix::process::geteuid;
 
-use crate::{
+use super::{
     Context,
     arguments::{Create, Run},
 };

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use container::{Container, Status};
 use serde_json::{Map, Value, json};
 
-use crate::{Context, arguments::Update, listing};
+use super::{Context, arguments::Update, listing};
 
 pub(crate) fn update(context: &Context, update: &Update) -> Result<()> {
     if update.l3_cache_schema.is_some() || update.mem_bw_schema.is_some() {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use container::{Container, Store, processes};
 use serde_json::{Value, json};
 
-use crate::arguments::Listing;
+use super::arguments::Listing;
 
 /// Prints indented JSON, as runc does.
 pub(crate) fn print(value: &Value) -> Result<()> {

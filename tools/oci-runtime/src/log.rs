@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::arguments::{LogFormat, OciRuntime};
+use super::arguments::{LogFormat, OciRuntime};
 
 /// The log of one command.
 pub(crate) struct Log {

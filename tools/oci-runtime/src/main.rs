@@ -102,7 +102,7 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let _ = operation::interrupt::settle_signals();
     operation::keep_others_out();
     let arguments = OciRuntime::parse();

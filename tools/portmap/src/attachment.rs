@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use document::{Document, members};
 use toolkit::prelude::*;
 
-use crate::publish::Container;
+use super::publish::Container;
 
 /// The attachment to whose address the ports lead: the one with the default route, so that answers find their
 /// way.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::{Context as _, Result, anyhow};
 use document::{Document, members};
 
-use crate::publish::Publish;
+use super::publish::Publish;
 
 /// A free port of the host for each port that the image exposes, except for ports that `publish` or an
 /// earlier step publishes.

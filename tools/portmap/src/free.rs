@@ -11,7 +11,7 @@ use hold::{Port, Reserved};
 use nat::{Mapping, Protocol, Published};
 use toolkit::hint;
 
-use crate::publish::{Container, Publish};
+use super::publish::{Container, Publish};
 
 /// Chooses the mappings for each of `publish`. Given host ports come first, so that no chosen port takes
 /// their place. With `is_exclusive`, no process of the host may listen on a given port.
@@ -33,7 +33,7 @@ pub(crate) fn mappings(
     let mut chosen: Vec<Vec<Mapping>> = vec![Vec::new(); publish.len()];
     for (at, fixed) in publish.iter().enumerate().filter(|(_, publish)| publish.is_fixed()) {
         chosen[at] = fixed
-            .run(container, crate::HELD)
+            .run(container, super::HELD)
             .unwrap_or_else(|| fixed.candidates(container, &any).flatten().flatten().collect());
     }
     let told: Vec<Mapping> = chosen.concat();

@@ -9,7 +9,7 @@ use operation::{Condition, Operation, Scope, undo_all};
 use serde::Deserialize;
 use toolkit::prelude::*;
 
-use crate::{Op, Portmap};
+use super::{Op, Portmap};
 
 /// What to do with the ports of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

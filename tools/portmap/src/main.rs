@@ -25,8 +25,8 @@ mod routed;
 
 use std::{net::Ipv6Addr, process::ExitCode};
 
+use self::attachment::{attachment, container_of};
 use anyhow::Result;
-use attachment::{attachment, container_of};
 use clap::{ArgGroup, Parser};
 use document::{
     Document,
@@ -163,7 +163,7 @@ fn member(mapping: &Mapping) -> members::PortMapping {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     if let Some(exit) = ::plugin::run(&plugin::PLUGIN) {
         return exit;
     }

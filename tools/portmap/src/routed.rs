@@ -5,7 +5,7 @@ use document::members;
 use nat::OpenPort;
 use toolkit::hint;
 
-use crate::publish::{Container, Publish};
+use super::publish::{Container, Publish};
 
 /// Splits into ports that are opened on the container's own address, and ports that are published on this
 /// host. Host ports do not matter, except on an address of 127.0.0.0/8, where they are for this host only.

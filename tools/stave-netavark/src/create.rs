@@ -8,7 +8,7 @@ use netlink::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{
+use super::{
     input,
     work::{self, Kind},
 };

@@ -93,7 +93,7 @@ fn run(arguments: &Netavark) -> Result<Option<Value>> {
             "version": env!("CARGO_PKG_VERSION"),
             "commit": "",
             "build_time": "",
-            "target": concat!(env!("CARGO_PKG_NAME"), "-linux"),
+            "target": "stave-netavark-linux",
             "default_fw_driver": "nftables",
         }))),
         Command::Setup { namespace } => {
@@ -115,7 +115,7 @@ fn run(arguments: &Netavark) -> Result<Option<Value>> {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let outcome = match Netavark::try_parse() {
         Err(usage) if !usage.use_stderr() => usage.exit(),
         Err(usage) => Err(anyhow!("{}", usage.to_string().lines().next().unwrap_or_default())),

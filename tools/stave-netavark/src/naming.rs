@@ -13,7 +13,7 @@ use plugin::foreign;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
+use super::{
     input::{Interface, Network, Options},
     work::{KIND, run, undo},
 };

@@ -9,7 +9,7 @@ use operation::Scope;
 use plugin::{foreign, tool};
 use serde_json::{Map, Value, json};
 
-use crate::{
+use super::{
     input::{Interface, Network, Options, Port, Route, Subnet},
     naming::{self, Names},
 };

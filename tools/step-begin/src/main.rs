@@ -61,6 +61,6 @@ impl Marker for StepBegin {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     marker::<StepBegin>()
 }

@@ -64,6 +64,6 @@ impl Marker for StepDone {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     marker::<StepDone>()
 }

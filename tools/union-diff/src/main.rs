@@ -116,6 +116,6 @@ fn name(kind: FileType) -> &'static str {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<UnionDiff>()
 }

@@ -129,6 +129,6 @@ impl Filter for UnionFork {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<UnionFork>()
 }

@@ -113,6 +113,6 @@ impl Filter for UnionMerge {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<UnionMerge>()
 }

@@ -92,6 +92,6 @@ impl Filter for UnionMount {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<UnionMount>()
 }

@@ -130,6 +130,6 @@ impl Filter for UnionSnapshot {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::filter::<UnionSnapshot>()
 }

@@ -87,7 +87,7 @@ impl Walker for Unwind {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let exit: Exit = walker::<Unwind>();
     exit.into()
 }

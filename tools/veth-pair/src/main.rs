@@ -78,7 +78,7 @@ impl Filter for VethPair {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let exit = toolkit::filter::<VethPair>();
     nat::close();
     exit

@@ -73,6 +73,6 @@ impl Report for VolumeCreate {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<VolumeCreate>()
 }

@@ -130,6 +130,6 @@ fn labels(row: &Value) -> Map<String, Value> {
     row["labels"].as_object().cloned().unwrap_or_default()
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<VolumeLs>()
 }

@@ -78,6 +78,6 @@ impl Report for VolumeRm {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     toolkit::report::<VolumeRm>()
 }
