@@ -31,8 +31,6 @@ bench *arguments:
 dist:
     scripts/dist
 
-# Installs the tools and scripts/stave into a directory of programs
-install prefix="/usr/local":
-    install -d {{prefix}}/bin
-    find target/*/dist -maxdepth 1 -type f -executable -not -name example-web -not -name stave-tools -exec install -t {{prefix}}/bin {} +
-    install scripts/stave {{prefix}}/bin/stave
+# The same without a package: bin, share and lib below a prefix
+install prefix="/usr/local": dist
+    cp -a target/dist-root/usr/. {{prefix}}
