@@ -47,7 +47,6 @@ fn stop_and_rm_of_several() {
     host.0.sh("cp kept.json /run/stave/c.json").ok();
     host.prints("rm c -f", "c");
     host.prints("inspect busybox --type image -f '{{.Os}}'", "linux");
-    host.fails("history -q busybox", 2, "stave: unknown flag: -q");
     host.0.assert_as(&before);
 }
 
@@ -162,10 +161,24 @@ fn commands_of_images() {
     host.prints("images -q --no-trunc other", host.0.sh("img-ls --ids --no-trunc busybox").ok().trim_end());
     assert!(host.stave("images").ok().starts_with("REPOSITORY   TAG "));
     assert!(host.stave("history busybox").ok().starts_with("IMAGE"));
+    let short = host.stave("images -q busybox").ok();
+    assert!(host.stave("history -q busybox").ok().starts_with(&short));
+    host.prints("history -H=false --format '{{.Size}}' busybox | grep -vc '[^0-9]'", "1");
+    assert!(host.stave("images --digests busybox").ok().starts_with("REPOSITORY   TAG       DIGEST "));
+    host.prints("images 'o*' --format '{{.Repository}}'", "other");
     host.prints("save -o other.tar other:2", "");
     host.prints("image rm other:2", "");
     let loaded = host.stave("load -i other.tar");
     assert_eq!((loaded.stderr.as_str(), loaded.status), ("Loaded image: other:2\n", 0));
+    // A name without a tag stands for all.
+    host.prints("tag other:2 other:3", "");
+    host.prints("save other | tar -xO manifest.json | jq -r '.[].RepoTags | length'", "2");
+    host.prints("rmi --no-prune other:3", "");
+    host.0.sh("mkdir files && echo hi > files/hi && tar -C files -cf files.tar .").ok();
+    let id = host.stave("import -c 'ENV A=b' files.tar made:1").ok();
+    assert_eq!(id, host.stave("images -q --no-trunc made").ok());
+    host.prints("inspect -f '{{.Config.Env}}' made:1", "[A=b]");
+    host.fails("import files.tar", 2, "stave: import takes a FILE, or -, and a NAME");
     host.fails("imges", 2, "stave: unknown command: imges (did you mean images?)");
     host.fails("zzz", 2, "stave: unknown command: zzz");
     assert_eq!(host.stave("image ls").ok(), host.stave("images").ok());
@@ -203,6 +216,12 @@ fn an_image_that_is_missing_comes_from_its_registry() {
     assert!(again.stderr.contains("Status: Image is up to date for"), "{}", again.stderr);
     let none = host.stave("run --rm 127.0.0.1:5000/none true").exits(125);
     assert!(none.stderr.contains("img-pull: "), "{}", none.stderr);
+    let name = "127.0.0.1:5000/own/busybox";
+    host.0.sh(&format!("img-tag busybox {name}:2")).ok();
+    host.prints(&format!("push -q -a {name} | sort"), &format!("{name}:1\n{name}:2"));
+    host.prints(&format!("pull -q {name}:1 --platform linux/amd64"), &format!("{name}:1"));
+    host.prints(&format!("pull -aq {name} | sort"), &format!("{name}:1\n{name}:2"));
+    host.fails(&format!("pull -a {name}:1"), 2, "stave: -a takes one name without a tag");
     host.fails("run --pull no busybox true", 125, "stave: --pull is always, missing or never: no");
 }
 
