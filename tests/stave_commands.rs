@@ -275,6 +275,11 @@ fn what_is_in_a_container_is_copied_listed_and_kept() {
     host.prints("ps --no-trunc --format '{id} {state}'", "web running");
     host.prints("container ls -q", "web");
     host.prints("container inspect web | jq -r '.[0].id'", "web");
+    // Each group knows its own kind, whatever the names.
+    assert_eq!(host.stave("image inspect web").exits(1).stdout, "[]\n");
+    host.fails("image inspect -f '{{.Id}}' web", 1, "stave: there is no container and no image \"web\"");
+    assert_eq!(host.stave("container inspect busybox").status, 1);
+    assert_eq!(host.stave("container inspect -f '{{.Id}}' busybox").status, 1);
     host.prints("ps --format '{{.ID}}'", "web");
     let events = host.stave("events --since 1h --until 0s -f event=start").ok();
     assert!(events.trim_end().ends_with(" container start web (image=busybox:latest, name=web)"), "{events}");

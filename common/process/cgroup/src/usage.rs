@@ -34,6 +34,7 @@ impl Usage {
         }
         for hierarchy in limits.map(separate_hierarchies).transpose()?.unwrap_or_default() {
             let Some(group) = Group::open(&hierarchy, path)? else { continue };
+            usage.pids_peak = number(&group, "pids.peak")?.or(usage.pids_peak);
             if let Some(peak) = number(&group, "memory.max_usage_in_bytes")? {
                 usage.memory_peak = Some(peak);
                 usage.oom_kills = keyed(&group, "memory.oom_control", "oom_kill")?.unwrap_or_default();
