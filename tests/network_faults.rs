@@ -113,6 +113,27 @@ fn forwarding_is_put_back_with_the_last_network_and_stays_for_others() {
     assert_eq!(value(), "1\n", "it was so before");
 }
 
+/// A host may forward, and have chosen that new links do not.
+#[test]
+fn a_bridge_forwards_where_new_links_do_not() {
+    let sandbox = sandbox();
+    sandbox.sh(&format!("echo 1 > {FORWARD}; echo 0 > /proc/sys/net/ipv4/conf/default/forwarding")).ok();
+    let before = sandbox.snapshot();
+    let own = "/proc/sys/net/ipv4/conf/stave0/forwarding";
+    let value = || sandbox.sh(&format!("cat {own}")).ok();
+    for id in ["a", "b"] {
+        sandbox.sh(&format!("netns-bridge -n --id {id} | veth-pair > {id}.json")).ok();
+    }
+    assert_eq!(value(), "1\n");
+    sandbox.sh(&format!("echo 0 > {own}; netns-bridge --check < a.json > /dev/null")).exits(1);
+    sandbox.sh("netns-bridge --repair < b.json > /dev/null").ok();
+    assert_eq!(value(), "1\n");
+    sandbox.sh("unwind a > /dev/null").ok();
+    assert_eq!(value(), "1\n");
+    sandbox.sh("unwind b > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn two_run_directories_on_one_host_share_what_the_network_namespace_has() {
     let sandbox = sandbox();

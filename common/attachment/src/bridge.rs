@@ -179,6 +179,11 @@ pub fn network<E: From<Error>>(
     if forwards4 {
         operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
     }
+    // Where the host does not forward yet, ip_forward switches it on for all interfaces.
+    let own = plan(Variable::Forwarding { link: name.clone() })?;
+    if forwards4 && forward.previous != "0" && (!netlink::forwards(name) || own.kept.exists()) {
+        operations.push(Shared::new(&claim, Used::new(&user, Some(name), own)).into());
+    }
     if wanted.isolated && wanted.ipv4 {
         for variable in
             [Variable::ProxyDelay { link: name.clone() }, Variable::ProxyArp { link: name.clone() }]

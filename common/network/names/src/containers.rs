@@ -377,6 +377,26 @@ mod tests {
     }
 
     #[test]
+    fn one_that_does_not_run_has_no_address() {
+        let directory = tempfile::tempdir().unwrap();
+        for (id, address, process) in [
+            ("one", "10.1.0.2", r#""pid":1,"finished":"2026-01-01T00:00:00Z""#),
+            ("two", "10.1.0.3", r#""pid":2"#),
+            ("three", "10.1.0.4", r#""pid":3,"finished":"2026-01-01T00:00:00Z","restarting":true"#),
+        ] {
+            let more = format!(r#","names":{{"aliases":["web"]}},"process":{{{process}}}"#);
+            let record = record(id, &[("front", address)], &more);
+            fs::write(directory.path().join(format!("{id}.json")), record).unwrap();
+        }
+        let mut containers = Containers::new(directory.path());
+        let asker = containers.container("two").unwrap();
+        let Found::Addresses(mut found) = containers.find(&asker, &labels("web")) else { panic!("nobody") };
+        found.sort();
+        assert_eq!(found, ["10.1.0.3", "10.1.0.4"].map(|address| address.parse::<IpAddr>().unwrap()));
+        assert_eq!(containers.find(&asker, &labels("one")), Found::Elsewhere);
+    }
+
+    #[test]
     fn addresses_of_pointers() {
         for (name, address) in [
             ("4.3.2.1.in-addr.arpa", "1.2.3.4"),

@@ -18,7 +18,15 @@ struct Record {
     /// records has `names`. The aliases for the record's network are here.
     netavark: Option<Podmans>,
     hosts: Option<Hosts>,
+    process: Option<Process>,
     error: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Process {
+    finished: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    restarting: bool,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +95,8 @@ pub(crate) fn parse(text: &[u8]) -> Option<Container> {
     if record.error.is_some() {
         return None;
     }
+    // Nobody is sent to a container that does not run. One without a process may have one of another maker.
+    let runs = record.process.is_none_or(|process| process.finished.is_none() || process.restarting);
     let lower = |name: String| name.to_ascii_lowercase();
     let is_served = record.names.is_some();
     let Names { aliases, servers } = record.names.unwrap_or_default();
@@ -101,7 +111,7 @@ pub(crate) fn parse(text: &[u8]) -> Option<Container> {
         internal: bridge.internal,
         bridge: bridge.name,
         subnets: cni.ips.iter().map(|ip| ip.address).chain(bridge.subnet).map(|net| net.trunc()).collect(),
-        addresses: cni.ips.into_iter().map(|ip| ip.address.addr()).collect(),
+        addresses: cni.ips.into_iter().filter(|_| runs).map(|ip| ip.address.addr()).collect(),
     };
     let mut networks: Vec<_> =
         record.networks.into_iter().map(|one| network(one.name, one.bridge, one.cni)).collect();

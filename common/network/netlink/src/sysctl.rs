@@ -45,6 +45,12 @@ pub enum Variable {
         /// The interface.
         link: String,
     },
+    /// `net.ipv4.conf.<link>.forwarding`: forward IPv4 packets that arrive at this interface. Needed where the host
+    /// forwards already, and has chosen that new interfaces do not (`conf.default.forwarding`).
+    Forwarding {
+        /// The interface.
+        link: String,
+    },
     /// `net.ipv6.conf.<link>.proxy_ndp`: on this interface, the host answers for the addresses of
     /// [`crate::LinkOperation::NdpProxy`].
     ProxyNdp {
@@ -91,6 +97,7 @@ impl Variable {
             Self::IpForward { .. } => "/proc/sys/net/ipv4/ip_forward".into(),
             Self::Ipv6Forward { .. } => "/proc/sys/net/ipv6/conf/all/forwarding".into(),
             Self::RouteLocalnet { link } => Conf::route_localnet(link).path(),
+            Self::Forwarding { link } => Conf::forwarding(link).path(),
             Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").path(),
             Self::ProxyArp { link } => Conf::proxy_arp(link).path(),
             Self::ProxyDelay { link } => Conf::proxy_delay(link).path(),
@@ -102,6 +109,7 @@ impl Variable {
             Self::IpForward { .. } => "net.ipv4.ip_forward".into(),
             Self::Ipv6Forward { .. } => "net.ipv6.conf.all.forwarding".into(),
             Self::RouteLocalnet { link } => Conf::route_localnet(link).name(),
+            Self::Forwarding { link } => Conf::forwarding(link).name(),
             Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").name(),
             Self::ProxyArp { link } => Conf::proxy_arp(link).name(),
             Self::ProxyDelay { link } => Conf::proxy_delay(link).name(),
@@ -134,6 +142,7 @@ impl Variable {
         match self {
             Self::IpForward { .. } | Self::Ipv6Forward { .. } => true,
             Self::RouteLocalnet { link } => Conf::route_localnet(link).is_plain(),
+            Self::Forwarding { link } => Conf::forwarding(link).is_plain(),
             Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").is_plain(),
             Self::ProxyArp { link } => Conf::proxy_arp(link).is_plain(),
             Self::ProxyDelay { link } => Conf::proxy_delay(link).is_plain(),
@@ -153,6 +162,10 @@ pub(crate) struct Conf<'a> {
 impl<'a> Conf<'a> {
     fn route_localnet(link: &'a str) -> Self {
         Self { family: "ipv4", kind: "conf", link, variable: "route_localnet" }
+    }
+
+    fn forwarding(link: &'a str) -> Self {
+        Self { family: "ipv4", kind: "conf", link, variable: "forwarding" }
     }
 
     fn proxy_arp(link: &'a str) -> Self {
@@ -194,6 +207,12 @@ impl<'a> Conf<'a> {
         let link = self.link;
         !link.is_empty() && link.len() < 16 && !link.contains('/') && link != "." && link != ".."
     }
+}
+
+/// Whether a link forwards IPv4 packets that arrive at it. For a link that is not there, whether a new one does.
+pub fn forwards(link: &str) -> bool {
+    let read = |link| std::fs::read_to_string(Conf::forwarding(link).path());
+    read(link).or_else(|_| read("default")).is_ok_and(|value| value.trim() != "0")
 }
 
 fn tell_unguarded(name: &str) {
