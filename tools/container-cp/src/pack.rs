@@ -69,6 +69,14 @@ impl Source {
     }
 }
 
+/// A directory that is being written.
+struct Level {
+    directory: OwnedFd,
+    path: Vec<u8>,
+    /// The names that are still to be written.
+    names: std::vec::IntoIter<Vec<u8>>,
+}
+
 pub(crate) struct Packer<'a, W: Write> {
     root: &'a Root,
     writer: Writer<W>,
@@ -93,40 +101,48 @@ impl<'a, W: Write> Packer<'a, W> {
 
     /// Writes the whole source under the name `name`. An empty name writes the content of a directory.
     pub(crate) fn run(mut self, source: &Source, name: &OsStr) -> Result<()> {
-        self.pack(&source.above, source.name_there.as_bytes(), name.as_bytes().to_vec(), &source.stat)?;
+        let name_there = source.name_there.as_bytes();
+        // Not by recursion: a container decides how deep its directories are.
+        let mut levels = Vec::new();
+        levels.extend(self.pack(&source.above, name_there, name.as_bytes().to_vec(), &source.stat)?);
+        while let Some(Level { directory, path, names }) = levels.last_mut() {
+            let Some(name) = names.next() else {
+                levels.pop();
+                continue;
+            };
+            let path = join(path, &name);
+            let found = match statat(&*directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
+                // The file was removed in the meantime.
+                Err(Errno::NOENT) => continue,
+                found => found.map_err(on("look at", &path))?,
+            };
+            let below = self.pack(directory, &name, path, &found)?;
+            levels.extend(below);
+        }
         self.writer.finish().context("write the tar")?;
         Ok(())
     }
 
-    fn pack(&mut self, above: &OwnedFd, name: &[u8], path: Vec<u8>, stat: &Stat) -> Result<()> {
+    /// Writes one entry. Returns the level below if it is a directory.
+    fn pack(&mut self, above: &OwnedFd, name: &[u8], path: Vec<u8>, stat: &Stat) -> Result<Option<Level>> {
         match kind(stat) {
-            FileType::Directory => self.directory(above, name, path),
+            FileType::Directory => return self.directory(above, name, path).map(Some),
             FileType::Socket => {
                 operation::tell!("container-cp: warning: socket {} is left out", Shown::new(&path));
-                Ok(())
             }
-            other => self.file(above, name, path, stat, other),
+            other => self.file(above, name, path, stat, other)?,
         }
+        Ok(None)
     }
 
-    fn directory(&mut self, above: &OwnedFd, name: &[u8], path: Vec<u8>) -> Result<()> {
+    fn directory(&mut self, above: &OwnedFd, name: &[u8], path: Vec<u8>) -> Result<Level> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = openat(above, name, flags, Mode::empty()).map_err(on("open", &path))?;
         let stat = fstat(&directory).map_err(on("look at", &path))?;
         let shown = if path.is_empty() { b"./".to_vec() } else { [&path[..], b"/"].concat() };
         self.put(&self.plain(Kind::Directory, shown, &stat))?;
-        for name in names(&directory).map_err(on("read", &path))? {
-            let path = join(&path, &name);
-            match statat(&directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
-                // The file was removed in the meantime.
-                Err(Errno::NOENT) => {}
-                found => {
-                    let found = found.map_err(on("look at", &path))?;
-                    self.pack(&directory, &name, path, &found)?;
-                }
-            }
-        }
-        Ok(())
+        let names = names(&directory).map_err(on("read", &path))?.into_iter();
+        Ok(Level { directory, path, names })
     }
 
     fn file(

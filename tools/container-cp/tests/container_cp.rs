@@ -221,3 +221,14 @@ fn a_program_that_changes_its_owner_runs_as_nobody_else() {
         "/t/evil 755 0:0\n/t/d 1777 0:0\n/t/own 4755 0:0\n/i/evil 755 0:0\n/a/evil 6755 7:7\n"
     );
 }
+
+/// A container decides how deep its directories are.
+#[test]
+fn a_deep_directory_is_no_crash() {
+    let sandbox = host();
+    let make = "i=0; mkdir /deep; cd /deep; while [ $i -lt 1500 ]; do mkdir d; cd d; i=$((i+1)); done";
+    sandbox.sh(&format!("container-exec web sh -c '{make}'")).ok();
+    let copied = sandbox.sh("ulimit -n 1024; container-cp web:/deep - > /dev/null").exits(1);
+    assert!(copied.stderr.contains("Too many open files"), "{}", copied.stderr);
+    sandbox.sh("ulimit -n 4096 && container-cp web:/deep - | tar -t | wc -l | grep -qx 1501").ok();
+}
