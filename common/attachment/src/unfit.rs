@@ -21,7 +21,7 @@ pub(crate) enum Unfit {
     NoRoom { range: IpNet, subnet: IpNet },
     #[error("bridge {bridge:?} has address {address}, outside of subnet {subnet}")]
     OtherAddress { bridge: String, address: IpNet, subnet: IpNet },
-    #[error("subnet {subnet} overlaps {special}, which is not for networks of hosts")]
+    #[error("subnet {subnet} overlaps {special}, which is reserved")]
     Special { subnet: IpNet, special: IpNet },
     #[error("bridge {bridge:?} has address {standing}, not {wanted}")]
     OtherGateway { bridge: String, standing: IpAddr, wanted: IpAddr },
@@ -73,7 +73,7 @@ pub(crate) enum Unfit {
     NoParent,
     #[error("link {0:?} is down")]
     ParentDown(String),
-    #[error("link {0:?} leads to no wire")]
+    #[error("link {0:?} is not connected to a network")]
     NoWire(String),
     #[error("link {link:?} is a port of {master:?}")]
     Port { link: String, master: String },

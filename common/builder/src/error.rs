@@ -256,7 +256,7 @@ pub enum Cause {
     #[error("{0}{1}")]
     Near(Box<Cause>, String),
     /// The context is a Dockerfile, and not an archive.
-    #[error("{0} is a Dockerfile, and no archive: there is no {1:?} in it")]
+    #[error("{0} is a Dockerfile, not an archive: it cannot contain {1:?}")]
     NoArchive(String, PathBuf),
     /// The archive of the context cannot be unpacked.
     #[error("read build context from {object}: {source}")]
@@ -281,7 +281,7 @@ pub enum Cause {
     #[error("ADD failed: {0}")]
     Fetch(Box<registry::Error>),
     /// A downloaded file does not have the digest of `--checksum`.
-    #[error("ADD of {address:?}: its digest is {found}, and not {wanted}")]
+    #[error("ADD of {address:?}: it has the digest {found}, not {wanted}")]
     Checksum {
         /// The address of the file.
         address: String,
@@ -344,10 +344,10 @@ pub enum Cause {
         source: dockerfile::Error,
     },
     /// A rebase names an old base that the image is not based on.
-    #[error("the image does not stand on the old base: its lowest layers are others")]
+    #[error("the image is not based on the old base: its lowest layers differ")]
     NoBase,
     /// The name of an image for several platforms would become that of an image for one.
-    #[error("name {0} is that of an image for {1} platforms, and the new image is for one")]
+    #[error("{0} names an image for {1} platforms, and the new image is for one")]
     LosesPlatforms(String, usize),
     /// Docker's manifests name no media type for a layer with zstd.
     #[error("write manifest: Docker's form has no media type for layer {0}, which is compressed with zstd")]

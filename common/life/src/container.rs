@@ -122,7 +122,7 @@ impl Container {
             return Ok(container);
         }
         Err(said(format!("container \"{id}\" does not run"))
-            .with_hint("start it first: container-start does"))
+            .with_hint("start it first, with container-start"))
     }
 
     /// The container's first process, which an undo of the step ends.

@@ -37,7 +37,9 @@ pub(crate) fn make(
     if !userns::is_first()? {
         let cause = "it is a file system of its own, which only root of the machine can mount";
         let error = Error::new("limit", format_args!("the root file system to {size} bytes"), cause);
-        return Err(error.with_hint("leave out `--size`; a quota of the user limits all of his containers"));
+        return Err(
+            error.with_hint("leave out `--size`; a quota of the user limits all of the user's containers")
+        );
     }
     let image = container.join("top.ext4");
     let target = container.join(Disk::TARGET);

@@ -361,8 +361,7 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
         let attach = format!("netns-add -n --id d | bridge-attach special0 {subnet} > /dev/null");
         let refused = sandbox.sh(&attach).exits(1);
         let subnet: ipnet::IpNet = subnet.rsplit(' ').next().unwrap().parse().unwrap();
-        let told =
-            format!("bridge-attach: subnet {subnet} overlaps {special}, which is not for networks of hosts");
+        let told = format!("bridge-attach: subnet {subnet} overlaps {special}, which is reserved");
         assert_eq!(refused.stderr.lines().next(), Some(&*told));
         sandbox.sh("unwind d > /dev/null").ok();
     }

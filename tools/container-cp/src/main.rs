@@ -61,7 +61,7 @@ impl ContainerCp {
     fn check(&self) -> Result<()> {
         match (&self.source, &self.destination) {
             (Side::Container { .. }, _) | (_, Side::Container { .. }) => Ok(()),
-            _ => Err(hint(anyhow!("none of the two paths is in a container"), "name it so: ID:PATH")),
+            _ => Err(hint(anyhow!("neither path is in a container"), "write it as ID:PATH")),
         }
     }
 
@@ -90,7 +90,7 @@ impl ContainerCp {
             (source, Side::Stream) => {
                 if io::stdout().is_terminal() {
                     return Err(hint(
-                        anyhow!("a tar is nothing for a terminal"),
+                        anyhow!("standard output is a terminal: redirect the tar to a file"),
                         "send it to a file or a pipe",
                     ));
                 }

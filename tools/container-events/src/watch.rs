@@ -105,7 +105,7 @@ impl Watch {
                 event => event.context("read what has changed")?,
             };
             if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
-                return Err(anyhow!("too much happens at once: some of it was not seen"));
+                return Err(anyhow!("too many changes at once: some events were lost"));
             }
             if event.wd() == self.records {
                 if event.events().contains(inotify::ReadFlags::DELETE_SELF) {

@@ -74,7 +74,7 @@ fn an_archive_or_a_dockerfile_on_standard_input() {
     let both = build(&fixture, b"FROM scratch\n".to_vec(), &["-f", "x", "-"]);
     assert_eq!(
         both.error(),
-        "img-build: standard input is a Dockerfile, and no archive: there is no \"x\" in it"
+        "img-build: standard input is a Dockerfile, not an archive: it cannot contain \"x\""
     );
     assert_eq!(build(&fixture, Vec::new(), &["-"]).status, 1);
     let of_kind = |name: &str, kind: tar::EntryType, link: &str| {

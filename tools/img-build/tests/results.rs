@@ -295,7 +295,7 @@ fn files_of_web_servers() {
     for (line, expected) in [
         (
             format!("ADD --checksum=sha256:{zeros} {server}/f /d/"),
-            format!("ADD of \"{server}/f\": its digest is {digest}, and not sha256:{zeros}"),
+            format!("ADD of \"{server}/f\": it has the digest {digest}, not sha256:{zeros}"),
         ),
         (format!("ADD {server}/none /d/"), format!("ADD failed: get {server}/none: 404 Not Found")),
         (

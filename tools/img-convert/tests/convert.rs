@@ -131,7 +131,7 @@ fn a_name_does_not_lose_platforms() {
     {
         let tool = command.split(' ').next().unwrap();
         let error = format!(
-            "{tool}: name both:latest is that of an image for 2 platforms, and the new image is for one\n\
+            "{tool}: both:latest names an image for 2 platforms, and the new image is for one\n\
              hint: give it another name, or say which platform is to stay: --platform\n"
         );
         assert_eq!(sandbox.sh(command).exits(1).stderr, error);

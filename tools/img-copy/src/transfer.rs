@@ -143,7 +143,7 @@ impl Ends<'_> {
     /// Finds the image at a place that is not a registry.
     fn stand(&self, source: &Place) -> Result<Standing> {
         let (layout, found, temporary) = match source {
-            Place::Registry(_) => bail!("an image of a registry stands nowhere"),
+            Place::Registry(_) => bail!("an image in a registry has no path"),
             Place::Store(image) => {
                 let layout = Layout::look(self.images())?;
                 let found = layout.find(image)?;

@@ -100,8 +100,5 @@ fn it_stands_on_another_base() {
     let layers = history.iter().filter(|entry| entry["empty_layer"] != true).count();
     assert_eq!(layers, rebased["image"]["configuration"]["rootfs"]["diff_ids"].as_array().unwrap().len());
     let failed = sandbox.sh("img-edit --rebase new old -t wrong app > /dev/null").exits(1);
-    assert_eq!(
-        failed.stderr,
-        "img-edit: the image does not stand on the old base: its lowest layers are others\n"
-    );
+    assert_eq!(failed.stderr, "img-edit: the image is not based on the old base: its lowest layers differ\n");
 }

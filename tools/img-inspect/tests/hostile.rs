@@ -136,7 +136,7 @@ fn entries_of_the_index() {
         ),
         (
             json!({"mediaType": "application/vnd.oci.image.layer.v1.tar"}),
-            " is no image but \"application/vnd.oci.image.layer.v1.tar\"".to_owned(),
+            " is not an image: its media type is \"application/vnd.oci.image.layer.v1.tar\"".to_owned(),
         ),
     ] {
         // A blob that only the entry named also stays, because it may be needed.
@@ -254,11 +254,17 @@ fn manifests() {
             " is not an image manifest: layers[0].size is -5, not a number of bytes",
         ),
         (set("/config/size", json!(7)), ", its descriptor says 7"),
-        (set("/config/mediaType", json!(layer("manifest.v1+json"))), " is no configuration but "),
-        (set("/layers/0/mediaType", json!("application/json")), " is no layer but \"application/json\""),
+        (
+            set("/config/mediaType", json!(layer("manifest.v1+json"))),
+            " is not a configuration: its media type is ",
+        ),
+        (
+            set("/layers/0/mediaType", json!("application/json")),
+            " is not a layer: its media type is \"application/json\"",
+        ),
         (
             set("/layers/0/mediaType", json!(layer("layer.v1.tar+gzip+encrypted"))),
-            " is no layer but \"application/vnd.oci.image.layer.v1.tar+gzip+encrypted\"",
+            " is not a layer: its media type is \"application/vnd.oci.image.layer.v1.tar+gzip+encrypted\"",
         ),
         (store.with_manifest(&"[".repeat(1_000_000)), "recursion limit exceeded"),
         (store.with_manifest(&" ".repeat(5 << 20)), " bytes of JSON: more than 4 MiB are refused"),

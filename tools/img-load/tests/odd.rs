@@ -223,7 +223,10 @@ fn entries_of_an_index() {
     ] {
         let store = Store::new();
         let line = store.refused(&[], &Oci::new("").with_index(json!([bad])));
-        assert_eq!(line, format!("img-load: index.json in the archive: an entry is no descriptor: {said}"));
+        assert_eq!(
+            line,
+            format!("img-load: index.json in the archive: an entry is not a descriptor: {said}")
+        );
         store.loaded(&[], &Oci::new("").with_index(json!([bad, good])));
         assert_eq!(store.names(), ["docker.io/library/x:1"], "{bad}");
         // In an index below, and in a directory.
@@ -252,7 +255,7 @@ fn entries_of_an_index() {
         std::fs::write(directory.join("index.json"), index).unwrap();
         let output = load();
         let expected =
-            format!("{}: an entry is no descriptor: {said}\n", directory.join("index.json").display());
+            format!("{}: an entry is not a descriptor: {said}\n", directory.join("index.json").display());
         assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("img-load: {expected}"));
     }
 }

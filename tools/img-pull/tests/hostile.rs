@@ -385,7 +385,10 @@ fn indexes_without_end() {
     let (host, _) = serve(content, |_, _, _| false);
     let (status, error) = pull(&host, &[]);
     assert_eq!(status, 1);
-    assert!(error.ends_with(" is no image but \"application/vnd.oci.image.index.v1+json\"\n"), "{error}");
+    assert!(
+        error.ends_with(" is not an image: its media type is \"application/vnd.oci.image.index.v1+json\"\n"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn modes_addresses_and_routes() {
     for (attach, told) in [
         ("macvlan-attach --parent nowhere", "no interface \"nowhere\""),
         ("macvlan-attach --parent eth0", "link \"eth0\" is down"),
-        ("macvlan-attach --parent lo", "link \"lo\" leads to no wire"),
+        ("macvlan-attach --parent lo", "link \"lo\" is not connected to a network"),
         ("macvlan-attach --parent br9p", "link \"br9p\" is a port of \"br9\""),
         ("macvlan-attach --parent br9", "link \"br9\" has no IPv4 address that tells the subnet of its wire"),
         ("macvlan-attach lan", "no network \"lan\""),

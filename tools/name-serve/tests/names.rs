@@ -192,7 +192,7 @@ fn what_cannot_be_is_said() {
     );
     let dns = sandbox.sh("ns-exec --rootfs / --dns 192.0.2.9 -- true < named.json").exits(125);
     assert!(
-        dns.stderr.contains("--dns: no name server answers the container but its own resolver"),
+        dns.stderr.contains("--dns has no effect: the container uses its own resolver"),
         "{}",
         dns.stderr
     );

@@ -117,7 +117,7 @@ fn address(asked: &NetPeers) -> Result<IpAddr> {
     });
     let found = own.into_iter().find(|address| !address.is_loopback());
     found.ok_or_else(|| {
-        hint(anyhow!("the way to etcd does not tell how other hosts reach this one"), "say it with --address")
+        hint(anyhow!("cannot tell this host's address from the route to etcd"), "give --address")
     })
 }
 

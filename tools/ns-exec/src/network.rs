@@ -62,7 +62,7 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
     let resolver = egress.map(|egress| egress.resolver).or(names.map(|names| names.resolver));
     if let Some(resolver) = resolver {
         if !settings.servers.is_empty() {
-            let error = anyhow!("--dns: no name server answers the container but its own resolver");
+            let error = anyhow!("--dns has no effect: the container uses its own resolver");
             return Err(hint(error, "--dns of egress-allow or name-serve names the server that it asks"));
         }
         settings.servers = vec![resolver];

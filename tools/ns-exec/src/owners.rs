@@ -33,7 +33,7 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
         }
         (None | Some(Wanted::Host), None) => Owners::default(),
         (Some(_), None) if request.rootfs.is_none() => {
-            let error = anyhow!("the root file system was made for no user namespace");
+            let error = anyhow!("the root file system was not made for a user namespace");
             return Err(hint(error, "give --userns to union-mount; ns-exec then does the same"));
         }
         (Some(wanted), None) => {

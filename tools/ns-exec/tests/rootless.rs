@@ -75,7 +75,7 @@ fn what_does_not_is_said_in_a_line() {
             "",
             "",
             "--pid host",
-            "ns-exec: share a pid namespace: the container has no cgroup of its own, which tells its processes from others",
+            "ns-exec: share a pid namespace: the container has no cgroup of its own, so its processes cannot be told from others",
         ),
         (
             "--userns auto",

@@ -224,7 +224,7 @@ fn a_directory_of_its_own_and_layers_as_images() {
 fn what_cannot_be_mapped_is_refused() {
     let sandbox = Sandbox::with_busybox();
     for (root, flags, message) in [
-        ("", "--userns auto", "ns-exec: the root file system was made for no user namespace"),
+        ("", "--userns auto", "ns-exec: the root file system was not made for a user namespace"),
         (
             "--userns auto",
             "--userns host",

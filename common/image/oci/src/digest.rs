@@ -290,7 +290,7 @@ impl Damaged {
     }
 
     const HINT: &str =
-        "`img-verify --remove` takes damaged blobs out; pull, load or build the image again then";
+        "`img-verify --remove` removes damaged blobs; then pull, load or build the image again";
 }
 
 impl Mismatch {

@@ -70,13 +70,11 @@ impl Pax {
         match key {
             b"path" => self.path = name(value)?,
             b"linkpath" => self.link = name(value)?,
-            b"size" => {
-                self.size = given.then(|| decimal(value).ok_or("size that is no number")).transpose()?
-            }
+            b"size" => self.size = given.then(|| decimal(value).ok_or("invalid size")).transpose()?,
             b"uid" => self.uid = given.then(|| owner(value)).transpose()?,
             b"gid" => self.gid = given.then(|| owner(value)).transpose()?,
-            b"mtime" => self.mtime = given.then(|| time(value).ok_or("mtime that is no time")).transpose()?,
-            b"atime" => self.atime = given.then(|| time(value).ok_or("atime that is no time")).transpose()?,
+            b"mtime" => self.mtime = given.then(|| time(value).ok_or("invalid mtime")).transpose()?,
+            b"atime" => self.atime = given.then(|| time(value).ok_or("invalid atime")).transpose()?,
             _ => {
                 if let Some(key) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.set_xattr(key, value)?;
@@ -142,7 +140,7 @@ fn owner(value: &[u8]) -> Result<u32, &'static str> {
         Some(digits) => decimal(digits).and_then(|number| i64::try_from(number).ok()).map(|number| -number),
         None => decimal(value).and_then(|number| i64::try_from(number).ok()),
     };
-    number.and_then(id).ok_or("owner that is no id of Linux")
+    number.and_then(id).ok_or("owner out of range")
 }
 
 /// A user or group id of 32 bits. A negative one is that of a system whose ids have a sign: -2 is nobody on macOS and
@@ -235,10 +233,10 @@ mod tests {
             (b"8 pathxa\n", "record that does not end with its line"),
             (b"10 pathxx\n", "record without \"=\""),
             (b"12 path=a\0b\n", "name with a NUL"),
-            (b"10 uid=-1\n", "owner that is no id of Linux"),
-            (b"18 uid=4294967296\n", "owner that is no id of Linux"),
-            (b"18 gid=4294967295\n", "owner that is no id of Linux"),
-            (b"11 mtime=x\n", "mtime that is no time"),
+            (b"10 uid=-1\n", "owner out of range"),
+            (b"18 uid=4294967296\n", "owner out of range"),
+            (b"18 gid=4294967295\n", "owner out of range"),
+            (b"11 mtime=x\n", "invalid mtime"),
             (b"26 GNU.sparse.numbytes=12\n", "sparse file with a map out of order"),
         ] {
             assert_eq!(Pax::default().read(text).unwrap_err(), reason, "{}", text.escape_ascii());

@@ -166,7 +166,7 @@ impl<R: BufRead> Reader<R> {
                 continue;
             }
             if self.content_only && kind(&header, b"", 0).is_err() {
-                let size = header.size().ok_or(Error::Header { at, reason: "size that is no number" })?;
+                let size = header.size().ok_or(Error::Header { at, reason: "invalid size" })?;
                 self.source.skip(size)?;
                 self.source.skip_up_to(padding(size))?;
                 extended = Extended::default();
@@ -216,7 +216,7 @@ impl<R: BufRead> Reader<R> {
             return Ok(false);
         }
         extended.count += 1;
-        let size = header.size().ok_or(error("size that is no number"))?;
+        let size = header.size().ok_or(error("invalid size"))?;
         extended.bytes = extended.bytes.saturating_add(size);
         if extended.count > HEADERS || extended.bytes > EXTENDED {
             return Err(error("more than any entry needs"));
@@ -264,14 +264,14 @@ impl<R: BufRead> Reader<R> {
         let otherwise = self.content_only.then_some(0);
         let owner = |pax: Option<u32>, field: Option<i64>| {
             let owner = pax.or_else(|| field.and_then(super::pax::id)).or(otherwise);
-            owner.ok_or(error("owner that is no id of Linux"))
+            owner.ok_or(error("owner out of range"))
         };
         // Only a file is followed by data, whatever size the header of another entry gives. Go's archive/tar
         // reads archives this way, and so does every container engine. A type from before POSIX may be a
         // directory by its name and still have data.
         let data = match header.kind() {
             b'1'..=b'6' => 0,
-            _ => pax.size.or(header.size()).ok_or(error("size that is no number"))?,
+            _ => pax.size.or(header.size()).ok_or(error("invalid size"))?,
         };
         if data > i64::MAX as u64 {
             return Err(error("size that no file can have"));
@@ -286,7 +286,7 @@ impl<R: BufRead> Reader<R> {
                 .mode()
                 .filter(|mode| (0..1 << 21).contains(mode))
                 .or(otherwise.map(i64::from))
-                .ok_or(error("mode that is no number"))? as u32
+                .ok_or(error("invalid mode"))? as u32
                 & 0o7777,
             uid: owner(pax.uid, header.uid())?,
             gid: owner(pax.gid, header.gid())?,
@@ -294,11 +294,11 @@ impl<R: BufRead> Reader<R> {
                 .mtime
                 .or(mtime)
                 .or(otherwise.map(|_| Time::default()))
-                .ok_or(error("mtime that is no number"))?,
+                .ok_or(error("invalid mtime"))?,
             atime: pax.atime,
             device: match kind {
                 Kind::CharDevice | Kind::BlockDevice => {
-                    header.device().ok_or(error("device that is no number of Linux"))?
+                    header.device().ok_or(error("device out of range"))?
                 }
                 _ => (0, 0),
             },

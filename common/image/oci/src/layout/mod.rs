@@ -162,7 +162,7 @@ pub enum Error {
         offered: String,
     },
     /// The descriptor is not that of an image.
-    #[error("{digest} is no image but {media_type:?}")]
+    #[error("{digest} is not an image: its media type is {media_type:?}")]
     NotAnImage {
         /// The blob.
         digest: Digest,
@@ -170,7 +170,7 @@ pub enum Error {
         media_type: String,
     },
     /// The media type of a layer is not that of a layer.
-    #[error("layer {digest} is no layer but {media_type:?}")]
+    #[error("layer {digest} is not a layer: its media type is {media_type:?}")]
     NotALayer {
         /// The layer.
         digest: Digest,
@@ -178,7 +178,7 @@ pub enum Error {
         media_type: String,
     },
     /// The media type of a configuration is not that of a configuration.
-    #[error("configuration {digest} is no configuration but {media_type:?}")]
+    #[error("configuration {digest} is not a configuration: its media type is {media_type:?}")]
     NotAConfiguration {
         /// The configuration.
         digest: Digest,

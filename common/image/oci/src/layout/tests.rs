@@ -389,7 +389,10 @@ fn an_artifact_is_no_image() {
     };
     for media_type in ["application/vnd.oci.empty.v1+json", "application/vnd.cncf.helm.config.v1+json"] {
         let problem = of(media_type, json!({})).unwrap_err();
-        assert!(problem.ends_with(&format!(" is no image but {media_type:?}")), "{problem}");
+        assert!(
+            problem.ends_with(&format!(" is not an image: its media type is {media_type:?}")),
+            "{problem}"
+        );
     }
     let problem = of("application/vnd.oci.image.config.v1+json", json!({})).unwrap_err();
     assert!(problem.contains("is not an image configuration: "), "{problem}");

@@ -55,7 +55,7 @@ pub enum Error {
     #[error("{0} is neither an archive of images nor a tar of a root file system")]
     Unknown(String),
     /// The input is a directory, but no layout.
-    #[error("{0:?} is a directory, but no OCI image layout, and it has no manifest.json")]
+    #[error("{0:?} is a directory, but not an OCI image layout, and it has no manifest.json")]
     Directory(PathBuf),
     /// The archive has members, but no list of images.
     #[error("the archive lists no images: it has neither manifest.json nor oci-layout and index.json")]
@@ -78,7 +78,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The only entries of a list of images are no descriptors.
-    #[error("{list}: an entry is no descriptor: {problem}")]
+    #[error("{list}: an entry is not a descriptor: {problem}")]
     Entry {
         /// The list.
         list: String,

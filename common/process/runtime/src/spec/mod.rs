@@ -185,7 +185,7 @@ pub struct Overrides {
 pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Result<Spec> {
     if overrides.namespaces.pid != Owner::Own && overrides.cgroup.is_none() {
         return Err(Error::new(
-            "share a pid namespace: the container has no cgroup of its own, which tells its processes from others",
+            "share a pid namespace: the container has no cgroup of its own, so its processes cannot be told from others",
         ));
     }
     let namespace = Namespace::current()?;
