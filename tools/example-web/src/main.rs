@@ -16,6 +16,10 @@ use std::{
 use nix::sys::signal::{SigSet, Signal};
 
 fn main() -> ExitCode {
+    if std::env::args_os().len() > 1 {
+        eprintln!("example-web: it takes no arguments, and serves a page on port 80");
+        return ExitCode::from(2);
+    }
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -25,7 +25,7 @@ use toolkit::prelude::*;
 
 /// Remove images, or names of images
 #[derive(Parser)]
-#[command(name = "img-rm", version, mut_group("Reach", |group| group.requires("remote")))]
+#[command(name = "img-rm", version, after_help = toolkit::EQUIVALENT_HELP, mut_group("Reach", |group| group.requires("remote")))]
 struct Remove {
     /// Names to remove; or ids, or their first digits, to remove images with all their names
     #[arg(value_name = "IMAGE", required = true)]
@@ -102,7 +102,8 @@ impl Report for Remove {
             return registries::explain(&self.images);
         }
         let layout = self.layout(context)?;
-        Ok(self.removals(&layout)?.iter().flat_map(|removal| removal.explain(&layout)).collect())
+        let removals = self.removals(&layout)?;
+        Ok(toolkit::equivalent(removals.iter().flat_map(|removal| removal.explain(&layout))))
     }
 
     fn shown(&self, _: &Value) -> Option<String> {

@@ -20,7 +20,7 @@ use toolkit::prelude::*;
 
 /// Give an image another name
 #[derive(Parser)]
-#[command(name = "img-tag", version)]
+#[command(name = "img-tag", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Tag {
     /// The image: a name, an id, or the first digits of an id
     #[arg(value_name = "IMAGE")]
@@ -47,7 +47,7 @@ impl Report for Tag {
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         self.found(context)?;
-        Ok(vec![operation::words(["docker", "tag", &self.image, &self.name.to_string()])])
+        Ok(toolkit::equivalent([operation::words(["docker", "tag", &self.image, &self.name.to_string()])]))
     }
 
     fn shown(&self, _: &Value) -> Option<String> {

@@ -23,7 +23,7 @@ use toolkit::prelude::*;
 
 /// Find damaged blobs, and names of incomplete images
 #[derive(Parser)]
-#[command(name = "img-verify", version)]
+#[command(name = "img-verify", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Verify {
     /// Images: names, ids, or the first digits of ids; by default, the whole store
     #[arg(value_name = "IMAGE")]
@@ -69,9 +69,9 @@ impl Report for Verify {
         let layout = self.layout(context)?;
         if !self.remove {
             let blobs = operation::quote(&layout.path().join("blobs/sha256").to_string_lossy());
-            return Ok(vec![format!(
+            return Ok(toolkit::equivalent([format!(
                 "cd {blobs} && for blob in *; do echo \"$blob  $blob\"; done | sha256sum --check --quiet"
-            )]);
+            )]));
         }
         let Findings { damaged, lost, .. } = layout.verify(&self.images)?;
         let blobs = damaged
@@ -81,7 +81,7 @@ impl Report for Verify {
             let name = lost.reference.as_ref().map_or(lost.digest.clone(), ToString::to_string);
             operation::words(["docker", "rmi", "--no-prune", &name])
         });
-        Ok(blobs.chain(names).collect())
+        Ok(toolkit::equivalent(blobs.chain(names)))
     }
 }
 

@@ -71,9 +71,8 @@ impl FromStr for MountFlag {
             Some("tmpfs") => fields.tmpfs()?,
             // Without a type, a mount is a volume, as with Docker.
             None | Some("volume") => {
-                return Err(
-                    "there are no named volumes: use type=bind with a directory of the host".to_owned()
-                );
+                return Err("a volume belongs to the root file system: union-mount -v NAME:/PATH mounts it"
+                    .to_owned());
             }
             Some(other) => return Err(format!("unknown type {other:?}: the types are bind and tmpfs")),
         };
@@ -262,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_is_not_carried_out_is_named() {
-        let no_volumes = "there are no named volumes: use type=bind with a directory of the host";
+        let no_volumes = "a volume belongs to the root file system: union-mount -v NAME:/PATH mounts it";
         for (text, error) in [
             ("src=data,target=/x", no_volumes),
             ("type=volume,target=/x", no_volumes),

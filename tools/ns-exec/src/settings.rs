@@ -76,9 +76,10 @@ pub(crate) struct Settings {
 
 /// Parses a time such as `5`, `0.5` or `1m30s`.
 pub(crate) fn seconds(text: &str) -> Result<std::time::Duration, String> {
-    match text.parse::<f64>() {
-        Ok(number) => std::time::Duration::try_from_secs_f64(number).map_err(|error| error.to_string()),
-        Err(_) => operation::quantity::age(text),
+    let is_number = |letter: char| letter.is_ascii_digit() || letter == '.';
+    match text.contains('.') && text.chars().all(is_number) {
+        true => operation::quantity::duration(&format!("{text}s")),
+        false => operation::quantity::age(text),
     }
 }
 

@@ -125,7 +125,7 @@ fn what_cannot_be_mounted_is_named() {
         ),
         (
             "--mount type=volume,src=data,dst=/x",
-            "ns-exec: invalid value 'type=volume,src=data,dst=/x' for '--mount <FIELD=VALUE,…>': there are no named volumes: use type=bind with a directory of the host\n",
+            "ns-exec: invalid value 'type=volume,src=data,dst=/x' for '--mount <FIELD=VALUE,…>': a volume belongs to the root file system: union-mount -v NAME:/PATH mounts it\n",
         ),
     ] {
         let refused = sandbox.sh(&format!("ns-exec {flags} -- true < ready.json"));
