@@ -100,6 +100,20 @@ fn dependencies_point_one_way() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// docs/architecture.md shows where each crate of `common/` belongs.
+#[test]
+fn the_page_of_the_architecture_names_every_crate() {
+    let page = std::fs::read_to_string(repository().join("docs/architecture.md")).unwrap();
+    let diagram = page.split("```").nth(1).unwrap();
+    let words: Vec<&str> = diagram.split(|letter: char| !letter.is_ascii_alphanumeric()).collect();
+    let packages = packages();
+    let crates =
+        packages.iter().filter(|(_, package)| !["tools", "tests"].contains(&package.domain.as_str()));
+    let missing: Vec<_> =
+        crates.map(|(name, _)| name).filter(|name| !words.contains(&name.as_str())).collect();
+    assert!(missing.is_empty(), "not in the diagram: {missing:?}");
+}
+
 #[test]
 fn asynchronous_code_stays_in_netlink() {
     for (name, package) in packages() {
