@@ -108,6 +108,11 @@ fn networks_with_names() {
         "run --rm --network front --dns 10.5.0.77 busybox cat /etc/resolv.conf",
         "nameserver 127.0.0.11",
     );
+    host.fails(
+        "network create host",
+        2,
+        "network-create: invalid value 'host' for '<NAME>': the name is reserved: `stave run --network` gives it another meaning",
+    );
     host.fails("network connect none db", 1, "network-ls: no network \"none\"");
     host.fails("network connect front none", 1, "stave: no container \"none\" in /run/stave");
     host.fails("run --network none-such busybox true", 125, "network-ls: no network \"none-such\"");

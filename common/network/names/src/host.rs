@@ -205,6 +205,10 @@ impl Policy for Host<'_> {
         // they would keep its namespace alive.
         self.places.retain(|_, (owner, _)| owner.run_dir.join(format!("{}.json", owner.id)).exists());
         self.upstreams.clear();
-        self.is_needed()
+        // Also if it never had a place: the tool that started the process was killed.
+        match self.places.is_empty() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     }
 }
