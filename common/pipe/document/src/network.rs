@@ -477,8 +477,8 @@ mod tests {
         for (network, keys) in [
             (network(None, false), "mode bridge cni"),
             (network(Some("a"), false), "cni"),
-            (network(Some("a"), true), ""),
-            (network(Some("b"), false), ""),
+            (network(Some("a"), true), "mode"),
+            (network(Some("b"), false), "mode"),
         ] {
             let parts = Attached::new(&network, attachment.clone()).parts().unwrap();
             let first = parts.get("network").and_then(Value::as_object).cloned().unwrap_or_default();

@@ -164,7 +164,7 @@ pub const ROWS: [Row; 17] = [
         others: "",
         holds: "`pid`, `startTime` (clock ticks since boot), `exitStatus`, `oomKilled` and `usage` (`cpuTime` in microseconds, `memoryPeak` in bytes, \
                 `pidsPeak`) once it has ended, `log`, `stopSignal` where the image or the user names one, `spec` (OCI runtime-spec \
-                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal` as used, where they differ from the image's), `started` and `finished` (when it began and ended), `restart`, `restarts`, `restarting`, `stopped`, `healthcheck`, `health`, `error` (why it could not be started the last time)",
+                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal` as used, where they differ from the image's; and then `Healthcheck`, `ExposedPorts`, `Labels` and Docker's `StopTimeout`), `started` and `finished` (when it began and ended), `restart`, `restarts`, `restarting`, `stopped`, `healthcheck`, `health`, `error` (why it could not be started the last time)",
         schema: of::<Process>,
     },
     Row {
