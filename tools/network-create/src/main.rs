@@ -34,7 +34,7 @@ use toolkit::{prelude::*, rows};
 #[command(name = "network-create", version)]
 struct NetworkCreate {
     /// The network's name
-    #[arg(value_name = "NAME", value_parser = new_name)]
+    #[arg(value_name = "NAME", value_parser = named::parse_new_network)]
     name: String,
     /// What connects the containers: a bridge, or a macvlan or ipvlan for each on a link of the host
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = ["bridge", "macvlan", "ipvlan"])]
@@ -98,16 +98,6 @@ struct NetworkCreate {
     labels: Vec<String>,
     #[command(flatten)]
     common: Common,
-}
-
-/// The names that `--network` of `stave run` gives another meaning.
-const RESERVED: [&str; 4] = ["bridge", "default", "host", "none"];
-
-fn new_name(text: &str) -> Result<String, String> {
-    match RESERVED.contains(&text) {
-        true => Err("the name is reserved: `stave run --network` gives it another meaning".to_owned()),
-        false => named::parse_network(text),
-    }
 }
 
 impl NetworkCreate {

@@ -78,6 +78,20 @@ pub fn parse_network(name: &str) -> Result<String, String> {
     }
 }
 
+/// The names that `--network` of `stave run` gives another meaning.
+const RESERVED: [&str; 4] = ["bridge", "default", "host", "none"];
+
+/// Parses the name of a network that is to be made.
+///
+/// # Errors
+/// As [`parse_network`]; when the name is reserved.
+pub fn parse_new_network(name: &str) -> Result<String, String> {
+    match RESERVED.contains(&name) {
+        true => Err("the name is reserved: `stave run --network` gives it another meaning".to_owned()),
+        false => parse_network(name),
+    }
+}
+
 /// The bridge of a network that names none: the network's name if an interface may have it,
 /// otherwise a derived name.
 pub fn bridge_of(name: &str) -> String {

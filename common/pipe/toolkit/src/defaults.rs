@@ -113,7 +113,13 @@ fn open(path: &Path) -> anyhow::Result<Option<File>> {
     // Opening something else than a file must not wait.
     match File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        // A place that the caller may not enter is not the caller's own: `$HOME` may still be another user's.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+            ) =>
+        {
             Ok(None)
         }
         Err(error) => Err(refused(path, error.into())),
