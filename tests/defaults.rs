@@ -37,7 +37,7 @@ fn a_job_takes_them_and_an_undo_does_not() {
 #[test]
 fn long_work_tells_how_far_it_is() {
     let sandbox = Sandbox::new();
-    sandbox.sh("mkdir upper && seq 3000000 > upper/big").ok();
+    sandbox.sh("mkdir upper && seq 9000000 > upper/big").ok();
     let typed = |flags: &str| {
         sandbox.sh(&format!("script -qec 'taskset -c 0 layer-diff {flags} --compression gzip:12 -o layer.tar.gz upper > report' /dev/null < /dev/null")).ok()
     };

@@ -363,7 +363,9 @@ fn with_defaults<T: clap::Parser>(
     let with = match defaults::added(command, arguments.to_vec(), files) {
         Ok(with) => with,
         Err(error) => {
-            let mut usage = command.error(ErrorKind::InvalidValue, crate::report_line(&error));
+            let is_of_system = error.chain().any(|cause| cause.is::<std::io::Error>());
+            let kind = if is_of_system { ErrorKind::Io } else { ErrorKind::InvalidValue };
+            let mut usage = command.error(kind, crate::report_line(&error));
             if let Some(hint) = failure::hint_of(&error) {
                 usage.insert(ContextKind::Custom, ContextValue::String(hint.into_owned()));
             }

@@ -89,11 +89,12 @@ fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&D
         let _ = error.print();
         return Exit::Done;
     }
+    let exit = usage_exit(error);
     let error = usage_error(tool, error);
     match input.is_there().then(|| input.read()) {
         Some(Ok(document)) if !document.has_failed() => {
             fail(tool, document, Stage::Arguments, &error, pass_on);
-            return Exit::Usage;
+            return exit;
         }
         Some(Ok(document)) => pass_on(&document),
         Some(Err(unread)) => {
@@ -104,7 +105,12 @@ fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&D
         None => {}
     }
     failure::print(tool, &error);
-    Exit::Usage
+    exit
+}
+
+/// How a tool ends whose words cannot be read. It is not the caller's mistake if the system fails meanwhile.
+fn usage_exit(error: &clap::Error) -> Exit {
+    if error.kind() == clap::error::ErrorKind::Io { Exit::Failed } else { Exit::Usage }
 }
 
 /// clap's message on one line, without usage and tips.

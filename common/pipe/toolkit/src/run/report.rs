@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use document::Document;
 use serde_json::Value;
 
-use super::{planned, to_output, usage_error};
+use super::{planned, to_output, usage_error, usage_exit};
 use crate::{
     Exit, Report,
     arguments::{Asked, Invocation},
@@ -60,7 +60,7 @@ fn run<R: Report>() -> Result<u8, Exit> {
         }
         Asked::Usage(error) => {
             failure::print(&tool, &usage_error(&tool, &error));
-            return Err(Exit::Usage);
+            return Err(usage_exit(&error));
         }
     };
     let context = report.common().context(None);

@@ -6,7 +6,7 @@ use document::{Document, Member, Step, StepState};
 use operation::Nothing;
 use serde_json::Value;
 
-use super::{fail, planned, show, to_output, undo::Undo, usage_error, written};
+use super::{fail, planned, show, to_output, undo::Undo, usage_error, usage_exit, written};
 use crate::{
     Common, Exit, Source, Stage,
     arguments::{Asked, Invocation},
@@ -33,7 +33,7 @@ fn run<S: Source>() -> Exit {
         Asked::Usage(error) => {
             // The tools after this one see that an earlier command failed.
             fail(&tool, Document::new(), Stage::Arguments, &usage_error(&tool, &error), to_output);
-            return Exit::Usage;
+            return usage_exit(&error);
         }
     };
     if source.common().explain {
