@@ -146,6 +146,8 @@ fn errors_are_the_tools_own() {
          try: stave.Container.create('none-such')\n\
          except stave.ToolError as error: print(error, '|', error.status, '|', error.hint)\n\
          box = stave.Container.create('busybox', id='box')\n\
+         try: stave.Container.create('busybox', id='box')\n\
+         except stave.ToolError as error: print(error.tool, error.message.split(' ')[:2])\n\
          try: box.run(['none-such'])\n\
          except stave.ToolError as error: print(error)\n\
          print(box.run(['sh', '-c', 'echo $A; exit 3'], environment={'A': 'x y'}))\n\
@@ -160,12 +162,13 @@ fn errors_are_the_tools_own() {
         lines[0].starts_with("img-inspect: no image \"none-such\" ") && lines[0].contains(" | 1 | "),
         "{told}"
     );
-    assert!(lines[1].starts_with("ns-exec: ") && lines[1].contains("none-such"), "{told}");
+    assert_eq!(lines[1], "layer-apply ['container', '\"box\"']", "{told}");
+    assert!(lines[2].starts_with("ns-exec: ") && lines[2].contains("none-such"), "{told}");
     assert_eq!(
-        lines[2],
+        lines[3],
         "CompletedProcess(args=['sh', '-c', 'echo $A; exit 3'], returncode=3, stdout='x y\\n', stderr='')"
     );
-    assert!(lines[3].contains("path='/bin/ls'") || lines[3].contains("path='bin/ls'"), "{told}");
+    assert!(lines[4].contains("path='/bin/ls'") || lines[4].contains("path='bin/ls'"), "{told}");
     assert_eq!(sandbox.sh("container-ls --ids").ok(), "box\n");
     sandbox.sh("unwind -q box").ok();
 }

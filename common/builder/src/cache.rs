@@ -144,7 +144,7 @@ fn digits(uses: u64) -> String {
 pub struct Cache {
     directory: PathBuf,
     read: bool,
-    apart: Option<&'static str>,
+    apart: Option<String>,
     /// The entries that were found or kept since the cache was opened.
     used: RefCell<Vec<Used>>,
 }
@@ -194,8 +194,8 @@ impl Cache {
     }
 
     /// The same cache with separate keys, for steps that see other files in the same layers.
-    pub fn apart(self, name: &'static str) -> Self {
-        Self { apart: Some(name), ..self }
+    pub fn apart(self, name: impl Into<String>) -> Self {
+        Self { apart: Some(name.into()), ..self }
     }
 
     /// The directory of cache mounts (`RUN --mount=type=cache`).
@@ -205,7 +205,7 @@ impl Cache {
 
     /// A key as hexadecimal digits. They are the name of the entry's file.
     pub fn name(&self, key: &Key) -> String {
-        match self.apart {
+        match &self.apart {
             Some(name) => key.clone().with(name).hex(),
             None => key.hex(),
         }

@@ -121,6 +121,8 @@ fn run_as(of_image: Config, own: Config) -> Config {
     let healthcheck = own.healthcheck.or(of_image.healthcheck);
     let exposed_ports = [of_image.exposed_ports, own.exposed_ports].into_iter().flatten().collect();
     let labels = [of_image.labels, own.labels].into_iter().flatten().collect();
+    let mut other = of_image.other;
+    other.extend(own.other.get("StopTimeout").map(|seconds| ("StopTimeout".to_owned(), seconds.clone())));
     Config {
         entrypoint,
         cmd,
@@ -134,7 +136,7 @@ fn run_as(of_image: Config, own: Config) -> Config {
         volumes: of_image.volumes,
         on_build: of_image.on_build,
         shell: of_image.shell,
-        other: of_image.other,
+        other,
     }
 }
 

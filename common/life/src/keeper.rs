@@ -228,6 +228,20 @@ pub(crate) fn unseen(scope: &Scope, container: &Container, status: Option<i32>) 
     Ok(status)
 }
 
+/// Freezes the container's cgroup, or lets its processes go on. No health check starts meanwhile: in a frozen cgroup it
+/// would wait for the end of the pause, and the monitor would wait for it.
+///
+/// # Errors
+/// When the record cannot be locked, or the kernel does not freeze the cgroup.
+pub fn freeze(scope: &Scope, id: &Id, path: &std::path::Path, on: bool) -> Result<()> {
+    let record = Record::lock_existing(&scope.run_dir, id)?;
+    let frozen = cgroup::freeze(path, on);
+    if let Some(record) = record {
+        record.release();
+    }
+    frozen
+}
+
 /// How long to try to write an end to the record: the disk may be full or the file system read-only.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -268,7 +282,13 @@ impl Keeper for Recorded {
     }
 
     fn ask(&mut self, identity: Identity, output: &OwnedFd, told: &mut String) -> Option<Running> {
-        let container = self.read()?;
+        // A check that starts in a frozen cgroup waits for the end of the pause, and the monitor would wait for it.
+        // Without the record's lock, nobody pauses the container.
+        let (record, container) = self.lock().ok()??;
+        if container.is_paused().unwrap_or_default() {
+            record.release();
+            return None;
+        }
         let shell = container.setting("Shell");
         let command = Check::of(container.process.healthcheck.as_ref())?.command(shell.as_ref())?;
         let spec = &container.operation.spec;
@@ -277,6 +297,7 @@ impl Keeper for Recorded {
         let out = Stdio::Fd(output.as_fd());
         let streams = Streams { stdin: Stdio::Null, stdout: out, stderr: out };
         let started = runtime::join(spec, identity, &process, streams).and_then(runtime::Started::release);
+        record.release();
         started.map_err(|error| *told = error.to_string()).ok()
     }
 

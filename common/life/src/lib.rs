@@ -25,7 +25,7 @@ pub use beside::{PORTS_RELEASE, PORTS_TAKE};
 pub use container::{Container, State};
 pub use exec::Exec;
 pub use health::{CheckFlags, of_image as health_of_image};
-pub use keeper::{End, Recorded, end, noted};
+pub use keeper::{End, Recorded, end, freeze, noted};
 pub use output::{LOG_LIMIT, make_log, own_log};
 pub use point::Point;
 pub use policy::Restart;

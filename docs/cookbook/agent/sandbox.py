@@ -24,11 +24,16 @@ USER = "65534:65534"
 FLAGS = ("--init", "--cap-drop", "ALL", "--no-new-privs")
 
 
+def printable(text: str) -> str:
+    """Without the control characters that move a terminal's cursor."""
+    return text.translate({number: "?" for number in [*range(9), *range(11, 32), 127]})
+
+
 def attempt(box: stave.Container, command: str, timeout: float, number: int) -> bool:
     """Runs a command on a snapshot. Keeps or discards what it wrote."""
     box.snapshot()
     done = box.run(["sh", "-c", command], timeout=timeout, user=USER, workdir="/work", flags=FLAGS)
-    print(f"$ {command}\n{done.stdout}{done.stderr}", end="")
+    print(f"$ {command}\n{printable(done.stdout)}{printable(done.stderr)}", end="")
     if done.returncode == 0:
         print(box.patch(f"{box.id}@{number}"), end="")
         return True
@@ -44,6 +49,8 @@ def main() -> int:
     parser.add_argument("--memory", default="256M")
     parser.add_argument("--timeout", type=float, default=10)
     arguments = parser.parse_args()
+    # A patch may have bytes that are not UTF-8.
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     network = stave.Egress(allow=arguments.allow) if arguments.allow else None
     limits = stave.Limits(memory=arguments.memory, cpus=1, pids=64)
     with stave.Container.create(arguments.image, limits=limits, network=network) as box:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -35,6 +36,11 @@ class Job:
     memory: str = "256M"
     pids: int = 100
     artefacts: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        # It becomes a directory's name. A jobs file decides nothing outside of it.
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name) or self.name == "results.json":
+            raise ValueError(f"a job's name cannot be {self.name!r}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class Runner:
 
     def _follow(self, name: str, output: IO[bytes]) -> None:
         """Prints each line at once."""
-        for line in output:
+        # A line may have no end.
+        for line in iter(lambda: output.readline(64 << 10), b""):
             self._print(name, line.decode(errors="replace").rstrip("\n"))
 
     def run(self, job: Job) -> Result:
@@ -98,9 +105,12 @@ def main() -> int:
     parser.add_argument("--artefacts", type=Path, default=Path("artefacts"))
     arguments = parser.parse_args()
     listed: List[Dict[str, Any]] = json.loads(arguments.jobs.read_text())
+    jobs = [Job(**job) for job in listed]
+    if len({job.name for job in jobs}) < len(jobs):
+        raise ValueError("two jobs have the same name")
     runner = Runner(arguments.artefacts)
     with ThreadPoolExecutor(max_workers=arguments.at_once) as workers:
-        results = list(workers.map(runner.run, [Job(**job) for job in listed]))
+        results = list(workers.map(runner.run, jobs))
     arguments.artefacts.mkdir(parents=True, exist_ok=True)
     (arguments.artefacts / "results.json").write_text(json.dumps([asdict(result) for result in results], indent=2))
     return 0 if all(result.status == 0 and result.error is None for result in results) else 1

@@ -67,7 +67,7 @@ impl Each for ContainerPause {
         match (self.resume, container.is_paused()?) {
             (false, true) => bail!("container \"{id}\" is paused already"),
             (true, false) => bail!("container \"{id}\" is not paused"),
-            (resume, _) => cgroup::freeze(path, !resume)?,
+            (resume, _) => life::freeze(&context.scope, id, path, !resume)?,
         }
         Ok(json!({"id": id}))
     }

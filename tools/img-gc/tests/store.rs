@@ -455,6 +455,15 @@ fn an_image_whose_last_name_moved_stays_for_a_while() {
     assert_eq!((&removed["images"], removed["blobs"].as_array().unwrap().len()), (&json!([first]), 3));
     assert_eq!((dangling().as_str(), store.blobs()), ("", 3));
     store.text("img-verify", &[]);
+
+    // So does one of the images of an index.
+    store.text("img-index", &["-q", "many", "t"]);
+    store.text("img-tag", &["t", "many"]);
+    let index = dangling();
+    fs::write(&record, json!({"image": {"descriptor": {"digest": digest("t")}}}).to_string()).unwrap();
+    would(&json!([]));
+    fs::remove_file(&record).unwrap();
+    would(&json!([index.trim()]));
 }
 
 /// As with Docker, the names that do not fit are left out.

@@ -131,7 +131,7 @@ fn damage_is_told_and_taken_out_and_healed() {
     assert!(lines[1].starts_with("hint: `img-verify --remove`"), "{lines:?}");
 
     let explained = store.run("img-verify --remove --explain").stdout;
-    assert_eq!(explained.lines().count(), 2, "{explained}");
+    assert_eq!(explained.lines().filter(|line| !line.starts_with('#')).count(), 2, "{explained}");
     assert_eq!(store.blobs(), 6, "nothing is done");
     let removed = store.run("img-verify --remove");
     assert_eq!((removed.status, &*removed.stderr), (0, ""));

@@ -151,7 +151,8 @@ fn abstract_sockets_of_the_host_are_out_of_reach() {
     assert_both(&sandbox, "-v /run/connect:/connect --network host", "/connect", "connected\n");
 }
 
-/// Tells the process that listens on an abstract socket something, or takes its name (`hold`).
+/// Tells the process that listens on an abstract socket something, or takes its name (`hold`), also without listening
+/// (`bind`).
 const TELL: &str = r#"
 #include <stddef.h>
 #include <stdio.h>
@@ -167,8 +168,9 @@ int main(int count, char **words) {
     memcpy(address.sun_path + 1, words[2], length);
     length += offsetof(struct sockaddr_un, sun_path) + 1;
     int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-    if (strcmp(words[1], "hold") == 0) {
-        if (bind(fd, (void *)&address, length) != 0 || listen(fd, 100) != 0) return 1;
+    if (strcmp(words[1], "hold") == 0 || strcmp(words[1], "bind") == 0) {
+        if (bind(fd, (void *)&address, length) != 0) return 1;
+        if (strcmp(words[1], "hold") == 0 && listen(fd, 100) != 0) return 1;
         puts("holds it");
         fflush(stdout);
         return pause();
@@ -203,9 +205,18 @@ fn a_container_on_the_hosts_network_commands_no_process_of_stave() {
             assert_eq!(evil(flags, &format!("/tell end {name}")), "told\n", "{flags} {name}");
         }
     }
+    // Nor does a container of another engine, whose cgroup has another name.
+    for name in ["stave/names/host", "stave/egress/few"] {
+        sandbox.sh(&format!("unshare --pid --fork /run/tell end {name}")).ok();
+    }
     sandbox
         .sh("name-serve --check < web.json > /dev/null && egress-allow --check < few.json > /dev/null")
         .ok();
+    // Somebody who takes the name of a lock and never listens keeps nobody waiting either.
+    let squats =
+        "/run/tell bind stave/lock/network > squats & until grep -q holds squats; do sleep 0.02; done";
+    let late = "timeout 30 netns-bridge -n --id late > /dev/null; made=$?; kill $!; unwind -q late > /dev/null; exit $made";
+    sandbox.sh(&format!("{squats}; {late}")).ok();
     // A container that has the name of a lock keeps nobody waiting.
     let hold = "layer-apply --id holds < busybox.json | union-mount | ns-exec -d --log /run/log -v /run/tell:/tell --network host -- /tell hold stave/lock/network";
     sandbox

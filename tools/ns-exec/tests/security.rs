@@ -58,11 +58,16 @@ fn it_starts_out_of_and_into_a_cgroup_whose_processes_were_killed() {
         "layer-apply --id web < busybox.json | union-mount | ns-exec -d --pid host -- sleep 1000 > /dev/null";
     let started =
         sandbox.sh(&format!("echo $$ > {caller}/cgroup.procs; {pipe} && ns-exec --join web -- echo joined"));
+    let own = "layer-apply --id own < busybox.json | union-mount | ns-exec -d -- sleep 1000 > /dev/null";
+    let inside = "grep -q ':/stave/own' /proc/$(container-ls --format '{pid}' own)/cgroup && echo inside";
+    let inside =
+        sandbox.sh(&format!("echo $$ > {caller}/cgroup.procs; {own}; {inside}; unwind own > /dev/null"));
     // Its processes end by its cgroup, because it has no pid namespace of its own.
     let again = sandbox.sh("container-stop -t 0 web > /dev/null; container-start web > /dev/null; ns-exec --join web -- echo joined");
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.sh(&format!("until rmdir {caller} 2> /dev/null; do sleep 0.02; done")).ok();
     assert_eq!((started.ok().as_str(), again.ok().as_str()), ("joined\n", "joined\n"));
+    assert_eq!(inside.ok(), "inside\n");
 }
 
 #[test]

@@ -303,8 +303,13 @@ impl<'a> Builder<'a> {
             global,
             store,
             cache: match options.rootless {
-                // In a user namespace, a step may see other owners and make another layer.
-                true => cache.apart("rootless"),
+                // In a user namespace, a step may see other owners and make another layer. Owners that the namespace does not
+                // have are left out.
+                true => {
+                    let map =
+                        |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+                    cache.apart(format!("rootless {} {}", map("uid_map"), map("gid_map")))
+                }
                 false => cache,
             },
             contexts: Contexts::default(),

@@ -40,6 +40,8 @@ use rustix::{
 const END: &[u8] = b"end";
 /// How long the process may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the process may be busy with other connections.
+const BUSY: Duration = Duration::from_millis(500);
 /// How many may wait to be connected.
 const WAITING: i32 = 8;
 /// The maximum number of connections at a time.
@@ -78,9 +80,10 @@ fn control() -> Result<OwnedFd, Errno> {
 pub fn watch(name: &Name) -> Result<Option<OwnedFd>, Errno> {
     let socket = control()?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(BUSY))?;
     match connect(&socket, &name.address()?) {
-        Err(Errno::CONNREFUSED) => return Ok(None),
+        // Nobody listens there, or a process that accepts no connections, which such a process always does.
+        Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
         connected => connected?,
     }
     // Any process may listen under this name.

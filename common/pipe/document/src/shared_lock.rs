@@ -3,18 +3,27 @@
 //! Whoever listens at an abstract address has it: such an address belongs to a network namespace, and goes with the process that has
 //! it. Others connect, and hear when it goes.
 
-use std::{io, os::fd::OwnedFd, thread, time::Duration};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    thread,
+    time::{Duration, Instant},
+};
 
 use operation::is_believed;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, retry_on_intr},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
+    },
     process::geteuid,
 };
 
 /// How long its holder may take from having the address to listening there.
 const MOMENT: Duration = Duration::from_micros(200);
+/// How long the address may be taken without anybody who can be connected to. A tool listens right after it has the address.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How many may wait, as far as the kernel allows it.
 const WAITING: i32 = 4096;
 
@@ -25,18 +34,22 @@ const WAITING: i32 = 4096;
 /// When no socket can be opened.
 pub(crate) fn take(name: &str) -> io::Result<Option<OwnedFd>> {
     let address = SocketAddrUnix::new_abstract_name(format!("stave/lock/{name}").as_bytes())?;
+    let mut begun = Instant::now();
     loop {
         if let Some(own) = hold(&address)? {
             return Ok(Some(own));
         }
         let holder = socket(SocketFlags::empty())?;
+        sockopt::set_socket_timeout(&holder, sockopt::Timeout::Send, Some(PATIENCE))?;
         match retry_on_intr(|| connect(&holder, &address)) {
             // It does not listen yet, or no longer.
-            Err(Errno::CONNREFUSED | Errno::AGAIN) => thread::sleep(MOMENT),
+            Err(Errno::CONNREFUSED | Errno::AGAIN) if begun.elapsed() < PATIENCE => thread::sleep(MOMENT),
+            Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
             Err(errno) => return Err(errno.into()),
             Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_gone(&holder)? => return Ok(None),
             Ok(()) => {
                 retry_on_intr(|| poll(&mut [PollFd::new(&holder, PollFlags::empty())], None))?;
+                begun = Instant::now();
             }
         }
     }
@@ -82,6 +95,7 @@ impl Sole {
     /// When no socket can be opened.
     pub fn take(name: &str) -> io::Result<Option<Self>> {
         let address = SocketAddrUnix::new_abstract_name(format!("stave/sole/{name}").as_bytes())?;
+        let begun = Instant::now();
         loop {
             if let Some(own) = hold(&address)? {
                 return Ok(Some(Self { _held: Some(own) }));
@@ -89,7 +103,8 @@ impl Sole {
             // Its holder never accepts, so the queue may be full one day.
             let holder = socket(SocketFlags::NONBLOCK)?;
             match retry_on_intr(|| connect(&holder, &address)) {
-                Err(Errno::CONNREFUSED) => thread::sleep(MOMENT),
+                Err(Errno::CONNREFUSED) if begun.elapsed() < PATIENCE => thread::sleep(MOMENT),
+                Err(Errno::CONNREFUSED) => return Ok(Some(Self { _held: None })),
                 Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_gone(&holder)? => {
                     return Ok(Some(Self { _held: None }));
                 }

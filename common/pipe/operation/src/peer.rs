@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::{
+    errno::Errno,
+    sys::socket::{getsockopt, sockopt},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{CWD, Mode, OFlags, openat, stat},
@@ -30,31 +33,34 @@ pub fn is_believed(socket: impl AsFd, owner: u32) -> bool {
     let Ok(peer) = getsockopt(&socket, sockopt::PeerCredentials) else { return false };
     // The pid is 0 for a process that this one's pid namespace does not have.
     let Some(pid) = Pid::from_raw(peer.pid()).filter(|_| peer.uid() == owner) else { return false };
-    // Kernels before 6.5 do not have the option.
-    let process = getsockopt(&socket, sockopt::PeerPidfd).or_else(|_| pidfd_open(pid, PidfdFlags::empty()));
+    let process = match getsockopt(&socket, sockopt::PeerPidfd) {
+        // Kernels before 6.5 do not have the option. There, another process may have got the pid since.
+        Err(Errno::ENOPROTOOPT) => pidfd_open(pid, PidfdFlags::empty()).ok(),
+        process => process.ok(),
+    };
     // While the process lives, no other one has its pid.
-    process.is_ok_and(|process| !is_of_a_container(peer.pid()) && is_alive(&process))
+    process.is_some_and(|process| !is_of_a_container(peer.pid()) && is_alive(&process))
 }
 
 /// Whether a process is in a container's cgroup, or in other user and pid namespaces than this one. What `/proc` does
 /// not tell counts for nothing: it may be mounted with `hidepid`, and a process of another user does not show its
-/// namespaces.
+/// namespaces. How many pids it has, everybody sees (proc_pid_status(5), "NSpid").
 fn is_of_a_container(pid: i32) -> bool {
     let is_inside = || {
-        let mut place = [0; LONGEST];
-        let file = openat(
-            CWD,
-            path(&mut place, format_args!("{pid}/cgroup"))?,
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
-        // A process of a container has its own cgroup in the first lines or in the last one, the one of version 2.
-        let (file, mut text, mut length) = (file.ok()?, [0; 4096], 0);
-        while let Ok(read @ 1..) = rustix::io::read(&file, &mut text[length..]) {
-            length += read;
-        }
-        Some(text[..length].windows(CONTAINERS.len()).any(|part| part == CONTAINERS))
+        let mut text = [0; 4096];
+        Some(
+            read(format_args!("{pid}/cgroup"), &mut text)?
+                .windows(CONTAINERS.len())
+                .any(|part| part == CONTAINERS),
+        )
     };
+    let pids = |of: &dyn std::fmt::Display| {
+        let mut text = [0; 4096];
+        let lines = read(format_args!("{of}/status"), &mut text)?.split(|letter| *letter == b'\n');
+        let line = lines.filter_map(|line| line.strip_prefix(b"NSpid:")).next()?;
+        Some(line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count())
+    };
+    let is_deeper = pids(&pid).zip(pids(&"self")).is_some_and(|(its, own)| its != own);
     let namespace = |of: &dyn std::fmt::Display, kind: &str| {
         let mut place = [0; LONGEST];
         let found = stat(path(&mut place, format_args!("{of}/ns/{kind}"))?).ok()?;
@@ -62,7 +68,18 @@ fn is_of_a_container(pid: i32) -> bool {
     };
     let is_elsewhere =
         |kind: &str| namespace(&pid, kind).zip(namespace(&"self", kind)).is_some_and(|(its, own)| its != own);
-    is_inside().unwrap_or_default() || is_elsewhere("user") || is_elsewhere("pid")
+    is_inside().unwrap_or_default() || is_deeper || is_elsewhere("user") || is_elsewhere("pid")
+}
+
+/// The beginning of a file below `/proc`.
+fn read<'a>(below: std::fmt::Arguments<'_>, text: &'a mut [u8; 4096]) -> Option<&'a [u8]> {
+    let mut place = [0; LONGEST];
+    let file = openat(CWD, path(&mut place, below)?, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut length = 0;
+    while let Ok(read @ 1..) = rustix::io::read(&file, &mut text[length..]) {
+        length += read;
+    }
+    Some(&text[..length])
 }
 
 /// A path below `/proc`.

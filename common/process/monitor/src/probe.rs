@@ -142,6 +142,8 @@ impl Health {
                 let output = Some(output);
                 self.running = Some(Check { process, output, printed: Vec::new(), until, began });
             }
+            // It was paused in the meantime.
+            None if keeper.is_paused() => self.next = now + self.pause(),
             None => self.answer(keeper, (Some(125), told), began),
         }
     }

@@ -7,10 +7,11 @@ import os
 import secrets
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Dict, List, Optional, Sequence, Type, Union
+from typing import IO, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 from . import _guard
 from ._tools import Document, ToolError, pipe, tool
@@ -67,6 +68,34 @@ class Change:
     members: Document
 
 
+def _named(id: str, document: Document) -> Document:
+    """What unwind needs to know of a container: its record has the steps."""
+    return {"stave": 1, "id": id, "instance": document["instance"]}
+
+
+def _communicate(process: "subprocess.Popen[bytes]", most: int) -> Tuple[bytes, bytes]:
+    """Reads all output of a process, and keeps the first `most` bytes of each stream. Waits for its end."""
+    kept: Dict[str, bytes] = {"output": b"", "errors": b""}
+
+    def read(name: str, stream: Optional[IO[bytes]]) -> None:
+        pieces, size = [], 0
+        while stream is not None and (piece := os.read(stream.fileno(), 65536)):
+            pieces.append(piece[: most - size])
+            size += len(pieces[-1])
+        kept[name] = b"".join(pieces)
+
+    threads = [
+        threading.Thread(target=read, args=("output", process.stdout)),
+        threading.Thread(target=read, args=("errors", process.stderr)),
+    ]
+    with process:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return kept["output"], kept["errors"]
+
+
 class Container:
     """A container without a process. `run` runs one at a time in it, and its files stay between them."""
 
@@ -91,25 +120,27 @@ class Container:
         """
         id = id or f"py-{secrets.token_hex(6)}"
         mounted = [word for volume in volumes for word in ("-v", volume)]
+        document: Document = json.loads(tool("img-inspect", "--", image))
+        # It tells this container from any other with its id.
+        document["instance"] = secrets.token_hex(8)
         stages = [
-            ["img-inspect", "--", image],
             ["layer-apply", "--id", id],
             ["union-mount", *mounted],
             *limits.stage(),
             *(network.stages() if network else []),
         ]
-        return cls._made(id, stages)
-
-    @classmethod
-    def _made(cls, id: str, stages: List[List[str]]) -> Container:
         guard = _guard.own()
-        guard.watch(id)
+        guard.watch(id, document["instance"])
         try:
-            return cls(id, json.loads(pipe(stages, pass_fds=[guard.descriptor])))
+            return cls(id, json.loads(pipe(stages, document, pass_fds=[guard.descriptor])))
         except BaseException:
-            # A later stage may have failed: what the earlier ones made is still there.
-            subprocess.run(["unwind", "-q", id], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
-            guard.release(id)
+            # A later stage may have failed: what the earlier ones made is still there. Another container with this id is not
+            # touched. If this fails, the guard tries again.
+            try:
+                tool("unwind", "-q", document=_named(id, document))
+                guard.release(id)
+            except ToolError:
+                pass
             raise
 
     def run(
@@ -123,9 +154,11 @@ class Container:
         stdout: Union[int, IO[bytes], None] = subprocess.PIPE,
         stderr: Union[int, IO[bytes], None] = subprocess.PIPE,
         flags: Sequence[str] = (),
+        most: int = 16 << 20,
     ) -> "subprocess.CompletedProcess[str]":
         """Runs a command, and waits for its end. Its status is 124 after `timeout` seconds. It dies with this process.
 
+        Of its output and of its errors, the first `most` bytes are kept, because the container's limits do not hold here.
         `flags` are further ones of `ns-exec`, such as `--read-only`. Raises ToolError if the command did not start.
         """
         process = self.start(
@@ -138,9 +171,9 @@ class Container:
             stderr=stderr,
             flags=flags,
         )
-        output, errors = process.communicate()
+        output, errors = _communicate(process, most)
         self.ended(process, errors)
-        decoded = [text.decode(errors="replace") if text is not None else "" for text in (output, errors)]
+        decoded = [text.decode(errors="replace") for text in (output, errors)]
         return subprocess.CompletedProcess(list(command), process.returncode, *decoded)
 
     def start(
@@ -201,11 +234,12 @@ class Container:
 
     def copy_out(self, source: str, target: Union[str, os.PathLike[str]]) -> None:
         """Copies a file or directory out of the container, by docker cp's rules for names."""
-        tool("container-cp", "--", f"{self.id}:{source}", os.fspath(target))
+        # A relative path with a colon would be one in a container.
+        tool("container-cp", "--", f"{self.id}:{source}", os.path.join(os.getcwd(), os.fspath(target)))
 
     def copy_in(self, source: Union[str, os.PathLike[str]], target: str) -> None:
         """Copies a file or directory into the container."""
-        tool("container-cp", "--", os.fspath(source), f"{self.id}:{target}")
+        tool("container-cp", "--", os.path.join(os.getcwd(), os.fspath(source)), f"{self.id}:{target}")
 
     def snapshot(self) -> None:
         """Freezes what the container has written. `rollback` returns to it."""
@@ -221,14 +255,27 @@ class Container:
         changes = [json.loads(line) for line in lines]
         return [Change(change["path"], change) for change in changes]
 
-    def patch(self, since: Optional[str] = None) -> str:
-        """The same as a patch for `git apply`."""
-        return tool("union-diff", "--patch", since or f"{self.id}@1", self.id)
+    def patch(self, since: Optional[str] = None, most: int = 64 << 20) -> str:
+        """The same as a patch for `git apply`. Bytes that are not UTF-8 are surrogates, as in names of files.
+
+        Raises ToolError if it is larger than `most` bytes.
+        """
+        words = ["union-diff", "--patch", since or f"{self.id}@1", self.id]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        text, errors = _communicate(process, most + 1)
+        if process.returncode != 0:
+            raise ToolError("union-diff", process.returncode, errors.decode(errors="replace").strip())
+        if len(text) > most:
+            raise ToolError("union-diff", 0, f"the patch is larger than {most} bytes")
+        return text.decode(errors="surrogateescape")
 
     def fork(self, id: Optional[str] = None) -> Container:
         """A container on the newest snapshot of this one. Nothing is copied."""
         id = id or f"py-{secrets.token_hex(6)}"
-        return self._made(id, [["union-fork", "--id", id, self.id]])
+        guard = _guard.own()
+        document: Document = json.loads(tool("union-fork", "--id", id, self.id, pass_fds=[guard.descriptor]))
+        guard.watch(id, document["instance"])
+        return Container(id, document)
 
     def keep(self) -> None:
         """Leaves the container when this process ends, and after `with`."""
@@ -237,7 +284,7 @@ class Container:
 
     def unwind(self) -> None:
         """Removes the container."""
-        tool("unwind", "-q", self.id)
+        tool("unwind", "-q", document=_named(self.id, self.document))
         _guard.own().release(self.id)
 
     def __enter__(self) -> Container:

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 
-#: What the guard runs. It reads `+ID` and `-ID` lines, and at the end of its input unwinds the ids that are left.
+#: What the guard runs. It reads `+ID INSTANCE` and `-ID` lines, and at the end of its input unwinds what is left.
 _PROGRAM = """
-import subprocess, sys
-ids = set()
+import json, subprocess, sys
+made = {}
 for line in sys.stdin:
-    (ids.add if line[0] == "+" else ids.discard)(line[1:].strip())
-if ids:
-    subprocess.run(["unwind", "-q", *sorted(ids)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    id, *instance = line[1:].split()
+    made.pop(id, None)
+    if line[0] == "+":
+        made[id] = {"stave": 1, "id": id, "instance": instance[0]}
+for document in made.values():
+    subprocess.run(["unwind", "-q"], input=json.dumps(document).encode(), stdout=subprocess.DEVNULL)
 """
 
 
@@ -38,9 +41,9 @@ class Guard:
         )
         os.close(read)
 
-    def watch(self, id: str) -> None:
-        """From now on, the container is unwound at the end. Comes before the container is made."""
-        self._tell("+", id)
+    def watch(self, id: str, instance: str) -> None:
+        """From now on, the container is unwound at the end, but no other one with its id. Comes before it is made."""
+        self._tell("+", f"{id} {instance}")
 
     def release(self, id: str) -> None:
         """The container is unwound already, or stays."""

@@ -47,17 +47,26 @@ def pipe(
             given.write(json.dumps(document).encode())
             given.seek(0)
         source: Any = given if document is not None else subprocess.DEVNULL
-        for words in stages:
-            told = tempfile.TemporaryFile()
-            process = subprocess.Popen(
-                list(words), stdin=source, stdout=subprocess.PIPE, stderr=told, pass_fds=tuple(pass_fds)
-            )
-            if running and running[-1][1].stdout is not None:
-                # Only the next tool reads it.
-                running[-1][1].stdout.close()
-            source = process.stdout
-            running.append((words[0], process, told))
-        output = running[-1][1].communicate()[0].decode()
+        try:
+            for words in stages:
+                told = tempfile.TemporaryFile()
+                process = subprocess.Popen(
+                    list(words), stdin=source, stdout=subprocess.PIPE, stderr=told, pass_fds=tuple(pass_fds)
+                )
+                if running and running[-1][1].stdout is not None:
+                    # Only the next tool reads it.
+                    running[-1][1].stdout.close()
+                source = process.stdout
+                running.append((words[0], process, told))
+            # A patch may have bytes that are not UTF-8.
+            output = running[-1][1].communicate()[0].decode(errors="surrogateescape")
+        except BaseException:
+            # A signal of Python, or a tool that is missing: those that run undo what they have begun.
+            for _, process, _ in running:
+                process.terminate()
+            for _, process, _ in running:
+                process.wait()
+            raise
     errors = []
     for name, process, told in running:
         process.wait()

@@ -36,15 +36,22 @@ pub(super) fn is_displaced(entry: &Value) -> bool {
     !entry["annotations"][DISPLACED].is_null()
 }
 
-/// Whether an entry lost its last name at least `grace` ago, and no mark is on its image.
-pub(super) fn is_forsaken(entry: &Value, grace: Duration, marks: &Marks) -> bool {
+/// Whether an entry lost its last name at least `grace` ago, and no mark is on its image, or on one of the images of an
+/// index. An index that cannot be read stays.
+pub(super) fn is_forsaken(layout: &Layout, entry: &Value, grace: Duration, marks: &Marks) -> bool {
     let Some(time) = entry["annotations"][DISPLACED].as_str().and_then(timestamp::parse) else {
         return false;
     };
     let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(time).unwrap_or(0));
     let is_over = SystemTime::now().duration_since(time).is_ok_and(|age| age >= grace);
-    let digest = entry["digest"].as_str().and_then(|digest| digest.parse::<Digest>().ok());
-    is_over && digest.is_some_and(|digest| !marks.contains(&digest))
+    let is_marked =
+        |image: &Descriptor| Digest::try_from(image.digest()).map_or(true, |digest| marks.contains(&digest));
+    is_over
+        && shape::descriptor(entry).is_ok_and(|image| {
+            let below =
+                || layout.manifests(&image).map_or(true, |all| all.iter().any(|(one, _)| is_marked(one)));
+            !is_marked(&image) && !below()
+        })
 }
 
 impl Layout {

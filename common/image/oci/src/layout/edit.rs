@@ -226,9 +226,9 @@ impl Edit<'_> {
     /// Removes the entries of images that lost their last name at least `grace` ago and that have no mark. Returns their
     /// digests.
     pub(crate) fn forsake(&mut self, grace: Duration, marks: &Marks) -> Vec<Digest> {
-        let mut forsaken = Vec::new();
+        let (mut forsaken, layout) = (Vec::new(), self.layout);
         self.manifests().retain(|entry| {
-            let is_forsaken = is_forsaken(entry, grace, marks);
+            let is_forsaken = is_forsaken(layout, entry, grace, marks);
             forsaken.extend(entry["digest"].as_str().filter(|_| is_forsaken).and_then(|it| it.parse().ok()));
             !is_forsaken
         });

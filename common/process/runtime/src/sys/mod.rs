@@ -69,7 +69,7 @@ pub(crate) fn has_one_thread() -> bool {
 }
 
 /// clone3(2) as a fork, with these `CLONE_*` flags and in this cgroup. As in [`fork`], `body` runs in the
-/// child; its argument is `true`. If the kernel does not create the process, `body` is returned with the
+/// child; its argument says whether it is in the cgroup. If the kernel does not create the process, `body` is returned with the
 /// error.
 ///
 /// The caller must have one thread: the C library does not know of this call, and locks of other threads
@@ -87,12 +87,13 @@ pub(crate) fn clone<B: FnOnce(bool) -> u8>(
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
+    let is_inside = cgroup.is_some();
     // SAFETY: without CLONE_VM the child has its own copy of the memory and goes on with this stack. There is one
     // thread, so nobody holds a lock that the child would wait for.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) } {
         -1 => Err((last_error(), body)),
         0 => {
-            let body = std::panic::AssertUnwindSafe(|| body(true));
+            let body = std::panic::AssertUnwindSafe(|| body(is_inside));
             exit(std::panic::catch_unwind(body).unwrap_or(125))
         }
         child => Ok(Pid::from_raw(child as i32)),
