@@ -38,7 +38,7 @@ struct History {
     /// Print a table instead of JSON
     #[arg(long, conflicts_with = "ids")]
     table: bool,
-    /// Print only ids, one a line: the image's, and <missing> for the entries below
+    /// Print only ids, one a line: the image's, and `<missing>` for the entries below
     #[arg(long)]
     ids: bool,
     /// Print TEXT for each entry, one a line, with {created}, {createdBy}, {comment}, {size} and {layer} replaced;
