@@ -6,10 +6,7 @@
 //! namespace, as ports do. By this name it can be found and told to end, even after another tool
 //! was killed at any moment.
 
-use std::{
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    time::Duration,
-};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::{
     libc,
@@ -19,75 +16,33 @@ use nix::{
     },
     unistd::{geteuid, setsid},
 };
-use operation::is_believed;
+use operation::{
+    background::{self, END, PATIENCE, WAITING, control, reach},
+    is_believed,
+};
 use rustix::{
     io::{Errno, fcntl_dupfd_cloexec, retry_on_intr},
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind, connect,
-        listen, recv, send, socket_with, sockopt,
-    },
+    net::{RecvFlags, SocketAddrUnix, accept, bind, listen, recv, sockopt},
 };
 
 use crate::{Port, bound};
 
-/// The message that tells a holder to end.
-const END: &[u8] = b"end";
-
-/// How many may wait to be connected to a holder.
-const WAITING: i32 = 8;
-
 /// The holder's descriptor that it closes when it listens.
 const BEGINS: i32 = 1;
-
-/// How long a holder may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a holder may be busy with other connections.
-const BUSY: Duration = Duration::from_millis(500);
 
 /// The name of a holder: the container, and the first of the ports, which no other holder has.
 fn name(holder: &str, first: Port) -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new_abstract_name(format!("stave/hold/{holder}/{first}").as_bytes())
 }
 
-fn control() -> Result<OwnedFd, Errno> {
-    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-}
-
-/// A connection to the holder. None if it does not run.
-fn find(holder: &str, first: Port) -> Result<Option<OwnedFd>, Errno> {
-    let socket = control()?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(BUSY))?;
-    match connect(&socket, &name(holder, first)?) {
-        // Nobody listens there, or a process that accepts no connections, which a holder always
-        // does.
-        Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
-        connected => connected?,
-    }
-    // Any process may listen under this name.
-    Ok(is_believed(&socket, geteuid().as_raw()).then_some(socket))
-}
-
 /// Whether the holder runs.
 pub(crate) fn stands(holder: &str, first: Port) -> Result<bool, Errno> {
-    find(holder, first).map(|found| found.is_some())
+    reach(&name(holder, first)?).map(|found| found.is_some())
 }
 
 /// Tells the holder to end, and waits until it has.
 pub(crate) fn end(holder: &str, first: Port) -> Result<(), Errno> {
-    let Some(socket) = find(holder, first)? else { return Ok(()) };
-    match send(&socket, END, SendFlags::NOSIGNAL) {
-        // The holder is already ending.
-        Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
-        sent => sent?,
-    };
-    // The holder closes the connection last, after the sockets that hold the ports.
-    match recv(&socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
-        Ok(_) | Err(Errno::CONNRESET) => Ok(()),
-        Err(Errno::AGAIN) => Err(Errno::TIMEDOUT),
-        Err(errno) => Err(errno),
-    }
+    background::end(&name(holder, first)?)
 }
 
 /// Starts a holder for these ports. `first` is part of its name. EADDRINUSE if a process has one of
@@ -171,6 +126,8 @@ fn stay() {
 
 #[cfg(test)]
 mod tests {
+    use rustix::net::connect;
+
     use super::*;
 
     #[test]

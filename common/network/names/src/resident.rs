@@ -11,7 +11,6 @@ use std::{
     ops::ControlFlow,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
 };
 
 use nix::{
@@ -22,28 +21,22 @@ use nix::{
     },
     unistd::{ForkResult, Gid, Uid, chdir, fork, setgroups, setresgid, setresuid, setsid},
 };
-use operation::is_believed;
+use operation::{
+    background::{self, END, WAITING, control},
+    is_believed,
+};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
     net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-        listen, recv, recvmsg, send, sendmsg, socket_with, sockopt,
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, SocketAddrUnix, SocketFlags, accept_with, bind, listen, recv, recvmsg, send, sendmsg,
     },
     thread::{
         CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_name, set_no_new_privs,
     },
 };
 
-/// The message that tells the process to end.
-const END: &[u8] = b"end";
-/// How long the process may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the process may be busy with other connections.
-const BUSY: Duration = Duration::from_millis(500);
-/// How many may wait to be connected.
-const WAITING: i32 = 8;
 /// The maximum number of connections at a time.
 const CONNECTIONS: usize = 64;
 /// The longest message, the most descriptors with it, and the longest answer.
@@ -68,26 +61,13 @@ impl Name {
     }
 }
 
-fn control() -> Result<OwnedFd, Errno> {
-    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-}
-
 /// A connection to the process. None if it does not run. The connection hangs up when the process
 /// ends.
 ///
 /// # Errors
 /// When it is unknown whether the process runs.
 pub fn watch(name: &Name) -> Result<Option<OwnedFd>, Errno> {
-    let socket = control()?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(BUSY))?;
-    match connect(&socket, &name.address()?) {
-        // Nobody listens there, or a process that accepts no connections, which such a process always does.
-        Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
-        connected => connected?,
-    }
-    // Any process may listen under this name.
-    Ok(is_believed(&socket, rustix::process::geteuid().as_raw()).then_some(socket))
+    background::reach(&name.address()?)
 }
 
 /// Whether the process runs.
@@ -103,18 +83,7 @@ pub fn stands(name: &Name) -> Result<bool, Errno> {
 /// # Errors
 /// As [`watch`]; ETIMEDOUT when it does not end.
 pub fn end(name: &Name) -> Result<(), Errno> {
-    let Some(socket) = watch(name)? else { return Ok(()) };
-    match send(&socket, END, SendFlags::NOSIGNAL) {
-        // The process is already ending.
-        Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
-        sent => sent?,
-    };
-    // The connection is the descriptor that the process closes last.
-    match recv(&socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
-        Ok(_) | Err(Errno::CONNRESET) => Ok(()),
-        Err(Errno::AGAIN) => Err(Errno::TIMEDOUT),
-        Err(errno) => Err(errno),
-    }
+    background::end(&name.address()?)
 }
 
 /// Sends a message with these descriptors. Returns the answer. None if the process does not run, or

@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use operation::is_believed;
+use operation::{has_hung_up, is_believed};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{PollFd, PollFlags, poll},
     io::{Errno, retry_on_intr},
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
@@ -46,21 +46,13 @@ pub(crate) fn take(name: &str) -> io::Result<Option<OwnedFd>> {
             Err(Errno::CONNREFUSED | Errno::AGAIN) if begun.elapsed() < PATIENCE => thread::sleep(MOMENT),
             Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
             Err(errno) => return Err(errno.into()),
-            Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_gone(&holder)? => return Ok(None),
+            Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_hung_up(&holder) => return Ok(None),
             Ok(()) => {
                 retry_on_intr(|| poll(&mut [PollFd::new(&holder, PollFlags::empty())], None))?;
                 begun = Instant::now();
             }
         }
     }
-}
-
-/// Whether the holder has let go since.
-fn has_gone(holder: &OwnedFd) -> io::Result<bool> {
-    let mut polled = [PollFd::new(holder, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    retry_on_intr(|| poll(&mut polled, Some(&now)))?;
-    Ok(polled[0].revents().contains(PollFlags::HUP))
 }
 
 /// Takes the address, and listens there. None while another process has it.
@@ -105,7 +97,7 @@ impl Sole {
             match retry_on_intr(|| connect(&holder, &address)) {
                 Err(Errno::CONNREFUSED) if begun.elapsed() < PATIENCE => thread::sleep(MOMENT),
                 Err(Errno::CONNREFUSED) => return Ok(Some(Self { _held: None })),
-                Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_gone(&holder)? => {
+                Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_hung_up(&holder) => {
                     return Ok(Some(Self { _held: None }));
                 }
                 Ok(()) | Err(Errno::AGAIN) => return Ok(None),

@@ -6,6 +6,7 @@
 
 mod any_of;
 pub mod aside;
+pub mod background;
 mod boot;
 mod claim;
 mod error;
@@ -29,7 +30,7 @@ pub use error::{Cause, Code, Error, Message, errno_of, hint_of, is_gone, is_know
 pub use mask::keep_others_out;
 pub use name::{draw, is_name, random_name};
 pub use note::{note, printable, printable_word, tell_line};
-pub use peer::is_believed;
+pub use peer::{has_hung_up, is_believed};
 pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
 pub use shared_directory::remove_if_empty;

@@ -19,6 +19,9 @@ use rustix::{
 /// How a line of `/proc/PID/cgroup` goes on for a process of a container or a RUN step (cgroups(7)).
 const CONTAINERS: &[u8] = b":/stave/";
 
+/// For poll(2): does not wait.
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
 /// The length of the longest path below `/proc` that is read here.
 const LONGEST: usize = 32;
 
@@ -89,9 +92,13 @@ fn path<'a>(place: &'a mut [u8; LONGEST], below: std::fmt::Arguments<'_>) -> Opt
 }
 
 fn is_alive(process: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut polled = [PollFd::new(process, PollFlags::IN)];
-    poll(&mut polled, Some(&now)) == Ok(0)
+    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&NOW)) == Ok(0)
+}
+
+/// Whether the other side of a connection is gone.
+pub fn has_hung_up(socket: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
+    poll(&mut polled, Some(&NOW)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
 }
 
 #[cfg(test)]

@@ -13,8 +13,6 @@ use rustix::{
 };
 use serde::Deserialize;
 
-use crate::socket::is_closed;
-
 /// The longest packet, in bytes.
 pub(crate) const LONGEST: usize = (8 << 10) + 1;
 
@@ -130,7 +128,7 @@ impl Clients {
     /// Accepts a client. Closes the connection if there are `MOST` clients already.
     pub(crate) fn accept(&mut self, listener: impl AsFd) {
         if self.0.len() >= MOST {
-            self.0.retain(|client| !is_closed(&client.socket));
+            self.0.retain(|client| !operation::has_hung_up(&client.socket));
         }
         if let Ok(socket) = accept_with(&listener, SocketFlags::CLOEXEC)
             && self.0.len() < MOST

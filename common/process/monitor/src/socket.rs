@@ -2,14 +2,13 @@
 
 use std::{
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use runtime::Stat;
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, renameat},
     io::Errno,
     net::{
@@ -121,7 +120,7 @@ pub(crate) fn end(place: &Place) -> Result<()> {
         Err(Errno::SRCH) => return Ok(()),
         process => process.map_err(failed("end", object()))?,
     };
-    if is_closed(&socket) {
+    if operation::has_hung_up(&socket) {
         return Ok(());
     }
     let_reap(peer.pid.as_raw_pid());
@@ -148,11 +147,4 @@ fn let_reap(monitor: i32) {
         }
         sleep(Duration::from_millis(1));
     }
-}
-
-/// Whether the other side has closed the connection.
-pub(crate) fn is_closed(socket: impl AsFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
-    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
 }

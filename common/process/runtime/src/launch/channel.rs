@@ -13,7 +13,7 @@ use std::{
 use rustix::{
     cmsg_space,
     fs::{Mode, OFlags},
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
@@ -194,30 +194,15 @@ impl Channel {
     /// When the message cannot be received.
     pub(crate) fn is_alive(&self, process: impl AsFd) -> Result<bool> {
         use rustix::event::{PollFd, PollFlags, poll};
-        let wait = |errno| Err(Error::system("wait", "for the process", errno));
-        loop {
-            let mut polled = [
-                PollFd::new(&self.0, PollFlags::IN),
-                PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
-            ];
-            match poll(&mut polled, None) {
-                Err(Errno::INTR) => continue,
-                Err(errno) => return wait(errno),
-                Ok(_) => {}
-            }
-            if polled[0].revents().contains(PollFlags::IN) {
-                return Ok(matches!(self.receive()?, Some(Message::Ready)));
-            }
-            return Ok(false);
-        }
+        let mut polled =
+            [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
+        retry_on_intr(|| poll(&mut polled, None)).map_err(Error::at("wait", "for the process"))?;
+        Ok(polled[0].revents().contains(PollFlags::IN) && matches!(self.receive()?, Some(Message::Ready)))
     }
 
     /// Whether the other side is gone.
     pub(crate) fn is_closed(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut polled = [PollFd::new(&self.0, PollFlags::empty())];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+        operation::has_hung_up(&self.0)
     }
 
     fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> std::result::Result<(), Errno> {

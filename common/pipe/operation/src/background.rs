@@ -1,0 +1,72 @@
+//! Processes that stay behind the tools, found by name.
+//!
+//! Such a process listens on an abstract socket, whose name belongs to a network namespace, as the containers do. By this
+//! name it can be found and told to end, even after another tool was killed at any moment.
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
+        socket_with, sockopt,
+    },
+    process::geteuid,
+};
+
+use crate::is_believed;
+
+/// The message that tells the process to end.
+pub const END: &[u8] = b"end";
+
+/// How long the process may take to answer, and to end.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many may wait to be connected (listen(2)).
+pub const WAITING: i32 = 8;
+
+/// How long the process may be busy with other connections.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// A socket for either side.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn control() -> Result<OwnedFd, Errno> {
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// A connection to the process. None if it does not run. The connection hangs up when the process ends.
+///
+/// # Errors
+/// When it is unknown whether the process runs.
+pub fn reach(address: &SocketAddrUnix) -> Result<Option<OwnedFd>, Errno> {
+    let socket = control()?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(BUSY))?;
+    match connect(&socket, address) {
+        // Nobody listens there, or a process that accepts no connections, which such a process always does.
+        Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
+        connected => connected?,
+    }
+    // Any process may listen under this name.
+    Ok(is_believed(&socket, geteuid().as_raw()).then_some(socket))
+}
+
+/// Tells the process to end, and waits until it has: it closes this connection last.
+///
+/// # Errors
+/// As [`reach`]; ETIMEDOUT when it does not end.
+pub fn end(address: &SocketAddrUnix) -> Result<(), Errno> {
+    let Some(socket) = reach(address)? else { return Ok(()) };
+    match send(&socket, END, SendFlags::NOSIGNAL) {
+        // The process is already ending.
+        Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
+        sent => sent?,
+    };
+    match recv(&socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
+        Ok(_) | Err(Errno::CONNRESET) => Ok(()),
+        Err(Errno::AGAIN) => Err(Errno::TIMEDOUT),
+        Err(errno) => Err(errno),
+    }
+}
