@@ -344,12 +344,9 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
         false => None,
     };
     let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
-    let has_address = match &v4 {
-        Some(v4) => v4.has_address,
-        None => v6.is_some_and(|v6| v6.present.is_some()),
-    };
-    let addresses = v4.iter().filter_map(|chosen| Some((chosen.address()?, chosen.present)));
-    let addresses = addresses.chain(v6.and_then(|chosen| Some((chosen.address()?, chosen.present))));
+    let has_address = v4.or(v6).is_some_and(|first| first.has_address);
+    let chosen = v4.into_iter().chain(v6);
+    let addresses = chosen.filter_map(|chosen| Some((chosen.address()?, chosen.present)));
     let mac = match standing.as_ref() {
         Some(link) => link.mac,
         None => Some(Mac::draw(name, operation::draw()?)),

@@ -16,8 +16,9 @@ pub(crate) fn candidates() -> impl Iterator<Item = Ipv4Net> {
     larger.chain(smaller)
 }
 
-fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
-    one.contains(&other.network()) || other.contains(&one.network())
+/// Whether two subnets have an address in common.
+pub fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 /// The IPv4 addresses of all interfaces, each with the interface's index.
@@ -38,7 +39,9 @@ pub(crate) fn first_free(connection: &Connection, taken: &[Ipv4Net]) -> Result<I
         IpNet::V6(_) => None,
     });
     let used: Vec<_> = addresses.chain(routes.filter(|route| route.prefix_len() >= WAY_OUT)).collect();
-    let is_free = |subnet: &Ipv4Net| !used.iter().chain(taken).any(|net| overlap(*subnet, *net));
+    let is_free = |subnet: &Ipv4Net| {
+        !used.iter().chain(taken).any(|net| overlap(&IpNet::from(*subnet), &IpNet::from(*net)))
+    };
     let free = candidates().find(is_free);
     free.ok_or_else(|| Unfit::NoSubnet.into())
 }
@@ -50,8 +53,8 @@ const SPECIAL: [&str; 7] =
 
 /// Refuses a subnet whose addresses cannot belong to hosts.
 pub(crate) fn refuse_special(subnet: IpNet) -> Result<(), Error> {
-    let overlaps = |special: &IpNet| special.contains(&subnet) || subnet.contains(special);
-    match SPECIAL.iter().filter_map(|special| special.parse().ok()).find(overlaps) {
+    match SPECIAL.iter().filter_map(|special| special.parse().ok()).find(|special| overlap(special, &subnet))
+    {
         Some(special) => Err(Unfit::Special { subnet, special }.into()),
         None => Ok(()),
     }
@@ -68,12 +71,12 @@ pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Resu
         let on = interface.map(|name| format!(" on interface {name:?}")).unwrap_or_default();
         Err(Unfit::Collision { subnet: subnet.into(), what: format!("{what}{on}") }.into())
     };
+    let wanted = IpNet::from(subnet);
     for (link, net) in addresses(connection)? {
-        if overlap(subnet, net.trunc()) {
+        if overlap(&wanted, &net.trunc().into()) {
             return collides(net.to_string(), Some(link));
         }
     }
-    let wanted = IpNet::from(subnet);
     match connection.routes(None)?.into_iter().find(|route| wanted.contains(&route.destination)) {
         Some(route) => collides(format!("the route to {}", route.destination), route.link),
         None => Ok(()),

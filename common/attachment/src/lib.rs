@@ -27,6 +27,7 @@ pub use argument::{
 };
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
+pub use free::overlap;
 pub use link::{End, complete as complete_links, open as open_link, ports};
 pub use pair::{Asked, pair, priority};
 pub use parent::{WantedParent, child};

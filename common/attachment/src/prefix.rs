@@ -1,29 +1,12 @@
 //! The IPv6 subnet of a bridge.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv6Net};
 use netlink::{Connection, Link};
 use operation::Error;
 
-use crate::{Gateway, Wanted, bridge, free::refuse_special, unfit::Unfit};
-
-/// The bridge's IPv6 subnet.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Chosen {
-    pub(crate) subnet: IpNet,
-    /// The bridge's address. None for a network without a gateway.
-    pub(crate) gateway: Option<IpAddr>,
-    /// The address's origin (IFA_PROTO), if it exists.
-    pub(crate) present: Option<Option<u8>>,
-}
-
-impl Chosen {
-    /// The bridge's address with its prefix length.
-    pub(crate) fn address(&self) -> Option<IpNet> {
-        self.gateway.map(|gateway| IpNet::new_assert(gateway, self.subnet.prefix_len()))
-    }
-}
+use crate::{Gateway, Wanted, bridge, free::refuse_special, subnet::Chosen, unfit::Unfit};
 
 /// Chooses the subnet: the bridge's existing one, otherwise the wanted one or a new one. None for a
 /// bridge without IPv6.
@@ -58,7 +41,8 @@ pub(crate) fn choose(
         // Another program's bridge may have IPv6 for its own use.
         let is_used = is_ours || wanted.has_ipv6();
         let present = gateway.map(|_| found.protocol);
-        return Ok(is_used.then_some(Chosen { subnet, gateway, present }));
+        let has_address = present.is_some();
+        return Ok(is_used.then_some(Chosen { subnet, gateway, present, has_address }));
     }
     if !wanted.has_ipv6() {
         return Ok(None);
@@ -81,7 +65,7 @@ pub(crate) fn choose(
         None => random()?,
     };
     let gateway = bridge::gateway(&wanted.bridge, subnet.into(), wanted.gateway6, None)?;
-    Ok(Some(Chosen { subnet: subnet.into(), gateway, present: None }))
+    Ok(Some(Chosen { subnet: subnet.into(), gateway, present: None, has_address: false }))
 }
 
 /// Whether the link has an IPv6 address that counts beyond its link.

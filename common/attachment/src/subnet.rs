@@ -13,7 +13,7 @@ use crate::{
     unfit::Unfit,
 };
 
-/// The bridge's IPv4 subnet.
+/// The bridge's subnet of one IP version.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chosen {
     pub(crate) subnet: IpNet,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use anyhow::{Context, Result, bail};
+use attachment::overlap;
 use ipnet::IpNet;
 use netlink::Connection;
 use serde::{Deserialize, Serialize};
@@ -142,18 +143,13 @@ fn on_this_host(connection: &Connection) -> Result<Vec<IpNet>> {
     Ok(addresses.chain(routes).collect())
 }
 
-fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
-}
-
 impl Network {
     fn refuse_names(&self, used: &Used) -> Result<()> {
         let name = &self.name;
         if name.is_empty() {
             bail!("the network has no name");
         }
-        let is_inside = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        if !name.as_bytes()[0].is_ascii_alphanumeric() || !name.bytes().all(is_inside) {
+        if !operation::is_name(name, usize::MAX) {
             bail!(
                 "network name {name:?}: a name has letters, digits, `_`, `.` and `-`, and begins with a letter or digit"
             );

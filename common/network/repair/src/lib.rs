@@ -109,15 +109,26 @@ pub fn restore<E: From<netlink::Error>>(
 ) -> Result<(), E> {
     nat::restore(scope, || {
         let operations = recorded()?;
-        for operation in operations.iter().filter(|operation| operation.is_list()) {
-            // Without its link, a container reaches nothing.
-            if let Ok(Condition::Missing(_)) = operation.check(scope)
-                && let Err(error) = operation.clone().apply(scope)
-            {
+        // Without its link, a container reaches nothing.
+        for (.., made) in lists(scope, &operations) {
+            if let Err(error) = made {
                 ::operation::note(&error.to_string());
             }
         }
         Ok(operations.iter().filter_map(NetworkOperation::nat).cloned().collect())
+    })
+}
+
+/// Restores the lists that are missing. Returns each with what was missing, and whether it could be restored.
+fn lists<'a>(
+    scope: &Scope,
+    operations: &'a [NetworkOperation],
+) -> impl Iterator<Item = (&'a NetworkOperation, String, Result<(), Error>)> {
+    operations.iter().filter(|operation| operation.is_list()).filter_map(|operation| {
+        match operation.check(scope) {
+            Ok(Condition::Missing(what)) => Some((operation, what, operation.clone().apply(scope))),
+            _ => None,
+        }
     })
 }
 
@@ -142,10 +153,8 @@ impl Repair<'_> {
     /// Restores what restricts the container to a list, before the table gives it its way out. If its link is
     /// missing too, this is done when the link is there.
     fn restrict(&mut self, at: usize, network: &Network<'_>) {
-        for operation in network.operations.iter().filter(|operation| operation.is_list()) {
-            if let Ok(Condition::Missing(what)) = operation.check(self.scope)
-                && operation.clone().apply(self.scope).is_ok()
-            {
+        for (operation, what, made) in lists(self.scope, network.operations) {
+            if made.is_ok() {
                 self.missing(at, operation, what);
             }
         }
