@@ -232,18 +232,9 @@ mod tests {
     /// A container's root file system without a snapshot.
     fn level(around: &Path, number: u32) -> crate::Level {
         let base = crate::Overlay {
-            source: "stave:test".into(),
-            lower: vec![around.join("layer")],
             upper: Some(upper(around, 0)),
-            work: Some(around.join("work")),
             boot: Some(operation::boot().unwrap()),
-            target: around.join("rootfs"),
-            readonly: false,
-            durable: false,
-            userxattr: false,
-            xino: false,
-            owner: None,
-            newest: None,
+            ..crate::Overlay::around(around, "stave:test", vec![around.join("layer")])
         };
         crate::Level {
             number,

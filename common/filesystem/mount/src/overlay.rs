@@ -265,6 +265,27 @@ impl Overlay {
 }
 
 #[cfg(test)]
+impl Overlay {
+    /// A plain overlay in `around`: `upper` and `work` there, shown at `rootfs`.
+    pub(crate) fn around(around: &Path, source: &str, lower: Vec<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            lower,
+            upper: Some(around.join("upper")),
+            work: Some(around.join("work")),
+            boot: None,
+            target: around.join("rootfs"),
+            readonly: false,
+            durable: false,
+            userxattr: false,
+            xino: false,
+            owner: None,
+            newest: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
@@ -280,20 +301,7 @@ mod tests {
         for name in ["upper", "work", "rootfs"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let overlay = Overlay {
-            source: "stave:test".into(),
-            lower,
-            upper: Some(dir.path().join("upper")),
-            work: Some(dir.path().join("work")),
-            boot: None,
-            target: dir.path().join("rootfs"),
-            readonly: false,
-            durable: false,
-            userxattr: false,
-            xino: false,
-            owner: None,
-            newest: None,
-        };
+        let overlay = Overlay::around(dir.path(), "stave:test", lower);
         (dir, overlay)
     }
 
@@ -376,20 +384,8 @@ mod tests {
 
     #[test]
     fn explained_as_a_person_would_type_it() {
-        let overlay = Overlay {
-            source: "stave:web".into(),
-            lower: vec!["/l/a".into(), "/l/b".into()],
-            upper: Some("/c/upper".into()),
-            work: Some("/c/work".into()),
-            boot: None,
-            target: "/c/rootfs".into(),
-            readonly: false,
-            durable: true,
-            userxattr: false,
-            xino: false,
-            owner: None,
-            newest: None,
-        };
+        let lower = vec!["/l/a".into(), "/l/b".into()];
+        let overlay = Overlay { durable: true, ..Overlay::around(Path::new("/c"), "stave:web", lower) };
         assert_eq!(
             overlay.explain(),
             "mount -t overlay stave:web -o lowerdir=/l/b:/l/a,upperdir=/c/upper,workdir=/c/work,\

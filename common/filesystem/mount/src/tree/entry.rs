@@ -1,10 +1,13 @@
 //! Copies one file, link, socket, pipe or device with everything that belongs to it.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, OsStr},
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
 };
 
 use rustix::{
@@ -14,6 +17,8 @@ use rustix::{
     },
     io::Errno,
 };
+
+use crate::resolve;
 
 /// Copies the entry `name`, which has this status and is no directory.
 pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
@@ -107,19 +112,17 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// The attributes of an entry that cannot be opened: a link, a device.
 fn unopened_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-    let path = |of: BorrowedFd<'_>| {
-        [format!("/proc/self/fd/{}/", of.as_raw_fd()).as_bytes(), name.to_bytes()].concat()
-    };
+    let path = |of: BorrowedFd<'_>| resolve::proc_path(of).join(OsStr::from_bytes(name.to_bytes()));
     let (from, to) = (path(from), path(to));
     let mut names = vec![0_u8; LONGEST];
-    let length = match llistxattr(&from[..], names.as_mut_slice()) {
+    let length = match llistxattr(&from, names.as_mut_slice()) {
         Err(Errno::NOTSUP) => return Ok(()),
         result => result?,
     };
     each(
         &names[..length],
-        |name, value| rustix::fs::lgetxattr(&from[..], name, value),
-        |name, value| rustix::fs::lsetxattr(&to[..], name, value, XattrFlags::empty()),
+        |name, value| rustix::fs::lgetxattr(&from, name, value),
+        |name, value| rustix::fs::lsetxattr(&to, name, value, XattrFlags::empty()),
     )
 }
 
