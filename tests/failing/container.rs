@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use testkit::{Sandbox, Snapshot};
 
-use super::{Run, Share, Trial, fails};
+use super::{Run, Share, Trial, after_unwind, fails, untold};
 use crate::pipe::{ON_THE_WIRE, PIPE, Stage, pipe_of, ready};
 
 /// One mode of one tool of the pipe.
@@ -132,19 +132,8 @@ impl Trial for Container {
             complaint += &self.wrong_result(sandbox);
         } else if !run.of_output && !matches!(self.way, Way::Unwind) {
             let file = if matches!(self.way, Way::Apply) { "web.json" } else { "after.json" };
-            let told = sandbox.sh(&format!("jq -e .error.tool {file}")).stdout;
-            if told.trim() != format!("\"{}\"", self.tool()) {
-                complaint += "no error in the document\n";
-            }
+            complaint += untold(sandbox, file, self.tool());
         }
-        let unwound = sandbox.sh("unwind web > /dev/null");
-        if unwound.status != 0 {
-            complaint += &format!("then unwind: {}\n", unwound.stderr);
-        }
-        let left = sandbox.difference(before);
-        match left.is_empty() && unwound.status == 0 {
-            true => ControlFlow::Continue(complaint),
-            false => ControlFlow::Break(format!("{complaint}said: {}\nleft:\n{left}", run.outcome.stderr)),
-        }
+        after_unwind(sandbox, before, run, complaint, &sandbox.sh("unwind web > /dev/null"))
     }
 }

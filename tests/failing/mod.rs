@@ -81,6 +81,30 @@ struct Run {
     is_mute: bool,
 }
 
+/// What is wrong with the document of a run that failed: nothing, if it says that this tool did.
+fn untold(sandbox: &Sandbox, file: &str, tool: &str) -> &'static str {
+    let told = sandbox.sh(&format!("jq -e .error.tool {file}")).stdout;
+    if told.trim() == format!("\"{tool}\"") { "" } else { "no error in the document\n" }
+}
+
+/// The judgement after unwind, which must leave the host as it was before.
+fn after_unwind(
+    sandbox: &Sandbox,
+    before: &Snapshot,
+    run: &Run,
+    mut complaint: String,
+    unwound: &Outcome,
+) -> ControlFlow<String, String> {
+    if unwound.status != 0 {
+        complaint += &format!("then unwind: {}\n", unwound.stderr);
+    }
+    let left = sandbox.difference(before);
+    match left.is_empty() && unwound.status == 0 {
+        true => ControlFlow::Continue(complaint),
+        false => ControlFlow::Break(format!("{complaint}said: {}\nleft:\n{left}", run.outcome.stderr)),
+    }
+}
+
 /// A tool that is run again and again in the same state.
 trait Trial {
     /// The tool.

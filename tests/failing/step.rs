@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use testkit::{Sandbox, Snapshot};
 
-use super::{Run, Share, Trial, fails};
+use super::{Run, Share, Trial, after_unwind, fails, untold};
 use crate::pipe;
 
 /// A script with one tool that has a failing call.
@@ -69,19 +69,8 @@ impl Trial for Step {
                 complaint += &format!("not done: {}{}\n", done.stdout, done.stderr);
             }
         } else if !run.of_output {
-            let told = sandbox.sh("jq -e .error.tool after.json").stdout;
-            if told.trim() != format!("\"{}\"", self.tool()) {
-                complaint += "no error in the document\n";
-            }
+            complaint += untold(sandbox, "after.json", self.tool());
         }
-        let unwound = self.unwound(sandbox);
-        if unwound.status != 0 {
-            complaint += &format!("then unwind: {}\n", unwound.stderr);
-        }
-        let left = sandbox.difference(before);
-        match left.is_empty() && unwound.status == 0 {
-            true => ControlFlow::Continue(complaint),
-            false => ControlFlow::Break(format!("{complaint}said: {}\nleft:\n{left}", run.outcome.stderr)),
-        }
+        after_unwind(sandbox, before, run, complaint, &self.unwound(sandbox))
     }
 }
