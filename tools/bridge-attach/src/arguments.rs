@@ -1,7 +1,7 @@
 //! The command line.
 
 use anyhow::{Result, anyhow};
-use attaching::{Inside, Subnets, refuse_flags};
+use attach_flags::{Inside, Subnets, refuse_flags};
 use attachment::{
     Gateways, Wanted,
     named::{self, Named},

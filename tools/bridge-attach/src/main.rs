@@ -47,7 +47,7 @@ impl Filter for BridgeAttach {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let network = document.require::<members::Network>()?;
-        attaching::refuse_restricted(document)?;
+        attach_flags::refuse_restricted(document)?;
         let attachments = document.attachments()?;
         let named = self.named(&context.scope)?;
         let wanted = self.wanted(named.as_ref())?;
@@ -64,7 +64,7 @@ impl Filter for BridgeAttach {
     }
 
     fn is_meant(&self, step: &Step) -> bool {
-        attaching::is_meant(step, self.name.as_deref())
+        attach_flags::is_meant(step, self.name.as_deref())
     }
 
     fn refuse_undo(_: &Scope, recorded: &Document, step: &Step) -> Result<()> {

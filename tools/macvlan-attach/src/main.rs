@@ -18,7 +18,7 @@
 
 use std::process::ExitCode;
 
-use attaching::{Attach, Driver};
+use attach_flags::{Attach, Driver};
 use netlink::Child;
 
 #[derive(Debug, Default, Clone)]
