@@ -1,16 +1,25 @@
-//! The messages of a build on standard error: lines in Docker's form, one line for each step on a terminal,
-//! or JSON.
+//! The messages of a build on standard error: lines in Docker's form, one line for each step, a picture of all
+//! steps on a terminal, or JSON.
+
+mod display;
+mod events;
+mod frame;
 
 use std::{
     cell::RefCell,
-    io::{self, IsTerminal, Read, Write},
+    io::{self, Read, Write},
+    path::Path,
     time::Instant,
 };
 
+pub(crate) use display::Display;
 use serde_json::json;
 
 /// How many bytes of a command's output are read at a time.
 const PART: usize = 16 << 10;
+
+/// How much of an instruction the picture gets, in characters. No terminal is wider.
+const WIDEST: usize = 1000;
 
 /// The form of the messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,8 +27,11 @@ pub enum Form {
     /// Lines, including the output of commands.
     #[default]
     Plain,
-    /// A line for each step, with its time. The output of a command is shown if it fails.
+    /// A line for each step, with its time. The output of a command is shown if it fails. On a terminal, the
+    /// build draws a picture of all steps ([`Form::Drawn`]).
     Terminal,
+    /// As JSON, for the process that draws the picture.
+    Drawn,
     /// A JSON object on each line.
     Json,
     /// Errors only.
@@ -76,9 +88,8 @@ impl Progress {
     /// Prints a line of any kind.
     pub fn line(&self, text: &str) {
         match self.form {
-            Form::Plain => self.print(&format!("{}\n", harmless(text))),
-            Form::Terminal => self.print(&format!("\r\x1b[K{}\n", harmless(text))),
-            Form::Json => self.event(&json!({"event": "line", "text": text})),
+            Form::Plain | Form::Terminal => self.print(&format!("{}\n", harmless(text))),
+            Form::Json | Form::Drawn => self.event(&json!({"event": "line", "text": text})),
             Form::Quiet => {}
         }
     }
@@ -89,33 +100,14 @@ impl Progress {
         let head = format!("[{number}/{of}] {text}");
         match self.form {
             Form::Plain => self.print(&format!("Step {number}/{of} : {}\n", harmless(text))),
-            Form::Terminal => self.show(&format!(" => {head}"), ""),
             Form::Json => self.event(&json!({"event": "begin", "step": number, "of": of, "text": text})),
-            Form::Quiet => {}
+            Form::Drawn => {
+                let text: String = first_line(text).chars().take(WIDEST).collect();
+                self.event(&json!({"event": "begin", "step": number, "of": of, "text": text}));
+            }
+            Form::Terminal | Form::Quiet => {}
         }
         *self.step.borrow_mut() = Some(Step { head, number, begin: Instant::now(), cached: false });
-    }
-
-    /// Shows the line of the current step, as wide as the terminal. Does nothing without a terminal.
-    fn show(&self, left: &str, right: &str) {
-        let stderr = std::io::stderr();
-        if !stderr.is_terminal() {
-            return;
-        }
-        // Terminals of CI often say that they have no columns.
-        let columns = match rustix::termios::tcgetwinsize(stderr).map_or(0, |size| size.ws_col) {
-            0 => 80,
-            columns => usize::from(columns.max(20)),
-        };
-        let room = columns.saturating_sub(right.len() + 1);
-        let left: String = left
-            .chars()
-            .take_while(|c| *c != '\n')
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(room)
-            .collect();
-        let gap = " ".repeat(room.saturating_sub(left.chars().count()));
-        self.print(&format!("\r\x1b[K{left}{gap}{right}"));
     }
 
     /// Ends the current step.
@@ -125,20 +117,9 @@ impl Progress {
         match self.form {
             Form::Terminal => {
                 let mark = if cached { " => CACHED " } else { " => " };
-                let time = format!("{seconds:.1}s");
-                match std::io::stderr().is_terminal() {
-                    true => {
-                        self.show(&format!("{mark}{head}"), &time);
-                        self.print("\n");
-                    }
-                    // A stage that is built in parallel: its process writes to a pipe.
-                    false => {
-                        let head = harmless(head.lines().next().unwrap_or_default());
-                        self.print(&format!("{mark}{head} {time}\n"))
-                    }
-                }
+                self.print(&format!("{mark}{} {seconds:.1}s\n", harmless(first_line(&head))));
             }
-            Form::Json => {
+            Form::Json | Form::Drawn => {
                 let milliseconds = (seconds * 1000.0).round() as u64;
                 self.event(
                     &json!({"event": "end", "step": number, "cached": cached, "milliseconds": milliseconds}),
@@ -168,19 +149,35 @@ impl Progress {
         }
     }
 
+    /// Ends the current step as one that failed.
+    pub fn failed(&self) {
+        if !matches!(self.form, Form::Terminal | Form::Drawn) {
+            return;
+        }
+        let Some(step) = self.step.borrow_mut().take() else { return };
+        match self.form {
+            Form::Drawn => self.event(&json!({"event": "failed", "step": step.number})),
+            _ => self.print(&format!(" => ERROR {}\n", harmless(first_line(&step.head)))),
+        }
+    }
+
+    /// The output of the current step goes to this file: the picture shows its end.
+    pub fn log(&self, path: &Path) {
+        if let (Form::Drawn, Some(step)) = (self.form, &*self.step.borrow()) {
+            self.event(&json!({"event": "log", "step": step.number, "text": path}));
+        }
+    }
+
     /// Prints the output of a command, if it was not printed directly. Reads the output in parts, because it
     /// may be very long.
     ///
     /// # Errors
     /// When the output cannot be read.
     pub fn output(&self, text: &mut dyn Read, failed: bool) -> io::Result<()> {
-        if !matches!((self.form, failed), (Form::Json, _) | (Form::Terminal | Form::Quiet, true)) {
+        if self.form == Form::Plain || (self.form != Form::Json && !failed) {
             return Ok(());
         }
-        // Start on a new line, below the line of the step.
-        if self.form == Form::Terminal {
-            self.print("\n");
-        }
+        self.failed();
         let mut part = Vec::new();
         loop {
             let room = (PART - part.len()) as u64;
@@ -193,7 +190,7 @@ impl Progress {
             let end = if (count as u64) < room { part.len() } else { end };
             let now = String::from_utf8_lossy(&part[..end]).into_owned();
             match self.form {
-                Form::Json => self.event(&json!({"event": "output", "text": now})),
+                Form::Json | Form::Drawn => self.event(&json!({"event": "output", "text": now})),
                 _ => self.print(&now),
             }
             part.drain(..end);
@@ -203,10 +200,14 @@ impl Progress {
     /// Prints a warning.
     pub fn warning(&self, text: &str) {
         match self.form {
-            Form::Json => self.event(&json!({"event": "warning", "text": text})),
+            Form::Json | Form::Drawn => self.event(&json!({"event": "warning", "text": text})),
             _ => self.line(&format!("[Warning] {text}")),
         }
     }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 /// A text of a Dockerfile without the control characters that a terminal would obey. Lines and tabs stay.

@@ -65,7 +65,7 @@ use crate::{
     excerpt::without_passwords,
     network::Own,
     plan::{self, Plan, PlanError},
-    progress::{Form, Progress},
+    progress::{Display, Form, Progress},
 };
 use contexts::Contexts;
 use input::Input;
@@ -249,7 +249,7 @@ pub fn build(options: &Options) -> Result<Built, Error> {
         for finding in builder.findings()? {
             builder.progress.warning(&format!("{}:{}: {finding}", input.name, finding.line));
         }
-        builder.run()
+        builder.run_shown()
     })
 }
 
@@ -324,6 +324,19 @@ impl<'a> Builder<'a> {
             own_caches: None,
             rehearsal,
         })
+    }
+
+    /// Runs the build. On a terminal, a picture shows it.
+    fn run_shown(mut self) -> Result<Built, Error> {
+        let display = (self.options.progress == Form::Terminal).then(Display::begin).flatten();
+        if display.is_some() {
+            self.progress = Progress::new(Form::Drawn);
+        }
+        let built = self.run();
+        if let Some(display) = display {
+            display.end(built.is_err());
+        }
+        built
     }
 
     fn run(mut self) -> Result<Built, Error> {

@@ -45,7 +45,7 @@ pub fn build_for(options: &Options, platforms: &[Platform]) -> Result<Several, E
                 builder.progress.warning(&format!("{}:{}: {finding}", input.name, finding.line));
             }
             builder.progress.line(&format!("# Building for {platform}"));
-            let built = builder.run()?;
+            let built = builder.run_shown()?;
             entries.push(entry(&layout, &built, platform)?);
             images.push((platform.clone(), built));
         }

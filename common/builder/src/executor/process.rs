@@ -165,6 +165,7 @@ impl Command<'_> {
         }
         let path = self.files.join("output");
         let output = File::create(&path).map_err(Cause::system("create", &path))?;
+        self.progress.log(&path);
         let status = finish(runtime::run(spec, streams(Stdio::Fd(output.as_fd()))))?;
         let mut output = File::open(&path).map_err(Cause::system("read", &path))?;
         self.progress.output(&mut output, status != 0).map_err(Cause::system("read", &path))?;

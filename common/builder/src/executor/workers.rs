@@ -143,7 +143,7 @@ impl Builder<'_> {
     fn work(&mut self, at: usize) -> Result<Outcome, Failure> {
         self.store.renew();
         self.progress.set_stage(self.file.name_of(at));
-        let state = self.stage(at);
+        let state = self.stage(at).inspect_err(|_| self.progress.failed());
         self.progress.end();
         // The network and the directory of this process end with it.
         drop(self.network.take());
