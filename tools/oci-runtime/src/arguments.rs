@@ -17,7 +17,7 @@ pub(crate) struct OciRuntime {
     /// The format of log lines
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// Also log each command
+    /// Also log what is done
     #[arg(long)]
     pub(crate) debug: bool,
     /// Rejected: cgroups are made directly, not by systemd
@@ -158,6 +158,9 @@ pub(crate) struct Create {
     /// Send the terminal to this Unix socket
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Send a pidfd of the process to this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// Write the pid of the container's process to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
@@ -195,6 +198,9 @@ pub(crate) struct Exec {
     /// Send the terminal to this Unix socket
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Send a pidfd of the process to this Unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// The working directory of the process
     #[arg(long, value_name = "DIR")]
     pub(crate) cwd: Option<PathBuf>,

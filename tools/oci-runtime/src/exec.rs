@@ -25,11 +25,22 @@ pub(crate) fn run(context: &Context, arguments: &Exec) -> Result<u8> {
         preserved: lifecycle::preserved(arguments.preserve_fds),
         cgroups: arguments.cgroup.iter().map(|text| cgroup(text)).collect(),
         ignores_pause: arguments.ignore_paused,
+        pidfd_socket: arguments.pidfd_socket.clone(),
         pid_file: arguments.pid_file.clone(),
     };
+    context.log.debug(&format!(
+        "execute {:?} in container {:?}",
+        process.args().as_deref().unwrap_or_default(),
+        arguments.id
+    ));
     let foreground = if arguments.detach { None } else { Some(Foreground::new()?) };
     let mut running = container::exec(&found, &process, &request)?;
     running.warnings.iter().for_each(|warning| context.log.warn(warning));
+    context.log.debug(&format!(
+        "process {} of container {:?} executes it",
+        running.identity().pid,
+        arguments.id
+    ));
     if let Some(path) = &arguments.console_socket
         && let Some(terminal) = running.terminal.take()
         && let Err(error) = container::send_terminal(path, terminal)

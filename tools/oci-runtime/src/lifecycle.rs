@@ -23,6 +23,7 @@ fn request(context: &Context, create: &Create) -> Request {
         bundle: create.bundle.clone(),
         config: create.config.clone(),
         console_socket: create.console_socket.clone(),
+        pidfd_socket: create.pidfd_socket.clone(),
         pid_file: create.pid_file.clone(),
         preserved: preserved(create.preserve_fds),
         activated: activated(),
@@ -54,6 +55,10 @@ fn make(context: &Context, create: &Create) -> Result<container::Created> {
     context.log.debug(&format!("create container {:?} from {:?}", create.id, create.bundle));
     let created = container::create(&context.store, &request(context, create))?;
     created.warnings.iter().for_each(|warning| context.log.warn(warning));
+    context.log.debug(&format!(
+        "process {} of container {:?} waits for start",
+        created.record.process.pid, create.id
+    ));
     Ok(created)
 }
 
@@ -101,6 +106,7 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<u8> {
         }
     };
     created.running.terminal = terminal;
+    context.log.debug(&format!("start container {id:?}"));
     if let Err(error) = container::start(&created.container) {
         drop(raw);
         remove(context, &run.create);
@@ -138,6 +144,7 @@ pub(crate) fn delete(context: &Context, id: &str, force: bool) -> Result<()> {
         },
         None => context.store.get(id)?,
     };
+    context.log.debug(&format!("delete container {id:?}"));
     let failed = container::delete(&found, force)?;
     failed.iter().for_each(|error| context.log.warn(error));
     Ok(())

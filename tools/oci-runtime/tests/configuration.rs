@@ -346,6 +346,20 @@ fn what_is_read_only_and_what_is_in_memory() {
 }
 
 #[test]
+fn a_read_only_dev_has_its_devices_and_mounts() {
+    let sandbox = bundle();
+    let script = "echo x > /dev/null && stat -c %t:%T /dev/null; ls -d /dev/pts/ptmx /dev/shm; touch /dev/x 2> /dev/null || echo refused";
+    let shown = run(&sandbox, script, |config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        let dev = mounts.iter_mut().find(|mount| mount["destination"] == "/dev").unwrap();
+        dev["options"] = json!(["nosuid", "strictatime", "mode=755", "size=65536k", "ro"]);
+        let up = json!({"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro"]});
+        mounts.push(up);
+    });
+    assert_eq!(shown.ok(), "1:3\n/dev/pts/ptmx\n/dev/shm\nrefused\n");
+}
+
+#[test]
 fn memory_is_on_the_nodes_that_are_named() {
     let sandbox = bundle();
     let policy = |policy: Value| {

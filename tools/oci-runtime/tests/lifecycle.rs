@@ -206,6 +206,42 @@ print(text.decode().replace("\r", ""), end="")
 }
 
 #[test]
+fn a_descriptor_of_the_process_goes_to_a_socket() {
+    let sandbox = bundle();
+    write(&sandbox, &configuration(&sandbox, "exec sleep 1000"));
+    let server = r#"
+import array, signal, socket, subprocess, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind("sock")
+server.listen()
+started = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+connection, _ = server.accept()
+text, control, _, _ = connection.recvmsg(100, 100)
+assert started.wait() == 0
+signal.pidfd_send_signal(array.array("i", control[0][2])[0], signal.SIGKILL)
+print(text.decode())
+"#;
+    std::fs::write(sandbox.directory().join("server.py"), server).unwrap();
+    let taken = |command: &str| {
+        sandbox.sh(&format!("rm -f sock; timeout 20 python3 server.py oci-runtime {command}")).ok()
+    };
+    let ended =
+        "for i in $(seq 100); do oci-runtime state one | grep -q stopped && exit 0; sleep 0.05; done; exit 1";
+    assert_eq!(taken("create --pidfd-socket sock -b b one"), "standard\n");
+    sandbox.sh(ended).ok();
+    sandbox.sh("oci-runtime delete one").ok();
+    assert_eq!(taken("run -d --pidfd-socket sock -b b one"), "standard\n");
+    sandbox.sh(ended).ok();
+    sandbox.sh("oci-runtime delete one && oci-runtime run -d -b b one < /dev/null > /dev/null 2>&1").ok();
+    assert_eq!(taken("exec -d --pidfd-socket sock one sleep 1000"), "setns\n");
+    assert_eq!(status(&sandbox), "running");
+    let failed = sandbox.sh("oci-runtime exec -d --pidfd-socket nowhere one sleep 1001").exits(255);
+    assert_error(&failed, "send a descriptor to \"nowhere\": No such file or directory");
+    sandbox.sh("! oci-runtime exec one ps | grep -q 1001").ok();
+    sandbox.sh("oci-runtime delete -f one").ok();
+}
+
+#[test]
 fn hooks_run_in_their_order_with_the_state() {
     let sandbox = bundle();
     let log = sandbox.directory().join("hooks");
@@ -263,6 +299,32 @@ fn hooks_run_in_their_order_with_the_state() {
         let failed = run(&sandbox, "sleep 1000", |config| config["hooks"] = json!({kind: [hook]})).exits(1);
         assert_error(&failed, &format!("run {kind} hook 0 {path}: {error}"));
         assert_eq!(sandbox.sh("oci-runtime list -q").ok(), "");
+    }
+}
+
+/// The programs of such a hook are the container's own.
+#[test]
+fn a_hook_in_the_container_is_confined_like_the_command() {
+    let sandbox = bundle();
+    let script = "sed -n 's/^\\(NoNewPrivs\\|CapEff\\|Seccomp\\):\\s*//p' /proc/self/status >> /seen; mkdir /made 2>> /seen";
+    for gains_nothing in [true, false] {
+        let seen = run(&sandbox, &format!("{script}; cat /seen; rm /seen"), |config| {
+            config["process"]["noNewPrivileges"] = json!(gains_nothing);
+            config["process"]["capabilities"] = json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"]});
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+            });
+            config["hooks"] = json!({
+                "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", format!("{script}; true")], "env": ["PATH=/bin"]}],
+            });
+        })
+        .ok();
+        let one = format!(
+            "0000000000000020\n{}\n2\nmkdir: can't create directory '/made': Operation not permitted\n",
+            u8::from(gains_nothing)
+        );
+        assert_eq!(seen, one.repeat(2));
     }
 }
 

@@ -38,6 +38,12 @@ fn limits_are_set_and_changed() {
     assert!(["30000", "30000 50000"].contains(&quota.as_str()), "{quota}");
     sandbox.sh("echo '{\"pids\": {\"limit\": 25}, \"colour\": 1}' | oci-runtime update -r - one").ok();
     assert_eq!(read(&sandbox, "pids.max"), "25");
+    // Without a memory limit, that of memory and swap together is gone as well.
+    if !read(&sandbox, "memory.memsw.limit_in_bytes").is_empty() {
+        sandbox.sh("oci-runtime update --memory 100000000 --memory-swap 150000000 one").ok();
+        sandbox.sh("oci-runtime update --memory -1 one").ok();
+        assert!(read(&sandbox, "memory.memsw.limit_in_bytes").len() > 12);
+    }
     let stats = sandbox.sh("oci-runtime events --stats one").json();
     assert_eq!(
         (&stats["type"], &stats["id"], &stats["data"]["pids"]["current"]),

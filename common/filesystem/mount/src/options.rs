@@ -191,6 +191,11 @@ impl Options {
         true
     }
 
+    /// Whether the mount is read-only.
+    pub fn is_readonly(&self) -> bool {
+        (self.attributes | self.below.0).contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
+    }
+
     /// Whether the propagation includes the mounts below.
     pub fn is_recursive(&self) -> bool {
         self.propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::REC))

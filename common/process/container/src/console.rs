@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use runtime::Identity;
 use rustix::{
     cmsg_space,
     fs::{Mode, OFlags},
@@ -28,6 +29,13 @@ pub fn send(path: &Path, terminal: OwnedFd) -> Result<()> {
     let name =
         rustix::pty::ptsname(&terminal, Vec::new()).map_err(Error::on("read", "the terminal's name"))?;
     pass(path, name.as_bytes(), terminal.as_fd())
+}
+
+/// Sends a descriptor of the process (pidfd_open(2)) to the socket at `path`, with runc's word for the kind of process:
+/// `standard` for a container's first one, `setns` for another.
+pub(crate) fn send_process(path: &Path, process: Identity, kind: &str) -> Result<()> {
+    let gone = || Error::new("send", format!("a descriptor to {path:?}"), "the process has ended");
+    pass(path, kind.as_bytes(), process.open()?.ok_or_else(gone)?.as_fd())
 }
 
 /// Sends a message with a descriptor to the socket at `path`.

@@ -23,6 +23,8 @@ pub struct Request {
     pub config: Option<PathBuf>,
     /// The Unix socket that receives the outer side of the terminal.
     pub console_socket: Option<PathBuf>,
+    /// The Unix socket that receives a pidfd of the first process.
+    pub pidfd_socket: Option<PathBuf>,
     /// The file that the pid of the first process is written to.
     pub pid_file: Option<PathBuf>,
     /// Open descriptors to pass to the process, besides its standard streams.
@@ -139,6 +141,9 @@ fn make(
             (Handed::Process, _) => {
                 record.process = first;
                 container.write(record)?;
+                if let Some(path) = &request.pidfd_socket {
+                    console::send_process(path, first, "standard")?;
+                }
             }
             (Handed::Terminal(outer), Some(path)) => console::send(path, outer)?,
             (Handed::Terminal(outer), None) => terminal = Some(outer),

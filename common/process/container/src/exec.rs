@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Process;
 use runtime::{Contained, Running, Streams};
 
-use crate::{Container, Error, Record, Result, Status, notify, of_container, write_pid};
+use crate::{Container, Error, Record, Result, Status, console, notify, of_container, write_pid};
 
 /// Options for another process in a container.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,8 @@ pub struct Exec {
     pub cgroups: Vec<(Option<String>, PathBuf)>,
     /// Whether to accept a paused container. The process is then frozen like the others.
     pub ignores_pause: bool,
+    /// The Unix socket that receives a pidfd of the process. If that fails, the process is ended.
+    pub pidfd_socket: Option<PathBuf>,
     /// The file that the pid is written to. If that fails, the process is ended.
     pub pid_file: Option<PathBuf>,
 }
@@ -61,9 +63,12 @@ pub fn exec(container: &Container, process: &Process, request: &Exec) -> Result<
             notify::hand_over(&spec, &state, (pid, record.process.pid, Status::Running.name()), listener)
         })
         .map_err(|error| crate::not_executed(Some(process), error))?;
-    if let Some(path) = &request.pid_file
-        && let Err(error) = write_pid(path, running.identity().pid)
-    {
+    let identity = running.identity();
+    let socket = request.pidfd_socket.as_ref();
+    let told = socket.map_or(Ok(()), |path| console::send_process(path, identity, "setns"));
+    let file = request.pid_file.as_ref();
+    let told = told.and_then(|()| file.map_or(Ok(()), |path| write_pid(path, identity.pid)));
+    if let Err(error) = told {
         // A caller that gets an error finds no process.
         running.kill();
         let _ = running.wait();

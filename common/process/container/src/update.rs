@@ -24,6 +24,7 @@ pub fn update(container: &Container, mut changes: Value) -> Result<Vec<String>> 
         return Err(of_container("update", container.id())("its record is damaged"));
     };
     let resources = linux.entry("resources").or_insert_with(|| serde_json::json!({}));
+    lift_swap(&mut changes, resources);
     // A swap limit depends on the memory limit, and a quota on its period.
     let mut whole = changes.clone();
     complete(&mut whole, resources);
@@ -36,6 +37,16 @@ pub fn update(container: &Container, mut changes: Value) -> Result<Vec<String>> 
     }
     container.write(&record)?;
     Ok(warnings)
+}
+
+/// Removes an earlier limit of memory and swap together if that of memory is removed, as in runc.
+fn lift_swap(changes: &mut Value, before: &Value) {
+    let Some(memory) = changes.get_mut("memory").and_then(Value::as_object_mut) else { return };
+    let is_lifted = memory.get("limit").and_then(Value::as_i64).is_some_and(|limit| limit < 0);
+    let had = before.pointer("/memory/swap").is_some_and(|swap| !swap.is_null());
+    if is_lifted && had && !memory.contains_key("swap") {
+        memory.insert("swap".to_owned(), serde_json::json!(-1));
+    }
 }
 
 /// Adds the earlier values of limits that a changed limit depends on.
@@ -108,6 +119,16 @@ mod tests {
             let mut whole = changes.clone();
             complete(&mut whole, &before);
             assert_eq!(whole, expected, "{changes}");
+        }
+        for (changes, before, expected) in [
+            (json!({"limit": -1}), json!({"limit": 5, "swap": 9}), json!({"limit": -1, "swap": -1})),
+            (json!({"limit": -1, "swap": 9}), json!({"swap": 9}), json!({"limit": -1, "swap": 9})),
+            (json!({"limit": -1}), json!({"limit": 5}), json!({"limit": -1})),
+            (json!({"limit": 7}), json!({"limit": 5, "swap": 9}), json!({"limit": 7})),
+        ] {
+            let mut lifted = json!({ "memory": changes });
+            lift_swap(&mut lifted, &json!({ "memory": before }));
+            assert_eq!(lifted["memory"], expected, "{changes}");
         }
         let mut all = json!({"memory": {"limit": 1, "swap": 2}});
         merge(&mut all, json!({"memory": {"limit": 3}, "pids": {"limit": 4}}));

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     os::unix::{fs::FileExt, process::CommandExt},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -51,15 +52,36 @@ pub fn run(
     state: &Value,
     variables: Option<&[CString]>,
 ) -> Result<()> {
+    run_confined(kind, hooks, state, (variables, None))
+}
+
+/// What the process of a hook does before it executes the hook. The process that runs the hook has one thread.
+pub(crate) type Confine = Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>;
+
+/// As [`run`], for hooks that are confined like the container's command.
+///
+/// # Errors
+/// As [`run`]; when a hook cannot be confined.
+pub(crate) fn run_confined(
+    kind: &str,
+    hooks: Option<&Vec<Hook>>,
+    state: &Value,
+    (variables, confine): (Option<&[CString]>, Option<Confine>),
+) -> Result<()> {
     hooks.into_iter().flatten().enumerate().try_for_each(|(index, hook)| {
-        one(hook, state, variables).map_err(|cause| {
+        one(hook, state, variables, confine.clone()).map_err(|cause| {
             let what = format!("{kind} hook {index} {:?}", hook.path());
             Error::system("run", what, cause)
         })
     })
 }
 
-fn one(hook: &Hook, state: &Value, variables: Option<&[CString]>) -> std::result::Result<(), String> {
+fn one(
+    hook: &Hook,
+    state: &Value,
+    variables: Option<&[CString]>,
+    confine: Option<Confine>,
+) -> std::result::Result<(), String> {
     let said = |error: std::io::Error| error.to_string();
     let mut command = Command::new(hook.path());
     if let Some((name, rest)) = hook.args().as_ref().and_then(|args| args.split_first()) {
@@ -80,12 +102,13 @@ fn one(hook: &Hook, state: &Value, variables: Option<&[CString]>) -> std::result
     input.write_all_at(state.to_string().as_bytes(), 0).map_err(said)?;
     command.stdin(input);
     command.stdout(output.try_clone().map_err(said)?).stderr(output.try_clone().map_err(said)?);
-    // SAFETY: between fork and exec this makes system calls only.
+    // SAFETY: between fork and exec this makes system calls only; a hook is confined in a program with one thread.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             // If this process is killed, nobody waits for the hook any more.
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            Ok(sys::reset_signals()?)
+            sys::reset_signals()?;
+            confine.as_ref().map_or(Ok(()), |confine| confine())
         })
     };
     let mut child = command.spawn().map_err(said)?;

@@ -194,8 +194,9 @@ fn execute(
     profile: Option<Profile<'_>>,
     program: Option<&Program>,
 ) -> Result<()> {
-    contained.run_start_hooks(birth.spec, command.environment())?;
+    // The hooks inherit it. Their own processes are the first to execute a program.
     profile.map_or(Ok(()), Profile::set)?;
+    contained.run_start_hooks(birth.spec, command.environment(), program)?;
     // The policy may forbid to say this later. Whoever starts the container cannot tell otherwise whether a process that
     // is gone by then has executed its command.
     let _ = starter.ready();

@@ -5,14 +5,17 @@ use std::{
     ffi::CString,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    sync::Arc,
 };
 
 use cgroup::Group;
 use oci_spec::runtime::{Hooks, Spec};
 use rustix::io::Errno;
+use seccomp::Program;
 
 use super::{
-    Channel, Message, Running, Started, Surroundings, fork, namespaces::Namespaces, never_ran, reap,
+    Channel, Message, Running, Started, Surroundings, credentials, fork, namespaces::Namespaces, never_ran,
+    reap,
 };
 use crate::{Error, HookState, Identity, Streams, error::Result, hooks};
 
@@ -88,10 +91,26 @@ impl Contained<'_> {
         hooks::run("createContainer", all.create_container().as_ref(), &state, Some(&[]))
     }
 
-    /// Runs hooks in the container before its command is executed. They get the command's `variables`.
-    pub(super) fn run_start_hooks(&self, spec: &Spec, variables: &[CString]) -> Result<()> {
+    /// Runs hooks in the container before its command is executed. They get the command's `variables`, and are confined
+    /// like the command, as in runc: their programs are the container's own. `program` is the seccomp policy.
+    pub(super) fn run_start_hooks(
+        &self,
+        spec: &Spec,
+        variables: &[CString],
+        program: Option<&Program>,
+    ) -> Result<()> {
         let all = spec.hooks().as_ref().and_then(|all| all.start_container().as_ref());
-        hooks::run("startContainer", all, &self.state.with("created", own_pid()), Some(variables))
+        let (Some(_), Some(process)) = (all, spec.process().clone()) else { return Ok(()) };
+        // Such a policy applies to this process already.
+        let is_confined = program.is_some_and(Program::notifies);
+        let program = program.cloned();
+        let confine = move || match credentials::finish(&process, program.as_ref()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.errno().map_or_else(|| std::io::Error::other(error), Into::into)),
+        };
+        let confine: Option<hooks::Confine> = if is_confined { None } else { Some(Arc::new(confine)) };
+        let state = self.state.with("created", own_pid());
+        hooks::run_confined("startContainer", all, &state, (Some(variables), confine))
     }
 }
 

@@ -284,6 +284,18 @@ pub(super) fn confine(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     close().map_err(Error::at::<Errno>("mount", "\"/dev\" without devices"))
 }
 
+/// Makes the container's own `/dev` read-only, if the specification says so. By then everything in it is made.
+pub(super) fn seal(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+    if !own_dev(spec).is_some_and(|options| options.is_readonly()) {
+        return Ok(());
+    }
+    let seal = || {
+        let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)?;
+        Detached::from(dev).change(&Options::parse(["ro"]), false)
+    };
+    seal().map_err(Error::at::<Errno>("make", "\"/dev\" read-only"))
+}
+
 /// Allocates a pseudo-terminal in the container's devpts, and sends the outer side to the parent.
 pub(super) fn open_terminal(root: BorrowedFd<'_>, process: &Process, channel: &Channel) -> Result<OwnedFd> {
     let open = || {

@@ -139,6 +139,7 @@ fn seal(root: &Detached, spec: &Spec, mounted: &Mounted) -> Result<()> {
             mask(root.as_fd(), mounted.open(root.as_fd(), Path::new(path))?, path)?;
         }
     }
+    devices::seal(root.as_fd(), spec)?;
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or_default()) {
         root.change(&Options::parse(["ro"]), false).map_err(Error::at("make", "\"/\" read-only"))?;
     }
@@ -248,12 +249,18 @@ fn add_as_told(
         }
         None => detached(&with_mode_below(root, mount), None, false)?,
     };
+    let readonly = source.1.is_readonly();
     let below = options.copies_up.then(|| resolve::open_in(root, target, OFlags::RDONLY | OFlags::DIRECTORY));
     let attached = attach(root, mount, Some(source), None)?;
     if let Some(Ok(below)) = below {
         let copied = resolve::open_in(root, target, OFlags::RDONLY | OFlags::DIRECTORY)
             .and_then(|top| mount::tree::copy(&below, &top));
         copied.map_err(Error::at("copy", format_args!("what is in {target:?}")))?;
+        if readonly {
+            let top = resolve::open_in(root, target, OFlags::PATH | OFlags::DIRECTORY);
+            top.and_then(|top| Detached::from(top).change(&Options::parse(["ro"]), false))
+                .map_err(Error::at("make", format_args!("{target:?} read-only")))?;
+        }
     }
     Ok(attached)
 }
@@ -322,12 +329,13 @@ fn detached(mount: &Mount, user: Option<&User>, deep: bool) -> Result<Source> {
             file_system.set("source", source.unwrap_or(Path::new(kind)))?;
             let data = options.data.iter().map(|option| outside(option, user)).collect::<Result<Vec<_>>>()?;
             file_system.set_data(data.iter().map(String::as_str))?;
-            // Device nodes are made in it first. It is closed to other devices later (see
-            // `devices::confine`).
-            let later = if target == Path::new("/dev") {
-                MountAttrFlags::MOUNT_ATTR_NODEV
-            } else {
-                MountAttrFlags::empty()
+            let later = match target == Path::new("/dev") {
+                // Device nodes are made in it first. It is closed to other devices later, and made read-only (see
+                // `devices::confine` and `devices::seal`).
+                true => MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY,
+                // It is filled first.
+                false if options.copies_up => MountAttrFlags::MOUNT_ATTR_RDONLY,
+                false => MountAttrFlags::empty(),
             };
             // There are no mounts below it yet.
             file_system.mount((options.attributes | options.below.0) - later)?
