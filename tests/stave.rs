@@ -340,7 +340,7 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         ("stop", "stave: stop takes a NAME"),
         ("stop -x web", "stave: unknown flag: -x"),
         ("run --tty=maybe busybox", "stave: unknown flag: --tty"),
-        ("run --detach-keys x busybox", "stave: unknown flag: --detach-keys"),
+        ("create --detach-keys x busybox", "stave: unknown flag: --detach-keys"),
         ("run --sig-proxy=false busybox", "stave: unknown flag: --sig-proxy"),
         ("run --env-file nowhere busybox", "stave: cannot read --env-file nowhere"),
         ("rm", "stave: rm takes a NAME"),
@@ -349,7 +349,7 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         ("start", "stave: start takes a NAME"),
     ] {
         // As with Docker, because 2 may be the command's own status.
-        let of_command = ["run", "exec"].contains(&arguments.split(' ').next().unwrap_or_default());
+        let of_command = ["run", "create", "exec"].contains(&arguments.split(' ').next().unwrap_or_default());
         host.fails(arguments, if of_command { 125 } else { 2 }, line);
     }
     for (arguments, status, line) in [

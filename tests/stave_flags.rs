@@ -51,6 +51,14 @@ fn volumes_of_another_container() {
     assert!(touch.stderr.contains("Read-only file system"), "{}", touch.stderr);
     let touch = host.stave("run --rm --volumes-from one:ro busybox touch /db/x").exits(1);
     assert!(touch.stderr.contains("Read-only file system"), "{}", touch.stderr);
+    // A volume of its own counts more, wherever it is written.
+    host.0.sh("mkdir $PWD/own && echo own > $PWD/own/f").ok();
+    for flags in ["--volumes-from one -v $PWD/own:/dir/", "-v $PWD/own:/dir --volumes-from one"] {
+        host.prints(&format!("run --rm {flags} busybox cat /db/f /dir/f"), "db\nown");
+    }
+    host.prints("run -d --name two -v other:/db busybox sh -c 'echo two > /db/f; sleep 1000'", "two");
+    host.0.sh("until ./stave exec two test -s /db/f; do sleep 0.01; done").ok();
+    host.prints("run --rm --volumes-from one --volumes-from two busybox cat /db/f /dir/f", "two\nhost");
     let line = "container-ls: no container \"nobody\" in /run/stave";
     host.fails("run --volumes-from nobody busybox true", 125, line);
     host.fails(
@@ -103,6 +111,79 @@ fn a_container_that_is_started_again_can_be_attached_to() {
     let script = "./stave start -a trap > out & until grep -q ready out; do sleep 0.01; done; \
                   kill -TERM $!; wait $!";
     host.0.sh(script).exits(7);
+}
+
+#[test]
+fn how_much_of_a_log_is_kept() {
+    let host = Host::new();
+    let script =
+        "for i in $(seq 10 99); do echo 123456789012345678901234567890123456789$i; sleep 0.002; done";
+    let run = |name: &str, flags: &str| {
+        host.prints(&format!("run -d --name {name} {flags} busybox sh -c '{script}'"), name);
+        host.prints(&format!("wait {name}"), "0");
+        host.stave(&format!("logs {name}")).ok().lines().map(|line| line[39..].to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(run("all", "").len(), 90);
+    let some = run("some", "--log-opt max-size=500 --log-opt max-file=3");
+    assert_eq!(some, (100 - some.len()..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!((20..40).contains(&some.len()), "{some:?}");
+    assert!(run("few", "--log-opt max-size=500 --log-opt max-file=1").len() <= 11);
+    host.prints(
+        "inspect -f '{{json .HostConfig.LogConfig.Config}}' some",
+        r#"{"max-file":"3","max-size":"500"}"#,
+    );
+    host.prints("rm some", "some");
+    host.0.sh("! ls $STAVE_ROOT/containers/some").ok();
+    let refused = host.stave("run --log-opt compress=true busybox true").exits(125);
+    assert!(refused.stderr.contains("there are max-size=SIZE and max-file=N"), "{}", refused.stderr);
+}
+
+#[test]
+fn annotations_of_a_container() {
+    let host = Host::new();
+    host.prints("create --name web --annotation com.example/a=b=c --annotation empty busybox true", "web");
+    host.prints("inspect -f '{{json .HostConfig.Annotations}}' web", r#"{"com.example/a":"b=c","empty":""}"#);
+    let refused = host.stave("run --annotation stave.init=true busybox true").exits(125);
+    assert!(refused.stderr.contains("stave.init has a meaning of its own here"), "{}", refused.stderr);
+}
+
+#[test]
+fn the_end_of_what_is_typed_reaches_the_process() {
+    let host = Host::new();
+    host.prints("create -i --name sum busybox md5sum", "sum");
+    for text in ["one", "two"] {
+        let sum = host.0.sh(&format!("echo {text} | md5sum")).ok();
+        assert_eq!(host.0.sh(&format!("echo {text} | timeout 20 ./stave start -ai sum")).ok(), sum);
+    }
+    // It is that of one client: others may come, and type more.
+    host.prints("run -d -i --name open busybox sh -c 'read a; read b; echo $a $b'", "open");
+    host.0.sh("echo one | ./stave attach open & echo two | ./stave attach open > out; wait").ok();
+    let both = host.0.sh("cat out").ok();
+    assert!(["one two\n", "two one\n"].contains(&both.as_str()), "{both:?}");
+}
+
+#[test]
+fn a_container_in_the_foreground_can_be_left() {
+    let host = Host::new();
+    let typed = "> out; { echo first; until grep -q first out; do sleep 0.05; done; printf xy; }";
+    let left = format!(
+        "{typed} | timeout 30 ./stave run -i --name web --detach-keys x,y busybox sh -c 'read a; echo $a; sleep 1000' > out"
+    );
+    assert_eq!(host.0.sh(&left).exits(0).stderr, "container-start: detached from \"web\"\n");
+    host.prints("ps --format '{{.Names}} {{.State}}'", "web running");
+    host.prints("rm -f web", "web");
+    // One with --rm is removed at its end.
+    let left = format!(
+        "{typed} | timeout 30 ./stave run --rm -i --name web --detach-keys x,y busybox sh -c 'read a; echo $a; sleep 5' > out"
+    );
+    host.0.sh(&left).exits(0);
+    host.prints("ps -q", "web");
+    // Until it is left, it is as without the flag.
+    host.0
+        .sh("echo in | ./stave run --rm -i --name short --detach-keys x busybox sh -c 'cat; exit 3'")
+        .exits(3);
+    host.0.sh("./stave run --rm --name missing --detach-keys x busybox nosuch").exits(127);
+    host.0.sh("for i in $(seq 100); do [ \"$(./stave ps -aq)\" ] || exit 0; sleep 0.1; done; exit 1").ok();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     fs::{File, Metadata},
     io::{self, ErrorKind},
     os::unix::fs::{FileExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     thread::sleep,
     time::Duration,
 };
@@ -19,13 +19,13 @@ use super::filter::{Filter, Printer};
 /// How often a followed log is checked for more.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// One of the two files of a log, and its index.
-struct Half {
+/// One of the files of a log, and its index.
+struct Part {
     file: File,
     entries: Entries,
 }
 
-impl Half {
+impl Part {
     fn open(path: &Path) -> Result<Option<Self>> {
         let entries = Entries::open(path).with_context(|| format!("read {:?}", Log::index(path)))?;
         match File::open(path) {
@@ -90,33 +90,35 @@ pub(crate) fn print(
 
 fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: bool) -> Result<()> {
     let mut printer = Printer::new(filter);
-    // The newer file is opened first. The older one may be removed in the meantime, and nothing is printed
-    // twice.
-    let mut newer = Half::open(&log.path)?;
-    let older = Half::open(&Log::older(&log.path))?;
-    // The newer file may just have become the older one.
-    let is_other = |older: &Half| match &newer {
-        Some(newer) => !older.file.metadata().is_ok_and(|found| newer.is(&found)),
-        None => true,
-    };
-    if let Some(mut older) = older.filter(is_other) {
-        older.print(&mut printer, (&Log::older(&log.path), true))?;
+    // The newer files are opened first. The oldest one may be removed in the meantime, and nothing is printed
+    // twice: each file may just have got the next name.
+    let mut newer = Part::open(&log.path)?;
+    let mut older: Vec<(PathBuf, Part)> = Vec::new();
+    for path in Log::all(&log.path, log.files).skip(1) {
+        let Some(part) = Part::open(&path)? else { continue };
+        let found = part.file.metadata().with_context(|| format!("read {path:?}"))?;
+        if !newer.iter().chain(older.iter().map(|(_, part)| part)).any(|part| part.is(&found)) {
+            older.push((path, part));
+        }
+    }
+    for (path, mut part) in older.into_iter().rev() {
+        part.print(&mut printer, (&path, true))?;
     }
     let mut goes_on = follow;
     loop {
         // First checks whether the container runs, then reads: so everything that it wrote before its end is
         // read.
         goes_on = goes_on && !filter.is_over() && runs(scope, container)?;
-        if let Some(half) = &mut newer {
+        if let Some(part) = &mut newer {
             let is_whole = !goes_on && !runs(scope, container).unwrap_or_default();
-            half.print(&mut printer, (&log.path, is_whole))?;
-            if !half.is_at(&log.path) && log.path.exists() {
-                half.print(&mut printer, (&log.path, true))?;
-                newer = Half::open(&log.path)?;
+            part.print(&mut printer, (&log.path, is_whole))?;
+            if !part.is_at(&log.path) && log.path.exists() {
+                part.print(&mut printer, (&log.path, true))?;
+                newer = Part::open(&log.path)?;
                 continue;
             }
         } else {
-            newer = Half::open(&log.path)?;
+            newer = Part::open(&log.path)?;
         }
         printer.settle(!goes_on).context("write the log")?;
         if !goes_on {

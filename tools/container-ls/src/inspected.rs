@@ -112,8 +112,35 @@ fn host_config(record: &Document, container: Option<&life::Container>, spec: &Va
         "CpuPeriod": period,
         "CpusetCpus": resources["cpu"]["cpus"].as_str().unwrap_or_default(),
         "PidsLimit": resources["pids"]["limit"].as_i64(),
+        "LogConfig": log_config(container),
+        "Annotations": annotations(spec),
         "OomScoreAdj": spec["process"]["oomScoreAdj"].as_i64().unwrap_or_default(),
     }))
+}
+
+/// The log as Docker's driver json-file describes it. Limits that are the defaults are left out.
+fn log_config(container: Option<&life::Container>) -> Value {
+    let Some(operation) = container.map(|one| &one.operation) else {
+        return json!({"Type": "none", "Config": {}});
+    };
+    let size = operation.log_limit.filter(|size| *size != life::LOG_LIMIT);
+    let mut options = Map::new();
+    options.extend(operation.log_files.map(|files| ("max-file".to_owned(), files.to_string().into())));
+    options.extend(size.map(|size| {
+        let text = if size == u64::MAX { "-1".to_owned() } else { size.to_string() };
+        ("max-size".to_owned(), text.into())
+    }));
+    json!({"Type": "json-file", "Config": options})
+}
+
+/// The annotations that the user gave.
+fn annotations(spec: &Value) -> Option<Map<String, Value>> {
+    let all = spec["annotations"].as_object()?.iter();
+    let own: Map<_, _> = all
+        .filter(|(name, _)| !runtime::spec::is_reserved_annotation(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    (!own.is_empty()).then_some(own)
 }
 
 /// The network of a container without an attachment: `none`, `host`, or podman's `ns:` and the path of a namespace that

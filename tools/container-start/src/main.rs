@@ -105,6 +105,20 @@ impl ContainerStart {
     }
 }
 
+impl ContainerStart {
+    /// With `--attach`, a command that cannot be executed ends with the exit status of a shell.
+    fn not_executed(&self, id: &Id, error: anyhow::Error) -> Result<Value> {
+        let of_command = error.chain().find_map(|cause| cause.downcast_ref::<runtime::Error>());
+        match of_command.map(runtime::Error::status) {
+            Some(status @ (126 | 127)) if self.attach => {
+                toolkit::print_error("container-start", &error);
+                Ok(json!({"id": id, "exitStatus": status, "ended": true}))
+            }
+            _ => Err(error),
+        }
+    }
+}
+
 fn tell(warnings: Vec<String>) {
     for warning in warnings {
         operation::tell!("container-start: warning: {warning}");
@@ -123,7 +137,8 @@ impl Report for ContainerStart {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        Ok(rows::each("container-start", &self.ids(context)?, |id| self.one(context, id)))
+        let one = |id: &Id| self.one(context, id).or_else(|error| self.not_executed(id, error));
+        Ok(rows::each("container-start", &self.ids(context)?, one))
     }
 
     fn verdict(&self, report: &Value) -> Result<()> {

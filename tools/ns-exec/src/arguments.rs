@@ -168,6 +168,7 @@ impl NsExec {
             volumes: self.volumes.clone(),
             terminal: self.tty,
             interactive: self.interactive,
+            input_ends: self.interactive && (self.create || !self.detach),
             security: Security::of(&self.security_opt, self.no_new_privs || self.settings.sandbox)?,
             cap_add: self.cap_add.clone(),
             cap_drop: self

@@ -24,6 +24,14 @@ pub(crate) struct Declared {
     #[arg(long, value_name = "FILE", conflicts_with = "join")]
     label_file: Vec<PathBuf>,
     #[arg(
+        help = "Give the container an annotation of the OCI runtime specification, for other programs that read it; repeatable",
+        long,
+        value_name = "NAME[=VALUE]",
+        value_parser = annotation,
+        conflicts_with = "join"
+    )]
+    pub(crate) annotation: Vec<(String, String)>,
+    #[arg(
         help = "Declare that the container listens on a port, as EXPOSE of an image does; repeatable",
         long,
         value_name = "PORT[-LAST][/tcp|/udp|/sctp]",
@@ -121,6 +129,15 @@ impl FromStr for Label {
             ("", _) => Err("it is NAME or NAME=VALUE".to_owned()),
             (name, value) => Ok(Self { name: name.to_owned(), value: value.to_owned() }),
         }
+    }
+}
+
+/// Parses an annotation.
+fn annotation(text: &str) -> Result<(String, String), String> {
+    let Label { name, value } = text.parse()?;
+    match runtime::spec::is_reserved_annotation(&name) {
+        true => Err(format!("{name} has a meaning of its own here")),
+        false => Ok((name, value)),
     }
 }
 

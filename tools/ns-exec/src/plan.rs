@@ -24,6 +24,7 @@ use toolkit::prelude::*;
 use super::{
     device_flag::DeviceFlag,
     files::{Content, File},
+    lifetime::LogOption,
     links,
     mount_flag::MountFlag,
     network::{self, Network},
@@ -54,7 +55,8 @@ pub(crate) fn plan(
     let (made, files) = place(&own_directory(context, document)?, files, readonly, userns.is_some());
     operations.extend(made.into_iter().chain(shared.operations));
     let is_monitored = !matches!(request.log, Log::None);
-    let (log, log_limit) = log(request.log, context, &mut operations)?;
+    let Logged { log, limit: log_limit, files: log_files } =
+        log(request.log, &request.settings.lifetime.log_opt, context, &mut operations)?;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let sysctl = sysctl(&request.settings, &network, shared.owners.ipc)?;
@@ -102,6 +104,7 @@ pub(crate) fn plan(
         opens_devices: false,
         init: request.settings.init,
         ends_with_parent: request.settings.die_with_parent,
+        annotations: declared.annotation.clone(),
         volumes,
     };
     let spec = from_image(config, &overrides).map_err(|error| match overrides.users {
@@ -145,8 +148,10 @@ pub(crate) fn plan(
         operations.push(monitor::MonitorOperation { monitored: context.id.clone() }.into());
     }
     let interactive = request.interactive && is_monitored;
+    let input_ends = interactive && request.input_ends;
     let process = runtime::ProcessOperation::new(spec, log);
-    operations.push(runtime::ProcessOperation { log_limit, interactive, ..process }.into());
+    operations
+        .push(runtime::ProcessOperation { log_limit, log_files, interactive, input_ends, ..process }.into());
     Ok((member, operations))
 }
 
@@ -329,24 +334,37 @@ fn volumes(asked: Vec<Volume>, settings: &Settings, mut files: Vec<Volume>) -> R
     Ok(files)
 }
 
-/// Returns the path of the log and its limit. A log that the user names is not created by an operation, has
-/// no limit, and stays.
+/// A log as it is recorded.
+#[derive(Debug, Default)]
+struct Logged {
+    log: Option<PathBuf>,
+    limit: Option<u64>,
+    files: Option<u32>,
+}
+
+/// Returns the log and its limits. A log that the user names is not created by an operation, has no limit, and stays.
 fn log(
     log: Log,
+    wanted: &[LogOption],
     context: &Context,
     operations: &mut Vec<ContainerOperation>,
-) -> Result<(Option<PathBuf>, Option<u64>)> {
-    match log {
-        Log::None => Ok((None, None)),
-        Log::File(path) => {
-            Ok((Some(std::path::absolute(&path).with_context(|| format!("find log {path:?}"))?), None))
-        }
-        Log::Own => {
-            let id: Id = context.id.parse()?;
-            operations.extend(life::make_log(&context.scope, &id).into_iter().map(ContainerOperation::from));
-            Ok((Some(life::own_log(&context.scope, &id)), Some(life::LOG_LIMIT)))
+) -> Result<Logged> {
+    let found = |path: PathBuf| std::path::absolute(&path).with_context(|| format!("find log {path:?}"));
+    let mut logged = match log {
+        Log::None => return Ok(Logged::default()),
+        Log::File(path) => return Ok(Logged { log: Some(found(path)?), ..Logged::default() }),
+        Log::Own => Logged { limit: Some(life::LOG_LIMIT), ..Logged::default() },
+    };
+    for option in wanted {
+        match option {
+            LogOption::Size(size) => logged.limit = Some(*size),
+            LogOption::Files(files) => logged.files = Some(*files),
         }
     }
+    let id: Id = context.id.parse()?;
+    let made = life::make_log(&context.scope, &id, logged.files.unwrap_or(monitor::Log::FILES));
+    operations.extend(made.into_iter().map(ContainerOperation::from));
+    Ok(Logged { log: Some(life::own_log(&context.scope, &id)), ..logged })
 }
 
 fn add_file(path: &Path, content: String, mode: u32) -> ContainerOperation {

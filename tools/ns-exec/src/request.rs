@@ -26,6 +26,8 @@ pub(crate) struct Request {
     pub(crate) terminal: bool,
     /// Whether standard input stays open.
     pub(crate) interactive: bool,
+    /// Whether it ends with that of a client, because the container is made for one (Docker's `StdinOnce`).
+    pub(crate) input_ends: bool,
     pub(crate) security: Security,
     pub(crate) cap_add: Vec<String>,
     pub(crate) cap_drop: Vec<String>,

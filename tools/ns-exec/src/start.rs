@@ -278,8 +278,13 @@ impl Start {
             let mut recorded = Recorded::new(scope, id, document)?;
             let log = Log::of(process);
             let place = Place::open(&scope.run_dir, id.as_str())?;
-            let supervised =
-                monitor::launch(place, &process.spec, log, (self.interactive, false), &mut recorded)?;
+            let supervised = monitor::launch(
+                place,
+                &process.spec,
+                log,
+                (monitor::Input::of(process), false),
+                &mut recorded,
+            )?;
             return Ok(State::Background(supervised));
         }
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };
@@ -313,8 +318,8 @@ impl Start {
         let raw = self.terminal.take().map(Terminal::into_raw).transpose()?;
         let mut recorded = Recorded::new(scope, id, document)?;
         let relays = std::mem::take(&mut self.relays);
-        let ended =
-            attended.stay(running, signals, (raw.as_ref(), relays), self.interactive, &mut recorded)?;
+        let input = if self.interactive { monitor::Input::Ends } else { monitor::Input::None };
+        let ended = attended.stay(running, signals, (raw.as_ref(), relays), input, &mut recorded)?;
         let Ended { status, lost, resumed } = ended;
         drop(raw);
         let mut shown = status.unwrap_or(i32::from(NOT_STARTED));

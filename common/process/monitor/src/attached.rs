@@ -48,6 +48,7 @@ pub(crate) enum Request {
     Attach,
     Resize { columns: u16, rows: u16 },
     Input(Vec<u8>),
+    EndOfInput,
 }
 
 #[derive(Deserialize)]
@@ -103,7 +104,10 @@ impl Client {
             }
         };
         match packet.first() {
-            Some(b'i') => self.types.then(|| Request::Input(packet[1..length].to_vec())),
+            Some(b'i') => self.types.then(|| match &packet[1..length] {
+                [] => Request::EndOfInput,
+                typed => Request::Input(typed.to_vec()),
+            }),
             _ => match serde_json::from_slice(&packet[..length]) {
                 Ok(Told::Look) => Some(Request::Look),
                 Ok(Told::Resize { columns, rows }) => Some(Request::Resize { columns, rows }),

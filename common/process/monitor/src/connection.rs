@@ -108,6 +108,18 @@ impl Connection {
         Ok(passed)
     }
 
+    /// Says that no more input follows. The process's input then ends, unless it stays open for others. Returns false if the
+    /// monitor's socket is full.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn end_input(&self) -> Result<bool> {
+        match self.send(b"i", SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Ok(false),
+            sent => sent.map(|()| true).map_err(failed("send", "to the monitor")),
+        }
+    }
+
     /// Waits for the next event and returns it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::{
     caller::Caller,
     failed,
     run::{Ready, Watched, ready, resume},
-    streams::Inside,
+    streams::{Input, Inside},
 };
 
 /// A monitor whose process is not started yet.
@@ -37,7 +37,7 @@ impl Attended {
     /// # Errors
     /// When the container has a monitor already, or a file cannot be opened.
     pub fn open(place: &Place, log: Option<Log>) -> Result<Self> {
-        let Some(ready) = ready(place, log.clone(), false, true)? else {
+        let Some(ready) = ready(place, log.clone(), Input::None, true)? else {
             return Err(failed("start", "the monitor")("the container has one"));
         };
         let inside = Inside::to_caller(place)?;
@@ -50,8 +50,8 @@ impl Attended {
     }
 
     /// Serves the process until it has ended, and returns when the caller's streams have its output. If the process is
-    /// to be started again, a monitor in the background does that; with `stdin`, its input then stays open. `relays`: the
-    /// input that goes through the caller.
+    /// to be started again, a monitor in the background does that, with this input. `relays`: the input that goes through
+    /// the caller.
     ///
     /// # Errors
     /// When a stream cannot be opened. The process runs on then.
@@ -60,7 +60,7 @@ impl Attended {
         running: Running,
         signals: &Foreground,
         (terminal, relays): (Option<&RawTerminal>, Relays),
-        stdin: bool,
+        input: Input,
         keeper: &mut dyn Keeper,
     ) -> Result<Ended> {
         let Self { ready, inside, log } = self;
@@ -76,7 +76,7 @@ impl Attended {
             if let Some((status, next)) = caller.ended {
                 outcome.status = status;
                 if let Next::Again(pause) = next {
-                    outcome.resumed = resume(place, pause, log, stdin, keeper).map(drop);
+                    outcome.resumed = resume(place, pause, log, input, keeper).map(drop);
                 }
             }
             outcome.lost = caller.finish().map(|(name, errno)| Error::new("write", name, errno));

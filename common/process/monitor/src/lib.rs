@@ -10,7 +10,7 @@
 //!
 //! The container's streams are FIFOs in `$STAVE_RUN`. Its process has them open for reading and writing, so a
 //! stream has a reader as long as it has a writer, even if the monitor is killed, except where the stream of a caller in the
-//! foreground is a pipe.
+//! foreground is a pipe, and where the input ends ([`Input::Ends`]).
 
 mod attached;
 mod caller;
@@ -32,6 +32,7 @@ pub use log::{Chunk, Entries, Log, Source};
 pub use operation::MonitorOperation;
 pub use place::Place;
 pub use run::{launch, resume, take_over};
+pub use streams::Input;
 
 /// The result of this crate's functions.
 pub(crate) type Result<T> = std::result::Result<T, ::operation::Error>;

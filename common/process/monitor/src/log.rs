@@ -7,7 +7,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Write},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
@@ -24,10 +24,12 @@ use runtime::ProcessOperation;
 pub struct Log {
     /// The file. Output is appended.
     pub path: PathBuf,
-    /// When the file reaches this many bytes, it is renamed to `<path>.1`, replacing an older file of that
-    /// name, and a new file is begun. So at most twice as much is kept. The same happens when the index
-    /// reaches this size, because output may come in small pieces. None for no limit.
+    /// When the file reaches this many bytes, it is renamed to `<path>.1`, that to `<path>.2` and so on, and a new file
+    /// is begun. The same happens when the index reaches this size, because output may come in small pieces.
+    /// None for no limit.
     pub limit: Option<u64>,
+    /// How many files are kept, with the current one. The oldest one is replaced.
+    pub files: u32,
     /// Whether there is an index. A log that the user named has none.
     pub indexed: bool,
 }
@@ -62,15 +64,22 @@ impl Log {
     pub fn of(process: &ProcessOperation) -> Option<Self> {
         // A log that the user named has no limit and no index.
         let limit = process.log_limit;
-        Some(Self { path: process.log.clone()?, limit, indexed: limit.is_some() })
+        let files = process.log_files.unwrap_or(Self::FILES);
+        Some(Self { path: process.log.clone()?, limit, files, indexed: limit.is_some() })
     }
 
-    /// The name of the older half of the log at `path`.
-    pub fn older(path: &Path) -> PathBuf {
-        with_suffix(path, ".1")
+    /// How many files are kept by default.
+    pub const FILES: u32 = 2;
+
+    /// The names of a log's files, the current one first, then the older ones.
+    pub fn all(path: &Path, files: u32) -> impl DoubleEndedIterator<Item = PathBuf> {
+        (0..files).map(move |number| match number {
+            0 => path.to_owned(),
+            _ => with_suffix(path, &format!(".{number}")),
+        })
     }
 
-    /// The name of the index of a log, or of its older half.
+    /// The name of the index of a log's file.
     pub fn index(path: &Path) -> PathBuf {
         with_suffix(path, ".index")
     }
@@ -131,18 +140,29 @@ impl Open {
         self.written += added;
     }
 
-    /// Begins a new file. If the old one cannot be renamed, it is emptied. The index goes first: a log
-    /// without an index can still be read, but an index must not describe another log.
+    /// Begins a new file. If the old one cannot be renamed, or is the only one, it is emptied. Each index goes before its
+    /// file, to where there is none: a log without an index can still be read, but an index must not describe
+    /// another log.
     fn rotate(&mut self) {
+        let files: Vec<PathBuf> = Log::all(&self.log.path, self.log.files).collect();
+        if let [.., _, oldest] = files.as_slice() {
+            let _ = fs::remove_file(Log::index(oldest));
+            let _ = fs::remove_file(oldest);
+        }
+        let only = || Err(ErrorKind::NotFound.into());
+        let mut moved: (io::Result<()>, io::Result<()>) = (only(), only());
+        for pair in files.windows(2).rev() {
+            let [from, to] = pair else { continue };
+            moved = (fs::rename(Log::index(from), Log::index(to)), fs::rename(from, to));
+        }
         let path = &self.log.path;
-        let rotate = |path: &Path, to: &Path| fs::rename(path, to).and_then(|()| open(path));
         if let Some(index) = &mut self.index {
-            match rotate(&Log::index(path), &Log::index(&Log::older(path))) {
+            match moved.0.and_then(|()| open(&Log::index(path))) {
                 Ok(file) => *index = file,
                 Err(_) => drop(index.set_len(0)),
             }
         }
-        match rotate(path, &Log::older(path)) {
+        match moved.1.and_then(|()| open(path)) {
             Ok(file) => self.file = file,
             Err(_) => drop(self.file.set_len(0)),
         }
@@ -180,7 +200,7 @@ impl Entries {
     /// When the index exists and cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         let index = match File::open(Log::index(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
             index => Some(BufReader::new(index?)),
         };
         Ok(Self { index, part: String::new(), at: 0 })
@@ -225,23 +245,27 @@ fn chunk(line: &str) -> Option<Chunk> {
 mod tests {
     use super::*;
 
-    fn log(path: &Path, limit: Option<u64>) -> Open {
-        Open::new(Log { path: path.to_owned(), limit, indexed: true }).unwrap()
+    fn log(path: &Path, limit: Option<u64>, files: u32) -> Open {
+        Open::new(Log { path: path.to_owned(), limit, files, indexed: true }).unwrap()
+    }
+
+    fn older(path: &Path) -> PathBuf {
+        Log::all(path, 2).next_back().unwrap()
     }
 
     #[test]
     fn at_most_twice_the_limit_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut open = log(&path, Some(100));
+        let mut open = log(&path, Some(100), 2);
         let line = |number: u8| format!("{number:050}");
         for number in 0..9 {
             open.append(Source::Stdout, line(number).as_bytes());
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), line(8));
-        assert_eq!(fs::read_to_string(Log::older(&path)).unwrap(), line(6) + &line(7));
+        assert_eq!(fs::read_to_string(older(&path)).unwrap(), line(6) + &line(7));
         // An existing log is continued.
-        let mut again = log(&path, None);
+        let mut again = log(&path, None, 2);
         again.append(Source::Stderr, b"0123456789");
         assert_eq!(fs::read_to_string(&path).unwrap(), line(8) + "0123456789");
         let mut entries = Entries::open(&path).unwrap();
@@ -254,12 +278,35 @@ mod tests {
     }
 
     #[test]
+    fn as_many_files_are_kept_as_are_asked_for() {
+        for files in [1_u32, 4] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            let mut open = log(&path, Some(100), files);
+            for number in 0..20 {
+                open.append(Source::Stdout, format!("{number:050}").as_bytes());
+            }
+            let names: Vec<PathBuf> = Log::all(&path, files).collect();
+            let kept = |name: &PathBuf| fs::read_to_string(name).unwrap();
+            let all: String = names.iter().rev().map(kept).collect();
+            let first = 20 - 2 * files;
+            assert_eq!(all, (first..20).map(|number| format!("{number:050}")).collect::<String>());
+            // Each has its own index.
+            assert_eq!(
+                names.iter().map(|name| kept(&Log::index(name)).lines().count()).sum::<usize>(),
+                2 * files as usize
+            );
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2 * files as usize);
+        }
+    }
+
+    #[test]
     fn an_index_of_small_pieces_has_a_limit_too() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut open = log(&path, Some(1000));
+        let mut open = log(&path, Some(1000), 2);
         (0..10_000).for_each(|_| open.append(Source::Stderr, b"x"));
-        for path in [&path, &Log::older(&path)] {
+        for path in [&path, &older(&path)] {
             let (log, index) = (fs::read(path).unwrap(), fs::read_to_string(Log::index(path)).unwrap());
             assert!((1..1100).contains(&index.len()), "{}", index.len());
             assert_eq!(index.lines().count(), log.len());

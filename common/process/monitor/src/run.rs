@@ -21,7 +21,7 @@ use crate::{
     log::Open,
     probe::Health,
     socket,
-    streams::{Inside, Outside},
+    streams::{Input, Inside, Outside},
 };
 
 /// How much output of an ended process is still read, in bytes: more than a pipe holds. There is a limit
@@ -88,10 +88,10 @@ pub(crate) struct Ready {
 
 impl Ready {
     /// Opens all of it. Returns none if the container has a monitor. `foreground`: as in [`Outside::open`].
-    fn open(place: Place, log: Option<Log>, stdin: bool, foreground: bool) -> Result<Option<Self>> {
+    fn open(place: Place, log: Option<Log>, input: Input, foreground: bool) -> Result<Option<Self>> {
         let object = log.as_ref().map(|log| format!("{:?}", log.path)).unwrap_or_default();
         let log = log.map(Open::new).transpose().map_err(failed("open", object))?;
-        let Some(streams) = Outside::open(&place, stdin, foreground)? else { return Ok(None) };
+        let Some(streams) = Outside::open(&place, input, foreground)? else { return Ok(None) };
         let listener = socket::open(&place)?;
         Ok(Some(Self { place, streams, log, listener }))
     }
@@ -131,8 +131,7 @@ impl Ready {
     }
 }
 
-/// Forks a monitor, which starts the process of `spec` and writes its output to `log`. With `stdin`, the
-/// process's input stays open. The process waits for [`Supervised::release`]. With `early`, clients can connect before
+/// Forks a monitor, which starts the process of `spec` and writes its output to `log`. The process waits for [`Supervised::release`]. With `early`, clients can connect before
 /// that, and get all of the output.
 ///
 /// # Errors
@@ -141,11 +140,11 @@ pub fn launch(
     place: Place,
     spec: &Spec,
     log: Option<Log>,
-    (stdin, early): (bool, bool),
+    (input, early): (Input, bool),
     keeper: &mut dyn Keeper,
 ) -> Result<Supervised> {
-    let inside = Inside::open(&place, stdin)?;
-    let Some(ready) = ready(&place, log, stdin, false)? else {
+    let inside = Inside::open(&place, input)?;
+    let Some(ready) = ready(&place, log, input, false)? else {
         return Err(failed("start", "the monitor")("the container has one"));
     };
     if early {
@@ -161,10 +160,15 @@ pub fn launch(
 
 /// Opens what a monitor needs. Waits for up to two seconds: an earlier monitor takes a moment to end after
 /// its process.
-pub(crate) fn ready(place: &Place, log: Option<Log>, stdin: bool, foreground: bool) -> Result<Option<Ready>> {
+pub(crate) fn ready(
+    place: &Place,
+    log: Option<Log>,
+    input: Input,
+    foreground: bool,
+) -> Result<Option<Ready>> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        let ready = Ready::open(place.try_clone()?, log.clone(), stdin, foreground)?;
+        let ready = Ready::open(place.try_clone()?, log.clone(), input, foreground)?;
         if ready.is_some() || Instant::now() >= deadline {
             return Ok(ready);
         }
@@ -181,11 +185,11 @@ pub fn take_over(
     place: Place,
     identity: Identity,
     log: Option<Log>,
-    stdin: bool,
+    input: Input,
     keeper: &mut dyn Keeper,
 ) -> Result<bool> {
     let Some(process) = identity.open()? else { return Ok(false) };
-    let Some(ready) = Ready::open(place, log, stdin, false)? else { return Ok(false) };
+    let Some(ready) = Ready::open(place, log, input, false)? else { return Ok(false) };
     let kept = [ready.descriptors(), vec![process.as_raw_fd()]].concat();
     runtime::background(&kept, move || {
         ready.run(First::Process(Watched::Left(identity, process)), keeper);
@@ -203,11 +207,11 @@ pub fn resume(
     place: Place,
     pause: Duration,
     log: Option<Log>,
-    stdin: bool,
+    input: Input,
     keeper: &mut dyn Keeper,
 ) -> Result<bool> {
     // Whoever looks for a monitor holds its lock for a moment.
-    let Some(ready) = ready(&place, log, stdin, false)? else { return Ok(false) };
+    let Some(ready) = ready(&place, log, input, false)? else { return Ok(false) };
     runtime::background(&ready.descriptors(), move || {
         ready.run(First::Pause(pause), keeper);
         0
@@ -355,7 +359,7 @@ impl<'a> Monitor<'a> {
         }
         let terminal = self.terminal.as_ref();
         let typed = terminal.or(self.streams.stdin.as_ref());
-        let mut look = false;
+        let (mut look, mut is_over) = (false, false);
         for client in self.clients.each() {
             pass_on(typed.map(AsFd::as_fd), &mut client.input);
             for _ in 0..REQUESTS {
@@ -371,12 +375,17 @@ impl<'a> Monitor<'a> {
                     Request::Resize { columns, rows } => {
                         terminal.into_iter().for_each(|terminal| runtime::resize(terminal, columns, rows));
                     }
+                    Request::EndOfInput => is_over = true,
                     Request::Input(bytes) => {
                         client.input = bytes;
                         pass_on(typed.map(AsFd::as_fd), &mut client.input);
                     }
                 }
             }
+        }
+        // The input of a terminal does not end.
+        if is_over && self.terminal.is_none() {
+            self.streams.end_input();
         }
         if look && self.again.is_some() && !keeper.is_wanted() {
             self.again = Some(Instant::now());
@@ -439,7 +448,7 @@ impl<'a> Monitor<'a> {
     /// Starts the process again. Returns false if nothing comes after that.
     fn begin(&mut self, keeper: &mut dyn Keeper) -> bool {
         self.again = None;
-        let inside = Inside::open(&self.place, self.streams.stdin.is_some());
+        let inside = Inside::open(&self.place, self.streams.input());
         let reopened = self.streams.reopen(&self.place);
         let (Ok(inside), Ok(())) = (inside, reopened) else { return false };
         match keeper.again(inside.streams()) {

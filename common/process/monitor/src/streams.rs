@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use runtime::{Stdio, Streams};
+use runtime::{ProcessOperation, Stdio, Streams};
 use rustix::{
     fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, mknodat, openat},
     io::Errno,
@@ -40,20 +40,46 @@ fn open(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
     }
 }
 
-/// The process's side of its streams. In the background, each FIFO is open for reading too, so the process can write
-/// to it without another reader.
+/// The input of a container's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// It has none.
+    None,
+    /// It stays open, whatever clients come and go, even if the monitor is killed.
+    Open,
+    /// It ends when a client says so, or when the monitor is killed.
+    Ends,
+}
+
+impl Input {
+    /// The input of a process in the background.
+    pub fn of(process: &ProcessOperation) -> Self {
+        match (process.interactive, process.input_ends) {
+            (false, _) => Self::None,
+            (true, false) => Self::Open,
+            (true, true) => Self::Ends,
+        }
+    }
+}
+
+/// The process's side of its streams. In the background, each FIFO is open for reading and writing, so the process can
+/// write to it without another reader. An input that ends is open for reading only.
 #[derive(Debug)]
 pub(crate) struct Inside {
-    /// The input, if it stays open.
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
 
 impl Inside {
-    pub(crate) fn open(place: &Place, stdin: bool) -> Result<Self> {
+    pub(crate) fn open(place: &Place, input: Input) -> Result<Self> {
         let one = |suffix| inside(place, suffix, OFlags::RDWR);
-        Ok(Self { stdin: stdin.then(|| one(STDIN)).transpose()?, stdout: one(STDOUT)?, stderr: one(STDERR)? })
+        let stdin = match input {
+            Input::None => None,
+            Input::Open => Some(one(STDIN)?),
+            Input::Ends => Some(inside(place, STDIN, OFlags::RDONLY)?),
+        };
+        Ok(Self { stdin, stdout: one(STDOUT)?, stderr: one(STDERR)? })
     }
 
     /// For a process whose output goes on to the caller's streams. The FIFOs must have a reader already. If both of
@@ -130,6 +156,7 @@ pub(crate) fn is_foreground(place: &Place) -> bool {
 pub(crate) struct Outside {
     /// For typed input. It is open for reading too, so that opening it does not wait for the process.
     pub(crate) stdin: Option<OwnedFd>,
+    ends: bool,
     /// None once the stream has ended.
     pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
@@ -140,7 +167,7 @@ pub(crate) struct Outside {
 impl Outside {
     /// Returns none if another monitor has the lock. `foreground`: whether this program ends by itself with the
     /// container, and is not to be killed.
-    pub(crate) fn open(place: &Place, stdin: bool, foreground: bool) -> Result<Option<Self>> {
+    pub(crate) fn open(place: &Place, input: Input, foreground: bool) -> Result<Option<Self>> {
         let lock = lock_file(place, OFlags::CREATE | OFlags::RDONLY)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::AGAIN) => return Ok(None),
@@ -153,8 +180,9 @@ impl Outside {
             let write = || rustix::io::write(&file, content).map(drop);
             ftruncate(&file, 0).and_then(|()| write()).map_err(failed("write", place.shown(LOCK)))?;
         }
-        let stdin = stdin.then(|| open(place, STDIN, OFlags::RDWR)).transpose()?;
-        let mut streams = Self { stdin, stdout: None, stderr: None, _lock: lock };
+        let stdin = (input != Input::None).then(|| open(place, STDIN, OFlags::RDWR)).transpose()?;
+        let ends = input == Input::Ends;
+        let mut streams = Self { stdin, ends, stdout: None, stderr: None, _lock: lock };
         streams.reopen(place)?;
         Ok(Some(streams))
     }
@@ -164,6 +192,22 @@ impl Outside {
         self.stdout = Some(open(place, STDOUT, OFlags::RDONLY)?);
         self.stderr = Some(open(place, STDERR, OFlags::RDONLY)?);
         Ok(())
+    }
+
+    /// Closes the process's input, if it is one that ends.
+    pub(crate) fn end_input(&mut self) {
+        if self.ends {
+            self.stdin = None;
+        }
+    }
+
+    /// What the process gets when it is started again.
+    pub(crate) fn input(&self) -> Input {
+        match (&self.stdin, self.ends) {
+            (None, _) => Input::None,
+            (Some(_), false) => Input::Open,
+            (Some(_), true) => Input::Ends,
+        }
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use monitor::{Connection, Event, Keeper, Log, MonitorOperation, Next, Outcome, Place, Probe, Source};
+use monitor::{Connection, Event, Input, Keeper, Log, MonitorOperation, Next, Outcome, Place, Probe, Source};
 use oci_spec::runtime::Spec;
 use operation::{Operation, Scope};
 use runtime::{
@@ -99,7 +99,7 @@ impl Case {
     }
 
     fn log(&self) -> Log {
-        Log { path: self.scope.run_dir.join("log"), limit: None, indexed: true }
+        Log { path: self.scope.run_dir.join("log"), limit: None, files: Log::FILES, indexed: true }
     }
 
     fn logged(&self) -> String {
@@ -117,10 +117,10 @@ impl Case {
         Counter { file: self.scope.run_dir.join("ends"), runs, spec }
     }
 
-    fn launch(&self, keeper: &mut Counter, stdin: bool) -> Identity {
+    fn launch(&self, keeper: &mut Counter, input: Input) -> Identity {
         let spec = keeper.spec.clone();
         let supervised =
-            monitor::launch(self.place(), &spec, Some(self.log()), (stdin, false), keeper).unwrap();
+            monitor::launch(self.place(), &spec, Some(self.log()), (input, false), keeper).unwrap();
         let identity = supervised.identity();
         supervised.release().unwrap();
         identity
@@ -142,7 +142,7 @@ impl Case {
 #[test]
 fn streams_are_told_apart_and_it_starts_again() {
     let case = Case::new();
-    case.launch(&mut case.counter("echo out; echo err >&2; exit 7", false, 2), false);
+    case.launch(&mut case.counter("echo out; echo err >&2; exit 7", false, 2), Input::None);
     case.until_ended("Some(7)\nSome(7)\n");
     assert_eq!(case.logged(), "out\nerr\nout\nerr\n");
     let index = fs::read_to_string(case.scope.run_dir.join("log.index")).unwrap();
@@ -150,7 +150,7 @@ fn streams_are_told_apart_and_it_starts_again() {
     assert_eq!(letters, ["o", "e", "o", "e"]);
     // With a terminal there is one stream.
     let case = Case::new();
-    case.launch(&mut case.counter("echo out; echo err >&2", true, 1), false);
+    case.launch(&mut case.counter("echo out; echo err >&2", true, 1), Input::None);
     case.until_ended("Some(0)\n");
     assert_eq!(case.logged(), "out\r\nerr\r\n");
 }
@@ -158,7 +158,7 @@ fn streams_are_told_apart_and_it_starts_again() {
 #[test]
 fn who_attaches_sees_output_and_types() {
     let case = Case::new();
-    case.launch(&mut case.counter("read line; echo got $line; echo err >&2; exit 5", false, 1), true);
+    case.launch(&mut case.counter("read line; echo got $line; echo err >&2; exit 5", false, 1), Input::Open);
     let connection = Connection::open(&case.place()).unwrap().unwrap();
     connection.attach(true).unwrap();
     assert_eq!(connection.next().unwrap(), Event::Attached { terminal: false });
@@ -176,7 +176,7 @@ fn a_killed_monitor_loses_nothing_that_another_one_finds() {
     let case = Case::new();
     let mut keeper =
         case.counter("i=0; while [ $i -lt 20 ]; do echo $i; i=$((i+1)); sleep 0.02; done; exit 9", false, 1);
-    let identity = case.launch(&mut keeper, false);
+    let identity = case.launch(&mut keeper, Input::None);
     wait_for("output", LIMIT, || case.logged().contains('1'));
     let monitor = Identity::of(Case::monitor_of(identity)).unwrap();
     let process = monitor.open().unwrap().unwrap();
@@ -184,7 +184,7 @@ fn a_killed_monitor_loses_nothing_that_another_one_finds() {
     wait_for("its end", LIMIT, || !monitor.is_alive().unwrap());
     assert!(identity.is_alive().unwrap());
     let take_over = |keeper: &mut Counter| {
-        monitor::take_over(case.place(), identity, Some(case.log()), false, keeper).unwrap()
+        monitor::take_over(case.place(), identity, Some(case.log()), Input::None, keeper).unwrap()
     };
     assert!(take_over(&mut keeper));
     assert!(!take_over(&mut keeper), "there is one");
@@ -200,7 +200,7 @@ fn a_killed_monitor_loses_nothing_that_another_one_finds() {
 fn a_container_cannot_take_the_place_of_its_monitor() {
     let case = Case::new();
     let mut keeper = case.counter("sleep 100", false, 1);
-    let identity = case.launch(&mut keeper, true);
+    let identity = case.launch(&mut keeper, Input::Open);
     let streams = ["stdin", "stdout", "stderr"].map(|stream| {
         let path = case.scope.run_dir.join(format!("web.{stream}"));
         let stream = fs::File::options().read(true).write(true).open(path).unwrap();
@@ -211,7 +211,7 @@ fn a_container_cannot_take_the_place_of_its_monitor() {
     let process = monitor.open().unwrap().unwrap();
     rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL).unwrap();
     wait_for("its end", LIMIT, || !monitor.is_alive().unwrap());
-    assert!(monitor::take_over(case.place(), identity, Some(case.log()), true, &mut keeper).unwrap());
+    assert!(monitor::take_over(case.place(), identity, Some(case.log()), Input::Open, &mut keeper).unwrap());
     drop(streams);
     identity.kill().unwrap();
     case.operation.undo(&case.scope).unwrap();
@@ -221,7 +221,7 @@ fn a_container_cannot_take_the_place_of_its_monitor() {
 #[test]
 fn a_monitor_that_is_stopped_is_there() {
     let case = Case::new();
-    let identity = case.launch(&mut case.counter("sleep 100", false, 1), false);
+    let identity = case.launch(&mut case.counter("sleep 100", false, 1), Input::None);
     assert!(Connection::has_peer(&case.place()).unwrap());
     let monitor = Identity::of(Case::monitor_of(identity)).unwrap().open().unwrap().unwrap();
     rustix::process::pidfd_send_signal(&monitor, rustix::process::Signal::STOP).unwrap();
@@ -234,13 +234,39 @@ fn a_monitor_that_is_stopped_is_there() {
 }
 
 #[test]
+fn the_end_of_a_clients_input_ends_that_of_the_process() {
+    let case = Case::new();
+    case.launch(&mut case.counter("cat; echo over", false, 1), Input::Ends);
+    let connection = Connection::open(&case.place()).unwrap().unwrap();
+    connection.attach(true).unwrap();
+    assert_eq!(connection.next().unwrap(), Event::Attached { terminal: false });
+    assert_eq!(connection.input(b"typed\n").unwrap(), 6);
+    assert!(connection.end_input().unwrap());
+    case.until_ended("Some(0)\n");
+    assert_eq!(case.logged(), "typed\nover\n");
+    case.operation.undo(&case.scope).unwrap();
+    // One that stays open does not end.
+    let case = Case::new();
+    let identity = case.launch(&mut case.counter("read line; echo got $line; cat", false, 1), Input::Open);
+    let connection = Connection::open(&case.place()).unwrap().unwrap();
+    connection.attach(true).unwrap();
+    assert!(connection.end_input().unwrap());
+    assert_eq!(connection.input(b"more\n").unwrap(), 5);
+    wait_for("the output", LIMIT, || case.logged() == "got more\n");
+    assert!(identity.is_alive().unwrap());
+    identity.kill().unwrap();
+    case.until_ended("Some(137)\n");
+    case.operation.undo(&case.scope).unwrap();
+}
+
+#[test]
 fn what_is_typed_waits_for_a_process_that_is_busy() {
     let case = Case::new();
     // More than the FIFO and the socket hold.
     let script = "while ! test -e /tmp/go; do sleep 0.01; done; head -c 4000000 | md5sum";
     let go = rootfs().join("tmp/go");
     fs::create_dir_all(go.parent().unwrap()).unwrap();
-    case.launch(&mut case.counter(script, false, 1), true);
+    case.launch(&mut case.counter(script, false, 1), Input::Open);
     let connection = Connection::open(&case.place()).unwrap().unwrap();
     connection.attach(true).unwrap();
     assert_eq!(connection.next().unwrap(), Event::Attached { terminal: false });
@@ -267,7 +293,7 @@ fn what_is_typed_waits_for_a_process_that_is_busy() {
 #[test]
 fn undo_ends_it_and_takes_its_files() {
     let case = Case::new();
-    let identity = case.launch(&mut case.counter("sleep 100", false, 1), true);
+    let identity = case.launch(&mut case.counter("sleep 100", false, 1), Input::Open);
     let monitor = Identity::of(Case::monitor_of(identity)).unwrap();
     identity.kill().unwrap();
     case.operation.undo(&case.scope).unwrap();
@@ -284,7 +310,7 @@ fn undo_ends_it_and_takes_its_files() {
 #[test]
 fn it_needs_little_memory() {
     let case = Case::new();
-    let identity = case.launch(&mut case.counter("sleep 100", false, 1), false);
+    let identity = case.launch(&mut case.counter("sleep 100", false, 1), Input::None);
     let path = format!("/proc/{}/smaps_rollup", Case::monitor_of(identity));
     let private = || -> u64 {
         let text = fs::read_to_string(&path).unwrap();

@@ -22,9 +22,15 @@ pub struct ProcessOperation {
     /// The size of the log, in bytes, at which it is rotated; unlimited by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit: Option<u64>,
+    /// The number of files of a log that is rotated, the current one included; two by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_files: Option<u32>,
     /// Whether its input stays open, for a client that attaches to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interactive: bool,
+    /// Whether that input ends with the client's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub input_ends: bool,
     /// Its identity after the start.
     #[serde(flatten)]
     pub identity: Identity,
@@ -37,7 +43,9 @@ impl ProcessOperation {
             spec: Box::new(spec),
             log,
             log_limit: None,
+            log_files: None,
             interactive: false,
+            input_ends: false,
             identity: Identity { pid: 0, start_time: 0 },
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use document::Id;
-use monitor::Place;
+use monitor::{Input, Place};
 use operation::Scope;
 
 use crate::{Container, Recorded, Result, State, keeper};
@@ -25,8 +25,8 @@ pub fn adopt(scope: &Scope, container: &Container) -> Result<bool> {
     }
     let mut recorded = Recorded::new(scope, &container.id, &container.document)?;
     let place = Place::open(&scope.run_dir, container.id.as_str())?;
-    let stdin = container.operation.interactive;
-    monitor::take_over(place, container.identity(), container.log(), stdin, &mut recorded)
+    let input = Input::of(&container.operation);
+    monitor::take_over(place, container.identity(), container.log(), input, &mut recorded)
 }
 
 /// The container `id`, as its record is now. If its monitor was killed, first starts another one: for a process
@@ -70,5 +70,5 @@ fn resume(scope: &Scope, container: &Container) -> Result<bool> {
     let mut recorded = Recorded::new(scope, &container.id, &container.document)?;
     let place = Place::open(&scope.run_dir, container.id.as_str())?;
     let pause = Duration::from_millis(container.process.pause.unwrap_or_default());
-    monitor::resume(place, pause, container.log(), container.operation.interactive, &mut recorded)
+    monitor::resume(place, pause, container.log(), Input::of(&container.operation), &mut recorded)
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{Container, Result};
 
-/// The size of a log file in bytes. Two files are kept.
+/// The size of a log file in bytes, by default.
 pub const LOG_LIMIT: u64 = 8 << 20;
 
 /// The path of a container's own log.
@@ -18,13 +18,12 @@ pub fn own_log(scope: &Scope, id: &Id) -> PathBuf {
     scope.container(id.as_str()).join("log")
 }
 
-/// The operations that make a container's own log.
-pub fn make_log(scope: &Scope, id: &Id) -> Vec<MountOperation> {
+/// The operations that make a container's own log, of so many files.
+pub fn make_log(scope: &Scope, id: &Id, files: u32) -> Vec<MountOperation> {
     let path = own_log(scope, id);
-    let older = Log::older(&path);
-    let files = [Log::index(&older), older, Log::index(&path), path];
+    let files = Log::all(&path, files).collect::<Vec<_>>().into_iter().rev();
     let add = |path| MountOperation::FileAdd { path, content: String::new(), mode: 0o640 };
-    files.into_iter().map(add).collect()
+    files.flat_map(|file| [Log::index(&file), file]).map(add).collect()
 }
 
 /// The operations that a start made because the container's step did not have them.
@@ -44,7 +43,7 @@ impl Equipment {
         let mut missing = Self::default();
         let mut operations: Vec<Value> = Vec::new();
         if container.operation.log.is_none() {
-            missing.log = make_log(scope, &container.id);
+            missing.log = make_log(scope, &container.id, Log::FILES);
             operations.extend(missing.log.iter().map(|one| serde_json::json!(one)));
         }
         if !container.is_monitored() {

@@ -58,6 +58,7 @@ pub fn attend(connection: &Connection, container: &Container, how: &Attachment<'
         raw,
         watch: KeyWatch::new(how.keys),
         types: how.stdin,
+        is_over: false,
         is_resized: false,
         typed: Vec::new(),
     };
@@ -102,6 +103,8 @@ struct Session<'a> {
     watch: KeyWatch<'a>,
     /// Standard input has not ended.
     types: bool,
+    /// Standard input has ended, and the monitor does not know it yet.
+    is_over: bool,
     /// The monitor does not know the terminal's size yet.
     is_resized: bool,
     /// Input that was read and not passed on yet, because the process may be busy.
@@ -119,7 +122,8 @@ impl Session<'_> {
     /// Waits. While there is input that the process has no room for, no more input is read.
     fn wait(&self, signals: &Foreground) -> Result<Ready> {
         let stdin = io::stdin();
-        let out = if self.typed.is_empty() && !self.is_resized { PollFlags::empty() } else { PollFlags::OUT };
+        let is_quiet = self.typed.is_empty() && !self.is_resized && !self.is_over;
+        let out = if is_quiet { PollFlags::empty() } else { PollFlags::OUT };
         let mut fds =
             vec![PollFd::new(self.connection, PollFlags::IN | out), PollFd::new(signals, PollFlags::IN)];
         if self.types && self.typed.is_empty() {
@@ -180,7 +184,7 @@ impl Session<'_> {
                 None => return Ok(true),
             },
             Err(Errno::INTR) => {}
-            _ => self.types = false,
+            _ => (self.types, self.is_over) = (false, true),
         }
         Ok(false)
     }
@@ -190,6 +194,9 @@ impl Session<'_> {
         match self.connection.input(&self.typed) {
             Ok(passed) => drop(self.typed.drain(..passed)),
             Err(_) => (self.types, self.typed) = (false, Vec::new()),
+        }
+        if self.is_over && self.typed.is_empty() {
+            self.is_over = matches!(self.connection.end_input(), Ok(false));
         }
     }
 }

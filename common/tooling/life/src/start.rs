@@ -1,7 +1,7 @@
 //! Starts a container whose process has ended or was never started.
 
 use document::{Document, Id, kept, record::Record};
-use monitor::{Connection, MonitorOperation, Place};
+use monitor::{Connection, Input, MonitorOperation, Place};
 use operation::{Error, Operation, Scope};
 
 use crate::{Container, Recorded, Result, State, beside, keeper, output::Equipment, wait};
@@ -135,8 +135,8 @@ fn run(scope: &Scope, record: &Record, container: &mut Container, attach: Option
     let mut recorded = Recorded::new(scope, &container.id, &container.document)?;
     let place = Place::open(&scope.run_dir, container.id.as_str())?;
     let log = container.log();
-    let (spec, stdin) = (&container.operation.spec, container.operation.interactive);
-    let supervised = monitor::launch(place, spec, log, (stdin, attach.is_some()), &mut recorded)?;
+    let (spec, input) = (&container.operation.spec, Input::of(&container.operation));
+    let supervised = monitor::launch(place, spec, log, (input, attach.is_some()), &mut recorded)?;
     container.begin(supervised.identity(), false)?;
     keeper::put(scope, record, container)?;
     let connection = attach.map(|_| container.monitor(scope)).transpose()?.flatten();

@@ -53,6 +53,14 @@ pub(crate) const IDMAP_ROOTFS: &str = "stave.idmapRootfs";
 /// all devices.
 pub(crate) const CONFINES_DEVICES: &str = "stave.confinesDevices";
 
+/// What the names of all annotations above begin with, except the stop signal's.
+const RESERVED: &str = "stave.";
+
+/// Whether an annotation means something here, and cannot be a user's own.
+pub fn is_reserved_annotation(name: &str) -> bool {
+    name == STOP_SIGNAL || name.starts_with(RESERVED)
+}
+
 /// Whether the specification has the annotation, with the value `true`.
 pub(crate) fn is_annotated(spec: &Spec, name: &str) -> bool {
     spec.annotations().as_ref().is_some_and(|all| all.get(name).is_some_and(|value| value == "true"))
@@ -174,6 +182,8 @@ pub struct Overrides {
     pub init: bool,
     /// Kills the process when its parent ends, however that ends.
     pub ends_with_parent: bool,
+    /// Annotations for other programs that read the specification. None is [reserved](is_reserved_annotation).
+    pub annotations: Vec<(String, String)>,
     /// Mounts of the host's directories and files, including `/etc/hosts` and the like.
     pub volumes: Vec<Volume>,
 }
@@ -378,7 +388,7 @@ fn annotations(
     ];
     let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, "true".to_owned()));
     let own = signal.into_iter().chain(flags).map(|(name, value)| (name.to_owned(), value));
-    owners.into_iter().chain(own).collect()
+    overrides.annotations.iter().cloned().chain(owners).chain(own).collect()
 }
 
 fn linux(
