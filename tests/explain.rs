@@ -151,6 +151,7 @@ fn to_explain_is_to_change_nothing() {
         ("img-edit --explain --flatten -t new busybox", ""),
         ("img-convert --explain --format docker -t new busybox", ""),
         ("img-export --explain busybox", ""),
+        ("img-mount --explain busybox /opt", ""),
         ("img-index --explain all busybox", ""),
         ("img-inspect --explain busybox", ""),
         ("img-commit --explain -t new", "web.json"),

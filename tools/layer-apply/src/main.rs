@@ -22,9 +22,10 @@ use clap::Parser;
 use document::{Document, members};
 use layer::{
     Layer,
-    store::{Format, Place, Standing, Store},
+    apply::Limits,
+    store::{Format, Standing},
 };
-use oci::{Digest, Layout};
+use oci::Layout;
 use toolkit::{Common, Context, Filter, Plan, hint};
 
 /// Unpack an image's layers, each into its own directory or EROFS image
@@ -68,26 +69,18 @@ impl Filter for LayerApply {
         let layout = Layout::open(root.join("images")).map_err(|error| elsewhere(root, error.into()))?;
         let image = layout.image(&image.descriptor, None).context("read the image");
         let image = image.map_err(|error| elsewhere(root, error))?;
-        let layer = |(descriptor, diff_id): (&oci::spec::Descriptor, Digest)| Layer {
-            descriptor: descriptor.clone(),
-            place: Store::place_of(root, &diff_id, self.format),
-            diff_id,
-        };
+        let limits = Limits { size: self.max_size, entries: self.max_entries, ratio: self.max_ratio };
         let apply = layer::Apply {
-            layers: image.layers()?.into_iter().map(layer).collect(),
-            max_size: self.max_size,
-            max_entries: self.max_entries,
-            max_ratio: self.max_ratio,
             devices: !self.no_devices,
             rootless: self.rootless,
-            format: self.format,
             tell: (context.verbose > 0).then_some(tell),
+            ..layer::Apply::of(root, &image, limits, self.format)?
         };
         let same_form = |one: &members::Layer, other: &members::Layer| {
             let forms = [&one.place, &other.place].map(std::mem::discriminant);
             one.diff_id == other.diff_id && forms[0] == forms[1]
         };
-        Ok(Plan { adds: further(document, member(&apply), same_form)?, operations: vec![apply] })
+        Ok(Plan { adds: further(document, union::unpacked(&apply), same_form)?, operations: vec![apply] })
     }
 
     fn finish(
@@ -96,7 +89,7 @@ impl Filter for LayerApply {
         _: members::Layers,
         operations: &[layer::Apply],
     ) -> Result<members::Layers> {
-        let all = members::Layers(operations.iter().flat_map(|apply| member(apply).0).collect());
+        let all = members::Layers(operations.iter().flat_map(|apply| union::unpacked(apply).0).collect());
         further(document, all, |one, other| one == other)
     }
 }
@@ -126,18 +119,6 @@ fn elsewhere(root: &Path, error: anyhow::Error) -> anyhow::Error {
     }
     let what = "use the store that has the image, or img-pull it into this one";
     hint(error, format!("the store is {root:?} (--root, STAVE_ROOT): {what}"))
-}
-
-fn member(apply: &layer::Apply) -> members::Layers {
-    let layer = |layer: &Layer| members::Layer {
-        descriptor: layer.descriptor.clone(),
-        diff_id: layer.diff_id.to_string(),
-        place: match &layer.place {
-            Place::Directory(path) => members::Place::Directory(path.clone()),
-            Place::Erofs(path) => members::Place::Erofs(path.clone()),
-        },
-    };
-    members::Layers(apply.layers.iter().map(layer).collect())
 }
 
 fn tell(layer: &Layer, standing: &Standing) {

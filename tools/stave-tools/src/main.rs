@@ -79,6 +79,7 @@ tools! {
     "img-login" img_login "../../img-login/src/main.rs";
     "img-logout" img_logout "../../img-logout/src/main.rs";
     "img-ls" img_ls "../../img-ls/src/main.rs";
+    "img-mount" img_mount "../../img-mount/src/main.rs";
     "img-pull" img_pull "../../img-pull/src/main.rs";
     "img-push" img_push "../../img-push/src/main.rs";
     "img-referrers" img_referrers "../../img-referrers/src/main.rs";

@@ -231,6 +231,7 @@ impl Store {
             userxattr: namespace.is_some(),
             xino: false,
             owner: None,
+            nosuid: false,
             newest: None,
         };
         overlay.mount()?;

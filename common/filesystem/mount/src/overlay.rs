@@ -68,6 +68,9 @@ pub struct Overlay {
     /// directories' owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<(u32, u32)>,
+    /// Whether set-user-ID bits count for nothing: programs of an image must give nobody rights on the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nosuid: bool,
     /// The number of the container's newest snapshot; 0 if it has none; `None` if unknown. It is computed
     /// from the steps of the record, and not stored again.
     #[serde(default, skip_serializing)]
@@ -106,8 +109,10 @@ impl Overlay {
 
     fn attributes(&self) -> MountAttrFlags {
         // A device node in an image must not open a disk of the host.
-        let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
-        if self.readonly { nodev | MountAttrFlags::MOUNT_ATTR_RDONLY } else { nodev }
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+        attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, self.readonly);
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, self.nosuid);
+        attributes
     }
 
     /// Whether `entry` is this overlay, or the overlay of one of its levels ([`crate::Level`]).
@@ -228,7 +233,9 @@ impl Overlay {
         }
         let error = mounting("mount overlay on", &self.target);
         let Ok(data) = CString::new(data) else { return Err(error(rustix::io::Errno::INVAL)) };
-        let flags = if self.readonly { MountFlags::NODEV | MountFlags::RDONLY } else { MountFlags::NODEV };
+        let mut flags = MountFlags::NODEV;
+        flags.set(MountFlags::RDONLY, self.readonly);
+        flags.set(MountFlags::NOSUID, self.nosuid);
         let mount = || {
             let back = rustix::fs::open(".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
             rustix::process::chdir("/proc/self/fd")?;
@@ -258,7 +265,9 @@ impl Overlay {
             options.push(',');
             options.push_str(option);
         }
-        options.push_str(if self.readonly { ",nodev,ro" } else { ",nodev" });
+        for (is_set, word) in [(self.nosuid, ",nosuid"), (true, ",nodev"), (self.readonly, ",ro")] {
+            options.push_str(if is_set { word } else { "" });
+        }
         let target = self.target.to_string_lossy();
         operation::words(["mount", "-t", "overlay", &self.source, "-o", &options, &target])
     }
@@ -280,6 +289,7 @@ impl Overlay {
             userxattr: false,
             xino: false,
             owner: None,
+            nosuid: false,
             newest: None,
         }
     }

@@ -64,6 +64,35 @@ pub type Tell = fn(&Layer, &Standing);
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
 
 impl Apply {
+    /// The operation that unpacks the layers of an image, each at its usual place in `root` (`$STAVE_ROOT`).
+    ///
+    /// # Errors
+    /// When a DiffID of the image is not a digest.
+    pub fn of(
+        root: &Path,
+        image: &oci::Image,
+        limits: Limits,
+        format: Format,
+    ) -> Result<Self, oci::layout::Error> {
+        let layer = |(descriptor, diff_id): (&Descriptor, Digest)| Layer {
+            descriptor: descriptor.clone(),
+            place: Store::place_of(root, &diff_id, format),
+            diff_id,
+        };
+        let layers = image.layers()?.into_iter().map(layer).collect();
+        let Limits { size: max_size, entries: max_entries, ratio: max_ratio } = limits;
+        Ok(Self {
+            layers,
+            max_size,
+            max_entries,
+            max_ratio,
+            devices: true,
+            rootless: false,
+            format,
+            tell: None,
+        })
+    }
+
     fn options(&self) -> Options {
         let limits = Limits { size: self.max_size, entries: self.max_entries, ratio: self.max_ratio };
         let Self { devices, rootless, format, .. } = *self;

@@ -76,7 +76,7 @@ pub const ROWS: [Row; 17] = [
     Row {
         name: Image::NAME,
         makers: &["img-build", "img-edit", "img-convert", "img-pull", "img-load", "img-inspect"],
-        extenders: &["union-fork"],
+        extenders: &["img-mount", "union-fork"],
         others: "img-commit replaces it with the new image",
         holds: "`reference`, `descriptor` (OCI descriptor of the manifest), `configuration` (OCI image configuration, with every other member that the image has there)",
         schema: of::<Image>,
@@ -84,7 +84,7 @@ pub const ROWS: [Row; 17] = [
     Row {
         name: Layers::NAME,
         makers: &["layer-apply"],
-        extenders: &["union-fork"],
+        extenders: &["img-mount", "union-fork"],
         others: "",
         holds: "an array, lowest layer first, of `descriptor`, `diffID`, and the place: `directory`, or `erofs`, the image of \
                 `--format erofs`",

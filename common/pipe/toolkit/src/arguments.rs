@@ -147,7 +147,7 @@ pub fn scope(root: Option<PathBuf>, run_dir: Option<PathBuf>) -> anyhow::Result<
 }
 
 /// What the tools make in these directories. A record of somebody else's is not believed; these are found by their names.
-const MADE: [&str; 14] = [
+const MADE: [&str; 15] = [
     "build",
     "cache",
     "containers",
@@ -161,6 +161,7 @@ const MADE: [&str; 14] = [
     "peers",
     "shared",
     "sysctl",
+    "views",
     "volumes",
 ];
 

@@ -22,6 +22,9 @@ pub trait Filter: clap::Parser {
     const READS: &'static [&'static str] = &[];
     /// Whether it starts a new document: for its job it reads none.
     const STARTS: bool = false;
+    /// What the tool prints on a terminal instead of the document, for a tool that people start alone. It prints
+    /// nothing there after `--undo`.
+    const SHOWN: Option<fn(&Document) -> String> = None;
 
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
@@ -29,6 +32,15 @@ pub trait Filter: clap::Parser {
     /// The container that the arguments name: its record is the document then. None if the document is on standard input.
     fn container(&self) -> Option<&Id> {
         None
+    }
+
+    /// The container that `--undo`, `--check` and `--repair` are for, where the arguments name it in another way than
+    /// the tool's job does. By default [`Filter::container`].
+    ///
+    /// # Errors
+    /// When the arguments name no container that there is.
+    fn named(&self) -> anyhow::Result<Option<Id>> {
+        Ok(self.container().cloned())
     }
 
     /// Looks at the document and the system, and decides; changes nothing.

@@ -6,11 +6,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use document::members::{Layer, Place};
+use document::members::{Layer, Layers, Place};
 use mount::MountOperation;
 use operation::{Error, is_gone};
 
 use crate::{Result, directory, said};
+
+/// The member for layers that are unpacked, or will be.
+pub fn unpacked(apply: &layer::Apply) -> Layers {
+    let member = |layer: &layer::Layer| Layer {
+        descriptor: layer.descriptor.clone(),
+        diff_id: layer.diff_id.to_string(),
+        place: match &layer.place {
+            layer::store::Place::Directory(path) => Place::Directory(path.clone()),
+            layer::store::Place::Erofs(path) => Place::Erofs(path.clone()),
+        },
+    };
+    Layers(apply.layers.iter().map(member).collect())
+}
 
 /// Adds each layer's directory to `lower`, and the operations that it needs to `operations`.
 /// Returns mode, user and group of the topmost layer's root, which the overlay's root gets.

@@ -11,6 +11,7 @@ mod merge;
 mod owners;
 mod state;
 mod top;
+mod view;
 mod volumes;
 
 use std::path::Path;
@@ -25,9 +26,11 @@ use userns::Wanted;
 use volume::{VolumeRequest, VolumeUse};
 
 pub use fork::{Ground, ground};
+pub use layers::unpacked;
 pub use merge::{MERGE, Merge, merge};
 pub use state::{pair, paths, tops};
 pub use top::room;
+pub use view::{shown_at, shows, view};
 
 /// The name of the lock of the tools that use snapshots or undo them.
 pub const LOCK: &str = "levels";
@@ -154,6 +157,7 @@ fn overlay(request: &Request, id: &str, rootfs: &Rootfs, images: bool) -> Result
         userxattr: !userns::is_first()?,
         xino: images,
         owner: None,
+        nosuid: false,
         newest: None,
     })
 }

@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 mod mount_points;
 pub(crate) mod mounted;
+mod shown;
 
 use std::path::PathBuf;
 
@@ -79,6 +80,9 @@ pub enum MountOperation {
     },
     /// Mounts an overlay.
     OverlayMount(Overlay),
+    /// Mounts an overlay at a place that the user named, which may be anywhere. Its source is its mark: undo
+    /// unmounts nothing else there.
+    OverlayShow(Overlay),
     /// Freezes the upper directory of an overlay, and mounts another overlay with an empty upper directory in
     /// its place.
     LevelMount(Level),
@@ -147,7 +151,7 @@ impl operation::Operation for MountOperation {
             Self::DiskAdd(disk) => vec![disk.explain_create()],
             Self::DiskMount(disk) => disk.explain_mount(),
             Self::DiskShare(disk) => vec![disk.explain_share()],
-            Self::OverlayMount(overlay) => vec![overlay.explain()],
+            Self::OverlayMount(overlay) | Self::OverlayShow(overlay) => vec![overlay.explain()],
             Self::LevelMount(level) => level.explain(),
             Self::MemoryMount { source, target, size } => {
                 let options = format!("nosuid,nodev,noexec,{}", mounted::memory(*size).join(","));
@@ -187,6 +191,7 @@ impl operation::Operation for MountOperation {
             Self::DiskMount(disk) => disk.mount()?,
             Self::DiskShare(disk) => disk.share()?,
             Self::OverlayMount(overlay) => overlay.mount_below()?,
+            Self::OverlayShow(overlay) => overlay.mount()?,
             Self::LevelMount(level) => level.mount()?,
             Self::MemoryMount { source, target, size } => mounted::in_memory(source, target, *size)?,
             Self::IdmapMount { source, target, userns } => mounted::idmapped(source, target, userns)?,
@@ -220,6 +225,7 @@ impl operation::Operation for MountOperation {
             Self::OverlayMount(overlay) => {
                 mounted::undo(scope.contain(&overlay.target)?, |entry| overlay.is_at(entry))?;
             }
+            Self::OverlayShow(overlay) => shown::undo(overlay)?,
             Self::LevelMount(level) => level.undo(scope)?,
             Self::IdmapMount { target, .. } => mounted::undo(scope.contain(target)?, |_| true)?,
             Self::MemoryMount { source, target, .. } => {
@@ -247,6 +253,7 @@ impl operation::Operation for MountOperation {
                 mounted::check(target, |entry| entry.kind == crate::image::KIND)?
             }
             Self::OverlayMount(overlay) => mounted::check(&overlay.target, |entry| overlay.is_at(entry))?,
+            Self::OverlayShow(overlay) => mounted::check(&overlay.target, |entry| shown::is(overlay, entry))?,
             Self::LevelMount(level) => level.check()?,
             Self::IdmapMount { target, .. } => mounted::check(target, |_| true)?,
             Self::MemoryMount { source, target, .. } => {

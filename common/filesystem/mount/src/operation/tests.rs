@@ -124,6 +124,7 @@ fn undo_stays_in_its_scope_and_leaves_alone_what_others_mounted() {
         userxattr: false,
         xino: false,
         owner: None,
+        nosuid: false,
         newest: None,
     });
     ours.undo(&fixture.scope).unwrap();

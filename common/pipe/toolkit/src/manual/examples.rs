@@ -143,6 +143,10 @@ pub(super) fn of(tool: &str) -> &'static [Example] {
             ),
             ("List the steps of the build cache:", "img-ls --cache"),
         ],
+        "img-mount" => &[
+            ("Look at the files of an image:", "img-mount web /mnt"),
+            ("Unmount them:", "img-mount --undo /mnt"),
+        ],
         "img-pull" => &[
             ("Pull an image, and run it:", "img-pull busybox | layer-apply | union-mount | ns-exec -t -- sh"),
             (

@@ -19,7 +19,7 @@ use crate::{
     failure,
     input::{self, Input},
     schema, session,
-    streams::{close_output, explained},
+    streams::{close_output, explained, shows},
 };
 
 /// The whole `main` of a filter.
@@ -259,10 +259,10 @@ fn aside<F: Filter>(tool: &str, common: &Common, arguments: &[OsString]) -> Exit
         return schema::print::<F>(tool, common, F::READS, F::Adds::MEMBERS);
     }
     let filter = F::try_parse_from(arguments).ok();
-    let container = filter.as_ref().and_then(F::container);
-    let input = match Input::named(container, common) {
+    let named = filter.as_ref().map_or(Ok(None), F::named);
+    let input = match named.and_then(|container| Input::named(container.as_ref(), common)) {
         Ok(input) => input,
-        Err(error) => return fail(tool, Document::new(), Stage::Arguments, &error, to_output),
+        Err(error) => return fail(tool, Document::new(), Stage::Arguments, &error, output::<F>(common)),
     };
     let mut document = match input::read_from(tool, &input) {
         Ok(document) => document,
@@ -282,11 +282,22 @@ fn aside<F: Filter>(tool: &str, common: &Common, arguments: &[OsString]) -> Exit
         false => (Stage::Check, check::run::<F>(tool, common, &mut document)),
     };
     match result {
+        Ok(()) if is_shown::<F>(common) => Exit::Done,
         Ok(()) => {
             let exit = written(tool, &document);
             close_output();
             exit
         }
-        Err(error) => fail(tool, document, stage, &error, to_output),
+        Err(error) => fail(tool, document, stage, &error, output::<F>(common)),
     }
+}
+
+/// Whether the tool writes no document, because standard output is a terminal.
+fn is_shown<F: Filter>(common: &Common) -> bool {
+    F::SHOWN.is_some() && shows(common)
+}
+
+/// Where the document of a failure goes.
+fn output<F: Filter>(common: &Common) -> fn(&Document) {
+    if is_shown::<F>(common) { |_| () } else { to_output }
 }

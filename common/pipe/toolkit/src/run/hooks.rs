@@ -10,7 +10,7 @@ use operation::Scope;
 use crate::{
     Exit, Filter, Plan,
     input::{FROM_TOOL, Input},
-    streams::write_document,
+    streams::{shows, write_document, write_text},
 };
 
 /// What a filter does beyond the usual. [`filter`](crate::filter) calls these functions in this order.
@@ -113,6 +113,8 @@ pub(super) struct Pipe {
     input: Input,
     /// Whether writing to standard output has failed. If so, nothing more is written.
     is_broken: bool,
+    /// What is printed instead of the document.
+    shown: Option<fn(&Document) -> String>,
 }
 
 impl<F: Filter> Hooks<F> for Pipe {
@@ -123,7 +125,7 @@ impl<F: Filter> Hooks<F> for Pipe {
             true => Input::Empty,
             false => Input::named(filter.container(), filter.common())?,
         };
-        Ok(Self { input, is_broken: false })
+        Ok(Self { input, is_broken: false, shown: F::SHOWN.filter(|_| shows(filter.common())) })
     }
 
     fn salvage(arguments: &[OsString]) -> Self {
@@ -131,6 +133,7 @@ impl<F: Filter> Hooks<F> for Pipe {
         Self {
             input: if is_new || F::STARTS { Input::Empty } else { Input::Standard(FROM_TOOL) },
             is_broken: false,
+            shown: None,
         }
     }
 
@@ -139,13 +142,16 @@ impl<F: Filter> Hooks<F> for Pipe {
     }
 
     fn write(&mut self, document: &Document) -> Result<()> {
-        let written = write_document(document);
+        let written = match self.shown {
+            Some(shown) => write_text(shown(document).as_bytes()),
+            None => write_document(document),
+        };
         self.is_broken = written.is_err();
         Ok(written?)
     }
 
     fn pass_on(&mut self, document: &Document) {
-        if !self.is_broken {
+        if !self.is_broken && self.shown.is_none() {
             let _ = write_document(document);
         }
     }
