@@ -25,7 +25,7 @@ use registry::{
     artifact::{Attachment, Content},
     display::Job,
 };
-use remote::Transfer;
+use remote::{Admission, Transfer};
 use serde_json::{Value, json};
 use toolkit::{prelude::*, rows};
 
@@ -99,7 +99,7 @@ impl Report for Attach {
             files: files.collect(),
             annotations: self.annotations.clone(),
         };
-        let client = self.transfer.client(&[], false);
+        let client = self.transfer.client(&[], &Admission::default());
         let display = Display::new(Job::Push, context.quiet);
         let attached = client.attach(&self.image, &attachment, &display);
         let attached = attached.map_err(|error| remote::hinted(error, self.image.registry()))?;

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use oci::Platform;
 use registry::Login;
-use remote::Transfer;
+use remote::{Admission, Transfer};
 use serde_json::Value;
 use toolkit::prelude::*;
 
@@ -59,9 +59,8 @@ struct Copy {
     /// Like --tls-verify, for the destination only
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dest_tls_verify: Option<bool>,
-    /// Ignore /etc/containers/policy.json, which says which images may be pulled
-    #[arg(long)]
-    insecure_policy: bool,
+    #[command(flatten)]
+    admission: Admission,
     #[command(flatten)]
     transfer: Transfer<300>,
     #[command(flatten)]

@@ -15,6 +15,7 @@ use registry::{
     pull::{self, Wanted},
     push::{self, Pushed},
 };
+use remote::Admission;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use toolkit::prelude::*;
@@ -87,14 +88,14 @@ impl Ends<'_> {
         self.copy
             .transfer
             .towards(self.copy.src_creds.as_ref(), self.copy.src_tls_verify)
-            .client(&[], self.copy.insecure_policy)
+            .client(&[], &self.copy.admission)
     }
 
     fn destination_client(&self) -> Client {
         self.copy
             .transfer
             .towards(self.copy.dest_creds.as_ref(), self.copy.dest_tls_verify)
-            .client(&[], false)
+            .client(&[], &Admission::default())
     }
 
     fn images(&self) -> PathBuf {

@@ -29,7 +29,7 @@ use registry::{
     display::Job,
     pull::{self, Wanted},
 };
-use remote::Transfer;
+use remote::{Admission, Transfer};
 use toolkit::prelude::*;
 
 /// Pull an image from a registry
@@ -58,9 +58,8 @@ struct Pull {
     /// The signature is for this name, such as that of the original of a copy
     #[arg(long, value_name = "NAME", requires = "verify")]
     verify_as: Option<Reference>,
-    /// Ignore /etc/containers/policy.json, which says which images may be pulled
-    #[arg(long)]
-    insecure_policy: bool,
+    #[command(flatten)]
+    admission: Admission,
     #[command(flatten)]
     transfer: Transfer<60>,
     #[command(flatten)]
@@ -79,7 +78,7 @@ impl Source for Pull {
     fn make(&self, context: &Context) -> Result<Image> {
         let layout =
             Layout::open_or_create_with(context.scope.root.join("images"), self.writing.is_synced()?)?;
-        let client = self.transfer.client(&self.mirror, self.insecure_policy);
+        let client = self.transfer.client(&self.mirror, &self.admission);
         let display = Display::new(if self.apply { Job::PullAndApply } else { Job::Pull }, context.quiet);
         let reference = &self.reference;
         let keys = self.verify.iter().map(|path| remote::public_key(path)).collect::<Result<Vec<_>>>()?;

@@ -22,7 +22,7 @@ use oci::{
     media_type::{Kind, kind},
 };
 use registry::{Display, display::Job, push};
-use remote::Transfer;
+use remote::{Admission, Transfer};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
@@ -55,7 +55,7 @@ impl Report for Push {
         let source = layout.find(&self.image)?;
         layout.keep_while_reading(&source);
         let destination = self.destination()?;
-        let client = self.transfer.client(&[], false);
+        let client = self.transfer.client(&[], &Admission::default());
         let display = Display::new(Job::Push, context.quiet);
         display.line(&format!("The push refers to repository [{}]", destination.name()));
         let pushed = push::push(&client, &layout, &source, &destination, self.platform.as_ref(), &display)

@@ -32,7 +32,7 @@ pub enum Content {
 }
 
 /// Blobs to send, by digest.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Parts {
     pub(crate) blobs: Vec<Descriptor>,
     contents: HashMap<String, Content>,

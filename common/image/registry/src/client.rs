@@ -10,7 +10,7 @@ use crate::{
     http::Http,
     pace::Pace,
     places::{self, Place},
-    policy,
+    policy::Policy,
     repository::{Access, Repository},
     url::{Url, is_loopback},
 };
@@ -30,8 +30,8 @@ pub struct Options {
     pub authfile: Option<PathBuf>,
     /// A name and a password, instead of those in any file.
     pub login: Option<Login>,
-    /// Whether to ignore the machine's policy of which images may be pulled (containers-policy.json(5)).
-    pub insecure_policy: bool,
+    /// Which images may be pulled, and whose signatures they need (containers-policy.json(5)).
+    pub policy: Policy,
     /// How often an attempt without progress is repeated.
     pub retries: u32,
     /// How long a server may be silent before the connection is aborted.
@@ -51,7 +51,7 @@ impl Default for Options {
             mirrors: Vec::new(),
             authfile: None,
             login: None,
-            insecure_policy: false,
+            policy: Policy::default(),
             retries: 6,
             timeout: Duration::from_secs(60),
             pace: Pace::default(),
@@ -73,11 +73,6 @@ impl Client {
     /// A client with these options.
     pub fn new(options: Options) -> Self {
         Self { options }
-    }
-
-    /// Refuses an image that the machine's policy does not let in.
-    pub(crate) fn admit(&self, reference: &Reference) -> Result<(), Error> {
-        if self.options.insecure_policy { Ok(()) } else { policy::check(reference) }
     }
 
     pub(crate) fn options(&self) -> &Options {

@@ -40,13 +40,15 @@ pub fn copy(
     platform: Option<&Platform>,
     progress: &dyn Progress,
 ) -> Result<Pushed, Error> {
-    from.admit(source)?;
+    let demands = from.options().policy.demands(source)?;
     let jobs = to.options().jobs.max(1);
-    let from = from.repository(source, Access::Pull)?;
+    let client = from;
+    let from = client.repository(source, Access::Pull)?;
     let mut tree = Tree { repository: &from, progress, manifests: Vec::new(), seen: HashSet::new(), size: 0 };
     let named = from.named(source, platform, progress)?;
     let root = named.descriptor.clone();
     tree.add(named, 0)?;
+    client.satisfy(&demands, source, &Digest::try_from(root.digest())?, &tree.digests()?)?;
     check_digest(destination, &root)?;
     let repository = to.repository(destination, Access::Push)?;
     let blobs = blobs_of(&tree.images()?);
@@ -115,6 +117,12 @@ impl Tree<'_> {
             .filter(|it| kind(&it.descriptor) == Kind::Manifest)
             .map(Manifest::read)
             .collect()
+    }
+
+    /// The digests of the image manifests.
+    fn digests(&self) -> Result<Vec<Digest>, Error> {
+        let own = self.manifests.iter().filter(|it| kind(&it.descriptor) == Kind::Manifest);
+        Ok(own.map(|it| Digest::try_from(it.descriptor.digest())).collect::<Result<_, _>>()?)
     }
 
     fn content(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {

@@ -7,8 +7,8 @@ use transport::Untrusted;
 
 use crate::{
     pace::{Pace, TooSlow},
+    proof::Unproven,
     proxy::{self, Proxy},
-    signature::Unproven,
     url::Url,
 };
 
@@ -144,8 +144,8 @@ pub enum Error {
         /// The file with the policy.
         path: PathBuf,
     },
-    /// The policy of this machine lets in signed images only.
-    #[error("{name} needs a signature by {} ({kind}), and signatures are not checked", path.display())]
+    /// The policy asks for a kind of signature that is not checked.
+    #[error("{name} needs a signature by {} that is not checked here ({kind})", path.display())]
     Unsigned {
         /// The image.
         name: String,
@@ -155,12 +155,14 @@ pub enum Error {
         kind: String,
     },
     /// The image is not signed as it has to be.
-    #[error("{name} is not proven: {why}")]
+    #[error("{name} is not proven{}: {why}", by.as_ref().map_or_else(String::new, |path| format!(" as {} asks", path.display())))]
     Unproven {
         /// The image.
         name: String,
         /// Why not.
-        why: crate::signature::Unproven,
+        why: Unproven,
+        /// The file with the policy that asks for it. None for the user.
+        by: Option<PathBuf>,
     },
     /// The image cannot be pushed under that name.
     #[error("push {name}: {problem}")]
@@ -292,7 +294,11 @@ impl Error {
             Self::Connection { cause: Cause::NotTls, .. } => {
                 Some("allow plain HTTP with --insecure".to_owned())
             }
-            Self::Rejected { .. } | Self::Unsigned { .. } => {
+            Self::Unproven { why: Unproven::Repository(_), by: Some(_), .. } => Some(
+                "`signedIdentity` there says which names count; cosign's and img-sign's have no tag: matchRepository"
+                    .to_owned(),
+            ),
+            Self::Rejected { .. } | Self::Unsigned { .. } | Self::Unproven { by: Some(_), .. } => {
                 Some("--insecure-policy of img-pull and img-copy ignores the policy of this machine".to_owned())
             }
             Self::Unproven { why: Unproven::Repository(name), .. } => {

@@ -141,13 +141,14 @@ pub fn begin<'a>(
     wanted: &Wanted,
     progress: &'a dyn Progress,
 ) -> Result<Pull<'a>, Error> {
-    client.admit(reference)?;
+    let demands = client.options().policy.demands(reference)?;
     let sources = Sources::new(client, reference, progress)?;
     let local = layout.list()?.into_iter().rev().find(|entry| entry.reference.as_ref() == Some(reference));
     let local = local.map(|entry| entry.descriptor);
     let resolving = Resolving { layout, sources: &sources, progress };
     let descriptor = resolving.named(reference, local.as_ref())?;
-    let manifests = resolving.fetch_wanted(&descriptor, wanted)?;
+    let Found { manifests, digests, .. } = resolving.fetch_wanted(&descriptor, wanted)?;
+    client.satisfy(&demands, reference, &Digest::try_from(descriptor.digest())?, &digests)?;
     let known = local.is_some_and(|local| local.digest() == descriptor.digest());
     let up_to_date = known && missing(layout, &manifests)?.is_empty();
     let jobs = client.options().jobs.max(1);
@@ -158,6 +159,7 @@ pub fn begin<'a>(
 #[derive(Default)]
 struct Found {
     manifests: Vec<ImageManifest>,
+    digests: Vec<Digest>,
     seen: HashSet<Digest>,
 }
 
@@ -215,22 +217,23 @@ impl Resolving<'_> {
     }
 
     /// Fetches the wanted manifests, each with its configuration.
-    fn fetch_wanted(&self, descriptor: &Descriptor, wanted: &Wanted) -> Result<Vec<ImageManifest>, Error> {
-        let below = |choose: &Choose<'_>| {
+    fn fetch_wanted(&self, descriptor: &Descriptor, wanted: &Wanted) -> Result<Found, Error> {
+        let mut all = Found::default();
+        let mut below = |choose: &Choose<'_>| {
             let mut found = Found::default();
             self.fetch(descriptor, choose, 0, &mut found)?;
-            Ok(found.manifests)
+            all.manifests.extend(found.manifests);
+            all.digests.extend(found.digests);
+            Ok::<_, Error>(())
         };
         match wanted {
-            Wanted::Host => below(&|index, from| choose(index, from, None)),
-            Wanted::All => below(&|index, _| Ok(index.manifests().clone())),
-            Wanted::Platforms(platforms) => {
-                let each = platforms
-                    .iter()
-                    .map(|platform| below(&|index, from| choose(index, from, Some(platform))));
-                Ok(each.collect::<Result<Vec<_>, Error>>()?.concat())
-            }
+            Wanted::Host => below(&|index, from| choose(index, from, None))?,
+            Wanted::All => below(&|index, _| Ok(index.manifests().clone()))?,
+            Wanted::Platforms(platforms) => platforms
+                .iter()
+                .try_for_each(|platform| below(&|index, from| choose(index, from, Some(platform))))?,
         }
+        Ok(all)
     }
 
     /// Follows indexes to the chosen manifests and fetches their configurations.
@@ -257,6 +260,7 @@ impl Resolving<'_> {
                 let manifest: ImageManifest = self.layout.manifest(descriptor)?;
                 self.fetch_configuration(manifest.config())?;
                 found.manifests.push(manifest);
+                found.digests.push(Digest::try_from(descriptor.digest())?);
                 Ok(())
             }
             _ => Err(layout::Error::NotAnImage {

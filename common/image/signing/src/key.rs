@@ -19,6 +19,8 @@ use serde::Deserialize;
 const ENCRYPTED: [&str; 2] = ["ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY"];
 /// The most memory that a key may ask for, in bytes. cosign's take 32 or 64 MiB.
 const MAX_MEMORY: u64 = 256 << 20;
+/// The most bytes that scrypt may mix for a key. It mixes some hundreds of MiB a second.
+const MAX_WORK: u64 = 1 << 30;
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +117,15 @@ fn between(text: &str, label: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(body).ok()
 }
 
+/// Whether scrypt with these parameters needs more memory or time than a key may cost. It holds N blocks of 128 r bytes, and
+/// p more of them, and mixes N of them p times (RFC 7914, section 6).
+fn is_too_much(n: u64, r: u32, p: u32) -> bool {
+    let (block, p) = (128 * u64::from(r), u64::from(p));
+    let memory = n.saturating_add(p).saturating_mul(block);
+    let work = n.saturating_mul(p).saturating_mul(block);
+    memory > MAX_MEMORY || work > MAX_WORK
+}
+
 fn decrypt<E: From<Error>>(body: &[u8], password: impl FnOnce() -> Result<String, E>) -> Result<Vec<u8>, E> {
     let unknown = |problem: &str| Error::Encryption(problem.to_owned());
     let Encrypted { kdf, cipher, ciphertext } =
@@ -123,13 +134,10 @@ fn decrypt<E: From<Error>>(body: &[u8], password: impl FnOnce() -> Result<String
     if kdf.name != "scrypt" || cipher.name != "nacl/secretbox" {
         return Err(unknown("it is not scrypt with nacl/secretbox").into());
     }
-    if !n.is_power_of_two()
-        || n < 2
-        || p == 0
-        || r == 0
-        || p > 16
-        || n.saturating_mul(128 * u64::from(r)) > MAX_MEMORY
-    {
+    if !n.is_power_of_two() || n < 2 || p == 0 || r == 0 {
+        return Err(unknown("scrypt has other parameters").into());
+    }
+    if is_too_much(n, r, p) {
         return Err(unknown("scrypt needs too much memory or time").into());
     }
     let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|_| unknown("it is not base64"));
@@ -163,5 +171,38 @@ impl PublicKey {
     /// Whether this is a signature of the text by the key: ECDSA with SHA-256, in DER.
     pub fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         Signature::from_der(signature).is_ok_and(|signature| self.0.verify(text, &signature).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_key_may_cost() {
+        for (n, r, p, too_much) in [
+            (1 << 15, 8, 1, false), // cosign's
+            (1 << 16, 8, 1, false),
+            (1 << 16, 8, 16, false),
+            (1 << 18, 8, 1, true),
+            (1 << 16, 8, 32, true),
+            (2, 1 << 20, 1, true),
+            (2, 1 << 17, 16, true), // little for N, much for p
+            (2, u32::MAX, u32::MAX, true),
+            (1 << 63, u32::MAX, u32::MAX, true),
+        ] {
+            assert_eq!(is_too_much(n, r, p), too_much, "{n} {r} {p}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_key_is_refused_before_the_password_is_asked_for() {
+        let body = r#"{"kdf": {"name": "scrypt", "params": {"N": 2, "r": 131072, "p": 16}, "salt": ""},
+            "cipher": {"name": "nacl/secretbox", "nonce": ""}, "ciphertext": ""}"#;
+        let label = ENCRYPTED[0];
+        let text =
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(body));
+        let read = PrivateKey::read::<Error>(&text, || panic!("the password is not needed"));
+        assert!(matches!(read, Err(Error::Encryption(why)) if why == "scrypt needs too much memory or time"));
     }
 }

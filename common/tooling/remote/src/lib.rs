@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Error, anyhow};
-use registry::{Client, Options, Pace};
+use registry::{Client, Options, Pace, Policy};
 use signing::{PrivateKey, PublicKey};
 
 /// How to reach a registry, and the user's credentials. The flags are the same as skopeo's.
@@ -83,16 +83,36 @@ impl Reach {
     }
 }
 
+/// Which images may come in.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Admission {
+    /// Ignore /etc/containers/policy.json, which says which images may be pulled and whose signatures they need
+    #[arg(long)]
+    insecure_policy: bool,
+    /// Use this file instead of /etc/containers/policy.json
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure_policy")]
+    policy: Option<PathBuf>,
+}
+
+impl Admission {
+    fn policy(&self) -> Policy {
+        match &self.policy {
+            _ if self.insecure_policy => Policy::Ignored,
+            Some(path) => Policy::File(path.clone()),
+            None => Policy::Usual,
+        }
+    }
+}
+
 impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
-    /// A client that transfers images. A pull tries `mirrors` first, and with `insecure_policy` ignores the machine's
-    /// policy of which images may come in.
-    pub fn client(&self, mirrors: &[String], insecure_policy: bool) -> Client {
+    /// A client that transfers images. A pull tries `mirrors` first.
+    pub fn client(&self, mirrors: &[String], admission: &Admission) -> Client {
         Client::new(Options {
             timeout: Duration::from_secs(self.timeout),
             pace: Pace { limit: self.speed_limit, time: Duration::from_secs(self.speed_time) },
             jobs: self.jobs.into(),
             mirrors: mirrors.to_vec(),
-            insecure_policy,
+            policy: admission.policy(),
             ..self.reach.options()
         })
     }
