@@ -77,12 +77,15 @@ impl Global {
         for statement in statements {
             let Instruction::Arg(arguments) = &statement.instruction else { continue };
             for argument in arguments {
-                let value = {
-                    let lookup = |name: &str| global.variable(name);
-                    let expander = Expander::new(escape, &lookup);
-                    let default = argument.default.as_deref().map(|text| expander.word(text)).transpose();
-                    let default = default.map_err(|error| (statement.line, error))?;
-                    global.given(&argument.name).or(default)
+                // The default counts only if no value is given: it may be an error (`${name:?message}`).
+                let value = match global.given(&argument.name) {
+                    None => {
+                        let lookup = |name: &str| global.variable(name);
+                        let expander = Expander::new(escape, &lookup);
+                        let default = argument.default.as_deref().map(|text| expander.word(text));
+                        default.transpose().map_err(|error| (statement.line, error))?
+                    }
+                    given => given,
                 };
                 if let Some(value) = value {
                     global.declared.insert(argument.name.clone(), value);
@@ -270,6 +273,15 @@ mod tests {
             assert_eq!(global.variable(name).as_deref(), Some(value), "{name}");
         }
         assert!(global.unused().is_empty());
+    }
+
+    #[test]
+    fn a_default_counts_only_if_no_value_is_given() {
+        let file = parse(b"ARG A=${A:?none}\nFROM a\n").unwrap();
+        let global = |given| Global::new(given, None, &file.arguments, '\\', "a");
+        assert_eq!(global(given(&[("A", "1")])).unwrap().variable("A").as_deref(), Some("1"));
+        let (line, error) = global(given(&[])).unwrap_err();
+        assert_eq!((line, error.to_string()), (1, "A: none".to_owned()));
     }
 
     #[test]

@@ -218,6 +218,15 @@ fn several_platforms_of_one_build() {
     // Each is the image that a build for it alone makes.
     let alone = fixture.build_with(text, &["--platform=linux/arm/v7"]).ok();
     assert_eq!(alone.document["image"]["descriptor"]["digest"], entries[1]["digest"]);
+    // An archive has the index even if none of its images is for this machine.
+    let elsewhere = format!("type=oci,dest={}", fixture.path("elsewhere").display());
+    fixture.build_with("FROM scratch\n", &["--platform=windows/amd64,linux/s390x", "-o", &elsewhere]).ok();
+    let mut archive = tar::Archive::new(std::fs::File::open(fixture.path("elsewhere")).unwrap());
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let list = entries.find(|entry| entry.path().unwrap().ends_with("index.json")).unwrap();
+    let list: serde_json::Value = serde_json::from_reader(list).unwrap();
+    let kinds: Vec<_> = list["manifests"].as_array().unwrap().iter().map(|one| &one["mediaType"]).collect();
+    assert_eq!(kinds, ["application/vnd.oci.image.index.v1+json"]);
     // The Dockerfile is read once.
     let mut command = fixture.command();
     command.args(["--platform=linux/amd64,linux/arm64", "-t", "two", "-"]);

@@ -211,3 +211,20 @@ fn what_is_mounted_read_only_cannot_be_changed() {
     }
     assert_eq!(fs::read_to_string(fixture.path("secret")).unwrap(), "hidden");
 }
+
+#[test]
+fn a_mounted_directory_has_its_own_mode_each_time() {
+    let fixture = Fixture::new();
+    fixture.write("d/f", "f");
+    let text = "FROM busybox\nRUN --mount=source=d,target=/m stat -c %a /m > /seen\n";
+    let seen = |mode: u32, cached: usize| {
+        let directory = fixture.path("context/d");
+        fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let built = build(&fixture, text, &[]).ok();
+        assert_eq!(built.cached(), cached, "{mode:o}");
+        assert_eq!(fixture.layers(&built, 1)[0]["seen"], format!("644 0:0 {mode:o}"));
+    };
+    seen(0o711, 0);
+    seen(0o755, 0);
+    seen(0o711, 1);
+}

@@ -141,7 +141,9 @@ fn add_of_a_repository() {
         fixture.build_with(&text, &["-o", out.to_str().unwrap()]).ok();
         assert_eq!(git(&out, &["status", "--short"]), "");
         assert_eq!(git(&out, &["rev-parse", "HEAD"]), git(&bare, &["rev-parse", "main"]));
-        assert_eq!(git(&out, &["rev-parse", "--abbrev-ref", "HEAD"]), "main");
+        // As in BuildKit, HEAD is the commit itself, and the branch is there.
+        assert_eq!(git(&out, &["rev-parse", "--abbrev-ref", "HEAD"]), "HEAD");
+        assert_eq!(git(&out, &["rev-parse", "refs/heads/main"]), git(&bare, &["rev-parse", "main"]));
     }
 }
 
@@ -248,7 +250,7 @@ fn secrets_stay_with_the_repository_that_was_named() {
 #[test]
 fn a_context_in_a_repository() {
     let fixture = Fixture::new();
-    repository(&fixture.path("r"), "sha1");
+    let bare = repository(&fixture.path("r"), "sha1");
     let address = format!("{}/r.git", serve(fixture.path("r"), true));
     let build = |context: &str, arguments: &[&str]| {
         let mut command = fixture.command();
@@ -257,7 +259,9 @@ fn a_context_in_a_repository() {
     let built = build(&format!("{address}#v1"), &[]);
     assert!(files(&fixture, &built).contains(&"top 644 0:0 one".to_owned()));
     let built = build(&address, &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=True"]);
-    assert!(files(&fixture, &built).contains(&".git/HEAD 644 0:0 ref: refs/heads/main".to_owned()));
+    // As in BuildKit, HEAD is the commit, and no branch.
+    let head = format!(".git/HEAD 644 0:0 {}", git(&bare, &["rev-parse", "main"]));
+    assert!(files(&fixture, &built).contains(&head), "{head}");
 }
 
 #[test]
@@ -406,4 +410,15 @@ fn a_web_server_is_told_who_asks_and_may_compress() {
     // The requests are in lower case. This is us@er:pass.
     let basic = "Basic dXNAZXI6cGFzcw==".to_lowercase();
     assert_eq!(sent[..4], [Some(basic.as_str()), Some("bearer tok"), Some("custom x"), None]);
+}
+
+#[test]
+fn a_dockerfile_on_a_web_server_has_any_name() {
+    let fixture = Fixture::new();
+    let (host, requests) = answers(vec![("", b"FROM scratch\nLABEL a=b\n".to_vec())]);
+    let mut command = fixture.command();
+    command.args(["-t", "built", "-f", "other", &format!("http://{host}/df")]);
+    let built = Built::new(command.output().unwrap()).ok();
+    assert_eq!(built.configuration()["config"]["Labels"]["a"], "b");
+    requests.join().unwrap();
 }

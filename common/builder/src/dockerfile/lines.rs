@@ -37,19 +37,19 @@ struct Directives {
 }
 
 impl Directives {
-    /// Reads one line, without leading white space.
-    fn read(&mut self, line: &str) -> Result<(), String> {
+    /// Reads one line, without leading white space. Returns whether it is a directive.
+    fn read(&mut self, line: &str) -> Result<bool, String> {
         if self.done {
-            return Ok(());
+            return Ok(false);
         }
         self.done = true;
         let Some((name, value)) = line.strip_prefix('#').and_then(|rest| rest.split_once('=')) else {
-            return Ok(());
+            return Ok(false);
         };
         let value = value.trim();
         let known =
             ["escape", "syntax", "check"].into_iter().find(|known| known.eq_ignore_ascii_case(name.trim()));
-        let Some(name) = known.filter(|_| !value.is_empty()) else { return Ok(()) };
+        let Some(name) = known.filter(|_| !value.is_empty()) else { return Ok(false) };
         self.done = false;
         if self.seen.contains(&name) {
             return Err(format!("only one {name} parser directive can be used"));
@@ -61,7 +61,7 @@ impl Directives {
             ("syntax", _) => self.syntax = Some(value.to_owned()),
             _ => self.check = Some(value.split(' ').next().unwrap_or_default().to_owned()),
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -93,7 +93,9 @@ pub(super) fn split(file: &str) -> Result<Lines, Error> {
     let mut empty_continuations = Vec::new();
     while let Some((first, line)) = source.next() {
         let line = without_end(line).trim_start();
-        directives.read(line).map_err(|message| Error::new(first, message))?;
+        if directives.read(line).map_err(|message| Error::new(first, message))? {
+            continue;
+        }
         if let Some(comment) = line.strip_prefix('#') {
             comments.push(comment.trim().to_owned());
             continue;

@@ -28,6 +28,15 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<Pair> {
 }
 
 #[test]
+fn a_directive_is_no_comment_of_the_first_instruction() {
+    let file = parse(b"# syntax=x\n# check=skip=all\n# about it\nFROM a\n").unwrap();
+    assert_eq!(
+        (file.check.as_deref(), &file.stages[0].comments[..]),
+        (Some("skip=all"), &["about it".to_owned()][..])
+    );
+}
+
+#[test]
 fn instructions() {
     let shell = |text: &str| CommandLine::Shell(text.to_owned());
     let argument =

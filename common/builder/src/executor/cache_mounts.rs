@@ -148,7 +148,9 @@ impl Builder<'_> {
             };
             let wrong = |error| wanted.wrong(error);
             // The name stands for the content that was read before.
-            if self.copy_out(wanted, &tree, &new)?.is_some_and(|copied| copied != shown) {
+            let copied = self.copy_out(wanted, &tree, &new)?;
+            let copied = copied.map(|digest| wanted.shown_as(&tree, &digest)).transpose().map_err(wrong)?;
+            if copied.is_some_and(|copied| copied != shown) {
                 return Err(wanted.wrong("the files of the context changed while they were copied"));
             }
             let found = tree.find(wanted.source()).map_err(wrong)?;

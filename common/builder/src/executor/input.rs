@@ -109,7 +109,8 @@ impl Input {
                 .map_err(|source| Cause::Input { object, source })?;
             return Self::sealed(workspace, context, file.unwrap_or_else(|| DOCKERFILE.into()), options);
         }
-        if let Some(file) = file.as_ref().filter(|file| !is_stdin(file, options)) {
+        // A Dockerfile on a web server has any name, as in BuildKit. One on standard input has none.
+        if let (Context::Input, Some(file)) = (&options.context, &file) {
             return Err(Cause::NoArchive(object, file.clone()).into());
         }
         let text = content.rewind().and_then(|()| read_some(&mut content));

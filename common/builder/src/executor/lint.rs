@@ -12,7 +12,7 @@ use crate::{
     error::{Cause, Error},
     ignore::Ignore,
     lint::{Checks, Finding, Surroundings, lint as check, undeclared_in_from},
-    progress::Progress,
+    progress::{Form, Progress},
 };
 
 /// The checks that a Dockerfile asks for, or `--build-arg BUILDKIT_DOCKERFILE_CHECK`.
@@ -44,7 +44,11 @@ impl Builder<'_> {
         let findings = check(&self.file, &around, &checks);
         if checks.is_error && !self.options.lint && !findings.is_empty() {
             for finding in &findings {
-                operation::note(&format!("[Warning] {}:{}: {finding}", self.input.name, finding.line));
+                let text = format!("{}:{}: {finding}", self.input.name, finding.line);
+                match self.progress.form() {
+                    Form::Quiet => operation::note(&format!("[Warning] {text}")),
+                    _ => self.progress.warning(&text),
+                }
             }
             let rules: BTreeSet<&str> = findings.iter().map(|finding| finding.rule).collect();
             return Err(Cause::Lint(rules.into_iter().collect::<Vec<_>>().join(", ")).into());

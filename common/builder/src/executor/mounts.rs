@@ -73,6 +73,16 @@ impl Wanted {
             && !clean("", self.source()).as_os_str().is_empty()
     }
 
+    /// What the source shows: its content, and its own mode if it is a directory below the root of the context.
+    /// The listing of a directory does not cover the directory itself.
+    pub(super) fn shown_as(&self, tree: &Tree, digest: &str) -> Result<String, CopyError> {
+        let found = tree.find(self.source())?;
+        Ok(match tree.kind(&found)? {
+            Kind::Directory if !found.as_os_str().is_empty() => format!("{digest} {:o}", tree.mode(&found)?),
+            _ => digest.to_owned(),
+        })
+    }
+
     pub(super) fn wrong(&self, message: impl ToString) -> Cause {
         Cause::RunMount { text: self.text.clone(), message: message.to_string() }
     }
@@ -121,7 +131,8 @@ impl Builder<'_> {
                 let (job, tree) = (wanted.job(), self.tree_of(from.as_ref())?);
                 let described = job.list(&tree).and_then(|listing| {
                     self.note_reads(&tree, &listing);
-                    job.described(&tree, &listing)
+                    let (digest, files) = job.described(&tree, &listing)?;
+                    Ok((wanted.shown_as(&tree, &digest)?, files))
                 });
                 described.map_err(|error| wanted.wrong(error))
             }
@@ -245,7 +256,7 @@ impl Builder<'_> {
         let tree = self.tree_of(wanted.from.as_ref())?;
         let copy = self.store.workspace()?.step()?.upper;
         if let Some(copied) = self.copy_out(wanted, &tree, &copy)? {
-            *shown = copied;
+            *shown = wanted.shown_as(&tree, &copied).map_err(wrong)?;
         }
         let found = tree.find(wanted.source()).map_err(wrong)?;
         let path = match tree.kind(&found).map_err(wrong)? {

@@ -166,13 +166,11 @@ impl Request {
             let reference = revision.reference.as_deref().filter(|_| self.keep_git).unwrap_or_default();
             // As `.git/config` has it, without a password: tokens change.
             let remote = if self.keep_git { registry::without_user(&address.remote) } else { String::new() };
+            // A version of what `.git` has. Raise it when that changes.
+            let kept = if self.keep_git { "kept 2" } else { "false" };
             format!(
-                "{} {remote} {reference} {:?} {} {} {:?}",
-                revision.commit,
-                address.subdirectory,
-                self.keep_git,
-                address.without_submodules,
-                self.job.exclude
+                "{} {remote} {reference} {:?} {kept} {} {:?}",
+                revision.commit, address.subdirectory, address.without_submodules, self.job.exclude
             )
         };
         self.repositories.iter().zip(revisions).map(one).collect()

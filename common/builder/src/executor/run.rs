@@ -86,7 +86,10 @@ impl Builder<'_> {
             texts.zip(shown).fold(base, |key, (text, shown)| key.with(text).with(shown))
         };
         // The files of a context are listed one by one.
-        let told = shown.iter().zip(&files).map(|(shown, files)| if files.is_empty() { shown } else { "" });
+        let mode =
+            |shown: &String| shown.split_once(' ').map(|(_, mode)| mode.to_owned()).unwrap_or_default();
+        let told = shown.iter().zip(&files);
+        let told = told.map(|(shown, files)| if files.is_empty() { shown.clone() } else { mode(shown) });
         let inputs = self
             .run_inputs(state, &script, &arguments, network)
             .with_all("mount", wanted.iter().map(Wanted::text).zip(told))

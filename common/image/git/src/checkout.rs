@@ -290,10 +290,8 @@ fn keep_repository(
         ("config".to_owned(), configuration(objects.kind, &without_user(&address.remote))),
     ];
     if let Some(name) = revision.reference.as_deref().filter(|name| is_safe(name)) {
+        // The branch exists, but HEAD is the commit, as in BuildKit.
         text.push((name.to_owned(), format!("{}\n", revision.commit)));
-        if name.starts_with("refs/heads/") {
-            text[0].1 = format!("ref: {name}\n");
-        }
     }
     for directory in ["refs/heads", "refs/tags", "objects/info"] {
         let path = git.join(directory);

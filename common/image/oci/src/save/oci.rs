@@ -6,7 +6,7 @@ use std::{
     io::Write,
 };
 
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, ImageIndex};
 use serde_json::{Value, json};
 
 use super::{Archive, Error, Named};
@@ -34,6 +34,7 @@ pub(super) fn save<W: Write>(
         } else if kind(&descriptor) == Kind::Index
             && let Ok(image) = layout.image(&descriptor, None)
             && Platform::host().rank(&image.platform()).is_none()
+            && lists_host(layout, &descriptor)?
         {
             // A reader of the index would look for this machine's image, which is not in the store.
             descriptor = image.descriptor;
@@ -71,6 +72,14 @@ pub(super) fn save<W: Write>(
         directory = here;
     }
     Ok(())
+}
+
+/// Whether an index has an image for this machine, be it in the store or not.
+fn lists_host(layout: &Layout, index: &Descriptor) -> Result<bool, Error> {
+    let index: ImageIndex = layout.read_json(index)?;
+    let platforms = index.manifests().iter().filter_map(|entry| entry.platform().as_ref());
+    let mut platforms = platforms.map(Platform::from);
+    Ok(platforms.any(|platform| Platform::host().rank(&platform).is_some()))
 }
 
 /// An entry of Docker's list of images, `manifest.json`. Its paths are blobs of the layout: `docker save`
