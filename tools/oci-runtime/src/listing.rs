@@ -1,6 +1,6 @@
 //! Prints lists and JSON.
 
-use std::{fs::OpenOptions, io::Write, path::Path};
+use std::{fs::OpenOptions, io::Write, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use container::{Container, Store, processes};
@@ -55,11 +55,27 @@ pub(crate) fn processes(container: &Container, format: Listing) -> Result<()> {
     if format == Listing::Json {
         return line(&json!(processes::pids(container)?));
     }
+    let now = jiff::Timestamp::now();
     let rows = processes::all(container)?.into_iter().map(|one| {
         let time = format!("{:02}:{:02}:{:02}", one.seconds / 3600, one.seconds / 60 % 60, one.seconds % 60);
-        [one.user, one.pid.to_string(), one.parent.to_string(), one.state.to_string(), time, one.command]
+        let percent = (one.seconds * 100).checked_div(one.age.as_secs()).unwrap_or_default().min(99);
+        let (pid, parent, percent) = (one.pid.to_string(), one.parent.to_string(), percent.to_string());
+        [one.user, pid, parent, percent, start(now, one.age), one.terminal, time, one.command]
     });
-    table(["UID", "PID", "PPID", "S", "TIME", "CMD"].map(str::to_owned), rows.collect())
+    // Those of `ps -ef`, which runc runs.
+    table(["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"].map(str::to_owned), rows.collect())
+}
+
+/// When a process was started, in UTC like the times of the log: the time of today, or the day, or the year.
+fn start(now: jiff::Timestamp, age: Duration) -> String {
+    let Ok(start) = now.checked_sub(age) else { return "?".to_owned() };
+    let is_same = |form: &str| start.strftime(form).to_string() == now.strftime(form).to_string();
+    let form = match (is_same("%F"), is_same("%Y")) {
+        (true, _) => "%H:%M",
+        (false, true) => "%b%d",
+        (false, false) => "%Y",
+    };
+    start.strftime(form).to_string()
 }
 
 pub(crate) fn template(bundle: &Path, rootless: bool) -> Result<()> {

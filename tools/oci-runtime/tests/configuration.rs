@@ -123,6 +123,27 @@ fn a_user_namespace_owns_the_others() {
     assert_eq!(told, ["0", "0", "65536", "mounted", "linked", "0"], "{}", shown.stderr);
 }
 
+/// What such a container shares with the host is not its own to enter.
+#[test]
+fn a_command_in_a_user_namespace_beside_the_hosts_others() {
+    let sandbox = bundle();
+    common::start(&sandbox, |config| {
+        config["linux"]["namespaces"] = json!([{"type": "user"}, {"type": "mount"}, {"type": "pid"}]);
+        for name in ["uidMappings", "gidMappings"] {
+            config["linux"][name] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        }
+        config["hostname"] = Value::Null;
+        let only = ["/proc", "/dev", "/dev/shm"];
+        config["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| only.contains(&mount["destination"].as_str().unwrap()));
+    });
+    let shown = sandbox.sh("oci-runtime exec one sh -c 'id -u; cat /proc/self/uid_map'").ok();
+    assert_eq!(shown.split_whitespace().collect::<Vec<_>>(), ["0", "0", "100000", "65536"]);
+    sandbox.sh("oci-runtime delete -f one").ok();
+}
+
 #[test]
 fn a_user_namespace_without_mappings_has_all_ids() {
     let sandbox = bundle();
@@ -343,6 +364,24 @@ fn what_is_read_only_and_what_is_in_memory() {
         config["mounts"].as_array_mut().unwrap().extend(mounts);
     });
     assert_eq!(shown.ok(), "/srv/missing\n712\n700\nrefused\nrefused\n");
+}
+
+/// Without pivot_root(2), the host's `/proc` stays in the container's mount namespace. With it, the kernel would let a
+/// user namespace mount another one without masks.
+#[test]
+fn without_a_pivot_the_masks_of_proc_stay() {
+    let sandbox = bundle();
+    let script = "unshare -rm sh -c 'mount -t proc none /mnt 2>&1'; unshare -rmpf sh -c 'mount -t proc none /mnt 2>&1'; ls /proc/1/status";
+    let mut config = common::configuration(&sandbox, &format!("mkdir -p /mnt; {script}"));
+    for set in ["bounding", "effective", "permitted"] {
+        config["process"]["capabilities"][set] = json!(["CAP_SETFCAP", "CAP_SYS_ADMIN"]);
+    }
+    common::write(&sandbox, &config);
+    for flag in ["", "--no-pivot"] {
+        let shown = sandbox.sh(&format!("oci-runtime run {flag} -b b one < /dev/null")).ok();
+        let refused = "mount: permission denied (are you root?)\n";
+        assert_eq!(shown, format!("{refused}{refused}/proc/1/status\n"), "{flag:?}");
+    }
 }
 
 #[test]

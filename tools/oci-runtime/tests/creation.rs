@@ -112,6 +112,34 @@ fn a_hook_that_does_not_read_its_state_is_not_waited_for() {
 }
 
 #[test]
+fn a_container_is_not_created_in_a_frozen_cgroup() {
+    let sandbox = bundle();
+    let config = configuration(&sandbox, "exec sleep 1000");
+    write(&sandbox, &config);
+    let path = config["linux"]["cgroupsPath"].as_str().unwrap();
+    let frozen = |text: &str| {
+        let set = format!(
+            "for d in $(find /sys/fs/cgroup -maxdepth 2 -path '*{path}'); do for f in freezer.state cgroup.freeze; do [ ! -e $d/$f ] || echo {text} > $d/$f || :; done 2> /dev/null; done"
+        );
+        sandbox.sh(&set).ok();
+    };
+    // One that another program has made, in each hierarchy.
+    sandbox.sh(&format!("for d in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/freezer; do [ ! -e $d/cgroup.procs ] || mkdir -p $d{path}; done 2> /dev/null")).ok();
+    frozen("FROZEN");
+    frozen("1");
+    let refused = sandbox.sh("timeout 20 oci-runtime create -b b one < /dev/null").exits(1);
+    assert!(refused.stderr.contains("container's cgroup unexpectedly frozen"), "{}", refused.stderr);
+    frozen("THAWED");
+    frozen("0");
+    sandbox.sh("oci-runtime run -d -b b one < /dev/null > /dev/null 2>&1 && oci-runtime delete -f one").ok();
+    sandbox
+        .sh(&format!(
+            "find /sys/fs/cgroup -maxdepth 2 -depth -path '*{path}' -exec rmdir {{}} + 2> /dev/null || :"
+        ))
+        .ok();
+}
+
+#[test]
 fn a_signal_reaches_a_process_or_is_an_error() {
     let sandbox = bundle();
     start(&sandbox, |_| {});

@@ -246,10 +246,17 @@ fn hooks_run_in_their_order_with_the_state() {
     let sandbox = bundle();
     let log = sandbox.directory().join("hooks");
     let hook = |name: &str| {
-        let script = format!(
-            "echo {name} \"$(jq -c '[.status, .id, .pid > 0, .annotations.a]')\" $(readlink /proc/self/ns/mnt) >> {}",
-            log.display()
-        );
+        let places = match name {
+            "prestart" | "createRuntime" | "createContainer" => {
+                format!("pwd -P >> {}; ", log.with_file_name("places").display())
+            }
+            _ => String::new(),
+        };
+        let script = places
+            + &format!(
+                "echo {name} \"$(jq -c '[.status, .id, .pid > 0, .annotations.a]')\" $(readlink /proc/self/ns/mnt) >> {}",
+                log.display()
+            );
         json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}])
     };
     let ran = run(&sandbox, "cat /state; echo main", |config| {
@@ -262,6 +269,10 @@ fn hooks_run_in_their_order_with_the_state() {
         });
     });
     let shown = ran.ok();
+    // As with runc.
+    let places = std::fs::read_to_string(sandbox.directory().join("places")).unwrap();
+    let bundle = sandbox.directory().canonicalize().unwrap().join("b");
+    assert_eq!(places, format!("{}\n{}\n{}/rootfs\n", bundle.display(), bundle.display(), bundle.display()));
     // Without its own environment, a hook in the container has the command's.
     let (state, rest) = shown.split_once('\n').unwrap();
     let state: serde_json::Value = serde_json::from_str(state).unwrap();

@@ -120,6 +120,11 @@ fn make(
             let cause = format!("processes live in its cgroup {:?} already", group.path());
             return Err(of_container("create", &request.id)(cause));
         }
+        // Its process would stop at its birth, and never say that it is ready. These are runc's words.
+        if group.is_frozen()? {
+            let cause = format!("container's cgroup unexpectedly frozen: {:?}", group.path());
+            return Err(of_container("create", &request.id)(cause));
+        }
     }
     limit(&spec, &homes)?;
     record.cgroups = homes;

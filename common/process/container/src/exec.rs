@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use oci_spec::runtime::Process;
 use runtime::{Contained, Running, Streams};
@@ -89,6 +89,10 @@ fn groups(record: &Record, request: &Exec) -> Result<Vec<cgroup::Group>> {
             None => home.open()?,
             Some(path) => {
                 let inside = path.strip_prefix("/").unwrap_or(path);
+                if inside.components().any(|part| part == Component::ParentDir) {
+                    let cause = format!("{} is not a sub cgroup path", path.display());
+                    return Err(Error::new("enter", format_args!("cgroup {path:?}"), cause));
+                }
                 let missing =
                     || Error::new("enter", format_args!("cgroup {path:?}"), "the container has none there");
                 let home = cgroup::Home { path: home.path.join(inside), ..home.clone() };

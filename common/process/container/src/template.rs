@@ -18,7 +18,12 @@ pub fn configuration(rootless: Option<(u32, u32)>) -> Value {
         }
     };
     let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    let mut namespaces = vec!["pid", "ipc", "uts", "mount", "cgroup"];
+    let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
+    // As in runc and crun. In version 1 some programs look for their cgroup by its path on the host.
+    let kind = rustix::fs::statfs("/sys/fs/cgroup").map(|found| found.f_type);
+    if matches!(kind, Ok(nix::libc::CGROUP2_SUPER_MAGIC)) {
+        namespaces.push("cgroup");
+    }
     match rootless {
         None => {
             pts.push("gid=5");

@@ -4,6 +4,7 @@ use std::{
     ffi::CString,
     fs::File,
     os::unix::{fs::FileExt, process::CommandExt},
+    path::Path,
     process::Command,
     sync::Arc,
     time::Duration,
@@ -29,6 +30,11 @@ impl HookState {
         Self(state)
     }
 
+    /// The bundle directory.
+    pub(crate) fn bundle(&self) -> Option<&Path> {
+        self.0["bundle"].as_str().map(Path::new)
+    }
+
     /// The state with this status and pid. The pid is the one in the reader's pid namespace; 0 for none.
     pub fn with(&self, status: &str, pid: i32) -> Value {
         let mut state = self.0.clone();
@@ -52,44 +58,54 @@ pub fn run(
     state: &Value,
     variables: Option<&[CString]>,
 ) -> Result<()> {
-    run_confined(kind, hooks, state, (variables, None))
+    run_in(kind, hooks, state, &Surroundings { variables, ..Surroundings::default() })
 }
 
 /// What the process of a hook does before it executes the hook. The process that runs the hook has one thread.
 pub(crate) type Confine = Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
-/// As [`run`], for hooks that are confined like the container's command.
+/// What a hook is run in, where that is not the caller's.
+#[derive(Default)]
+pub(crate) struct Surroundings<'a> {
+    /// The variables of a hook that names none, each a `NAME=value`.
+    pub(crate) variables: Option<&'a [CString]>,
+    /// The working directory.
+    pub(crate) directory: Option<&'a Path>,
+    /// How it is confined.
+    pub(crate) confine: Option<Confine>,
+}
+
+/// As [`run`], in these surroundings.
 ///
 /// # Errors
 /// As [`run`]; when a hook cannot be confined.
-pub(crate) fn run_confined(
+pub(crate) fn run_in(
     kind: &str,
     hooks: Option<&Vec<Hook>>,
     state: &Value,
-    (variables, confine): (Option<&[CString]>, Option<Confine>),
+    surroundings: &Surroundings<'_>,
 ) -> Result<()> {
     hooks.into_iter().flatten().enumerate().try_for_each(|(index, hook)| {
-        one(hook, state, variables, confine.clone()).map_err(|cause| {
+        one(hook, state, surroundings).map_err(|cause| {
             let what = format!("{kind} hook {index} {:?}", hook.path());
             Error::system("run", what, cause)
         })
     })
 }
 
-fn one(
-    hook: &Hook,
-    state: &Value,
-    variables: Option<&[CString]>,
-    confine: Option<Confine>,
-) -> std::result::Result<(), String> {
+fn one(hook: &Hook, state: &Value, surroundings: &Surroundings<'_>) -> std::result::Result<(), String> {
     let said = |error: std::io::Error| error.to_string();
     let mut command = Command::new(hook.path());
     if let Some((name, rest)) = hook.args().as_ref().and_then(|args| args.split_first()) {
         command.arg0(name).args(rest);
     }
+    if let Some(directory) = surroundings.directory {
+        command.current_dir(directory);
+    }
+    let confine = surroundings.confine.clone();
     if let Some(own) = hook.env() {
         command.env_clear().envs(own.iter().filter_map(|variable| variable.split_once('=')));
-    } else if let Some(variables) = variables {
+    } else if let Some(variables) = surroundings.variables {
         let pairs = variables.iter().filter_map(|variable| variable.to_str().ok()?.split_once('='));
         command.env_clear().envs(pairs);
     }

@@ -110,7 +110,8 @@ impl Contained<'_> {
         };
         let confine: Option<hooks::Confine> = if is_confined { None } else { Some(Arc::new(confine)) };
         let state = self.state.with("created", own_pid());
-        hooks::run_confined("startContainer", all, &state, (Some(variables), confine))
+        let surroundings = hooks::Surroundings { variables: Some(variables), directory: None, confine };
+        hooks::run_in("startContainer", all, &state, &surroundings)
     }
 }
 
@@ -169,8 +170,12 @@ pub fn create(
             Some(Message::Hooks) => {
                 let state = contained.state.with("creating", started.identity.pid);
                 let all = spec.hooks().as_ref();
-                hooks::run("prestart", all.and_then(|all| prestart(all).as_ref()), &state, None)?;
-                hooks::run("createRuntime", all.and_then(|all| all.create_runtime().as_ref()), &state, None)?;
+                // As in runc, which enters the bundle directory first.
+                let directory = contained.state.bundle();
+                let place = hooks::Surroundings { directory, ..hooks::Surroundings::default() };
+                let (first, second) = (all.map(prestart), all.map(Hooks::create_runtime));
+                hooks::run_in("prestart", first.and_then(Option::as_ref), &state, &place)?;
+                hooks::run_in("createRuntime", second.and_then(Option::as_ref), &state, &place)?;
                 started.channel.ready()?;
             }
             Some(Message::Failure(error)) => return Err(error),

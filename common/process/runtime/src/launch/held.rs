@@ -55,9 +55,11 @@ pub(super) fn of(first: Identity) -> Result<Vec<(Kind, OwnedFd)>> {
     let own = PathBuf::from(format!("/proc/{}/ns", first.pid));
     let paths = paths.unwrap_or_else(|| KINDS.map(|(_, name)| own.join(name)).to_vec());
     let mut list = Vec::new();
-    for ((kind, _), path) in KINDS.iter().zip(&paths) {
+    for ((kind, name), path) in KINDS.iter().zip(&paths) {
         let opened = open(path)?;
-        if *kind != Kind::User || !is_own(&opened, "user") {
+        // One that the container shares with the caller cannot be entered from a user namespace of the container. Only
+        // entering the mount namespace leads to its root directory.
+        if *kind == Kind::Mount || !is_own(&opened, name) {
             list.push((*kind, opened));
         }
     }

@@ -14,6 +14,7 @@ mod held;
 mod init;
 mod join;
 mod kernel;
+mod moved;
 mod namespaces;
 mod parameters;
 mod profile;

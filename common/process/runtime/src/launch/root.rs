@@ -22,6 +22,7 @@ use super::{
     channel::Channel,
     devices,
     kernel::{self, Mounted},
+    moved,
     namespaces::{User, in_user_namespace},
     sources,
 };
@@ -76,6 +77,8 @@ pub(super) fn make(terminal: Option<&Process>, birth: &Birth<'_>) -> Result<Opti
     };
     devices::confine(root.as_fd(), spec)?;
     if let Some(contained) = contained {
+        // As in runc, the container's root directory is the working directory of its hooks.
+        rustix::process::fchdir(&root).map_err(Error::at("enter", format_args!("{:?}", wanted.path())))?;
         contained.run_hooks(spec, channel)?;
     }
     // As Docker does: before the root file system becomes read-only.
@@ -86,7 +89,7 @@ pub(super) fn make(terminal: Option<&Process>, birth: &Birth<'_>) -> Result<Opti
     }
     seal(&root, spec, &mounted)?;
     match contained.is_some_and(|contained| contained.without_pivot) {
-        true => move_over(root)?,
+        true => moved::enter(&root)?,
         false => pivot(root)?,
     }
     // Only if the specification asks for it: by default, the container's mounts are shared with nobody.
@@ -144,18 +147,6 @@ fn seal(root: &Detached, spec: &Spec, mounted: &Mounted) -> Result<()> {
         root.change(&Options::parse(["ro"]), false).map_err(Error::at("make", "\"/\" read-only"))?;
     }
     Ok(())
-}
-
-/// Moves the root over `/` instead of using pivot_root(2), which an initial ramdisk does not allow. The
-/// host's mounts stay below, out of reach of a process that may not mount.
-fn move_over(root: Detached) -> Result<()> {
-    let cover = || {
-        rustix::process::fchdir(root.as_fd())?;
-        rustix::mount::mount_move(".", "/")?;
-        rustix::process::chroot(".")?;
-        rustix::process::chdir("/")
-    };
-    cover().map_err(Error::at::<Errno>("move", "the root file system over \"/\""))
 }
 
 fn pivot(root: Detached) -> Result<()> {
