@@ -10,6 +10,8 @@ use crate::hello::{self, Hello, Why};
 /// The types of records that a client may send before the server's answer: signs for old
 /// middleboxes, alerts, handshake messages, and early data.
 const KINDS: std::ops::RangeInclusive<u8> = 20..=23;
+const SIGN: u8 = 20;
+const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 /// The types of messages.
 const CLIENT_HELLO: u8 = 1;
@@ -74,11 +76,13 @@ impl Watch {
         Ok(())
     }
 
-    /// Reads what the server sends, from its first byte on. What is no TLS is an answer too.
+    /// Reads what the server sends, from its first byte on. What is no TLS is an answer too. An alert and a
+    /// sign for middleboxes are none: after a warning, a server may still ask for another hello.
     pub(crate) fn server(&mut self, mut bytes: &[u8]) {
         while !self.asked {
             let beginning = match self.server.read(&mut bytes) {
                 Ok(None) => return,
+                Ok(Some(SIGN | ALERT)) => continue,
                 Ok(Some(HANDSHAKE)) => self.server.message.get(..RANDOM + RETRY.len()),
                 Ok(Some(_)) | Err(Malformed) => return self.end(),
             };
@@ -222,11 +226,21 @@ mod tests {
                 vec![('C', good()), ('S', retry()), ('C', record(22, &client_hello("good.example")[..9]))],
                 Ok(false),
             ),
-            (vec![('C', good()), ('C', key_exchange)], malformed.clone()),
+            (vec![('C', good()), ('C', key_exchange.clone())], malformed.clone()),
             (vec![('C', good()), ('C', vec![22, 3, 3, 0xff, 0xff])], malformed.clone()),
             (vec![('C', good()), ('C', record(99, &[1]))], malformed.clone()),
             (vec![('C', good()), ('C', [record(22, &[1]), record(23, &[1])].concat())], malformed),
-            (vec![('C', good()), ('S', record(21, &[2, 40]))], Ok(true)),
+            // An alert answers nothing.
+            (
+                vec![('C', good()), ('S', [record(21, &[1, 112]), retry()].concat()), ('C', bad())],
+                another.clone(),
+            ),
+            (vec![('C', good()), ('S', record(21, &[1, 112])), ('C', bad())], another.clone()),
+            (
+                vec![('C', good()), ('S', [record(21, &[1, 112]), answer()].concat()), ('C', key_exchange)],
+                Ok(true),
+            ),
+            (vec![('C', good()), ('S', record(21, &[2, 40])), ('C', record(21, &[1, 0]))], Ok(false)),
             (vec![('C', good()), ('S', b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())], Ok(true)),
         ] {
             for size in [1, 2, 5, 6, 100, 100_000] {
