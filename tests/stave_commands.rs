@@ -85,7 +85,20 @@ fn networks_with_names() {
     host.prints("exec web ip route get 192.0.2.2 | cut -d' ' -f3,5", "10.5.0.1 eth0");
     host.fails("network rm front", 1, "network-rm: network \"front\" is in use by container \"web\"");
     // A running container.
-    host.prints("network connect --ip 10.5.0.9 front db", "");
+    host.prints("network connect --ip 10.5.0.9 --alias data front db", "");
+    // An alias counts on its network only.
+    for (asker, name, found) in [("web", "data", "10.5.0.9"), ("web", "db", "10.6.0.7")] {
+        let answer = host.stave(&format!("exec {asker} nslookup {name}")).stdout;
+        assert!(answer.contains(found), "{asker} asks for {name}: {answer}");
+    }
+    host.prints(
+        "run -d --name two --network back --network front --network-alias only busybox sleep 1000",
+        "two",
+    );
+    let answer =
+        |name: &str| host.stave(&format!("exec web nslookup -type=a {name} | grep -c 'Address: 10'")).stdout;
+    assert_eq!((answer("only").trim(), answer("two").trim()), ("1", "2"));
+    host.prints("rm -f two", "two");
     host.prints(
         "exec db ip -o -4 address show scope global | tr -s ' ' | cut -d' ' -f2,4",
         "eth0 10.6.0.7/24\neth1 10.5.0.9/24",
@@ -115,6 +128,9 @@ fn networks_with_names() {
     );
     host.fails("network connect none db", 1, "network-ls: no network \"none\"");
     host.fails("network connect front none", 1, "stave: no container \"none\" in /run/stave");
+    host.fails("network disconnect front none", 1, "stave: no container \"none\" in /run/stave");
+    host.fails("network disconnect none db", 1, "stave: container \"db\" is not on network \"none\"");
+    host.fails("network disconnect back db", 1, "stave: container \"db\" is not on network \"back\"");
     host.fails("run --network none-such busybox true", 125, "network-ls: no network \"none-such\"");
     host.fails(
         "run --ip 10.5.0.9 busybox true",

@@ -37,6 +37,10 @@ pub(crate) struct BridgeAttach {
     /// With `false`, containers on the bridge reach each other only by published ports, and by link-hosts
     #[arg(long, value_name = "BOOL")]
     icc: Option<bool>,
+    /// Use a bridge of another program, and do not make this host its gateway: --gateway is a router on the
+    /// bridge's wire, by default the subnet's first address. The host gets no address and no rules
+    #[arg(long)]
+    unmanaged: bool,
     /// The host's firewall that has to accept the bridge's packets, as with netns-bridge
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = toolkit::one_of::<Firewall>(Firewall::NAMES))]
     pub(crate) firewall: Firewall,
@@ -64,6 +68,7 @@ impl BridgeAttach {
                 self.gateway_mode.map(|_| "--gateway-mode"),
                 self.ndp_proxy.as_ref().map(|_| "--ndp-proxy"),
                 self.icc.map(|_| "--icc"),
+                self.unmanaged.then_some("--unmanaged"),
             ];
             refuse_flags(found, &mut self.subnets.given().chain(own.into_iter().flatten()))?;
         }
@@ -91,6 +96,7 @@ impl BridgeAttach {
                 isolated: self.icc == Some(false),
                 vxlan: None,
                 ndp_proxy: self.ndp_proxy.clone(),
+                unmanaged: self.unmanaged,
             },
         })
     }

@@ -56,7 +56,9 @@ impl Filter for BridgeAttach {
         container.choose(self.inside.interface.as_deref(), &wanted.bridge, &network, &attachments)?;
         let recorded = || toolkit::recorded(&context.scope);
         let mut planned = attachment::network(&container, &wanted, self.firewall, recorded)?;
-        let asked = Asked { makes_bridge: planned.mac, ..self.inside.asked(named.as_ref(), &attachments)? };
+        let routers = std::mem::take(&mut planned.routers);
+        let asked = self.inside.asked(named.as_ref(), &attachments)?;
+        let asked = Asked { makes_bridge: planned.mac, routers, ..asked };
         let (attachment, pair) = attachment::pair(&container, &network.namespace, &planned.bridge, &asked)?;
         planned.operations.extend(pair);
         planned.operations.extend(attachment::complete_links(&container, document, &attachment)?);

@@ -26,21 +26,15 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "name-serve", version)]
 struct NameServe {
-    /// Another name for this container; several containers may have the same; repeatable
-    #[arg(long, value_name = "NAME", value_parser = alias)]
+    /// Another name for this container, on all of its networks; several containers may have the same;
+    /// repeatable
+    #[arg(long, value_name = "NAME", value_parser = names::parse_alias)]
     network_alias: Vec<String>,
     /// Forward queries for other names to this server instead of the host's; repeatable
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
     #[command(flatten)]
     common: Common,
-}
-
-fn alias(text: &str) -> Result<String, String> {
-    match names::is_name(text) {
-        true => Ok(text.to_ascii_lowercase()),
-        false => Err("a name has letters, digits, `-` and `_`, at most 63 between two dots".to_owned()),
-    }
 }
 
 impl Filter for NameServe {

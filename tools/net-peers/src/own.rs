@@ -24,6 +24,7 @@ pub(crate) fn containers(scope: &Scope, network: &str) -> Result<BTreeMap<String
         let Some(attachment) = attachments.iter().find(|one| one.name == network) else { continue };
         let aliases = document.get::<Names>()?.map(|names| names.aliases).unwrap_or_default();
         if let Some((mac, addresses)) = station(attachment) {
+            let aliases = aliases.into_iter().chain(attachment.aliases.clone());
             let names = [id.to_string()].into_iter().chain(aliases).collect();
             containers.insert(id.to_string(), Station { mac, addresses, names });
         }

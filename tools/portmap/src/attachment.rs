@@ -25,16 +25,18 @@ pub(crate) fn attachment(document: &Document) -> Result<members::Attachment> {
         let error = anyhow!("no port of the container can be published: {why}");
         return Err(hint(error, "attach it to another network first"));
     }
-    let mut open = all.into_iter().filter(|one| one.on.leads_out()).collect::<Vec<_>>();
-    let main = open.iter().map(members::Attachment::metric).enumerate().min_by_key(|(_, metric)| *metric);
-    let main = open.swap_remove(main.map_or(0, |(at, _)| at));
-    if main.on.bridge().is_none() {
-        // The answers would leave by the parent's wire.
-        let error =
-            anyhow!("the default route of the container is by network {:?}, not by a bridge", main.name);
-        return Err(hint(error, "give the bridge the highest --gateway-priority"));
+    // An attachment without a default route has the highest metric.
+    let main = all.iter().min_by_key(|one| (one.metric(), !one.on.leads_out()));
+    let main = main.context("the container has no network")?;
+    if main.on.bridge().is_none() || !main.on.leads_out() {
+        // The answers would leave by the parent's wire, or by that of another program's bridge.
+        let error = anyhow!(
+            "the default route of the container is by network {:?}, whose gateway is not this host",
+            main.name
+        );
+        return Err(hint(error, "give a bridge of this host the highest --gateway-priority"));
     }
-    Ok(main)
+    Ok(main.clone())
 }
 
 /// The attachment's addresses, one of each IP version.

@@ -314,6 +314,12 @@ mod tests {
             "kept",
             record("kept", &[("back", "10.2.0.6")], "").replace("/8\"},", "/8\",\"internal\":true},"),
         );
+        write(
+            "two",
+            record("two", &[("front", "10.1.0.7"), ("back", "10.2.0.7")], "")
+                .replace("\"interface\"", "\"aliases\":[\"Only\"],\"interface\"")
+                .replacen("Only", "Elsewhere", 1),
+        );
         write("gone", record("gone", &[("back", "10.2.0.5")], r#","error":{"tool":"x"}"#));
         write("old", r#"{"id":"old","network":{"bridge":{"name":"br-front"},"cni":{"ips":[{"address":"10.1.0.9/8"}]}}}"#.into());
         fs::write(directory.path().join("bad.json"), "nonsense").unwrap();
@@ -335,6 +341,11 @@ mod tests {
             (&web, "nobody.front", "Nobody"),
             (&web, "nobody", "Elsewhere"),
             (&web, "gone", "Elsewhere"),
+            // Each network has aliases of its own.
+            (&web, "only", "10.2.0.7"),
+            (&web, "elsewhere", "10.1.0.7"),
+            (&db, "only", "10.2.0.7"),
+            (&db, "elsewhere", "Elsewhere"),
             (&web, "old", "10.1.0.9"),
             (&db, "old", "Elsewhere"),
             (&db, "store", "Elsewhere"),

@@ -44,6 +44,17 @@ pub const ADDRESS: std::net::SocketAddr =
 const LONGEST: usize = 253;
 const LABEL: usize = 63;
 
+/// Parses another name of a container. Returns it in lower case.
+///
+/// # Errors
+/// When it is no host name.
+pub fn parse_alias(text: &str) -> Result<String, String> {
+    match is_name(text) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("a name has letters, digits, `-` and `_`, at most 63 between two dots".to_owned()),
+    }
+}
+
 /// Whether the text is a host name: labels of letters, digits, `-` and `_`, and not an address.
 pub fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {

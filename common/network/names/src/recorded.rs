@@ -36,6 +36,9 @@ struct Attachment {
     #[serde(alias = "parent")]
     bridge: Bridge,
     cni: Cni,
+    /// Names that count on this network only.
+    #[serde(default)]
+    aliases: Vec<String>,
 }
 
 /// The namespace, and the format before version 0.2.
@@ -102,23 +105,27 @@ pub(crate) fn parse(text: &[u8]) -> Option<Container> {
     let Names { aliases, servers } = record.names.unwrap_or_default();
     let is_podmans = record.netavark.is_some();
     let podmans = record.netavark.and_then(|podmans| podmans.names).unwrap_or_default();
-    let mut aliases: Vec<_> = aliases.into_iter().chain(podmans.aliases).map(lower).collect();
-    aliases.sort();
-    aliases.dedup();
-    let network = |name: String, bridge: Bridge, cni: Cni| Network {
+    let everywhere: Vec<_> = aliases.into_iter().chain(podmans.aliases).collect();
+    let names = |own: Vec<String>| {
+        let mut all: Vec<_> = everywhere.iter().cloned().chain(own).map(lower).collect();
+        all.sort();
+        all.dedup();
+        all
+    };
+    let network = |name: String, bridge: Bridge, cni: Cni, own: Vec<String>| Network {
         name,
-        aliases: aliases.clone(),
+        aliases: names(own),
         internal: bridge.internal,
         bridge: bridge.name,
         subnets: cni.ips.iter().map(|ip| ip.address).chain(bridge.subnet).map(|net| net.trunc()).collect(),
         addresses: cni.ips.into_iter().filter(|_| runs).map(|ip| ip.address.addr()).collect(),
     };
     let mut networks: Vec<_> =
-        record.networks.into_iter().map(|one| network(one.name, one.bridge, one.cni)).collect();
+        record.networks.into_iter().map(|one| network(one.name, one.bridge, one.cni, one.aliases)).collect();
     let namespace = record.network.as_ref().and_then(|network| network.namespace.clone());
     let first = record.network.and_then(|first| first.bridge.zip(first.cni));
     if let (Some((bridge, cni)), true) = (first, networks.is_empty()) {
-        networks.push(network(bridge.name.clone(), bridge, cni));
+        networks.push(network(bridge.name.clone(), bridge, cni, Vec::new()));
     }
     let entries = record.hosts.into_iter().flat_map(|hosts| hosts.entries);
     // The other container's own name comes last.

@@ -46,17 +46,23 @@ enum Ours {
     Different,
 }
 
+/// Opens a connection to a namespace. None if it is gone.
+fn within(namespace: &Path) -> Result<Option<Connection>, Error> {
+    match Connection::open(Some(namespace)) {
+        Err(error) if is_gone(&error) => Ok(None),
+        // The file is a plain one: making the namespace was interrupted, or the namespace was
+        // unmounted.
+        Err(error) if error.errno() == Errno::EINVAL && namespace::is_plain_file(namespace) => Ok(None),
+        connection => connection.map(Some),
+    }
+}
+
 /// Looks for the link with this name and, if given, this hardware address.
 fn find(namespace: Option<&Path>, name: &str, mac: impl Into<Option<Mac>>) -> Result<Ours, Error> {
     let mac = mac.into();
-    let connection = match Connection::open(namespace) {
-        Err(error) if namespace.is_some() && is_gone(&error) => return Ok(Ours::Missing),
-        // The file is a plain one: making the namespace was interrupted, or the namespace was
-        // unmounted.
-        Err(error) if error.errno() == Errno::EINVAL && namespace.is_some_and(namespace::is_plain_file) => {
-            return Ok(Ours::Missing);
-        }
-        connection => connection?,
+    let connection = match namespace.map_or_else(|| Connection::open(None).map(Some), within)? {
+        Some(connection) => connection,
+        None => return Ok(Ours::Missing),
     };
     Ok(match connection.link(name)? {
         None => Ours::Missing,
@@ -154,6 +160,10 @@ impl LinkOperation {
                     need("add route", &destination.to_string(), namespace.as_deref(), link, *mac)?;
                 add_route(&connection, link.index, (destination, gateway), *metric, *protocol)
             }
+            Self::RouteRefuse { namespace, destination, kind, metric } => {
+                let connection = Connection::open(Some(namespace))?;
+                routes::refuse(&connection, destination, *kind, *metric)
+            }
         }
     }
 
@@ -208,13 +218,18 @@ impl LinkOperation {
                 let message = RouteNetlinkMessage::DelRoute(route);
                 unless_gone(connection.change("remove route", destination.to_string(), &message, 0))
             }
+            Self::RouteRefuse { namespace, destination, kind, metric } => match within(namespace)? {
+                Some(connection) => routes::unrefuse(&connection, destination, *kind, *metric),
+                None => Ok(()),
+            },
         }
     }
 
     /// The link of the operation: its namespace, its name, and its hardware address if that is
-    /// known.
-    fn target(&self) -> (Option<&Path>, &str, Option<Mac>) {
-        match self {
+    /// known. None if the operation has no link.
+    fn target(&self) -> Option<(Option<&Path>, &str, Option<Mac>)> {
+        Some(match self {
+            Self::RouteRefuse { .. } => return None,
             Self::BridgeAdd { name, mac, .. }
             | Self::VethAdd { name, mac, .. }
             | Self::VxlanAdd { name, mac, .. } => (None, name, Some(*mac)),
@@ -231,11 +246,17 @@ impl LinkOperation {
             Self::LinkUp { namespace, link, mac }
             | Self::Ipv6On { namespace, link, mac }
             | Self::RouteAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, Some(*mac)),
-        }
+        })
     }
 
     pub(crate) fn compare(&self) -> Result<Condition, Error> {
-        let (namespace, name, mac) = self.target();
+        if let Self::RouteRefuse { namespace, destination, kind, metric } = self {
+            let refuses = |connection| routes::refuses(&connection, destination, *kind, *metric);
+            let stands = within(namespace)?.map_or(Ok(false), refuses)?;
+            let route = || format!("route {} {destination} in {}", kind.name(), namespace.display());
+            return Ok(if stands { Condition::Present } else { Condition::Missing(route()) });
+        }
+        let Some((namespace, name, mac)) = self.target() else { return Ok(Condition::Present) };
         let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
         let missing = |what: &str| Condition::Missing(format!("{what}{place}"));
         let (connection, link) = match find(namespace, name, mac)? {
@@ -289,6 +310,7 @@ impl LinkOperation {
             | Self::LoopbackIpv6 { .. }
             | Self::NdpProxy { .. }
             | Self::Announce { .. }
+            | Self::RouteRefuse { .. }
             | Self::GuardLoopback { .. } => Condition::Present,
         })
     }

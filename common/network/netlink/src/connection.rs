@@ -277,7 +277,7 @@ impl Connection {
         self.routes_of_kind(family, link, RouteType::Unicast)
     }
 
-    fn routes_of_kind(
+    pub(crate) fn routes_of_kind(
         &self,
         family: AddressFamily,
         link: Option<u32>,

@@ -131,6 +131,13 @@ impl LinkOperation {
                 namespace.as_deref(),
                 &["address", "add", &address.to_string(), "broadcast", "+", "dev", link],
             ),
+            Self::RouteRefuse { namespace, destination, kind, metric } => {
+                let (destination, by) = (destination.to_string(), PROTOCOL.to_string());
+                let metric = metric.map(|metric| metric.to_string());
+                let metric = metric.iter().flat_map(|metric| ["metric", metric.as_str()]);
+                let route = ["route", "add", kind.name(), &destination, "proto", &by];
+                line(Some(namespace), &route.into_iter().chain(metric).collect::<Vec<_>>())
+            }
             Self::RouteAdd { namespace, destination, gateway, link, metric, protocol, .. } => {
                 let destination = match destination.prefix_len() {
                     0 => "default".to_owned(),
@@ -149,9 +156,9 @@ impl LinkOperation {
 
 #[cfg(test)]
 mod tests {
-    use crate::{LinkOperation, Mac, Mark, PROTOCOL, Peer};
+    use crate::{LinkOperation, Mac, Mark, PROTOCOL, Peer, Rejection};
 
-    fn examples(namespace: &str) -> [LinkOperation; 10] {
+    fn examples(namespace: &str) -> [LinkOperation; 11] {
         let mac = |last| Mac([2, 0, 0, 0, 0, last]);
         let [link, peer] = ["v3fa1", "eth0"].map(str::to_owned);
         [
@@ -185,6 +192,12 @@ mod tests {
                 mac: Some(mac(3)),
                 address: "172.17.0.2/16".parse().unwrap(),
                 protocol: Some(PROTOCOL),
+            },
+            LinkOperation::RouteRefuse {
+                namespace: namespace.into(),
+                destination: "10.9.0.0/16".parse().unwrap(),
+                kind: Rejection::Blackhole,
+                metric: Some(9),
             },
             LinkOperation::RouteAdd {
                 namespace: Some(namespace.into()),
@@ -220,10 +233,11 @@ mod tests {
                  32 0 0 4293918732,84 0 0 4278190080,21 1 0 2130706432,6 0 0 4294967295,6 0 0 2'",
                 "ip -n web link set eth0 up",
                 "ip -n web address add 172.17.0.2/16 broadcast + dev eth0",
+                "ip -n web route add blackhole 10.9.0.0/16 proto 83 metric 9",
                 "ip -n web route add default via 172.17.0.1 dev eth0 proto 83 metric 7",
             ]
         );
-        let [.., address, route] = examples("/tmp/ns").map(|operation| operation.command());
+        let [.., address, _, route] = examples("/tmp/ns").map(|operation| operation.command());
         assert_eq!(address, "nsenter --net=/tmp/ns ip address add 172.17.0.2/16 broadcast + dev eth0");
         assert_eq!(
             route,

@@ -47,7 +47,7 @@ pub use frame::Request;
 pub use link::Link;
 pub use mac::{InvalidMac, Mac, child_name, veth_name, vxlan_name};
 pub use mark::{Mark, PROTOCOL};
-pub use operation::{LinkOperation, Peer};
+pub use operation::{LinkOperation, Peer, Rejection};
 pub use picture::Picture;
 pub use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 pub use socket::{Family, Refusal, Refused, Socket};

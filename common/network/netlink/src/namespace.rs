@@ -1,6 +1,12 @@
 //! Runs work in another network namespace and returns.
 
-use std::{fs::File, os::fd::AsFd, path::Path, thread, time::Duration};
+use std::{
+    fs::{self, File},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use nix::{
     errno::Errno,
@@ -28,6 +34,13 @@ pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T,
 /// mounted yet, or was unmounted.
 pub fn is_plain_file(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| fstatfs(file).is_ok_and(|found| found.filesystem_type() != NSFS_MAGIC))
+}
+
+/// Whether this is the network namespace of the calling thread.
+pub fn is_own(path: &Path) -> bool {
+    let key = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let own = key(Path::new("/proc/thread-self/ns/net"));
+    own.is_some() && own == key(path)
 }
 
 /// Runs `work`, which enters another network namespace.

@@ -234,6 +234,52 @@ pub enum LinkOperation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         protocol: Option<u8>,
     },
+    /// Adds a route that rejects or drops packets to a destination. It has no link, so undo removes it by
+    /// its origin, [`PROTOCOL`].
+    ///
+    /// [`PROTOCOL`]: crate::PROTOCOL
+    RouteRefuse {
+        /// The namespace of the route.
+        namespace: PathBuf,
+        /// The destination.
+        destination: IpNet,
+        /// What happens to the packets.
+        kind: Rejection,
+        /// The metric. None lets the kernel choose.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metric: Option<u32>,
+    },
+}
+
+/// What a route does with packets that it does not forward (rtnetlink(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rejection {
+    /// Drops them silently.
+    Blackhole,
+    /// Tells the sender that the host is unreachable.
+    Unreachable,
+    /// Tells the sender that it is prohibited.
+    Prohibit,
+}
+
+impl Rejection {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Blackhole, Self::Unreachable, Self::Prohibit];
+
+    /// The name in the command line of `ip route`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blackhole => "blackhole",
+            Self::Unreachable => "unreachable",
+            Self::Prohibit => "prohibit",
+        }
+    }
+
+    /// The one with this name. None if there is no such one.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
 }
 
 /// A link in another namespace: a side of a veth pair, or a macvlan or ipvlan.

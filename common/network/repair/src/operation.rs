@@ -156,6 +156,7 @@ impl NetworkOperation {
                         | LinkOperation::Ipv6On { namespace: Some(_), .. }
                         | LinkOperation::AddressAdd { namespace: Some(_), .. }
                         | LinkOperation::RouteAdd { namespace: Some(_), .. }
+                        | LinkOperation::RouteRefuse { .. }
                 )
             )
     }

@@ -53,6 +53,9 @@ pub struct Attachment {
     /// The bridge or the parent.
     #[serde(flatten)]
     pub on: On,
+    /// Further names of the container, which only the containers on this network know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// A CNI 1.1.0 result: interfaces, ips, routes, dns.
     pub cni: CniResult,
     /// Members of other tools.
@@ -215,6 +218,7 @@ impl Network {
         Some(Attachment {
             name: bridge.name.clone(),
             interface,
+            aliases: Vec::new(),
             on: On::Bridge(bridge),
             cni,
             other: Map::new(),

@@ -3,7 +3,7 @@
 
 mod parent;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, anyhow};
 use attachment::{Asked, Gateway, Gateways, Route, named::Named};
@@ -24,19 +24,29 @@ pub struct Inside {
     /// Name of the interface in the container; default: the first free one of eth0, eth1, …
     #[arg(long, value_name = "NAME", value_parser = attachment::parse_name)]
     pub interface: Option<String>,
-    /// IPv4 address of the container; default: the next free one
+    /// IPv4 address of the container; default: the next free one; repeatable
     #[arg(long, value_name = "ADDRESS")]
-    ip: Option<Ipv4Addr>,
-    /// IPv6 address of the container, on a network with IPv6
+    ip: Vec<Ipv4Addr>,
+    /// IPv6 address of the container, on a network with IPv6; repeatable
     #[arg(long, value_name = "ADDRESS")]
-    ip6: Option<Ipv6Addr>,
+    ip6: Vec<Ipv6Addr>,
     /// Hardware address of the interface; default: derived from the address
     #[arg(long, value_name = "MAC", value_parser = unicast)]
     mac_address: Option<Mac>,
     /// The network with the highest priority (-900 to 900) has the default route; among equals, the first
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-900..=900))]
     gateway_priority: i32,
-    /// Add a route, such as "10.8.0.0/16 via 172.17.0.9"; default next hop: the gateway; repeatable
+    /// Metric of the default route, instead of the one that follows from the priority
+    #[arg(long, value_name = "NUMBER", conflicts_with = "gateway_priority")]
+    metric: Option<u32>,
+    /// Give the container no default route by this network
+    #[arg(long)]
+    no_default_route: bool,
+    /// Another name of the container for the others on this network, which name-serve answers; repeatable
+    #[arg(long = "alias", value_name = "NAME", value_parser = names::parse_alias)]
+    aliases: Vec<String>,
+    /// Add a route, such as "10.8.0.0/16 via 172.17.0.9"; default next hop: the gateway. Instead of "via
+    /// ADDRESS": "blackhole", "unreachable" or "prohibit"; "metric NUMBER" at the end; repeatable
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// MTU of the interface in bytes; default: that of the default route; on a bridge that Stave did not make,
@@ -89,14 +99,26 @@ impl Inside {
     /// When an attachment has a default route that comes before all.
     pub fn asked(&self, named: Option<&Named>, attachments: &[Attachment]) -> Result<Asked> {
         let routes = named.iter().flat_map(|named| &named.routes).chain(&self.routes);
+        let further = self.ip.iter().skip(1).map(|address| IpAddr::from(*address));
+        let further6 = self.ip6.iter().skip(1).map(|address| IpAddr::from(*address));
+        let priority = match self.metric.or(named.and_then(|named| named.metric)) {
+            Some(_) => (self.gateway_priority, 0),
+            None => attachment::priority(self.gateway_priority, attachments)?,
+        };
+        let given_priority = self.gateway_priority != 0;
         Ok(Asked {
             name: named.map(|named| named.name.clone()),
             mtu: self.mtu.or(named.and_then(|named| named.mtu)),
-            address: self.ip.map(Into::into),
-            address6: self.ip6.map(Into::into),
+            address: self.ip.first().copied().map(Into::into),
+            address6: self.ip6.first().copied().map(Into::into),
+            further: further.chain(further6).collect(),
             mac: self.mac_address,
-            priority: Some(attachment::priority(self.gateway_priority, attachments)?),
+            priority: Some(priority),
+            metric: self.metric.or(named.and_then(|named| named.metric).filter(|_| !given_priority)),
+            no_default_route: self.no_default_route || named.is_some_and(|named| named.no_default_route),
+            routers: Vec::new(),
             routes: routes.cloned().collect(),
+            aliases: self.aliases.clone(),
             makes_bridge: None,
         })
     }

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, str::FromStr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink::Rejection;
 
 /// Parses an interface name by the kernel's rules (net/core/dev.c, `dev_valid_name`).
 ///
@@ -159,13 +160,24 @@ pub fn gateways(
 }
 
 /// A route in the container: `10.8.0.0/16 via 172.17.0.9`. Without `via`, the next hop is the
-/// network's gateway.
+/// network's gateway. Or the route rejects packets: `10.8.0.0/16 blackhole`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The destination network.
     pub destination: IpNet,
     /// The next hop.
     pub gateway: Option<IpAddr>,
+    /// What happens to the packets instead. Then there is no next hop.
+    pub rejection: Option<Rejection>,
+    /// The metric. None lets the kernel choose.
+    pub metric: Option<u32>,
+}
+
+impl Route {
+    /// A route through this next hop, or through the network's gateway.
+    pub fn new(destination: IpNet, gateway: Option<IpAddr>) -> Self {
+        Self { destination, gateway, rejection: None, metric: None }
+    }
 }
 
 impl FromStr for Route {
@@ -174,9 +186,14 @@ impl FromStr for Route {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "a route is written like \"10.8.0.0/16 via 172.17.0.9\"".to_owned();
         let words: Vec<&str> = text.split_whitespace().collect();
-        let (destination, gateway) = match words[..] {
-            [destination] => (destination, None),
-            [destination, "via", gateway] => (destination, Some(gateway)),
+        let (way, metric) = match words[..] {
+            [ref way @ .., "metric", metric] => (way, Some(metric.parse::<u32>().map_err(|_| wrong())?)),
+            ref way => (way, None),
+        };
+        let (destination, gateway, rejection) = match *way {
+            [destination] => (destination, None, None),
+            [destination, "via", gateway] => (destination, Some(gateway), None),
+            [destination, kind] => (destination, None, Some(Rejection::of(kind).ok_or_else(wrong)?)),
             _ => return Err(wrong()),
         };
         // As with `ip`, an address without a prefix length is a single host.
@@ -194,7 +211,7 @@ impl FromStr for Route {
         if gateway.is_some_and(|gateway| gateway.is_ipv4() != destination.addr().is_ipv4()) {
             return Err("its next hop is of the other version of IP".into());
         }
-        Ok(Self { destination, gateway })
+        Ok(Self { destination, gateway, rejection, metric })
     }
 }
 
@@ -270,11 +287,23 @@ mod tests {
             ("10.8.0.0/16 via fd00::9", "its next hop is of the other version of IP"),
             ("", wrong),
             ("10.8.0.0/16 via", wrong),
+            ("10.8.0.0/16 blackhole", "10.8.0.0/16 None Blackhole"),
+            ("10.8.0.0/16 prohibit metric 7", "10.8.0.0/16 None Prohibit 7"),
+            ("10.8.0.0/16 via 172.17.0.9 metric 7", "10.8.0.0/16 Some(172.17.0.9) 7"),
+            ("10.8.0.0/16 metric 0", "10.8.0.0/16 None 0"),
+            ("10.8.0.0/16 metric -1", wrong),
+            ("10.8.0.0/16 black", wrong),
+            ("10.8.0.0/16 via 172.17.0.9 blackhole", wrong),
+            ("metric 7", wrong),
             ("10.8.0.0/16 via x", wrong),
             ("x", wrong),
         ] {
             let shown = match text.parse::<Route>() {
-                Ok(route) => format!("{} {:?}", route.destination, route.gateway),
+                Ok(Route { destination, gateway, rejection, metric }) => {
+                    let rejection = rejection.map(|kind| format!(" {kind:?}")).unwrap_or_default();
+                    let metric = metric.map(|metric| format!(" {metric}")).unwrap_or_default();
+                    format!("{destination} {gateway:?}{rejection}{metric}")
+                }
                 Err(error) => error,
             };
             assert_eq!(shown, told, "{text}");

@@ -11,7 +11,7 @@ use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
 use crate::{
-    Container, Gateway,
+    Container, Gateway, Gateways,
     overlay::{self, Overlay},
     prefix, subnet,
     unfit::Unfit,
@@ -48,6 +48,9 @@ pub struct Wanted {
     pub vxlan: Option<members::Vxlan>,
     /// The host's link on which the host answers for the containers' IPv6 addresses.
     pub ndp_proxy: Option<String>,
+    /// Whether the host has nothing to do with the network: another program's bridge, whose gateways
+    /// are routers on its wire.
+    pub unmanaged: bool,
 }
 
 /// A planned network.
@@ -58,6 +61,8 @@ pub struct Planned {
     /// The bridge's hardware address. None if it is another program's bridge and the kernel did not
     /// report one.
     pub mac: Option<Mac>,
+    /// The routers on the wire of a bridge whose gateway is not this host.
+    pub routers: Vec<IpAddr>,
     /// The operations that make the network.
     pub operations: Vec<NetworkOperation>,
 }
@@ -80,14 +85,35 @@ impl Wanted {
             isolated: false,
             vxlan: None,
             ndp_proxy: None,
+            unmanaged: false,
         }
+    }
+
+    /// The gateways for which the bridge has addresses.
+    pub(crate) fn own_gateways(&self) -> Gateways {
+        match self.unmanaged {
+            true => Gateways { v4: Gateway::None, v6: Gateway::None },
+            false => Gateways { v4: self.gateway, v6: self.gateway6 },
+        }
+    }
+
+    /// The routers of an unmanaged network.
+    fn routers(&self, chosen: &Chosen) -> Result<Vec<IpAddr>, Error> {
+        if !self.unmanaged || self.internal {
+            return Ok(Vec::new());
+        }
+        let router = |(subnet, _): (IpNet, _)| {
+            let wanted = if subnet.addr().is_ipv4() { self.gateway } else { self.gateway6 };
+            gateway(&self.bridge, subnet, wanted, None)
+        };
+        chosen.v4.into_iter().chain(chosen.v6).filter_map(|one| router(one).transpose()).collect()
     }
 
     /// The mode of the bridge's rules. Without a gateway no packet is forwarded, as on an internal
     /// network. But by another program's bridge (`of_others`) the host may forward packets that are not
     /// ours: it may be the host's own way out.
     fn mode(&self, of_others: bool) -> Mode {
-        let unguarded = of_others && !self.has_gateway() && !self.internal;
+        let unguarded = of_others && !self.has_gateway() && (self.unmanaged || !self.internal);
         let routed = self.gateway_mode == GatewayMode::Routed && !unguarded;
         let internal = !unguarded && (self.internal || !self.has_gateway());
         Mode { routed, internal, isolated: self.isolated, unguarded }
@@ -96,7 +122,8 @@ impl Wanted {
     /// Whether the bridge has an address that is the containers' gateway.
     fn has_gateway(&self) -> bool {
         let (has_ipv4, has_ipv6) = (self.ipv4, self.has_ipv6());
-        (has_ipv4 && self.gateway != Gateway::None) || (has_ipv6 && self.gateway6 != Gateway::None)
+        let Gateways { v4, v6 } = self.own_gateways();
+        (has_ipv4 && v4 != Gateway::None) || (has_ipv6 && v6 != Gateway::None)
     }
 
     /// Whether it has IPv6, whatever an existing bridge has.
@@ -204,7 +231,7 @@ pub fn network<E: From<Error>>(
         operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
     }
     let bridge = chosen.member(wanted);
-    Ok(Planned { bridge, mac: chosen.mac, operations })
+    Ok(Planned { bridge, mac: chosen.mac, routers: wanted.routers(&chosen)?, operations })
 }
 
 /// The container's claim on a bridge.
@@ -339,6 +366,11 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let connection = Connection::open(None)?;
     let standing = connection.link(name)?;
     let is_ours = standing.as_ref().is_some_and(Link::is_our_bridge);
+    match &standing {
+        None if wanted.unmanaged => return Err(Unfit::NoLink(name.to_owned()).into()),
+        Some(_) if wanted.unmanaged && is_ours => return Err(Unfit::Managed(name.to_owned()).into()),
+        _ => {}
+    }
     let v4 = match wanted.ipv4 {
         true => Some(subnet::choose(&connection, standing.as_ref(), wanted)?),
         false => None,

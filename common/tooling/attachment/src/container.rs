@@ -55,6 +55,14 @@ impl<'a> Container<'a> {
         veth_name(self.id, &self.interface)
     }
 
+    /// Refuses this host's own network namespace: its links, routes and addresses are not a container's.
+    pub(crate) fn refuse_own(&self, namespace: &Path) -> Result<(), Error> {
+        match netlink::namespace::is_own(namespace) {
+            true => Err(Unfit::OwnNamespace(namespace.to_owned()).into()),
+            false => Ok(()),
+        }
+    }
+
     /// Chooses the interface: `wanted`, or the first of eth0, eth1 and so on that no attachment
     /// has. `network` is the document's network. If nothing is attached to its bridge yet, the
     /// first interface is left for veth-pair.

@@ -34,14 +34,39 @@ pub(crate) fn lease(
         false => (asked.address, asked.address6),
         true => (asked.address6, asked.address),
     };
-    let mut leased = vec![lease(on.subnet(), on.ip_range(), on.gateway(), first)?];
+    let (gateway, gateway6) = asked.gateways(on);
+    let mut leased = vec![lease(on.subnet(), on.ip_range(), gateway, first)?];
     match (on.ipv6(), second) {
-        (Some(v6), wanted) => leased.push(lease(v6.subnet, v6.ip_range, v6.gateway, wanted)?),
+        (Some(v6), wanted) => leased.push(lease(v6.subnet, v6.ip_range, gateway6, wanted)?),
         (None, Some(_)) if is_v6 => return Err(Unfit::NoIpv4.into()),
         (None, Some(_)) => return Err(no_ipv6(on).into()),
         (None, None) => {}
     }
+    for address in &asked.further {
+        if leased.iter().any(|leased| leased.lease.address == *address) {
+            return Err(Unfit::TwiceWanted(*address).into());
+        }
+        let further = match on.ipv6() {
+            _ if address.is_ipv6() == is_v6 => lease(on.subnet(), on.ip_range(), gateway, Some(*address)),
+            Some(v6) => lease(v6.subnet, v6.ip_range, gateway6, Some(*address)),
+            None if is_v6 => Err(Unfit::NoIpv4.into()),
+            None => Err(no_ipv6(on).into()),
+        };
+        leased.push(further?);
+    }
     Ok(leased)
+}
+
+/// The least MTU of a link with IPv6 (RFC 8200, 5). On a smaller one, the kernel has no IPv6.
+const LEAST_MTU: u32 = 1280;
+
+/// Refuses an MTU with which an interface could not have its IPv6 address.
+pub(crate) fn refuse_small(mtu: u32, leased: &[Leased]) -> Result<(), Error> {
+    let has_ipv6 = leased.iter().any(|leased| leased.lease.address.is_ipv6());
+    match has_ipv6 && mtu < LEAST_MTU {
+        true => Err(Unfit::SmallMtu(mtu).into()),
+        false => Ok(()),
+    }
 }
 
 /// The hardware address that belongs to the addresses. It follows from them, so that no neighbour
@@ -67,17 +92,19 @@ fn no_ipv6(on: &On) -> Unfit {
 
 /// The routes of the interface. Without a gateway, or on an internal network, there is no default route.
 pub(crate) fn routes(on: &On, asked: &Asked) -> Result<Vec<CniRoute>, Error> {
-    let (gateway, gateway6) = (on.gateway(), on.ipv6().and_then(|v6| v6.gateway));
+    let (gateway, gateway6) = asked.gateways(on);
+    let has_way_out = !on.is_internal() && (gateway.is_some() || gateway6.is_some());
     let mut routes = Vec::new();
     match asked.priority {
         Some((priority, _)) if on.is_internal() && priority != 0 => {
             return Err(Unfit::InternalPriority.into());
         }
-        Some((priority, _)) if !on.leads_out() && priority > 0 => return Err(Unfit::NoWayOut.into()),
-        _ if on.is_internal() => {}
+        Some((priority, _)) if !has_way_out && priority > 0 => return Err(Unfit::NoWayOut.into()),
+        _ if on.is_internal() || asked.no_default_route => {}
         priority => {
+            let metric = asked.metric.or(priority.map(crate::pair::metric));
             let to = |dst: IpNet, gateway: Option<IpAddr>| {
-                gateway.map(|gw| CniRoute { dst, gw: Some(gw), priority: priority.map(crate::pair::metric) })
+                gateway.map(|gw| CniRoute { dst, gw: Some(gw), priority: metric })
             };
             let all = match on.subnet() {
                 IpNet::V4(_) => IpNet::from(Ipv4Net::default()),
@@ -87,7 +114,7 @@ pub(crate) fn routes(on: &On, asked: &Asked) -> Result<Vec<CniRoute>, Error> {
             routes.extend(to(Ipv6Net::default().into(), gateway6));
         }
     }
-    for route in &asked.routes {
+    for route in asked.routes.iter().filter(|route| route.rejection.is_none()) {
         let destination = route.destination;
         let is_v6 = |net: IpNet| net.addr().is_ipv6();
         let (subnet, own) = match on.ipv6() {
@@ -100,9 +127,24 @@ pub(crate) fn routes(on: &On, asked: &Asked) -> Result<Vec<CniRoute>, Error> {
         if !subnet.contains(&gateway) {
             return Err(Unfit::FarGateway { gateway, destination, subnet }.into());
         }
-        routes.push(CniRoute { dst: destination, gw: Some(gateway), priority: None });
+        routes.push(CniRoute { dst: destination, gw: Some(gateway), priority: route.metric });
     }
     Ok(routes)
+}
+
+/// The operations for the routes that reject packets.
+pub(crate) fn refusals<'a>(
+    asked: &'a Asked,
+    namespace: &'a Path,
+) -> impl Iterator<Item = LinkOperation> + use<'a> {
+    asked.routes.iter().filter_map(move |route| {
+        Some(LinkOperation::RouteRefuse {
+            namespace: namespace.to_owned(),
+            destination: route.destination,
+            kind: route.rejection?,
+            metric: route.metric,
+        })
+    })
 }
 
 /// The planned interface in the container's namespace.

@@ -32,15 +32,52 @@ pub struct Asked {
     pub address: Option<IpAddr>,
     /// The IPv6 address on a network with IPv6. None means a free one.
     pub address6: Option<IpAddr>,
+    /// Further addresses, of either IP version.
+    pub further: Vec<IpAddr>,
     /// The hardware address. None means that it is derived from the address.
     pub mac: Option<Mac>,
     /// The priority of its default route among those of the attachments, and the number of
     /// attachments before it with the same priority. None means that it comes before all of them.
     pub priority: Option<(i32, usize)>,
+    /// The metric of its default route, instead of the one that follows from the priority.
+    pub metric: Option<u32>,
+    /// Whether it has no default route, although the network has a gateway.
+    pub no_default_route: bool,
+    /// The routers on the bridge's wire that have the way out instead of the host, at most one of each IP
+    /// version.
+    pub routers: Vec<IpAddr>,
     /// Further routes.
     pub routes: Vec<Route>,
+    /// Further names of the container on the network.
+    pub aliases: Vec<String>,
     /// The hardware address of a bridge that may not exist yet, because the same step makes it.
     pub makes_bridge: Option<Mac>,
+}
+
+impl Asked {
+    /// The gateway of the network's first subnet, and that of IPv6 beside it.
+    pub(crate) fn gateways(&self, on: &On) -> (Option<IpAddr>, Option<IpAddr>) {
+        let router = |subnet: IpNet| self.routers.iter().find(|router| subnet.contains(*router)).copied();
+        let second = on.ipv6().and_then(|v6| v6.gateway.or_else(|| router(v6.subnet)));
+        (on.gateway().or_else(|| router(on.subnet())), second)
+    }
+
+    /// The attachment's further members.
+    pub(crate) fn attachment(
+        &self,
+        container: &Container<'_>,
+        on: On,
+        cni: members::CniResult,
+    ) -> Attachment {
+        Attachment {
+            name: self.name.clone().unwrap_or_else(|| on.link().to_owned()),
+            interface: container.interface.clone(),
+            aliases: self.aliases.clone(),
+            on,
+            cni,
+            other: Default::default(),
+        }
+    }
 }
 
 /// Plans the veth pair between the container's `namespace` and the bridge `on`, with a lease of its
@@ -54,6 +91,7 @@ pub fn pair(
     on: &members::Bridge,
     asked: &Asked,
 ) -> Result<(Attachment, Vec<NetworkOperation>), Error> {
+    container.refuse_own(namespace)?;
     let connection = Connection::open(None)?;
     let bridge = match connection.link(&on.name)? {
         Some(bridge) => bridge,
@@ -79,6 +117,7 @@ pub fn pair(
         }
         (None, None) => bridge.mtu,
     };
+    inside::refuse_small(mtu, &leased)?;
     let mac = asked.mac.unwrap_or_else(|| inside::mac(&leased));
     let routes = inside::routes(&network, asked)?;
     let pair = Pair {
@@ -94,17 +133,11 @@ pub fn pair(
         operations.extend([lease.into(), claimed.into()]);
     }
     operations.extend(pair.operations().map(NetworkOperation::from));
+    operations.extend(inside::refusals(asked, namespace).map(NetworkOperation::from));
     operations
         .extend(pair.inside.announcements(Some(pair.here.0.clone()), !guards).map(NetworkOperation::from));
     operations.extend(proxies(container, on, &pair.inside.addresses)?);
-    let attachment = Attachment {
-        name: asked.name.clone().unwrap_or_else(|| on.name.clone()),
-        interface: container.interface.clone(),
-        cni: pair.result(&bridge),
-        on: network,
-        other: Default::default(),
-    };
-    Ok((attachment, operations))
+    Ok((asked.attachment(container, network, pair.result(&bridge)), operations))
 }
 
 /// The metric of default routes with priority 0. Each priority has a hundred metrics, in the order

@@ -192,6 +192,9 @@ impl Lower {
             }
             (None, Some((base, id))) => {
                 refuse_unusable(connection, &base)?;
+                if !base.up {
+                    return Err(Unfit::CarrierDown(base.name, id).into());
+                }
                 let vlan = Some((base.name.clone(), id));
                 Ok(Self { link: Link { index: 0, name: name.to_owned(), master: None, ..base }, vlan })
             }
@@ -231,9 +234,6 @@ fn refuse_unusable(connection: &Connection, link: &Link) -> Result<(), Error> {
     if let Some(master) = link.master {
         return Err(Unfit::Port { link: name, master: connection.name(master)? }.into());
     }
-    if !link.up {
-        return Err(Unfit::ParentDown(name).into());
-    }
     Ok(())
 }
 
@@ -248,6 +248,7 @@ pub fn child(
     wanted: &WantedParent,
     asked: &Asked,
 ) -> Result<(Attachment, Vec<NetworkOperation>), Error> {
+    container.refuse_own(namespace)?;
     let connection = Connection::open(None)?;
     let lower = Lower::find(&connection, &wanted.parent()?)?;
     let parent = wanted.member(&connection, &lower)?;
@@ -262,8 +263,10 @@ pub fn child(
         return Err(Unfit::ParentsMac(wanted.child.to_string()).into());
     }
     let network = On::Parent(parent);
-    let probed = wanted.child.is_on_the_wire();
+    // Nobody answers by a link that is down.
+    let probed = wanted.child.is_on_the_wire() && lower.link.up;
     let leased = inside::lease(container, &network, (&connection, &lower.link, probed), asked)?;
+    inside::refuse_small(mtu, &leased)?;
     let own = asked.mac.unwrap_or_else(|| inside::mac(&leased));
     let mac = if has_own_mac { own } else { lowers };
     let routes = inside::routes(&network, asked)?;
@@ -280,15 +283,9 @@ pub fn child(
     };
     operations.push(made.into());
     operations.extend(inside.operations().map(NetworkOperation::from));
+    operations.extend(inside::refusals(asked, namespace).map(NetworkOperation::from));
     operations.extend(inside.announcements(None, probed).map(NetworkOperation::from));
-    let attachment = Attachment {
-        name: asked.name.clone().unwrap_or_else(|| network.link().to_owned()),
-        interface: container.interface.clone(),
-        cni: inside.result(Vec::new()),
-        on: network,
-        other: Default::default(),
-    };
-    Ok((attachment, operations))
+    Ok((asked.attachment(container, network, inside.result(Vec::new())), operations))
 }
 
 #[cfg(test)]

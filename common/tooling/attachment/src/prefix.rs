@@ -25,7 +25,8 @@ pub(crate) fn choose(
     let is_it = |net: IpNet| wanted.subnet6.is_none_or(|subnet| net.trunc() == IpNet::from(subnet));
     let is_ours = standing.is_some_and(Link::is_our_bridge);
     let name = || wanted.bridge.clone();
-    let wants_none = wanted.gateway6 == Gateway::None;
+    let own_gateway = wanted.own_gateways().v6;
+    let wants_none = own_gateway == Gateway::None;
     if let (false, Some(link)) = (wanted.ipv4, standing)
         && !connection.addresses(Some(link.index))?.is_empty()
     {
@@ -37,7 +38,7 @@ pub(crate) fn choose(
             return Err(Unfit::HasGateway { bridge: name(), address: found.address }.into());
         }
         let (subnet, standing) = (found.address.trunc(), Some(found.address.addr()));
-        let gateway = bridge::gateway(&wanted.bridge, subnet, wanted.gateway6, standing)?;
+        let gateway = bridge::gateway(&wanted.bridge, subnet, own_gateway, standing)?;
         // Another program's bridge may have IPv6 for its own use.
         let is_used = is_ours || wanted.has_ipv6();
         let present = gateway.map(|_| found.protocol);
@@ -64,7 +65,7 @@ pub(crate) fn choose(
         }
         None => random()?,
     };
-    let gateway = bridge::gateway(&wanted.bridge, subnet.into(), wanted.gateway6, None)?;
+    let gateway = bridge::gateway(&wanted.bridge, subnet.into(), own_gateway, None)?;
     Ok(Some(Chosen { subnet: subnet.into(), gateway, present: None, has_address: false }))
 }
 

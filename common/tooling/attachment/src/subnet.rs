@@ -49,7 +49,8 @@ pub(crate) fn choose(
         }
         _ => None,
     });
-    let wants_none = wanted.gateway == Gateway::None;
+    let own_gateway = wanted.own_gateways().v4;
+    let wants_none = own_gateway == Gateway::None;
     let is_ours = standing.is_some_and(Link::is_our_bridge);
     if let (true, true, Some(address)) = (wants_none, is_ours, own.first()) {
         return Err(Unfit::HasGateway { bridge: name.to_owned(), address: address.address }.into());
@@ -77,13 +78,13 @@ pub(crate) fn choose(
     }
     // If the address exists, this was checked when it was added. Reading all addresses takes longer
     // the more containers run.
-    if present.is_none() && wanted.subnet.is_some() {
+    if present.is_none() && wanted.subnet.is_some() && !wanted.unmanaged {
         refuse_collision(connection, subnet)?;
     }
     let has_address = present.is_some();
     // Another program's bridge may have an address, which is not used then.
     let present = present.filter(|_| !wants_none);
     let standing = present.map(|(net, _)| net.addr().into());
-    let gateway = bridge::gateway(name, subnet.into(), wanted.gateway, standing)?;
+    let gateway = bridge::gateway(name, subnet.into(), own_gateway, standing)?;
     Ok(Chosen { subnet: subnet.into(), gateway, present: present.map(|(_, protocol)| protocol), has_address })
 }

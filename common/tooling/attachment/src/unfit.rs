@@ -71,8 +71,14 @@ pub(crate) enum Unfit {
     NoSubnetOfParent(String),
     #[error("no default route tells which link is the parent")]
     NoParent,
-    #[error("link {0:?} is down")]
-    ParentDown(String),
+    #[error("link {0:?}, which would carry VLAN {1}, is down")]
+    CarrierDown(String, u16),
+    #[error("network namespace {0:?} is this host's own")]
+    OwnNamespace(PathBuf),
+    #[error("address {0} is wanted twice")]
+    TwiceWanted(IpAddr),
+    #[error("bridge {0:?} is Stave's own: this host is its gateway")]
+    Managed(String),
     #[error("link {0:?} is not connected to a network")]
     NoWire(String),
     #[error("link {link:?} is a port of {master:?}")]
@@ -81,6 +87,8 @@ pub(crate) enum Unfit {
     OtherVlan { name: String, id: u16, parent: String },
     #[error("a {0} has the hardware address of its parent")]
     ParentsMac(String),
+    #[error("the MTU {0} is too small for IPv6, which needs 1280 bytes")]
+    SmallMtu(u32),
     #[error("the MTU {mtu} is larger than that of link {parent:?}, {most}")]
     LargeMtu { mtu: u32, parent: String, most: u32 },
     #[error("the network has no IPv6 subnet")]
@@ -140,10 +148,13 @@ impl Unfit {
             }
             Self::NoNextHop(_) => "write \"via ADDRESS\" behind it".to_owned(),
             Self::NoParent => "choose one with --parent".to_owned(),
-            Self::ParentDown(name) => format!("ip link set {name} up"),
+            Self::CarrierDown(name, _) => format!("ip link set {name} up"),
+            Self::OwnNamespace(_) => "netns-add makes one for the container".to_owned(),
+            Self::Managed(_) => "use it without --unmanaged, or another bridge".to_owned(),
             Self::Port { master, .. } => format!("use --parent {master}"),
             Self::ParentsMac(_) => "leave out --mac-address".to_owned(),
             Self::LargeMtu { most, .. } => format!("use --mtu {most}, or less"),
+            Self::SmallMtu(_) => "use --mtu 1280 or more, or a network without IPv6".to_owned(),
             Self::NoSubnet6 => "add --subnet6".to_owned(),
             Self::NoRoom { .. }
             | Self::NoWire(_)
@@ -152,6 +163,7 @@ impl Unfit {
             | Self::NoIpv4
             | Self::NoBridge(_)
             | Self::NoLink(_)
+            | Self::TwiceWanted(_)
             | Self::AddressOutside { .. }
             | Self::NotOfAHost { .. }
             | Self::FarGateway { .. }

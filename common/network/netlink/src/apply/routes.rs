@@ -7,13 +7,13 @@ use nix::errno::Errno;
 use rtnetlink::{
     RouteMessageBuilder,
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily, RouteNetlinkMessage,
         route::{RouteMessage, RouteType},
     },
 };
 
-use super::CREATE;
-use crate::{Connection, Error, Link, PROTOCOL, Route};
+use super::{CREATE, unless_gone};
+use crate::{Connection, Error, Link, PROTOCOL, Rejection, Route};
 
 pub(super) fn route(
     destination: &IpNet,
@@ -47,6 +47,74 @@ pub(super) fn add_route(
         route.header.protocol = by.into();
     }
     connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE)
+}
+
+/// A route that rejects packets. It has no link.
+fn rejection(destination: &IpNet, kind: Rejection, metric: Option<u32>) -> Result<RouteMessage, Errno> {
+    let builder = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(destination.network(), destination.prefix_len())
+        .map_err(|_| Errno::EINVAL)?
+        .kind(of(kind));
+    let mut route = match metric {
+        Some(metric) => builder.priority(metric).build(),
+        None => builder.build(),
+    };
+    route.header.protocol = PROTOCOL.into();
+    Ok(route)
+}
+
+fn of(kind: Rejection) -> RouteType {
+    match kind {
+        Rejection::Blackhole => RouteType::BlackHole,
+        Rejection::Unreachable => RouteType::Unreachable,
+        Rejection::Prohibit => RouteType::Prohibit,
+    }
+}
+
+/// Adds a route that rejects packets.
+pub(super) fn refuse(
+    connection: &Connection,
+    destination: &IpNet,
+    kind: Rejection,
+    metric: Option<u32>,
+) -> Result<(), Error> {
+    let what = format!("{} {destination}", kind.name());
+    let route = rejection(destination, kind, metric)
+        .map_err(|source| connection.error("add route", &what, source))?;
+    connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE)
+}
+
+/// Removes a route that rejects packets, if it has our protocol.
+pub(super) fn unrefuse(
+    connection: &Connection,
+    destination: &IpNet,
+    kind: Rejection,
+    metric: Option<u32>,
+) -> Result<(), Error> {
+    let Ok(route) = rejection(destination, kind, metric) else { return Ok(()) };
+    let message = RouteNetlinkMessage::DelRoute(route);
+    unless_gone(connection.change("remove route", destination.to_string(), &message, 0))
+}
+
+/// Whether there is a route that rejects packets.
+pub(super) fn refuses(
+    connection: &Connection,
+    destination: &IpNet,
+    kind: Rejection,
+    metric: Option<u32>,
+) -> Result<bool, Error> {
+    let routes = connection.routes_of_kind(family(destination), None, of(kind))?;
+    let is_it = |route: &Route| {
+        route.destination == destination.trunc() && metric.is_none_or(|metric| route.metric == metric)
+    };
+    Ok(routes.iter().any(is_it))
+}
+
+fn family(net: &IpNet) -> AddressFamily {
+    match net {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    }
 }
 
 /// Makes sure of the route to ::1 on a link.

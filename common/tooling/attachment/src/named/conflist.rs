@@ -182,7 +182,7 @@ fn parent(name: &str, kind: &str, settings: Map<String, Value>) -> Result<Named,
 
 impl Destination {
     fn route(&self) -> Route {
-        Route { destination: self.dst, gateway: self.gw }
+        Route::new(self.dst, self.gw)
     }
 }
 

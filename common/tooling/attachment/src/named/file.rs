@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use document::members::Vxlan;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink::Child;
+use netlink::{Child, Rejection};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -51,7 +51,7 @@ pub struct File {
     /// Labels for people and scripts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Options: `mtu`, `isolate`; `mode` of a macvlan or ipvlan. Our own are `icc`, `gateway_mode`, `ndp_proxy`, and for a network
+    /// Options: `mtu`, `isolate`, `metric`, `no_default_route`, `mode`. Our own are `icc`, `gateway_mode`, `ndp_proxy`, and for a network
     /// across hosts `vxlan`, `vxlan_local` and `vxlan_port`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
@@ -88,10 +88,39 @@ pub struct LeaseRange {
 /// A route of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRoute {
-    destination: IpNet,
-    gateway: std::net::IpAddr,
+    /// The destination.
+    pub destination: IpNet,
+    /// The next hop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    metric: Option<u32>,
+    pub gateway: Option<std::net::IpAddr>,
+    /// `unicast`, or what happens to the packets instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_type: Option<String>,
+    /// The metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+}
+
+impl FileRoute {
+    /// The route.
+    ///
+    /// # Errors
+    /// When a route of its type needs a gateway, or must not have one, or there is no such type.
+    pub fn route(&self) -> Result<Route, String> {
+        let Self { destination, gateway, metric, .. } = *self;
+        let kind = self.route_type.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("unicast");
+        let rejection = Rejection::of(kind);
+        match (kind, rejection, gateway) {
+            ("unicast", _, Some(_)) | (_, Some(_), None) => {
+                Ok(Route { destination: destination.trunc(), gateway, rejection, metric })
+            }
+            ("unicast", ..) => Err(format!("the route to {destination} has no gateway")),
+            (_, Some(_), Some(_)) => {
+                Err(format!("the route to {destination} has a gateway, and its type is {kind:?}"))
+            }
+            _ => Err(format!("the route to {destination} is not supported: its type is {kind:?}")),
+        }
+    }
 }
 
 impl Subnet {
@@ -210,10 +239,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
         network.vxlan = file.vxlan()?;
     }
     for route in &file.routes {
-        if route.metric.is_some() {
-            return Err(Unusable::NotCarriedOut("routes.metric".to_owned()));
-        }
-        named.routes.push(Route { destination: route.destination, gateway: Some(route.gateway) });
+        named.routes.push(route.route().map_err(Unusable::Wrong)?);
     }
     Ok(named)
 }
@@ -289,6 +315,15 @@ impl Named {
             ("mtu", value, _) => {
                 let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
                 self.mtu = Some(mtu.ok_or_else(wrong)?);
+            }
+            ("metric", value, _) => self.metric = Some(value.parse().map_err(|_| wrong())?),
+            ("no_default_route", value, _) => self.no_default_route = value.parse().map_err(|_| wrong())?,
+            ("mode", value, Kind::Bridge(network)) => {
+                network.unmanaged = match value {
+                    "" | "managed" => false,
+                    "unmanaged" => true,
+                    _ => return Err(wrong()),
+                };
             }
             // It is read with the driver.
             ("mode", _, Kind::Parent(_)) => {}

@@ -18,7 +18,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::{Connection, Mac};
 use operation::{Error, Place, unless_gone};
 
-pub use file::{File, Subnet};
+pub use file::{File, FileRoute, Subnet};
 
 use crate::{Gateway, Route, Wanted, WantedParent, bridge, free, parse_name, prefix, unfit::Unfit};
 
@@ -33,6 +33,10 @@ pub struct Named {
     pub network: Kind,
     /// The MTU of its interfaces, in bytes.
     pub mtu: Option<u32>,
+    /// The metric of its containers' default routes.
+    pub metric: Option<u32>,
+    /// Whether its containers have no default route.
+    pub no_default_route: bool,
     /// Further routes for its containers.
     pub routes: Vec<Route>,
 }
@@ -104,7 +108,15 @@ pub fn bridge_of(name: &str) -> String {
 impl Named {
     /// A network without routes. The path of its file is set later.
     fn new(name: &str, network: Kind) -> Self {
-        Self { name: name.to_owned(), path: PathBuf::new(), network, mtu: None, routes: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            path: PathBuf::new(),
+            network,
+            mtu: None,
+            metric: None,
+            no_default_route: false,
+            routes: Vec::new(),
+        }
     }
 
     /// Reads the network with this name. None if there is no file for it.
