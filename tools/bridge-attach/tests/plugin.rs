@@ -170,6 +170,14 @@ fn what_cannot_be_done_is_named() {
         assert_eq!((status, &error["code"]), (1, &json!(code)), "{error}");
         assert!(error["msg"].as_str().unwrap().contains(message), "{error}");
     }
+    let table = json!({"ipam": {"type": "host-local", "subnet": "10.5.0.0/24", "routes": [{"dst": "10.9.0.0/16", "table": 7}]}});
+    let (_, error) = plugin(&sandbox, "stave-bridge", "ADD", "one", &with(&network("1.0.0"), table));
+    assert_eq!(error["msg"], "\"routes.table\" with value 7 is not supported");
+    let host = "CNI_COMMAND=ADD CNI_CONTAINERID=x CNI_NETNS=/proc/self/ns/net CNI_IFNAME=eth0 CNI_PATH=cni cni/stave-bridge";
+    let refused = sandbox.sh_with(host, network("1.0.0").to_string().as_bytes()).exits(1);
+    let refused: Value = serde_json::from_str(&refused.stdout).unwrap();
+    let told = "CNI_NETNS \"/proc/self/ns/net\" is this host's own network namespace";
+    assert_eq!((&refused["code"], &refused["msg"]), (&json!(4), &json!(told)));
     let (_, error) = plugin(&sandbox, "stave-bridge", "ADD", "a/b", &network("1.0.0"));
     assert_eq!((&error["code"], &error["msg"]), (&json!(4), &json!("CNI_CONTAINERID is \"a/b\"")));
     let (_, error) = plugin(&sandbox, "stave-bridge", "ADD", "none", &network("1.0.0"));

@@ -6,6 +6,7 @@
 //! own, and a default route through the router on the wire. That fits where a switch or a cloud accepts one
 //! hardware address only. The host itself does not reach the container over the parent, and publishes no ports
 //! of it. A VLAN on the parent (eth0.100) is made for its first container.
+//! If CNI_COMMAND is set, it is the CNI plugin `stave-ipvlan` (docs/cni.md).
 //! # Reads
 //! `network`, `networks`; `$STAVE_ROOT/networks/NAME.json`; the leases below `$STAVE_RUN/leases`.
 //! # Adds
@@ -20,6 +21,14 @@ use std::process::ExitCode;
 
 use attach_flags::{Attach, Driver};
 use netlink::Child;
+use plugin::Plugin;
+
+const PLUGIN: Plugin = Plugin {
+    tool: Ipvlan::TOOL,
+    begins: true,
+    arguments: |request| plugin::on_a_wire(request, &[]),
+    result: plugin::attached,
+};
 
 #[derive(Debug, Default, Clone)]
 struct Ipvlan;
@@ -34,5 +43,8 @@ impl Driver for Ipvlan {
 }
 
 pub(crate) fn main() -> ExitCode {
+    if let Some(exit) = plugin::run(&PLUGIN) {
+        return exit;
+    }
     toolkit::filter::<Attach<Ipvlan>>()
 }

@@ -6,6 +6,7 @@
 //! a default route through the router on the wire. Others on the wire reach the container as another machine.
 //! The host itself does not reach it over the parent, and publishes no ports of it. A VLAN on the parent
 //! (eth0.100) is made for its first container.
+//! If CNI_COMMAND is set, it is the CNI plugin `stave-macvlan` (docs/cni.md).
 //! # Reads
 //! `network`, `networks`; `$STAVE_ROOT/networks/NAME.json`; the leases below `$STAVE_RUN/leases`.
 //! # Adds
@@ -20,6 +21,14 @@ use std::process::ExitCode;
 
 use attach_flags::{Attach, Driver};
 use netlink::Child;
+use plugin::Plugin;
+
+const PLUGIN: Plugin = Plugin {
+    tool: Macvlan::TOOL,
+    begins: true,
+    arguments: |request| plugin::on_a_wire(request, &[]),
+    result: plugin::attached,
+};
 
 #[derive(Debug, Default, Clone)]
 struct Macvlan;
@@ -34,5 +43,8 @@ impl Driver for Macvlan {
 }
 
 pub(crate) fn main() -> ExitCode {
+    if let Some(exit) = plugin::run(&PLUGIN) {
+        return exit;
+    }
     toolkit::filter::<Attach<Macvlan>>()
 }

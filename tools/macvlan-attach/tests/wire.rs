@@ -119,7 +119,15 @@ fn modes_addresses_and_routes() {
     });
     for (attach, told) in [
         ("macvlan-attach --parent nowhere", "no interface \"nowhere\""),
-        ("macvlan-attach --parent eth0", "link \"eth0\" is down"),
+        // One that is down is a parent as well.
+        (
+            "macvlan-attach --parent eth0",
+            "link \"eth0\" has no IPv4 address that tells the subnet of its wire",
+        ),
+        (
+            "macvlan-attach --parent eth0.7 --subnet 10.9.0.0/24",
+            "link \"eth0\", which would carry VLAN 7, is down",
+        ),
         ("macvlan-attach --parent lo", "link \"lo\" is not connected to a network"),
         ("macvlan-attach --parent br9p", "link \"br9p\" is a port of \"br9\""),
         ("macvlan-attach --parent br9", "link \"br9\" has no IPv4 address that tells the subnet of its wire"),
@@ -268,8 +276,8 @@ fn beside_a_bridge() {
         ),
         (
             "bridge-attach front --subnet 10.5.0.0/24 --gateway-priority -1 | portmap -p 8081:80",
-            "portmap: the default route of the container is by network \"out0\", not by a bridge\n\
-            hint: give the bridge the highest --gateway-priority\n",
+            "portmap: the default route of the container is by network \"out0\", whose gateway is not this host\n\
+            hint: give a bridge of this host the highest --gateway-priority\n",
         ),
     ] {
         assert_eq!(sandbox.sh(&format!("cat b.json | {stage} > /dev/null")).exits(1).stderr, told, "{stage}");
@@ -392,4 +400,80 @@ fn names_on_one_wire() {
     let addresses: Vec<_> = answer.addresses.iter().map(|(address, _)| address.to_string()).collect();
     assert_eq!((answer.rcode.as_str(), addresses), ("NOERROR", vec!["192.0.2.3".to_owned()]));
     end(&sandbox, "web db", &before);
+}
+
+#[test]
+fn a_parent_that_is_down_connects_its_containers_later() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip link add eth0 type veth peer name eth9; ip netns add far; ip link set eth0 up; ip link set eth0 down").ok();
+    let before = sandbox.snapshot();
+    let attach = "macvlan-attach --parent eth0 --subnet 10.9.0.0/24 --gateway 10.9.0.1";
+    sandbox.sh(&format!("netns-add -n --id a | {attach} --ip 10.9.0.7 > a.json")).ok();
+    let shown = sandbox.within("a", "ip -br link show eth0; ip route").ok();
+    assert!(shown.contains("NO-CARRIER") && shown.contains("default via 10.9.0.1"), "{shown}");
+    // The other side of the wire.
+    sandbox.sh("ip link set eth0 up; ip link set eth9 netns far").ok();
+    sandbox.sh("ip -n far address add 10.9.0.1/24 dev eth9; ip -n far link set eth9 up").ok();
+    sandbox.serve("a", "TCP4-LISTEN:80", "a");
+    wait_for("an answer", Duration::from_secs(10), || {
+        sandbox.ask("far", "TCP4:10.9.0.7:80").starts_with("a 10.9.0.1")
+    });
+    sandbox.sh("unwind a > /dev/null; ip -n far link set eth9 netns 1; ip link set eth0 down").ok();
+    end(&sandbox, "", &before);
+}
+
+/// What the plugin exits with and prints.
+fn plugin(sandbox: &Sandbox, command: &str, configuration: &Value) -> (i32, Value) {
+    let environment = "CNI_CONTAINERID=one CNI_NETNS=/run/netns/one CNI_IFNAME=eth0 CNI_PATH=cni";
+    let script = format!("CNI_COMMAND={command} {environment} cni/stave-macvlan");
+    let outcome = sandbox.sh_with(&script, configuration.to_string().as_bytes());
+    (outcome.status, serde_json::from_str(&outcome.stdout).unwrap_or(Value::Null))
+}
+
+#[test]
+fn a_cni_plugin() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("mkdir cni && ln -s $(command -v macvlan-attach) cni/stave-macvlan && ip netns add one").ok();
+    let before = sandbox.snapshot();
+    let network = |more: Value| {
+        let mut network = json!({"cniVersion": "1.1.0", "name": "wire", "type": "stave-macvlan", "master": "out0",
+            "ipam": {"type": "host-local", "subnet": "192.0.2.0/24", "rangeStart": "192.0.2.128", "rangeEnd": "192.0.2.159",
+                "gateway": "192.0.2.2", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.9.0.0/16", "priority": 7}]}});
+        network.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        network
+    };
+    let (status, result) = plugin(&sandbox, "ADD", &network(json!({"mode": "private", "mtu": 1400})));
+    let ip = json!({"address": "192.0.2.128/24", "gateway": "192.0.2.2", "interface": 0});
+    assert_eq!((status, &result["ips"]), (0, &json!([ip])), "{result}");
+    assert_eq!(result["interfaces"][0]["sandbox"], "/run/netns/one");
+    let shown = sandbox.within("one", "ip -d link show eth0; ip route").ok();
+    for part in ["macvlan mode private", "mtu 1400", "default via 192.0.2.2", "10.9.0.0/16 via 192.0.2.2"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    sandbox.serve("one", "TCP4-LISTEN:80", "one");
+    assert_eq!(sandbox.ask("outside", "TCP4:192.0.2.128:80"), "one 192.0.2.2");
+    let whole = network(json!({"mode": "private", "mtu": 1400, "prevResult": result}));
+    assert_eq!(plugin(&sandbox, "CHECK", &whole).0, 0);
+    sandbox.within("one", "ip link set eth0 down").ok();
+    assert_eq!(plugin(&sandbox, "CHECK", &whole).0, 1);
+    for _ in 0..2 {
+        assert_eq!(plugin(&sandbox, "DEL", &whole), (0, Value::Null));
+    }
+    // Without one in `routes`, there is no default route, as with the plugin `macvlan`.
+    let ipam =
+        json!({"type": "static", "addresses": [{"address": "192.0.2.77/24"}, {"address": "192.0.2.78/24"}]});
+    let (status, result) = plugin(&sandbox, "ADD", &network(json!({"ipam": ipam})));
+    assert_eq!((status, result["ips"].as_array().map(Vec::len)), (0, Some(2)), "{result}");
+    assert_eq!(sandbox.within("one", "ip route show default").ok(), "");
+    assert_eq!(plugin(&sandbox, "GC", &network(json!({"cni.dev/valid-attachments": []}))).0, 0);
+    for (more, told) in [
+        (json!({"linkInContainer": true}), "\"linkInContainer\" with value true is not supported"),
+        (json!({"ipam": {"type": "dhcp"}}), "\"ipam.type\" with value \"dhcp\" is not supported"),
+        (json!({"mode": "source"}), "invalid value 'source' for '--mode <MODE>'"),
+        (json!({"master": "nowhere"}), "no interface \"nowhere\""),
+    ] {
+        let (status, error) = plugin(&sandbox, "ADD", &network(more));
+        assert!(status == 1 && error["msg"].as_str().unwrap().contains(told), "{error}");
+    }
+    end(&sandbox, "", &before);
 }

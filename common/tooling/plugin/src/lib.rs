@@ -7,7 +7,9 @@
 //!
 //! The tool does the work: the plugin starts its own program again, with flags and the document.
 
+mod attached;
 pub mod foreign;
+mod ipam;
 mod operate;
 pub mod tool;
 
@@ -17,8 +19,10 @@ use std::{
     process::ExitCode,
 };
 
+pub use attached::{attached, interface, on_a_wire, refuse_unknown};
 use cni::{Configuration, Environment, Error};
 use document::Document;
+pub use ipam::Addresses;
 use serde_json::Value;
 
 /// A filter that is also a CNI plugin.

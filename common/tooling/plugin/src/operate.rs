@@ -69,6 +69,7 @@ fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> R
         }
         None if plugin.begins => {
             let namespace = request.environment.namespace()?;
+            refuse_own(&namespace)?;
             let (container, interface) = (attachment.container, attachment.interface);
             let about = json!({"network": network, "containerID": container, "ifname": interface});
             foreign::document(KIND, &id, &namespace, &about).map_err(failed)?
@@ -93,6 +94,17 @@ fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> R
         (None, own) => own.unwrap_or_else(|| json!({})),
     };
     Ok(result::to_version(&whole, version))
+}
+
+/// Refuses this host's own network namespace: the plugin would change the host's links and routes.
+fn refuse_own(namespace: &Path) -> Result<(), Error> {
+    match netlink::namespace::is_own(namespace) {
+        true => {
+            let message = format!("CNI_NETNS {namespace:?} is this host's own network namespace");
+            Err(Error::new(Code::InvalidEnvironment, message))
+        }
+        false => Ok(()),
+    }
 }
 
 /// Refuses to add to what is left of an attachment in another namespace.
