@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use anyhow::{Context, Result, bail};
-use attachment::overlap;
+use attachment::{named::FileRoute, overlap};
 use ipnet::IpNet;
 use netlink::Connection;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ struct Network {
     #[serde(default)]
     subnets: Option<Vec<Subnet>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    routes: Option<Vec<input::Route>>,
+    routes: Option<Vec<FileRoute>>,
     #[serde(default)]
     ipv6_enabled: bool,
     #[serde(default)]
@@ -105,6 +105,7 @@ struct Pool {
 pub(crate) fn create(file: Option<&Path>) -> Result<Value> {
     let Asked { mut network, used, options } = input::read(file)?;
     network.refuse_names(&used)?;
+    network.rename_options();
     let kind = Kind::of(&network.driver)?;
     let connection = Connection::open(None)?;
     network.choose_interface(kind, &used, &options, &connection)?;
@@ -112,9 +113,11 @@ pub(crate) fn create(file: Option<&Path>) -> Result<Value> {
         work::option(kind, key, value)?;
     }
     network.choose_ipam(kind)?;
-    let mut taken = used.subnets;
+    // The bridge of another program has a network of its own, and others of podman's networks may be on it.
+    let is_shared = network.is_unmanaged();
+    let mut taken = if is_shared { Vec::new() } else { used.subnets };
     network.check_subnets(&taken)?;
-    if options.check_used_subnets {
+    if options.check_used_subnets && !is_shared {
         taken.extend(on_this_host(&connection)?);
     }
     network.choose_subnets(kind, &options, &taken)?;
@@ -163,7 +166,25 @@ impl Network {
         Ok(())
     }
 
-    /// The bridge is a new one. A parent is there already, and without a name it is that of the default route.
+    /// Takes over Docker's names of options.
+    fn rename_options(&mut self) {
+        let Some(options) = &mut self.options else { return };
+        if let Some(mtu) = options.remove("com.docker.network.driver.mtu") {
+            options.insert("mtu".to_owned(), mtu);
+        }
+        if let Some(name) =
+            options.remove("com.docker.network.bridge.name").filter(|_| self.driver == "bridge")
+        {
+            self.network_interface = Some(name);
+        }
+    }
+
+    /// Whether the bridge is another program's.
+    fn is_unmanaged(&self) -> bool {
+        self.options.as_ref().and_then(|options| options.get("mode")).is_some_and(|mode| mode == "unmanaged")
+    }
+
+    /// The bridge is a new one, unless it is another program's. A parent is there already, and without a name it is that of the default route.
     fn choose_interface(
         &mut self,
         kind: Kind,
@@ -174,7 +195,9 @@ impl Network {
         let given = self.network_interface.take().filter(|name| !name.is_empty());
         let is_used = |name: &str| used.interfaces.iter().any(|other| other == name);
         self.network_interface = match (kind, given) {
-            (Kind::Bridge, Some(name)) if is_used(&name) => bail!("bridge {name:?} is in use"),
+            (Kind::Bridge, Some(name)) if is_used(&name) && !self.is_unmanaged() => {
+                bail!("bridge {name:?} is in use")
+            }
             (Kind::Bridge, None) => {
                 let stem = Some(&*pools.default_interface_name).filter(|stem| !stem.is_empty());
                 let stem = stem.unwrap_or("podman");

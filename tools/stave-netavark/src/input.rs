@@ -10,10 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use attachment::named::FileRoute;
 use ipnet::IpNet;
 use plugin::foreign;
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
 };
 
@@ -70,6 +71,8 @@ fn list_or_object<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Named>, D::
             while let Some((name, interface)) = object.next_entry()? {
                 all.push(Named { name, interface });
             }
+            // An object has no order.
+            all.sort_by(|one, other| one.interface.interface_name.cmp(&other.interface.interface_name));
             Ok(all)
         }
     }
@@ -99,7 +102,7 @@ pub(crate) struct Network {
     #[serde(default)]
     pub(crate) subnets: Option<Vec<Subnet>>,
     #[serde(default)]
-    pub(crate) routes: Option<Vec<Route>>,
+    pub(crate) routes: Option<Vec<FileRoute>>,
     #[serde(default)]
     pub(crate) internal: bool,
     #[serde(default)]
@@ -121,18 +124,6 @@ pub(crate) struct Subnet {
     pub(crate) gateway: Option<IpAddr>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Route {
-    pub(crate) destination: IpNet,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gateway: Option<IpAddr>,
-    /// `unicast`, or what happens to the packets instead.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) route_type: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) metric: Option<u32>,
-}
-
 /// A published port, or a range of ports.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Port {
@@ -145,6 +136,39 @@ pub(crate) struct Port {
     pub(crate) protocol: String,
     #[serde(default)]
     pub(crate) range: u16,
+}
+
+/// The metric of default routes in netavark: those by a wire of the host come first.
+const METRIC: u32 = 100;
+const METRIC_ON_A_WIRE: u32 = 99;
+
+impl Network {
+    /// The value of an option.
+    fn option(&self, key: &str) -> Option<&str> {
+        self.options.as_ref().and_then(|options| options.get(key)).map(String::as_str)
+    }
+
+    /// The metric of the containers' default routes.
+    pub(crate) fn metric(&self) -> u32 {
+        let usual = if self.driver == "bridge" { METRIC } else { METRIC_ON_A_WIRE };
+        self.option("metric").and_then(|metric| metric.parse().ok()).unwrap_or(usual)
+    }
+
+    /// Whether the network has a gateway out of it.
+    fn has_gateway(&self) -> bool {
+        let subnets = self.subnets.as_deref().unwrap_or_default();
+        !self.internal && (subnets.is_empty() || subnets.iter().any(|one| one.gateway.is_some()))
+    }
+
+    /// Whether the containers of the network have a default route by it.
+    pub(crate) fn leads_out(&self) -> bool {
+        self.has_gateway() && self.option("no_default_route") != Some("true")
+    }
+
+    /// Whether this host is the network's gateway, so that it can publish ports.
+    pub(crate) fn publishes(&self) -> bool {
+        self.has_gateway() && self.driver == "bridge" && self.option("mode") != Some("unmanaged")
+    }
 }
 
 /// Reads the input from a file, or from standard input.
@@ -161,7 +185,7 @@ pub(crate) fn read<T: DeserializeOwned>(file: Option<&Path>) -> Result<T> {
 }
 
 impl Options {
-    /// Each network with the container's interface, in the order of the interfaces.
+    /// Each network with the container's interface, in the order of the list, or of the interfaces' names.
     pub(crate) fn attachments(&self) -> Result<Vec<(&str, &Interface, &Network)>> {
         let mut all = Vec::new();
         for Named { name, interface } in &self.networks {
@@ -170,7 +194,6 @@ impl Options {
             };
             all.push((name.as_str(), interface, network));
         }
-        all.sort_by(|one, other| one.1.interface_name.cmp(&other.1.interface_name));
         Ok(all)
     }
 }

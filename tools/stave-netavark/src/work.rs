@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use attachment::named::FileRoute;
 use document::{Document, Id, members, record};
 use netlink::Connection;
 use operation::Scope;
@@ -10,7 +11,7 @@ use plugin::{foreign, tool};
 use serde_json::{Map, Value, json};
 
 use super::{
-    input::{Interface, Network, Options, Port, Route, Subnet},
+    input::{Interface, Network, Options, Port, Subnet},
     naming::{self, Names},
 };
 
@@ -42,10 +43,12 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
                 about["names"] = serde_json::to_value(names)?;
             }
             let document = foreign::document(KIND, &id, namespace, &about)?;
-            let (tool, flags) = attached(interface, network).with_context(|| format!("network {name:?}"))?;
+            let (tool, mut flags) =
+                attached(interface, network).with_context(|| format!("network {name:?}"))?;
+            flags.extend(["--metric".to_owned(), free_metric(namespace, network.metric())?.to_string()]);
             let mut document = run(tool, &flags, &document)?;
             made.push(id.clone());
-            if !ports.is_empty() && leads_out(network) && network.driver == "bridge" {
+            if !ports.is_empty() && network.publishes() {
                 document = run("portmap", &std::mem::take(&mut ports), &document)?;
             }
             if let (Some(names), false) = (&names, has_names) {
@@ -54,11 +57,17 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
             }
             status.insert((*name).to_owned(), block(&document)?);
         }
+        let is_internal = |(.., network): &(&str, &Interface, &Network)| network.internal;
         match ports.is_empty() {
             true => Ok(Value::Object(status)),
-            false => bail!(
-                "no port can be published: every network of the container is internal, or has no bridge or no gateway"
-            ),
+            // As in netavark, nobody reaches an internal network by them.
+            false if attachments.iter().all(is_internal) => {
+                operation::note("no port is published: every network of the container is internal");
+                Ok(Value::Object(status))
+            }
+            false => {
+                bail!("no port can be published: this host is the gateway of no network of the container")
+            }
         }
     })();
     if result.is_err() {
@@ -68,28 +77,27 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
     result
 }
 
-/// Whether the containers of the network have a default route by it.
-fn leads_out(network: &Network) -> bool {
-    let subnets = network.subnets.as_deref().unwrap_or_default();
-    !network.internal && (subnets.is_empty() || subnets.iter().any(|one| one.gateway.is_some()))
+/// The metric of the container's next default route: the wanted one, or the next one that no other has.
+fn free_metric(namespace: &Path, wanted: u32) -> Result<u32> {
+    let inside = Connection::open(Some(namespace))?;
+    let routes = inside.routes(None)?.into_iter().chain(inside.routes6(None)?);
+    let taken: Vec<u32> =
+        routes.filter(|route| route.destination.prefix_len() == 0).map(|route| route.metric).collect();
+    Ok((wanted..).find(|metric| !taken.contains(metric)).unwrap_or(wanted))
 }
 
-/// Refuses ports of a container whose answers would leave by the wire of a macvlan or an ipvlan: each
-/// network has a document of its own, so `portmap` does not see the others.
+/// Refuses ports of a container whose answers would leave by another network, where this host is not the
+/// gateway: each network has a document of its own, so `portmap` does not see the others.
 fn refuse_dead_ports(options: &Options, attachments: &[(&str, &Interface, &Network)]) -> Result<()> {
-    let main = attachments
-        .iter()
-        .filter(|(.., network)| leads_out(network))
-        .max_by_key(|(_, interface, _)| plugin::priority(&interface.interface_name));
-    let Some((name, ..)) = main.filter(|(.., network)| network.driver != "bridge") else { return Ok(()) };
-    let publishes =
-        |(.., network): &(&str, &Interface, &Network)| leads_out(network) && network.driver == "bridge";
+    let all = || attachments.iter().filter(|(.., network)| network.leads_out());
+    let main = all().min_by_key(|(.., network)| network.metric());
+    let Some((name, ..)) = main.filter(|(.., network)| !network.publishes()) else { return Ok(()) };
     // Without a bridge at all, that is the error.
-    if ports(options).is_empty() || !attachments.iter().any(publishes) {
+    if ports(options).is_empty() || !attachments.iter().any(|(.., network)| network.publishes()) {
         return Ok(());
     }
     bail!(
-        "no port can be published: the default route of the container is by network {name:?}, not by a bridge"
+        "no port can be published: the default route of the container is by network {name:?}, whose gateway is not this host"
     )
 }
 
@@ -156,31 +164,36 @@ pub(crate) fn refuse_ipam(driver: &str) -> Result<()> {
     }
 }
 
-/// The flag for an option of a network. None if it is met anyway.
-pub(crate) fn option(kind: Kind, key: &str, value: &str) -> Result<Option<&'static str>> {
-    Ok(match (key, value) {
+/// The flags for an option of a network. Empty if it is met anyway. The metric is read with the network.
+pub(crate) fn option(kind: Kind, key: &str, value: &str) -> Result<Vec<String>> {
+    let flags = |flags: &[&str]| Ok(flags.iter().map(|flag| (*flag).to_owned()).collect());
+    match (key, value) {
         ("mtu" | "com.docker.network.driver.mtu", value) => match value.parse::<u32>() {
-            Ok(68..=65535) => Some("--mtu"),
+            Ok(68..=65535) => flags(&["--mtu", value]),
             _ => bail!("option {key:?} with value {value:?} is not 68 to 65535 bytes"),
         },
+        ("metric", value) if value.parse::<u32>().is_ok() => flags(&[]),
+        ("metric", value) => bail!("option {key:?} with value {value:?} is not a number"),
+        ("no_default_route", "true") => flags(&["--no-default-route"]),
+        ("no_default_route", "false") => flags(&[]),
         // Networks are always isolated from each other.
-        ("isolate", "true" | "strict") | ("mode", "managed") if kind == Kind::Bridge => None,
-        ("mode", _) if kind != Kind::Bridge => Some("--mode"),
+        ("isolate", "true" | "strict") | ("mode", "" | "managed") if kind == Kind::Bridge => flags(&[]),
+        ("mode", "unmanaged") if kind == Kind::Bridge => flags(&["--unmanaged"]),
+        ("mode", value) if kind != Kind::Bridge => flags(&["--mode", value]),
         (key, value) => bail!("option {key:?} with value {value:?} is not supported"),
-    })
+    }
 }
 
 /// A route in the form of `--route`.
-pub(crate) fn route(route: &Route) -> Result<String> {
-    let to = route.destination;
-    if route.metric.is_some() {
-        bail!("the metric of the route to {to} is not supported");
-    }
-    match (route.route_type.as_deref(), route.gateway) {
-        (None | Some("unicast"), Some(gateway)) => Ok(format!("{to} via {gateway}")),
-        (None | Some("unicast"), None) => bail!("the route to {to} has no gateway"),
-        (Some(kind), _) => bail!("the route to {to} is not supported: its type is {kind:?}"),
-    }
+pub(crate) fn route(route: &FileRoute) -> Result<String> {
+    let attachment::Route { destination, gateway, rejection, metric } =
+        route.route().map_err(|wrong| anyhow!(wrong))?;
+    let way = match (rejection, gateway) {
+        (Some(rejection), _) => format!(" {}", rejection.name()),
+        (None, gateway) => gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default(),
+    };
+    let metric = metric.map(|metric| format!(" metric {metric}")).unwrap_or_default();
+    Ok(format!("{destination}{way}{metric}"))
 }
 
 /// The tool that attaches the container, and its flags. Unsupported settings are errors.
@@ -197,7 +210,6 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
     };
     let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
     add("--interface", interface.interface_name.clone());
-    add("--gateway-priority", plugin::priority(&interface.interface_name).to_string());
     let (mut seen, mut gateways) = (Vec::new(), Vec::new());
     for Subnet { subnet, gateway } in network.subnets.as_deref().unwrap_or_default() {
         let flag = if subnet.addr().is_ipv4() { "--subnet" } else { "--subnet6" };
@@ -217,12 +229,7 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
         add("--ipv4", "false".to_owned());
     }
     for address in interface.static_ips.as_deref().unwrap_or_default() {
-        let flag = if address.is_ipv4() { "--ip" } else { "--ip6" };
-        if seen.contains(&flag) {
-            bail!("address {address} is not supported: only one of each version of IP is");
-        }
-        seen.push(flag);
-        add(flag, address.to_string());
+        add(if address.is_ipv4() { "--ip" } else { "--ip6" }, address.to_string());
     }
     interface
         .static_mac
@@ -233,9 +240,7 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
         add("--route", route(one)?);
     }
     for (key, value) in network.options.iter().chain(&interface.options).flatten() {
-        if let Some(flag) = option(kind, key, value)? {
-            add(flag, value.clone());
-        }
+        flags.extend(option(kind, key, value)?);
     }
     if network.internal {
         flags.push("--internal".to_owned());

@@ -59,6 +59,16 @@ fn what_is_missing_is_chosen() {
     let route = json!({"routes": [{"destination": "10.7.0.9/24", "gateway": "10.89.2.9"}], "options": {"mtu": "1400", "isolate": "strict"}});
     let route = made(&route, &json!({}));
     assert_eq!(route["routes"], json!([{"destination": "10.7.0.0/24", "gateway": "10.89.2.9"}]));
+    let refusing = json!([{"destination": "10.7.0.0/24", "route_type": "prohibit", "metric": 7}]);
+    assert_eq!(made(&json!({"routes": refusing}), &json!({}))["routes"], refusing);
+    // The names of options in Docker.
+    let docker = json!({"options": {"com.docker.network.driver.mtu": "1400", "com.docker.network.bridge.name": "br7"}});
+    let docker = made(&docker, &json!({}));
+    assert_eq!((&docker["options"], &docker["network_interface"]), (&json!({"mtu": "1400"}), &json!("br7")));
+    // A bridge of another program has a network of its own, which others of podman's may have too.
+    let shared = json!({"options": {"mode": "unmanaged", "metric": "7", "no_default_route": "false"}, "network_interface": "podman0",
+        "subnets": [{"subnet": "10.89.0.0/24"}]});
+    assert_eq!(made(&shared, &json!({}))["network_interface"], "podman0");
     // podman stores it. Nothing is made before a container is there.
     assert_eq!(sandbox.difference(&before), "");
 }
@@ -86,6 +96,15 @@ fn what_setup_cannot_do_is_refused() {
             "network \"web\": ipam driver \"none\" is not supported, only host-local",
         ),
         (json!({"options": {"vlan": "7"}}), "option \"vlan\" with value \"7\" is not supported"),
+        (json!({"options": {"mode": "other"}}), "option \"mode\" with value \"other\" is not supported"),
+        (
+            json!({"options": {"no_default_route": "x"}}),
+            "option \"no_default_route\" with value \"x\" is not supported",
+        ),
+        (
+            json!({"routes": [{"destination": "10.7.0.0/24", "gateway": "10.89.2.9", "route_type": "blackhole"}]}),
+            "the route to 10.7.0.0/24 has a gateway, and its type is \"blackhole\"",
+        ),
         (json!({"options": {"mtu": "x"}}), "option \"mtu\" with value \"x\" is not 68 to 65535 bytes"),
         (
             json!({"subnets": [{"subnet": "10.5.0.0/31"}]}),

@@ -46,8 +46,8 @@ fn set_up_and_torn_down() {
     assert_eq!(sandbox.difference(&before), "");
     for (more, message) in [
         (
-            json!({"routes": [{"destination": "10.9.0.0/24", "route_type": "blackhole"}]}),
-            "network \"web\": the route to 10.9.0.0/24 is not supported: its type is \"blackhole\"",
+            json!({"routes": [{"destination": "10.9.0.0/24", "route_type": "throw"}]}),
+            "network \"web\": the route to 10.9.0.0/24 is not supported: its type is \"throw\"",
         ),
         (
             json!({"driver": "ptp"}),
@@ -65,6 +65,19 @@ fn set_up_and_torn_down() {
             json!({"options": {"vlan": "7"}}),
             "network \"web\": option \"vlan\" with value \"7\" is not supported",
         ),
+        (
+            json!({"options": {"vrf": "red"}}),
+            "network \"web\": option \"vrf\" with value \"red\" is not supported",
+        ),
+        (
+            json!({"options": {"isolate": "false"}}),
+            "network \"web\": option \"isolate\" with value \"false\" is not supported",
+        ),
+        (
+            json!({"options": {"metric": "-1"}}),
+            "network \"web\": option \"metric\" with value \"-1\" is not a number",
+        ),
+        (json!({"options": {"mode": "unmanaged"}}), "bridge-attach: no interface \"podman1\""),
         (
             json!({"subnets": [{"subnet": "10.5.0.0/24"}, {"subnet": "10.6.0.0/24"}]}),
             "network \"web\": subnet 10.6.0.0/24 is not supported: only one of each version of IP is",
@@ -180,7 +193,7 @@ fn on_the_hosts_wire() {
         "subnets": [{"subnet": "192.0.2.0/24", "gateway": "192.0.2.2"}]}));
     options["networks"]["web"]["static_ips"] = json!(["192.0.2.9"]);
     let (status, refused) = netavark(&sandbox, "setup", &options);
-    let told = "no port can be published: every network of the container is internal, or has no bridge or no gateway";
+    let told = "no port can be published: this host is the gateway of no network of the container";
     assert_eq!((status, &refused["error"]), (1, &json!(told)));
     assert_eq!(sandbox.difference(&before), "");
     options["port_mappings"] = Value::Null;
@@ -216,7 +229,7 @@ fn ports_are_published_where_the_way_out_is() {
         "dns_enabled": false, "subnets": [{"subnet": "192.0.2.0/24", "gateway": "192.0.2.2"}]});
     options["network_info"]["quiet"] = wire;
     options["networks"]["quiet"]["static_ips"] = json!(["192.0.2.9"]);
-    let told = "no port can be published: the default route of the container is by network \"quiet\", not by a bridge";
+    let told = "no port can be published: the default route of the container is by network \"quiet\", whose gateway is not this host";
     let (status, result) = netavark(&sandbox, "setup", &options);
     assert_eq!((status, &result["error"]), (1, &json!(told)));
     assert_eq!(sandbox.difference(&before), "");
@@ -328,4 +341,70 @@ fn podmans_containers_find_each_other() {
     sh("podman --runtime runc rm -f -t 0 db > /dev/null");
     assert_eq!(sandbox.sh("ls $STAVE_RUN; nft list ruleset; ip -br link show type bridge").ok(), "locks\n");
     sandbox.remove_podmans_cgroups();
+}
+
+/// Addresses, routes and options of networks, and a bridge that another program made.
+#[test]
+fn options_of_networks() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip netns add one; ip netns add two").ok();
+    let before = sandbox.snapshot();
+    let more = json!({"options": {"metric": "200"}, "routes": [
+        {"destination": "10.8.0.0/16", "gateway": "10.5.0.3", "metric": 7}, {"destination": "10.9.0.0/16", "route_type": "blackhole"}]});
+    let mut first = options(&more);
+    first["networks"]["web"]["static_ips"] = json!(["10.5.0.9", "10.5.0.10"]);
+    let (status, result) = netavark(&sandbox, "setup", &first);
+    let told = json!([{"ipnet": "10.5.0.9/24", "gateway": "10.5.0.1"}, {"ipnet": "10.5.0.10/24", "gateway": "10.5.0.1"}]);
+    assert_eq!((status, &result["web"]["interfaces"]["eth0"]["subnets"]), (0, &told), "{result}");
+    let shown = sandbox.within("one", "ip route").ok();
+    for part in [
+        "default via 10.5.0.1 dev eth0 proto 83 metric 200",
+        "10.8.0.0/16 via 10.5.0.3 dev eth0 proto 83 metric 7",
+        "blackhole 10.9.0.0/16 proto 83",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert_eq!(netavark(&sandbox, "teardown", &first), (0, Value::Null));
+    assert_eq!(sandbox.within("one", "ip route").ok(), "");
+    // Without an option, the metric is netavark's. Of two networks, the first one has the way out.
+    let two = named("one", &[("web", "10.5.0.2"), ("back", "10.6.0.2")], &json!({}));
+    assert_eq!(netavark(&sandbox, "setup", &two).0, 0);
+    let routes = sandbox.within("one", "ip route show default").ok();
+    assert!(
+        routes.contains("metric 100") && routes.contains("via 10.6.0.1 dev eth1 proto 83 metric 101"),
+        "{routes}"
+    );
+    assert_eq!(netavark(&sandbox, "teardown", &two), (0, Value::Null));
+    let none = options(&json!({"options": {"no_default_route": "true"}}));
+    assert_eq!(netavark(&sandbox, "setup", &none).0, 0);
+    assert_eq!(sandbox.within("one", "ip route show default").ok(), "");
+    assert_eq!(netavark(&sandbox, "teardown", &none), (0, Value::Null));
+    // Nobody reaches an internal network by a port.
+    let internal = options(&json!({"internal": true}));
+    assert_eq!(netavark(&sandbox, "setup", &internal).0, 0);
+    assert_eq!(sandbox.within("one", "ip route show default").ok(), "");
+    assert_eq!(netavark(&sandbox, "teardown", &internal), (0, Value::Null));
+    assert_eq!(sandbox.difference(&before), "");
+    // The order of a list is that of the interfaces.
+    let mut list = two.clone();
+    let (web, back) = (&two["networks"]["web"], &two["networks"]["back"]);
+    list["networks"] = json!([{"name": "back"}, {"name": "web"}]);
+    for (at, one) in [back, web].into_iter().enumerate() {
+        list["networks"][at].as_object_mut().unwrap().extend(one.as_object().unwrap().clone());
+    }
+    assert_eq!(netavark(&sandbox, "setup", &list).0, 0);
+    let links = sandbox.within("one", "ip -o link show | cut -d: -f2 | cut -d@ -f1 | xargs").ok();
+    assert_eq!(links.trim(), "lo eth1 eth0");
+    assert_eq!(netavark(&sandbox, "teardown", &list), (0, Value::Null));
+    sandbox.sh("ip link add podman1 address 02:00:00:00:00:09 type bridge; ip link set podman1 up").ok();
+    let standing = sandbox.snapshot();
+    let mut unmanaged = options(&json!({"options": {"mode": "unmanaged"}, "port_mappings": null}));
+    unmanaged["port_mappings"] = Value::Null;
+    let (status, result) = netavark(&sandbox, "setup", &unmanaged);
+    let told = json!([{"ipnet": "10.5.0.9/24", "gateway": "10.5.0.1"}]);
+    assert_eq!((status, &result["web"]["interfaces"]["eth0"]["subnets"]), (0, &told), "{result}");
+    assert!(!sandbox.sh("ip -br address show podman1").ok().contains("10.5.0"));
+    assert_eq!(netavark(&sandbox, "teardown", &unmanaged), (0, Value::Null));
+    assert_eq!(sandbox.difference(&standing), "");
+    sandbox.sh("ip link del podman1").ok();
 }
