@@ -150,6 +150,28 @@ fn two_run_directories_on_one_host_share_what_the_network_namespace_has() {
     sandbox.assert_as(&before);
 }
 
+/// A tool was killed before it made anything, and then another run directory made a container with the same id.
+#[test]
+fn a_container_with_the_same_id_in_another_run_directory_is_left_alone() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    for tool in ["netns-add", "netns-bridge"] {
+        let script = format!(
+            "mkdir -p r1 r2; export STAVE_RUN=$PWD/r2
+            {tool} -n --id web > web.json
+            jq -c '.steps[].state = \"begun\" | del(.steps[].operations[].inode)' $STAVE_RUN/web.json > begun.json
+            unwind web > /dev/null
+            install -m 600 begun.json $STAVE_RUN/web.json
+            export STAVE_RUN=$PWD/r1; netns-bridge -n --id web | veth-pair > web.json
+            STAVE_RUN=$PWD/r2 unwind web > /dev/null
+            netns-bridge --check < web.json | veth-pair --check > /dev/null && ls $PWD/r2
+            unwind web > /dev/null; rm -r r1 r2"
+        );
+        assert_eq!(sandbox.sh(&script).ok(), "locks\n", "{tool}");
+        sandbox.assert_as(&before);
+    }
+}
+
 /// A record of a version whose claims were only below the run directory.
 #[test]
 fn a_record_of_the_version_before_is_undone() {

@@ -15,7 +15,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use attachment::NetworkOperation;
+use attachment::{Container, NetworkOperation};
 use clap::Parser;
 use document::{Document, members};
 use toolkit::{Common, Context, Filter, Plan};
@@ -41,7 +41,8 @@ impl Filter for NetnsAdd {
         if document.get::<members::Network>()?.is_some() {
             bail!("the container has a network already");
         }
-        let (adds, namespace) = attachment::namespace(&context.id)?;
+        let container = Container::new(&context.scope, &context.id, document)?;
+        let (adds, namespace) = attachment::namespace(&container)?;
         Ok(Plan { adds, operations: vec![namespace.into()] })
     }
 }

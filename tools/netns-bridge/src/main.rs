@@ -83,8 +83,8 @@ impl Filter for NetnsBridge {
         if document.get::<members::Network>()?.is_some() {
             bail!("the container has a network already");
         }
-        let (members::Namespace { namespace, .. }, made) = attachment::namespace(&context.id)?;
         let container = Container::new(&context.scope, &context.id, document)?;
+        let (members::Namespace { namespace, .. }, made) = attachment::namespace(&container)?;
         let wanted = Wanted {
             subnet: self.subnet,
             range: self.ip_range,

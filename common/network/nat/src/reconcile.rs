@@ -205,7 +205,7 @@ pub(crate) fn surplus(
     if !covers(&standing, &wanted[..wanted.len() - 1]) {
         return Ok(Vec::new());
     }
-    let nobody = User { holder: String::new(), link: String::new(), claims: Default::default() };
+    let nobody = User { holder: String::new(), mark: None, link: String::new(), claims: Default::default() };
     let by = user.unwrap_or(&nobody);
     let mut changes = Vec::new();
     if let Some(user) = user {

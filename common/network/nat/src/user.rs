@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::Ipv6Net;
 use netlink::{
-    Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
+    Error, Mark, NLM_F_CREATE, NLM_F_EXCL, Refusal,
     netfilter::{Kind, Netfilter},
     transaction::retry,
 };
@@ -31,6 +31,10 @@ use crate::{
 pub struct User {
     /// The container's id.
     pub holder: String,
+    /// The mark of the container, which is the comment of its claim. None for an earlier version, whose
+    /// claim has the id: another run directory may have a container with the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
     /// The link that attaches the container to the bridge. Its name is unique in the network
     /// namespace.
     pub link: String,
@@ -40,10 +44,15 @@ pub struct User {
 }
 
 impl User {
+    /// The comment of the claim.
+    fn comment(&self) -> String {
+        self.mark.as_ref().map_or_else(|| self.holder.clone(), Mark::alias)
+    }
+
     /// The element that claims the bridge.
     pub(crate) fn element(&self, bridge: &str) -> Element {
         let key = [bridge, &self.link].map(|name| Value::Interface(name.to_owned())).to_vec();
-        Element { set: table::USERS.name, key, data: Vec::new(), comment: Some(self.holder.clone()) }
+        Element { set: table::USERS.name, key, data: Vec::new(), comment: Some(self.comment()) }
     }
 
     /// Whether another container uses the bridge, or, with None, any bridge.
@@ -53,11 +62,11 @@ impl User {
         bridge: Option<&str>,
     ) -> Result<bool, Refusal> {
         let name = |bridge: &str| encode::first(&[Value::Interface(bridge.to_owned())]);
-        let (bridge, own) = (bridge.map(name), name(&self.link));
+        let (bridge, own, comment) = (bridge.map(name), name(&self.link), self.comment());
         let users = mapping::elements(socket, table::USERS.name)?;
         Ok(users.iter().any(|(key, holder)| {
             let (used, link) = key.split_at(own.len().min(key.len()));
-            let is_own = link == own && *holder == Some(self.holder.clone());
+            let is_own = link == own && holder.as_ref() == Some(&comment);
             !is_own && bridge.as_ref().is_none_or(|bridge| used == bridge)
         }))
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ::mount::FileSystem;
-use netlink::{Connection, errno_of, namespace, sysctl::switch_ipv6_off_by};
+use netlink::{Connection, Mark, errno_of, namespace, sysctl::switch_ipv6_off_by};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -33,6 +33,10 @@ pub struct NetnsOperation {
     pub path: PathBuf,
     /// The container's id.
     pub holder: String,
+    /// The mark of the container, in the alias of `lo`. None for an earlier version, which knows only
+    /// the id: another run directory may have a container with the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
     /// The namespace's inode number, known once it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inode: Option<u64>,
@@ -50,11 +54,16 @@ enum Found {
 impl NetnsOperation {
     /// The operation that makes the namespace of the container `holder` at `path`.
     pub fn new(path: impl Into<PathBuf>, holder: &str) -> Self {
-        Self { path: path.into(), holder: holder.to_owned(), inode: None }
+        Self { path: path.into(), holder: holder.to_owned(), mark: None, inode: None }
+    }
+
+    /// The same for a container with this mark.
+    pub fn marked(self, mark: Mark) -> Self {
+        Self { mark: Some(mark), ..self }
     }
 
     fn alias(&self) -> String {
-        format!("stave {}", self.holder)
+        self.mark.as_ref().map_or_else(|| Mark::new(&self.holder, None).alias(), Mark::alias)
     }
 
     fn error(&self, verb: &'static str) -> impl Fn(Errno) -> Error {

@@ -111,7 +111,9 @@ fn what_others_made_stays() {
         other.apply(scope).unwrap();
         let planned = Netns::new("/run/netns/web", "web");
         let stale = Netns { inode: Some(1), ..planned.clone() };
-        for ours in [&planned, &stale] {
+        // Another run directory has a container with the same id.
+        let twin = Netns::new("/run/netns/web", "other").marked(netlink::Mark::new("other", Some("2")));
+        for ours in [&planned, &stale, &twin] {
             ours.undo(scope).unwrap();
             assert!(matches!(ours.check(scope).unwrap(), Condition::Different(_)));
         }

@@ -242,7 +242,8 @@ fn claim(container: &Container<'_>, bridge: &str) -> Claim {
 /// The container as a user of a bridge.
 pub(crate) fn user(container: &Container<'_>, bridge: &str) -> User {
     let claims = claim(container, bridge).directory;
-    User { holder: container.id.to_owned(), link: container.link(), claims }
+    let (holder, mark) = (container.id.to_owned(), Some(container.mark()));
+    User { holder, mark, link: container.link(), claims }
 }
 
 /// The operations that forward IPv6, for all networks that have it. Each attachment has a claim, and

@@ -117,12 +117,12 @@ pub(crate) fn what(on: &On) -> String {
 ///
 /// # Errors
 /// When the namespace exists already.
-pub fn namespace(id: &str) -> Result<(Namespace, NetnsOperation), Error> {
-    let namespace: PathBuf = Path::new("/run/netns").join(id);
+pub fn namespace(container: &Container<'_>) -> Result<(Namespace, NetnsOperation), Error> {
+    let namespace: PathBuf = Path::new("/run/netns").join(container.id);
     if namespace.symlink_metadata().is_ok() {
         return Err(Unfit::NamespaceExists(namespace).into());
     }
-    let operation = NetnsOperation::new(&namespace, id);
+    let operation = NetnsOperation::new(&namespace, container.id).marked(container.mark());
     Ok((Namespace { mode: "none", namespace }, operation))
 }
 

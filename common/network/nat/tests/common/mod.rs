@@ -30,7 +30,7 @@ pub(crate) fn bridge(name: &str, subnet: &str) -> Nat {
 /// The bridge as the container `holder` uses it, with its claims below this run directory.
 pub(crate) fn used(name: &str, subnet: &str, holder: &str, run_dir: &str) -> Nat {
     let claims = format!("{run_dir}/shared/bridge-{name}").into();
-    let user = User { holder: holder.into(), link: format!("v{holder}"), claims };
+    let user = User { holder: holder.into(), mark: None, link: format!("v{holder}"), claims };
     Nat::Bridge {
         bridge: name.into(),
         subnet: subnet.parse().unwrap(),
