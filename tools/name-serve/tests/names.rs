@@ -155,6 +155,21 @@ fn one_resolver_answers_for_all_and_is_started_again() {
     sandbox.sh("unwind web db db2 other > /dev/null; ! grep -l name-serve /proc/[0-9]*/comm").ok();
 }
 
+/// Nobody would use that process, and it would stay for a minute.
+#[test]
+fn a_resolver_whose_tool_was_killed_before_it_gave_it_a_container_ends_with_the_container() {
+    let sandbox = Sandbox::new();
+    let killed =
+        "timeout 3 strace -I 2 -f -qq -o trace -e trace=sendmsg -e inject=sendmsg:signal=KILL:when=1";
+    sandbox.sh(&format!(
+        "netns-add -n --id web | bridge-attach back --subnet 10.5.0.0/24 | {killed} name-serve > web.json"
+    ));
+    sandbox.sh("grep 'killed by SIGKILL' trace").ok();
+    assert_eq!(resolvers(&sandbox), 1);
+    sandbox.sh("unwind web > /dev/null").ok();
+    wait_for("its end", Duration::from_secs(10), || resolvers(&sandbox) == 0);
+}
+
 #[test]
 fn what_cannot_be_is_said() {
     let sandbox = Sandbox::new();

@@ -101,7 +101,7 @@ struct Host<'a> {
     next: u64,
     containers: HashMap<PathBuf, Containers>,
     upstreams: HashMap<Vec<IpAddr>, Upstreams>,
-    /// Whether there ever was a place.
+    /// Whether there was a place, or somebody took one away.
     is_used: bool,
 }
 
@@ -138,7 +138,12 @@ impl Host<'_> {
                 self.places.remove(&number);
                 YES
             }
-            (ASK, Some(_)) | (WITHDRAW, None) => YES,
+            (WITHDRAW, None) => {
+                // The tool that started the process may have been killed before it gave it a place.
+                self.is_used = true;
+                YES
+            }
+            (ASK, Some(_)) => YES,
             _ => NO,
         }
     }
