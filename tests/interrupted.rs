@@ -14,48 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use killing::assert_as;
+use killing::{assert_as, killed, killed_as_in, unwound};
 use pipe::{PIPE, pipe, ready};
 use serde_json::Value;
 use testkit::Sandbox;
-
-/// Runs `script` once in peace, and then again and again. Each time its tool is killed just before another change.
-/// `ready` comes before each run, and `after` after it, with what was run in words. Returns the number of changes.
-fn killed(sandbox: &Sandbox, ready: &str, script: &dyn Fn(&str) -> String, after: &dyn Fn(&str)) -> usize {
-    killed_as_in(sandbox, ready, script, script, after)
-}
-
-/// Like [`killed`], but the run in peace is another script: strace stays until the last process of it has ended.
-fn killed_as_in(
-    sandbox: &Sandbox,
-    ready: &str,
-    in_peace: &dyn Fn(&str) -> String,
-    script: &dyn Fn(&str) -> String,
-    after: &dyn Fn(&str),
-) -> usize {
-    sandbox.sh(ready).ok();
-    let moments = killing::moments(sandbox, in_peace);
-    after(&format!("{} in peace", script("")));
-    // Even a layer-apply that finds its work done makes its claim.
-    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
-    let count = moments.len();
-    for moment in killing::some(moments) {
-        sandbox.sh(ready).ok();
-        sandbox.sh(&script(&killing::at(&moment)));
-        after(&format!("{} killed at {moment:?}", script("")));
-    }
-    count
-}
-
-/// Unwinds containers, after which everything is as it is now.
-fn unwound(sandbox: &Sandbox, ids: &str) -> impl Fn(&str) {
-    let before = sandbox.snapshot();
-    move |context| {
-        let unwound = sandbox.sh(&format!("unwind {ids}"));
-        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
-        assert_as(sandbox, &before, context);
-    }
-}
 
 /// Kills the tool at this place of the pipe just before its first, second, … call of each system call. Then
 /// kills its `--undo` in the same way.
@@ -156,6 +118,12 @@ fn merging_of_levels_is_killed_at_every_change() {
         sandbox.sh(&snapshot(&fails));
         back_again(&format!("{call} failed"));
     }
+    // If it is not known whether somebody still merges, nothing is removed.
+    let unknown = "mkdir -p $STAVE_ROOT/containers/web/runs/0.1.new
+        strace -f -qq -o trace -P $STAVE_ROOT/containers/web/runs/0.1.new -e trace=flock -e inject=flock:error=ENOLCK \
+            union-snapshot web > /dev/null; grep -q INJECTED trace && ls $STAVE_ROOT/containers/web/runs";
+    assert_eq!(sandbox.sh(unknown).ok(), "0.1.new\n");
+    back_again("the lock failed");
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
 }

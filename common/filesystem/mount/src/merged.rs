@@ -99,11 +99,13 @@ pub(crate) fn start(around: &Path, newest: u32, userxattr: bool, durable: bool) 
     };
     let all = around.join("runs");
     for name in names(&all)?.into_iter().filter(|name| name.ends_with(NEW)) {
-        match flock(open(&all.join(&name))?, FlockOperation::NonBlockingLockExclusive) {
+        let left = open(&all.join(&name))?;
+        match flock(&left, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Ok(()),
-            // Who made it was killed.
-            _ => tree::discard(&all.join(&name), around)?,
+            locked => locked.map_err(on("lock", &all.join(&name)))?,
         }
+        // Who made it was killed.
+        tree::discard(&all.join(&name), around)?;
     }
     let new = all.join(format!("{run}.{}{NEW}", std::process::id()));
     DirBuilder::new().recursive(true).mode(0o700).create(&new).map_err(on("create directory", &new))?;

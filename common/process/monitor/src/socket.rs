@@ -69,7 +69,7 @@ pub(crate) fn reach(place: &Place) -> Result<Option<OwnedFd>> {
         let is_late = Instant::now() > deadline;
         match attempt(place)? {
             Peer::Connected(socket) => return Ok(Some(socket)),
-            Peer::Nobody if is_late || !streams::is_taken(place) => return Ok(None),
+            Peer::Nobody if is_late || !streams::is_taken(place)? => return Ok(None),
             Peer::Busy if is_late => return Err(failed("connect to", place.shown(NAME))(Errno::AGAIN)),
             Peer::Nobody | Peer::Busy => sleep(Duration::from_millis(2)),
         }
@@ -82,7 +82,7 @@ pub(crate) fn is_there(place: &Place) -> Result<bool> {
     loop {
         match attempt(place)? {
             Peer::Connected(_) | Peer::Busy => return Ok(true),
-            Peer::Nobody if Instant::now() > deadline || !streams::is_taken(place) => return Ok(false),
+            Peer::Nobody if Instant::now() > deadline || !streams::is_taken(place)? => return Ok(false),
             Peer::Nobody => sleep(Duration::from_millis(2)),
         }
     }
@@ -108,7 +108,7 @@ fn attempt(place: &Place) -> Result<Peer> {
 /// without a monitor. A program that started the container in the foreground is not killed: it ends by itself with
 /// the container.
 pub(crate) fn end(place: &Place) -> Result<()> {
-    if streams::is_foreground(place) {
+    if streams::is_foreground(place)? {
         return Ok(());
     }
     let Some(socket) = reach(place)? else { return Ok(()) };

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use runtime::{ProcessOperation, Stdio, Streams};
 use rustix::{
     fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, mknodat, openat},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use crate::{Place, Result, failed};
@@ -138,17 +138,30 @@ fn lock_file(place: &Place, flags: OFlags) -> Result<OwnedFd> {
     openat(place, place.name(LOCK), flags, Mode::RUSR | Mode::WUSR).map_err(failed("open", place.shown(LOCK)))
 }
 
+/// The file of the lock, if there is one. What cannot be opened may be there.
+fn existing_lock(place: &Place) -> Result<Option<OwnedFd>> {
+    match lock_file(place, OFlags::RDONLY) {
+        Err(error) if operation::is_gone(&error) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
 /// Whether a monitor has the lock.
-pub(crate) fn is_taken(place: &Place) -> bool {
-    let Ok(lock) = lock_file(place, OFlags::RDONLY) else { return false };
-    flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::AGAIN)
+pub(crate) fn is_taken(place: &Place) -> Result<bool> {
+    let Some(lock) = existing_lock(place)? else { return Ok(false) };
+    match retry_on_intr(|| flock(&lock, FlockOperation::NonBlockingLockExclusive)) {
+        Err(Errno::AGAIN) => Ok(true),
+        locked => locked.map(|()| false).map_err(failed("lock", place.shown(LOCK))),
+    }
 }
 
 /// Whether the program that started the container in the foreground has the lock, or had it last.
-pub(crate) fn is_foreground(place: &Place) -> bool {
+pub(crate) fn is_foreground(place: &Place) -> Result<bool> {
     let mut content = [0_u8; FOREGROUND.len()];
-    let Ok(lock) = lock_file(place, OFlags::RDONLY) else { return false };
-    rustix::io::read(&lock, &mut content) == Ok(FOREGROUND.len()) && content == FOREGROUND
+    let Some(lock) = existing_lock(place)? else { return Ok(false) };
+    let length = retry_on_intr(|| rustix::io::read(&lock, &mut content));
+    let length = length.map_err(failed("read", place.shown(LOCK)))?;
+    Ok(length == FOREGROUND.len() && content == FOREGROUND)
 }
 
 /// The monitor's side of the streams. The process that has it is the container's one monitor.
@@ -173,7 +186,7 @@ impl Outside {
             Err(Errno::AGAIN) => return Ok(None),
             locked => locked.map_err(failed("lock", place.shown(LOCK)))?,
         }
-        if is_foreground(place) != foreground {
+        if is_foreground(place)? != foreground {
             // Not with the descriptor that stays: the file system must not count as busy.
             let file = lock_file(place, OFlags::WRONLY)?;
             let content = if foreground { FOREGROUND } else { &[] };

@@ -14,7 +14,10 @@ use std::{
 };
 
 use oci_spec::image::Descriptor;
-use rustix::{fs::FlockOperation, io::Errno};
+use rustix::{
+    fs::FlockOperation,
+    io::{Errno, retry_on_intr},
+};
 
 use super::{Error, Layout, blob::open_regular};
 use crate::digest::Digest;
@@ -87,9 +90,7 @@ impl Layout {
             let file = File::options().write(true).create_new(true).open(&path);
             let file = file.map_err(Error::io("write", &path))?;
             let note = Note { path, file };
-            if !is_free(&note.file) {
-                return Err(Error::io("lock", &note.path)(Errno::WOULDBLOCK.into()));
-            }
+            lock_now(&note.file).map_err(|errno| Error::io("lock", &note.path)(errno.into()))?;
             drop(lock);
             *noted = Some(note);
         }
@@ -107,7 +108,7 @@ impl Layout {
             let Some(name) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
             let path = entry.path();
             match open_regular(&path) {
-                Ok(note) if is_free(&note) => {
+                Ok(note) if lock_now(&note).is_ok() => {
                     if !look {
                         let _ = fs::remove_file(path);
                     }
@@ -130,12 +131,7 @@ impl Layout {
     }
 }
 
-/// Whether the file was not locked. It is now, until it is closed.
-fn is_free(file: &File) -> bool {
-    loop {
-        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::INTR) => {}
-            result => return result.is_ok(),
-        }
-    }
+/// Locks a file that nobody has locked, until it is closed.
+fn lock_now(file: &File) -> Result<(), Errno> {
+    retry_on_intr(|| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive))
 }
