@@ -29,6 +29,11 @@ fn a_job_takes_them_and_an_undo_does_not() {
     let failed = with("portmap -p 82:82 < more.json | jq -r .error.message").ok();
     assert!(failed.starts_with(&format!("take defaults from {}: line 1: ", file.display())), "{failed}");
     assert_eq!(with(&format!("portmap --undo < more.json | {ports}")).ok(), "[8080]\n");
+    // So does one that starts a document, if the system fails and the words are not to blame.
+    sandbox.sh("ln -sf stave.toml own/stave.toml").ok();
+    let failed = with("netns-add -n --id other | jq -r .error.message").ok();
+    assert_eq!(failed, format!("take defaults from {}: Too many levels of symbolic links\n", file.display()));
+    with("netns-add -n --id other --no-config | netns-add --undo > /dev/null").ok();
     with("unwind -q web").ok();
     sandbox.assert_as(&before);
 }

@@ -125,7 +125,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(None) => (String::new(), ExitCode::SUCCESS),
         Ok(Some(result)) => (format!("{result}\n"), ExitCode::SUCCESS),
         // podman reads the error from standard output.
-        Err(error) => (format!("{}\n", json!({"error": format!("{error:#}")})), ExitCode::FAILURE),
+        Err(error) => (format!("{}\n", json!({"error": toolkit::report_line(&error)})), ExitCode::FAILURE),
     };
     let _ = io::stdout().lock().write_all(text.as_bytes());
     exit

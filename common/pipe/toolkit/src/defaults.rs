@@ -61,11 +61,12 @@ pub(crate) fn added(
     mut arguments: Vec<OsString>,
     files: &[PathBuf],
 ) -> anyhow::Result<Vec<OsString>> {
-    let mut opened = Vec::new();
-    for path in files {
-        opened.extend(open(path)?.map(|file| (path, file)));
+    if command.get_name() == UNDOES {
+        return Ok(arguments);
     }
-    if opened.is_empty() || command.get_name() == UNDOES {
+    let opened: Vec<_> =
+        files.iter().filter_map(|path| open(path).transpose().map(|file| (path, file))).collect();
+    if opened.is_empty() {
         return Ok(arguments);
     }
     // Wrong words are reported later.
@@ -77,7 +78,7 @@ pub(crate) fn added(
     }
     let mut defaults: Vec<(&Arg, Value)> = Vec::new();
     for (path, file) in opened {
-        for (name, value) in table(path, file, command.get_name())? {
+        for (name, value) in table(path, file?, command.get_name())? {
             let argument = argument(command, &name).map_err(|error| refused(path, error))?;
             defaults.retain(|(other, _)| other.get_id() != argument.get_id());
             words(argument, &value).map_err(|error| refused(path, error))?;

@@ -59,7 +59,7 @@ pub fn each(tool: &str, ids: &[Id], mut act: impl FnMut(&Id) -> anyhow::Result<V
         Ok(row) => row,
         Err(error) => {
             failure::print(tool, &error);
-            json!({"id": id, "error": format!("{error:#}")})
+            json!({"id": id, "error": failure::report_line(&error)})
         }
     };
     Value::Array(ids.iter().map(one).collect())
@@ -109,10 +109,11 @@ mod tests {
     fn an_error_of_one_is_none_of_the_others() {
         let ids: Vec<Id> = ["a", "b"].map(|id| id.parse().unwrap()).into();
         let rows = each("tool", &ids, |id| match id.as_str() {
-            "a" => anyhow::bail!("no"),
+            // Its text names its cause, which is in the chain as well.
+            "a" => Err(operation::Error::new("open", "x", nix::errno::Errno::EIO).into()),
             _ => Ok(json!({"id": id})),
         });
-        assert_eq!(rows, json!([{"id": "a", "error": "no"}, {"id": "b"}]));
+        assert_eq!(rows, json!([{"id": "a", "error": "open x: I/O error"}, {"id": "b"}]));
         assert!(verdict(&rows).is_err());
         assert_eq!(lines("{id}", &rows), "b\n");
         assert!(verdict(&json!([{"id": "b"}])).is_ok());

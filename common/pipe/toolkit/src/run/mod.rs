@@ -91,7 +91,9 @@ fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&D
     }
     let exit = usage_exit(error);
     let error = usage_error(tool, error);
-    match input.is_there().then(|| input.read()) {
+    // A tool that starts a document writes one only if the words are not to blame.
+    let starts = matches!(input, Input::Empty) && exit == Exit::Failed;
+    match (starts || input.is_there()).then(|| input.read()) {
         Some(Ok(document)) if !document.has_failed() => {
             fail(tool, document, Stage::Arguments, &error, pass_on);
             return exit;
