@@ -94,6 +94,12 @@ fails_at_every_call! {
         done: "jq -e '.steps == []' after.json",
         ..FORKED
     };
+    union_fork_repair => Step {
+        ready: "union-fork base@1 --id web > web.json; umount root/containers/web/rootfs",
+        script: "{} union-fork --repair < web.json > after.json",
+        done: "union-fork --check < web.json > /dev/null",
+        ..FORKED
+    };
     union_merge => Step {
         ready: MERGED,
         script: "{} union-merge try > after.json",
@@ -109,6 +115,12 @@ fails_at_every_call! {
         ..FORKED
     };
     netns_add => Step { ready: "true", script: "{} netns-add -n --id web > after.json", done: "netns-add --check < after.json > /dev/null", ..NETWORK };
+    netns_add_undo => Step {
+        ready: "netns-add -n --id web > web.json",
+        script: "{} netns-add --undo < web.json > after.json",
+        done: "jq -e '.steps == []' after.json",
+        ..NETWORK
+    };
     bridge_attach => Step {
         ready: "netns-add -n --id web > web.json",
         script: "{} bridge-attach back --subnet 10.55.0.0/24 < web.json > after.json",
@@ -136,6 +148,13 @@ fails_at_every_call! {
         ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | name-serve > web.json",
         script: "{} name-serve --undo < web.json > after.json",
         done: "jq -e '.names == null' after.json",
+        ..NETWORK
+    };
+    unwind_networks => Step {
+        ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | bridge-attach front --subnet 10.57.0.0/24 |
+            portmap -p 8080:80 | egress-allow 10.0.0.0/8 | name-serve | cgroup-limit --pids 50 > web.json",
+        script: "{} unwind web > after.json",
+        done: "jq -e '.steps == []' after.json && test ! -e $STAVE_RUN/web.json",
         ..NETWORK
     };
     cgroup_limit => Step {
@@ -182,6 +201,14 @@ fails_at_every_call! {
         "mkdir gone; touch gone/x; tar -C gone -c . | img-load -q -t gone - | layer-apply --id first | unwind > /dev/null; img-rm -q gone",
         "img-gc -q --grace 0s",
     );
+    img_push => Store::keeps(
+        "printf '%s\\n' 'version: 0.1' 'http: {addr: \"127.0.0.1:5000\"}' 'storage: {filesystem: {rootdirectory: data}}' > registry.yml
+         docker-registry serve registry.yml > registry.log 2>&1 &
+         for try in $(seq 100); do socat -u OPEN:/dev/null TCP:127.0.0.1:5000 && break; sleep 0.05; done 2> /dev/null
+         img-tag -q busybox localhost:5000/new > /dev/null",
+        "img-push -q localhost:5000/new",
+    );
+    img_verify_remove => Store::keeps("true", "img-verify --remove");
     img_save => Store::keeps("true", "img-save -q busybox -o saved.tar");
     layer_diff => Store::keeps(
         "layer-apply --id web < busybox.json | union-mount > web.json; echo x > root/containers/web/rootfs/added",

@@ -30,7 +30,7 @@ struct Writer {
 const NAMED: &str = "whole docker.io/library/new:latest";
 const UNCHANGED: &str = "true";
 
-const WRITERS: [Writer; 15] = [
+const WRITERS: [Writer; 21] = [
     Writer { command: "img-tag one new", done: NAMED, always: UNCHANGED },
     Writer { command: "img-rm -q --force gone", done: "! named gone:latest", always: UNCHANGED },
     Writer { command: "img-load -q -t new new.tar", done: NAMED, always: UNCHANGED },
@@ -70,11 +70,55 @@ const WRITERS: [Writer; 15] = [
         done: "cmp m/root/images/blobs/sha256/$(sha256sum < diff.tar | cut -c 1-64) diff.tar",
         always: UNCHANGED,
     },
+    Writer {
+        command: "sh -c 'network-rm new; network-create new'",
+        done: "network-ls | grep -q '\"new\"'",
+        always: "test ! -e m/root/networks/new.json || jq -e .name m/root/networks/new.json",
+    },
+    Writer {
+        command: "sh -c 'network-rm gone || test ! -e m/root/networks/gone.json'",
+        done: "test ! -e m/root/networks/gone.json",
+        always: "test ! -e m/root/networks/gone.json || jq -e .name m/root/networks/gone.json",
+    },
+    Writer {
+        command: "volume-create new --label a=b",
+        done: "test -d m/root/volumes/new/data",
+        always: "test ! -e m/root/volumes/new || jq -e .created m/root/volumes/new/volume.json",
+    },
+    Writer {
+        command: "volume-rm -f gone",
+        done: "test ! -e m/root/volumes/gone",
+        always: "test ! -e m/root/volumes/gone || cmp m/root/volumes/gone/data/file context/file",
+    },
+    Writer {
+        command: "sh -c '. ./container; made --durable && wrote'",
+        done: "grep -qx x m/root/containers/new/levels/1/upper/added && recorded",
+        always: UNCHANGED,
+    },
+    Writer {
+        command: "sh -c '. ./container; made --durable --size 8m && wrote && umount m/root/containers/new/top'",
+        done: "mkdir -p top && mount -o loop m/root/containers/new/top.ext4 top && {
+            grep -qx x top/levels/1/upper/added; found=$?; umount top; test $found = 0; } && recorded",
+        always: UNCHANGED,
+    },
 ];
+
+/// Makes a container with a snapshot, and writes a file that is synced.
+const CONTAINER: &str = r#"
+made() {
+    rm -rf /run/stave/new.json* /run/stave/locks
+    unwind -q new > /dev/null
+    layer-apply --id new < one.json | union-mount "$@" | union-snapshot > new.json
+}
+wrote() {
+    cd m/root/containers/new/rootfs && echo x > added && sync added && cd - > /dev/null && umount m/root/containers/new/rootfs
+}
+"#;
 
 /// Functions for the conditions.
 const CONDITIONS: &str = r#"
 named() { img-ls | jq -r '.images[].references[]' | grep -qx "$1"; }
+recorded() { jq -e '.document.steps[-1] | .tool == "union-snapshot" and .state == "done"' m/root/containers/new/record.json; }
 whole() { rm -rf copy && skopeo copy -q "oci:$STAVE_ROOT/images:$1" dir:copy && img-verify "$1" > /dev/null; }
 "#;
 
@@ -92,6 +136,8 @@ img-load -q -t garbage garbage.tar > /dev/null && img-rm -q garbage > /dev/null
 layer-apply --id web < one.json | union-mount --durable |
     ns-exec --network none --document web.json -- /bin/sh -c 'echo x > /added'
 umount m/root/containers/web/rootfs
+network-create gone > /dev/null && volume-create gone > /dev/null
+cp context/file m/root/volumes/gone/data/file && sync m/root/volumes/gone/data/file
 img-save -q one -o saved.tar > /dev/null
 layer-diff -o diff.tar m/root/containers/web/upper > /dev/null
 docker-registry serve registry.yml > registry.log 2>&1 &
@@ -140,6 +186,7 @@ impl Machine {
         fs::create_dir(sandbox.directory().join("context")).unwrap();
         write("context/Dockerfile", b"FROM one\nRUN echo x > /x\nCOPY file /file\nCMD [\"/bin/sh\"]\n");
         write("context/file", &noise(5));
+        write("container", CONTAINER.as_bytes());
         let registry =
             "version: 0.1\nhttp: {addr: \"127.0.0.1:5000\"}\nstorage: {filesystem: {rootdirectory: data}}\n";
         write("registry.yml", registry.as_bytes());
@@ -250,6 +297,11 @@ impl Machine {
     }
 }
 
+/// The number of cuts of each writer with `scripts/test --all`, unless `STAVE_CUTS` says otherwise.
+fn many() -> usize {
+    std::env::var("STAVE_CUTS").map_or(100, |cuts| cuts.parse().unwrap())
+}
+
 fn cut_all(file_system: &str, cuts: usize) {
     let mut machine = Machine::new(file_system);
     for writer in &WRITERS {
@@ -330,19 +382,19 @@ fn a_store_that_is_not_synced_loses_a_name() {
 }
 
 #[test]
-#[ignore = "cuts the power 1500 times: half an hour (scripts/test --all)"]
+#[ignore = "cuts the power 2100 times: half an hour (scripts/test --all)"]
 fn a_hundred_cuts_of_every_writer_on_ext4() {
-    cut_all("ext4", 100);
+    cut_all("ext4", many());
 }
 
 #[test]
-#[ignore = "cuts the power 1500 times: half an hour (scripts/test --all)"]
+#[ignore = "cuts the power 2100 times: half an hour (scripts/test --all)"]
 fn a_hundred_cuts_of_every_writer_on_xfs() {
-    cut_all("xfs", 100);
+    cut_all("xfs", many());
 }
 
 #[test]
-#[ignore = "cuts the power 1500 times: half an hour (scripts/test --all)"]
+#[ignore = "cuts the power 2100 times: half an hour (scripts/test --all)"]
 fn a_hundred_cuts_of_every_writer_on_btrfs() {
-    cut_all("btrfs", 100);
+    cut_all("btrfs", many());
 }

@@ -75,3 +75,46 @@ pub(crate) fn assert_as(sandbox: &Sandbox, before: &Snapshot, context: &str) {
     let difference = sandbox.difference(before);
     assert!(difference.is_empty(), "{context}: left behind (+) or lost (-):\n{difference}");
 }
+
+/// Runs `script` once in peace, and then again and again. Each time its tool is killed just before another change.
+/// `ready` comes before each run, and `after` after it, with what was run in words. Returns the number of changes.
+pub(crate) fn killed(
+    sandbox: &Sandbox,
+    ready: &str,
+    script: &dyn Fn(&str) -> String,
+    after: &dyn Fn(&str),
+) -> usize {
+    killed_as_in(sandbox, ready, script, script, after)
+}
+
+/// Like [`killed`], but the run in peace is another script: strace stays until the last process of it has ended.
+pub(crate) fn killed_as_in(
+    sandbox: &Sandbox,
+    ready: &str,
+    in_peace: &dyn Fn(&str) -> String,
+    script: &dyn Fn(&str) -> String,
+    after: &dyn Fn(&str),
+) -> usize {
+    sandbox.sh(ready).ok();
+    let moments = moments(sandbox, in_peace);
+    after(&format!("{} in peace", script("")));
+    // Even a layer-apply that finds its work done makes its claim.
+    assert!(moments.len() >= 4, "too few to be true: {moments:?}");
+    let count = moments.len();
+    for moment in some(moments) {
+        sandbox.sh(ready).ok();
+        sandbox.sh(&script(&at(&moment)));
+        after(&format!("{} killed at {moment:?}", script("")));
+    }
+    count
+}
+
+/// Unwinds containers, after which everything is as it is now.
+pub(crate) fn unwound(sandbox: &Sandbox, ids: &str) -> impl Fn(&str) {
+    let before = sandbox.snapshot();
+    move |context| {
+        let unwound = sandbox.sh(&format!("unwind {ids}"));
+        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
+        assert_as(sandbox, &before, context);
+    }
+}
