@@ -137,5 +137,10 @@ fn with(mut sets: LinuxCapabilities, added: &[Capability]) -> LinuxCapabilities 
     let (bounding, effective, permitted) =
         (all(sets.bounding()), all(sets.effective()), all(sets.permitted()));
     sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    // As in runc: another user than root has them as ambient ones, where those may be inheritable.
+    if sets.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
+        let ambient = all(sets.ambient());
+        sets.set_ambient(ambient);
+    }
     sets
 }

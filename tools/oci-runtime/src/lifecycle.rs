@@ -1,11 +1,14 @@
 //! The life of a container: create, run, delete.
 
-use std::os::fd::OwnedFd;
+use std::{io::IsTerminal, os::fd::OwnedFd};
 
 use anyhow::{Result, bail};
 use container::Request;
 use runtime::{Foreground, RawTerminal, Running, Terminal};
-use rustix::process::geteuid;
+use rustix::{
+    process::geteuid,
+    termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr},
+};
 
 use super::{
     Context,
@@ -122,8 +125,12 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<u8> {
 
 /// Puts the caller's terminal into raw mode if the process has a terminal and no socket received it.
 pub(crate) fn raw(terminal: Option<&OwnedFd>) -> Result<Option<RawTerminal>> {
-    if terminal.is_none() {
-        return Ok(None);
+    let Some(terminal) = terminal else { return Ok(None) };
+    // As in runc: lines in a pipe or a file end without a carriage return.
+    if !std::io::stdout().is_terminal() {
+        let mut settings = tcgetattr(terminal)?;
+        settings.output_modes -= OutputModes::ONLCR;
+        tcsetattr(terminal, OptionalActions::Now, &settings)?;
     }
     Ok(Some(Terminal::open(false)?.into_raw()?))
 }

@@ -1,6 +1,11 @@
 //! Prints lists and JSON.
 
-use std::{fs::OpenOptions, io::Write, path::Path, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use container::{Container, Store, processes};
@@ -21,6 +26,11 @@ pub(crate) fn line(value: &Value) -> Result<()> {
 
 pub(crate) fn state(container: &Container) -> Result<()> {
     print(&container.record()?.state()?)
+}
+
+/// Fails if there is no such directory.
+pub(crate) fn exists(root: &PathBuf) -> Result<()> {
+    root.metadata().map(drop).with_context(|| format!("open directory {root:?}"))
 }
 
 pub(crate) fn all(store: &Store, format: Listing, quiet: bool) -> Result<()> {

@@ -71,7 +71,11 @@ fn run(arguments: &OciRuntime) -> Result<u8> {
         Command::Run(run) => return lifecycle::run(&context, run),
         Command::Exec(exec) => return exec::run(&context, exec),
         Command::State(one) => listing::state(&store.get(&one.id)?),
-        Command::List { format, quiet } => listing::all(store, *format, *quiet),
+        Command::List { format, quiet } => {
+            // The default directory is made with the first container.
+            arguments.root.as_ref().map_or(Ok(()), listing::exists)?;
+            listing::all(store, *format, *quiet)
+        }
         Command::Kill { all, id, signal } => {
             Ok(container::kill(&store.get(id)?, container::signal(signal)?, *all)?)
         }

@@ -385,6 +385,18 @@ fn without_a_pivot_the_masks_of_proc_stay() {
 }
 
 #[test]
+fn what_is_masked_is_one_empty_directory() {
+    let sandbox = bundle();
+    sandbox.sh("mkdir b/rootfs/a b/rootfs/b && touch b/rootfs/a/x b/rootfs/f").ok();
+    let script = "ls -A /a /b; touch /a/x 2> /dev/null || echo refused; [ $(stat -c %d /a) = $(stat -c %d /b) ] && grep -c ' /[ab] ' /proc/mounts; wc -c < /f";
+    let shown = run(&sandbox, script, |config| {
+        let masked = config["linux"]["maskedPaths"].as_array_mut().unwrap();
+        masked.extend(["/a", "/b", "/f", "/a", "/f", "/missing"].map(|path| json!(path)));
+    });
+    assert_eq!(shown.ok(), "/a:\n\n/b:\nrefused\n2\n0\n");
+}
+
+#[test]
 fn a_read_only_dev_has_its_devices_and_mounts() {
     let sandbox = bundle();
     let script = "echo x > /dev/null && stat -c %t:%T /dev/null; ls -d /dev/pts/ptmx /dev/shm; touch /dev/x 2> /dev/null || echo refused";

@@ -241,6 +241,39 @@ print(text.decode())
     sandbox.sh("oci-runtime delete -f one").ok();
 }
 
+/// Before its start it is no program of the container yet. Its command does not inherit the handler.
+#[test]
+fn a_signal_ends_a_container_that_waits_for_its_start() {
+    let sandbox = bundle();
+    let mut config = configuration(&sandbox, "");
+    config["process"]["args"] = json!(["sed", "-n", "s/^SigCgt:\\s*//p", "/proc/1/status"]);
+    config["linux"]["namespaces"][0]["path"] = json!("");
+    write(&sandbox, &config);
+    for signal in ["TERM", "INT", "HUP"] {
+        sandbox.sh("oci-runtime create -b b one < /dev/null > /dev/null 2>&1").ok();
+        sandbox.sh(&format!("oci-runtime kill one {signal}")).ok();
+        sandbox.sh("for i in $(seq 100); do oci-runtime state one | grep -q stopped && exit 0; sleep 0.05; done; exit 1").ok();
+        sandbox.sh("oci-runtime delete one").ok();
+    }
+    assert_eq!(sandbox.sh("oci-runtime run -b b one < /dev/null").ok().trim(), "0000000000000000");
+}
+
+#[test]
+fn a_terminal_in_a_pipe_has_plain_lines() {
+    let sandbox = bundle();
+    let mut config = configuration(&sandbox, "echo one; echo two");
+    config["process"]["terminal"] = json!(true);
+    write(&sandbox, &config);
+    assert_eq!(
+        sandbox
+            .sh("sleep 3 | script -qec 'oci-runtime run -b b one > out' /dev/null > /dev/null; cat out")
+            .ok(),
+        "one\ntwo\n"
+    );
+    let failed = sandbox.sh("oci-runtime --root nowhere list").exits(1);
+    assert_error(&failed, "open directory \"nowhere\": No such file or directory (os error 2)");
+}
+
 #[test]
 fn hooks_run_in_their_order_with_the_state() {
     let sandbox = bundle();

@@ -153,3 +153,42 @@ fn capabilities_that_cannot_be_granted_are_told_and_left_out() {
     ];
     assert_eq!(told(&shown), expected.map(|text| ("warning".to_owned(), text.to_owned())));
 }
+
+/// A caller may be bound to processors, such as a service with `CPUAffinity`.
+#[test]
+fn the_callers_processors_are_not_the_containers() {
+    let sandbox = bundle();
+    let allowed = "sed -n 's/^Cpus_allowed_list:\\s*//p' /proc/self/status";
+    let all = sandbox.sh(allowed).ok();
+    let first = all.split(['-', ',', '\n']).next().unwrap();
+    write(&sandbox, &configuration(&sandbox, &format!("{allowed}; exec sleep 1000")));
+    sandbox.sh(&format!("taskset -c {first} oci-runtime run -d -b b one < /dev/null > out 2>&1")).ok();
+    let shown = sandbox.sh(&format!("taskset -c {first} oci-runtime exec one {allowed}")).ok();
+    sandbox.sh("until [ -s out ]; do sleep 0.05; done").ok();
+    assert_eq!([sandbox.sh("cat out").ok(), shown], [all.as_str(), all.as_str()]);
+    // Unless the configuration says so.
+    let mut config = configuration(&sandbox, "exec sleep 1000");
+    config["process"]["execCPUAffinity"] = json!({"initial": first});
+    write(&sandbox, &config);
+    sandbox.sh("oci-runtime delete -f one && oci-runtime run -d -b b one < /dev/null > /dev/null 2>&1").ok();
+    assert_eq!(sandbox.sh(&format!("oci-runtime exec one {allowed}")).ok(), format!("{first}\n"));
+    sandbox.sh("oci-runtime delete -f one").ok();
+}
+
+#[test]
+fn capabilities_that_are_added_are_ambient_where_they_may_be_inherited() {
+    let sandbox = bundle();
+    for (inheritable, ambient) in
+        [(json!([]), "0000000000000000\n"), (json!(["CAP_KILL"]), "0000000000000020\n")]
+    {
+        start(&sandbox, |config| {
+            config["process"]["noNewPrivileges"] = json!(false);
+            config["process"]["capabilities"]["inheritable"] = inheritable;
+        });
+        let shown = sandbox
+            .sh("oci-runtime exec -u 5 --cap CAP_KILL one sed -n 's/^CapAmb:\\s*//p' /proc/self/status")
+            .ok();
+        assert_eq!(shown, ambient);
+        sandbox.sh("oci-runtime delete -f one").ok();
+    }
+}

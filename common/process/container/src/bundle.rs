@@ -40,6 +40,7 @@ pub fn read(path: &Path, bundle: &Path) -> Result<Configuration> {
     if let Some(annotations) = json.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.shift_remove(ENDS_WITH_PARENT);
     }
+    forget_empty_paths(&mut json);
     map_all(&mut json)?;
     resolve(&mut json, bundle, &mut warnings)?;
     let spec = parse::<Spec>(&json, "")?;
@@ -105,6 +106,16 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         Enum { .. } | Unknown => None,
     };
     path.iter().filter_map(part).collect()
+}
+
+/// A namespace with an empty path is a new one. Programs in Go write a path that is not set in this way.
+fn forget_empty_paths(json: &mut Value) {
+    let namespaces = json.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
+    for namespace in namespaces.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if namespace.get("path").is_some_and(|path| path == "") {
+            namespace.shift_remove("path");
+        }
+    }
 }
 
 /// A new user namespace without mappings maps all ids of the caller's one to one, as with crun.

@@ -44,6 +44,10 @@ pub(super) fn run(birth: &Birth<'_>) -> Result<()> {
         user.act_for_root()?;
     }
     if contained.is_some() {
+        // The caller's own affinity is not the container's, as in runc. A kernel may refuse.
+        if report.is_none() || process.exec_cpu_affinity().is_none() {
+            let _ = sys::run_on_all_processors();
+        }
         scheduling::set(process)?;
     }
     let profile = Profile::open(process)?;
@@ -149,6 +153,7 @@ fn when_started(
     {
         channel.notify_by(listener.as_fd())?;
     }
+    sys::end_on_signals().map_err(Error::at("handle", "signals"))?;
     channel.wait_for_leave()?;
     let starter = Channel::accept(start.as_fd())?;
     // The creator is gone.

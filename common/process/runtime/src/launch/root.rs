@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -138,8 +139,9 @@ fn seal(root: &Detached, spec: &Spec, mounted: &Mounted) -> Result<()> {
         for path in linux.readonly_paths().iter().flatten() {
             make_readonly(mounted.open(root.as_fd(), Path::new(path))?, path)?;
         }
-        for path in linux.masked_paths().iter().flatten() {
-            mask(root.as_fd(), mounted.open(root.as_fd(), Path::new(path))?, path)?;
+        let mut empty = None;
+        for path in linux.masked_paths().iter().flatten().collect::<BTreeSet<_>>() {
+            mask(root.as_fd(), mounted.open(root.as_fd(), Path::new(path))?, (path, &mut empty))?;
         }
     }
     devices::seal(root.as_fd(), spec)?;
@@ -433,19 +435,34 @@ fn make_readonly(place: Option<OwnedFd>, path: &str) -> Result<()> {
     cover().map_err(Error::at("make", format_args!("{path:?} read-only")))
 }
 
-/// Masks a path: a directory looks empty, a file looks like `/dev/null`.
-fn mask(root: BorrowedFd<'_>, place: Option<OwnedFd>, path: &str) -> Result<()> {
+/// An empty directory that stays empty.
+fn nothing() -> Result<Detached> {
+    let empty = FileSystem::open("tmpfs")?;
+    empty.set("source", "tmpfs")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(empty.mount(attributes)?)
+}
+
+/// Masks a path: a directory looks empty, a file looks like `/dev/null`. All directories show the same `empty` one.
+fn mask(
+    root: BorrowedFd<'_>,
+    place: Option<OwnedFd>,
+    (path, empty): (&str, &mut Option<Detached>),
+) -> Result<()> {
     let Some(place) = place else { return Ok(()) };
     let object = || format!("{path:?}");
     let kind = rustix::fs::fstat(&place).map_err(Error::at("mask", object()))?.st_mode;
     if FileType::from_raw_mode(kind) == FileType::Directory {
-        let empty = FileSystem::open("tmpfs")?;
-        empty.set("source", "tmpfs")?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-            | MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        return empty.mount(attributes)?.attach(place).map_err(Error::at("mask", object()));
+        let mount = match empty {
+            Some(empty) => Detached::copy_of(&*empty, false).map_err(Error::at("mask", object()))?,
+            None => nothing()?,
+        };
+        mount.attach(place).map_err(Error::at("mask", object()))?;
+        empty.get_or_insert(mount);
+        return Ok(());
     }
     let null = resolve::open_in(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)
         .map_err(Error::at("mask", format_args!("{path:?} by \"/dev/null\" of the container")))?;

@@ -31,7 +31,8 @@ pub use memory::settle_memory;
 pub(crate) use memory::{forget_memory, own_heap};
 pub(crate) use program_file::{ProgramFile, leave_program_file};
 pub(crate) use scheduling::{
-    SchedulerAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduler,
+    SchedulerAttributes, run_on_all_processors, set_io_priority, set_memory_policy, set_personality,
+    set_scheduler,
 };
 pub use status::status_of;
 
@@ -134,6 +135,21 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
         unsafe { sigaction(signal, &default) }.map_err(errno)?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(errno)
+}
+
+/// Makes the signals that ask a program to end do so, until it executes another one. The kernel ignores them for the
+/// first process of a pid namespace that has no handler.
+pub(crate) fn end_on_signals() -> Result<(), Errno> {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit(2) may be called in a signal handler.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let handler = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: the handler ends the process, and touches none of its state.
+        unsafe { sigaction(signal, &handler) }.map_err(errno)?;
+    }
+    Ok(())
 }
 
 /// A signal by its number: a named one, or a real-time one that the C libraries leave to programs.

@@ -34,6 +34,14 @@ pub(crate) fn set_scheduler(attributes: &SchedulerAttributes) -> Result<(), Errn
     answer(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(attributes), 0) })
 }
 
+/// sched_setaffinity(2): the calling thread may run on all processors that its cgroup allows.
+pub(crate) fn run_on_all_processors() -> Result<(), Errno> {
+    // As many as a kernel can be built for (`NR_CPUS`).
+    let all = [libc::c_ulong::MAX; 8192 / libc::c_ulong::BITS as usize];
+    // SAFETY: the kernel reads no more bytes than it is told.
+    answer(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) })
+}
+
 /// ioprio_set(2) on the calling thread.
 pub(crate) fn set_io_priority(number: i64) -> Result<(), Errno> {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
