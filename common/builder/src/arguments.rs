@@ -163,9 +163,9 @@ impl Global {
             .collect()
     }
 
-    /// The given proxies, each with its name in upper and in lower case.
+    /// The given proxies that are not empty, each with its name in upper and in lower case.
     pub fn proxies(&self) -> Vec<(String, String)> {
-        let given = self.given.iter().filter(|(name, _)| is_predefined(name));
+        let given = self.given.iter().filter(|(name, value)| is_predefined(name) && !value.is_empty());
         given
             .flat_map(|(name, value)| {
                 [(name.to_ascii_uppercase(), value.clone()), (name.to_ascii_lowercase(), value.clone())]
@@ -333,6 +333,9 @@ mod tests {
             local.declared(&config).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(declared, ["V=1", "L=1-x", "W=given", "N=", "E=env"]);
         assert_eq!(global.unused(), ["BUILDKIT_SYNTAX", "Z"]);
+        assert_eq!(global.proxies().len(), 2);
+        let none = Global::new(given(&[("http_proxy", "")]), None, &[], '\\', "a").unwrap();
+        assert_eq!(none.proxies(), []);
         assert_eq!(global.proxies(), [("HTTP_PROXY".into(), "p".into()), ("http_proxy".into(), "p".into())]);
     }
 }

@@ -212,7 +212,41 @@ fn healthcheck(check: &Healthcheck) -> Change {
     for (name, number) in times.into_iter().filter(|(_, number)| *number != 0) {
         value[name] = number.into();
     }
-    Change::of(format!("HEALTHCHECK {value}"), |config| config.healthcheck = Some(value))
+    // As BuildKit has it in the history.
+    let text = format!(
+        "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        check.test.join(" "),
+        duration(check.interval),
+        duration(check.timeout),
+        duration(check.start_period),
+        duration(check.start_interval),
+        check.retries
+    );
+    Change::of(text, |config| config.healthcheck = Some(value))
+}
+
+/// A time in nanoseconds as Go prints it: `0s`, `1.5ms`, `1m0s`.
+fn duration(time: i64) -> String {
+    let second = 1_000_000_000;
+    let of = |unit: i64, name: &str| {
+        // Minutes and hours are printed apart.
+        let whole = time / unit % if unit == second { 60 } else { 1000 };
+        let digits = format!("{:09}", time % unit * (second / unit));
+        match digits.trim_end_matches('0') {
+            "" => format!("{whole}{name}"),
+            digits => format!("{whole}.{digits}{name}"),
+        }
+    };
+    let (hours, minutes) = (time / second / 3600, time / second / 60 % 60);
+    match time {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{time}ns"),
+        1_000..1_000_000 => of(1_000, "µs"),
+        1_000_000..1_000_000_000 => of(1_000_000, "ms"),
+        _ if hours > 0 => format!("{hours}h{minutes}m{}", of(second, "s")),
+        _ if minutes > 0 => format!("{minutes}m{}", of(second, "s")),
+        _ => of(second, "s"),
+    }
 }
 
 /// Whether the text is a signal: a number, or a name with or without `SIG`.
@@ -258,6 +292,21 @@ mod tests {
     }
 
     #[test]
+    fn times_as_go_prints_them() {
+        for (time, expected) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_500, "1.5µs"),
+            (200_000_000, "200ms"),
+            (5_000_000_000, "5s"),
+            (61_250_000_000, "1m1.25s"),
+            (5_400_000_000_000, "1h30m0s"),
+        ] {
+            assert_eq!(duration(time), expected);
+        }
+    }
+
+    #[test]
     fn the_configuration_and_the_history() {
         let base = Image::scratch(None);
         for (text, history, pointer, expected) in [
@@ -291,7 +340,7 @@ mod tests {
             ("ONBUILD RUN $x", "ONBUILD RUN $x", "/config/OnBuild", r#"["RUN $x"]"#),
             (
                 "HEALTHCHECK --interval=1s CMD a",
-                r#"HEALTHCHECK {"Test":["CMD-SHELL","a"],"Interval":1000000000}"#,
+                "HEALTHCHECK {Test:[CMD-SHELL a] Interval:1s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
                 "/config/Healthcheck/Interval",
                 "1000000000",
             ),

@@ -317,3 +317,18 @@ fn a_terminal_is_not_at_the_mercy_of_a_dockerfile() {
         assert!(!built.stderr.contains("\x1b[2J"), "{}", built.stderr);
     }
 }
+
+#[test]
+fn what_the_configuration_has_of_directories_and_triggers() {
+    let fixture = Fixture::new();
+    let configuration = fixture.config("FROM busybox\nWORKDIR /app/\nONBUILD RUN x\n");
+    assert_eq!(configuration["config"]["WorkingDir"], "/app/");
+    assert_eq!(configuration["config"]["OnBuild"], json!(["RUN x"]));
+    let texts: Vec<_> =
+        configuration["history"].as_array().unwrap().iter().map(|entry| &entry["created_by"]).collect();
+    assert_eq!(texts, ["test", "WORKDIR /app/"], "an ONBUILD has no place in it");
+    for (path, expected) in [("/a/../b/", "/b"), ("/a/./", "/a"), ("c/", "/c"), ("", "/")] {
+        let text = format!("FROM busybox\nARG P={path}\nWORKDIR $P\nRUN pwd\n");
+        assert_eq!(fixture.config(&text)["config"]["WorkingDir"], expected, "{path:?}");
+    }
+}

@@ -237,8 +237,12 @@ impl Builder<'_> {
         let relative = clean(&state.image.config.working_dir, &path);
         let absolute = format!("/{}", relative.display());
         let user = state.image.config.user.clone();
-        state.image.config.working_dir.clone_from(&absolute);
-        let text = format!("WORKDIR {absolute}");
+        // As in BuildKit, an absolute path stays as it is written: `/app/`. With `..` it might lead through a
+        // directory that does not exist.
+        let is_plain = path.starts_with('/') && path.split('/').all(|part| !matches!(part, "." | ".."));
+        let written = if is_plain { path } else { absolute.clone() };
+        let text = format!("WORKDIR {written}");
+        state.image.config.working_dir = written;
         if relative.as_os_str().is_empty() {
             return self.metadata_after(state, text);
         }

@@ -210,7 +210,10 @@ impl Builder<'_> {
                 state.command_is_set |= matches!(other, Instruction::Cmd(_));
                 let text = change.text.clone();
                 change.apply(&mut state.image);
-                self.metadata_after(state, text)?;
+                // As in BuildKit, an ONBUILD has no place in the history.
+                if !matches!(other, Instruction::Onbuild(_)) {
+                    self.metadata_after(state, text)?;
+                }
             }
         }
         self.show(state)

@@ -118,7 +118,7 @@ impl<'a> Rules<'a> {
         match &statement.instruction {
             Instruction::Arg(arguments) => self.arguments(found, line, arguments, known),
             Instruction::Env(pairs) => {
-                self.pairs(found, line, pairs, known, "ENV");
+                self.pairs(found, line, pairs, known, &statement.keyword);
                 for pair in pairs {
                     secret(found, line, "ENV", &pair.name);
                 }
@@ -126,14 +126,11 @@ impl<'a> Rules<'a> {
                     known.variables.insert(pair.name.clone(), pair.value.clone());
                 }
             }
-            Instruction::Label(pairs) => self.pairs(found, line, pairs, known, "LABEL"),
+            Instruction::Label(pairs) => self.pairs(found, line, pairs, known, &statement.keyword),
             Instruction::Workdir(path) => {
                 self.words(found, line, [path], known);
-                if !known.has_workdir && !path.starts_with('/') && !path.starts_with('$') {
-                    let message = format!(
-                        "Relative workdir {path:?} can have unexpected results if the base image changes"
-                    );
-                    found.add(line, "WorkdirRelativePath", message);
+                if !known.has_workdir {
+                    self.relative(found, line, path, known);
                 }
                 known.has_workdir = true;
             }
@@ -141,10 +138,7 @@ impl<'a> Rules<'a> {
             Instruction::Entrypoint(command) => self.command(found, statement, command, "ENTRYPOINT", known),
             Instruction::Healthcheck(_) => once(found, statement, "HEALTHCHECK", known),
             Instruction::Shell(_) => known.has_shell = true,
-            Instruction::Expose(ports) => {
-                self.words(found, line, ports, known);
-                self.expose(found, line, ports, known);
-            }
+            Instruction::Expose(ports) => self.expose(found, line, ports, known),
             Instruction::Copy(copy) | Instruction::Add(copy) => {
                 let is_add = matches!(statement.instruction, Instruction::Add(_));
                 self.copy(found, line, copy, is_add, known);
@@ -152,6 +146,20 @@ impl<'a> Rules<'a> {
             Instruction::User(word) | Instruction::StopSignal(word) => self.words(found, line, [word], known),
             Instruction::Volume(words) => self.words(found, line, words, known),
             Instruction::Run(_) | Instruction::Maintainer(_) | Instruction::Onbuild(_) => {}
+        }
+    }
+
+    /// Checks that the first WORKDIR is absolute, with its variables expanded.
+    fn relative(&self, found: &mut Found<'_>, line: usize, path: &str, known: &Known) {
+        let lookup = |name: &str| known.short(name);
+        let (_, unset) = used(self.file.escape, path, &lookup);
+        // The base may set a variable that is not known here.
+        let is_known = known.is_complete || unset.is_empty();
+        let Ok(path) = Expander::new(self.file.escape, &lookup).word(path) else { return };
+        if is_known && !path.starts_with('/') {
+            let message =
+                format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+            found.add(line, "WorkdirRelativePath", message);
         }
     }
 
@@ -193,7 +201,8 @@ impl<'a> Rules<'a> {
     ) {
         if matches!(command, CommandLine::Shell(_)) && !known.has_shell {
             let message = format!(
-                "JSON arguments recommended for {name} to prevent unintended behavior related to OS signals"
+                "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
+                statement.keyword
             );
             found.add(statement.line, "JSONArgsRecommended", message);
         }
@@ -283,7 +292,8 @@ impl<'a> Rules<'a> {
 fn once(found: &mut Found<'_>, statement: &Statement, name: &'static str, known: &mut Known) {
     if let Some(earlier) = known.last.insert(name, statement.line) {
         let message = format!(
-            "Multiple {name} instructions should not be used in the same stage because only the last one will be used"
+            "Multiple {} instructions should not be used in the same stage because only the last one will be used",
+            statement.keyword
         );
         found.add(earlier, "MultipleInstructionsDisallowed", message);
     }

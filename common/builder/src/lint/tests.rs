@@ -73,6 +73,20 @@ fn each_check() {
                 "2 WorkdirRelativePath: Relative workdir \"x\" can have unexpected results if the base image changes",
             ],
         ),
+        ("FROM a\nWORKDIR \"/x\"\nFROM unknown\nWORKDIR $ANY/x\n", vec![]),
+        (
+            "FROM a\nARG D\nWORKDIR $D\nEXPOSE $NONE\n",
+            vec![
+                "3 WorkdirRelativePath: Relative workdir \"\" can have unexpected results if the base image changes",
+            ],
+        ),
+        (
+            "from a\ncmd x\nenv a b\n",
+            vec![
+                "2 JSONArgsRecommended: JSON arguments recommended for cmd to prevent unintended behavior related to OS signals",
+                "3 LegacyKeyValueFormat: \"env key=value\" should be used instead of legacy \"env key value\" format",
+            ],
+        ),
         (
             "FROM a\nCOPY $KNOW /\nENV A=$PATH B=${NONE:-1}\nARG N\nLABEL a=$N\n",
             vec![
