@@ -68,7 +68,7 @@ impl Step {
     fn version(self) -> (&'static str, &'static str) {
         match self {
             Self::Run => ("run", "7"),
-            Self::Copy => ("copy", "10"),
+            Self::Copy => ("copy", "11"),
             Self::Workdir => ("workdir", "3"),
             Self::Configuration => ("configuration", "4"),
         }

@@ -252,6 +252,38 @@ fn a_mount_point_that_becomes_a_link_is_not_removed_outside() {
 }
 
 #[test]
+fn a_mount_point_that_changes_meanwhile_stays_inside() {
+    // Another build swaps a directory of a shared cache for a link to the host while mount points are made there.
+    let fixture = Fixture::new();
+    let (host, way) = outside(&fixture);
+    let swap = format!(
+        "FROM busybox\nRUN --mount=type=cache,id=s,target=/c while test ! -e /c/over; do \
+         ln -sfn {way} /c/x; rm -rf /c/x; mkdir -p /c/x; rm -rf /c/x; done\n"
+    );
+    let other = fixture.write("swap", swap);
+    let mut swapping = Command::new(assert_cmd::cargo::cargo_bin!("img-build"))
+        .args(["--network", "none", "--quiet", "-f"])
+        .args([&other, &fixture.path("context")])
+        .env("STAVE_ROOT", fixture.root())
+        .env("STAVE_RUN", fixture.path("run"))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    for number in 0..6 {
+        let text = format!(
+            "FROM busybox\nRUN --mount=type=cache,id=s,target=/c --mount=type=tmpfs,target=/c/x/new \
+             echo {number} > /c/x/new/f; echo > /c/x/made; true\n"
+        );
+        // A mount point that vanishes in between is an error.
+        let built = fixture.build_with(&text, &[]);
+        assert!(built.status == 0 || built.error().contains("/c/x/new"), "{}", built.stderr);
+        assert_eq!(common::names(&host), ["kept", "m"]);
+    }
+    fixture.build("FROM busybox\nRUN --mount=type=cache,id=s,target=/c echo > /c/over\n");
+    assert!(swapping.wait().unwrap().success());
+}
+
+#[test]
 fn a_dockerfile_gives_itself_no_privileges() {
     // CVE-2024-23653: what needs an entitlement is refused before anything runs, also where a base asks for it.
     let fixture = Fixture::new();

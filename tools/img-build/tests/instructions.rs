@@ -332,3 +332,18 @@ fn what_the_configuration_has_of_directories_and_triggers() {
         assert_eq!(fixture.config(&text)["config"]["WorkingDir"], expected, "{path:?}");
     }
 }
+
+#[test]
+fn directories_that_an_archive_does_not_list_belong_to_root() {
+    let fixture = Fixture::new();
+    fixture.write("a.tar", testkit::rootfs(|tree| testkit::file(tree, "deep/er/f", 0o600, b"x")));
+    let built = fixture.build("FROM scratch\nADD --chown=5:6 --chmod=700 a.tar /new/out/\n");
+    let expected = [
+        ("new/", "755 5:6"),
+        ("new/out/", "755 5:6"),
+        ("new/out/deep/", "755 0:0"),
+        ("new/out/deep/er/", "755 0:0"),
+        ("new/out/deep/er/f", "600 5:6 x"),
+    ];
+    assert_eq!(fixture.layers(&built, 0), [files(expected)]);
+}

@@ -33,7 +33,8 @@ pub fn is_archive(file: &File) -> bool {
 }
 
 /// Unpacks an archive below `target`. Files keep the owners of the archive, unless `owner` replaces them.
-/// Directories that are made on the way have the mode 0755: `--chmod` does not apply to what an archive has.
+/// Directories that the archive does not list have the mode 0755 and belong to root, as in BuildKit: neither
+/// `--chmod` nor `--chown` applies to them.
 pub(super) fn unpack(
     file: File,
     path: &Path,
@@ -42,7 +43,12 @@ pub(super) fn unpack(
     place: &mut Place,
 ) -> Result<(), CopyError> {
     let mode = place.set_mode(0o755);
-    let unpacked = unpack_entries(file, path, target, owner, place);
+    let unpacked = place.ensure(target).and_then(|_| {
+        let own = place.set_owner(Owner::default());
+        let unpacked = unpack_entries(file, path, target, owner, place);
+        place.set_owner(own);
+        unpacked
+    });
     place.set_mode(mode);
     unpacked
 }

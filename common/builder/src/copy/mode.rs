@@ -126,8 +126,7 @@ impl Change {
         match self.operator {
             '+' => mode | set,
             '-' => mode & !set,
-            // GNU chmod changes the set-id bits of a directory only if they are named.
-            _ if directory => mode & !(touched & 0o777) | set,
+            // Unlike GNU chmod, BuildKit also clears the set-id bits of a directory.
             _ => mode & !touched | set,
         }
     }
@@ -150,6 +149,7 @@ mod tests {
             ("u=rwX,go=rX", 0o600, false, Some(0o644)),
             ("u=rwX,go=rX", 0o700, false, Some(0o755)),
             ("u=rwX,go=rX", 0o600, true, Some(0o755)),
+            ("u=rwX,go=rX", 0o2755, true, Some(0o755)),
             ("g=u", 0o740, false, Some(0o770)),
             ("u+s", 0o755, false, Some(0o4755)),
             ("+t", 0o777, true, Some(0o1777)),

@@ -87,6 +87,11 @@ impl Place {
         std::mem::replace(&mut self.mode, mode & 0o777)
     }
 
+    /// Sets the owner of missing parent directories. Returns the one that they had before.
+    pub fn set_owner(&mut self, owner: Owner) -> Owner {
+        std::mem::replace(&mut self.owner, owner)
+    }
+
     /// Resolves every link in `path`, including the last part. A missing part is allowed: a link may lead to
     /// a file or directory that is about to be made.
     ///

@@ -137,7 +137,7 @@ impl Tree {
 
     /// The files that a source names: one path, or all files that match a pattern. Follows links before the
     /// first wildcard and at the end, but each file keeps the name that matched. Empty if nothing matches the
-    /// pattern.
+    /// pattern in a directory that exists.
     ///
     /// # Errors
     /// [`CopyError::NotInContext`], [`CopyError::NotFound`], [`CopyError::Pattern`].
@@ -148,7 +148,8 @@ impl Tree {
             return Ok(vec![self.found(&path, &glob::unescape(source))?]);
         };
         let above: PathBuf = parts[..first].iter().map(|part| glob::unescape(part)).collect();
-        let Some(above) = self.follow(&above)? else { return Ok(Vec::new()) };
+        // Only a pattern may fit nothing. As in BuildKit, the directory before it must exist.
+        let above = self.follow(&above)?.ok_or_else(|| self.missing(source))?;
         let mut fitting = vec![above];
         for part in &parts[first..] {
             let pattern = Glob::parse(part, DoubleStar::Plain)?;
