@@ -72,41 +72,47 @@ mod tests {
 
     #[test]
     fn from_the_file_itself() {
-        let (_dir, path) = fixture();
-        let mount = image(&path).unwrap();
-        let root = resolve::proc_path(mount.as_fd());
-        assert_eq!(fs::read(root.join("file")).unwrap(), b"content");
-        assert_eq!(fs::write(root.join("new"), "").unwrap_err().raw_os_error(), Some(30));
-        assert_eq!(loops(&path), 0);
+        crate::apart(|| {
+            let (_dir, path) = fixture();
+            let mount = image(&path).unwrap();
+            let root = resolve::proc_path(mount.as_fd());
+            assert_eq!(fs::read(root.join("file")).unwrap(), b"content");
+            assert_eq!(fs::write(root.join("new"), "").unwrap_err().raw_os_error(), Some(30));
+            assert_eq!(loops(&path), 0);
+        });
     }
 
     /// As on a kernel that only mounts block devices.
     #[test]
     fn by_a_loop_device_that_goes_with_the_mount() {
-        let (_dir, path) = fixture();
-        let file = open(&path, OFlags::RDONLY).unwrap();
-        let mount = by_loop(&path, &file, true, mount).unwrap();
-        let root = resolve::proc_path(mount.as_fd());
-        assert_eq!(fs::read(root.join("file")).unwrap(), b"content");
-        assert_eq!(fs::write(root.join("new"), "").unwrap_err().raw_os_error(), Some(30));
-        assert_eq!(loops(&path), 1);
-        drop((mount, file));
-        // The kernel releases the device a moment after the mount.
-        let gone = (0..100).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            loops(&path) == 0
+        crate::apart(|| {
+            let (_dir, path) = fixture();
+            let file = open(&path, OFlags::RDONLY).unwrap();
+            let mount = by_loop(&path, &file, true, mount).unwrap();
+            let root = resolve::proc_path(mount.as_fd());
+            assert_eq!(fs::read(root.join("file")).unwrap(), b"content");
+            assert_eq!(fs::write(root.join("new"), "").unwrap_err().raw_os_error(), Some(30));
+            assert_eq!(loops(&path), 1);
+            drop((mount, file));
+            // The kernel releases the device a moment after the mount.
+            let gone = (0..100).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                loops(&path) == 0
+            });
+            assert!(gone, "{path:?} is still a loop device");
         });
-        assert!(gone, "{path:?} is still a loop device");
     }
 
     #[test]
     fn what_is_no_image() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, link) = (dir.path().join("file"), dir.path().join("link"));
-        fs::write(&path, [0; 8192]).unwrap();
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        let said = |path: &Path| image(path).unwrap_err().to_string();
-        assert_eq!(said(&path), format!("mount image {path:?}: Invalid argument"));
-        assert_eq!(said(&link), format!("open {link:?}: Too many symbolic links encountered"));
+        crate::apart(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, link) = (dir.path().join("file"), dir.path().join("link"));
+            fs::write(&path, [0; 8192]).unwrap();
+            std::os::unix::fs::symlink(&path, &link).unwrap();
+            let said = |path: &Path| image(path).unwrap_err().to_string();
+            assert_eq!(said(&path), format!("mount image {path:?}: Invalid argument"));
+            assert_eq!(said(&link), format!("open {link:?}: Too many symbolic links encountered"));
+        });
     }
 }

@@ -36,3 +36,9 @@ pub use operation::MountOperation;
 pub use options::Options;
 pub use overlay::Overlay;
 pub use volume::{InvalidVolume, Volume, VolumeOptions, plain};
+
+/// Runs a test that mounts on a thread with its own mount namespace, so that a test that is killed leaves no mount.
+#[cfg(test)]
+fn apart(test: impl FnOnce() + Send) {
+    testkit::apart(nix::sched::CloneFlags::CLONE_NEWNS, test);
+}

@@ -253,60 +253,68 @@ mod tests {
     /// In a test, which has several threads, levels are merged before `start` returns.
     #[test]
     fn more_levels_than_overlayfs_has_directories() {
-        let dir = tempfile::tempdir().unwrap();
-        let around = dir.path();
-        for name in ["layer", "work", "rootfs"] {
-            fs::create_dir(around.join(name)).unwrap();
-        }
-        let scope = operation::Scope { root: around.to_owned(), run_dir: around.join("run") };
-        // As if each level had changed one file, made one, and removed the one of the level below.
-        for number in 0..530_u32 {
-            let upper = upper(around, number);
-            fs::create_dir_all(&upper).unwrap();
-            fs::create_dir_all(level(around, number).work()).unwrap();
-            fs::write(upper.join("last"), number.to_string()).unwrap();
-            fs::write(upper.join(format!("f{number}")), "").unwrap();
-            if number > 0 {
-                let removed = upper.join(format!("f{}", number - 1));
-                rustix::fs::mknodat(CWD, removed, rustix::fs::FileType::CharacterDevice, Mode::empty(), 0)
-                    .unwrap();
+        crate::apart(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let around = dir.path();
+            for name in ["layer", "work", "rootfs"] {
+                fs::create_dir(around.join(name)).unwrap();
             }
-            start(around, number, false, false).unwrap();
-        }
-        let merged = || fs::read_dir(around.join("runs")).unwrap().count();
-        assert_eq!(merged(), 32, "all but the newest two runs");
-        for directory in [level(around, 530).upper(), level(around, 530).work()] {
-            fs::create_dir_all(directory).unwrap();
-        }
-        let names = || -> Vec<_> {
-            let entries = fs::read_dir(around.join("rootfs")).unwrap();
-            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-            names.sort();
-            names
-        };
-        let last = || fs::read_to_string(around.join("rootfs/last")).unwrap();
-        level(around, 530).mount().unwrap();
-        assert_eq!((names(), last()), (vec!["f529".into(), "last".into()], "529".to_owned()));
-        level(around, 530).undo(&scope).unwrap();
-        assert_eq!((names(), last()), (vec!["f529".into(), "last".into()], "529".to_owned()));
-        level(around, 529).undo(&scope).unwrap();
-        assert_eq!((names(), last()), (vec!["f528".into(), "last".into()], "528".to_owned()));
-        crate::unmount(&around.join("rootfs")).unwrap();
-        // As after a restart: nothing is mounted, and levels are gone.
-        let base = level(around, 0).base.unwrap();
-        for number in 201..529 {
-            fs::remove_dir_all(level::directory(around, number)).unwrap();
-        }
-        crate::Overlay { newest: Some(200), ..*base }.mount_below().unwrap();
-        assert_eq!(merged(), 12, "level 200 is in run 12");
-        level(around, 200).mount().unwrap();
-        assert_eq!((names(), last()), (vec!["f200".into(), "last".into()], "200".to_owned()));
-        let links =
-            |path: &str| std::os::unix::fs::MetadataExt::nlink(&around.join(path).metadata().unwrap());
-        assert_eq!((links("rootfs/f200"), links("levels/15/upper/f15")), (1, 2));
-        let mut ends = level(around, 200);
-        ends.ends = true;
-        ends.undo(&scope).unwrap();
-        assert!(names().is_empty());
+            let scope = operation::Scope { root: around.to_owned(), run_dir: around.join("run") };
+            // As if each level had changed one file, made one, and removed the one of the level below.
+            for number in 0..530_u32 {
+                let upper = upper(around, number);
+                fs::create_dir_all(&upper).unwrap();
+                fs::create_dir_all(level(around, number).work()).unwrap();
+                fs::write(upper.join("last"), number.to_string()).unwrap();
+                fs::write(upper.join(format!("f{number}")), "").unwrap();
+                if number > 0 {
+                    let removed = upper.join(format!("f{}", number - 1));
+                    rustix::fs::mknodat(
+                        CWD,
+                        removed,
+                        rustix::fs::FileType::CharacterDevice,
+                        Mode::empty(),
+                        0,
+                    )
+                    .unwrap();
+                }
+                start(around, number, false, false).unwrap();
+            }
+            let merged = || fs::read_dir(around.join("runs")).unwrap().count();
+            assert_eq!(merged(), 32, "all but the newest two runs");
+            for directory in [level(around, 530).upper(), level(around, 530).work()] {
+                fs::create_dir_all(directory).unwrap();
+            }
+            let names = || -> Vec<_> {
+                let entries = fs::read_dir(around.join("rootfs")).unwrap();
+                let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+                names.sort();
+                names
+            };
+            let last = || fs::read_to_string(around.join("rootfs/last")).unwrap();
+            level(around, 530).mount().unwrap();
+            assert_eq!((names(), last()), (vec!["f529".into(), "last".into()], "529".to_owned()));
+            level(around, 530).undo(&scope).unwrap();
+            assert_eq!((names(), last()), (vec!["f529".into(), "last".into()], "529".to_owned()));
+            level(around, 529).undo(&scope).unwrap();
+            assert_eq!((names(), last()), (vec!["f528".into(), "last".into()], "528".to_owned()));
+            crate::unmount(&around.join("rootfs")).unwrap();
+            // As after a restart: nothing is mounted, and levels are gone.
+            let base = level(around, 0).base.unwrap();
+            for number in 201..529 {
+                fs::remove_dir_all(level::directory(around, number)).unwrap();
+            }
+            crate::Overlay { newest: Some(200), ..*base }.mount_below().unwrap();
+            assert_eq!(merged(), 12, "level 200 is in run 12");
+            level(around, 200).mount().unwrap();
+            assert_eq!((names(), last()), (vec!["f200".into(), "last".into()], "200".to_owned()));
+            let links =
+                |path: &str| std::os::unix::fs::MetadataExt::nlink(&around.join(path).metadata().unwrap());
+            assert_eq!((links("rootfs/f200"), links("levels/15/upper/f15")), (1, 2));
+            let mut ends = level(around, 200);
+            ends.ends = true;
+            ends.undo(&scope).unwrap();
+            assert!(names().is_empty());
+        });
     }
 }

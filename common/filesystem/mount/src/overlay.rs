@@ -319,77 +319,87 @@ mod tests {
 
     #[test]
     fn two_hundred_layers_by_both_ways_and_the_last_is_on_top() {
-        for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
-            let (_dir, overlay) = fixture(200);
-            mount(&overlay).unwrap();
-            let entry = table::at(&overlay.target).unwrap().unwrap();
-            let top = fs::read_to_string(overlay.target.join("which")).unwrap();
-            let written = fs::write(overlay.target.join("new"), "");
-            let count = fs::read_dir(&overlay.target).unwrap().count();
-            crate::unmount(&overlay.target).unwrap();
-            assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("overlay", "stave:test"));
-            assert_eq!(top, "199");
-            assert_eq!(count, 202);
-            written.unwrap();
-            assert!(overlay.upper.unwrap().join("new").exists());
-        }
+        crate::apart(|| {
+            for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
+                let (_dir, overlay) = fixture(200);
+                mount(&overlay).unwrap();
+                let entry = table::at(&overlay.target).unwrap().unwrap();
+                let top = fs::read_to_string(overlay.target.join("which")).unwrap();
+                let written = fs::write(overlay.target.join("new"), "");
+                let count = fs::read_dir(&overlay.target).unwrap().count();
+                crate::unmount(&overlay.target).unwrap();
+                assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("overlay", "stave:test"));
+                assert_eq!(top, "199");
+                assert_eq!(count, 202);
+                written.unwrap();
+                assert!(overlay.upper.unwrap().join("new").exists());
+            }
+        });
     }
 
     #[test]
     fn a_layer_that_comes_twice_is_mounted_once() {
-        for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
-            let (_dir, mut overlay) = fixture(2);
-            overlay.lower = [0, 1, 0].map(|at| overlay.lower[at].clone()).to_vec();
-            mount(&overlay).unwrap();
-            let top = fs::read_to_string(overlay.target.join("which")).unwrap();
-            crate::unmount(&overlay.target).unwrap();
-            assert_eq!(top, "0");
-        }
+        crate::apart(|| {
+            for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
+                let (_dir, mut overlay) = fixture(2);
+                overlay.lower = [0, 1, 0].map(|at| overlay.lower[at].clone()).to_vec();
+                mount(&overlay).unwrap();
+                let top = fs::read_to_string(overlay.target.join("which")).unwrap();
+                crate::unmount(&overlay.target).unwrap();
+                assert_eq!(top, "0");
+            }
+        });
     }
 
     #[test]
     fn read_only_without_an_upper_directory() {
-        for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
-            let (_dir, mut overlay) = fixture(2);
-            (overlay.upper, overlay.work, overlay.readonly) = (None, None, true);
-            mount(&overlay).unwrap();
-            let written = fs::write(overlay.target.join("new"), "");
-            crate::unmount(&overlay.target).unwrap();
-            assert_eq!(written.unwrap_err().raw_os_error(), Some(30));
-        }
+        crate::apart(|| {
+            for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
+                let (_dir, mut overlay) = fixture(2);
+                (overlay.upper, overlay.work, overlay.readonly) = (None, None, true);
+                mount(&overlay).unwrap();
+                let written = fs::write(overlay.target.join("new"), "");
+                crate::unmount(&overlay.target).unwrap();
+                assert_eq!(written.unwrap_err().raw_os_error(), Some(30));
+            }
+        });
     }
 
     #[test]
     fn a_missing_layer_is_named() {
-        let (dir, mut overlay) = fixture(1);
-        let missing = dir.path().join("missing");
-        overlay.lower.push(missing.clone());
-        let message = overlay.mount().unwrap_err().to_string();
-        assert!(message.contains(missing.to_str().unwrap()), "{message}");
-        assert!(message.contains("No such file or directory"), "{message}");
+        crate::apart(|| {
+            let (dir, mut overlay) = fixture(1);
+            let missing = dir.path().join("missing");
+            overlay.lower.push(missing.clone());
+            let message = overlay.mount().unwrap_err().to_string();
+            assert!(message.contains(missing.to_str().unwrap()), "{message}");
+            assert!(message.contains("No such file or directory"), "{message}");
+        });
     }
 
     #[test]
     fn an_overlay_is_no_place_for_the_top_of_another() {
-        let (dir, below) = fixture(2);
-        below.mount().unwrap();
-        let (_other, mut overlay) = fixture(1);
-        let (upper, work) = (below.target.join("upper"), below.target.join("work"));
-        fs::create_dir(&upper).unwrap();
-        fs::create_dir(&work).unwrap();
-        (overlay.upper, overlay.work) = (Some(upper.clone()), Some(work));
-        let error = overlay.mount().unwrap_err();
-        crate::unmount(&below.target).unwrap();
-        drop(dir);
-        assert_eq!(error.errno(), Some(Errno::EOPNOTSUPP));
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "mount overlay on {:?}: {upper:?} is on an overlay, which cannot hold the upper directory of an overlay",
-                overlay.target
-            )
-        );
-        assert!(error.hint().is_some());
+        crate::apart(|| {
+            let (dir, below) = fixture(2);
+            below.mount().unwrap();
+            let (_other, mut overlay) = fixture(1);
+            let (upper, work) = (below.target.join("upper"), below.target.join("work"));
+            fs::create_dir(&upper).unwrap();
+            fs::create_dir(&work).unwrap();
+            (overlay.upper, overlay.work) = (Some(upper.clone()), Some(work));
+            let error = overlay.mount().unwrap_err();
+            crate::unmount(&below.target).unwrap();
+            drop(dir);
+            assert_eq!(error.errno(), Some(Errno::EOPNOTSUPP));
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "mount overlay on {:?}: {upper:?} is on an overlay, which cannot hold the upper directory of an overlay",
+                    overlay.target
+                )
+            );
+            assert!(error.hint().is_some());
+        });
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The mount table of this process (`/proc/self/mountinfo`).
+//! The mount table of this thread (`/proc/thread-self/mountinfo`).
 
 use std::{
     ffi::OsString,
@@ -38,12 +38,12 @@ pub struct Entry {
     pub slave: bool,
 }
 
-/// Returns all mounts.
+/// Returns all mounts in the mount namespace of the calling thread.
 ///
 /// # Errors
 /// When `/proc` is not mounted.
 pub fn read() -> Result<Vec<Entry>> {
-    read_from(Path::new("/proc/self/mountinfo"))
+    read_from(Path::new("/proc/thread-self/mountinfo"))
 }
 
 /// Returns all mounts of the mountinfo file at `path`, which may be another process's.

@@ -48,7 +48,8 @@ const LISTS: [&str; 2] = ["fd", "map_files"];
 /// When `target` or the list of processes cannot be read.
 pub fn elsewhere(target: &Path) -> Result<Option<User>> {
     let Some(device) = device_of(target)? else { return Ok(None) };
-    let own = namespace(&open("self")?).map_err(on("look at", Path::new("/proc/self/ns/mnt")))?;
+    let own =
+        namespace(&open("thread-self")?).map_err(on("look at", Path::new("/proc/thread-self/ns/mnt")))?;
     // For each mount namespace: the ids of its mounts of this file system.
     let mut seen: HashMap<Vec<u8>, Vec<u64>> = HashMap::new();
     for pid in pids()? {
@@ -179,62 +180,68 @@ mod tests {
 
     #[test]
     fn one_that_works_in_it_is_found_and_one_that_only_sees_it_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("mounted");
-        fs::create_dir(&target).unwrap();
-        let tmpfs = crate::FileSystem::open("tmpfs").unwrap();
-        let mount = tmpfs.mount(rustix::mount::MountAttrFlags::empty()).unwrap();
-        mount.attach(crate::resolve::place(&target).unwrap()).unwrap();
-        drop(mount);
-        let run = |script: &str, elsewhere: bool| {
-            let mut command = Command::new(if elsewhere { "unshare" } else { "env" });
-            command.args(elsewhere.then_some("--mount")).args([
-                "sh",
-                "-c",
-                &format!("{script}; echo ready; cat"),
-            ]);
-            let mut child =
-                command.env("TARGET", &target).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-            let mut line = [0; 6];
-            std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-            child
-        };
-        let end = |mut child: std::process::Child| {
-            drop(child.stdin.take());
-            child.wait().unwrap();
-        };
-        let sees = run("true", true);
-        assert_eq!((elsewhere(&target).unwrap(), here(&target).unwrap()), (None, None));
-        for script in ["cd $TARGET", "exec 3> $TARGET/file"] {
-            let user = run(script, true);
-            let found = elsewhere(&target).unwrap();
-            assert_eq!(
-                found.map(|user| (user.pid, user.name)),
-                Some((user.id(), "sh".to_owned())),
-                "{script}"
-            );
-            assert_eq!(here(&target).unwrap(), None);
-            end(user);
-            let user = run(script, false);
-            assert_eq!(here(&target).unwrap().map(|user| user.pid), Some(user.id()));
-            assert_eq!(elsewhere(&target).unwrap(), None);
-            end(user);
-        }
-        // The first thread ends, and another one continues.
-        let python = "cd $TARGET; exec python3 -c '
+        crate::apart(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("mounted");
+            fs::create_dir(&target).unwrap();
+            let tmpfs = crate::FileSystem::open("tmpfs").unwrap();
+            let mount = tmpfs.mount(rustix::mount::MountAttrFlags::empty()).unwrap();
+            mount.attach(crate::resolve::place(&target).unwrap()).unwrap();
+            drop(mount);
+            let run = |script: &str, elsewhere: bool| {
+                let mut command = Command::new(if elsewhere { "unshare" } else { "env" });
+                command.args(elsewhere.then_some("--mount")).args([
+                    "sh",
+                    "-c",
+                    &format!("{script}; echo ready; cat"),
+                ]);
+                let mut child = command
+                    .env("TARGET", &target)
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let mut line = [0; 6];
+                std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+                child
+            };
+            let end = |mut child: std::process::Child| {
+                drop(child.stdin.take());
+                child.wait().unwrap();
+            };
+            let sees = run("true", true);
+            assert_eq!((elsewhere(&target).unwrap(), here(&target).unwrap()), (None, None));
+            for script in ["cd $TARGET", "exec 3> $TARGET/file"] {
+                let user = run(script, true);
+                let found = elsewhere(&target).unwrap();
+                assert_eq!(
+                    found.map(|user| (user.pid, user.name)),
+                    Some((user.id(), "sh".to_owned())),
+                    "{script}"
+                );
+                assert_eq!(here(&target).unwrap(), None);
+                end(user);
+                let user = run(script, false);
+                assert_eq!(here(&target).unwrap().map(|user| user.pid), Some(user.id()));
+                assert_eq!(elsewhere(&target).unwrap(), None);
+                end(user);
+            }
+            // The first thread ends, and another one continues.
+            let python = "cd $TARGET; exec python3 -c '
 import ctypes, os, threading
 def stay():
     while open(\"/proc/self/stat\").read().split()[2] != \"Z\": pass
     os.write(1, b\"ready\\n\"); os.read(0, 1); os._exit(0)
 threading.Thread(target=stay).start()
 ctypes.CDLL(None).syscall({\"x86_64\": 60}.get(os.uname().machine, 93), 0)'";
-        let user = run(python, true);
-        assert_eq!(elsewhere(&target).unwrap().map(|user| user.pid), Some(user.id()));
-        end(user);
-        let user = run(python, false);
-        assert_eq!(here(&target).unwrap().map(|user| user.pid), Some(user.id()));
-        end(user);
-        end(sees);
-        crate::unmount(&target).unwrap();
+            let user = run(python, true);
+            assert_eq!(elsewhere(&target).unwrap().map(|user| user.pid), Some(user.id()));
+            end(user);
+            let user = run(python, false);
+            assert_eq!(here(&target).unwrap().map(|user| user.pid), Some(user.id()));
+            end(user);
+            end(sees);
+            crate::unmount(&target).unwrap();
+        });
     }
 }

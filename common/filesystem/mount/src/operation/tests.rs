@@ -66,71 +66,80 @@ fn operations(fixture: &Fixture) -> Vec<MountOperation> {
 
 #[test]
 fn a_container_is_mounted_and_leaves_nothing() {
-    let fixture = fixture();
-    let mut list = operations(&fixture);
-    apply_all(&mut list, &fixture.scope).unwrap();
-    let rootfs = fixture.scope.root.join("containers/web/rootfs");
-    assert_eq!(fs::read_to_string(rootfs.join("data/seed")).unwrap(), "seed");
-    assert!(fs::write(rootfs.join("data/new"), "").is_err(), "mounted read-only");
-    fs::write(rootfs.join("new/dir/file"), "").unwrap();
-    assert!(fixture.directory.path().join("shared/file").exists());
-    for operation in &list {
-        assert_eq!(operation.check(&fixture.scope).unwrap(), Condition::Present, "{operation:?}");
-    }
+    crate::apart(|| {
+        let fixture = fixture();
+        let mut list = operations(&fixture);
+        apply_all(&mut list, &fixture.scope).unwrap();
+        let rootfs = fixture.scope.root.join("containers/web/rootfs");
+        assert_eq!(fs::read_to_string(rootfs.join("data/seed")).unwrap(), "seed");
+        assert!(fs::write(rootfs.join("data/new"), "").is_err(), "mounted read-only");
+        fs::write(rootfs.join("new/dir/file"), "").unwrap();
+        assert!(fixture.directory.path().join("shared/file").exists());
+        for operation in &list {
+            assert_eq!(operation.check(&fixture.scope).unwrap(), Condition::Present, "{operation:?}");
+        }
 
-    let json = serde_json::to_string(&list).unwrap();
-    let list: Vec<MountOperation> = serde_json::from_str(&json).unwrap();
-    for _ in 0..2 {
-        assert!(undo_all(&list, &fixture.scope).is_empty());
-        assert!(!fixture.scope.root.join("containers").exists());
-        assert!(!fixture.scope.run_dir.join("containers").exists());
-    }
-    let conditions: Vec<_> = list.iter().map(|operation| operation.check(&fixture.scope).unwrap()).collect();
-    assert!(matches!(conditions[0], Condition::Missing(_)) && matches!(conditions[4], Condition::Missing(_)));
-    assert!(fixture.directory.path().join("shared/file").exists());
+        let json = serde_json::to_string(&list).unwrap();
+        let list: Vec<MountOperation> = serde_json::from_str(&json).unwrap();
+        for _ in 0..2 {
+            assert!(undo_all(&list, &fixture.scope).is_empty());
+            assert!(!fixture.scope.root.join("containers").exists());
+            assert!(!fixture.scope.run_dir.join("containers").exists());
+        }
+        let conditions: Vec<_> =
+            list.iter().map(|operation| operation.check(&fixture.scope).unwrap()).collect();
+        assert!(
+            matches!(conditions[0], Condition::Missing(_)) && matches!(conditions[4], Condition::Missing(_))
+        );
+        assert!(fixture.directory.path().join("shared/file").exists());
+    });
 }
 
 #[test]
 fn what_fails_takes_the_rest_back_and_what_stood_there_stays() {
-    let fixture = fixture();
-    let mut list = operations(&fixture);
-    fs::create_dir_all(fixture.scope.root.join("containers/web/upper")).unwrap();
-    let (error, left) = apply_all(&mut list, &fixture.scope).unwrap_err();
-    let path = fixture.scope.root.join("containers/web");
-    assert_eq!(error.to_string(), format!("create directory {path:?}: File exists"));
-    assert!(left.is_empty() && path.join("upper").exists());
+    crate::apart(|| {
+        let fixture = fixture();
+        let mut list = operations(&fixture);
+        fs::create_dir_all(fixture.scope.root.join("containers/web/upper")).unwrap();
+        let (error, left) = apply_all(&mut list, &fixture.scope).unwrap_err();
+        let path = fixture.scope.root.join("containers/web");
+        assert_eq!(error.to_string(), format!("create directory {path:?}: File exists"));
+        assert!(left.is_empty() && path.join("upper").exists());
+    });
 }
 
 #[test]
 fn undo_stays_in_its_scope_and_leaves_alone_what_others_mounted() {
-    let fixture = fixture();
-    let outside = MountOperation::DirectoryAdd { path: "/etc".into(), mode: 0o755, owner: None };
-    assert!(outside.undo(&fixture.scope).unwrap_err().to_string().contains("is outside"));
-    let target = fixture.scope.root.join("x");
-    fs::create_dir_all(&target).unwrap();
-    let theirs = crate::FileSystem::open("tmpfs").unwrap();
-    theirs.set("source", "theirs").unwrap();
-    let attributes = rustix::mount::MountAttrFlags::empty();
-    theirs.mount(attributes).unwrap().attach(crate::resolve::place(&target).unwrap()).unwrap();
-    let ours = MountOperation::OverlayMount(Overlay {
-        source: "stave:x".into(),
-        lower: vec![],
-        upper: None,
-        work: None,
-        boot: None,
-        target: target.clone(),
-        readonly: true,
-        durable: false,
-        userxattr: false,
-        xino: false,
-        owner: None,
-        nosuid: false,
-        newest: None,
+    crate::apart(|| {
+        let fixture = fixture();
+        let outside = MountOperation::DirectoryAdd { path: "/etc".into(), mode: 0o755, owner: None };
+        assert!(outside.undo(&fixture.scope).unwrap_err().to_string().contains("is outside"));
+        let target = fixture.scope.root.join("x");
+        fs::create_dir_all(&target).unwrap();
+        let theirs = crate::FileSystem::open("tmpfs").unwrap();
+        theirs.set("source", "theirs").unwrap();
+        let attributes = rustix::mount::MountAttrFlags::empty();
+        theirs.mount(attributes).unwrap().attach(crate::resolve::place(&target).unwrap()).unwrap();
+        let ours = MountOperation::OverlayMount(Overlay {
+            source: "stave:x".into(),
+            lower: vec![],
+            upper: None,
+            work: None,
+            boot: None,
+            target: target.clone(),
+            readonly: true,
+            durable: false,
+            userxattr: false,
+            xino: false,
+            owner: None,
+            nosuid: false,
+            newest: None,
+        });
+        ours.undo(&fixture.scope).unwrap();
+        let found = ours.check(&fixture.scope).unwrap();
+        crate::unmount(&target).unwrap();
+        assert_eq!(found, Condition::Different(format!("mount {target:?} is tmpfs of \"theirs\"")));
     });
-    ours.undo(&fixture.scope).unwrap();
-    let found = ours.check(&fixture.scope).unwrap();
-    crate::unmount(&target).unwrap();
-    assert_eq!(found, Condition::Different(format!("mount {target:?} is tmpfs of \"theirs\"")));
 }
 
 #[test]

@@ -277,63 +277,65 @@ mod tests {
 
     #[test]
     fn an_overlay_of_the_result_shows_what_one_of_the_tops_shows() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        fs::create_dir_all(dir.join("base/etc/deep")).unwrap();
-        fs::create_dir_all(dir.join("base/gone")).unwrap();
-        fs::create_dir(dir.join("empty")).unwrap();
-        for name in ["etc/a", "etc/deep/b", "gone/c", "d"] {
-            fs::write(dir.join("base").join(name), name).unwrap();
-        }
-        written(dir, &["base"], "one", |root| {
-            fs::write(root.join("etc/a"), "one").unwrap();
-            fs::remove_dir_all(root.join("gone")).unwrap();
-            fs::create_dir(root.join("new")).unwrap();
-            fs::write(root.join("new/file"), "one").unwrap();
-            fs::hard_link(root.join("new/file"), root.join("twin")).unwrap();
-            fs::remove_file(root.join("d")).unwrap();
-            fs::write(root.join("passing"), "one").unwrap();
+        crate::apart(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let dir = dir.path();
+            fs::create_dir_all(dir.join("base/etc/deep")).unwrap();
+            fs::create_dir_all(dir.join("base/gone")).unwrap();
+            fs::create_dir(dir.join("empty")).unwrap();
+            for name in ["etc/a", "etc/deep/b", "gone/c", "d"] {
+                fs::write(dir.join("base").join(name), name).unwrap();
+            }
+            written(dir, &["base"], "one", |root| {
+                fs::write(root.join("etc/a"), "one").unwrap();
+                fs::remove_dir_all(root.join("gone")).unwrap();
+                fs::create_dir(root.join("new")).unwrap();
+                fs::write(root.join("new/file"), "one").unwrap();
+                fs::hard_link(root.join("new/file"), root.join("twin")).unwrap();
+                fs::remove_file(root.join("d")).unwrap();
+                fs::write(root.join("passing"), "one").unwrap();
+            });
+            written(dir, &["one", "base"], "two", |root| {
+                fs::create_dir(root.join("gone")).unwrap();
+                fs::write(root.join("gone/again"), "two").unwrap();
+                fs::create_dir(root.join("d")).unwrap();
+                fs::remove_dir_all(root.join("etc/deep")).unwrap();
+                fs::create_dir(root.join("etc/deep")).unwrap();
+                fs::remove_file(root.join("passing")).unwrap();
+                fs::set_permissions(root.join("new"), std::os::unix::fs::PermissionsExt::from_mode(0o711))
+                    .unwrap();
+            });
+            written(dir, &["two", "one", "base"], "three", |root| {
+                fs::write(root.join("etc/deep/three"), "three").unwrap();
+                fs::remove_dir(root.join("d")).unwrap();
+                fs::write(root.join("d"), "three").unwrap();
+                std::os::unix::fs::chown(root, Some(5), None).unwrap();
+            });
+            let wanted = mounted(dir, &["three", "two", "one", "base"], None, all);
+            let tops = ["one", "two", "three"].map(|name| File::open(dir.join(name)).unwrap());
+            let tops: Vec<_> = tops.iter().map(AsFd::as_fd).collect();
+            for files in [Files::Copied, Files::Linked] {
+                let name = format!("{files:?}");
+                fs::create_dir(dir.join(&name)).unwrap();
+                let is_below = |path: &Path| dir.join("base").join(path).symlink_metadata().is_ok();
+                let merging =
+                    Merging { tops: &tops, files, userxattr: false, is_below: &is_below, goes_on: &|| true };
+                merging.merge(File::open(dir.join(&name)).unwrap()).unwrap();
+                let inode = |path: &str| dir.join(path).metadata().unwrap().ino();
+                assert_eq!(inode(&format!("{name}/twin")), inode(&format!("{name}/new/file")));
+                assert_eq!(inode(&format!("{name}/twin")) == inode("one/twin"), files == Files::Linked);
+                assert!(dir.join(&name).join("passing").symlink_metadata().is_err(), "it hides nothing");
+                assert_eq!(mounted(dir, &[&name, "base"], None, all), wanted, "{name}");
+            }
+            let stops = Merging {
+                tops: &tops,
+                files: Files::Linked,
+                userxattr: false,
+                is_below: &|_| true,
+                goes_on: &|| false,
+            };
+            let (_, errno) = stops.merge(File::open(dir.join("empty")).unwrap()).unwrap_err();
+            assert_eq!(errno, Errno::CANCELED);
         });
-        written(dir, &["one", "base"], "two", |root| {
-            fs::create_dir(root.join("gone")).unwrap();
-            fs::write(root.join("gone/again"), "two").unwrap();
-            fs::create_dir(root.join("d")).unwrap();
-            fs::remove_dir_all(root.join("etc/deep")).unwrap();
-            fs::create_dir(root.join("etc/deep")).unwrap();
-            fs::remove_file(root.join("passing")).unwrap();
-            fs::set_permissions(root.join("new"), std::os::unix::fs::PermissionsExt::from_mode(0o711))
-                .unwrap();
-        });
-        written(dir, &["two", "one", "base"], "three", |root| {
-            fs::write(root.join("etc/deep/three"), "three").unwrap();
-            fs::remove_dir(root.join("d")).unwrap();
-            fs::write(root.join("d"), "three").unwrap();
-            std::os::unix::fs::chown(root, Some(5), None).unwrap();
-        });
-        let wanted = mounted(dir, &["three", "two", "one", "base"], None, all);
-        let tops = ["one", "two", "three"].map(|name| File::open(dir.join(name)).unwrap());
-        let tops: Vec<_> = tops.iter().map(AsFd::as_fd).collect();
-        for files in [Files::Copied, Files::Linked] {
-            let name = format!("{files:?}");
-            fs::create_dir(dir.join(&name)).unwrap();
-            let is_below = |path: &Path| dir.join("base").join(path).symlink_metadata().is_ok();
-            let merging =
-                Merging { tops: &tops, files, userxattr: false, is_below: &is_below, goes_on: &|| true };
-            merging.merge(File::open(dir.join(&name)).unwrap()).unwrap();
-            let inode = |path: &str| dir.join(path).metadata().unwrap().ino();
-            assert_eq!(inode(&format!("{name}/twin")), inode(&format!("{name}/new/file")));
-            assert_eq!(inode(&format!("{name}/twin")) == inode("one/twin"), files == Files::Linked);
-            assert!(dir.join(&name).join("passing").symlink_metadata().is_err(), "it hides nothing");
-            assert_eq!(mounted(dir, &[&name, "base"], None, all), wanted, "{name}");
-        }
-        let stops = Merging {
-            tops: &tops,
-            files: Files::Linked,
-            userxattr: false,
-            is_below: &|_| true,
-            goes_on: &|| false,
-        };
-        let (_, errno) = stops.merge(File::open(dir.join("empty")).unwrap()).unwrap_err();
-        assert_eq!(errno, Errno::CANCELED);
     }
 }

@@ -230,22 +230,24 @@ mod tests {
 
     #[test]
     fn a_mount_in_it_stays_and_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let inside = dir.path().join("tree/a/mounted");
-        fs::create_dir_all(&inside).unwrap();
-        fs::write(dir.path().join("tree/file"), "").unwrap();
-        let tmpfs = crate::FileSystem::open("tmpfs").unwrap();
-        let mount = tmpfs.mount(rustix::mount::MountAttrFlags::empty()).unwrap();
-        mount.attach(resolve::place(&inside).unwrap()).unwrap();
-        fs::write(inside.join("precious"), "").unwrap();
-        let message = remove(&dir.path().join("tree")).unwrap_err().to_string();
-        let precious = inside.join("precious").exists();
-        crate::unmount(&inside).unwrap();
-        assert!(precious && !dir.path().join("tree/file").exists());
-        assert_eq!(
-            message,
-            format!("remove \"mounted\" in {:?}: Device or resource busy", dir.path().join("tree"))
-        );
-        remove(&dir.path().join("tree")).unwrap();
+        crate::apart(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let inside = dir.path().join("tree/a/mounted");
+            fs::create_dir_all(&inside).unwrap();
+            fs::write(dir.path().join("tree/file"), "").unwrap();
+            let tmpfs = crate::FileSystem::open("tmpfs").unwrap();
+            let mount = tmpfs.mount(rustix::mount::MountAttrFlags::empty()).unwrap();
+            mount.attach(resolve::place(&inside).unwrap()).unwrap();
+            fs::write(inside.join("precious"), "").unwrap();
+            let message = remove(&dir.path().join("tree")).unwrap_err().to_string();
+            let precious = inside.join("precious").exists();
+            crate::unmount(&inside).unwrap();
+            assert!(precious && !dir.path().join("tree/file").exists());
+            assert_eq!(
+                message,
+                format!("remove \"mounted\" in {:?}: Device or resource busy", dir.path().join("tree"))
+            );
+            remove(&dir.path().join("tree")).unwrap();
+        });
     }
 }
