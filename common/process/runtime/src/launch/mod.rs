@@ -9,6 +9,7 @@ mod command;
 mod contained;
 mod credentials;
 mod devices;
+mod fork;
 mod gate;
 mod held;
 mod init;
@@ -28,10 +29,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use cgroup::Group;
 use oci_spec::runtime::{Process, Spec};
-use rustix::{
-    io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use running::{never_ran, reap};
 use seccomp::Program;
@@ -39,13 +37,13 @@ use seccomp::Program;
 use crate::{
     Error, Identity,
     error::Result,
-    spec::is_first_of_pids,
     sys::{self, ProgramFile, Report},
 };
 pub use cgroups::device_rules;
 pub(crate) use channel::{Channel, Message};
 pub use contained::{Contained, Created, Handed, StartSocket, begin, create, join as join_contained};
 pub(crate) use devices::{DevEntry, entries as dev_entries};
+use fork::fork;
 pub use held::is_own_namespace;
 use namespaces::Namespaces;
 pub use profile::has_apparmor;
@@ -209,130 +207,6 @@ fn join_with(
 /// As [`start`] and [`Started::release`].
 pub fn run(spec: &Spec, streams: Streams<'_>) -> Result<i32> {
     start(spec, streams)?.release()?.wait()
-}
-
-fn fork(
-    spec: &Spec,
-    namespaces: &Namespaces,
-    surroundings: Surroundings<'_>,
-    process: &Process,
-    streams: Streams<'_>,
-    contained: Option<&Contained<'_>>,
-) -> Result<Started> {
-    let own_group = if contained.is_some() { None } else { cgroups::of(spec)? };
-    let group = own_group.as_ref();
-    let policy = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let compiled = || policy.map(Program::compile).transpose().map_err(Error::new);
-    let is_new = matches!(surroundings, Surroundings::New);
-    let is_released = !is_new || contained.is_none_or(|contained| contained.start.is_none());
-    let ready = if is_released { None } else { compiled()? };
-    let (gate_inside, gate) = gate::pair()?;
-    let (channel, channel_inside) = Channel::pair()?;
-    let prepared = match (contained, is_new) {
-        (Some(_), true) => sources::prepared(spec, namespaces.owner())?,
-        _ => Vec::new(),
-    };
-    let own = ProgramFile::open();
-    let birth = Birth {
-        spec,
-        namespaces,
-        surroundings: &surroundings,
-        process,
-        filter: match &ready {
-            Some(program) => Filter::Ready(program),
-            None if policy.is_some() => Filter::Awaited,
-            None => Filter::None,
-        },
-        own: own.as_ref(),
-        streams: &streams,
-        gate: gate_inside.as_fd(),
-        channel: &channel_inside,
-        contained,
-        prepared: &prepared,
-    };
-    let enter = |is_inside: bool| match (contained, group) {
-        (Some(contained), _) => contained.enter(is_inside),
-        (None, Some(group)) => group.enter(is_inside),
-        (None, None) => Ok(()),
-    };
-    let group_inside = match contained {
-        Some(contained) => contained.unified()?,
-        None => group.map(|group| group.unified.as_fd()),
-    };
-    let says_that_it_lives = group_inside.is_some() && !namespaces.has_owner();
-    let body = |is_inside: bool| {
-        let begin = || {
-            if says_that_it_lives {
-                channel_inside.ready()?;
-            }
-            // If a user namespace is entered first, the process in between has done this.
-            if !namespaces.has_owner() {
-                birth.start_on_processors()?;
-                enter(is_inside)?;
-            }
-            birth.close_others();
-            child::run(&birth)
-        };
-        let Err(error) = begin() else { return 0 };
-        channel_inside.fail(&error);
-        error.status()
-    };
-    let bear = |group_inside| {
-        let pid = if namespaces.has_owner() {
-            let prepare = || enter(false).and_then(|()| child::adjust_oom(process, &channel_inside, true));
-            namespaces.fork_inside(prepare, |error| channel_inside.fail(error), body)
-        } else if is_new {
-            namespaces.fork(group_inside, body)
-        } else {
-            Namespaces::fork_beside(group_inside, body)
-        }?;
-        let process = Pid::from_raw(pid)
-            .ok_or(Errno::SRCH)
-            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-            .map_err(Error::at("open", format_args!("process {pid}")))?;
-        Ok((process, Identity::of(pid)?))
-    };
-    let (process, identity) = match bear(group_inside) {
-        // The process in between has sent its error.
-        Err(error) if namespaces.has_owner() => {
-            drop(channel_inside);
-            return Err(match channel.receive()? {
-                Some(Message::Failure(told)) => told,
-                _ => error,
-            });
-        }
-        born => born?,
-    };
-    let mut started = Started {
-        identity,
-        process,
-        gate: Some(gate),
-        program: None,
-        channel,
-        joined: None,
-        rest: None,
-        _program: None,
-        reaped: false,
-    };
-    if let Some(group) = group.filter(|_| is_new) {
-        // The process still makes its surroundings, and runs nothing of the container's yet.
-        group.limit_devices()?;
-    }
-    if is_released {
-        started.program = compiled()?;
-    }
-    // Since Linux 6.14 (and in older stable lines), the kernel kills a process at its birth into another cgroup if
-    // `cgroup.kill` was ever written in its creator's cgroup or in the other one. It may move there later.
-    if says_that_it_lives && !started.channel.is_alive(&started.process)? {
-        let _ = reap(&started.process);
-        (started.process, started.identity) = bear(None)?;
-        started.channel.is_alive(&started.process)?;
-    }
-    started._program = own;
-    started.rest = own_group.filter(|_| is_new && !is_first_of_pids(spec)).map(|group| group.unified);
-    // Now only the new process has this side. It closes when the program is executed.
-    drop(channel_inside);
-    Ok(started)
 }
 
 impl Started {
