@@ -9,9 +9,9 @@ use std::{
     io::{self, BufRead, Seek},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use archive::{Entry, Kind, Reader, Shown};
@@ -378,15 +378,8 @@ fn first_name(entry: &Entry) -> Result<PathBuf> {
 }
 
 fn below(path: &[u8], entry: &Entry) -> Result<PathBuf> {
-    let mut plain = PathBuf::new();
-    for part in Path::new(OsStr::from_bytes(path)).components() {
-        match part {
-            Component::Normal(name) => plain.push(name),
-            Component::RootDir | Component::CurDir => {}
-            _ => return Err(on("create", entry)("its path leads upwards".to_owned())),
-        }
-    }
-    Ok(plain)
+    let below = archive::inside(path).map_err(|error| on("create", entry)(error.to_string()))?;
+    Ok(OsString::from_vec(below).into())
 }
 
 #[cfg(test)]

@@ -32,7 +32,10 @@ fn names_that_point_out_or_say_nothing() {
         (&["./ -> /etc"], r#"entry "./": the root must be a directory"#),
         (&["a/.wh..wh.", "a/.wh..wh..opq/x", "a/.wh."], r#"entry "a/.wh.": whiteout of no file"#),
         (&[&long], &format!(r#"entry "{shown}…": name longer than a path may be"#)),
-        (&[&"n".repeat(256)], &format!(r#"entry "{}": create: File name too long"#, "n".repeat(256))),
+        (
+            &[&"n".repeat(256)],
+            &format!(r#"entry "{}": name with a part longer than 255 bytes"#, "n".repeat(256)),
+        ),
     ] {
         assert_eq!(Store::new().refuse(&[tar(names)], &[]), message);
     }

@@ -8,12 +8,8 @@ use std::{
     thread,
 };
 
-use archive::{Reader, Shown};
-use layer::{
-    compression::Compression,
-    diff,
-    whiteout::{OPAQUE, WHITEOUT},
-};
+use archive::{OPAQUE, Reader, Shown, WHITEOUT};
+use layer::{compression::Compression, diff};
 use toolkit::prelude::*;
 
 use super::trees::Trees;

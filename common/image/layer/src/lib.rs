@@ -17,7 +17,6 @@ mod overlay;
 mod pipeline;
 mod removal;
 pub mod store;
-pub mod whiteout;
 
 pub use operation::{Apply, Layer, Tell};
 pub use overlay::is_opaque;

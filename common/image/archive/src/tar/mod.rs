@@ -6,10 +6,12 @@ mod number;
 mod pax;
 mod reader;
 mod sparse;
+mod target;
 mod writer;
 
 pub use name::Shown;
 pub use reader::{Content, Reader};
+pub use target::{LINKED, NameError, OPAQUE, Target, WHITEOUT, inside};
 pub use writer::Writer;
 
 /// The block size of an archive, in bytes.

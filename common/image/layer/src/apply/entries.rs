@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io::BufRead};
 
-use archive::{Entry, Kind, Reader};
+use archive::{Entry, Kind, LINKED, Reader, Target};
 use rustix::io::Errno;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     dependency::{Aspect, look},
     form::{Facts, Form, Made, Special},
     links::Pending,
-    name::{LINKED, Target, join},
+    name::join,
     tree::Tree,
 };
 use crate::{overlay, pipeline};
@@ -61,8 +61,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
     }
 
     fn apply<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), EntryError> {
-        match Target::of(&entry.path)? {
-            Target::Root if entry.kind != Kind::Directory => return Err(EntryError::Root),
+        match entry.target()? {
             Target::Root => self.tree.get(b"").listed = Some(self.facts(entry)?),
             Target::Aufs => {}
             Target::BelowWhiteout => self.left_out.entries += 1,
@@ -220,9 +219,6 @@ impl<'a, F: Form> Unpacking<'a, F> {
         entry: &Entry,
     ) -> Result<(), EntryError> {
         let Entry { kind, device, .. } = *entry;
-        if kind == Kind::CharDevice && device == (0, 0) {
-            return Err(EntryError::WhiteoutDevice);
-        }
         let facts = self.facts(entry)?;
         if self.options.namespace.is_some() && matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
             if !self.options.rootless {

@@ -97,21 +97,9 @@ pub enum EntryError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The name contains `..`.
-    #[error("name with \"..\" that leads out of the root")]
-    DotDot,
-    /// The name contains a NUL byte.
-    #[error("name with a NUL")]
-    Nul,
-    /// The name is too long for a path.
-    #[error("name longer than a path may be")]
-    TooLong,
-    /// An entry for the root is not a directory.
-    #[error("the root must be a directory")]
-    Root,
-    /// A whiteout names nothing, `.` or `..`.
-    #[error("whiteout of no file")]
-    EmptyWhiteout,
+    /// No layer may have such an entry.
+    #[error(transparent)]
+    Name(#[from] archive::NameError),
     /// A symbolic link among the parents leads to a name that only a whiteout can have.
     #[error("a link leads to the name of a whiteout")]
     LinkToWhiteout,
@@ -127,14 +115,6 @@ pub enum EntryError {
     /// The target of a hard link is a directory.
     #[error("hard link to {0}, which is a directory")]
     DirectoryTarget(Shown),
-    /// The target of a hard link is not a valid name in a layer.
-    #[error("hard link to {name}: {source}")]
-    Target {
-        /// The target.
-        name: Shown,
-        /// The problem.
-        source: Box<EntryError>,
-    },
     /// The entry is a device node, and none are allowed.
     #[error("device nodes are not allowed")]
     Device,
@@ -149,9 +129,6 @@ pub enum EntryError {
         /// The group.
         gid: u32,
     },
-    /// overlayfs would treat the device as a whiteout.
-    #[error("character device 0:0 is a whiteout of overlayfs")]
-    WhiteoutDevice,
     /// The archive ends early or is damaged.
     #[error(transparent)]
     Archive(#[from] archive::Error),

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use archive::Time;
+use archive::{LINKED, Time};
 
 use super::{
     Dependency, EntryError, Error, LeftOut,
@@ -10,7 +10,7 @@ use super::{
     dependency::{Aspect, facts},
     entries::Unpacking,
     form::{Facts, Form, Standing},
-    name::{LINKED, join, split},
+    name::{join, split},
 };
 
 /// Facts about a finished layer.

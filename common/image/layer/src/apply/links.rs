@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use archive::{Entry, Kind, Shown, Time};
+use archive::{Entry, Kind, LINKED, NameError, Shown, Target, Time, WHITEOUT};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, openat, readlinkat, statat},
     io::Errno,
@@ -17,9 +17,9 @@ use super::{
     dependency::Aspect,
     entries::Unpacking,
     form::{Facts, Form, Standing},
-    name::{LINKED, Target, join, split},
+    name::{join, split},
 };
-use crate::{overlay, whiteout::WHITEOUT};
+use crate::overlay;
 
 /// The kernel's limit on symbolic links in one path.
 const LINKS: usize = 40;
@@ -81,7 +81,7 @@ impl<F: Form> Unpacking<'_, F> {
             }
             let next = join(&real, &part);
             if next.len() > LONGEST {
-                return Err(EntryError::TooLong);
+                return Err(NameError::TooLong.into());
             }
             let target = if self.tree.contains(&next) { None } else { self.link_at(&real, &part)? };
             let Some(target) = target else {
@@ -126,12 +126,9 @@ impl<F: Form> Unpacking<'_, F> {
     }
 
     pub(super) fn hard_link(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), EntryError> {
-        let refused = |source| EntryError::Target { name: Shown::new(&entry.link), source: Box::new(source) };
-        let target = match Target::of(&entry.link).map_err(refused)? {
+        let target = match entry.first_name()? {
             Target::Path { parent, name } => join(&self.resolve(&parent)?, &name),
             Target::Linked { name } => join(LINKED, &name),
-            Target::Root => return Err(EntryError::DirectoryTarget(Shown::new(&entry.link))),
-            // A whiteout is not a file, and AUFS's other files are not part of the layer.
             _ => return Err(EntryError::NoTarget(Shown::new(&entry.link))),
         };
         if !self.link(parent, name, &target)? {

@@ -6,16 +6,13 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use archive::{Entry, Kind, Shown, Time, Writer};
+use archive::{Entry, Kind, OPAQUE, Shown, Time, WHITEOUT, Writer};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, makedev, openat, openat2, readlinkat, statat,
 };
 
 use super::{Error, Options, Summary, blob::Blob};
-use crate::{
-    overlay,
-    whiteout::{OPAQUE, WHITEOUT},
-};
+use crate::overlay;
 
 pub(super) struct Entries<W: Write> {
     writer: Writer<Blob<W>>,

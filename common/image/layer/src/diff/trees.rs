@@ -5,14 +5,14 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use archive::Shown;
+use archive::{Shown, WHITEOUT};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 
 use super::{
     Error,
     entries::{Entries, join, kind, names, open_directory, stat, tree},
 };
-use crate::{overlay, whiteout::WHITEOUT};
+use crate::overlay;
 
 /// A directory of the upper tree that has not been read yet.
 struct Left {

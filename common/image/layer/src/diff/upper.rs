@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use archive::Shown;
+use archive::{Shown, WHITEOUT};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     below::has,
     entries::{Entries, join, kind, names, open_directory, stat, tree},
 };
-use crate::{overlay, whiteout::WHITEOUT};
+use crate::overlay;
 
 /// A directory that is still to be read.
 struct Left {

@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
 };
 
-use archive::{Compression, Decompressed, Limits, Reader};
+use archive::{Compression, Decompressed, Limits, Reader, Shown};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
@@ -120,6 +120,9 @@ fn walk<R: BufRead>(source: R, limits: Limits) -> io::Result<(R, (i64, bool))> {
         limits
             .hold_entries(count, size)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        entry.target().map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: {error}", Shown::new(&entry.path)))
+        })?;
         newest = newest.max(entry.mtime.seconds);
         lists.see(&entry, &mut reader);
     }
