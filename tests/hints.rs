@@ -43,6 +43,16 @@ fn standard_output_that_is_full() {
         let line = format!("{tool}: write to standard output: {NO_SPACE}");
         says(&sandbox.sh(&format!("{command} > /dev/full")), 1, &line, hint);
     }
+    let run = "ns-exec -n --id web --rootfs / --document /dev/full";
+    let line = format!("ns-exec: write the document to \"/dev/full\": {NO_SPACE}");
+    let there = "make room there, or choose another place";
+    says(&sandbox.sh(&format!("{run} -- true; s=$?; unwind -q web > /dev/null; exit $s")), 1, &line, there);
+    says(
+        &sandbox.sh(&format!("{run} -- sh -c 'exit 7'; s=$?; unwind -q web > /dev/null; exit $s")),
+        7,
+        &line,
+        there,
+    );
     let saved = sandbox.sh("img-save -q busybox > /dev/full");
     says(&saved, 1, &format!("img-save: write the archive: {NO_SPACE}"), hint);
     sandbox.assert_as(&before);

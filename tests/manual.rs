@@ -1,4 +1,5 @@
-//! Manual pages: each has its sections, and the arguments in its examples are those of the tools.
+//! `--help` and manual pages: the flags are those that the tool carries out; each page has its sections, and the arguments
+//! in its examples are those of the tools.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -60,4 +61,37 @@ fn examples_have_arguments_that_the_tools_take() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn help_lists_the_flags_that_are_carried_out() {
+    for tool in &tools() {
+        let help = shell(&format!("{tool} --help")).unwrap();
+        for flag in ["--undo", "--check", "--repair", "-n"] {
+            let is_listed = help.lines().any(|line| line.trim_start().split([' ', ',']).next() == Some(flag));
+            // Without a document, those that carry it out miss one. With `-n`, some miss arguments.
+            let refused = match shell(&format!("{tool} {flag} < /dev/null")) {
+                Ok(_) => false,
+                Err(said) => {
+                    said.contains("makes nothing that could be") || said.contains("does nothing with it")
+                }
+            };
+            assert!(!(is_listed && refused), "{tool} lists {flag}, and refuses it");
+        }
+    }
+}
+
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let others = ["oci-runtime", "stave-netavark"].map(str::to_owned);
+    for tool in tools().into_iter().chain(others) {
+        for flag in ["-h", "--help", "--version"] {
+            let failed = shell(&format!("{tool} {flag} > /dev/full")).unwrap_err();
+            let line = format!("{tool}: write to standard output: No space left on device");
+            let hint = "hint: make room where standard output goes, or send it elsewhere";
+            assert_eq!(failed, format!("{tool} {flag} > /dev/full: {line}\n{hint}\n"));
+            // A reader may have seen enough.
+            assert_eq!(shell(&format!("{tool} {flag} | true")).unwrap(), "");
+        }
+    }
 }

@@ -78,38 +78,14 @@ impl Filter for EgressAllow {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        if document.get::<members::Egress>()?.is_some() {
-            let error = anyhow!("the container has a list already");
-            return Err(hint(error, "give the whole list to one egress-allow"));
-        }
-        if document.get::<members::Names>()?.is_some() {
-            let error = anyhow!("the container has the names of name-serve, which answers for every name");
-            return Err(hint(
-                error,
-                "put name-serve behind egress-allow, which answers those that are listed",
-            ));
-        }
-        if document.get::<members::Process>()?.is_some() {
-            let error = anyhow!("the container runs already, and asks other name servers");
-            return Err(hint(error, "put egress-allow before ns-exec"));
-        }
+        refuse_later(document)?;
         let network: members::Network = document.require()?;
         let attachments = document.attachments()?;
         if attachments.is_empty() {
             bail!("no address in `network`: run veth-pair first");
         }
         let internal = attachments.iter().all(|attachment| !attachment.on.leads_out());
-        if internal && !self.dns.is_empty() {
-            bail!("--dns: the container's networks are internal, and no name server is asked for it");
-        }
-        if internal && self.sni {
-            bail!("--sni: the container's networks are internal, and no name opens an address");
-        }
-        let ports = if self.sni { egress::compared(&self.allow, self.log) } else { Vec::new() };
-        if self.sni && ports.is_empty() {
-            let error = anyhow!("--sni: the list has no name with a TCP port");
-            return Err(hint(error, "what is listed by address is not compared"));
-        }
+        let ports = self.compared_ports(internal)?;
         let links = link::of(&attachments)?;
         let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
         let group = netlink::packets::free_group(link::group(&context.id))?;
@@ -156,6 +132,41 @@ impl Filter for EgressAllow {
         };
         Ok(Plan { adds, operations: [table].into_iter().chain(redirect).chain([resolver]).collect() })
     }
+}
+
+impl EgressAllow {
+    /// The ports whose connections are compared with the list of names; none without `--sni`.
+    fn compared_ports(&self, internal: bool) -> Result<Vec<u16>> {
+        if internal && !self.dns.is_empty() {
+            bail!("--dns: the container's networks are internal, and no name server is asked for it");
+        }
+        if internal && self.sni {
+            bail!("--sni: the container's networks are internal, and no name opens an address");
+        }
+        let ports = if self.sni { egress::compared(&self.allow, self.log) } else { Vec::new() };
+        if self.sni && ports.is_empty() {
+            let error = anyhow!("--sni: the list has no name with a TCP port");
+            return Err(hint(error, "what is listed by address is not compared"));
+        }
+        Ok(ports)
+    }
+}
+
+/// Refuses a container that has something which must come after its list.
+fn refuse_later(document: &Document) -> Result<()> {
+    if document.get::<members::Egress>()?.is_some() {
+        let error = anyhow!("the container has a list already");
+        return Err(hint(error, "give the whole list to one egress-allow"));
+    }
+    if document.get::<members::Names>()?.is_some() {
+        let error = anyhow!("the container has the names of name-serve, which answers for every name");
+        return Err(hint(error, "put name-serve behind egress-allow, which answers those that are listed"));
+    }
+    if document.get::<members::Process>()?.is_some() {
+        let error = anyhow!("the container runs already, and asks other name servers");
+        return Err(hint(error, "put egress-allow before ns-exec"));
+    }
+    Ok(())
 }
 
 fn allowed(entry: &Entry) -> members::Allowed {

@@ -99,7 +99,7 @@ pub(crate) struct NsExec {
     #[arg(long, value_name = "DIR")]
     pub(crate) rootfs: Option<PathBuf>,
     /// Run in all namespaces of a running container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["log", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "read_only", "security_opt"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["log", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "cap_add", "cap_drop", "read_only", "security_opt"])]
     pub(crate) join: Option<Id>,
     /// Read the document from this file
     #[arg(long, value_name = "FILE")]

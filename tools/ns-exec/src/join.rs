@@ -1,7 +1,5 @@
 //! Runs another command in a running container, like `docker exec`.
 
-use std::io::{self, Write};
-
 use document::Id;
 use life::{Container, Exec};
 use oci_spec::runtime::Process;
@@ -9,14 +7,14 @@ use operation::words;
 use runtime::{Foreground, Terminal};
 use toolkit::{prelude::*, print_error};
 
-use super::{NOT_STARTED, arguments::NsExec, output::Output, start};
+use super::{NOT_STARTED, TOOL, arguments::NsExec, output::Output, start};
 
 /// Runs the command. Returns the exit status of the tool.
 pub(crate) fn run(tool: &NsExec, id: &Id) -> u8 {
     match attempt(tool, id) {
         Ok(status) => u8::try_from(status).unwrap_or(NOT_STARTED),
         Err(error) => {
-            print_error("ns-exec", &error);
+            print_error(TOOL, &error);
             start::status_of(&error)
         }
     }
@@ -25,22 +23,29 @@ pub(crate) fn run(tool: &NsExec, id: &Id) -> u8 {
 fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     let mut output = Output::open(tool.document.as_deref(), tool.status_fd, tool.detach)?;
     let scope = tool.common.scope()?;
-    let container = match tool.common.explain {
+    let is_plan = tool.common.explain || tool.common.dry_run;
+    let container = match is_plan {
         true => Container::running(&scope, id)?,
         false => life::running(&scope, id)?,
     };
     let terminal = start::terminal(tool.tty && !tool.detach, tool.interactive, tool.interactive)?;
     let exec = exec(tool, terminal.as_ref())?;
-    if tool.common.explain {
+    if is_plan {
         let (_, process) = exec.process(&container)?;
-        // A closed pipe is not an error.
-        let _ = writeln!(io::stdout(), "{}", explanation(&container.identity().pid.to_string(), &process));
-        return Ok(0);
+        let line = explanation(&container.identity().pid.to_string(), &process);
+        return Ok(match tool.common.explain {
+            true => toolkit::say(TOOL, &format!("{line}\n")) as i32,
+            false if tool.common.quiet => 0,
+            false => {
+                operation::tell!("{line}");
+                0
+            }
+        });
     }
     let signals = Foreground::new()?;
     let (mut joined, relays) = exec.start(&container, tool.interactive, tool.detach)?;
     for warning in std::mem::take(&mut joined.warnings) {
-        operation::tell!("ns-exec: warning: {warning}");
+        operation::tell!("{TOOL}: warning: {warning}");
     }
     output.runs(joined.identity())?;
     output.started(&container.document)?;
@@ -48,8 +53,7 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
         return Ok(0);
     }
     let status = start::wait(joined, &signals, terminal, relays)?;
-    output.ended(&container.document, status)?;
-    Ok(status)
+    Ok(start::status_after(output.ended(&container.document, status), status))
 }
 
 /// The same as a command to type.

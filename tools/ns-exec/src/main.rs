@@ -45,6 +45,8 @@ use arguments::NsExec;
 use start::Start;
 use toolkit::Invocation;
 
+const TOOL: &str = "ns-exec";
+
 /// The exit status after `--timeout`, as with timeout(1).
 const TIMED_OUT: u8 = 124;
 

@@ -4,18 +4,20 @@ use std::{
     fs::File,
     io::{Seek, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use document::Document;
+use operation::Place;
 use runtime::{Identity, inherited};
 use serde_json::{Value, json};
-use toolkit::prelude::*;
+use toolkit::{of_place, prelude::*};
 
 /// `--document`, `--status-fd` and, with `-d`, standard output.
 #[derive(Default)]
 pub(crate) struct Output {
-    document: Option<File>,
+    /// `--document`, and its path for errors.
+    document: Option<(File, PathBuf)>,
     /// Whether the document can be written a second time.
     is_regular: bool,
     status: Option<File>,
@@ -40,7 +42,7 @@ impl Output {
         options.write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(path).with_context(|| format!("open {path:?}"))?;
         let is_regular = file.metadata().is_ok_and(|found| found.is_file());
-        Ok(Self { document: Some(file), is_regular, ..Self::default() })
+        Ok(Self { document: Some((file, path.to_owned())), is_regular, ..Self::default() })
     }
 
     /// Reports that the command is running.
@@ -82,7 +84,7 @@ impl Output {
     }
 
     fn write(&mut self, document: &Document) -> Result<()> {
-        let Some(file) = &mut self.document else { return Ok(()) };
+        let Some((file, path)) = &mut self.document else { return Ok(()) };
         let mut write = || {
             if self.is_regular {
                 file.rewind()?;
@@ -90,7 +92,12 @@ impl Output {
             }
             file.write_all(format!("{}\n", document.to_line()).as_bytes())
         };
-        write().context("write the document")
+        write().map_err(|error| {
+            of_place(
+                anyhow::Error::from(error).context(format!("write the document to {path:?}")),
+                Place::File,
+            )
+        })
     }
 
     fn tell(&mut self, line: &Value) -> Result<()> {

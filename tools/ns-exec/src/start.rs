@@ -16,7 +16,7 @@ use runtime::{
 use toolkit::{Exit, Hooks, Input, Plan, prelude::*, print_error};
 
 use super::{
-    NOT_STARTED, TIMED_OUT,
+    NOT_STARTED, TIMED_OUT, TOOL,
     arguments::NsExec,
     operation::ContainerOperation,
     output::Output,
@@ -24,8 +24,6 @@ use super::{
     settings::Settings,
     timeout::{self, Timer},
 };
-
-const TOOL: &str = "ns-exec";
 
 /// The hint if standard input has no document.
 const FROM: &str = "put it after another tool in a pipe, or use --from, -n or --join";
@@ -249,10 +247,7 @@ impl Hooks<NsExec> for Start {
             false => life::end(&scope, &id, end, &mut document),
         };
         let told = noted.map_err(anyhow::Error::from).and_then(|()| self.output.ended(&document, status));
-        if let Err(error) = told {
-            print_error(TOOL, &error);
-        }
-        u8::try_from(status).unwrap_or(NOT_STARTED)
+        u8::try_from(status_after(told, status)).unwrap_or(NOT_STARTED)
     }
 
     fn status(exit: Exit, error: Option<&anyhow::Error>) -> u8 {
@@ -324,8 +319,7 @@ impl Start {
         drop(raw);
         let mut shown = status.unwrap_or(i32::from(NOT_STARTED));
         for error in lost.into_iter().chain(resumed.err()) {
-            print_error(TOOL, &error.into());
-            shown = if shown == 0 { Exit::Failed as i32 } else { shown };
+            shown = status_after(Err(error.into()), shown);
         }
         Ok((shown, status))
     }
@@ -344,6 +338,18 @@ pub(crate) fn terminal(is_wanted: bool, types: bool, interactive: bool) -> Resul
         true => hint(error, "leave -t out, and the command reads from a pipe or a file"),
         false => error.into(),
     })
+}
+
+/// The exit status of this tool when the command has ended with `status`. A document that could not be written makes a
+/// failure of a success.
+pub(crate) fn status_after(written: Result<()>, status: i32) -> i32 {
+    match written {
+        Ok(()) => status,
+        Err(error) => {
+            print_error(TOOL, &error);
+            if status == 0 { Exit::Failed as i32 } else { status }
+        }
+    }
 }
 
 /// Waits for a process in the foreground.

@@ -28,6 +28,8 @@ use clap::Parser;
 use container::Store;
 use log::Log;
 
+const TOOL: &str = "oci-runtime";
+
 /// The exit status of `exec` when the command does not run, as with runc.
 const EXEC_FAILED: u8 = 255;
 
@@ -109,10 +111,14 @@ fn told(error: &anyhow::Error) -> String {
 pub(crate) fn main() -> ExitCode {
     let _ = operation::interrupt::settle_signals();
     operation::keep_others_out();
-    let arguments = OciRuntime::parse();
+    let arguments = match OciRuntime::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) if usage.use_stderr() => usage.exit(),
+        Err(usage) => return toolkit::help(TOOL, &usage).into(),
+    };
     if arguments.version {
-        println!("oci-runtime version {}\nspec: {}", env!("CARGO_PKG_VERSION"), container::VERSION);
-        return ExitCode::SUCCESS;
+        let (own, of_spec) = (env!("CARGO_PKG_VERSION"), container::VERSION);
+        return toolkit::say(TOOL, &format!("{TOOL} version {own}\nspec: {of_spec}\n")).into();
     }
     match run(&arguments) {
         Ok(status) => status.into(),

@@ -20,17 +20,14 @@ mod input;
 mod naming;
 mod work;
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    net::IpAddr,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
+use toolkit::Exit;
+
+const TOOL: &str = "stave-netavark";
 
 /// Stave's networks for podman, with netavark's command line
 #[derive(Parser)]
@@ -117,7 +114,7 @@ fn run(arguments: &Netavark) -> Result<Option<Value>> {
 
 pub(crate) fn main() -> ExitCode {
     let outcome = match Netavark::try_parse() {
-        Err(usage) if !usage.use_stderr() => usage.exit(),
+        Err(usage) if !usage.use_stderr() => return toolkit::help(TOOL, &usage).into(),
         Err(usage) => Err(anyhow!("{}", usage.to_string().lines().next().unwrap_or_default())),
         Ok(arguments) => run(&arguments),
     };
@@ -127,6 +124,8 @@ pub(crate) fn main() -> ExitCode {
         // podman reads the error from standard output.
         Err(error) => (format!("{}\n", json!({"error": toolkit::report_line(&error)})), ExitCode::FAILURE),
     };
-    let _ = io::stdout().lock().write_all(text.as_bytes());
-    exit
+    match toolkit::say(TOOL, &text) {
+        Exit::Done => exit,
+        unwritten => unwritten.into(),
+    }
 }

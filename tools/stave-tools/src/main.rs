@@ -133,20 +133,13 @@ fn main() -> ExitCode {
     }
     let first = words.next();
     match first.as_deref().map(|word| word.to_string_lossy()).as_deref() {
-        Some("--list") => {
-            NAMES.iter().for_each(|name| println!("{name}"));
-            ExitCode::SUCCESS
-        }
+        Some("--list") => toolkit::say(OWN, &(NAMES.join("\n") + "\n")).into(),
         Some("--version" | "-V") => {
-            println!("{OWN} {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
+            toolkit::say(OWN, &format!("{OWN} {}\n", env!("CARGO_PKG_VERSION"))).into()
         }
         Some("--help" | "-h") => {
-            println!(
-                "usage: {OWN} TOOL [ARG]…, or a link to it with the name of a TOOL\n\n{}",
-                NAMES.join(" ")
-            );
-            ExitCode::SUCCESS
+            let usage = format!("usage: {OWN} TOOL [ARG]…, or a link to it with the name of a TOOL");
+            toolkit::say(OWN, &format!("{usage}\n\n{}\n", NAMES.join(" "))).into()
         }
         // Each tool takes its name from the first word.
         Some(name) if tool(name).is_some() => {

@@ -12,11 +12,12 @@ use clap::{
     Arg, ArgGroup, Command, FromArgMatches,
     builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
 };
 use document::Id;
 use operation::Scope;
 
-use crate::{defaults, failure, switches};
+use crate::{defaults, failure, kind::Kind, switches};
 
 /// The arguments of every tool, flattened into each tool's own.
 #[derive(Debug, Clone, clap::Args)]
@@ -305,24 +306,29 @@ pub struct Invocation<T> {
 }
 
 impl<T: clap::Parser> Invocation<T> {
-    /// Parses the command line of this process.
+    /// Parses the command line of this process, a filter.
     pub fn parse() -> Self {
+        Self::parse_as(Kind::Filter)
+    }
+
+    /// Parses the command line of this process, a tool of this kind.
+    pub(crate) fn parse_as(kind: Kind) -> Self {
         let _ = operation::interrupt::settle_signals();
-        Self::of(std::env::args_os(), &defaults::files())
+        Self::of(kind, std::env::args_os(), &defaults::files())
     }
 
     /// Parses a command line. The tool's own arguments are required only if the command line asks for the
     /// tool's job.
-    fn of(arguments: impl IntoIterator<Item = OsString>, defaults: &[PathBuf]) -> Self {
+    fn of(kind: Kind, arguments: impl IntoIterator<Item = OsString>, defaults: &[PathBuf]) -> Self {
         // Built only once, because it takes a good part of a tool's start.
         // Of a flag with a value that is given twice the last one counts, as in Docker: aliases have defaults.
-        let mut command = T::command().args_override_self(true);
+        let mut command = kind.command::<T>().args_override_self(true);
         let tool = command.get_name().to_owned();
         let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
         let arguments = switches::settled(&command, arguments.into_iter().collect());
         let asked = match aside(&command, &arguments) {
             Some(common) => Asked::Aside(common),
-            None => match with_defaults(&mut command, &arguments, defaults) {
+            None => match with_defaults(kind, &mut command, &arguments, defaults) {
                 Ok(tool) => Asked::Job(tool),
                 Err(error) => Asked::Usage(error),
             },
@@ -357,6 +363,7 @@ fn aside(command: &Command, arguments: &[OsString]) -> Option<Common> {
 
 /// Parses the tool's job, with the defaults of these files.
 fn with_defaults<T: clap::Parser>(
+    kind: Kind,
     command: &mut Command,
     arguments: &[OsString],
     files: &[PathBuf],
@@ -374,11 +381,11 @@ fn with_defaults<T: clap::Parser>(
         }
     };
     if with.len() == arguments.len() {
-        return strict(command, arguments);
+        return strict(kind, command, arguments);
     }
-    strict(command, &with).map_err(|mut error| {
+    strict(kind, command, &with).map_err(|mut error| {
         // The words of the command line alone are right, so a default is wrong.
-        if error.use_stderr() && strict::<T>(command, arguments).is_ok() {
+        if error.use_stderr() && strict::<T>(kind, command, arguments).is_ok() {
             let words =
                 "a default is wrong: look into /etc/stave.toml and ~/.config/stave.toml, or use --no-config";
             error.insert(ContextKind::Custom, ContextValue::String(words.to_owned()));
@@ -387,8 +394,18 @@ fn with_defaults<T: clap::Parser>(
     })
 }
 
-fn strict<T: clap::Parser>(command: &mut Command, arguments: &[OsString]) -> Result<T, clap::Error> {
+fn strict<T: clap::Parser>(
+    kind: Kind,
+    command: &mut Command,
+    arguments: &[OsString],
+) -> Result<T, clap::Error> {
     let mut matches = command.try_get_matches_from_mut(arguments)?;
+    let is_given = |flag: &&&str| matches.value_source(flag) == Some(ValueSource::CommandLine);
+    if let Some(flag) = kind.rejected().iter().find(is_given) {
+        let (tool, flag) = (command.get_name().to_owned(), flag.replace('_', "-"));
+        let words = format!("use --{flag}: {tool} does nothing with it");
+        return Err(command.error(ErrorKind::ArgumentConflict, words));
+    }
     if let Ok(Some(true)) = matches.try_get_one::<bool>("quiet") {
         operation::show_no_status();
     }
@@ -410,7 +427,37 @@ mod tests {
     }
 
     fn asked(line: &str) -> Asked<Tool> {
-        Invocation::of(line.split(' ').map(OsString::from), &[]).asked
+        asked_of(Kind::Filter, line)
+    }
+
+    fn asked_of(kind: Kind, line: &str) -> Asked<Tool> {
+        Invocation::of(kind, line.split(' ').map(OsString::from), &[]).asked
+    }
+
+    #[test]
+    fn a_tool_shows_and_takes_only_what_it_carries_out() {
+        let all = ["--id", "--null-input", "--undo", "--steps", "--check", "--repair", "--dry-run"];
+        for (kind, shown) in [
+            (Kind::Filter, &all[..]),
+            (Kind::Source, &["--id", "--undo", "--steps", "--dry-run"]),
+            (Kind::Export, &["--id", "--dry-run"]),
+            (Kind::Report, &["--dry-run"]),
+            (Kind::Walker, &["--dry-run"]),
+        ] {
+            let Asked::Usage(help) = asked_of(kind, "portmap --help") else { panic!("{kind:?}") };
+            let help = help.to_string();
+            let has = |flag: &&str| {
+                help.lines().any(|line| line.trim_start().trim_start_matches("-n, ").starts_with(*flag))
+            };
+            assert_eq!(all.into_iter().filter(has).collect::<Vec<_>>(), shown, "{kind:?}: {help}");
+        }
+        for (flag, name) in [("-n", "null-input"), ("--id web", "id")] {
+            let line = format!("portmap -p 1:2 {flag}");
+            assert!(matches!(asked(&line), Asked::Job(_)));
+            let Asked::Usage(error) = asked_of(Kind::Report, &line) else { panic!("{line}") };
+            let expected = format!("error: use --{name}: portmap does nothing with it\n");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod equivalent;
 mod exit;
 mod failure;
 mod input;
+mod kind;
 pub mod listing;
 mod made;
 mod manual;
@@ -39,8 +40,8 @@ pub use made::made_image;
 pub use output::{is_stdout, write_output};
 pub use recorded::{Records, Settled, recorded};
 pub use run::{
-    Hooks, Marker, UNWINDING, begin_step, export, filter, filter_of, filter_with, finish_step, is_unwound,
-    marker, report, report_document, source, walker,
+    Hooks, Marker, UNWINDING, begin_step, export, filter, filter_of, filter_with, finish_step, help,
+    is_unwound, marker, report, report_document, say, source, walker,
 };
 pub use session::Session;
 pub use streams::write_document;

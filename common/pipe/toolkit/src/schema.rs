@@ -5,20 +5,22 @@ use schemars::{Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    Common, Exit, failure, manual,
+    Common, Exit, failure,
+    kind::Kind,
+    manual,
     streams::{write_lines, write_text},
 };
 
 /// Prints what `common` asks for: the schema, the manual page or shell completions.
 pub(crate) fn print<T: clap::CommandFactory>(
-    tool: &str,
+    (tool, kind): (&str, Kind),
     common: &Common,
     reads: &[&str],
     writes: &[&str],
 ) -> Exit {
     let printed = match common.generate.as_deref() {
         None => write_lines(&[schema(tool, reads, writes).to_string()]),
-        Some(what) => generate::<T>(tool, what).and_then(|text| write_text(&text)),
+        Some(what) => generate(tool, kind.command::<T>(), what).and_then(|text| write_text(&text)),
     };
     match printed {
         Ok(()) => Exit::Done,
@@ -29,9 +31,8 @@ pub(crate) fn print<T: clap::CommandFactory>(
     }
 }
 
-fn generate<T: clap::CommandFactory>(tool: &str, what: &str) -> Result<Vec<u8>, operation::Error> {
+fn generate(tool: &str, mut command: clap::Command, what: &str) -> Result<Vec<u8>, operation::Error> {
     let mut text = Vec::new();
-    let mut command = T::command();
     if what == "man" {
         manual::write(tool, command, &mut text).map_err(operation::Error::on("generate", what))?;
     } else {

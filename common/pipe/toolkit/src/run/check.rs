@@ -1,7 +1,7 @@
 //! `--check` and `--repair`: compare the document with the machine.
 
 use anyhow::{anyhow, bail};
-use document::{Document, Id, kept, record::Record};
+use document::{Document, Id, Step, kept, record::Record};
 use operation::{Condition, Operation, Scope, interrupt};
 use serde::Deserialize;
 
@@ -28,28 +28,11 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     }
     let (mut differ, mut repaired) = (0_usize, Vec::new());
     for (at, mut step) in document.steps()?.into_iter().enumerate().filter(|(_, step)| step.tool == tool) {
-        let (before, mut changed) = (step.clone(), false);
-        let mut whole = step.operations.clone();
-        F::complete(record.as_ref().map_or(&*document, |(_, _, recorded)| recorded), &mut whole)?;
-        for (value, whole) in step.operations.iter_mut().zip(&whole) {
-            let mut operation = F::Operation::deserialize(whole).map_err(|error| {
-                anyhow!("step \"{tool}\" of the document lists no operations of this tool: {error}")
-            })?;
-            let what = match operation.check(&scope)? {
-                Condition::Present => continue,
-                Condition::Missing(_) if common.repair => {
-                    operation.apply(&scope)?;
-                    *value = serde_json::to_value(&operation)?;
-                    changed = true;
-                    continue;
-                }
-                Condition::Missing(what) => format!("missing: {what}"),
-                Condition::Different(what) => format!("differs: {what}"),
-            };
-            failure::print(tool, &anyhow!("{what}"));
-            differ += 1;
-        }
-        if changed {
+        let before = step.clone();
+        let source = record.as_ref().map_or(&*document, |(_, _, recorded)| recorded);
+        let (different, is_changed) = compare::<F>(&scope, source, &mut step, common.repair)?;
+        differ += different;
+        if is_changed {
             repaired.push((at, before, step));
         }
     }
@@ -75,6 +58,38 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
         );
     }
     Ok(())
+}
+
+/// Compares the operations of a step with the machine. With `repairs`, applies missing operations again. Returns how many are
+/// not as listed, and whether the step has changed. `document` has what other steps say.
+fn compare<F: Filter>(
+    scope: &Scope,
+    document: &Document,
+    step: &mut Step,
+    repairs: bool,
+) -> anyhow::Result<(usize, bool)> {
+    let (mut differ, mut is_changed) = (0, false);
+    let mut whole = step.operations.clone();
+    F::complete(document, &mut whole)?;
+    for (value, whole) in step.operations.iter_mut().zip(&whole) {
+        let mut operation = F::Operation::deserialize(whole).map_err(|error| {
+            anyhow!("step \"{}\" of the document lists no operations of this tool: {error}", step.tool)
+        })?;
+        let what = match operation.check(scope)? {
+            Condition::Present => continue,
+            Condition::Missing(_) if repairs => {
+                operation.apply(scope)?;
+                *value = serde_json::to_value(&operation)?;
+                is_changed = true;
+                continue;
+            }
+            Condition::Missing(what) => format!("missing: {what}"),
+            Condition::Different(what) => format!("differs: {what}"),
+        };
+        failure::print(&step.tool, &anyhow!("{what}"));
+        differ += 1;
+    }
+    Ok((differ, is_changed))
 }
 
 /// Locks the container's record. Returns it with its document.

@@ -9,17 +9,18 @@ use crate::{
     Exit, Export, Stage,
     arguments::{Asked, Invocation},
     input::{self, FROM_CONTAINER, FROM_TOOL, Input},
+    kind::Kind,
     schema, session,
     streams::explained,
 };
 
 /// The whole `main` of an export.
 pub fn export<E: Export>() -> ExitCode {
-    let Invocation { tool, arguments, asked, .. } = Invocation::<E>::parse();
+    let Invocation { tool, arguments, asked, .. } = Invocation::<E>::parse_as(Kind::Export);
     let exit = match asked {
         Asked::Job(export) => job(&tool, &export),
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
-            schema::print::<E>(&tool, &common, E::READS, &[E::Member::NAME])
+            schema::print::<E>((&tool, Kind::Export), &common, E::READS, &[E::Member::NAME])
         }
         // An export has no step to undo or check.
         Asked::Aside(common) => match input::read(&tool, &common, FROM_TOOL) {

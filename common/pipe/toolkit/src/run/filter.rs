@@ -18,6 +18,7 @@ use crate::{
     arguments::{Asked, Invocation},
     failure,
     input::{self, Input},
+    kind::Kind,
     schema, session,
     streams::{close_output, explained, shows},
 };
@@ -256,7 +257,7 @@ fn undo<F: Filter>(
 
 fn aside<F: Filter>(tool: &str, common: &Common, arguments: &[OsString]) -> Exit {
     if common.schema || common.generate.is_some() {
-        return schema::print::<F>(tool, common, F::READS, F::Adds::MEMBERS);
+        return schema::print::<F>((tool, Kind::Filter), common, F::READS, F::Adds::MEMBERS);
     }
     let filter = F::try_parse_from(arguments).ok();
     let named = filter.as_ref().map_or(Ok(None), F::named);

@@ -13,8 +13,11 @@ mod take_back;
 mod undo;
 mod walker;
 
+use std::io::{self, IsTerminal};
+
 use clap::error::{ContextKind, ContextValue};
 use document::Document;
+use nix::errno::Errno;
 
 use crate::{
     Common, Exit, Stage, failure, hint,
@@ -81,13 +84,30 @@ fn planned(tool: &str, common: &Common, lines: anyhow::Result<Vec<String>>) -> E
     }
 }
 
+/// Prints `--help` or `--version`, which clap reports as errors, and returns how the tool ends.
+pub fn help(tool: &str, error: &clap::Error) -> Exit {
+    let text = error.render();
+    match io::stdout().is_terminal() {
+        true => say(tool, &text.ansi().to_string()),
+        false => say(tool, &text.to_string()),
+    }
+}
+
+/// Prints this text for people to standard output, and returns how the tool ends.
+pub fn say(tool: &str, text: &str) -> Exit {
+    match write_text(text.as_bytes()) {
+        Ok(()) => Exit::Done,
+        // The reader may close the pipe before it has read everything.
+        Err(error) if error.errno() == Some(Errno::EPIPE) => Exit::Done,
+        Err(error) => failure::end(tool, &error.into()),
+    }
+}
+
 /// Handles wrong usage, `--help` and `--version`. In the middle of a pipe, wrong usage passes the document on
 /// with `error`.
 fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&Document)) -> Exit {
     if !error.use_stderr() {
-        // The reader may close the pipe before it has read the whole help.
-        let _ = error.print();
-        return Exit::Done;
+        return help(tool, error);
     }
     let exit = usage_exit(error);
     let error = usage_error(tool, error);

@@ -5,12 +5,14 @@ use std::{io, process::ExitCode};
 use document::Document;
 use serde_json::Value;
 
-use super::{planned, to_output, usage_error, usage_exit};
+use super::{help, planned, to_output, usage_error, usage_exit};
 use crate::{
     Exit, Report,
     arguments::{Asked, Invocation},
     failure::{self, Ended},
-    input, schema, session,
+    input,
+    kind::Kind,
+    schema, session,
     streams::{explained, shows, write_text},
 };
 
@@ -44,20 +46,17 @@ pub fn report<R: Report>() -> ExitCode {
 
 /// Runs the report. Returns the exit status of a job that was done, or how the tool ended otherwise.
 fn run<R: Report>() -> Result<u8, Exit> {
-    let Invocation { tool, asked, .. } = Invocation::<R>::parse();
+    let Invocation { tool, asked, .. } = Invocation::<R>::parse_as(Kind::Report);
     let report = match asked {
         Asked::Job(report) => report,
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
-            return Err(schema::print::<R>(&tool, &common, &[], &[]));
+            return Err(schema::print::<R>((&tool, Kind::Report), &common, &[], &[]));
         }
         Asked::Aside(_) => {
             failure::print(&tool, &anyhow::anyhow!("it makes nothing that could be undone or checked"));
             return Err(Exit::Usage);
         }
-        Asked::Usage(error) if !error.use_stderr() => {
-            let _ = error.print();
-            return Err(Exit::Done);
-        }
+        Asked::Usage(error) if !error.use_stderr() => return Err(help(&tool, &error)),
         Asked::Usage(error) => {
             failure::print(&tool, &usage_error(&tool, &error));
             return Err(usage_exit(&error));

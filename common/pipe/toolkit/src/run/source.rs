@@ -6,12 +6,13 @@ use document::{Document, Member, Step, StepState};
 use operation::Nothing;
 use serde_json::Value;
 
-use super::{fail, planned, show, to_output, undo::Undo, usage_error, usage_exit, written};
+use super::{fail, help, planned, show, to_output, undo::Undo, usage_error, usage_exit, written};
 use crate::{
     Common, Exit, Source, Stage,
     arguments::{Asked, Invocation},
     failure,
     input::{self, FROM_TOOL},
+    kind::Kind,
     schema,
     streams::{explained, shows, write_document},
 };
@@ -22,14 +23,11 @@ pub fn source<S: Source>() -> ExitCode {
 }
 
 fn run<S: Source>() -> Exit {
-    let Invocation { tool, version, asked, .. } = Invocation::<S>::parse();
+    let Invocation { tool, version, asked, .. } = Invocation::<S>::parse_as(Kind::Source);
     let source = match asked {
         Asked::Job(source) => source,
         Asked::Aside(common) => return aside::<S>(&tool, &common),
-        Asked::Usage(error) if !error.use_stderr() => {
-            let _ = error.print();
-            return Exit::Done;
-        }
+        Asked::Usage(error) if !error.use_stderr() => return help(&tool, &error),
         Asked::Usage(error) => {
             // The tools after this one see that an earlier command failed.
             fail(&tool, Document::new(), Stage::Arguments, &usage_error(&tool, &error), to_output);
@@ -81,7 +79,7 @@ fn run<S: Source>() -> Exit {
 /// `--undo` of a source only removes its member and its step. The image stays in the store.
 fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
     if common.schema || common.generate.is_some() {
-        return schema::print::<S>(tool, common, &[], &[S::Member::NAME]);
+        return schema::print::<S>((tool, Kind::Source), common, &[], &[S::Member::NAME]);
     }
     let hint = S::CHECK_HINT.filter(|_| common.check);
     let mut document = match input::read(tool, common, hint.unwrap_or(FROM_TOOL)) {

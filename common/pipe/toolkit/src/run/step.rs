@@ -14,6 +14,7 @@ use crate::{
     Common, Exit, Session, Stage,
     arguments::{Asked, Invocation},
     input::{self, FROM_TOOL, Input},
+    kind::Kind,
     schema, session,
 };
 
@@ -106,7 +107,8 @@ pub fn finish_step(
     if let Some(name) = adds.keys().find(|name| table::is_of_contract(name)) {
         bail!("member {name:?} belongs to the contract: no step adds to it");
     }
-    if document.is_planned()? {
+    if common.dry_run || document.is_planned()? {
+        document.set(&Planned(true))?;
         if let Some((at, step)) = document.last_step_of(tool)? {
             document.replace_step(at, &Step { state: StepState::Done, adds: adds.clone(), ..step })?;
             for (name, added) in &adds {
@@ -139,7 +141,7 @@ fn run<M: Marker>() -> Exit {
     let (marker, is_undo) = match asked {
         Asked::Job(marker) => (marker, false),
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
-            return schema::print::<M>(&tool, &common, &[], &["steps"]);
+            return schema::print::<M>((&tool, Kind::Filter), &common, &[], &["steps"]);
         }
         Asked::Aside(_) => match M::try_parse_from(&arguments) {
             Ok(marker) => (marker, true),

@@ -196,6 +196,19 @@ impl Undo<'_> {
         self.settle(document, ours)?;
         let changed = !theirs.is_empty();
         self.settle(&mut recorded, theirs)?;
+        self.keep(record, &recorded, id, changed, errors)
+    }
+
+    /// Writes the record without what was undone. Prints all errors but the first, which it returns. Returns whether the
+    /// record lists nothing any more.
+    fn keep(
+        &self,
+        record: &Record,
+        recorded: &Document,
+        id: &Id,
+        changed: bool,
+        mut errors: Vec<anyhow::Error>,
+    ) -> anyhow::Result<bool> {
         failure::once(&mut errors);
         let mut errors = errors.into_iter();
         let first = errors.next();
@@ -205,8 +218,8 @@ impl Undo<'_> {
         }
         // On a full disk the record stays as it was. It then lists too much and never too little: undoing a
         // step again does nothing, and no tool adds to a container whose document has other steps.
-        if changed && record.write(&recorded).is_ok() {
-            let _ = kept::write(self.scope, id, &recorded);
+        if changed && record.write(recorded).is_ok() {
+            let _ = kept::write(self.scope, id, recorded);
         }
         first.map_or(Ok(false), Err)
     }

@@ -11,17 +11,18 @@ use crate::{
     arguments::{Asked, Invocation},
     failure,
     input::{self, FROM_CONTAINER, Input},
+    kind::Kind,
     schema,
     streams::{explained, shows},
 };
 
 /// The whole `main` of a walker. Prints each document on one line, as it is after the work.
 pub fn walker<W: Walker>() -> Exit {
-    let Invocation { tool, arguments, asked, .. } = Invocation::<W>::parse();
+    let Invocation { tool, arguments, asked, .. } = Invocation::<W>::parse_as(Kind::Walker);
     let walker = match asked {
         Asked::Job(walker) => walker,
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
-            return schema::print::<W>(&tool, &common, &[], &[]);
+            return schema::print::<W>((&tool, Kind::Walker), &common, &[], &[]);
         }
         Asked::Aside(_) => {
             let words = format!("{tool} makes nothing that could be undone, checked or repaired");
