@@ -17,8 +17,9 @@ use oci_spec::{
 };
 use operation::note;
 use runtime::StopSignal;
-use runtime::spec::{self, Device, Overrides, Owner, Ulimit, from_image, order, run_with};
+use runtime::spec::{self, Overrides, Owner, Ulimit, from_image, order, run_with};
 use runtime::user::Users;
+use serde_json::Value;
 use toolkit::prelude::*;
 
 use super::{
@@ -45,68 +46,16 @@ pub(crate) fn plan(
         let error = anyhow!("the container has a process already");
         return Err(hint(error, "`ns-exec --join ID` runs another command in it; `ns-exec --undo` ends it"));
     }
-    let (rootfs, readonly) = root(&request, context, document)?;
-    let shared = sharing::choose(&request, context)?;
-    request.hostname = shared.hostname.or(request.hostname);
-    let Network { network, hostname, files } = network::choose(&request, context, document)?;
-    // A directory that is managed elsewhere is used unchanged.
-    let files = if request.rootfs.is_some() { Vec::new() } else { files };
-    let Owners { userns, idmap_rootfs, mut operations } = owners::choose(&request, context, document)?;
-    let (made, files) = place(&own_directory(context, document)?, files, readonly, userns.is_some());
-    operations.extend(made.into_iter().chain(shared.operations));
     let is_monitored = !matches!(request.log, Log::None);
-    let Logged { log, limit: log_limit, files: log_files } =
-        log(request.log, &request.settings.lifetime.log_opt, context, &mut operations)?;
+    let interactive = request.interactive && is_monitored;
+    let input_ends = interactive && request.input_ends;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
-    let sysctl = sysctl(&request.settings, &network, shared.owners.ipc)?;
-    let (cgroup, limits) = cgroup(&request.settings, shared.owners.pid, context, document, &mut operations)?;
-    let given = devices(&request.settings)?;
+    let Surroundings { overrides, log: Logged { log, limit: log_limit, files: log_files }, mut operations } =
+        surroundings(&mut request, context, document)?;
     let stop_signal = stop_signal(request.settings.stop_signal, config)?;
-    let (lifetime, declared) = (&request.settings.lifetime, &request.settings.declared);
-    let volumes = volumes(request.volumes, &request.settings, files)?;
-    let overrides = Overrides {
-        rootfs,
-        users: users(context, document)?,
-        readonly,
-        entrypoint: request.entrypoint,
-        args: request.command,
-        links: document.get::<Hosts>()?.unwrap_or_default().environment,
-        env: request.variables,
-        cwd: request.workdir,
-        user: request.user,
-        groups: request.settings.group_add.clone(),
-        domainname: request.settings.domainname.clone(),
-        hostname: Some(hostname),
-        without_hostname_variable: false,
-        network,
-        namespaces: shared.owners,
-        stop_signal,
-        userns,
-        idmap_rootfs,
-        terminal: request.terminal,
-        no_new_privileges: request.security.no_new_privileges,
-        seccomp: request.security.seccomp,
-        open_system_paths: request.security.open_system_paths,
-        cap_add: request.cap_add,
-        cap_drop: request.cap_drop,
-        privileged: request.privileged,
-        cgroup,
-        limits,
-        sysctl,
-        rlimits: limits_of(request.settings.ulimit),
-        oom_score_adj: request.settings.oom_score_adj,
-        shared_memory: shared.memory,
-        tmpfs: request.settings.tmpfs.into_iter().map(|tmpfs| (tmpfs.target, tmpfs.options)).collect(),
-        mounts: request.settings.mount.iter().map(MountFlag::mount).collect::<Result<_>>()?,
-        devices: given,
-        device_rules: request.settings.device_cgroup_rule.iter().map(|rule| rule.0.clone()).collect(),
-        opens_devices: false,
-        init: request.settings.init,
-        ends_with_parent: request.settings.die_with_parent,
-        annotations: declared.annotation.clone(),
-        volumes,
-    };
+    let (lifetime, declared) = (request.settings.lifetime.clone(), request.settings.declared.clone());
+    let overrides = Overrides { stop_signal, ..with_request(overrides, request)? };
     let spec = from_image(config, &overrides).map_err(|error| match overrides.users {
         Users::None => hint(error, "no layer is unpacked yet, so only numbers can be planned: -u UID:GID"),
         _ => error.into(),
@@ -119,8 +68,99 @@ pub(crate) fn plan(
     };
     let run = (run_with(config, &Overrides::default()), run_with(config, &overrides));
     let check = is_monitored.then_some(healthcheck.as_ref());
-    let changed = declared.settings(document, run, check)?;
-    let member = Process {
+    let config = declared.settings(document, run, check)?;
+    let member =
+        Process { config, log: log.clone(), ..member(&spec, stop_signal, lifetime.restart, healthcheck)? };
+    if is_monitored {
+        operations.push(monitor::MonitorOperation { monitored: context.id.clone() }.into());
+    }
+    let process = runtime::ProcessOperation::new(spec, log);
+    operations
+        .push(runtime::ProcessOperation { log_limit, log_files, interactive, input_ends, ..process }.into());
+    Ok((member, operations))
+}
+
+/// What a container gets from its document and from the host.
+struct Surroundings {
+    /// Root file system, network, namespaces, owners, files and cgroup.
+    overrides: Overrides,
+    log: Logged,
+    /// What makes them.
+    operations: Vec<ContainerOperation>,
+}
+
+fn surroundings(request: &mut Request, context: &Context, document: &Document) -> Result<Surroundings> {
+    let (rootfs, readonly) = root(request, context, document)?;
+    let shared = sharing::choose(request, context)?;
+    request.hostname = shared.hostname.or(request.hostname.take());
+    let Network { network, hostname, files } = network::choose(request, context, document)?;
+    // A directory that is managed elsewhere is used unchanged.
+    let files = if request.rootfs.is_some() { Vec::new() } else { files };
+    let Owners { userns, idmap_rootfs, mut operations } = owners::choose(request, context, document)?;
+    let (made, files) = place(&own_directory(context, document)?, files, readonly, userns.is_some());
+    operations.extend(made.into_iter().chain(shared.operations));
+    let log = log(&request.log, &request.settings.lifetime.log_opt, context, &mut operations)?;
+    let sysctl = sysctl(&request.settings, &network, shared.owners.ipc)?;
+    let (cgroup, limits) = cgroup(&request.settings, shared.owners.pid, context, document, &mut operations)?;
+    let overrides = Overrides {
+        rootfs,
+        users: users(context, document)?,
+        readonly,
+        links: document.get::<Hosts>()?.unwrap_or_default().environment,
+        hostname: Some(hostname),
+        network,
+        namespaces: shared.owners,
+        userns,
+        idmap_rootfs,
+        cgroup,
+        limits,
+        sysctl,
+        shared_memory: shared.memory,
+        volumes: volumes(std::mem::take(&mut request.volumes), &request.settings, files)?,
+        ..Overrides::default()
+    };
+    Ok(Surroundings { overrides, log, operations })
+}
+
+/// Returns the container's settings with those that are the request's alone.
+fn with_request(surroundings: Overrides, request: Request) -> Result<Overrides> {
+    let Request { settings, security, .. } = request;
+    Ok(Overrides {
+        entrypoint: request.entrypoint,
+        args: request.command,
+        env: request.variables,
+        cwd: request.workdir,
+        user: request.user,
+        groups: settings.group_add,
+        domainname: settings.domainname,
+        terminal: request.terminal,
+        no_new_privileges: security.no_new_privileges,
+        seccomp: security.seccomp,
+        open_system_paths: security.open_system_paths,
+        cap_add: request.cap_add,
+        cap_drop: request.cap_drop,
+        privileged: request.privileged,
+        rlimits: limits_of(settings.ulimit),
+        oom_score_adj: settings.oom_score_adj,
+        tmpfs: settings.tmpfs.into_iter().map(|tmpfs| (tmpfs.target, tmpfs.options)).collect(),
+        mounts: settings.mount.iter().map(MountFlag::mount).collect::<Result<_>>()?,
+        devices: settings.device.iter().map(DeviceFlag::devices).collect::<Result<Vec<_>>>()?.concat(),
+        device_rules: settings.device_cgroup_rule.into_iter().map(|rule| rule.0).collect(),
+        init: settings.init,
+        ends_with_parent: settings.die_with_parent,
+        annotations: settings.declared.annotation,
+        ..surroundings
+    })
+}
+
+/// Returns the member of a process that has not started, without its log and its changed settings.
+fn member(
+    spec: &Spec,
+    stop_signal: Option<StopSignal>,
+    restart: Restart,
+    healthcheck: Option<Value>,
+) -> Result<Process> {
+    Ok(Process {
         pid: 0,
         start_time: 0,
         exit_status: None,
@@ -130,29 +170,18 @@ pub(crate) fn plan(
         started: None,
         finished: None,
         error: None,
-        restart: Some(lifetime.restart)
-            .filter(|policy| *policy != Restart::No)
-            .map(|policy| policy.to_string()),
+        restart: Some(restart).filter(|policy| *policy != Restart::No).map(|policy| policy.to_string()),
         restarts: None,
         restarting: false,
         pause: None,
         stopped: false,
         health: healthcheck.is_some().then(Health::starting),
         healthcheck,
-        log: log.clone(),
+        log: None,
         stop_signal: stop_signal.map(|signal| signal.to_string()),
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
-        config: changed,
-    };
-    if is_monitored {
-        operations.push(monitor::MonitorOperation { monitored: context.id.clone() }.into());
-    }
-    let interactive = request.interactive && is_monitored;
-    let input_ends = interactive && request.input_ends;
-    let process = runtime::ProcessOperation::new(spec, log);
-    operations
-        .push(runtime::ProcessOperation { log_limit, log_files, interactive, input_ends, ..process }.into());
-    Ok((member, operations))
+        config: None,
+    })
 }
 
 /// Returns the path of the container's cgroup and its limits, and adds operations if cgroup-limit has not
@@ -218,11 +247,6 @@ fn stop_signal(asked: Option<StopSignal>, config: Option<&Config>) -> Result<Opt
             hint(anyhow!("read StopSignal of the image: {problem}"), "--stop-signal sets another")
         }),
     }
-}
-
-fn devices(settings: &Settings) -> Result<Vec<Device>> {
-    let found: Result<Vec<_>> = settings.device.iter().map(DeviceFlag::devices).collect();
-    Ok(found?.concat())
 }
 
 /// Returns the kernel variables to set. Rejects variables of a namespace that the container shares with
@@ -344,12 +368,12 @@ struct Logged {
 
 /// Returns the log and its limits. A log that the user names is not created by an operation, has no limit, and stays.
 fn log(
-    log: Log,
+    log: &Log,
     wanted: &[LogOption],
     context: &Context,
     operations: &mut Vec<ContainerOperation>,
 ) -> Result<Logged> {
-    let found = |path: PathBuf| std::path::absolute(&path).with_context(|| format!("find log {path:?}"));
+    let found = |path: &Path| std::path::absolute(path).with_context(|| format!("find log {path:?}"));
     let mut logged = match log {
         Log::None => return Ok(Logged::default()),
         Log::File(path) => return Ok(Logged { log: Some(found(path)?), ..Logged::default() }),
