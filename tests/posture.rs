@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use testkit::{Sandbox, repository};
 
+/// The script, and what it runs.
 const LOOK: &str = include_str!("posture/look.sh");
+const LIMITS: &str = include_str!("posture/limits.awk");
+const KEYS: &str = include_str!("posture/keys.c");
 
 /// The columns, each with the command that runs `sh look.sh` on the root file system `rootfs`, as a user would start it.
 const COLUMNS: [(&str, &str); 5] = [
@@ -33,15 +36,20 @@ fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     let directory = sandbox.directory().to_owned();
     std::fs::write(directory.join("busybox.tar"), testkit::busybox()).unwrap();
-    std::fs::write(directory.join("look.sh"), LOOK).unwrap();
-    sandbox.sh("mkdir rootfs bundle && tar -xf busybox.tar -C rootfs && cp look.sh rootfs/").ok();
+    for (name, text) in [("look.sh", LOOK), ("limits.awk", LIMITS), ("keys.c", KEYS)] {
+        std::fs::write(directory.join(name), text).unwrap();
+    }
+    sandbox
+        .sh("mkdir rootfs bundle && tar -xf busybox.tar -C rootfs && cp look.sh limits.awk rootfs/ && \
+             cc -static -o rootfs/keys keys.c")
+        .ok();
     sandbox
 }
 
 /// The cells of a column, by aspect.
 fn look(sandbox: &Sandbox, command: &str) -> BTreeMap<String, String> {
-    let host = "HOST_NS=$(for kind in cgroup ipc mnt net pid user uts; do echo $kind=$(readlink /proc/self/ns/$kind); done
-        for limit in n u c l; do echo $limit=$(busybox sh -c \"ulimit -$limit\"); done)
+    let host = "HOST_NS=$(for kind in cgroup ipc mnt net pid time user uts; do echo $kind=$(readlink /proc/self/ns/$kind); done
+        busybox awk -f limits.awk /proc/self/limits; rootfs/keys)
         HOST_NS=$(echo $HOST_NS); export HOST_NS";
     let said = sandbox.sh(&format!("{host}; {command}")).ok();
     let lines = said.lines().filter_map(|line| line.split_once(':'));

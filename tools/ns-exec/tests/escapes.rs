@@ -1,5 +1,6 @@
 //! Published container escapes, each tried by a new process and by one that joins. Needs root. Others are in
-//! `security.rs`: CVE-2019-5736, CVE-2019-19921, CVE-2021-41091, CVE-2023-27561 and CVE-2025-31133.
+//! `proc.rs` (CVE-2019-16884, CVE-2019-19921, CVE-2023-27561, CVE-2025-52881), `program_file.rs` (CVE-2019-5736) and
+//! `security.rs` (CVE-2021-41091, CVE-2025-31133).
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 mod common;
@@ -14,93 +15,6 @@ fn sandbox(programs: &[(&str, &str)]) -> Sandbox {
         compile(&sandbox, name, text);
     }
     sandbox
-}
-
-/// CVE-2019-16884: if an image had a volume on `/proc`, the runtime's protection was applied to the volume.
-#[test]
-fn a_volume_over_proc_takes_no_protection_away() {
-    let sandbox = sandbox(&[]);
-    std::fs::write(
-        sandbox.directory().join("Dockerfile"),
-        "FROM busybox\nVOLUME /proc /proc/self/attr /proc/sys\n",
-    )
-    .unwrap();
-    sandbox.sh("img-build -q -t vol . > /dev/null && img-inspect vol > vol.json").ok();
-    // The kernel's procfs is on top, and masked as usual.
-    let script = "cat /proc/interrupts /proc/keys | wc -c; echo x > /proc/sys/kernel/core_pattern; \
-        test -e /proc/self/attr/exec && grep Seccomp: /proc/self/status";
-    let expected = "0\nsh: can't create /proc/sys/kernel/core_pattern: Read-only file system\nSeccomp:\t2\n";
-    for image in ["busybox", "vol"] {
-        assert_eq!(both_of(&sandbox, image, "", "", script), [expected, expected], "{image}");
-    }
-    // The volumes are below it: one more mount for each.
-    let mounts = |image| both_of(&sandbox, image, "", "", "grep -c ' /proc' /proc/mounts");
-    let counts =
-        [mounts("busybox"), mounts("vol")].map(|seen| seen.map(|n| n.trim().parse::<u32>().unwrap()));
-    assert_eq!(counts[1], counts[0].map(|plain| plain + 3));
-    // The script would detect a path that is not masked.
-    let weak =
-        both_of(&sandbox, "vol", "", "--security-opt systempaths=unconfined", "cat /proc/interrupts | wc -c");
-    assert!(weak.iter().all(|seen| seen != "0\n"), "{weak:?}");
-    // The host's whole procfs on top of it is masked like the container's own.
-    for flags in ["-v /proc:/proc", "--mount type=bind,src=/proc,dst=/proc"] {
-        assert_both(
-            &sandbox,
-            flags,
-            "cat /proc/interrupts /proc/keys | wc -c; echo x > /proc/sys/kernel/core_pattern",
-            "0\nsh: can't create /proc/sys/kernel/core_pattern: Read-only file system\n",
-        );
-    }
-    // The same through a symbolic link in the image.
-    std::fs::write(sandbox.directory().join("Dockerfile"), "FROM busybox\nRUN rm -r /tmp && ln -s / /tmp\n")
-        .unwrap();
-    sandbox.sh("img-build -q -t link . > /dev/null && img-inspect link > link.json").ok();
-    let [new, joined] = both_of(
-        &sandbox,
-        "link",
-        "",
-        "-v /proc:/tmp/proc",
-        "echo x > /proc/sys/kernel/core_pattern; wc -c < /proc/keys",
-    );
-    assert_eq!(new, "sh: can't create /proc/sys/kernel/core_pattern: Read-only file system\n0\n");
-    assert_eq!(joined, new);
-}
-
-/// Nothing else may be mounted over the kernel's files, except those that lxcfs provides. These are runc's
-/// rules.
-#[test]
-fn what_is_mounted_over_proc() {
-    let sandbox = sandbox(&[]);
-    let image = "FROM busybox\nRUN rm -r /tmp && ln -s / /tmp\n";
-    std::fs::write(sandbox.directory().join("Dockerfile"), image).unwrap();
-    sandbox.sh("img-build -q -t link . > /dev/null && img-inspect link > link.json").ok();
-    sandbox.sh("mkdir -p /run/own/net && echo mine > /run/own/file").ok();
-    let whole = "only a whole procfs can be mounted on \"/proc\"";
-    let inside = "it is inside of \"/proc\", where the kernel's own files stay";
-    for (flags, object, cause) in [
-        ("-v /run/own:/proc", "bind on \"/proc\"", whole),
-        ("-v /proc/sys:/proc", "bind on \"/proc\"", whole),
-        ("--mount type=bind,src=/run/own,dst=/proc", "bind on \"/proc\"", whole),
-        ("--tmpfs /proc", "tmpfs on \"/proc\"", whole),
-        ("-v /run/own:/tmp/proc", "bind on \"/tmp/proc\"", whole),
-        ("-v /run/own:/proc/sys", "bind on \"/proc/sys\"", inside),
-        ("--tmpfs /proc/irq", "tmpfs on \"/proc/irq\"", inside),
-        ("-v /run/own:/tmp/proc/sys", "bind on \"/tmp/proc/sys\"", inside),
-        ("-v /run/own/file:/proc/self/oom_score_adj", "bind on \"/proc/self/oom_score_adj\"", inside),
-        ("-v /proc:/proc -v /run/own:/proc/sys", "bind on \"/proc/sys\"", inside),
-        ("-v /run/own:/tmp/dev", "bind on \"/tmp/dev\"", "it leads to \"/dev\" of the container"),
-    ] {
-        prepare(&sandbox, "link");
-        let refused = sandbox.sh(&format!("ns-exec {flags} -- true < ready.json")).exits(125);
-        assert_eq!(refused.stderr, format!("ns-exec: mount {object}: {cause}\n"), "{flags}");
-    }
-    assert_eq!(sandbox.sh("ls /run/own").ok(), "file\nnet\n");
-    assert_both(
-        &sandbox,
-        "-v /run/own/file:/proc/uptime -v /run/own/file:/proc/sys/kernel/ns_last_pid",
-        "cat /proc/uptime /proc/sys/kernel/ns_last_pid; echo x > /proc/sys/kernel/core_pattern",
-        "mine\nmine\nsh: can't create /proc/sys/kernel/core_pattern: Read-only file system\n",
-    );
 }
 
 /// The nodes of `/dev` were made where a symbolic link of the image led: in a directory of the host.
@@ -424,23 +338,4 @@ fn the_console_is_never_mounted_behind_a_link() {
         assert!(refused.stderr.starts_with("ns-exec: open a terminal at "), "{make}: {}", refused.stderr);
         inside("rm /dev/pts/ptmx; grep -qx victim /victim");
     }
-}
-
-/// CVE-2025-52881: what the runtime wrote below `/proc`, for itself and for the kernel, went to files that
-/// the container chose.
-#[test]
-fn a_proc_that_lies_receives_nothing() {
-    let sandbox = sandbox(&[]);
-    sandbox.sh("mkdir -p /run/own/self/attr /run/own/sys/net/ipv4; cd /run/own; echo victim > /run/victim; for f in self/attr/exec self/attr/current self/oom_score_adj self/setgroups self/uid_map; do echo own > $f; done; ln -s ../../../../victim sys/net/ipv4/ip_forward").ok();
-    let untouched = "cat /run/victim; cd /run/own && cat self/*_adj self/attr/* self/setgroups self/uid_map | sort -u; test -L sys/net/ipv4/ip_forward";
-    let set = "--sysctl net.ipv4.ip_forward=1 --oom-score-adj 7";
-    for volumes in ["-v /run/own:/proc", "-v /run/own/sys:/proc/sys -v /run/victim:/victim"] {
-        prepare(&sandbox, "busybox");
-        let refused = sandbox.sh(&format!("ns-exec -d {set} {volumes} -- true < ready.json")).exits(125);
-        assert!(refused.stderr.starts_with("ns-exec: mount bind on \"/proc"), "{}", refused.stderr);
-        assert_eq!(sandbox.sh("cat /proc/sys/net/ipv4/ip_forward").ok(), "0\n");
-        assert_eq!(sandbox.sh(untouched).ok(), "victim\nown\n", "{volumes}");
-    }
-    // The file is writable: the same write by hand works.
-    sandbox.sh("echo 1 > /run/own/sys/net/ipv4/ip_forward && grep -qx 1 /run/victim").ok();
 }

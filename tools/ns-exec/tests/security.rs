@@ -224,18 +224,6 @@ fn masks_lie_where_the_kernels_files_are() {
     );
 }
 
-#[test]
-fn the_program_of_the_host_cannot_be_had() {
-    let sandbox = sandbox();
-    // CVE-2019-5736: a command that asks the kernel to execute the program that executes it.
-    prepare(&sandbox, "busybox");
-    sandbox.sh("printf '#!/proc/self/exe\\n' > \"$STAVE_ROOT\"/containers/web/rootfs/bin/evil; chmod 755 \"$STAVE_ROOT\"/containers/web/rootfs/bin/evil").ok();
-    let refused = sandbox.sh("ns-exec -- evil < ready.json").exits(126);
-    assert_eq!(refused.stderr, "ns-exec: execute \"/bin/evil\": Exec format error\n");
-    sandbox.sh("ns-exec -d -- sleep 1000 < ready.json").ok();
-    sandbox.sh("ns-exec --join web -- evil > /dev/null; test $? != 0").ok();
-}
-
 /// Searches the session keyring for a key.
 const LOOK: &str = r#"
 #include <errno.h>

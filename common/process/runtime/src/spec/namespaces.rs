@@ -127,7 +127,7 @@ pub fn forget_owners(spec: &mut Spec) {
 
 /// The process whose namespace of this kind is shared; none if the specification names the namespace in
 /// another way. The pid 0 means that the process is gone ([`forget_owners`]).
-pub(crate) fn owner(spec: &Spec, kind: Kind) -> Option<Identity> {
+pub fn owner(spec: &Spec, kind: Kind) -> Option<Identity> {
     let text = spec.annotations().as_ref()?.get(&format!("{OWNER}{}", file(kind)))?;
     let (pid, start_time) = text.split_once(' ')?;
     Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })

