@@ -31,6 +31,8 @@ fn set_up_and_torn_down() {
     let expected =
         json!({"web": {"dns_search_domains": [], "dns_server_ips": [], "interfaces": {"eth0": interface}}});
     assert_eq!((status, result), (0, expected));
+    // No neighbour gives it an address or a route of IPv6 by a router advertisement.
+    assert_eq!(sandbox.within("one", "ip -6 address show eth0; ip -6 route show dev eth0").ok(), "");
     sandbox.serve("one", "TCP4-LISTEN:81", "one");
     assert_eq!(sandbox.ask("host", "TCP4:127.0.0.1:8081"), "one 10.5.0.1", "the second port of the range");
     sandbox.sh("pkill -P 1 socat || true").ok();

@@ -105,6 +105,8 @@ fn attempt(agent: &Agent, url: &str, asked: &Value) -> Result<ureq::Body, Error>
     let request = agent.post(url).header("Content-Type", "application/json");
     let answer = request.send(asked.to_string()).map_err(|error| match untrusted(&error) {
         Some(problem) => unanswered(url, format_args!("the certificate is not trusted: {problem}")),
+        None if is_hung_up(&error) && url.starts_with("https:") => unanswered(url, error)
+            .with_hint("the server may want a client certificate: --etcd-cert and --etcd-key"),
         None => unanswered(url, error),
     })?;
     let status = answer.status();
@@ -123,6 +125,14 @@ fn attempt(agent: &Agent, url: &str, asked: &Value) -> Result<ureq::Body, Error>
     let refused: Refused = serde_json::from_str(&text).unwrap_or_default();
     let told = [refused.error, refused.message].into_iter().find(|told| !told.is_empty());
     Err(unanswered(url, told.unwrap_or_else(|| status.to_string())))
+}
+
+/// Whether the server closed the connection. With TLS 1.3, it asks for a certificate late: the client may be
+/// writing already (RFC 8446, 4.4.2.4).
+fn is_hung_up(error: &ureq::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
+    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof];
+    matches!(error, ureq::Error::Io(error) if kinds.contains(&error.kind()))
 }
 
 /// Why the server's certificate is not trusted; None if the error is about something else.

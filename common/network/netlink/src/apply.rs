@@ -116,9 +116,9 @@ impl LinkOperation {
                 children::add(parent, *child, *mtu, peer, mark)
             }
             Self::VlanAdd { name, parent, id } => children::add_vlan(name, parent, *id),
-            Self::Ipv6Off { link, mac } => {
-                need("switch off", "IPv6", None, link, *mac)?;
-                sysctl::switch_ipv6_off(link)
+            Self::Ipv6Off { namespace, link, mac } => {
+                need("switch off", "IPv6", namespace.as_deref(), link, *mac)?;
+                sysctl::switch_ipv6_off(namespace.as_deref(), link)
             }
             Self::Ipv6On { namespace, link, mac } => {
                 need("switch on", "IPv6", namespace.as_deref(), link, *mac)?;
@@ -235,8 +235,7 @@ impl LinkOperation {
             | Self::VxlanAdd { name, mac, .. } => (None, name, Some(*mac)),
             Self::ChildAdd { peer, .. } => (Some(&peer.namespace), &peer.name, Some(peer.mac)),
             Self::VlanAdd { name, .. } => (None, name, None),
-            Self::Ipv6Off { link, mac }
-            | Self::Hairpin { link, mac }
+            Self::Hairpin { link, mac }
             | Self::Isolate { link, mac }
             | Self::GuardLoopback { link, mac, .. } => (None, link, Some(*mac)),
             Self::LoopbackIpv6 { link, mac } => (None, link, *mac),
@@ -245,6 +244,7 @@ impl LinkOperation {
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
             Self::LinkUp { namespace, link, mac }
             | Self::Ipv6On { namespace, link, mac }
+            | Self::Ipv6Off { namespace, link, mac }
             | Self::RouteAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, Some(*mac)),
         })
     }
@@ -270,7 +270,7 @@ impl LinkOperation {
         };
         Ok(match self {
             Self::LinkUp { .. } if !link.up => missing(&format!("link {name:?} set up")),
-            Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(None, name)? => {
+            Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(namespace, name)? => {
                 missing(&format!("IPv6 switched off on link {name:?}"))
             }
             Self::Ipv6On { .. } if sysctl::is_ipv6_off(namespace, name)? => {

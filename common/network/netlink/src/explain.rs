@@ -97,8 +97,11 @@ impl LinkOperation {
                 line(None, &link.split(' ').collect::<Vec<_>>())
             }
             Self::ChildAdd { .. } | Self::VlanAdd { .. } => self.made_and_named().concat(),
-            Self::Ipv6Off { link, .. } => {
-                words(["sysctl", "-w", &format!("{}=1", sysctl::Conf::disable_ipv6(link).name())])
+            Self::Ipv6Off { namespace, link, .. } => {
+                let set = format!("{}=1", sysctl::Conf::disable_ipv6(link).name());
+                let enter = namespace.iter().map(|path| format!("--net={}", path.display()));
+                let enter = enter.flat_map(|enter| ["nsenter".to_owned(), enter]);
+                words(enter.chain(["sysctl".to_owned(), "-w".to_owned(), set]))
             }
             Self::Ipv6On { namespace, link, .. } => ipv6_on(namespace.as_deref(), link),
             Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
@@ -181,7 +184,7 @@ mod tests {
                 master: "front".into(),
                 mtu: 1450,
             },
-            LinkOperation::Ipv6Off { link: link.clone(), mac: mac(2) },
+            LinkOperation::Ipv6Off { namespace: None, link: link.clone(), mac: mac(2) },
             LinkOperation::Hairpin { link: link.clone(), mac: mac(2) },
             LinkOperation::Isolate { link: link.clone(), mac: mac(2) },
             LinkOperation::GuardLoopback { link, mac: mac(2), bridge: "stave0".into() },

@@ -51,4 +51,4 @@ pub use operation::{LinkOperation, Peer, Rejection};
 pub use picture::Picture;
 pub use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 pub use socket::{Family, Refusal, Refused, Socket};
-pub use sysctl::{IPV6_CLAIMS, Sysctl, Variable, forwards};
+pub use sysctl::{IPV6_CLAIMS, Sysctl, Variable, forwards, new_links_have_ipv6};

@@ -99,10 +99,13 @@ pub enum LinkOperation {
         /// The VLAN identifier, 1 to 4094.
         id: u16,
     },
-    /// Disables IPv6 on a link here that is not up yet. The host must not accept a container's
-    /// router advertisements (CVE-2020-10749), and the kernel need not keep an address and routes
-    /// for each bridge port. Removed with the link.
+    /// Disables IPv6 on a link that is not up yet. The host must not accept a container's router
+    /// advertisements (CVE-2020-10749), nor one container those of another (CVE-2020-13401), and the
+    /// kernel need not keep an address and routes for each bridge port. Removed with the link.
     Ipv6Off {
+        /// The namespace of the link. None means this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<PathBuf>,
         /// The link.
         link: String,
         /// The link's hardware address.

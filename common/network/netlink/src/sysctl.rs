@@ -15,8 +15,8 @@ use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use conf::Conf;
-pub use ipv6::switch_ipv6_off_by;
 pub(crate) use ipv6::{OFF, is_ipv6_off, switch_ipv6_off, switch_ipv6_on};
+pub use ipv6::{new_links_have_ipv6, switch_ipv6_off_by};
 
 use self::beside::{ADVERTISED, FORWARDING, REDIRECTS, UNDONE, WRITTEN_OVER};
 use crate::{Connection, Error, errno_of, guard};

@@ -157,6 +157,7 @@ impl NetworkOperation {
                         | LinkOperation::AddressAdd { namespace: Some(_), .. }
                         | LinkOperation::RouteAdd { namespace: Some(_), .. }
                         | LinkOperation::RouteRefuse { .. }
+                        | LinkOperation::Ipv6Off { namespace: Some(_), .. }
                 )
             )
     }

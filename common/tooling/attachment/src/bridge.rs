@@ -458,7 +458,7 @@ fn make(
     let mac = mac.ok_or_else(|| Unfit::NoBridge(name.to_owned()))?;
     let ipv6 = match has_ipv6 {
         true => LinkOperation::Ipv6On { namespace: None, link: link(), mac },
-        false => LinkOperation::Ipv6Off { link: link(), mac },
+        false => LinkOperation::Ipv6Off { namespace: None, link: link(), mac },
     };
     let made = [
         LinkOperation::BridgeAdd { name: link(), mac, mark: Some(container.mark()) },

@@ -181,6 +181,9 @@ impl<'a> Inside<'a> {
         let namespace = || Some(self.namespace.to_owned());
         let up = LinkOperation::LinkUp { namespace: namespace(), link: link.to_owned(), mac };
         let has_ipv6 = self.addresses.iter().any(|(address, _)| address.addr().is_ipv6());
+        // In a namespace of another runtime, a link would take its neighbours' router advertisements.
+        let off = !has_ipv6 && netlink::new_links_have_ipv6(self.namespace);
+        let off = off.then(|| LinkOperation::Ipv6Off { namespace: namespace(), link: link.to_owned(), mac });
         let ipv6 =
             has_ipv6.then(|| LinkOperation::Ipv6On { namespace: namespace(), link: link.to_owned(), mac });
         let addresses = self.addresses.iter().map(move |(address, _)| LinkOperation::AddressAdd {
@@ -201,7 +204,7 @@ impl<'a> Inside<'a> {
                 protocol: Some(PROTOCOL),
             })
         });
-        [up].into_iter().chain(ipv6).chain(addresses).chain(routes)
+        off.into_iter().chain([up]).chain(ipv6).chain(addresses).chain(routes)
     }
 
     /// The operations that tell the neighbours the hardware address of the addresses, where they may

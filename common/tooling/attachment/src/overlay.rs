@@ -85,7 +85,7 @@ pub(crate) fn make(
     // case.
     let ipv6 = match ipv6 {
         true => LinkOperation::Ipv6On { namespace: None, link: link(), mac },
-        false => LinkOperation::Ipv6Off { link: link(), mac },
+        false => LinkOperation::Ipv6Off { namespace: None, link: link(), mac },
     };
     let closed = [ipv6, LinkOperation::GuardLoopback { link: link(), mac, bridge: bridge.to_owned() }];
     let up = LinkOperation::LinkUp { namespace: None, link: link(), mac };

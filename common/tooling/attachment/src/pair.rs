@@ -234,7 +234,7 @@ impl Pair<'_> {
                 peer: Peer { name: container.interface.clone(), mac: there, namespace: namespace.to_owned() },
                 mark: Some(container.mark()),
             },
-            LinkOperation::Ipv6Off { link: name.clone(), mac },
+            LinkOperation::Ipv6Off { namespace: None, link: name.clone(), mac },
             LinkOperation::Hairpin { link: name.clone(), mac },
         ];
         let up = LinkOperation::LinkUp { namespace: None, link: name, mac };

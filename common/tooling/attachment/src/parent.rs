@@ -210,7 +210,7 @@ impl Lower {
         let made = LinkOperation::VlanAdd { name: name(), parent: parent.clone(), id: *id };
         let links = [
             made,
-            LinkOperation::Ipv6Off { link: name(), mac },
+            LinkOperation::Ipv6Off { namespace: None, link: name(), mac },
             LinkOperation::LinkUp { namespace: None, link: name(), mac },
         ];
         let shared = links.map(|link| NetworkOperation::from(Shared::new(&claim, link)));

@@ -19,15 +19,19 @@ use rustix::mount::MountAttrFlags;
 use super::{Conf, SET};
 use crate::{Error, errno_of};
 
-/// Disables IPv6 on a link of this namespace.
-pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
+/// Disables IPv6 on a link of the namespace, or here.
+pub(crate) fn switch_ipv6_off(namespace: Option<&Path>, link: &str) -> Result<(), Error> {
     let conf = Conf::disable_ipv6(link);
-    let failed = |source| Error::new("set", conf.name(), source);
+    let failed = |source| Error::new("set", conf.name(), source).within(namespace);
     if !conf.is_plain() {
         return Err(failed(Errno::EINVAL));
     }
-    let proc = File::open("/proc").map_err(|source| failed(errno_of(&source)))?;
-    switch_ipv6_off_by(proc, link).map_err(failed)
+    with_proc(namespace, |proc| switch_ipv6_off_by(proc, link)).map_err(failed)
+}
+
+/// Whether new links in the namespace have IPv6. False if there is no such namespace yet.
+pub fn new_links_have_ipv6(namespace: &Path) -> bool {
+    is_ipv6_off(Some(namespace), "default").is_ok_and(|is_off| !is_off)
 }
 
 /// Disables IPv6 on an interface, or on all future ones (`default`). The variable is written

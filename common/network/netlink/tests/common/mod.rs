@@ -46,7 +46,7 @@ pub(crate) fn container(id: &str, address: &str) -> Vec<Op> {
     let peer = Peer { name: "eth0".into(), mac: inside, namespace: namespace.clone() };
     vec![
         bridge(),
-        Op::Ipv6Off { link: "stave0".into(), mac: Mac::derive("", "stave0") },
+        Op::Ipv6Off { namespace: None, link: "stave0".into(), mac: Mac::derive("", "stave0") },
         Op::LinkUp { namespace: None, link: "stave0".into(), mac: Mac::derive("", "stave0") },
         Op::AddressAdd {
             namespace: None,
@@ -63,7 +63,7 @@ pub(crate) fn container(id: &str, address: &str) -> Vec<Op> {
             peer,
             mark: Some(Mark::new(id, Some("0123456789abcdef"))),
         },
-        Op::Ipv6Off { link: name.clone(), mac },
+        Op::Ipv6Off { namespace: None, link: name.clone(), mac },
         Op::Hairpin { link: name.clone(), mac },
         Op::GuardLoopback { link: name.clone(), mac, bridge: "stave0".into() },
         Op::LinkUp { namespace: None, link: name, mac },
