@@ -122,9 +122,9 @@ impl<'a> Rules<'a> {
                 for pair in pairs {
                     secret(found, line, "ENV", &pair.name);
                 }
-                for pair in pairs {
-                    known.variables.insert(pair.name.clone(), pair.value.clone());
-                }
+                // All values see the variables as they were before the instruction.
+                let values: Vec<String> = pairs.iter().map(|pair| self.value(&pair.value, known)).collect();
+                known.variables.extend(pairs.iter().map(|pair| pair.name.clone()).zip(values));
             }
             Instruction::Label(pairs) => self.pairs(found, line, pairs, known, &statement.keyword),
             Instruction::Workdir(path) => {
@@ -149,12 +149,19 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// The value that a variable gets, or its beginning. The text, if it cannot be expanded: its own step says so.
+    fn value(&self, text: &str, known: &Known) -> String {
+        let lookup = |name: &str| known.short(name);
+        let value = Expander::new(self.file.escape, &lookup).word(text).unwrap_or_else(|_| text.to_owned());
+        value[..value.floor_char_boundary(LOOKED_AT)].to_owned()
+    }
+
     /// Checks that the first WORKDIR is absolute, with its variables expanded.
     fn relative(&self, found: &mut Found<'_>, line: usize, path: &str, known: &Known) {
         let lookup = |name: &str| known.short(name);
-        let (_, unset) = used(self.file.escape, path, &lookup);
+        let (set, unset) = used(self.file.escape, path, &lookup);
         // The base may set a variable that is not known here.
-        let is_known = known.is_complete || unset.is_empty();
+        let is_known = known.is_complete || (set.is_empty() && unset.is_empty());
         let Ok(path) = Expander::new(self.file.escape, &lookup).word(path) else { return };
         if is_known && !path.starts_with('/') {
             let message =
@@ -180,7 +187,7 @@ impl<'a> Rules<'a> {
                 (Some(given), _) => Some(given),
                 (None, Some(default)) => {
                     self.words(found, line, [default], known);
-                    Some(default.clone())
+                    Some(self.value(default, known))
                 }
                 (None, None) => self.around.global.variable(&argument.name),
             };

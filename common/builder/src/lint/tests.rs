@@ -74,6 +74,7 @@ fn each_check() {
             ],
         ),
         ("FROM a\nWORKDIR \"/x\"\nFROM unknown\nWORKDIR $ANY/x\n", vec![]),
+        ("FROM a\nENV H=/x\nENV S=$H/y\nARG T=${S}/z\nWORKDIR $T\n", vec![]),
         (
             "FROM a\nARG D\nWORKDIR $D\nEXPOSE $NONE\n",
             vec![
