@@ -27,11 +27,12 @@ pub(super) fn is_web(source: &str) -> bool {
 pub(super) fn name_of(address: &str) -> String {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let path = rest.split(['?', '#']).next().unwrap_or_default();
-    let last = path.split_once('/').map_or("", |(_, path)| path).trim_end_matches('/').rsplit('/').next();
-    let name = registry::decode(last.unwrap_or_default());
-    let name = String::from_utf8_lossy(&name).into_owned();
+    // The name is that behind the last slash, also if that is written as `%2F`, as in BuildKit.
+    let path = registry::decode(path.split_once('/').map_or("", |(_, path)| path));
+    let path = String::from_utf8_lossy(&path);
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
     // If the last part is not a valid name, use BuildKit's name.
-    if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\0']) {
+    if matches!(name.as_str(), "" | "." | "..") || name.contains('\0') {
         "__unnamed__".to_owned()
     } else {
         name
@@ -183,7 +184,8 @@ mod tests {
             ("http://h", "__unnamed__"),
             ("http://h/", "__unnamed__"),
             ("http://h/%2e%2e", "__unnamed__"),
-            ("http://h/a%2fb", "__unnamed__"),
+            ("http://h/a%2fb", "b"),
+            ("http://h/a%2f..%2f", "__unnamed__"),
         ] {
             assert_eq!(name_of(address), name, "{address}");
         }
