@@ -106,3 +106,15 @@ fn unwind_says_that_there_is_nothing() {
         (1, "unwind: container \"nosuch\" does not exist in \"/run/stave\"\n")
     );
 }
+
+#[test]
+fn a_dry_run_leaves_the_record() {
+    let sandbox = sandbox();
+    sandbox.sh("netns-add -n --id web | step-begin own > begun.json").ok();
+    let record = sandbox.sh("cat /run/stave/web.json").ok();
+    let planned = sandbox.sh("step-done own --dry-run --adds '{\"owns\":[1]}' < begun.json").json();
+    assert_eq!((&planned["planned"], &planned["owns"]), (&true.into(), &serde_json::json!([1])));
+    assert_eq!(planned["steps"][1]["state"], "done");
+    assert_eq!(sandbox.sh("cat /run/stave/web.json").ok(), record);
+    sandbox.sh("unwind -q --with stages web > /dev/null").ok();
+}

@@ -89,3 +89,19 @@ fn without_a_thread_one_line_or_the_work_done_by_one() {
     sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
     sandbox.sh(&format!("{none} ns-exec -- true < ready.json")).ok();
 }
+
+#[test]
+fn a_dry_run_of_a_command_that_joins_runs_nothing() {
+    let sandbox = ready("");
+    sandbox.sh("ns-exec -d -- sleep 1000 < ready.json > web.json").ok();
+    let planned = sandbox.sh("ns-exec --join web --dry-run -- touch /made").exits(0);
+    assert!(planned.stderr.starts_with("nsenter --target "), "{}", planned.stderr);
+    assert!(planned.stderr.ends_with(" -- touch /made\n"), "{}", planned.stderr);
+    assert_eq!(planned.stdout, "");
+    sandbox.sh("ns-exec --join web -- test ! -e /made").ok();
+    // Nor is a flag ignored that has no meaning for it.
+    for flag in ["--cap-add SYS_ADMIN", "--cap-drop ALL"] {
+        let refused = sandbox.sh(&format!("ns-exec --join web {flag} -- true")).exits(125);
+        assert!(refused.stderr.contains("cannot be used with"), "{}", refused.stderr);
+    }
+}

@@ -146,9 +146,7 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec, always: bool) -> Resul
         return Ok(());
     }
     // If the image has a link there, the nodes would be made in another directory, perhaps one of the host's.
-    kernel::is_plain_directory(root, Path::new(DEV)).map_err(Error::at("open", "\"/dev\""))?;
-    let dev =
-        resolve::create_in(root, Path::new(DEV), Leaf::Directory).map_err(Error::at("open", "\"/dev\""))?;
+    let dev = kernel::fixed_place(root, Path::new(DEV)).map_err(Error::at("open", "\"/dev\""))?;
     let (confined, of_host) = (is_confined(spec), in_user_namespace()?);
     for (name, major, minor) in standard(spec) {
         let make = || {

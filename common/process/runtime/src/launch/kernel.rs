@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mount::{Detached, resolve};
+use mount::{
+    Detached,
+    resolve::{self, Leaf},
+};
 use oci_spec::runtime::Mount;
 use operation::Cause;
 use rustix::{
@@ -120,13 +123,21 @@ pub(super) fn is_fixed(mount: &Mount) -> bool {
     shows(mount, mount.destination()) || mount.destination() == Path::new(DEV)
 }
 
-/// Checks that the image has a directory there, reached without a link, or nothing.
-pub(super) fn is_plain_directory(root: BorrowedFd<'_>, target: &Path) -> std::result::Result<(), Cause> {
+/// Opens the directory of the image at the target of such a mount, reached without a link. Makes it if it is missing. What
+/// is opened is mounted on: another container may exchange the directory and a link meanwhile (CVE-2019-19921,
+/// CVE-2023-27561).
+pub(super) fn fixed_place(root: BorrowedFd<'_>, target: &Path) -> std::result::Result<OwnedFd, Cause> {
     let relative = target.strip_prefix("/").unwrap_or(target);
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match openat2(root, relative, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
-    {
-        Ok(_) | Err(Errno::NOENT) => Ok(()),
+    let open = || {
+        openat2(root, relative, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
+    };
+    let opened = match open() {
+        Err(Errno::NOENT) => resolve::create_in(root, target, Leaf::Directory).and_then(|_| open()),
+        opened => opened,
+    };
+    match opened {
+        Ok(place) => Ok(place),
         // Callers of runc look for its wording.
         Err(Errno::LOOP | Errno::NOTDIR) => {
             Err("it must be mounted on ordinary directory, and the image has none there".into())

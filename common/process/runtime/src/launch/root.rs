@@ -391,18 +391,18 @@ fn attach(
         None => detached(mount, user, true)?,
     };
     let object = || format!("{kind} on {target:?}");
-    if kernel::is_fixed(mount) {
-        kernel::is_plain_directory(root, target).map_err(Error::at("mount", object()))?;
-    }
-    let place = || {
-        let leaf = match FileType::from_raw_mode(rustix::fs::fstat(&detached)?.st_mode) {
-            FileType::Directory => Leaf::Directory,
-            _ => Leaf::File,
-        };
-        resolve::create_in(root, target, leaf)
+    let (place, path) = match kernel::is_fixed(mount) {
+        true => {
+            let place = kernel::fixed_place(root, target).map_err(Error::at("mount", object()))?;
+            // Its masks are found by this path, even if the directory is moved.
+            (place, target.to_owned())
+        }
+        false => {
+            let place = place(root, target, &detached).map_err(|errno| refused(kind, target, errno))?;
+            let path = kernel::path_in(root, place.as_fd()).map_err(Error::at("mount", object()))?;
+            (place, path)
+        }
     };
-    let place = place().map_err(|errno| refused(kind, target, errno))?;
-    let path = kernel::path_in(root, place.as_fd()).map_err(Error::at("mount", object()))?;
     kernel::allow(kind, Some(detached.as_fd()), target, &path).map_err(Error::at("mount", object()))?;
     detached.attach(place).map_err(|errno| refused(kind, target, errno))?;
     if options.bind.is_none() && options.propagation.is_some() {
@@ -412,6 +412,15 @@ fn attach(
             .map_err(Error::at("set", format_args!("propagation of {target:?}")))?;
     }
     Ok(kernel::shows(mount, &path).then_some((path, detached)))
+}
+
+/// The place of a mount: a file or a directory as the mount is, made if it is missing.
+fn place(root: BorrowedFd<'_>, target: &Path, mount: &Detached) -> std::result::Result<OwnedFd, Errno> {
+    let leaf = match FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode) {
+        FileType::Directory => Leaf::Directory,
+        _ => Leaf::File,
+    };
+    resolve::create_in(root, target, leaf)
 }
 
 /// Adds a hint when a read-only root file system has no mount point for a volume.
