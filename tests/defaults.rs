@@ -50,3 +50,40 @@ fn long_work_tells_how_far_it_is() {
     assert!(told.contains("packing the layer: ") && told.ends_with("\r\u{1b}[K"), "{told:?}");
     assert_eq!(typed("-q"), "");
 }
+
+#[test]
+fn a_switch_that_is_switched_off_counts_instead_of_its_default() {
+    let sandbox = Sandbox::with_busybox();
+    let with = |script: &str| sandbox.sh(&format!("export XDG_CONFIG_HOME=$PWD/own; {script}"));
+    sandbox.sh("mkdir own && printf '[ns-exec]\\nread-only = true\\n[img-save]\\nquiet = true\\n' > own/stave.toml").ok();
+    let run = |flag: &str| {
+        let pipe = "img-inspect busybox | layer-apply --id web | union-mount";
+        let touch = "sh -c 'touch /new 2> /dev/null; test -e /new'";
+        with(&format!("{pipe} | ns-exec {flag} -- {touch}; status=$?; unwind web > /dev/null; exit $status"))
+    };
+    run("").exits(1);
+    run("--read-only=false").ok();
+    run("--read-only=false --read-only").exits(1);
+}
+
+/// The work is slow because of its input, so that what is shown does not depend on the machine.
+#[test]
+fn loading_saving_and_copying_show_how_far_they_are() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .sh("mkdir tree && head -c 40000000 /dev/urandom > tree/big && tar -C tree -cf tree.tar .
+            img-load -q -t big tree.tar > /dev/null && img-save -o big.tar big > /dev/null")
+        .ok();
+    let typed = |command: &str| sandbox.sh(&format!("script -qec \"{command}\" /dev/null < /dev/null")).ok();
+    let loaded = typed("(head -c 20000000 big.tar; sleep 1; tail -c +20000001 big.tar) | img-load -");
+    let (shown, named) = loaded.rsplit_once("\r\u{1b}[K").unwrap();
+    assert!(shown.contains("loading: ") && shown.contains(" MB"), "{loaded:?}");
+    assert_eq!(named, "Loaded image: big:latest\r\n");
+    assert_eq!(typed("(head -c 20000000 big.tar; sleep 1; tail -c +20000001 big.tar) | img-load -q -"), "");
+    let saved = typed("img-save big | (head -c 9000000; sleep 1; cat) > saved.tar");
+    assert!(
+        saved.contains("saving: [") && saved.contains("> ") && saved.ends_with("\r\u{1b}[K"),
+        "{saved:?}"
+    );
+    sandbox.sh("cmp big.tar saved.tar").ok();
+}

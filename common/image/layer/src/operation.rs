@@ -114,8 +114,13 @@ impl Apply {
             }
         };
         let layout = Layout::open(scope.root.join("images")).map_err(operation::Error::caused_by)?;
-        let open =
-            |index: usize| layout.blob_unchecked(&self.layers[index].descriptor).map_err(io::Error::other);
+        let missing = self.layers.iter().filter(|layer| !layer.place.path().exists());
+        let total = missing.fold(0, |sum: u64, layer| sum.saturating_add(layer.descriptor.size()));
+        let meter = operation::Meter::new("unpacking", total);
+        let open = |index: usize| {
+            let blob = layout.blob_unchecked(&self.layers[index].descriptor).map_err(io::Error::other)?;
+            Ok(meter.watch(blob))
+        };
         let standing = store
             .apply_all(&wanted, open, &self.options(), tell)
             .map_err(|error| advised(blame(&layout, &self.layers, error)))?;

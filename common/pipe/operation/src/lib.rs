@@ -35,7 +35,7 @@ pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
 pub use shared_directory::remove_if_empty;
 pub use shell::{quote, words};
-pub use status::{Status, show_no_status};
+pub use status::{Meter, Status, Watched, show_no_status};
 
 /// The result of [`Operation::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,8 @@ macro_rules! tell {
 /// Prints the line of [`tell!`] with a single write, so that lines of tools that run at the same time do not
 /// mix.
 pub fn tell_line(words: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_all(format!("{}\n", printable(&words.to_string())).as_bytes());
+    let before = crate::status::before_a_line();
+    let _ = io::stderr().write_all(format!("{before}{}\n", printable(&words.to_string())).as_bytes());
 }
 
 /// Text for people, which may come from a container or an image: a terminal must not carry it out. Control

@@ -17,7 +17,11 @@ use clap::{
 use document::Id;
 use operation::Scope;
 
-use crate::{defaults, failure, kind::Kind, switches};
+use crate::{
+    defaults, failure,
+    kind::Kind,
+    switches::{self, Settled},
+};
 
 /// The arguments of every tool, flattened into each tool's own.
 #[derive(Debug, Clone, clap::Args)]
@@ -325,10 +329,11 @@ impl<T: clap::Parser> Invocation<T> {
         let mut command = kind.command::<T>().args_override_self(true);
         let tool = command.get_name().to_owned();
         let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
-        let arguments = switches::settled(&command, arguments.into_iter().collect());
+        let typed: Vec<OsString> = arguments.into_iter().collect();
+        let Settled { words: arguments, off } = switches::settled(&command, &typed);
         let asked = match aside(&command, &arguments) {
             Some(common) => Asked::Aside(common),
-            None => match with_defaults(kind, &mut command, &arguments, defaults) {
+            None => match with_defaults(kind, &mut command, &arguments, &off, defaults) {
                 Ok(tool) => Asked::Job(tool),
                 Err(error) => Asked::Usage(error),
             },
@@ -361,14 +366,15 @@ fn aside(command: &Command, arguments: &[OsString]) -> Option<Common> {
     Common::from_arg_matches(&matches).ok().filter(Common::is_aside)
 }
 
-/// Parses the tool's job, with the defaults of these files.
+/// Parses the tool's job, with the defaults of these files. `off` are the switches that the command line has switched off.
 fn with_defaults<T: clap::Parser>(
     kind: Kind,
     command: &mut Command,
     arguments: &[OsString],
+    off: &[String],
     files: &[PathBuf],
 ) -> Result<T, clap::Error> {
-    let with = match defaults::added(command, arguments.to_vec(), files) {
+    let with = match defaults::added(command, arguments.to_vec(), off, files) {
         Ok(with) => with,
         Err(error) => {
             let is_of_system = error.chain().any(|cause| cause.is::<std::io::Error>());

@@ -52,13 +52,14 @@ pub(crate) fn files() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The command line with the defaults of these files.
+/// The command line with the defaults of these files, but for those of the switches in `off`.
 ///
 /// # Errors
 /// When a file cannot be read or is not believed, or has something that is not carried out.
 pub(crate) fn added(
     command: &Command,
     mut arguments: Vec<OsString>,
+    off: &[String],
     files: &[PathBuf],
 ) -> anyhow::Result<Vec<OsString>> {
     if command.get_name() == UNDOES {
@@ -85,7 +86,8 @@ pub(crate) fn added(
             defaults.push((argument, value));
         }
     }
-    defaults.retain(|(argument, _)| !is_decided(command, argument, &given));
+    let is_off = |argument: &Arg| argument.get_long().is_some_and(|name| off.iter().any(|off| off == name));
+    defaults.retain(|(argument, _)| !is_off(argument) && !is_decided(command, argument, &given));
     let mut added = Vec::new();
     for (argument, value) in &defaults {
         added.extend(words(argument, value)?.into_iter().map(OsString::from));
@@ -256,7 +258,9 @@ mod tests {
         }
         let words = words.split(' ').map(OsString::from).collect();
         let place = format!("take defaults from {}/0: ", directory.path().display());
-        match added(&Tool::command(), words, &paths) {
+        let words: Vec<OsString> = words;
+        let settled = crate::switches::settled(&Tool::command(), &words);
+        match added(&Tool::command(), settled.words, &settled.off, &paths) {
             Ok(words) => Ok(words.join(std::ffi::OsStr::new(" ")).into_string().unwrap()),
             Err(error) => Err(crate::report_line(&error).strip_prefix(&place).unwrap().to_owned()),
         }
@@ -290,6 +294,8 @@ mod tests {
                 "img-pull --platform=linux/amd64 --platform=linux/arm64 --quiet --retries=3 --nonsense a",
             ),
             (&["[img-pull]\nquiet = false"], "img-pull a", "img-pull a"),
+            (&["[img-pull]\nquiet = true\nretries = 1"], "img-pull -q=false a", "img-pull --retries=1 a"),
+            (&["[img-pull]\nquiet = true"], "img-pull --quiet=false -q a", "img-pull --quiet a"),
         ] {
             assert_eq!(line(files, words).unwrap(), expected, "{words}");
         }
@@ -321,7 +327,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let read = |mode| {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-            added(&Tool::command(), vec!["img-pull".into(), "a".into()], std::slice::from_ref(&path))
+            added(&Tool::command(), vec!["img-pull".into(), "a".into()], &[], std::slice::from_ref(&path))
         };
         assert!(read(0o600).is_ok());
         let error = crate::report_line(&read(0o666).unwrap_err());
@@ -331,7 +337,7 @@ mod tests {
             let error = crate::report_line(&read(0o600).unwrap_err());
             assert!(error.ends_with("stave.toml: it belongs to user 4711"), "{error}");
         }
-        let none = added(&Tool::command(), vec!["img-pull".into()], &[directory.path().into()]);
+        let none = added(&Tool::command(), vec!["img-pull".into()], &[], &[directory.path().into()]);
         let error = crate::report_line(&none.unwrap_err());
         assert!(error.ends_with(": it is not a file"), "{error}");
     }

@@ -94,7 +94,8 @@ impl FromStr for Format {
         };
         match text.trim_matches(' ') {
             "json" => Ok(Self::Json),
-            "table" => Ok(Self::Table),
+            // Docker's own default is an empty text.
+            "table" | "" => Ok(Self::Table),
             _ if body.contains("{{") => {
                 Ok(Self::Template { is_table, template: body.parse::<Template>()?.unescaped() })
             }

@@ -6,15 +6,21 @@ use std::ffi::{OsStr, OsString};
 use clap::{ArgAction, Command};
 use operation::quantity::truth;
 
+/// A command line whose switches have no values.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// Its words.
+    pub(crate) words: Vec<OsString>,
+    /// The long names of the switches that it has switched off.
+    pub(crate) off: Vec<String>,
+}
+
 /// Replaces switches with a value by switches without one. Of several for one switch, the last one counts. What is no
 /// truth value stays, and is reported as any wrong argument.
 ///
-/// A command line that ends with another program's arguments is left as it is: they are not this tool's.
-pub(crate) fn settled(command: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
-    if command.get_positionals().any(|positional| positional.is_trailing_var_arg_set()) {
-        return arguments;
-    }
-    let own = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
+/// Of a command line that ends with another program's arguments, these are left as they are.
+pub(crate) fn settled(command: &Command, arguments: &[OsString]) -> Settled {
+    let own = own(command, arguments);
     let said: Vec<Option<(&str, Option<bool>)>> =
         arguments[..own].iter().map(|word| switch(command, word)).collect();
     let last = |name: &str| said.iter().rposition(|said| said.is_some_and(|(own, _)| own == name));
@@ -26,7 +32,53 @@ pub(crate) fn settled(command: &Command, arguments: Vec<OsString>) -> Vec<OsStri
         }
         _ => Some(word.clone()),
     };
-    arguments.iter().enumerate().filter_map(settle).collect()
+    let is_off = |(at, said): (usize, &Option<(&str, Option<bool>)>)| {
+        said.filter(|(name, value)| *value == Some(false) && last(name) == Some(at))
+            .map(|(name, _)| name.to_owned())
+    };
+    let off = said.iter().enumerate().filter_map(is_off).collect();
+    Settled { words: arguments.iter().enumerate().filter_map(settle).collect(), off }
+}
+
+/// How many of the words are the tool's own, and not another program's.
+fn own(command: &Command, arguments: &[OsString]) -> usize {
+    let end = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
+    if !command.get_positionals().any(|positional| positional.is_trailing_var_arg_set()) {
+        return end;
+    }
+    let mut at = 1;
+    while at < end {
+        match arguments[at].to_str() {
+            Some(word) if word.len() > 1 && word.starts_with('-') => {
+                at += if asks(command, word) { 2 } else { 1 }
+            }
+            _ => return at,
+        }
+    }
+    at.min(arguments.len())
+}
+
+/// Whether the value of a flag is the next word.
+fn asks(command: &Command, word: &str) -> bool {
+    let takes = |argument: &clap::Arg| {
+        matches!(argument.get_action(), ArgAction::Set | ArgAction::Append)
+            && !argument.is_require_equals_set()
+    };
+    if let Some(long) = word.strip_prefix("--") {
+        let is_it = |argument: &&clap::Arg| {
+            argument.get_long() == Some(long)
+                || argument.get_all_aliases().is_some_and(|aliases| aliases.contains(&long))
+        };
+        return command.get_arguments().find(is_it).is_some_and(takes);
+    }
+    let mut letters = word.chars().skip(1);
+    while let Some(letter) = letters.next() {
+        let found = command.get_arguments().find(|argument| argument.get_short() == Some(letter));
+        if found.is_some_and(takes) {
+            return letters.next().is_none();
+        }
+    }
+    false
 }
 
 /// The long name of the switch that a word is, and its value if it has one.
@@ -70,22 +122,27 @@ mod tests {
     struct Runner {
         #[arg(long)]
         no_cache: bool,
+        #[arg(short, long)]
+        tag: Vec<String>,
         #[arg(trailing_var_arg = true)]
         command: Vec<String>,
     }
 
     fn settle<T: clap::Parser>(line: &str) -> String {
         let words = line.split(' ').map(OsString::from).collect();
-        settled(&T::command(), words).join(OsStr::new(" ")).into_string().unwrap()
+        let words: Vec<OsString> = words;
+        let Settled { words, off } = settled(&T::command(), &words);
+        let words = words.join(OsStr::new(" ")).into_string().unwrap();
+        if off.is_empty() { words } else { format!("{words} without {}", off.join(" ")) }
     }
 
     #[test]
     fn the_last_value_of_a_switch_counts() {
         for (line, expected) in [
             ("x --no-cache=true a", "x --no-cache a"),
-            ("x --no-cache=0 a", "x a"),
-            ("x -q=T --no-cache=False", "x --quiet"),
-            ("x --no-cache --no-cache=false", "x"),
+            ("x --no-cache=0 a", "x a without no-cache"),
+            ("x -q=T --no-cache=False", "x --quiet without no-cache"),
+            ("x --no-cache --no-cache=false", "x without no-cache"),
             ("x --no-cache=false --no-cache", "x --no-cache"),
             ("x --no-cache=1 --no-cache=t -t=1 --tag=true", "x --no-cache -t=1 --tag=true"),
             // These are left to clap.
@@ -95,6 +152,16 @@ mod tests {
         ] {
             assert_eq!(settle::<Tool>(line), expected, "{line}");
         }
-        assert_eq!(settle::<Runner>("x sh --no-cache=false"), "x sh --no-cache=false");
+        for (line, expected) in [
+            ("x sh --no-cache=false", "x sh --no-cache=false"),
+            ("x --no-cache=false sh --no-cache=false", "x sh --no-cache=false without no-cache"),
+            ("x --no-cache=true -t a --no-cache=false -- sh", "x -t a -- sh without no-cache"),
+            ("x -t a sh --no-cache=false", "x -t a sh --no-cache=false"),
+            ("x -ta sh --no-cache=false", "x -ta sh --no-cache=false"),
+            ("x --tag a sh --no-cache=false", "x --tag a sh --no-cache=false"),
+            ("x --tag=a --no-cache=1 - --no-cache=false", "x --tag=a --no-cache - --no-cache=false"),
+        ] {
+            assert_eq!(settle::<Runner>(line), expected, "{line}");
+        }
     }
 }

@@ -40,6 +40,7 @@ impl Layout {
         if !self.sync {
             return Ok(());
         }
+        let _status = operation::Status::last("waiting for the disk");
         let sync = || -> io::Result<()> { Ok(rustix::fs::syncfs(self.open_directory()?)?) };
         sync().map_err(Error::io("sync", &self.path))?;
         self.unsynced.store(false, Ordering::Relaxed);

@@ -20,6 +20,7 @@ use std::{
 
 pub use archive::Limits;
 use archive::{Compression, Decompressed, Kind, Reader, peek};
+use operation::Meter;
 
 use crate::{
     digest::{Digest, Mismatch},
@@ -34,6 +35,9 @@ use lists::Lists;
 /// How many bytes of the input are examined to tell its form. This is so much because bzip2 yields nothing
 /// before the end of its first block.
 const PEEK: usize = 1 << 20;
+
+/// What a terminal shows meanwhile.
+const LOADING: &str = "loading";
 
 /// The verb of an error message. Reading the input and storing its content are one pass; the error tells
 /// which of the two failed.
@@ -156,13 +160,13 @@ impl Input {
     /// When the input cannot be read or cannot hold images.
     pub fn open(path: &Path) -> Result<Self, Error> {
         if path == Path::new("-") {
-            return Self::stream("standard input".to_owned(), io::stdin());
+            return Self::stream("standard input".to_owned(), Meter::new(LOADING, 0).watch(io::stdin()));
         }
         let name = path.display().to_string();
         let file = File::open(path).map_err(|error| Error::Read(name.clone(), error))?;
         let metadata = file.metadata().map_err(|error| Error::Read(name.clone(), error))?;
         if !metadata.is_dir() {
-            return Self::stream(name, file);
+            return Self::stream(name, Meter::new(LOADING, metadata.len()).watch(file));
         }
         let content = match Layout::open_foreign(path) {
             Ok(layout) => Content::Layout(layout),

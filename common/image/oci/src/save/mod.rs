@@ -3,10 +3,14 @@
 mod docker;
 mod oci;
 
-use std::io::{self, Read, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+};
 
 use archive::{Entry, Kind, Writer};
 use oci_spec::image::Descriptor;
+use operation::{Meter, Status};
 
 use crate::{
     digest::Digest,
@@ -69,7 +73,8 @@ pub fn save(
     platform: Option<&Platform>,
     target: impl Write,
 ) -> Result<(), Error> {
-    let mut archive = Archive(Writer::new(io::BufWriter::with_capacity(256 << 10, target)));
+    let mut archive =
+        Archive(Writer::new(io::BufWriter::with_capacity(256 << 10, target)), Status::new("saving"));
     match format {
         Format::Oci => oci::save(layout, images, platform, &mut archive)?,
         Format::Docker => docker::save(layout, images, platform, &mut archive)?,
@@ -83,13 +88,16 @@ pub fn save(
 /// # Errors
 /// When the image is not complete, or `target` cannot be written.
 pub fn copy(layout: &Layout, image: &Descriptor, target: &Layout) -> Result<(), Error> {
-    for (digest, descriptor) in oci::blobs(layout, image)? {
+    let blobs = oci::blobs(layout, image)?;
+    let meter = Meter::new("copying", total(&blobs));
+    for (digest, descriptor) in blobs {
         if target.has_sound_blob(&descriptor)? {
             target.touch_blob(&digest);
+            meter.add(descriptor.size());
             continue;
         }
         let mut writer = target.writer_of(&descriptor)?;
-        let mut reader = Noted { inner: layout.blob_reader(&descriptor)?, failed: false };
+        let mut reader = Noted { inner: meter.watch(layout.blob_reader(&descriptor)?), failed: false };
         let copied = writer.copy_from(&mut reader);
         copied.map_err(|error| match reader.failed {
             true => Error::Read(digest.clone(), error),
@@ -98,6 +106,11 @@ pub fn copy(layout: &Layout, image: &Descriptor, target: &Layout) -> Result<(), 
         writer.commit()?;
     }
     Ok(())
+}
+
+/// The size of all blobs, in bytes.
+fn total(blobs: &BTreeMap<Digest, Descriptor>) -> u64 {
+    blobs.values().fold(0, |sum: u64, blob| sum.saturating_add(blob.size()))
 }
 
 /// The system's error alone. Its text then is that of other system calls.
@@ -119,8 +132,8 @@ impl<R: Read> Read for Noted<R> {
     }
 }
 
-/// A tar being written.
-struct Archive<W: Write>(Writer<W>);
+/// A tar being written, and how far it is.
+struct Archive<W: Write>(Writer<W>, Status);
 
 impl<W: Write> Archive<W> {
     fn directory(&mut self, name: &str) -> Result<(), Error> {
@@ -152,6 +165,7 @@ impl<W: Write> Archive<W> {
                     left =
                         rest.ok_or_else(|| Error::Read(digest.clone(), io::ErrorKind::InvalidData.into()))?;
                     self.0.data(&buffer[..count]).map_err(Error::Write)?;
+                    self.1.add(count as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Read(digest, error)),

@@ -57,6 +57,7 @@ pub(super) fn save<W: Write>(
         }
     }
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+    archive.1.expect(super::total(&blobs));
     // These files come first: they tell a reader of a stream what the archive is.
     archive.text("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     archive.text("index.json", &json::to_vec(&index).map_err(layout::Error::Json)?)?;
