@@ -383,7 +383,7 @@ fn prune_of_each_kind() {
     host.prints("run -d --name on --network used busybox sleep 1000", "on");
     host.fails("container prune --filter until=1h", 2, "stave: prune filters by label only: until=1h");
     host.fails("container prune -a", 2, "stave: unknown flag: -a");
-    host.fails("system mv", 2, "stave: system takes df and prune");
+    host.fails("system mv", 2, "stave: system takes df, info and prune");
     let asked = host.stave("container prune < /dev/null").exits(0);
     assert_eq!(
         (asked.stdout.as_str(), asked.stderr.as_str()),

@@ -37,6 +37,18 @@ fn commands_of_images() {
     host.fails("image run", 2, "stave: unknown command: image run");
     host.fails("container pull x", 2, "stave: unknown command: container pull");
     assert!(host.stave("version").ok().starts_with("stave "));
+    let info = host.stave("info").ok();
+    let value = |name: &str| info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+    assert_eq!(value("Containers"), Some("0"), "{info}");
+    let images =
+        host.stave("images -q").ok().lines().collect::<std::collections::BTreeSet<_>>().len().to_string();
+    assert_eq!(value("Images"), Some(images.as_str()), "{info}");
+    assert!(
+        ["Server Version", "Kernel Version", "CPUs", "Total Memory"].iter().all(|name| value(name).is_some()),
+        "{info}"
+    );
+    assert_eq!(host.stave("system info").ok(), info);
+    host.fails("info --format x", 2, "stave: info takes no --format");
 }
 
 /// As with `docker run`.

@@ -13,7 +13,7 @@ use toolkit::{
 };
 
 /// The fields, with their headings (docs.docker.com, "docker image ls", Format).
-pub(crate) const HEADINGS: [(&str, &str); 7] = [
+pub(crate) const HEADINGS: [(&str, &str); 10] = [
     ("ID", "IMAGE ID"),
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
@@ -21,6 +21,9 @@ pub(crate) const HEADINGS: [(&str, &str); 7] = [
     ("CreatedSince", "CREATED"),
     ("CreatedAt", "CREATED AT"),
     ("Size", "SIZE"),
+    ("Containers", "CONTAINERS"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
 ];
 
 /// The keys of `--filter`.
@@ -54,6 +57,10 @@ pub(crate) fn row(row: &Value, no_trunc: bool) -> Row {
         "CreatedSince": created.map_or_else(|| "N/A".to_owned(), |then| timestamp::ago(then, timestamp::now())),
         "CreatedAt": at.unwrap_or_else(|| "N/A".to_owned()),
         "Size": human_size(row["size"].as_u64().unwrap_or_default()),
+        // Docker has these here, too, and knows them in `system df` only.
+        "Containers": "N/A",
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
     });
     Row { fields, labels: Map::new() }
 }

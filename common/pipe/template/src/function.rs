@@ -116,6 +116,8 @@ fn len(value: &Value) -> Result<usize, String> {
         Value::String(text) => Ok(text.len()),
         Value::Array(list) => Ok(list.len()),
         Value::Object(members) => Ok(members.len()),
+        // Docker's lists and maps are null if they are empty.
+        Value::Null => Ok(0),
         other => Err(format!("{} has no length", value::kind(other))),
     }
 }
@@ -133,6 +135,7 @@ fn index(value: &Value, key: &Value) -> Called {
             None if members.values().all(Value::is_string) => Value::String(String::new()),
             None => Value::Null,
         }),
+        (Value::Null, Value::String(_)) => Ok(Value::Null),
         (Value::Null, _) => Err("there is no value to take an element of".to_owned()),
         (value, key) => Err(format!("{} has no element {key}", value::kind(value))),
     }

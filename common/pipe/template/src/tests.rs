@@ -43,6 +43,7 @@ fn templates_are_filled_in() {
         ("{{(index (index .Ports \"80/tcp\") 0).HostPort}}", "10080"),
         ("{{(index .Ports \"80/tcp\" 0).HostPort}}", "10080"),
         ("{{index .Labels \"a\"}}{{index .Labels \"no\"}}|{{.Labels.no}}", "1|<no value>"),
+        ("{{index .None \"a\"}} {{len .None}} {{.None | len}}", "<no value> 0 0"),
         ("{{.Label \"a\"}}{{.Label \"no\"}}", "1"),
         ("{{with .Names}}{{.}}{{$.ID}}{{end}}", "web7f"),
         ("{{with .None}}x{{else with .ID}}{{.}}{{end}}", "7f"),
