@@ -357,6 +357,13 @@ fn what_is_no_image_beside_one() {
     archive.files.push((format!("blobs/sha256/{}", Digest::of(b"{}").hex()), b"{}".to_vec()));
     let artifact = json!({"schemaVersion": 2, "config": empty, "layers": [empty]});
     let artifact = entry(&mut archive, manifest, "artifact", &artifact);
+    // Its content is in the descriptors, and nowhere else.
+    let inline =
+        json!({"mediaType": "application/x", "size": 2, "digest": Digest::of(b"[]"), "data": "W10="});
+    let inline =
+        json!({"schemaVersion": 2, "artifactType": "application/x", "config": inline, "layers": [inline]});
+    let mut inline = entry(&mut archive, manifest, "inline", &inline);
+    inline["annotations"] = json!(null);
     // The list of referrers under a tag.
     let referrers = json!({"schemaVersion": 2, "manifests": [artifact]});
     let referrers = entry(&mut archive, index, "sha256-0", &referrers);
@@ -368,7 +375,7 @@ fn what_is_no_image_beside_one() {
     let mut gone = archive.manifest.clone();
     gone["digest"] = json!(Digest::of(b"elsewhere"));
     gone["annotations"] = json!({oci::layout::REF_NAME: "gone:1"});
-    let entries = json!([gone, referrers, signature, archive.manifest.clone()]);
+    let entries = json!([gone, referrers, signature, inline, archive.manifest.clone()]);
     let archive = archive.with_index(entries);
     for arguments in [&[][..], &["-t", "x"]] {
         let store = Store::new();

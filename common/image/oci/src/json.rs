@@ -1,7 +1,7 @@
 //! JSON with reproducible bytes, and so with a reproducible digest; and strict parsing of untrusted JSON, so
 //! that no other program can read it differently.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserializer, Serialize,
@@ -27,15 +27,48 @@ pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
 
 /// Parses JSON and rejects objects with a duplicate member. Of two members with the same name, some programs
 /// use the first and some the last (RFC 8259, section 4), so one program could check what another does not
-/// see.
+/// see. What is no Unicode in a string becomes U+FFFD, as in Go: labels and commands may be in any encoding.
 ///
 /// # Errors
 /// When the JSON is malformed; the error tells where.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let text = with_pairs(String::from_utf8_lossy(text));
+    let mut deserializer = serde_json::Deserializer::from_str(&text);
     let value = Strict.deserialize(&mut deserializer)?;
     deserializer.end()?;
     T::deserialize(value)
+}
+
+/// The text with U+FFFD for each escaped half of a surrogate pair that stands alone. Python writes such halves for bytes
+/// that are no UTF-8 (`surrogateescape`).
+fn with_pairs(text: Cow<'_, str>) -> Cow<'_, str> {
+    const LENGTH: usize = "\\uXXXX".len();
+    let unit = |at: usize| {
+        let digits = text.get(at..at + LENGTH)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut fixed, mut kept, mut at) = (String::new(), 0, 0);
+    while let Some(found) = text[at..].find('\\') {
+        at += found;
+        let is_pair =
+            |high| matches!(high, 0xd800..=0xdbff) && matches!(unit(at + LENGTH), Some(0xdc00..=0xdfff));
+        match unit(at) {
+            Some(high) if is_pair(high) => at += 2 * LENGTH,
+            Some(0xd800..=0xdfff) => {
+                fixed.push_str(&text[kept..at]);
+                fixed.push_str("\\ufffd");
+                at += LENGTH;
+                kept = at;
+            }
+            // The character behind a backslash may be another backslash.
+            _ => at += 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        }
+    }
+    if kept == 0 {
+        return text;
+    }
+    fixed.push_str(&text[kept..]);
+    fixed.into()
 }
 
 /// Parses a manifest or an index, and checks that it cannot be read as something else too (CVE-2021-41190).
@@ -183,6 +216,19 @@ mod tests {
         ] {
             assert_eq!(read(text), Err(wrong.to_owned()), "{text}");
         }
+        for (text, expected) in [
+            (&b"[\"A=\xff\"]"[..], "A=\u{fffd}"),
+            (br#"["\ud83d"]"#, "\u{fffd}"),
+            (br#"["a\udcffb\udc80"]"#, "a\u{fffd}b\u{fffd}"),
+            (br#"["\ud83d\ude00\ud83dx"]"#, "\u{1f600}\u{fffd}x"),
+            (br#"["\ud83d\ud83d\ude00"]"#, "\u{fffd}\u{1f600}"),
+            (br#"["\\ud83d \"\\\\udc00"]"#, "\\ud83d \"\\\\udc00"),
+            ("[\"\u{e9}\\ud800\u{e9}\"]".as_bytes(), "\u{e9}\u{fffd}\u{e9}"),
+        ] {
+            assert_eq!(from_slice::<Vec<String>>(text).unwrap(), [expected], "{text:?}");
+        }
+        assert!(read(r#"["\ud8"]"#).is_err() && read("[\"\\").is_err());
+        assert!(read(r#"{"\ud800":1,"\udfff":2}"#).unwrap_err().contains("twice"));
         let deep = "[".repeat(100_000);
         assert!(read(&deep).unwrap_err().starts_with("recursion limit exceeded"));
     }

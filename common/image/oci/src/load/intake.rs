@@ -8,7 +8,9 @@ use std::{
 };
 
 use archive::{Compression, Decompressed, Kind, Limits, Reader, peek};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use oci_spec::image::{Descriptor, MediaType};
+use operation::Meter;
 use rustix::process::{Resource, Rlimit};
 
 use super::{Error, Form};
@@ -256,10 +258,11 @@ impl Intake {
                 self.layout.touch_blob(&digest);
                 self.held.insert(digest.clone(), Held::Present(expected));
             } else if let Some(source) = &self.source {
-                let mut reader = match source.blob_reader(descriptor) {
+                let reader = match source.blob_reader(descriptor) {
                     Err(layout::Error::NoBlob(digest)) => return Err(Error::NoBlob(digest)),
                     reader => reader?,
                 };
+                let mut reader = Meter::new("copying", expected).watch(reader);
                 let mut writer = self.layout.writer_of(descriptor)?;
                 writer.copy_from(&mut reader).map_err(|error| match Mismatch::within(&error) {
                     Some(mismatch) => layout::Error::from(mismatch.clone().held_by(&source.holder)).into(),
@@ -267,6 +270,12 @@ impl Intake {
                 })?;
                 self.held.insert(digest.clone(), Held::File(writer.seal()?));
             }
+        }
+        // A descriptor may have the content itself, and nothing else have it (image-spec, descriptor.md).
+        if !self.held.contains_key(&digest)
+            && let Some(content) = embedded(descriptor)
+        {
+            self.held.insert(digest.clone(), Held::Small(content));
         }
         let found = match self.held.get(&digest) {
             None => return Err(Error::NoBlob(digest)),
@@ -357,6 +366,14 @@ impl Intake {
         let names = if names.is_empty() { "without names".to_owned() } else { names.join(", ") };
         Err(Error::Several { wanted: name.to_string(), names })
     }
+}
+
+/// The content in a descriptor, if it is the content that the descriptor is of.
+fn embedded(descriptor: &Descriptor) -> Option<Vec<u8>> {
+    let content = BASE64_STANDARD.decode(descriptor.data().as_ref()?).ok()?;
+    let digest = Digest::try_from(descriptor.digest()).ok()?;
+    let found = Verifying::new(&content[..], digest, descriptor.size()).finish();
+    found.is_ok().then_some(content)
 }
 
 /// A member's name as a key of the table, and for messages.
