@@ -388,6 +388,26 @@ fn what_is_no_image_beside_one() {
     }
 }
 
+/// An archive that says so could pass for the image that somebody means by the digest.
+#[test]
+fn a_name_with_the_digest_of_another_image_is_none() {
+    let pinned = format!("a@sha256:{}", "a".repeat(64));
+    let store = Store::new();
+    let found = store.loaded(&[], &common::docker(json!([pinned]), |_| {}));
+    assert_eq!((&found["reference"], store.names().len()), (&Value::Null, 0));
+    let found = store.loaded(&[], &common::docker(json!([pinned, "a:1"]), |_| {}));
+    assert_eq!((&found["reference"], store.names().len()), (&json!("a:1"), 1));
+    let mut archive = Oci::new("a:1");
+    archive.manifest["annotations"] = json!({oci::layout::REF_NAME: pinned});
+    let entries = json!([archive.manifest.clone()]);
+    let store = Store::new();
+    assert_eq!(store.loaded(&[], &archive.with_index(entries))["reference"], Value::Null);
+    let refused = store.load(&["-t", &pinned], &common::docker(json!(["a:1"]), |_| {}));
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(errors.starts_with(&format!("img-load: give the name {pinned} to sha256:")), "{errors}");
+    assert!(errors.ends_with(": it has another digest\n"), "{errors}");
+}
+
 /// Go leaves out what is empty, and takes null for a name.
 #[test]
 fn a_configuration_without_a_type_and_names_that_are_none() {

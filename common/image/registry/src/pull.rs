@@ -176,7 +176,8 @@ impl Resolving<'_> {
     /// The manifest or index that the name refers to now.
     fn named(&self, reference: &Reference, local: Option<&Descriptor>) -> Result<Descriptor, Error> {
         // Content with a given digest cannot change.
-        if let (Some(_), Some(local)) = (reference.digest(), local)
+        if let (Some(digest), Some(local)) = (reference.digest(), local)
+            && is(local, digest)
             && self.layout.has_sound_blob(local)?
         {
             return Ok(local.clone());

@@ -19,7 +19,7 @@ use super::{
     Error, Layout, REF_NAME,
     blob::open_regular,
     displaced::{self, is_forsaken, without_names},
-    index::{Entry, Listed, entries, entries_mut, is_named, is_nameless, write},
+    index::{Entry, Listed, entries, entries_mut, is_named, is_nameless, may_have, write},
     recent::{self, Recent, excludes},
 };
 use crate::{digest::Digest, gc::Marks, reference::Reference, shape};
@@ -146,6 +146,10 @@ impl Edit<'_> {
     }
 
     fn tag(&mut self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
+        if !may_have(descriptor, reference) {
+            let digest = descriptor.digest().to_string();
+            return Err(Error::OtherDigest { name: reference.to_string(), digest });
+        }
         self.put(&reference.canonical(), descriptor, |entry| is_named(entry, reference), true)
     }
 

@@ -31,7 +31,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(5);
 /// An entry of `index.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// The image's name; None if it has no name, or one that Docker's rules do not allow.
+    /// The image's name; None if it has no name, one that Docker's rules do not allow, or one with the digest of another image.
     pub reference: Option<Reference>,
     /// The image manifest or index, with its annotations.
     pub descriptor: Descriptor,
@@ -39,8 +39,14 @@ pub struct Entry {
 
 impl Entry {
     pub(crate) fn new(descriptor: Descriptor) -> Self {
-        Self { reference: name_of(&descriptor).and_then(|name| name.parse().ok()), descriptor }
+        let name = name_of(&descriptor).and_then(|name| name.parse().ok());
+        Self { reference: name.filter(|name| may_have(&descriptor, name)), descriptor }
     }
+}
+
+/// Whether an image may have a name. A name with the digest of another image would stand for that one.
+pub(crate) fn may_have(descriptor: &Descriptor, name: &Reference) -> bool {
+    name.digest().is_none_or(|digest| crate::Digest::try_from(descriptor.digest()).as_ref() == Ok(digest))
 }
 
 /// The name in a descriptor's annotations, spelled as its writer spelled it.

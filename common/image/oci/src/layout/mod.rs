@@ -34,8 +34,8 @@ use serde::{Serialize, de::DeserializeOwned};
 pub(crate) use blob::open_regular;
 pub use blob::{BlobReader, BlobWriter, SealedBlob};
 pub use edit::Edit;
-pub(crate) use index::sorted_entries;
 pub use index::{Entry, Malformed};
+pub(crate) use index::{may_have, sorted_entries};
 pub use resolve::Found;
 pub use verify::{DamagedBlob, Findings, LostName};
 
@@ -145,6 +145,14 @@ pub enum Error {
     /// There is no image with this name or id.
     #[error("no image {0:?} in the image store")]
     NoImage(String),
+    /// A name has the digest of another image.
+    #[error("give the name {name} to {digest}: it has another digest")]
+    OtherDigest {
+        /// The name.
+        name: String,
+        /// The image.
+        digest: String,
+    },
     /// Several ids begin with these digits.
     #[error("{0:?} is the beginning of more than one image's id")]
     Ambiguous(String),

@@ -312,6 +312,10 @@ impl Intake {
     /// # Errors
     /// When no image has the name; nothing is then left in the store. When the store cannot be written.
     pub fn commit(mut self, name: Option<&Reference>) -> Result<Vec<Found>, Error> {
+        // As in Docker, an archive cannot give an image a name that is for another one.
+        for Found { references, descriptor } in &mut self.images {
+            references.retain(|name| layout::may_have(descriptor, name));
+        }
         self.name_images(name)?;
         let mut present = Vec::new();
         for (digest, held) in self.held {
