@@ -173,6 +173,12 @@ fn a_terminal_shows_tables_and_lines() {
     let missing = sandbox.sh("script -qec 'img-inspect missing' /dev/null < /dev/null").exits(1);
     assert_eq!(missing.stdout.matches("missing").count(), 1, "{}", missing.stdout);
     assert!(!missing.stdout.contains("\"stave\""), "{}", missing.stdout);
+    let wrong = sandbox.sh("script -qec 'img-pull A' /dev/null < /dev/null").exits(2);
+    assert!(
+        wrong.stdout.starts_with("img-pull: ") && !wrong.stdout.contains("\"stave\""),
+        "{}",
+        wrong.stdout
+    );
 }
 
 #[test]

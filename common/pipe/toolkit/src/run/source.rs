@@ -1,6 +1,9 @@
 //! Runs a [`Source`].
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::{IsTerminal, stdout},
+    process::ExitCode,
+};
 
 use document::{Document, Member, Step, StepState};
 use operation::Nothing;
@@ -29,8 +32,9 @@ fn run<S: Source>() -> Exit {
         Asked::Aside(common) => return aside::<S>(&tool, &common),
         Asked::Usage(error) if !error.use_stderr() => return help(&tool, &error),
         Asked::Usage(error) => {
-            // The tools after this one see that an earlier command failed.
-            fail(&tool, Document::new(), Stage::Arguments, &usage_error(&tool, &error), to_output);
+            // The tools after this one see that an earlier command failed. No tool reads from a terminal.
+            let pass_on: fn(&Document) = if stdout().is_terminal() { |_| () } else { to_output };
+            fail(&tool, Document::new(), Stage::Arguments, &usage_error(&tool, &error), pass_on);
             return usage_exit(&error);
         }
     };
