@@ -155,6 +155,28 @@ fn one_that_cannot_be_repaired_does_not_keep_the_others_from_it() {
     sandbox.sh("net-repair --all web").exits(2);
 }
 
+#[test]
+fn a_namespace_that_lost_its_name_gets_it_back() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    let repaired = |id: &str| {
+        let told = sandbox.sh(&format!("net-repair {id} > /dev/null")).exits(0).stderr;
+        assert!(told.contains(&format!("{id}: restored: network namespace")), "{told}");
+    };
+    // The server in it keeps it.
+    sandbox.sh("umount /run/netns/web && rm /run/netns/web").ok();
+    repaired("web");
+    assert_works(&sandbox, "the name of a namespace was removed");
+    // Nobody is in this one. It has another name.
+    sandbox
+        .sh("touch /run/netns/x && mount --bind /run/netns/db /run/netns/x && umount /run/netns/db && rm /run/netns/db")
+        .ok();
+    repaired("db");
+    sandbox.sh("umount /run/netns/x && rm /run/netns/x").ok();
+    assert_works(&sandbox, "a namespace was renamed");
+    assert_same(&before, &sandbox.snapshot());
+}
+
 /// What a killed tool has begun is undone and not repaired. What is being unwound will soon be gone.
 #[test]
 fn a_container_that_is_being_made_or_taken_back_is_left_alone() {

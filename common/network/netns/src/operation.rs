@@ -1,7 +1,11 @@
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -110,6 +114,48 @@ impl NetnsOperation {
             mount(Some(own), &self.path, None::<&str>, mode, None::<&str>).map(Ok)
         });
         made.map_err(self.error("create"))?
+    }
+
+    /// Mounts the namespace at its path again after another program removed or renamed the file there, as
+    /// `ip netns del` does. Returns whether a process or another file still has the namespace.
+    ///
+    /// # Errors
+    /// When something else is at the path, or the namespace cannot be mounted.
+    pub fn name_again(&self, scope: &Scope) -> Result<bool, operation::Error> {
+        scope.contain(&self.path)?;
+        let Some(standing) = self.inode.and_then(|inode| self.standing(inode)) else { return Ok(false) };
+        let standing = format!("/proc/self/fd/{}", standing.as_raw_fd());
+        // The number may be that of a newer namespace.
+        let loopback = || Connection::here()?.link("lo");
+        let alias = namespace::enter(Path::new(&standing), loopback).map_err(self.error("look at"))??;
+        if alias.and_then(|lo| lo.alias) != Some(self.alias()) {
+            return Ok(false);
+        }
+        if matches!(self.find()?, Found::Nothing) {
+            self.create_file()?;
+        }
+        if matches!(self.find()?, Found::Empty) {
+            let (file, mode) = (Some(standing.as_str()), MsFlags::MS_BIND);
+            mount(file, &self.path, None::<&str>, mode, None::<&str>).map_err(self.error("mount"))?;
+        }
+        Ok(true)
+    }
+
+    /// The namespace with this inode number: that of a process, or of a file beside the path.
+    fn standing(&self, inode: u64) -> Option<File> {
+        let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+        let is_process = |name: &OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        let processes = entries(Path::new("/proc")).filter(|entry| is_process(&entry.file_name()));
+        let processes = processes.map(|entry| entry.path().join("ns/net"));
+        let beside = self.path.parent().map(entries).into_iter().flatten().map(|entry| entry.path());
+        beside.chain(processes).find_map(|path| {
+            if fs::metadata(&path).ok()?.ino() != inode {
+                return None;
+            }
+            let file = File::open(path).ok()?;
+            let is_namespace = fstatfs(&file).ok()?.filesystem_type() == NSFS_MAGIC;
+            (is_namespace && file.metadata().ok()?.ino() == inode).then_some(file)
+        })
     }
 
     fn unmount(&self) -> Result<(), Error> {

@@ -269,15 +269,31 @@ impl Repair<'_> {
             Condition::Present => {}
             Condition::Different(what) => self.fail(at, differs(what)),
             // The container's processes are in the old namespace. A new one would be empty.
-            Condition::Missing(what) if operation.is_namespace() => {
-                let hint = "unwind the container, and start it again";
-                self.fail(at, Error::caused_by(Unlike::Gone(what)).with_hint(hint));
-            }
+            Condition::Missing(what) if operation.is_namespace() => self.name_again(at, operation, what),
             Condition::Missing(what) if self.act == Act::Explain => self.missing(at, operation, what),
             Condition::Missing(what) => match operation.clone().apply(self.scope) {
                 Ok(()) => self.missing(at, operation, what),
                 Err(error) => self.fail(at, error),
             },
+        }
+    }
+}
+
+impl Repair<'_> {
+    /// Gives the container's namespace its name again, if it still exists.
+    fn name_again(&mut self, at: usize, operation: &NetworkOperation, what: String) {
+        // net-guard leaves a container's own namespace alone.
+        let named = match (&self.act, &self.reach) {
+            (Act::Restore, Reach::Whole) => operation.name_again(self.scope),
+            _ => Ok(false),
+        };
+        match named {
+            Ok(true) => self.missing(at, operation, what),
+            Ok(false) => {
+                let hint = "unwind the container, and start it again";
+                self.fail(at, Error::caused_by(Unlike::Gone(what)).with_hint(hint));
+            }
+            Err(error) => self.fail(at, error),
         }
     }
 }

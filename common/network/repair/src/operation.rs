@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, os::fd::OwnedFd};
 
-use ::operation::{Claim, Shared};
+use ::operation::{Claim, Error, Scope, Shared};
 use egress::EgressOperation;
 use firewall::FirewallOperation;
 use hold::HoldOperation;
@@ -128,6 +128,14 @@ impl NetworkOperation {
     /// Whether the operation makes the namespace.
     pub(crate) fn is_namespace(&self) -> bool {
         matches!(self, Self::Namespace(_))
+    }
+
+    /// Gives the namespace its name again, if the operation makes it and it still exists.
+    pub(crate) fn name_again(&self, scope: &Scope) -> Result<bool, Error> {
+        match self {
+            Self::Namespace(namespace) => namespace.name_again(scope),
+            _ => Ok(false),
+        }
     }
 
     /// Whether the operation restricts the container to a list.
