@@ -385,6 +385,16 @@ fn without_a_pivot_the_masks_of_proc_stay() {
 }
 
 #[test]
+fn the_last_variable_of_a_name_counts() {
+    let sandbox = bundle();
+    let shown = run(&sandbox, "env | grep -c ^ONE=; echo $ONE $HOME", |config| {
+        let variables = ["PATH=/nowhere", "ONE=two", "HOME=/override", "ONE=three", "HOME=", "PATH=/bin"];
+        config["process"]["env"] = json!(variables);
+    });
+    assert_eq!(shown.ok(), "1\nthree /root\n");
+}
+
+#[test]
 fn what_is_masked_is_one_empty_directory() {
     let sandbox = bundle();
     sandbox.sh("mkdir b/rootfs/a b/rootfs/b && touch b/rootfs/a/x b/rootfs/f").ok();

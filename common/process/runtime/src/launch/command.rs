@@ -1,6 +1,7 @@
 //! Finds the command on the container's own `PATH`, and executes it.
 
 use std::{
+    collections::HashSet,
     ffi::CString,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -37,13 +38,23 @@ pub(super) fn find(process: &Process) -> Result<Command> {
     let Some(name) = process.args().as_ref().and_then(|args| args.first()) else {
         return Err(Error::with_status(NOT_FOUND, operation::Error::new("execute", "", "no command")));
     };
-    let environment = process.env().as_deref().unwrap_or_default();
+    let environment = last_of_each(process.env().as_deref().unwrap_or_default());
     let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
     Ok(Command {
         path: locate(name, path.unwrap_or(DEFAULT_PATH))?,
         arguments: strings(process.args())?,
-        environment: strings(process.env())?,
+        environment: strings(&Some(environment))?,
     })
+}
+
+/// The variables, each name once. The last one counts, as in runc; getenv(3) would find the first.
+fn last_of_each(variables: &[String]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut kept: Vec<String> =
+        variables.iter().rev().filter(|variable| seen.insert(name(variable))).cloned().collect();
+    kept.reverse();
+    kept
 }
 
 fn locate(name: &str, path: &str) -> Result<PathBuf> {
