@@ -169,6 +169,39 @@ fn a_full_disk() {
     assert_eq!(sandbox.sh("find run -type f -size +0 -not -name fill").ok(), "");
 }
 
+/// Whatever an unwind could not undo for want of open files, the next one undoes.
+#[test]
+fn a_limit_of_open_files() {
+    let sandbox = Sandbox::with_busybox();
+    let pipe = "layer-apply --id web < busybox.json | union-mount | union-snapshot | netns-bridge | veth-pair | \
+        portmap -p 10080:80 | ns-exec -d -- sleep 1000 > web.json";
+    sandbox.sh(&format!("{pipe}; unwind web > /dev/null")).ok();
+    let before = sandbox.snapshot();
+    for limit in 5..15 {
+        sandbox.sh(pipe).ok();
+        let limited = sandbox.sh(&format!("prlimit --nofile={limit} unwind web > /dev/null"));
+        assert!(limited.status == 0 || !limited.stderr.is_empty(), "{limit}: {limited:?}");
+        let unwound = sandbox.sh("unwind web > /dev/null");
+        assert_eq!(unwound.status, 0, "after a limit of {limit}: {unwound:?}, before: {limited:?}");
+        sandbox.assert_as(&before);
+    }
+}
+
+/// The step that mounted the root file system is gone, and that of its snapshot is not.
+#[test]
+fn a_snapshot_without_its_mount_is_unwound() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    let before = sandbox.snapshot();
+    sandbox
+        .sh("layer-apply --id web < busybox.json | union-mount | union-snapshot > web.json
+        jq -c 'del(.steps[] | select(.tool == \"union-mount\")) | del(.rootfs)' $STAVE_RUN/web.json > less
+        install -m 600 less $STAVE_RUN/web.json; unwind -q web > /dev/null")
+        .ok();
+    sandbox.sh("rm -r root/containers").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn without_root() {
     let (sandbox, stages) = with_stages();

@@ -148,7 +148,7 @@ pub fn complete_mount(document: &Document, operations: &mut [Value]) {
 /// the container is being undone.
 pub fn complete_levels(document: &Document, operations: &mut [Value], ends: bool) {
     let base = of(document).ok().and_then(|base| serde_json::to_value(base.overlay).ok());
-    let volumes = step(document).map(|step| volumes(&step)).unwrap_or_default();
+    let volumes = step(document).map_or_else(|_| Value::Array(Vec::new()), |step| volumes(&step));
     for operation in operations {
         let level = match operation["op"].as_str() {
             Some("level-mount") => operation,

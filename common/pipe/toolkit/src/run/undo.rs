@@ -178,7 +178,8 @@ impl Undo<'_> {
             let is_unwound = is_unwound();
             let there = if is_unwound { &*document } else { &recorded };
             if let Err(error) = (self.refuse)(self.scope, there, &listed[found].1) {
-                errors.extend((!is_unwound).then_some(error));
+                let is_of_system = operation::errno_of(&*error).is_some();
+                errors.extend((!is_unwound || is_of_system).then_some(error));
                 break;
             }
             match self.undo::<O>(&recorded, &listed[found].1, &mut errors) {
