@@ -1,6 +1,9 @@
 //! The container to attach.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use document::{
     Document, Instance,
@@ -87,18 +90,21 @@ impl<'a> Container<'a> {
             let twice = own.map_or_else(|| format!("bridge {link:?}"), |one| what(&one.on));
             return Err(Unfit::Twice(twice).into());
         }
-        let by = |name: &str| taken.iter().find(|(interface, _)| *interface == name).map(|(_, on)| *on);
+        let mut by: HashMap<&str, &str> = HashMap::with_capacity(taken.len());
+        for (interface, on) in taken {
+            by.entry(interface).or_insert(on);
+        }
         self.interface = match wanted {
-            Some(name) => match by(name) {
+            Some(name) => match by.get(name) {
                 Some(by) => {
-                    let (interface, by) = (name.to_owned(), by.to_owned());
+                    let (interface, by) = (name.to_owned(), (*by).to_owned());
                     return Err(Unfit::InterfaceTaken { interface, by }.into());
                 }
                 None => name.to_owned(),
             },
             None => (0..)
                 .map(|number| format!("eth{number}"))
-                .find(|name| by(name).is_none())
+                .find(|name| !by.contains_key(name.as_str()))
                 .unwrap_or_else(|| FIRST.to_owned()),
         };
         Ok(())
@@ -137,6 +143,25 @@ mod tests {
             "bridge": {"name": bridge, "subnet": "10.0.0.0/24", "gateway": "10.0.0.1"},
         }))
         .unwrap()
+    }
+
+    /// So many that the test would take minutes if the time grew with the square.
+    #[test]
+    fn many_attachments_take_no_longer_each() {
+        let scope = Scope { root: "/r".into(), run_dir: "/s".into() };
+        let many: Vec<Attachment> =
+            (0..50_000).map(|n| attachment(&format!("eth{n}"), &format!("b{n}"))).collect();
+        let network = Network {
+            mode: "none".into(),
+            namespace: "/run/netns/web".into(),
+            bridge: None,
+            cni: None,
+            other: Default::default(),
+        };
+        let interface = String::new();
+        let mut container = Container { scope: &scope, id: "web", instance: None, interface, planned: false };
+        container.choose(None, "c", &network, &many).unwrap();
+        assert_eq!(container.interface, "eth50000");
     }
 
     #[test]
