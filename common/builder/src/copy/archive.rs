@@ -2,14 +2,14 @@
 //! the format. The limits are those of a layer.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs::File,
     io::{self, BufRead, Seek, SeekFrom, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use archive::{BLOCK, Decompressed, Entry, Kind, Limits, Reader, Shown};
+use archive::{BLOCK, Decompressed, Entry, Kind, Limits, Reader};
 use rustix::fs::{FileType, Timespec};
 
 use super::{CopyError, Metadata, Owner, Place, place};
@@ -68,7 +68,7 @@ fn unpack_entries(
     while let Some(entry) = archive.next().map_err(|error| failed(error.into()))? {
         (count, size) = (count + 1, size.saturating_add(entry.size));
         limits.hold_entries(count, size).map_err(|error| failed(io::Error::other(error)))?;
-        let name = inside(&entry, &entry.path).map_err(failed)?;
+        let name = inside(&entry.path);
         if name.as_os_str().is_empty() {
             match entry.kind {
                 Kind::Directory => continue,
@@ -88,10 +88,7 @@ fn unpack_entries(
             }
             Kind::Directory => place.directory(&at, &metadata)?,
             Kind::Symlink => place.symlink(&at, &metadata, link)?,
-            Kind::HardLink => {
-                let first = inside(&entry, &entry.link).map_err(failed)?;
-                place.hard_link(&at, &target.join(first))?;
-            }
+            Kind::HardLink => place.hard_link(&at, &target.join(inside(&entry.link)))?,
             Kind::CharDevice => place.node(&at, &metadata, FileType::CharacterDevice, device)?,
             Kind::BlockDevice => place.node(&at, &metadata, FileType::BlockDevice, device)?,
             Kind::Fifo => place.node(&at, &metadata, FileType::Fifo, 0)?,
@@ -126,14 +123,22 @@ pub fn unpack_tree(file: File, path: &Path, directory: std::os::fd::OwnedFd) -> 
     place.finish()
 }
 
-/// The name of an entry, or of what a hard link leads to, as a path below the target.
-fn inside(entry: &Entry, name: &[u8]) -> io::Result<PathBuf> {
-    let told = |error| io::Error::other(format!("entry {}: {error}", Shown::new(&entry.path)));
-    archive::inside(name).map(|path| OsString::from_vec(path).into()).map_err(told)
+/// The name of an entry as a path below the target. `..` stops at the target.
+fn inside(name: &[u8]) -> PathBuf {
+    let mut path = PathBuf::new();
+    for part in Path::new(OsStr::from_bytes(name)).components() {
+        match part {
+            Component::Normal(part) => path.push(part),
+            Component::ParentDir => drop(path.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    path
 }
 
 fn metadata(entry: &Entry, owner: Option<Owner>) -> Metadata {
-    let xattrs = entry.xattrs.iter().map(|(name, value)| (OsString::from_vec(name.clone()), value.clone()));
+    let xattrs =
+        entry.xattrs.iter().map(|(name, value)| (std::ffi::OsString::from_vec(name.clone()), value.clone()));
     Metadata {
         mode: entry.mode,
         owner: owner.unwrap_or(Owner { uid: entry.uid, gid: entry.gid }),
