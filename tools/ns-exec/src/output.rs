@@ -63,6 +63,11 @@ impl Output {
         Ok(())
     }
 
+    /// Whether [`Output::ended`] writes the document somewhere.
+    pub(crate) fn wants_document(&self) -> bool {
+        self.document.is_some()
+    }
+
     /// Reports that the command has ended.
     pub(crate) fn ended(&mut self, document: &Document, status: i32) -> Result<()> {
         self.tell(&json!({"exitStatus": status}))?;

@@ -211,7 +211,7 @@ impl Hooks<NsExec> for Start {
         self.output.pass_on(document);
     }
 
-    fn stay(&mut self, launched: Launched, mut document: Document) -> u8 {
+    fn stay(&mut self, launched: Launched, document: Document) -> u8 {
         let Launched { state, identity, scope, id, stop_signal } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
         let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit, stop_signal));
@@ -241,12 +241,7 @@ impl Hooks<NsExec> for Start {
             false => status,
         };
         let end = End { identity, status: if is_recorded { of_process } else { Some(status) } };
-        // A monitor has written the end to the record, and the container may run again already.
-        let noted = match is_recorded {
-            true => life::noted(&id, end, &mut document),
-            false => life::end(&scope, &id, end, &mut document),
-        };
-        let told = noted.map_err(anyhow::Error::from).and_then(|()| self.output.ended(&document, status));
+        let told = self.tell_end((&scope, &id), end, status, (document, is_recorded));
         u8::try_from(status_after(told, status)).unwrap_or(NOT_STARTED)
     }
 
@@ -259,6 +254,24 @@ impl Hooks<NsExec> for Start {
 }
 
 impl Start {
+    /// Writes the end of the process into the record, unless a monitor has written it (`is_recorded`): then the
+    /// container may run again already. Then passes the document on, with the end, if somebody asked for it.
+    fn tell_end(
+        &mut self,
+        (scope, id): (&Scope, &Id),
+        end: End,
+        status: i32,
+        (mut document, is_recorded): (Document, bool),
+    ) -> Result<()> {
+        if !is_recorded {
+            life::end(scope, id, end, &document)?;
+        }
+        if self.output.wants_document() {
+            life::noted(id, end, &mut document)?;
+        }
+        self.output.ended(&document, status)
+    }
+
     fn fork(
         &mut self,
         scope: &Scope,

@@ -3,7 +3,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
-use rustix::io::Errno;
+use rustix::{io::Errno, thread::CapabilitySet};
 
 use crate::{
     NAME,
@@ -146,6 +146,35 @@ impl Program {
             }
         }
         Err(Errno::AGAIN)
+    }
+
+    /// Whether the kernel knows programs for this attachment, and this process may load them. Loading one to see costs
+    /// a hundred microseconds; asking for those of a cgroup that does not exist costs one.
+    ///
+    /// # Errors
+    /// When the kernel gives another answer than "no such cgroup" or a refusal.
+    pub fn can_load(attachment: Attachment) -> Result<bool, Errno> {
+        let mut attributes = Query {
+            target: u32::MAX,
+            attachment: attachment as u32,
+            flags: 0,
+            attach_flags: 0,
+            ids: 0,
+            count: 0,
+            _padding: 0,
+        };
+        // SAFETY: there is room for no id, and none is asked for.
+        match unsafe { call(Command::Query, &mut attributes) } {
+            Err(Errno::BADF) => {
+                let own = rustix::thread::capabilities(None)?.effective;
+                let both = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+                Ok(own.contains(CapabilitySet::SYS_ADMIN) || own.contains(both))
+            }
+            // Not allowed, no such programs, or no bpf(2).
+            Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::NOSYS) => Ok(false),
+            Err(other) => Err(other),
+            Ok(_) => Err(Errno::BADF),
+        }
     }
 
     /// The programs of this name that are attached to the cgroup, each with the ids of the maps that it uses.

@@ -150,12 +150,7 @@ pub(crate) fn takes_programs() -> Result<bool> {
     if let Some(known) = KNOWN.get() {
         return Ok(*known);
     }
-    let loaded = Program::compile(&[]).load();
-    let takes = match loaded {
-        // Not allowed, no such programs, or no bpf(2).
-        Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::NOSYS) => false,
-        loaded => loaded.map(|_| true).map_err(at("limit", "devices"))?,
-    };
+    let takes = bpf::Program::can_load(Attachment::Device).map_err(at::<Errno>("limit", "devices"))?;
     Ok(*KNOWN.get_or_init(|| takes))
 }
 

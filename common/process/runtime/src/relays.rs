@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustix::{
+    buffer::spare_capacity,
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, fcntl_dupfd_cloexec},
     pipe::{PipeFlags, pipe_with},
@@ -135,10 +136,9 @@ impl Fed {
 
     fn turn(&mut self) {
         if self.held.is_empty() && !self.is_at_end && is_ready(&self.from, PollFlags::IN) {
-            let mut buffer = [0_u8; 16 * AT_ONCE];
-            match rustix::io::read(&self.from, &mut buffer) {
-                Ok(length @ 1..) => self.held.extend_from_slice(&buffer[..length]),
-                Err(Errno::INTR | Errno::AGAIN) => {}
+            self.held.reserve(16 * AT_ONCE);
+            match rustix::io::read(&self.from, spare_capacity(&mut self.held)) {
+                Ok(1..) | Err(Errno::INTR | Errno::AGAIN) => {}
                 _ => self.is_at_end = true,
             }
         }
@@ -167,11 +167,12 @@ impl Relayed {
     /// Passes on the available output. Returns whether the end was reached, or nobody can take more: then the process
     /// has nobody to write to either.
     fn turn(&self) -> bool {
-        let mut buffer = [0_u8; 16 * AT_ONCE];
+        let mut buffer = Vec::with_capacity(16 * AT_ONCE);
         loop {
-            match rustix::io::read(&self.from, &mut buffer) {
-                Ok(length @ 1..) => {
-                    let mut rest = &buffer[..length];
+            buffer.clear();
+            match rustix::io::read(&self.from, spare_capacity(&mut buffer)) {
+                Ok(1..) => {
+                    let mut rest = &buffer[..];
                     while !rest.is_empty() {
                         match rustix::io::write(&self.to, rest) {
                             Ok(written) => rest = &rest[written..],

@@ -192,13 +192,12 @@ pub fn noted(id: &Id, end: End, document: &mut Document) -> Result<()> {
     Ok(())
 }
 
-/// Writes the end of a process without a monitor into `document`, and into its container's record if that is
-/// still about this process.
+/// Writes the end of a process without a monitor into the record of its container, whose document is `document`, if
+/// the record is still about this process.
 ///
 /// # Errors
 /// When the record cannot be read or written.
-pub fn end(scope: &Scope, id: &Id, end: End, document: &mut Document) -> Result<()> {
-    noted(id, end, document)?;
+pub fn end(scope: &Scope, id: &Id, end: End, document: &Document) -> Result<()> {
     let recorded = Recorded::new(scope, id, document)?;
     let Some((record, mut container)) = recorded.lock()? else { return Ok(()) };
     let ran = ran(&container)?;

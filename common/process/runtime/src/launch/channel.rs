@@ -17,7 +17,7 @@ use rustix::{
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-        listen, recvmsg, sendmsg, socket_with, socketpair,
+        listen, recv, recvmsg, sendmsg, socket_with, socketpair,
     },
 };
 
@@ -222,7 +222,10 @@ impl Channel {
 
     /// Waits for the next message and returns it; none if the other side has closed.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
-        let mut text = vec![0_u8; LONGEST];
+        // Asked for first: most messages have one byte, and each page of a long buffer takes as long as a system call.
+        let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+        let next = retry_on_intr(|| recv(&self.0, &mut [0_u8; 1], flags));
+        let mut text = vec![0_u8; next.map_or(0, |(_, length)| length).min(LONGEST)];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(held::MOST))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {

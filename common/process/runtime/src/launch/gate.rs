@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::{
+    buffer::spare_capacity,
     io::Errno,
     net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair},
 };
@@ -34,14 +35,10 @@ pub(super) fn open(gate: &OwnedFd, program: Option<&Program>) -> Result<()> {
 /// Waits until the parent has recorded this process. If the parent dies before that, the command is not run.
 /// Returns the seccomp program, if the process awaits one.
 pub(super) fn wait(gate: BorrowedFd<'_>, awaits: bool) -> Result<Option<Program>> {
-    let mut message = vec![0; if awaits { 1 + Program::MOST_BYTES } else { 1 }];
-    let length = loop {
-        match rustix::io::read(gate, &mut message) {
-            Err(Errno::INTR) => {}
-            length => break length.unwrap_or(0),
-        }
-    };
-    match message[..length].split_first() {
+    // Not filled before: each page that is touched takes as long as a system call.
+    let mut message = Vec::with_capacity(if awaits { 1 + Program::MOST_BYTES } else { 1 });
+    while rustix::io::read(gate, spare_capacity(&mut message)) == Err(Errno::INTR) {}
+    match message.split_first() {
         Some((_, program)) if awaits => match Program::from_bytes(program) {
             Some(program) => Ok(Some(program)),
             None => Err(Error::new("start: the seccomp program did not arrive whole")),
