@@ -167,3 +167,57 @@ fn streams_can_be_opened_by_name_whatever_they_are() {
     }
     host.prints("rm -f web", "web");
 }
+
+/// Root in a container could change the mode of the caller's file, empty it, and write to what was opened for reading.
+#[test]
+fn a_process_never_has_a_file_of_the_caller_itself() {
+    let host = Host::new();
+    host.prints("run -d --network none --name web busybox sleep 1000", "web");
+    let attack = "cat; chmod 4777 /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2; \
+        : > /proc/self/fd/1; echo evil > /proc/self/fd/0; chown 7 /proc/self/fd/1; echo end";
+    let pipe = "layer-apply --id one < busybox.json | union-mount | ns-exec -i --document one.json --";
+    for command in ["./stave exec -i web", "./stave run --rm -i --network none busybox", pipe] {
+        host.0.sh("umask 022; echo in > read; echo before > out; : > errors").ok();
+        // The input of a pipe of tools is the document.
+        let input = if command == pipe { "" } else { "< read" };
+        host.0.sh(&format!("{command} sh -c '{attack}' {input} >> out 2>> errors")).ok();
+        let seen = host.0.sh("cat read; head -n 1 out; tail -n 1 out; stat -c '%a %u' read out errors").ok();
+        assert_eq!(seen, "in\nbefore\nend\n644 0\n644 0\n644 0\n", "{command}");
+    }
+    host.prints("rm -f web", "web");
+    host.0.sh("unwind one").ok();
+}
+
+/// A process that stayed with the terminal could read what is typed there after the command.
+#[test]
+fn only_a_terminal_of_its_own_is_given_to_a_process() {
+    let host = Host::new();
+    host.prints("run -d --network none --name web busybox sleep 1000", "web");
+    let script = "for n in 0 1 2; do test -t $n && echo terminal || echo none; done";
+    for (command, seen) in [
+        ("exec -i web", "none\nnone\nnone\n"),
+        ("exec web", "none\nnone\nnone\n"),
+        ("run --rm -i --network none busybox", "none\nnone\nnone\n"),
+        ("exec -i -t web", "terminal\nterminal\nterminal\n"),
+    ] {
+        let run = format!("#!/bin/sh\nexec ./stave {command} sh -c '{script}'\n");
+        std::fs::write(host.0.directory().join("script"), run).unwrap();
+        let told =
+            host.0.sh("chmod +x script; timeout 20 socat -t 10 - EXEC:./script,pty,raw,echo=0,stderr").ok();
+        assert_eq!(told.replace('\r', ""), seen, "{command}");
+    }
+    host.prints("rm -f web", "web");
+}
+
+#[test]
+fn output_that_does_not_fit_is_told() {
+    let host = Host::new();
+    host.0.sh("mkdir small && mount -t tmpfs -o size=16k small small").ok();
+    host.prints("run -d --network none --name web busybox sleep 1000", "web");
+    let told = host.0.sh("container-exec web sh -c 'head -c 30000 /dev/zero' > small/out");
+    assert_eq!(
+        (told.status, told.stderr.as_str()),
+        (1, "container-exec: write the output of the process: No space left on device\n")
+    );
+    host.prints("rm -f web", "web");
+}

@@ -111,7 +111,8 @@ impl ContainerExec {
         }
         let raw = terminal.map(Terminal::into_raw).transpose()?;
         let Some(raw) = raw else {
-            return Ok(runtime::foreground(running, &signals, None, relays)?);
+            let (status, lost) = runtime::foreground(running, &signals, None, relays)?;
+            return Ok(toolkit::with_failures("container-exec", status, lost));
         };
         match runtime::foreground_or_detached(running, &signals, Some(&raw), &self.detach_keys)? {
             Waited::Ended(status) => Ok(status),

@@ -53,7 +53,8 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
         return Ok(0);
     }
     let status = start::wait(joined, &signals, terminal, relays)?;
-    Ok(start::status_after(output.ended(&container.document, status), status))
+    let told = output.ended(&container.document, status);
+    Ok(toolkit::with_failures("ns-exec", status, told.err()))
 }
 
 /// The same as a command to type.

@@ -242,7 +242,7 @@ impl Hooks<NsExec> for Start {
         };
         let end = End { identity, status: if is_recorded { of_process } else { Some(status) } };
         let told = self.tell_end((&scope, &id), end, status, (document, is_recorded));
-        u8::try_from(status_after(told, status)).unwrap_or(NOT_STARTED)
+        u8::try_from(toolkit::with_failures(TOOL, status, told.err())).unwrap_or(NOT_STARTED)
     }
 
     fn status(exit: Exit, error: Option<&anyhow::Error>) -> u8 {
@@ -296,8 +296,7 @@ impl Start {
             return Ok(State::Background(supervised));
         }
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };
-        let user = runtime::spec::user_outside(&process.spec);
-        self.relays = Relays::of(user, self.interactive && !self.tty, !self.monitors && !self.tty)?;
+        self.relays = Relays::of(self.interactive && !self.tty, !self.monitors && !self.tty)?;
         let streams = self.relays.streams(stdin);
         let started = match self.monitors {
             true => {
@@ -330,11 +329,8 @@ impl Start {
         let ended = attended.stay(running, signals, (raw.as_ref(), relays), input, &mut recorded)?;
         let Ended { status, lost, resumed } = ended;
         drop(raw);
-        let mut shown = status.unwrap_or(i32::from(NOT_STARTED));
-        for error in lost.into_iter().chain(resumed.err()) {
-            shown = status_after(Err(error.into()), shown);
-        }
-        Ok((shown, status))
+        let known = status.unwrap_or(i32::from(NOT_STARTED));
+        Ok((toolkit::with_failures(TOOL, known, lost.into_iter().chain(resumed.err())), status))
     }
 }
 
@@ -353,19 +349,7 @@ pub(crate) fn terminal(is_wanted: bool, types: bool, interactive: bool) -> Resul
     })
 }
 
-/// The exit status of this tool when the command has ended with `status`. A document that could not be written makes a
-/// failure of a success.
-pub(crate) fn status_after(written: Result<()>, status: i32) -> i32 {
-    match written {
-        Ok(()) => status,
-        Err(error) => {
-            print_error(TOOL, &error);
-            if status == 0 { Exit::Failed as i32 } else { status }
-        }
-    }
-}
-
-/// Waits for a process in the foreground.
+/// Waits for a process in the foreground. Lost output makes a failure of a success.
 pub(crate) fn wait(
     running: Running,
     signals: &Foreground,
@@ -373,5 +357,6 @@ pub(crate) fn wait(
     relays: Relays,
 ) -> Result<i32> {
     let raw = terminal.map(Terminal::into_raw).transpose()?;
-    Ok(foreground(running, signals, raw.as_ref(), relays)?)
+    let (status, lost) = foreground(running, signals, raw.as_ref(), relays)?;
+    Ok(toolkit::with_failures(TOOL, status, lost))
 }

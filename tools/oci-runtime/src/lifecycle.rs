@@ -137,7 +137,7 @@ pub(crate) fn raw(terminal: Option<&OwnedFd>) -> Result<Option<RawTerminal>> {
 
 /// Waits for a process to end. Passes on signals and terminal input and output.
 pub(crate) fn wait(running: Running, foreground: &Foreground, raw: Option<RawTerminal>) -> Result<u8> {
-    let status = runtime::foreground(running, foreground, raw.as_ref(), runtime::Relays::default())?;
+    let (status, _) = runtime::foreground(running, foreground, raw.as_ref(), runtime::Relays::default())?;
     Ok(u8::try_from(status).unwrap_or(u8::MAX))
 }
 

@@ -119,6 +119,16 @@ pub fn print(tool: &str, error: &anyhow::Error) {
     }
 }
 
+/// Prints what went wrong beside a command, and returns its status, or 1 in place of 0.
+pub fn with_failures(
+    tool: &str,
+    status: i32,
+    failures: impl IntoIterator<Item = impl Into<anyhow::Error>>,
+) -> i32 {
+    let printed = failures.into_iter().map(|failure| print(tool, &failure.into())).count();
+    if printed > 0 && status == 0 { Exit::Failed as i32 } else { status }
+}
+
 /// Keeps only the first of the errors that say the same: several operations may fail for one reason.
 pub(crate) fn once(errors: &mut Vec<anyhow::Error>) {
     let mut told = HashSet::new();

@@ -34,7 +34,7 @@ pub use arguments::{Common, Context, Invocation, one_of, pair, scope};
 pub use document::Stage;
 pub use equivalent::{EQUIVALENT_HELP, equivalent};
 pub use exit::Exit;
-pub use failure::{hint, of_place, print as print_error, report_line};
+pub use failure::{hint, of_place, print as print_error, report_line, with_failures};
 pub use input::{Input, Unread};
 pub use made::made_image;
 pub use output::{is_stdout, write_output};

@@ -68,8 +68,8 @@ impl Drop for Foreground {
     }
 }
 
-/// Waits for the process, and returns its exit status as a shell counts it. Passes on signals, the input and
-/// output of its terminal if it has one, and the streams in `relays`.
+/// Waits for the process, and returns its exit status as a shell counts it, and an error if output in `relays` was
+/// lost. Passes on signals, the input and output of its terminal if it has one, and the streams in `relays`.
 ///
 /// # Errors
 /// When the process is not a child of the caller.
@@ -78,14 +78,14 @@ pub fn foreground(
     foreground: &Foreground,
     outer: Option<&RawTerminal>,
     mut relays: Relays,
-) -> Result<i32> {
+) -> Result<(i32, Option<Error>)> {
     let inner = running.terminal.take();
     loop {
         // Without keys, the wait ends only with the process.
         if let Waited::Ended(status) =
             wait(&mut running, foreground, outer, inner.as_ref(), &mut relays, None)?
         {
-            return Ok(status);
+            return Ok((status, relays.lost()));
         }
     }
 }

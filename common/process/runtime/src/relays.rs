@@ -1,16 +1,11 @@
-//! Streams of the caller that the process's user could not open by name (`/dev/stdout`), and pipes in their place.
+//! Streams of the caller that a process in a container must not have itself, and pipes in their place.
 
-use std::{
-    fs::File,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::{FileTypeExt, MetadataExt},
-    },
-};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
     buffer::spare_capacity,
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FileType, fstat, fstatfs},
     io::{Errno, fcntl_dupfd_cloexec},
     pipe::{PipeFlags, pipe_with},
 };
@@ -20,12 +15,21 @@ use crate::{Error, Stdio, Streams, error::Result, sys};
 /// How many bytes are written to a pipe at once: one that is ready accepts this many (pipe(7), PIPE_BUF).
 const AT_ONCE: usize = 4096;
 
-/// Pipes between the caller's streams and the process. A pipe can be given to the process's user. A file of another
-/// user cannot, and a socket cannot be opened by name at all.
+/// The file system of anonymous pipes (linux/magic.h).
+const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
+
+/// The memory devices, of which every container has these: null, zero, full, random, urandom
+/// (Documentation/admin-guide/devices.txt).
+const MEMORY: u32 = 1;
+const HARMLESS: [u32; 5] = [3, 5, 7, 8, 9];
+
+/// Pipes between the caller's streams and the process, which never has a file, a terminal or a socket of the caller.
 #[derive(Debug, Default)]
 pub struct Relays {
     input: Option<Fed>,
     output: Vec<Relayed>,
+    /// Why output was lost.
+    lost: Option<Errno>,
     /// The process's ends of the pipes, for standard input, output and error.
     inside: [Option<OwnedFd>; 3],
 }
@@ -47,13 +51,25 @@ struct Relayed {
     to: OwnedFd,
 }
 
-/// The file behind a stream, if the user cannot open it by name.
-fn closed_to(user: u32, stream: BorrowedFd<'_>) -> Result<Option<(u64, u64)>> {
-    let opened =
-        stream.try_clone_to_owned().map_err(|error| Error::system("duplicate", "descriptor", error))?;
-    let Ok(found) = File::from(opened).metadata() else { return Ok(None) };
-    let is_foreign = found.is_file() && ![0, found.uid()].contains(&user);
-    Ok((is_foreign || found.file_type().is_socket()).then(|| (found.dev(), found.ino())))
+/// The file behind a stream, if the process must not have the stream itself. It gets an anonymous pipe, and a memory
+/// device that every container has (`/dev/null`). Of anything else, its root could change the mode or the owner; a file
+/// it could open again through `/proc/self/fd`, and write to what was opened for reading; from a terminal it could read
+/// what is typed there later.
+fn withheld(stream: BorrowedFd<'_>) -> Result<Option<(u64, u64)>> {
+    let inspect = |errno| Error::system("inspect", "standard stream", errno);
+    let found = match fstat(stream) {
+        // The caller has closed it.
+        Err(Errno::BADF) => return Ok(None),
+        found => found.map_err(inspect)?,
+    };
+    let given = match FileType::from_raw_mode(found.st_mode) {
+        FileType::Fifo => fstatfs(stream).map_err(inspect)?.f_type == PIPEFS_MAGIC,
+        FileType::CharacterDevice => {
+            rustix::fs::major(found.st_rdev) == MEMORY && HARMLESS.contains(&rustix::fs::minor(found.st_rdev))
+        }
+        _ => false,
+    };
+    Ok((!given).then_some((found.st_dev, found.st_ino)))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
@@ -65,16 +81,16 @@ fn duplicate(stream: BorrowedFd<'_>) -> Result<OwnedFd> {
 }
 
 impl Relays {
-    /// Pipes for the caller's streams that `user`, an id outside of the container, cannot open. `input`: whether the
-    /// process reads the caller's input; `output`: whether it writes to the caller's streams. If both of these are the
-    /// same file they share a pipe, so that the order is kept.
+    /// Pipes for the caller's streams. `input`: whether the process reads the caller's input; `output`: whether it writes
+    /// to the caller's output and errors. If both of these are the same file they share a pipe, so that the order is
+    /// kept. Streams that are pipes already, and `/dev/null`, need no other one.
     ///
     /// # Errors
     /// When no descriptors are left.
-    pub fn of(user: u32, input: bool, output: bool) -> Result<Self> {
+    pub fn of(input: bool, output: bool) -> Result<Self> {
         let mut relays = Self::default();
         let stdin = rustix::stdio::stdin();
-        if input && closed_to(user, stdin)?.is_some() {
+        if input && withheld(stdin)?.is_some() {
             let (inside, to) = pipe()?;
             let fed = Fed { from: duplicate(stdin)?, to: Some(to), held: Vec::new(), is_at_end: false };
             (relays.input, relays.inside[0]) = (Some(fed), Some(inside));
@@ -83,7 +99,7 @@ impl Relays {
             return Ok(relays);
         }
         let streams = [rustix::stdio::stdout(), rustix::stdio::stderr()];
-        let files = [closed_to(user, streams[0])?, closed_to(user, streams[1])?];
+        let files = [withheld(streams[0])?, withheld(streams[1])?];
         for (at, stream) in streams.into_iter().enumerate().filter(|(at, _)| files[*at].is_some()) {
             if let (1, true, Some(first)) = (at, files[0] == files[1], &relays.inside[1]) {
                 relays.inside[2] = Some(duplicate(first.as_fd())?);
@@ -116,11 +132,22 @@ impl Relays {
 
     /// Passes on what is available.
     pub fn turn(&mut self) {
-        self.output.retain(|relayed| !relayed.turn());
+        let lost = &mut self.lost;
+        self.output.retain(|relayed| {
+            relayed.turn().unwrap_or_else(|errno| {
+                lost.get_or_insert(errno);
+                false
+            })
+        });
         if let Some(fed) = &mut self.input {
             fed.turn();
         }
         self.input = self.input.take().filter(|fed| fed.to.is_some());
+    }
+
+    /// Why output of the process did not reach the caller's file. A reader that is gone is no reason: it wants no more.
+    pub(crate) fn lost(&self) -> Option<Error> {
+        self.lost.map(|errno| operation::Error::new("write", "the output of the process", errno).into())
     }
 }
 
@@ -164,30 +191,38 @@ fn is_ready(fd: impl AsFd, flags: PollFlags) -> bool {
 }
 
 impl Relayed {
-    /// Passes on the available output. Returns whether the end was reached, or nobody can take more: then the process
-    /// has nobody to write to either.
-    fn turn(&self) -> bool {
+    /// Passes on the available output. Returns whether more may come: not after the end, nor when nobody can take more;
+    /// then the process has nobody to write to either.
+    ///
+    /// # Errors
+    /// When the caller's file takes no more.
+    fn turn(&self) -> std::result::Result<bool, Errno> {
         let mut buffer = Vec::with_capacity(16 * AT_ONCE);
         loop {
             buffer.clear();
             match rustix::io::read(&self.from, spare_capacity(&mut buffer)) {
-                Ok(1..) => {
-                    let mut rest = &buffer[..];
-                    while !rest.is_empty() {
-                        match rustix::io::write(&self.to, rest) {
-                            Ok(written) => rest = &rest[written..],
-                            Err(Errno::INTR) => {}
-                            Err(Errno::AGAIN) => {
-                                let _ = poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None);
-                            }
-                            Err(_) => return true,
-                        }
-                    }
-                }
+                Ok(1..) => match self.pass_on(&buffer) {
+                    Err(Errno::PIPE) => return Ok(false),
+                    passed => passed?,
+                },
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return false,
-                _ => return true,
+                Err(Errno::AGAIN) => return Ok(true),
+                _ => return Ok(false),
             }
         }
+    }
+
+    fn pass_on(&self, mut rest: &[u8]) -> std::result::Result<(), Errno> {
+        while !rest.is_empty() {
+            match rustix::io::write(&self.to, rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let _ = poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None);
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
     }
 }

@@ -60,8 +60,7 @@ impl Exec {
         let (mut spec, process) = self.process(container)?;
         spec.set_process(Some(process.clone()));
         let is_relayed = !in_background && !self.terminal;
-        let user = runtime::spec::user_outside(&spec);
-        let mut relays = Relays::of(user, stdin && is_relayed, is_relayed)?;
+        let mut relays = Relays::of(stdin && is_relayed, is_relayed)?;
         let null = Streams { stdin: Stdio::Null, stdout: Stdio::Null, stderr: Stdio::Null };
         let streams = match in_background {
             true => null,

@@ -32,7 +32,7 @@ pub use environment::set as set_variables;
 pub use mount::Volume;
 pub use mounts::IDMAP;
 pub(crate) use mounts::RECURSIVE_IDMAP;
-pub use namespaces::{Owner, Owners, SharedMemory, forget_owners, owner, user_outside, userns};
+pub use namespaces::{Owner, Owners, SharedMemory, forget_owners, owner, userns};
 pub(crate) use namespaces::{is_first_of_pids, runs};
 pub use parameters::{namespace_of_parameter, parameter};
 pub use ulimit::Ulimit;

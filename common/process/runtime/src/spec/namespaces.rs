@@ -158,12 +158,6 @@ pub fn userns(spec: &Spec) -> Option<Namespace> {
     Some(Namespace { uid_mappings: runs(linux.uid_mappings()), gid_mappings: runs(linux.gid_mappings()) })
 }
 
-/// The user id of the process in the caller's user namespace.
-pub fn user_outside(spec: &Spec) -> u32 {
-    let user = spec.process().as_ref().map_or(0, |process| process.user().uid());
-    userns(spec).and_then(|ids| ids.user_outside(user)).unwrap_or(user)
-}
-
 /// Whether the process is the first of a new pid namespace. Everything that it has started ends with it.
 pub(crate) fn is_first_of_pids(spec: &Spec) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
