@@ -160,8 +160,7 @@ impl Command<'_> {
     /// Runs the command to its end. Returns its exit status; 128 + N if signal N ended it.
     pub(super) fn run(&self, spec: &Spec) -> Result<i32, Cause> {
         if self.progress.form() == Form::Plain {
-            let stderr = std::io::stderr();
-            return Ok(finish(runtime::run(spec, streams(Stdio::Fd(stderr.as_fd()))))?);
+            return Ok(finish(runtime::run_to_stderr(spec))?);
         }
         let path = self.files.join("output");
         let output = File::create(&path).map_err(Cause::system("create", &path))?;

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use oci_spec::runtime::Spec;
 use rustix::{
     buffer::spare_capacity,
     event::{PollFd, PollFlags, Timespec, poll},
@@ -10,7 +11,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 
-use crate::{Error, Stdio, Streams, error::Result, sys};
+use crate::{Error, Stdio, Streams, error::Result, launch::start, sys};
 
 /// How many bytes are written to a pipe at once: one that is ready accepts this many (pipe(7), PIPE_BUF).
 const AT_ONCE: usize = 4096;
@@ -148,6 +149,44 @@ impl Relays {
     /// Why output of the process did not reach the caller's file. A reader that is gone is no reason: it wants no more.
     pub(crate) fn lost(&self) -> Option<Error> {
         self.lost.map(|errno| operation::Error::new("write", "the output of the process", errno).into())
+    }
+}
+
+/// Runs the process of `spec` to its end, without input, and with all its output to the caller's standard error. Returns
+/// its exit status as a shell counts it.
+///
+/// # Errors
+/// As [`start`] and [`Started::release`](crate::Started::release); when the output cannot be passed on.
+pub fn run_to_stderr(spec: &Spec) -> Result<i32> {
+    let stderr = rustix::stdio::stderr();
+    let mut relays = Relays::default();
+    if withheld(stderr)?.is_some() {
+        let (from, inside) = pipe()?;
+        sys::set_nonblocking(&from);
+        relays.output.push(Relayed { from, to: duplicate(stderr)? });
+        relays.inside[2] = Some(inside);
+    }
+    let output = relays.inside[2].as_ref().map_or(Stdio::Fd(stderr), |pipe| Stdio::Fd(pipe.as_fd()));
+    let streams = Streams { stdin: Stdio::Null, stdout: output, stderr: output };
+    let mut running = start(spec, streams)?.release()?;
+    relays.begin();
+    loop {
+        let has_ended = {
+            let mut polled = vec![PollFd::new(&running, PollFlags::IN)];
+            polled.extend(relays.interests());
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                ready => ready.map_err(Error::at("wait", "for the process"))?,
+            };
+            !polled[0].revents().is_empty()
+        };
+        relays.turn();
+        if has_ended {
+            let status = running.wait()?;
+            // The last output may have been written after it was last read.
+            relays.turn();
+            return relays.lost().map_or(Ok(status), Err);
+        }
     }
 }
 

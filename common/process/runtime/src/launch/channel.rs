@@ -224,8 +224,11 @@ impl Channel {
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
         // Asked for first: most messages have one byte, and each page of a long buffer takes as long as a system call.
         let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
-        let next = retry_on_intr(|| recv(&self.0, &mut [0_u8; 1], flags));
-        let mut text = vec![0_u8; next.map_or(0, |(_, length)| length).min(LONGEST)];
+        let next = match retry_on_intr(|| recv(&self.0, &mut [0_u8; 1], flags)) {
+            Err(Errno::CONNRESET) => 0,
+            next => next.map_err(Error::at("receive", "from the process"))?.1,
+        };
+        let mut text = vec![0_u8; next.min(LONGEST)];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(held::MOST))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
