@@ -278,6 +278,8 @@ fn a_document_takes_back_no_other_container_of_its_id() {
         ("union-mount", "union-mount --undo < old.json > /dev/null"),
         ("union-mount", "union-mount --repair < old.json > /dev/null"),
         ("netns-bridge", "netns-bridge < old.json > /dev/null"),
+        ("img-commit", "img-commit -t stolen < old.json > /dev/null"),
+        ("layer-diff", "layer-diff --list < old.json"),
     ] {
         assert_eq!(sandbox.sh(line).exits(1).stderr, says(tool));
     }

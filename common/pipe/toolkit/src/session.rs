@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{anyhow, bail};
 use document::{
     Contribution, Document, Id, Instance, Member, Step, StepState, kept,
-    record::{Lock, Record},
+    record::{self, Lock, Record},
 };
 use operation::{Operation, Scope};
 use serde_json::{Map, Value};
@@ -259,6 +259,20 @@ pub fn refuse_lost(scope: &Scope, document: &Document) -> anyhow::Result<()> {
             ),
             format!("`unwind {id}` removes them; with `union-mount --durable` they survive a restart"),
         )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a document whose id belongs to another container by now: what it says about files would be read from that one.
+///
+/// # Errors
+/// When it does, and when the record cannot be read.
+pub(crate) fn refuse_other(scope: &Scope, document: &Document) -> anyhow::Result<()> {
+    let Some(id) = document.id()? else { return Ok(()) };
+    match record::read(&scope.run_dir, &id)? {
+        Some(recorded) if !recorded.may_be_of_one_container(document)? => {
+            Err(of_another(&record::path(&scope.run_dir, &id), &id))
+        }
         _ => Ok(()),
     }
 }

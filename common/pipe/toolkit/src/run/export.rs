@@ -72,6 +72,7 @@ fn job<E: Export>(tool: &str, export: &E) -> Exit {
     }
     let made = context
         .and_then(|context| {
+            session::refuse_other(&context.scope, &document)?;
             session::refuse_lost(&context.scope, &document)?;
             export.make(&context, &document)
         })

@@ -30,7 +30,9 @@ pub fn report_document<R: Report>(report: &R, from: &'static str) -> anyhow::Res
             Err(Ended(Exit::Upstream).into())
         }
         false => {
-            session::refuse_lost(&report.common().scope()?, &document)?;
+            let scope = report.common().scope()?;
+            session::refuse_other(&scope, &document)?;
+            session::refuse_lost(&scope, &document)?;
             Ok(document)
         }
     }
