@@ -192,6 +192,27 @@ fn a_link_follows_the_name() {
     host.0.assert_as(&before);
 }
 
+/// A lease on a container's file keeps others from opening it for 45 seconds.
+#[test]
+fn no_container_delays_the_start_of_another() {
+    let host = Host::new();
+    host.prints("run -d --name db busybox sleep 1000", "db");
+    host.prints("run -d --name web --link db:database busybox sleep 1000", "web");
+    let hold = "import fcntl, os, signal, sys
+file = os.open(sys.argv[1], os.O_RDWR)
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+open('held', 'w').close()
+signal.pause()";
+    std::fs::write(host.0.directory().join("hold.py"), hold).unwrap();
+    let file = "root/containers/web/etc/hosts";
+    host.0.sh(&format!("python3 hold.py {file} & until [ -e held ]; do sleep 0.02; done")).ok();
+    host.0.sh("timeout 20 ./stave run --rm busybox true").ok();
+    // Also that to which the link leads.
+    host.0.sh("timeout 20 ./stave restart -t 0 db").ok();
+    host.prints("rm -f db web", "db\nweb");
+}
+
 #[test]
 fn an_interrupt_is_for_the_command() {
     let host = Host::new();

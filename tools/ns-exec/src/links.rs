@@ -66,9 +66,14 @@ fn text(path: &Path) -> String {
     text
 }
 
+/// Opens a container's file. None if it is gone, or its container keeps others from opening it by a lease (fcntl(2),
+/// F_SETLEASE): without O_NONBLOCK, this would wait for 45 seconds.
 fn open(path: &Path, flags: OFlags) -> io::Result<Option<File>> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(unless_gone(openat(CWD, path, flags, Mode::empty()))?.map(File::from))
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match unless_gone(openat(CWD, path, flags, Mode::empty())) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        opened => Ok(opened?.map(File::from)),
+    }
 }
 
 /// Returns the names after the address of a line.
