@@ -25,6 +25,9 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How many may wait to be connected (listen(2)).
 pub const WAITING: i32 = 8;
 
+/// How often a process is told to end.
+const TRIES: u32 = 3;
+
 /// How long the process may be busy with other connections.
 const BUSY: Duration = Duration::from_millis(500);
 
@@ -53,20 +56,67 @@ pub fn reach(address: &SocketAddrUnix) -> Result<Option<OwnedFd>, Errno> {
     Ok(is_believed(&socket, geteuid().as_raw()).then_some(socket))
 }
 
-/// Tells the process to end, and waits until it has: it closes this connection last.
+/// Tells the process to end, and waits until it has: it closes this connection last. A process that closes the connection
+/// and goes on, because it could not read the message, is told again.
 ///
 /// # Errors
 /// As [`reach`]; ETIMEDOUT when it does not end.
 pub fn end(address: &SocketAddrUnix) -> Result<(), Errno> {
-    let Some(socket) = reach(address)? else { return Ok(()) };
-    match send(&socket, END, SendFlags::NOSIGNAL) {
-        // The process is already ending.
-        Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
-        sent => sent?,
-    };
-    match recv(&socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
-        Ok(_) | Err(Errno::CONNRESET) => Ok(()),
-        Err(Errno::AGAIN) => Err(Errno::TIMEDOUT),
-        Err(errno) => Err(errno),
+    for _ in 0..TRIES {
+        let Some(socket) = reach(address)? else { return Ok(()) };
+        match send(&socket, END, SendFlags::NOSIGNAL) {
+            // The process is already ending.
+            Err(Errno::PIPE | Errno::CONNRESET) => continue,
+            sent => sent?,
+        };
+        match recv(&socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
+            Ok(_) | Err(Errno::CONNRESET) => {}
+            Err(Errno::AGAIN) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::TIMEDOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::thread;
+
+    use rustix::net::{accept, bind, listen};
+
+    use super::*;
+
+    /// A process that hangs up `times` without ending, and then ends.
+    fn hangs_up(name: &str, times: u32) -> (SocketAddrUnix, thread::JoinHandle<()>) {
+        let name = format!("{name}-{}", std::process::id());
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+        let socket = control().unwrap();
+        bind(&socket, &address).unwrap();
+        listen(&socket, WAITING).unwrap();
+        let serves = thread::spawn(move || {
+            for _ in 0..times {
+                drop(accept(&socket).unwrap());
+            }
+            if times < TRIES {
+                let last = accept(&socket).unwrap();
+                let mut told = [0; 8];
+                let (_, length) = recv(&last, &mut told[..], RecvFlags::empty()).unwrap();
+                assert_eq!(&told[..length], END);
+                drop(socket);
+            }
+        });
+        (address, serves)
+    }
+
+    #[test]
+    fn a_hang_up_is_no_end() {
+        let (address, serves) = hangs_up("once", 1);
+        assert_eq!(end(&address), Ok(()));
+        serves.join().unwrap();
+        assert_eq!(end(&address), Ok(()), "nobody is there");
+        let (address, serves) = hangs_up("always", TRIES);
+        assert_eq!(end(&address), Err(Errno::TIMEDOUT));
+        serves.join().unwrap();
     }
 }
