@@ -17,9 +17,9 @@ use std::{
 use archive::{Entry, Kind, Reader, Shown};
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
-        Uid, chownat, fchmod, fchown, fstat, linkat, mkdirat, mknodat, openat, openat2, renameat, statat,
-        statx, symlinkat, unlinkat, utimensat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps,
+        UTIME_OMIT, Uid, chownat, fchmod, fchown, fstat, linkat, mkdirat, mknodat, openat, openat2, renameat,
+        statat, statx, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
@@ -95,14 +95,54 @@ pub(crate) fn is_end(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| truncated(cause) || wrapped(cause))
 }
 
-/// Creates a new file in this directory under a unique name, which it keeps until it is complete.
-fn part(above: &OwnedFd) -> Result<(OsString, File), Errno> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+/// A new file that is not complete yet.
+struct Part {
+    file: File,
+    /// None if it has no name: then nothing is left of it, whatever ends this process.
+    name: Option<OsString>,
+}
+
+impl Part {
+    /// Creates a file in this directory, if possible without a name (open(2), O_TMPFILE).
+    fn new(above: &OwnedFd) -> Result<Self, Errno> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        match openat(above, ".", flags | OFlags::TMPFILE, mode) {
+            // A file system without such files.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {}
+            made => return Ok(Self { file: made?.into(), name: None }),
+        }
+        let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let (name, file) = under_new_name(|name| openat(above, name, flags, mode))?;
+        Ok(Self { file: file.into(), name: Some(name) })
+    }
+
+    /// Gives the file a unique name in this directory, if it has none.
+    fn name(&mut self, above: &OwnedFd) -> Result<(), Errno> {
+        if self.name.is_none() {
+            let from = mount::resolve::proc_path(self.file.as_fd());
+            let link = |name: &OsStr| linkat(CWD, &from, above, name, AtFlags::SYMLINK_FOLLOW);
+            self.name = Some(under_new_name(link)?.0);
+        }
+        Ok(())
+    }
+
+    /// Renames the file, which is complete.
+    fn put(&mut self, above: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+        self.name(above)?;
+        renameat(above, self.name.as_deref().unwrap_or(name), above, name)?;
+        self.name = None;
+        Ok(())
+    }
+}
+
+/// Makes something under a name that nothing has.
+fn under_new_name<T>(make: impl Fn(&OsStr) -> Result<T, Errno>) -> Result<(OsString, T), Errno> {
     loop {
         let name = OsString::from(format!(".container-cp.{:016x}", RandomState::new().hash_one(())));
-        match openat(above, &name, flags, Mode::RUSR | Mode::WUSR) {
+        match make(&name) {
             Err(Errno::EXIST) => {}
-            made => return made.map(|file| (name, file.into())),
+            made => return made.map(|made| (name, made)),
         }
     }
 }
@@ -209,25 +249,22 @@ impl<'a> Unpacker<'a> {
 
     fn file(&self, above: &OwnedFd, name: &OsStr, entry: &Entry, mut content: impl io::Read) -> Result<()> {
         let is_mounted = self.admit(above, name, entry)?;
-        let (part, mut file) = part(above).map_err(on("create", entry))?;
+        let mut part = Part::new(above).map_err(on("create", entry))?;
         let done = (|| {
-            io::copy(&mut content, &mut file).map_err(on("write", entry))?;
+            io::copy(&mut content, &mut part.file).map_err(on("write", entry))?;
             if is_mounted {
-                return rewrite(above, name, &file, entry);
+                return rewrite(above, name, &part.file, entry);
             }
-            self.dress(&file, entry).map_err(on("change", entry))?;
-            match renameat(above, &part, above, name) {
-                Err(Errno::BUSY) => rewrite(above, name, &file, entry),
-                renamed => renamed.map(|()| true).map_err(on("create", entry)),
+            // Named before it belongs to somebody else, whose files this process may not be able to link.
+            part.name(above).map_err(on("create", entry))?;
+            self.dress(&part.file, entry).map_err(on("change", entry))?;
+            match part.put(above, name) {
+                Err(Errno::BUSY) => rewrite(above, name, &part.file, entry),
+                put => put.map_err(on("create", entry)),
             }
         })();
-        if !matches!(done, Ok(true)) {
-            let removed = unlinkat(above, &part, AtFlags::empty());
-            if done.is_ok() {
-                removed.map_err(on("remove", entry))?;
-            }
-        }
-        done.map(drop)
+        let removed = part.name.map_or(Ok(()), |name| unlinkat(above, &name, AtFlags::empty()));
+        done.and(removed.map_err(on("remove", entry)))
     }
 
     /// Sets owner, mode and times of an open file.
@@ -348,7 +385,7 @@ impl<'a> Unpacker<'a> {
 
 /// Writes the content to a file on which something is mounted, because such a file cannot be replaced. The
 /// file keeps its owner and mode. Returns false: `whole` still exists under its temporary name.
-fn rewrite(above: &OwnedFd, name: &OsStr, mut whole: &File, entry: &Entry) -> Result<bool> {
+fn rewrite(above: &OwnedFd, name: &OsStr, mut whole: &File, entry: &Entry) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mut file = File::from(openat(above, name, flags, Mode::empty()).map_err(on("open", entry))?);
     if kind(&fstat(&file).map_err(on("look at", entry))?) != FileType::RegularFile {
@@ -359,7 +396,7 @@ fn rewrite(above: &OwnedFd, name: &OsStr, mut whole: &File, entry: &Entry) -> Re
         file.set_len(0)?;
         io::copy(&mut whole, &mut file)
     };
-    copy().map(|_| false).map_err(on("write", entry))
+    copy().map(drop).map_err(on("write", entry))
 }
 
 fn times(entry: &Entry) -> Timestamps {

@@ -235,3 +235,19 @@ fn a_deep_directory_is_no_crash() {
     assert!(copied.stderr.contains("Too many open files"), "{}", copied.stderr);
     sandbox.sh("ulimit -n 4096 && container-cp web:/deep - | tar -t | wc -l | grep -qx 1501").ok();
 }
+
+/// The file has no name until it is complete.
+#[test]
+fn nothing_is_left_of_a_copy_that_is_killed() {
+    let sandbox = host();
+    sandbox.sh("head -c 3000000 /dev/urandom > big; tar -cf big.tar big").ok();
+    for signal in ["TERM", "KILL"] {
+        let copy = "(head -c 1000000 big.tar; exec sleep 1000) | container-cp - web:/dir";
+        sandbox
+            .sh(&format!(
+                "{copy} & until P=$(pgrep -x container-cp) && ls -l /proc/$P/fd | grep -q '/dir/#.*(deleted)'; do sleep 0.02; done; kill -{signal} $P; wait $! || true; pkill -P $$ -x sleep || true"
+            ))
+            .ok();
+        assert_eq!(sandbox.sh("container-exec web ls -A /dir").ok(), "evil\ninside\n", "{signal}");
+    }
+}
