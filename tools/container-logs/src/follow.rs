@@ -16,22 +16,41 @@ use toolkit::prelude::*;
 
 use super::filter::{Filter, Printer};
 
+/// How long a rotation takes.
+const BRIEFLY: Duration = Duration::from_millis(1);
+
 /// How often a followed log is checked for more.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a log that is being rotated is opened again.
+const TRIES: u32 = 20;
 
 /// One of the files of a log, and its index.
 struct Part {
     file: File,
     entries: Entries,
+    /// Its length when it was opened.
+    length: u64,
 }
 
 impl Part {
+    /// Opens a file and its index. They are renamed one after the other, and an index must not be read with another file.
     fn open(path: &Path) -> Result<Option<Self>> {
-        let entries = Entries::open(path).with_context(|| format!("read {:?}", Log::index(path)))?;
-        match File::open(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            file => Ok(Some(Self { file: file.with_context(|| format!("read {path:?}"))?, entries })),
+        for tries in (0..TRIES).rev() {
+            let entries = Entries::open(path).with_context(|| format!("read {:?}", Log::index(path)))?;
+            let failed = || format!("read {path:?}");
+            let file = match File::open(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                file => file.with_context(failed)?,
+            };
+            let length = file.metadata().with_context(failed)?.len();
+            let part = Self { file, entries, length };
+            if tries == 0 || (part.entries.is_at(path) && part.is_at(path)) {
+                return Ok(Some(part));
+            }
+            sleep(BRIEFLY);
         }
+        Ok(None)
     }
 
     /// Whether the open file still has the name `path`.
@@ -43,10 +62,17 @@ impl Part {
         self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
     }
 
-    /// Prints what was not printed yet. `is_whole` means that nobody writes to the file any more.
-    fn print(&mut self, printer: &mut Printer, (path, is_whole): (&Path, bool)) -> Result<()> {
+    /// Prints what was not printed yet of the file's first `length` bytes, by default of all. `is_whole` means that nobody
+    /// writes there any more.
+    fn print(
+        &mut self,
+        printer: &mut Printer,
+        (path, is_whole): (&Path, bool),
+        length: Option<u64>,
+    ) -> Result<()> {
         let failed = || format!("read {path:?}");
-        let length = self.file.metadata().with_context(failed)?.len();
+        let whole = self.file.metadata().with_context(failed)?.len();
+        let length = length.unwrap_or(whole).min(whole);
         while let Some(Chunk { time, source, from, to }) =
             self.entries.next(length, is_whole).with_context(failed)?
         {
@@ -102,18 +128,26 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
         }
     }
     for (path, mut part) in older.into_iter().rev() {
-        part.print(&mut printer, (&path, true))?;
+        part.print(&mut printer, (&path, true), None)?;
     }
-    let mut goes_on = follow;
+    if !follow {
+        // Up to the end that it had at the beginning: the container may write faster than somebody reads.
+        if let Some(part) = &mut newer {
+            let is_whole = !runs(scope, container).unwrap_or_default();
+            part.print(&mut printer, (&log.path, is_whole), Some(part.length))?;
+        }
+        return printer.settle(true).context("write the log");
+    }
+    let mut goes_on = true;
     loop {
         // First checks whether the container runs, then reads: so everything that it wrote before its end is
         // read.
         goes_on = goes_on && !filter.is_over() && runs(scope, container)?;
         if let Some(part) = &mut newer {
             let is_whole = !goes_on && !runs(scope, container).unwrap_or_default();
-            part.print(&mut printer, (&log.path, is_whole))?;
+            part.print(&mut printer, (&log.path, is_whole), None)?;
             if !part.is_at(&log.path) && log.path.exists() {
-                part.print(&mut printer, (&log.path, true))?;
+                part.print(&mut printer, (&log.path, true), None)?;
                 newer = Part::open(&log.path)?;
                 continue;
             }

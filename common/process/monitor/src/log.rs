@@ -10,7 +10,7 @@ use std::{
     io::{self, BufRead, BufReader, ErrorKind, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -204,6 +204,13 @@ impl Entries {
             index => Some(BufReader::new(index?)),
         };
         Ok(Self { index, part: String::new(), at: 0 })
+    }
+
+    /// Whether this is still the index of the log at `path`; also if both have none.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let identity = |found: fs::Metadata| (found.dev(), found.ino());
+        let there = fs::metadata(Log::index(path)).map(identity).ok();
+        there == self.index.as_ref().and_then(|index| index.get_ref().metadata().map(identity).ok())
     }
 
     /// Returns the next chunk of a log of `length` bytes; none if there is no more for now. With `is_whole`
