@@ -214,6 +214,10 @@ fn what_is_in_a_container_is_copied_listed_and_kept() {
     host.instead_of("img-commit", "container-ls --format {state} -- web >&2; exec img-commit \"$@\"");
     assert_eq!(host.stave("commit --pause=false web other").stderr, "running\n");
     host.prints("inspect -f '{state}' web", "running");
+    // A killed client leaves nobody standing still.
+    host.instead_of("img-commit", "exec sleep 10");
+    host.0.sh("timeout -s KILL 1 ./stave commit web other").exits(137);
+    host.0.sh("timeout 5 sh -c 'until [ \"$(./stave inspect -f {state} web)\" = running ]; do sleep 0.05; done'").ok();
     host.prints("run --rm --network none changed cat /etc/y", "x");
     host.prints("inspect -f '{id} {state}' web", "web running");
     host.prints("inspect web web | jq -c '[.[].id]'", "[\"web\",\"web\"]");

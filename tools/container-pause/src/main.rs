@@ -1,7 +1,8 @@
 //! Pauses containers.
 //!
 //! # Does
-//! Freezes all processes of each container by its cgroup, and returns when they are frozen. With `--resume`
+//! Freezes all processes of each container by its cgroup, and returns when they are frozen. With `--while`, a small
+//! process in the background lets them continue when another process has ended, however that ended. With `--resume`
 //! lets them continue.
 //! # Reads
 //! No document. Reads the records.
@@ -13,11 +14,17 @@
 //! # Needs
 //! Root, or a user who may write to the container's cgroup.
 
-use std::process::ExitCode;
+use std::{os::fd::AsRawFd, path::Path, process::ExitCode};
 
 use clap::Parser;
 use document::Id;
 use life::Container;
+use operation::Scope;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use serde_json::{Value, json};
 use toolkit::{Each, prelude::*};
 
@@ -31,6 +38,9 @@ struct ContainerPause {
     /// Resume the processes
     #[arg(long)]
     resume: bool,
+    /// Resume the processes when the process PID has ended, also after SIGKILL
+    #[arg(long = "while", value_name = "PID", conflicts_with = "resume", value_parser = clap::value_parser!(i32).range(1..))]
+    during: Option<i32>,
     /// Print TEXT for each container, one a line, with {id} replaced
     #[arg(long, value_name = "TEXT")]
     format: Option<String>,
@@ -67,10 +77,25 @@ impl Each for ContainerPause {
         match (self.resume, container.is_paused()?) {
             (false, true) => bail!("container \"{id}\" is paused already"),
             (true, false) => bail!("container \"{id}\" is not paused"),
-            (resume, _) => life::freeze(&context.scope, id, path, !resume)?,
+            (resume, _) => {
+                if let Some(pid) = self.during {
+                    resume_after(pid, &context.scope, id, path)?;
+                }
+                life::freeze(&context.scope, id, path, !resume)?;
+            }
         }
         Ok(json!({"id": id}))
     }
+}
+
+/// Starts the process that resumes the container after the end of the process `pid`.
+fn resume_after(pid: i32, scope: &Scope, id: &Id, path: &Path) -> Result<()> {
+    let process = Pid::from_raw(pid).ok_or(Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    let process = process.with_context(|| format!("watch process {pid}"))?;
+    Ok(runtime::background(&[process.as_raw_fd()], || {
+        while poll(&mut [PollFd::new(&process, PollFlags::IN)], None) == Err(Errno::INTR) {}
+        life::freeze(scope, id, path, false).is_err().into()
+    })?)
 }
 
 pub(crate) fn main() -> ExitCode {
