@@ -25,7 +25,7 @@ use attachment::{
 };
 use clap::Parser;
 use document::{members::GatewayMode, record::Lock};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 use serde_json::Value;
 use toolkit::{prelude::*, rows};
 
@@ -49,13 +49,13 @@ struct NetworkCreate {
     /// With `false`, the network has IPv6 only
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     ipv4: bool,
-    /// The subnet; by default the first of 172.17.0.0/16, 172.18.0.0/16 and so on that no interface, route or
-    /// other network uses
-    #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet)]
-    subnet: Option<Ipv4Net>,
-    /// Lease only addresses of this part of the subnet
-    #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
-    ip_range: Option<Ipv4Net>,
+    /// The subnet, one for each IP version; by default the first of 172.17.0.0/16, 172.18.0.0/16 and so on that no
+    /// interface, route or other network uses
+    #[arg(long = "subnet", value_name = "CIDR", value_parser = options::subnet)]
+    subnets: Vec<IpNet>,
+    /// Lease only addresses of this part of the subnet; one for each IP version
+    #[arg(long = "ip-range", value_name = "CIDR", value_parser = options::range)]
+    ranges: Vec<IpNet>,
     /// The bridge's address, the gateway of the containers; by default the subnet's first; one for each IP
     /// version. Of a macvlan or ipvlan, the router on the wire. "none": no gateway
     #[arg(long = "gateway", value_name = "ADDRESS|none")]
@@ -63,10 +63,10 @@ struct NetworkCreate {
     /// Add IPv6, with a random unique local subnet (fd00::/8)
     #[arg(long)]
     ipv6: bool,
-    /// The IPv6 subnet
+    /// The IPv6 subnet, which --subnet takes as well
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet6)]
     subnet6: Option<Ipv6Net>,
-    /// Lease only addresses of this part of the IPv6 subnet
+    /// Lease only addresses of this part of the IPv6 subnet, which --ip-range takes as well
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range6)]
     ip6_range: Option<Ipv6Net>,
     /// How containers are reached: `nat`, by ports of the host, or `routed`, at their own addresses
@@ -134,20 +134,21 @@ impl NetworkCreate {
         if let Some((key, _)) = self.options.iter().find(|(key, _)| key != "mtu") {
             bail!("-o {key} is not for the driver bridge");
         }
-        let gateways = self.gateways()?;
+        let nets = self.nets()?;
+        let gateways = self.gateways(&nets)?;
         let (subnet, subnet6) = named::subnets(
             self.ipv4,
-            self.subnet,
+            nets.subnet,
             self.ipv6,
-            self.subnet6,
+            nets.subnet6,
             self.ndp_proxy.as_deref(),
             others,
         )?;
         let mut file = File::new(&self.name, "bridge", bridge);
-        let range = self.ip_range.map(Into::into);
+        let range = nets.range.map(Into::into);
         let v4 = subnet.map(|subnet| named::subnet(subnet.into(), gateways.v4, range)).transpose()?;
         file.subnets.extend(v4);
-        let (gateway, range) = (gateways.v6, self.ip6_range.map(Into::into));
+        let (gateway, range) = (gateways.v6, nets.range6.map(Into::into));
         match subnet6 {
             Some(subnet6) => file.subnets.push(named::subnet(subnet6.into(), gateway, range)?),
             None if range.is_some() => bail!("--ip6-range needs --ipv6 or --subnet6"),

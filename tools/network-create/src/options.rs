@@ -1,19 +1,71 @@
-//! The options of a driver, `-o KEY=VALUE`, and the gateways.
+//! The options of a driver, `-o KEY=VALUE`, and what there is one of for each IP version.
 
 use attachment::Gateways;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toolkit::prelude::*;
 
 use super::NetworkCreate;
 
+/// The subnets and their ranges, by IP version.
+#[derive(Debug, Default)]
+pub(crate) struct Nets {
+    pub(crate) subnet: Option<Ipv4Net>,
+    pub(crate) range: Option<Ipv4Net>,
+    pub(crate) subnet6: Option<Ipv6Net>,
+    pub(crate) range6: Option<Ipv6Net>,
+}
+
+/// Parses a subnet of either IP version.
+pub(crate) fn subnet(text: &str) -> Result<IpNet, String> {
+    match text.contains(':') {
+        true => attachment::parse_subnet6(text).map(IpNet::V6),
+        false => attachment::parse_subnet(text).map(IpNet::V4),
+    }
+}
+
+/// Parses a part of a subnet of either IP version.
+pub(crate) fn range(text: &str) -> Result<IpNet, String> {
+    match text.contains(':') {
+        true => attachment::parse_range6(text).map(IpNet::V6),
+        false => attachment::parse_range(text).map(IpNet::V4),
+    }
+}
+
+/// The networks of a flag, one of each IP version. `other` is that of the flag for IPv6 alone.
+fn by_version(
+    flag: &str,
+    given: &[IpNet],
+    other: Option<Ipv6Net>,
+) -> Result<(Option<Ipv4Net>, Option<Ipv6Net>)> {
+    let (mut v4, mut v6) = (None, None);
+    for net in given.iter().copied().chain(other.map(IpNet::V6)) {
+        let before = match net {
+            IpNet::V4(net) => v4.replace(net).map(IpNet::V4),
+            IpNet::V6(net) => v6.replace(net).map(IpNet::V6),
+        };
+        if let Some(before) = before {
+            bail!("{flag} {before} and {net}: a network has one for each IP version");
+        }
+    }
+    Ok((v4, v6))
+}
+
 impl NetworkCreate {
+    /// The subnets and ranges that were asked for.
+    pub(crate) fn nets(&self) -> Result<Nets> {
+        let (subnet, subnet6) = by_version("--subnet", &self.subnets, self.subnet6)?;
+        let (range, range6) = by_version("--ip-range", &self.ranges, self.ip6_range)?;
+        Ok(Nets { subnet, range, subnet6, range6 })
+    }
+
     /// The value of an option: the last one, as for all flags.
     pub(crate) fn option(&self, key: &str) -> Option<&str> {
         self.options.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value.as_str())
     }
 
     /// The gateways. Without IPv4, no flag is about it.
-    pub(crate) fn gateways(&self) -> Result<Gateways> {
-        let found = attachment::gateways(&self.gateways, self.ipv4, self.subnet, self.ip_range);
+    pub(crate) fn gateways(&self, nets: &Nets) -> Result<Gateways> {
+        let found = attachment::gateways(&self.gateways, self.ipv4, nets.subnet, nets.range);
         found.map_err(|wrong| anyhow!(wrong))
     }
 

@@ -20,15 +20,16 @@ impl NetworkCreate {
         let child = child.ok_or_else(|| anyhow!("a {} has no mode {mode:?}", self.driver))?;
         let parent = self.option("parent").map(attachment::parse_name).transpose();
         let parent = parent.map_err(|wrong| anyhow!("-o parent: {wrong}"))?;
-        let Gateways { v4, v6 } = self.gateways()?;
+        let nets = self.nets()?;
+        let Gateways { v4, v6 } = self.gateways(&nets)?;
         let wanted = WantedParent {
             parent,
             ipv4: self.ipv4,
-            subnet: self.subnet,
-            range: self.ip_range,
+            subnet: nets.subnet,
+            range: nets.range,
             gateway: v4,
-            subnet6: self.subnet6,
-            range6: self.ip6_range,
+            subnet6: nets.subnet6,
+            range6: nets.range6,
             gateway6: v6,
             internal: self.internal,
             ..WantedParent::new(child)

@@ -14,7 +14,7 @@ fn write(sandbox: &Sandbox, name: &str, content: &Value) {
 fn a_network_is_made_used_and_removed() {
     let sandbox = Sandbox::new();
     let before = sandbox.snapshot();
-    let flags = "--ip-range 10.5.0.128/25 --subnet6 fd01:5::/64 --icc=false --mtu 1400 --label a=b";
+    let flags = "--ip-range 10.5.0.128/25 --subnet fd01:5::/64 --icc=false --mtu 1400 --label a=b";
     let made = sandbox.sh(&format!("network-create front --subnet 10.5.0.0/24 {flags}")).json();
     assert_eq!((&made["driver"], &made["network_interface"]), (&json!("bridge"), &json!("front")));
     assert_eq!(made["id"].as_str().unwrap().len(), 64);
@@ -37,6 +37,10 @@ fn a_network_is_made_used_and_removed() {
         (
             "network-create other --subnet 10.6.0.0/24 --ip-range 10.7.0.0/24",
             "network-create: range 10.7.0.0/24 is not in subnet 10.6.0.0/24",
+        ),
+        (
+            "network-create other --subnet 10.6.0.0/24 --subnet 10.7.0.0/24",
+            "network-create: --subnet 10.6.0.0/24 and 10.7.0.0/24: a network has one for each IP version",
         ),
         ("network-rm front", "network-rm: network \"front\" is in use by container \"web\""),
         ("network-rm none", "network-rm: no network \"none\""),

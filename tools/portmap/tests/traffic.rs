@@ -382,6 +382,12 @@ fn a_subnet_that_nobody_uses_is_chosen() {
         "{}",
         refused.stderr
     );
+    // One that leads nowhere would win over the bridge's own.
+    sandbox.sh("ip route add blackhole 172.23.0.0/16; ip route add unreachable 10.7.0.0/24").ok();
+    assert_eq!(subnet("g", "--bridge br6"), "172.24.0.0/16");
+    let refused = sandbox.sh("netns-bridge -n --id h --bridge br7 --subnet 10.7.0.0/24 > /dev/null");
+    let told = "netns-bridge: subnet 10.7.0.0/24 collides with the route to 10.7.0.0/24, which leads nowhere";
+    assert!(refused.stderr.starts_with(told), "{}", refused.stderr);
     // A wider route does not prevent a subnet within it.
     sandbox.sh("ip route add 10.0.0.0/8 via 192.0.2.2").ok();
     assert_eq!(subnet("f", "--bridge br5 --subnet 10.8.0.0/24"), "10.8.0.0/24");

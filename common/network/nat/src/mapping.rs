@@ -40,8 +40,9 @@ pub struct InvalidProtocol(String);
 
 impl FromStr for Protocol {
     type Err = InvalidProtocol;
+    /// Upper case is the same, as with Docker.
     fn from_str(text: &str) -> Result<Self, InvalidProtocol> {
-        match text {
+        match text.to_ascii_lowercase().as_str() {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
             "sctp" => Ok(Self::Sctp),

@@ -7,6 +7,7 @@ use std::{
     rc::Rc,
 };
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::{
     LinkMessageBuilder, LinkUnspec,
@@ -254,6 +255,17 @@ impl Connection {
         self.routes_of(AddressFamily::Inet, link)
     }
 
+    /// The destinations of IPv4 routes that lead nowhere: blackhole, unreachable, prohibit and throw
+    /// (ip-route(8)). They have no link.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn dead_ends(&self) -> Result<Vec<IpNet>, Error> {
+        let kinds = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
+        let routes = self.routes_of_kinds(AddressFamily::Inet, None, &kinds)?;
+        Ok(routes.into_iter().map(|route| route.destination).collect())
+    }
+
     /// Like [`Connection::routes`], for IPv6.
     ///
     /// # Errors
@@ -267,28 +279,28 @@ impl Connection {
     /// # Errors
     /// When the kernel does not answer.
     pub(crate) fn takes_loopback6(&self, link: u32) -> Result<bool, Error> {
-        let routes = self.routes_of_kind(AddressFamily::Inet6, Some(link), RouteType::Local)?;
+        let routes = self.routes_of_kinds(AddressFamily::Inet6, Some(link), &[RouteType::Local])?;
         let is_it =
             |route: &Route| route.link == Some(link) && route.destination.addr() == Ipv6Addr::LOCALHOST;
         Ok(routes.iter().any(is_it))
     }
 
     fn routes_of(&self, family: AddressFamily, link: Option<u32>) -> Result<Vec<Route>, Error> {
-        self.routes_of_kind(family, link, RouteType::Unicast)
+        self.routes_of_kinds(family, link, &[RouteType::Unicast])
     }
 
-    pub(crate) fn routes_of_kind(
+    pub(crate) fn routes_of_kinds(
         &self,
         family: AddressFamily,
         link: Option<u32>,
-        kind: RouteType,
+        kinds: &[RouteType],
     ) -> Result<Vec<Route>, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.attributes.extend(link.map(RouteAttribute::Oif));
         let answer = self.list("routes", &RouteNetlinkMessage::GetRoute(message))?;
         let found = answer.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(route) if route.header.kind == kind => Route::read(route),
+            RouteNetlinkMessage::NewRoute(route) if kinds.contains(&route.header.kind) => Route::read(route),
             _ => None,
         });
         Ok(found.collect())

@@ -34,7 +34,8 @@ fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>, Error> {
 /// route leads. Otherwise a VPN, or the network behind a router, could become unreachable.
 pub(crate) fn first_free(connection: &Connection, taken: &[Ipv4Net]) -> Result<Ipv4Net, Error> {
     let addresses = addresses(connection)?.into_iter().map(|(_, net)| net.trunc());
-    let routes = connection.routes(None)?.into_iter().filter_map(|route| match route.destination {
+    let routes = connection.routes(None)?.into_iter().map(|route| route.destination);
+    let routes = routes.chain(connection.dead_ends()?).filter_map(|destination| match destination {
         IpNet::V4(net) => Some(net),
         IpNet::V6(_) => None,
     });
@@ -77,8 +78,13 @@ pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Resu
             return collides(net.to_string(), Some(link));
         }
     }
-    match connection.routes(None)?.into_iter().find(|route| wanted.contains(&route.destination)) {
-        Some(route) => collides(format!("the route to {}", route.destination), route.link),
+    if let Some(route) =
+        connection.routes(None)?.into_iter().find(|route| wanted.contains(&route.destination))
+    {
+        return collides(format!("the route to {}", route.destination), route.link);
+    }
+    match connection.dead_ends()?.into_iter().find(|destination| wanted.contains(destination)) {
+        Some(destination) => collides(format!("the route to {destination}, which leads nowhere"), None),
         None => Ok(()),
     }
 }

@@ -103,7 +103,7 @@ pub(super) fn refuses(
     kind: Rejection,
     metric: Option<u32>,
 ) -> Result<bool, Error> {
-    let routes = connection.routes_of_kind(family(destination), None, of(kind))?;
+    let routes = connection.routes_of_kinds(family(destination), None, &[of(kind)])?;
     let is_it = |route: &Route| {
         route.destination == destination.trunc() && metric.is_none_or(|metric| route.metric == metric)
     };
