@@ -221,3 +221,26 @@ fn output_that_does_not_fit_is_told() {
     );
     host.prints("rm -f web", "web");
 }
+
+/// Root in a container could change the mode of the host's device.
+#[test]
+fn a_process_has_the_null_device_of_its_container() {
+    let host = Host::new();
+    host.0.sh("mkdir dev && mount -t tmpfs -o mode=755 dev dev && mknod -m 666 dev/null c 1 3 && mount --bind dev/null /dev/null").ok();
+    host.prints("run -d --network none --name web busybox sleep 1000", "web");
+    let attack = "for n in 0 1 2; do chmod 600 /proc/self/fd/$n; chown 7 /proc/self/fd/$n; done; echo x";
+    for command in ["run --rm --network none busybox", "exec web", "exec -i web"] {
+        host.0.sh(&format!("./stave {command} sh -c '{attack}' < /dev/null > /dev/null 2> /dev/null")).ok();
+        assert_eq!(host.0.sh("stat -c '%a %u' /dev/null").ok(), "666 0\n", "{command}");
+    }
+    host.prints("rm -f web", "web");
+}
+
+#[test]
+fn signals_pass_while_output_never_ends() {
+    let host = Host::new();
+    host.prints("run -d --network none --name web busybox sleep 1000", "web");
+    host.0.sh("timeout 0.3 container-exec web yes > out").exits(124);
+    host.0.sh("rm out; timeout 20 container-exec web sh -c 'yes & exec true' > out").ok();
+    host.prints("rm -f web", "web");
+}

@@ -12,7 +12,7 @@ use std::{
 use oci::spec::Config;
 use oci_spec::runtime::{Mount, Spec};
 use runtime::{
-    Isolated, Stdio, Streams,
+    Isolated,
     spec::{Overrides, SharedMemory, Volume},
 };
 
@@ -157,15 +157,16 @@ impl Command<'_> {
         spec.mounts().iter().flatten().map(|mount| below(mount.destination())).collect()
     }
 
-    /// Runs the command to its end. Returns its exit status; 128 + N if signal N ended it.
+    /// Runs the command to its end. Its output goes to standard error, because standard output belongs to the document.
+    /// Returns its exit status; 128 + N if signal N ended it.
     pub(super) fn run(&self, spec: &Spec) -> Result<i32, Cause> {
         if self.progress.form() == Form::Plain {
-            return Ok(finish(runtime::run_to_stderr(spec))?);
+            return Ok(finish(runtime::run_into(spec, std::io::stderr().as_fd()))?);
         }
         let path = self.files.join("output");
         let output = File::create(&path).map_err(Cause::system("create", &path))?;
         self.progress.log(&path);
-        let status = finish(runtime::run(spec, streams(Stdio::Fd(output.as_fd()))))?;
+        let status = finish(runtime::run_into(spec, output.as_fd()))?;
         let mut output = File::open(&path).map_err(Cause::system("read", &path))?;
         self.progress.output(&mut output, status != 0).map_err(Cause::system("read", &path))?;
         Ok(status)
@@ -186,11 +187,6 @@ pub(super) fn own_cgroup() -> Result<Option<cgroup::Temporary>, Cause> {
         }
         made => Ok(Some(made.map_err(runtime::Error::from)?)),
     }
-}
-
-/// The command's output goes to standard error, because standard output belongs to the document.
-fn streams(output: Stdio<'_>) -> Streams<'_> {
-    Streams { stdin: Stdio::Null, stdout: output, stderr: output }
 }
 
 /// Treats a command that cannot be executed as a shell does: prints the message and returns status 126 or

@@ -174,7 +174,7 @@ fn wait(
             }
             let status = running.wait();
             // The last output may have been written after it was last read.
-            relays.turn();
+            relays.finish();
             return status.map(Waited::Ended);
         }
     }

@@ -44,7 +44,7 @@ pub use launch::{
     has_apparmor, is_own_namespace, join, join_contained, run, start,
 };
 pub use operation::ProcessOperation;
-pub use relays::{Relays, run_to_stderr};
+pub use relays::{Relays, run_into};
 pub use signal::StopSignal;
 pub use stat::Stat;
 pub use supervise::{Supervised, background, supervise};

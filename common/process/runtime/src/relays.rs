@@ -11,7 +11,12 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 
-use crate::{Error, Stdio, Streams, error::Result, launch::start, sys};
+use crate::{
+    Error, Stdio, Streams,
+    error::Result,
+    launch::{start, stdio},
+    sys,
+};
 
 /// How many bytes are written to a pipe at once: one that is ready accepts this many (pipe(7), PIPE_BUF).
 const AT_ONCE: usize = 4096;
@@ -19,10 +24,8 @@ const AT_ONCE: usize = 4096;
 /// The file system of anonymous pipes (linux/magic.h).
 const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
 
-/// The memory devices, of which every container has these: null, zero, full, random, urandom
-/// (Documentation/admin-guide/devices.txt).
-const MEMORY: u32 = 1;
-const HARMLESS: [u32; 5] = [3, 5, 7, 8, 9];
+/// How much a pipe holds unless somebody has made it larger (pipe(7)).
+const LAST: usize = 64 << 10;
 
 /// Pipes between the caller's streams and the process, which never has a file, a terminal or a socket of the caller.
 #[derive(Debug, Default)]
@@ -50,10 +53,14 @@ struct Fed {
 struct Relayed {
     from: OwnedFd,
     to: OwnedFd,
+    held: Vec<u8>,
+    /// Whether no process has the other end of `from` any more.
+    is_over: bool,
+    is_terminal: bool,
 }
 
-/// The file behind a stream, if the process must not have the stream itself. It gets an anonymous pipe, and a memory
-/// device that every container has (`/dev/null`). Of anything else, its root could change the mode or the owner; a file
+/// The file behind a stream, if the process must not have the stream itself. It gets an anonymous pipe, and
+/// `/dev/null`, in whose place it gets its own. Of anything else, its root could change the mode or the owner; a file
 /// it could open again through `/proc/self/fd`, and write to what was opened for reading; from a terminal it could read
 /// what is typed there later.
 fn withheld(stream: BorrowedFd<'_>) -> Result<Option<(u64, u64)>> {
@@ -65,9 +72,7 @@ fn withheld(stream: BorrowedFd<'_>) -> Result<Option<(u64, u64)>> {
     };
     let given = match FileType::from_raw_mode(found.st_mode) {
         FileType::Fifo => fstatfs(stream).map_err(inspect)?.f_type == PIPEFS_MAGIC,
-        FileType::CharacterDevice => {
-            rustix::fs::major(found.st_rdev) == MEMORY && HARMLESS.contains(&rustix::fs::minor(found.st_rdev))
-        }
+        FileType::CharacterDevice => found.st_rdev == stdio::null(),
         _ => false,
     };
     Ok((!given).then_some((found.st_dev, found.st_ino)))
@@ -107,8 +112,7 @@ impl Relays {
                 continue;
             }
             let (from, inside) = pipe()?;
-            sys::set_nonblocking(&from);
-            relays.output.push(Relayed { from, to: duplicate(stream)? });
+            relays.output.push(Relayed::new(from, duplicate(stream)?)?);
             relays.inside[at + 1] = Some(inside);
         }
         Ok(relays)
@@ -127,14 +131,13 @@ impl Relays {
 
     /// What to wait for.
     pub fn interests(&self) -> impl Iterator<Item = PollFd<'_>> {
-        let output = self.output.iter().map(|relayed| PollFd::new(&relayed.from, PollFlags::IN));
-        output.chain(self.input.iter().filter_map(Fed::interest))
+        self.output.iter().map(Relayed::interest).chain(self.input.iter().filter_map(Fed::interest))
     }
 
     /// Passes on what is available.
     pub fn turn(&mut self) {
         let lost = &mut self.lost;
-        self.output.retain(|relayed| {
+        self.output.retain_mut(|relayed| {
             relayed.turn().unwrap_or_else(|errno| {
                 lost.get_or_insert(errno);
                 false
@@ -146,27 +149,34 @@ impl Relays {
         self.input = self.input.take().filter(|fed| fed.to.is_some());
     }
 
+    /// Passes on what the process has written before its end.
+    pub(crate) fn finish(&mut self) {
+        for relayed in &mut self.output {
+            if let Err(errno) = relayed.finish() {
+                self.lost.get_or_insert(errno);
+            }
+        }
+    }
+
     /// Why output of the process did not reach the caller's file. A reader that is gone is no reason: it wants no more.
     pub(crate) fn lost(&self) -> Option<Error> {
         self.lost.map(|errno| operation::Error::new("write", "the output of the process", errno).into())
     }
 }
 
-/// Runs the process of `spec` to its end, without input, and with all its output to the caller's standard error. Returns
-/// its exit status as a shell counts it.
+/// Runs the process of `spec` to its end, without input, and with all its output to `output`, which it does not get itself
+/// unless it may have it (see [`Relays`]). Returns its exit status as a shell counts it.
 ///
 /// # Errors
 /// As [`start`] and [`Started::release`](crate::Started::release); when the output cannot be passed on.
-pub fn run_to_stderr(spec: &Spec) -> Result<i32> {
-    let stderr = rustix::stdio::stderr();
+pub fn run_into(spec: &Spec, output: BorrowedFd<'_>) -> Result<i32> {
     let mut relays = Relays::default();
-    if withheld(stderr)?.is_some() {
+    if withheld(output)?.is_some() {
         let (from, inside) = pipe()?;
-        sys::set_nonblocking(&from);
-        relays.output.push(Relayed { from, to: duplicate(stderr)? });
+        relays.output.push(Relayed::new(from, duplicate(output)?)?);
         relays.inside[2] = Some(inside);
     }
-    let output = relays.inside[2].as_ref().map_or(Stdio::Fd(stderr), |pipe| Stdio::Fd(pipe.as_fd()));
+    let output = Stdio::Fd(relays.inside[2].as_ref().map_or(output, OwnedFd::as_fd));
     let streams = Streams { stdin: Stdio::Null, stdout: output, stderr: output };
     let mut running = start(spec, streams)?.release()?;
     relays.begin();
@@ -183,8 +193,7 @@ pub fn run_to_stderr(spec: &Spec) -> Result<i32> {
         relays.turn();
         if has_ended {
             let status = running.wait()?;
-            // The last output may have been written after it was last read.
-            relays.turn();
+            relays.finish();
             return relays.lost().map_or(Ok(status), Err);
         }
     }
@@ -230,38 +239,78 @@ fn is_ready(fd: impl AsFd, flags: PollFlags) -> bool {
 }
 
 impl Relayed {
-    /// Passes on the available output. Returns whether more may come: not after the end, nor when nobody can take more;
-    /// then the process has nobody to write to either.
-    ///
-    /// # Errors
-    /// When the caller's file takes no more.
-    fn turn(&self) -> std::result::Result<bool, Errno> {
-        let mut buffer = Vec::with_capacity(16 * AT_ONCE);
-        loop {
-            buffer.clear();
-            match rustix::io::read(&self.from, spare_capacity(&mut buffer)) {
-                Ok(1..) => match self.pass_on(&buffer) {
-                    Err(Errno::PIPE) => return Ok(false),
-                    passed => passed?,
-                },
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(true),
-                _ => return Ok(false),
-            }
+    fn new(from: OwnedFd, to: OwnedFd) -> Result<Self> {
+        sys::set_nonblocking(&from);
+        let found = fstat(&to).map_err(Error::at("inspect", "standard stream"))?;
+        let is_terminal = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+        Ok(Self { from, to, held: Vec::new(), is_over: false, is_terminal })
+    }
+
+    fn interest(&self) -> PollFd<'_> {
+        match self.held.is_empty() {
+            true => PollFd::new(&self.from, PollFlags::IN),
+            false => PollFd::new(&self.to, PollFlags::OUT),
         }
     }
 
-    fn pass_on(&self, mut rest: &[u8]) -> std::result::Result<(), Errno> {
-        while !rest.is_empty() {
-            match rustix::io::write(&self.to, rest) {
-                Ok(written) => rest = &rest[written..],
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    let _ = poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None);
-                }
-                Err(errno) => return Err(errno),
+    /// Passes on what is available, but waits for nobody: signals for the process are read between the turns. Returns
+    /// whether more may come: not after the end, nor when nobody takes more; then the process has nobody to write to either.
+    ///
+    /// # Errors
+    /// When the caller's file takes no more.
+    fn turn(&mut self) -> std::result::Result<bool, Errno> {
+        if self.held.is_empty() {
+            self.read();
+        }
+        while !self.held.is_empty() && is_ready(&self.to, PollFlags::OUT) {
+            if !self.write()? {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(!(self.is_over && self.held.is_empty()))
+    }
+
+    /// Passes on what the process has written before its end, and waits until it is taken. Others may write on.
+    ///
+    /// # Errors
+    /// As [`Relayed::turn`].
+    fn finish(&mut self) -> std::result::Result<(), Errno> {
+        let mut left = LAST;
+        loop {
+            while !self.held.is_empty() {
+                if !self.write()? {
+                    return Ok(());
+                }
+            }
+            self.read();
+            if self.held.is_empty() || left == 0 {
+                return Ok(());
+            }
+            left = left.saturating_sub(self.held.len());
+        }
+    }
+
+    fn read(&mut self) {
+        self.held.reserve(16 * AT_ONCE);
+        match rustix::io::read(&self.from, spare_capacity(&mut self.held)) {
+            Ok(1..) | Err(Errno::INTR | Errno::AGAIN) => {}
+            _ => self.is_over = true,
+        }
+    }
+
+    /// Writes a piece. Returns whether somebody is there to take more.
+    fn write(&mut self) -> std::result::Result<bool, Errno> {
+        match rustix::io::write(&self.to, &self.held[..self.held.len().min(AT_ONCE)]) {
+            Ok(written) => drop(self.held.drain(..written)),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None);
+            }
+            Err(Errno::PIPE) => return Ok(false),
+            // The terminal is gone.
+            Err(Errno::IO) if self.is_terminal => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
+        Ok(true)
     }
 }

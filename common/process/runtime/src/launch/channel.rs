@@ -224,9 +224,12 @@ impl Channel {
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
         // Asked for first: most messages have one byte, and each page of a long buffer takes as long as a system call.
         let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
-        let next = match retry_on_intr(|| recv(&self.0, &mut [0_u8; 1], flags)) {
-            Err(Errno::CONNRESET) => 0,
-            next => next.map_err(Error::at("receive", "from the process"))?.1,
+        let next = loop {
+            match recv(&self.0, &mut [0_u8; 1], flags) {
+                // The other end closed without having read all. What it had said before comes next.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                next => break next.map_err(Error::at("receive", "from the process"))?.1,
+            }
         };
         let mut text = vec![0_u8; next.min(LONGEST)];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(held::MOST))];
@@ -234,9 +237,7 @@ impl Channel {
         let length = loop {
             let mut parts = [IoSliceMut::new(&mut text)];
             match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                // The other end closed without a message: it was killed.
-                Err(Errno::CONNRESET) => break 0,
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 result => break result.map_err(Error::at("receive", "from the process"))?.bytes,
             }
         };

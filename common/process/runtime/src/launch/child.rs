@@ -128,6 +128,7 @@ fn install_streams(
         drop(streams);
     } else {
         stdio::install(streams)?;
+        stdio::own_null()?;
         stdio::give(user, is_contained);
     }
     Ok(())

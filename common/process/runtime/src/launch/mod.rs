@@ -23,7 +23,7 @@ mod root;
 mod running;
 mod scheduling;
 mod sources;
-mod stdio;
+pub(crate) mod stdio;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 

@@ -249,11 +249,11 @@ fn add_as_told(
         let copied = resolve::open_in(root, target, OFlags::RDONLY | OFlags::DIRECTORY)
             .and_then(|top| mount::tree::copy(&below, &top));
         copied.map_err(Error::at("copy", format_args!("what is in {target:?}")))?;
-        if readonly {
-            let top = resolve::open_in(root, target, OFlags::PATH | OFlags::DIRECTORY);
-            top.and_then(|top| Detached::from(top).change(&Options::parse(["ro"]), false))
-                .map_err(Error::at("make", format_args!("{target:?} read-only")))?;
-        }
+    }
+    if options.copies_up && readonly {
+        let top = resolve::open_in(root, target, OFlags::PATH | OFlags::DIRECTORY);
+        top.and_then(|top| Detached::from(top).change(&Options::parse(["ro"]), false))
+            .map_err(Error::at("make", format_args!("{target:?} read-only")))?;
     }
     Ok(attached)
 }
@@ -325,7 +325,10 @@ fn detached(mount: &Mount, user: Option<&User>, deep: bool) -> Result<Source> {
             let later = match target == Path::new("/dev") {
                 // Device nodes are made in it first. It is closed to other devices later, and made read-only (see
                 // `devices::confine` and `devices::seal`).
-                true => MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY,
+                true if kind == "tmpfs" => {
+                    MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY
+                }
+                true => MountAttrFlags::MOUNT_ATTR_NODEV,
                 // It is filled first.
                 false if options.copies_up => MountAttrFlags::MOUNT_ATTR_RDONLY,
                 false => MountAttrFlags::empty(),

@@ -3,6 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::{
     fs::{FileType, Mode, OFlags, Uid, fchown, fstat},
     io::{Errno, fcntl_dupfd_cloexec},
+    pipe::{PipeFlags, pipe_with},
 };
 
 use crate::{Error, error::Result};
@@ -71,13 +72,55 @@ pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
     install().map_err(Error::at::<Errno>("replace", "standard streams"))
 }
 
+/// The number of `/dev/null` (Documentation/admin-guide/devices.txt).
+pub(crate) fn null() -> rustix::fs::Dev {
+    rustix::fs::makedev(1, 3)
+}
+
+/// Puts the container's own `/dev/null` in place of the host's, whose mode and owner root in the container could change.
+/// The process is in its root. Input from a container without one is empty.
+///
+/// # Errors
+/// When output needs one, and the container has none.
+pub(crate) fn own_null() -> Result<()> {
+    let is_null = |stream: BorrowedFd<'_>| {
+        fstat(stream).is_ok_and(|found| {
+            found.st_rdev == null() && FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        })
+    };
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let own = || match rustix::fs::open("/dev/null", flags, Mode::empty()) {
+        Ok(own) if is_null(own.as_fd()) => Ok(own),
+        Ok(_) => Err(Errno::NODEV),
+        Err(errno) => Err(errno),
+    };
+    if is_null(rustix::stdio::stdin()) {
+        let empty = || pipe_with(PipeFlags::CLOEXEC).map(|(read, _)| read);
+        let input = own().or_else(|_| empty()).map_err(Error::at::<Errno>("create", "pipe"))?;
+        rustix::stdio::dup2_stdin(input).map_err(Error::at::<Errno>("replace", "standard streams"))?;
+    }
+    let [stdout, stderr] = [is_null(rustix::stdio::stdout()), is_null(rustix::stdio::stderr())];
+    if stdout || stderr {
+        let output = match own() {
+            // The device list of the container leaves it out.
+            Err(Errno::PERM | Errno::ACCESS) => return Ok(()),
+            output => output.map_err(Error::at::<Errno>("open", "\"/dev/null\" of the container"))?,
+        };
+        let replaced = || {
+            stdout.then(|| rustix::stdio::dup2_stdout(&output)).transpose()?;
+            stderr.then(|| rustix::stdio::dup2_stderr(&output)).transpose().map(drop)
+        };
+        replaced().map_err(Error::at::<Errno>("replace", "standard streams"))?;
+    }
+    Ok(())
+}
+
 /// Gives pipes to the process's user, because `/dev/stdout` leads to them and opening it needs permission. A
 /// file or a terminal keeps its owner, unless `all` are given, as in runc. `/dev/null` always does.
 pub(crate) fn give(user: Uid, all: bool) {
-    let null = rustix::fs::makedev(1, 3);
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if let Ok(stat) = fstat(stream)
-            && (all && stat.st_rdev != null || FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+            && (all && stat.st_rdev != null() || FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
             && stat.st_uid != user.as_raw()
         {
             // In a user namespace that does not map its owner, the pipe keeps it.
