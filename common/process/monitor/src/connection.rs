@@ -128,8 +128,8 @@ impl Connection {
         let mut packet = vec![0_u8; LONGEST];
         let length = loop {
             match recv(&self.socket, packet.as_mut_slice(), RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => break 0,
+                // The monitor ended without reading all input. What it had said before comes next.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 received => break received.map_err(failed("receive", "from the monitor"))?.0,
             }
         };

@@ -140,7 +140,7 @@ impl Open {
         self.written += added;
     }
 
-    /// Begins a new file. If the old one cannot be renamed, or is the only one, it is emptied. Each index goes before its
+    /// Begins a new file. If the old one cannot be renamed or removed, it is emptied. Each index goes before its
     /// file, to where there is none: a log without an index can still be read, but an index must not describe
     /// another log.
     fn rotate(&mut self) {
@@ -149,8 +149,11 @@ impl Open {
             let _ = fs::remove_file(Log::index(oldest));
             let _ = fs::remove_file(oldest);
         }
-        let only = || Err(ErrorKind::NotFound.into());
-        let mut moved: (io::Result<()>, io::Result<()>) = (only(), only());
+        // The only file is made anew, and not emptied: then readers see that it is another one.
+        let mut moved = match files.as_slice() {
+            [only] => (fs::remove_file(Log::index(only)), fs::remove_file(only)),
+            _ => (Err(ErrorKind::NotFound.into()), Err(ErrorKind::NotFound.into())),
+        };
         for pair in files.windows(2).rev() {
             let [from, to] = pair else { continue };
             moved = (fs::rename(Log::index(from), Log::index(to)), fs::rename(from, to));
