@@ -178,3 +178,17 @@ fn nothing_is_left_of_one_that_was_killed() {
         sandbox.assert_as(&before);
     }
 }
+
+/// Newer kernels bind a chain to its link by name: under another one, the link is not restricted.
+#[test]
+fn a_link_with_another_name_is_told() {
+    let sandbox = sandbox();
+    start(&sandbox, "198.51.100.4");
+    let link = sandbox.sh("jq -r '.network.cni.interfaces[1].name' web.json").ok();
+    let link = link.trim();
+    sandbox.sh(&format!("ip link set {link} down; ip link set {link} name other; ip link set other up")).ok();
+    let told = sandbox.sh("egress-allow --check < web.json > /dev/null").exits(1).stderr;
+    assert!(told.contains(&format!("link \"{link}\" of table netdev stave_egress_web")), "{told}");
+    sandbox.sh(&format!("ip link set other down; ip link set other name {link}; ip link set {link} up")).ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+}

@@ -30,6 +30,11 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
     Connection::open(Some(namespace))?.set_loopback_up()?;
     let result = (|| {
         refuse_dead_ports(options, &attachments)?;
+        // Where the answers leave.
+        let published = attachments.iter().filter(|(.., network)| network.publishes());
+        let published = published
+            .min_by_key(|(.., network)| (!network.leads_out(), network.metric()))
+            .map(|(name, ..)| *name);
         let mut status = Map::new();
         // When a network is joined later, podman gives the ports again.
         let has = |tool| naming::has(&scope, &options.container_id, tool);
@@ -48,7 +53,7 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
             flags.extend(["--metric".to_owned(), free_metric(namespace, network.metric())?.to_string()]);
             let mut document = run(tool, &flags, &document)?;
             made.push(id.clone());
-            if !ports.is_empty() && network.publishes() {
+            if !ports.is_empty() && Some(*name) == published {
                 document = run("portmap", &std::mem::take(&mut ports), &document)?;
             }
             if let (Some(names), false) = (&names, has_names) {
@@ -83,7 +88,7 @@ fn free_metric(namespace: &Path, wanted: u32) -> Result<u32> {
     let routes = inside.routes(None)?.into_iter().chain(inside.routes6(None)?);
     let taken: Vec<u32> =
         routes.filter(|route| route.destination.prefix_len() == 0).map(|route| route.metric).collect();
-    Ok((wanted..).find(|metric| !taken.contains(metric)).unwrap_or(wanted))
+    Ok((wanted..=u32::MAX).find(|metric| !taken.contains(metric)).unwrap_or(wanted))
 }
 
 /// Refuses ports of a container whose answers would leave by another network, where this host is not the

@@ -10,7 +10,7 @@ use netlink::{
     netfilter::{Kind, NETDEV, Netfilter},
     transaction::{self, Change, retry},
 };
-use nix::errno::Errno;
+use nix::{errno::Errno, net::if_::if_nametoindex};
 use operation::{Cause, Condition, Operation, Place, Scope, words};
 use serde::{Deserialize, Serialize};
 
@@ -234,6 +234,11 @@ impl Whole<'_> {
             if socket.get(Kind::GetElement, NETDEV, &wanted)?.is_none() {
                 return missing(format!("element {} {{ {element} }} of {}", element.set.name, self.object()));
             }
+        }
+        // A chain is bound to the name of its link. Under another name, the link is not restricted.
+        let gone = |link: &&Link| if_nametoindex(link.name.as_str()) == Err(Errno::ENODEV);
+        if let Some(link) = table.links.iter().find(gone) {
+            return missing(format!("link {:?} of {}", link.name, self.object()));
         }
         Ok(None)
     }

@@ -255,13 +255,13 @@ impl Connection {
         self.routes_of(AddressFamily::Inet, link)
     }
 
-    /// The destinations of IPv4 routes that lead nowhere: blackhole, unreachable, prohibit and throw
-    /// (ip-route(8)). They have no link.
+    /// The destinations of IPv4 routes that lead nowhere: blackhole, unreachable and prohibit (ip-route(8)). They have no
+    /// link. One of type throw leads to the next table.
     ///
     /// # Errors
     /// When the kernel does not answer.
     pub fn dead_ends(&self) -> Result<Vec<IpNet>, Error> {
-        let kinds = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
+        let kinds = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit];
         let routes = self.routes_of_kinds(AddressFamily::Inet, None, &kinds)?;
         Ok(routes.into_iter().map(|route| route.destination).collect())
     }

@@ -25,7 +25,7 @@ const KNOWN: [&str; 12] = [
 /// Refuses members that neither every plugin has nor this one (`known`).
 ///
 /// # Errors
-/// [`Code::Unsupported`] for the first of them.
+/// [`Code::UnsupportedField`] for the first of them.
 pub fn refuse_unknown(request: &Request, known: &[&str]) -> Result<(), Error> {
     // Go writes unset members as `false`, 0 and empty strings.
     let is_set = |value: &Value| {
@@ -71,7 +71,7 @@ pub fn interface(request: &Request) -> Result<Vec<String>, Error> {
 /// which have the members `known`, too. As there, only `ipam.routes` says that there is a default route.
 ///
 /// # Errors
-/// [`Code::Unsupported`] for what is not carried out, and [`Code::InvalidConfiguration`].
+/// [`Code::UnsupportedField`] for what is not carried out, and [`Code::InvalidConfiguration`].
 pub fn on_a_wire(request: &Request, known: &[&str]) -> Result<Option<Vec<String>>, Error> {
     let Request { configuration, .. } = request;
     refuse_unknown(request, &[&["master", "mode"], known].concat())?;
@@ -81,6 +81,10 @@ pub fn on_a_wire(request: &Request, known: &[&str]) -> Result<Option<Vec<String>
         arguments.extend(text.into_iter().flat_map(|text| [flag.to_owned(), text.to_owned()]));
     }
     let mut addresses = Addresses::read(request)?;
+    if addresses.is_empty() {
+        // The tool would take the first free address of the host's own wire.
+        return Err(Error::unsupported("ipam", configuration.get("ipam").unwrap_or(&Value::Null)));
+    }
     if !addresses.take_way_out() {
         arguments.push("--no-default-route".to_owned());
     }

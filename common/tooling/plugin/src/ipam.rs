@@ -31,7 +31,7 @@ impl Addresses {
     /// Reads them.
     ///
     /// # Errors
-    /// [`Code::Unsupported`](cni::Code::Unsupported) for what the tools do not carry out, and
+    /// [`Code::UnsupportedField`](cni::Code::UnsupportedField) for what the tools do not carry out, and
     /// [`Code::InvalidConfiguration`](cni::Code::InvalidConfiguration).
     pub fn read(request: &Request) -> Result<Self, Error> {
         let Request { environment, configuration } = request;
@@ -74,6 +74,11 @@ impl Addresses {
             }
         }
         !self.out.is_empty()
+    }
+
+    /// Whether no address and no subnet is named.
+    pub fn is_empty(&self) -> bool {
+        self.subnets.is_empty() && self.wanted.is_empty()
     }
 
     /// The equivalent flags of the tools that attach.

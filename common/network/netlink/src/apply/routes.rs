@@ -104,10 +104,14 @@ pub(super) fn refuses(
     metric: Option<u32>,
 ) -> Result<bool, Error> {
     let routes = connection.routes_of_kinds(family(destination), None, &[of(kind)])?;
-    let is_it = |route: &Route| {
-        route.destination == destination.trunc() && metric.is_none_or(|metric| route.metric == metric)
-    };
+    let is_it = |route: &Route| route.destination == destination.trunc() && has_metric(route, metric);
     Ok(routes.iter().any(is_it))
+}
+
+/// Whether the route has the metric that it was made with. The kernel takes 0 for 1024 in IPv6 (IP6_RT_PRIO_USER).
+fn has_metric(route: &Route, metric: Option<u32>) -> bool {
+    let made = |metric| if metric == 0 && route.destination.addr().is_ipv6() { 1024 } else { metric };
+    metric.is_none_or(|metric| route.metric == made(metric))
 }
 
 fn family(net: &IpNet) -> AddressFamily {
@@ -152,7 +156,7 @@ pub(super) fn has_route(
 ) -> Result<bool, Error> {
     let is_it = |route: &Route| {
         route.link == Some(link)
-            && metric.is_none_or(|metric| route.metric == metric)
+            && has_metric(route, metric)
             && route.destination == *destination
             && route.gateway == Some(*gateway)
     };
