@@ -215,9 +215,10 @@ fn what_is_in_a_container_is_copied_listed_and_kept() {
     assert_eq!(host.stave("commit --pause=false web other").stderr, "running\n");
     host.prints("inspect -f '{state}' web", "running");
     // A killed client leaves nobody standing still.
-    host.instead_of("img-commit", "exec sleep 10");
-    host.0.sh("timeout -s KILL 1 ./stave commit web other").exits(137);
-    host.0.sh("timeout 5 sh -c 'until [ \"$(./stave inspect -f {state} web)\" = running ]; do sleep 0.05; done'").ok();
+    host.instead_of("img-commit", "exec sleep 3");
+    host.0.sh("timeout --foreground -s KILL 1 ./stave commit web other > /dev/null 2>&1").exits(137);
+    host.prints("inspect -f '{state}' web", "paused");
+    host.0.sh("timeout 15 sh -c 'until [ \"$(./stave inspect -f {state} web)\" = running ]; do sleep 0.05; done'").ok();
     host.prints("run --rm --network none changed cat /etc/y", "x");
     host.prints("inspect -f '{id} {state}' web", "web running");
     host.prints("inspect web web | jq -c '[.[].id]'", "[\"web\",\"web\"]");
