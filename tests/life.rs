@@ -311,7 +311,10 @@ rm -rf /run/stave /run/netns
 for link in $(ls /sys/class/net); do case $link in lo | out0) ;; *) ip link del "$link" 2> /dev/null || true ;; esac; done
 nft flush ruleset
 echo 0 > /proc/sys/net/ipv4/ip_forward
-find /sys/fs/cgroup -depth -type d -path '*/stave/web*' -exec rmdir {} + 2> /dev/null || true
+for record in "$STAVE_ROOT"/containers/*/record.json; do
+    instance=$(sed 's/.*"instance":"\([0-9a-f]*\)".*/\1/' "$record")
+    find /sys/fs/cgroup -depth -type d -path "*/stave/*.$instance*" -exec rmdir {} + 2> /dev/null || true
+done
 cat /proc/sys/kernel/random/uuid > boot
 umount /proc/sys/kernel/random/boot_id 2> /dev/null || true
 mount --bind boot /proc/sys/kernel/random/boot_id

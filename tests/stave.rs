@@ -206,7 +206,9 @@ open('held', 'w').close()
 signal.pause()";
     std::fs::write(host.0.directory().join("hold.py"), hold).unwrap();
     let file = "root/containers/web/etc/hosts";
-    host.0.sh(&format!("python3 hold.py {file} & until [ -e held ]; do sleep 0.02; done")).ok();
+    host.0
+        .sh(&format!("python3 hold.py {file} > /dev/null 2>&1 & until [ -e held ]; do sleep 0.02; done"))
+        .ok();
     host.0.sh("timeout 20 ./stave run --rm busybox true").ok();
     // Also that to which the link leads.
     host.0.sh("timeout 20 ./stave restart -t 0 db").ok();
