@@ -1,5 +1,7 @@
 //! A container in the form of `docker inspect`, for templates.
 
+use std::collections::BTreeMap;
+
 use document::{
     Document, Id,
     members::{Checked, Image, Ports, Process, Rootfs},
@@ -13,6 +15,9 @@ use super::{container::created, mounted};
 
 /// A time that is not known (Go's zero time).
 const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// The exit status of a process whose end nobody saw.
+const UNSEEN: i32 = 255;
 
 /// The container, by the names of Docker's API ("ContainerInspect").
 pub(crate) fn of(scope: &Scope, id: &Id, record: &Document) -> Result<Value> {
@@ -75,6 +80,8 @@ fn state(container: Option<&life::Container>, process: Option<&Process>) -> Resu
         let log: Vec<Value> = health.log.iter().map(one).collect();
         json!({"Status": health.status, "FailingStreak": health.failing_streak, "Log": log})
     });
+    // As with containerd, 255 for an end that nobody saw: 0 would mean success.
+    let unseen = if state == State::Exited { UNSEEN } else { 0 };
     Ok(json!({
         "Status": state.name(),
         // As with Docker, a container that is about to run again counts as running.
@@ -84,7 +91,7 @@ fn state(container: Option<&life::Container>, process: Option<&Process>) -> Resu
         "OOMKilled": process.and_then(|process| process.oom_killed).unwrap_or_default(),
         "Dead": false,
         "Pid": process.map(|process| process.pid).filter(|_| is_up).unwrap_or_default(),
-        "ExitCode": process.and_then(|process| process.exit_status).unwrap_or_default(),
+        "ExitCode": process.and_then(|process| process.exit_status).unwrap_or(unseen),
         "Error": process.and_then(|process| process.error.clone()).unwrap_or_default(),
         "StartedAt": started.unwrap_or_else(|| NEVER.to_owned()),
         "FinishedAt": process.and_then(|process| process.finished.clone()).unwrap_or_else(|| NEVER.to_owned()),
@@ -136,11 +143,12 @@ fn log_config(container: Option<&life::Container>) -> Value {
 /// The annotations that the user gave.
 fn annotations(spec: &Value) -> Option<Map<String, Value>> {
     let all = spec["annotations"].as_object()?.iter();
-    let own: Map<_, _> = all
+    // In the order of their names, as with Docker.
+    let own: BTreeMap<_, _> = all
         .filter(|(name, _)| !runtime::spec::is_reserved_annotation(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    (!own.is_empty()).then_some(own)
+    (!own.is_empty()).then(|| own.into_iter().collect())
 }
 
 /// The network of a container without an attachment: `none`, `host`, or podman's `ns:` and the path of a namespace that

@@ -257,11 +257,12 @@ impl Intake {
                 // An old blob that nothing refers to must last until the image is complete.
                 self.layout.touch_blob(&digest);
                 self.held.insert(digest.clone(), Held::Present(expected));
-            } else if let Some(source) = &self.source {
-                let reader = match source.blob_reader(descriptor) {
-                    Err(layout::Error::NoBlob(digest)) => return Err(Error::NoBlob(digest)),
-                    reader => reader?,
-                };
+            } else if let Some(source) = &self.source
+                && let Some(reader) = match source.blob_reader(descriptor) {
+                    Err(layout::Error::NoBlob(_)) => None,
+                    reader => Some(reader?),
+                }
+            {
                 let mut reader = Meter::new("copying", expected).watch(reader);
                 let mut writer = self.layout.writer_of(descriptor)?;
                 writer.copy_from(&mut reader).map_err(|error| match Mismatch::within(&error) {
