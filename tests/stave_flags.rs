@@ -283,3 +283,20 @@ fn health_checks_use_the_images_shell_and_leave_nothing() {
     let left = host.0.sh("container-top --format '{command}' web | grep -c 'sleep 500'").stdout;
     assert!(left.trim().parse::<u32>().unwrap() <= 2, "only those of the running check: {left}");
 }
+
+/// However often it is rotated meanwhile.
+#[test]
+fn a_log_is_followed_over_its_rotations() {
+    let host = Host::new();
+    let script =
+        "n=0; while [ $n -lt 400 ]; do n=$((n + 1)); echo $n; [ $((n % 20)) != 0 ] || sleep 0.05; done";
+    for (files, seen) in [("1", "tail -n 1 followed | grep -x 400"), ("20", "seq 400 | cmp - followed")] {
+        let limits = format!("--log-opt max-size=200 --log-opt max-file={files}");
+        host.0
+            .sh(&format!("./stave run -d --name web --network none {limits} busybox sh -c '{script}'"))
+            .ok();
+        host.0.sh("./stave logs -f web > followed").ok();
+        host.0.sh(seen).ok();
+        host.prints("rm -f web", "web");
+    }
+}

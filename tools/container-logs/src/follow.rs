@@ -116,18 +116,8 @@ pub(crate) fn print(
 
 fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: bool) -> Result<()> {
     let mut printer = Printer::new(filter);
-    // The newer files are opened first. The oldest one may be removed in the meantime, and nothing is printed
-    // twice: each file may just have got the next name.
     let mut newer = Part::open(&log.path)?;
-    let mut older: Vec<(PathBuf, Part)> = Vec::new();
-    for path in Log::all(&log.path, log.files).skip(1) {
-        let Some(part) = Part::open(&path)? else { continue };
-        let found = part.file.metadata().with_context(|| format!("read {path:?}"))?;
-        if !newer.iter().chain(older.iter().map(|(_, part)| part)).any(|part| part.is(&found)) {
-            older.push((path, part));
-        }
-    }
-    for (path, mut part) in older.into_iter().rev() {
+    for (path, mut part) in older(log, newer.as_ref(), None)? {
         part.print(&mut printer, (&path, true), None)?;
     }
     if !follow {
@@ -148,7 +138,12 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
             part.print(&mut printer, (&log.path, is_whole), None)?;
             if !part.is_at(&log.path) && log.path.exists() {
                 part.print(&mut printer, (&log.path, true), None)?;
-                newer = Part::open(&log.path)?;
+                let next = Part::open(&log.path)?;
+                // It may have been rotated several times.
+                for (path, mut between) in older(log, next.as_ref(), Some(part))? {
+                    between.print(&mut printer, (&path, true), None)?;
+                }
+                newer = next;
                 continue;
             }
         } else {
@@ -160,6 +155,25 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
         }
         sleep(PAUSE);
     }
+}
+
+/// The files older than `newer`, the oldest first; with `since`, only those that are newer than that one. `newer` was
+/// opened first: the oldest file may be removed in the meantime, and none is read twice, as each may just have got the
+/// next name.
+fn older(log: &Log, newer: Option<&Part>, since: Option<&Part>) -> Result<Vec<(PathBuf, Part)>> {
+    let mut all: Vec<(PathBuf, Part)> = Vec::new();
+    for path in Log::all(&log.path, log.files).skip(1) {
+        let Some(part) = Part::open(&path)? else { continue };
+        let found = part.file.metadata().with_context(|| format!("read {path:?}"))?;
+        if since.is_some_and(|since| since.is(&found)) {
+            break;
+        }
+        if !newer.into_iter().chain(all.iter().map(|(_, part)| part)).any(|part| part.is(&found)) {
+            all.push((path, part));
+        }
+    }
+    all.reverse();
+    Ok(all)
 }
 
 /// Whether more output is possible: the container runs, is about to be restarted, or its end is not recorded
