@@ -32,7 +32,7 @@ pub use files_of::{act_for, files_of};
 pub use image::image;
 pub use level::Level;
 pub use merged::substituted;
-pub use operation::MountOperation;
+pub use operation::{MountOperation, SHOWN};
 pub use options::Options;
 pub use overlay::Overlay;
 pub use volume::{InvalidVolume, Volume, VolumeOptions, plain};

@@ -7,9 +7,6 @@ use mount::{MountOperation, Overlay};
 
 use crate::{Container, Result, directory, layers};
 
-/// What the source of such a mount begins with.
-const MARK: &str = "stave-image:";
-
 /// Plans the mounts that show the files of `layers` at `target`, a path without links. What they need besides is made
 /// below `--run-dir`, so that a restart of the machine leaves nothing.
 ///
@@ -30,7 +27,7 @@ pub fn view(container: Container<'_>, layers: &Layers, target: PathBuf) -> Resul
     operations.extend(missing.iter().map(|path| directory(path, 0o755, None)));
     let xino = operations.iter().any(|operation| matches!(operation, MountOperation::ImageMount { .. }));
     operations.push(MountOperation::OverlayShow(Overlay {
-        source: format!("{MARK}{id}"),
+        source: format!("{}{id}", mount::SHOWN),
         lower: missing.into_iter().chain(lower).collect(),
         upper: None,
         work: None,
@@ -58,5 +55,5 @@ pub fn shows(operation: &MountOperation, target: &Path) -> bool {
 /// When the mount table cannot be read.
 pub fn shown_at(target: &Path) -> Result<Option<String>> {
     let entry = mount::table::at(target)?;
-    Ok(entry.and_then(|entry| entry.source.strip_prefix(MARK).map(str::to_owned)))
+    Ok(entry.and_then(|entry| entry.source.strip_prefix(mount::SHOWN).map(str::to_owned)))
 }

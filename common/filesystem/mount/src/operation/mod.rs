@@ -5,6 +5,8 @@ mod mount_points;
 pub(crate) mod mounted;
 mod shown;
 
+pub use shown::MARK as SHOWN;
+
 use std::path::PathBuf;
 
 use operation::{Condition, Error, Scope, words};

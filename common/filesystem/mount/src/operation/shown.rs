@@ -2,9 +2,13 @@
 
 use crate::{Error, Overlay, Result, table};
 
+/// What the source of such a mount ([`MountOperation::OverlayShow`](crate::MountOperation::OverlayShow)) begins with; the
+/// container's id follows. Nothing else is unmounted outside of Stave's directories, whatever a record says.
+pub const MARK: &str = "stave-image:";
+
 /// Whether `entry` is this overlay, and no other one of the same container.
 pub(super) fn is(overlay: &Overlay, entry: &table::Entry) -> bool {
-    entry.kind == "overlay" && entry.source == overlay.source
+    entry.kind == "overlay" && entry.source == overlay.source && overlay.source.starts_with(MARK)
 }
 
 /// Unmounts the overlay. What else is mounted at its place stays: if it covers the overlay, that cannot be unmounted.
