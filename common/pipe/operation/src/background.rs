@@ -14,7 +14,7 @@ use rustix::{
     process::geteuid,
 };
 
-use crate::is_believed;
+use crate::peer::believed;
 
 /// The message that tells the process to end.
 pub const END: &[u8] = b"end";
@@ -53,7 +53,8 @@ pub fn reach(address: &SocketAddrUnix) -> Result<Option<OwnedFd>, Errno> {
         connected => connected?,
     }
     // Any process may listen under this name.
-    Ok(is_believed(&socket, geteuid().as_raw()).then_some(socket))
+    let believed = believed(&socket, geteuid().as_raw());
+    Ok(believed.map_err(|errno| Errno::from_raw_os_error(errno as i32))?.then_some(socket))
 }
 
 /// Tells the process to end, and waits until it has: it closes this connection last. A process that closes the connection

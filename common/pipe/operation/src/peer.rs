@@ -33,16 +33,30 @@ const LONGEST: usize = 32;
 /// called listen(2) or connect(2) (unix(7), "SO_PEERCRED"): one that is to be found after its parent has ended calls
 /// listen(2) itself. Allocates no memory.
 pub fn is_believed(socket: impl AsFd, owner: u32) -> bool {
-    let Ok(peer) = getsockopt(&socket, sockopt::PeerCredentials) else { return false };
+    believed(socket, owner).unwrap_or(false)
+}
+
+/// As [`is_believed`], for a caller to whom "not known" is no answer.
+///
+/// # Errors
+/// When there is no descriptor or memory left to look at the process.
+pub(crate) fn believed(socket: impl AsFd, owner: u32) -> Result<bool, Errno> {
+    let Ok(peer) = getsockopt(&socket, sockopt::PeerCredentials) else { return Ok(false) };
     // The pid is 0 for a process that this one's pid namespace does not have.
-    let Some(pid) = Pid::from_raw(peer.pid()).filter(|_| peer.uid() == owner) else { return false };
+    let Some(pid) = Pid::from_raw(peer.pid()).filter(|_| peer.uid() == owner) else { return Ok(false) };
     let process = match getsockopt(&socket, sockopt::PeerPidfd) {
         // Kernels before 6.5 do not have the option. There, another process may have got the pid since.
-        Err(Errno::ENOPROTOOPT) => pidfd_open(pid, PidfdFlags::empty()).ok(),
-        process => process.ok(),
+        Err(Errno::ENOPROTOOPT) => {
+            pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+        }
+        process => process,
     };
-    // While the process lives, no other one has its pid.
-    process.is_some_and(|process| !is_of_a_container(peer.pid()) && is_alive(&process))
+    match process {
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => Err(errno),
+        Err(_) => Ok(false),
+        // While the process lives, no other one has its pid.
+        Ok(process) => Ok(!is_of_a_container(peer.pid()) && is_alive(&process)),
+    }
 }
 
 /// Whether a process is in a container's cgroup, or in other user and pid namespaces than this one. What `/proc` does
