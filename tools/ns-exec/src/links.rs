@@ -5,11 +5,15 @@ use std::{
     io::{self, Read, Seek, Write},
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use document::{Document, members::Hosts, record};
 use operation::{Condition, Error, Operation, Place, Scope, quote, unless_gone};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 use toolkit::prelude::{Context, Result};
 
@@ -67,13 +71,18 @@ fn text(path: &Path) -> String {
 }
 
 /// Opens a container's file. None if it is gone, or its container keeps others from opening it by a lease (fcntl(2),
-/// F_SETLEASE): without O_NONBLOCK, this would wait for 45 seconds.
+/// F_SETLEASE) and does not give that up at once: without O_NONBLOCK, this would wait for 45 seconds.
 fn open(path: &Path, flags: OFlags) -> io::Result<Option<File>> {
+    const TRIES: u32 = 5;
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match unless_gone(openat(CWD, path, flags, Mode::empty())) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        opened => Ok(opened?.map(File::from)),
+    for _ in 0..TRIES {
+        match unless_gone(openat(CWD, path, flags, Mode::empty())) {
+            Err(Errno::AGAIN) => std::thread::sleep(Duration::from_millis(10)),
+            opened => return Ok(opened?.map(File::from)),
+        }
     }
+    operation::note(&format!("warning: a container holds a lease on {path:?}: links in it are not updated"));
+    Ok(None)
 }
 
 /// Returns the names after the address of a line.
