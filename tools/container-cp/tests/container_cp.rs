@@ -242,10 +242,11 @@ fn nothing_is_left_of_a_copy_that_is_killed() {
     let sandbox = host();
     sandbox.sh("head -c 3000000 /dev/urandom > big; tar -cf big.tar big").ok();
     for signal in ["TERM", "KILL"] {
-        let copy = "(head -c 1000000 big.tar; exec sleep 1000 2> /dev/null) | container-cp - web:/dir";
         sandbox
             .sh(&format!(
-                "{copy} & until P=$(pgrep -x container-cp) && ls -l /proc/$P/fd | grep -q '/dir/#.*(deleted)'; do sleep 0.02; done; kill -{signal} $P; wait $! || true"
+                "rm -f feed; mkfifo feed; exec 3<>feed; container-cp - web:/dir < feed & P=$!
+                 head -c 1000000 big.tar >&3; until ls -l /proc/$P/fd | grep -q '/dir/#.*(deleted)'; do sleep 0.02; done
+                 kill -{signal} $P; wait $P || true"
             ))
             .ok();
         assert_eq!(sandbox.sh("container-exec web ls -A /dir").ok(), "evil\ninside\n", "{signal}");

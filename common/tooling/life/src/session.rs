@@ -183,8 +183,11 @@ impl Session<'_> {
                 }
                 None => return Ok(true),
             },
-            Err(Errno::INTR) => {}
-            _ => (self.types, self.is_over) = (false, true),
+            Ok(_) => (self.types, self.is_over) = (false, true),
+            // Another program has made the input non-blocking.
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // This is no end: the process keeps its input for others.
+            Err(_) => self.types = false,
         }
         Ok(false)
     }
