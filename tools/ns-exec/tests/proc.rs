@@ -159,8 +159,11 @@ fn a_null_device_that_is_none_gives_and_receives_nothing() {
     prepare(&sandbox, "busybox");
     sandbox.sh("ns-exec -d --cap-add SYS_ADMIN -- sleep 1000 < ready.json > run.json").ok();
     let inside = |script: &str| sandbox.sh(&format!("ns-exec --join web -- sh -c '{script}'")).ok();
-    inside("echo victim > /victim && umount /dev/null && rm /dev/null && ln -s /victim /dev/null");
+    inside("echo victim > /victim && umount -l /dev/null && rm /dev/null && ln -s /victim /dev/null");
     assert_eq!(inside("cat /dev/null; stat -L -c %t:%T /proc/self/fd/0"), "victim\n1:3\n");
+    // This is the host's device then, which it cannot change.
+    let refused = inside("chmod 666 /proc/self/fd/0 2>&1 | sed s/.*:.//");
+    assert_eq!(refused, "Read-only file system\n");
     sandbox.sh("ns-exec --join web -d -- sh -c 'echo lost; cat > /copy; touch /done'").ok();
     inside("until test -e /done; do sleep 0.02; done");
     assert_eq!(inside("cat /victim /copy /proc/interrupts /proc/keys"), "victim\n");

@@ -29,7 +29,7 @@ use crate::{
 pub(super) fn run(birth: &Birth<'_>) -> Result<()> {
     let Birth { namespaces, process, channel, contained, .. } = birth;
     leave_caller(birth)?;
-    let streams = birth.streams.open()?;
+    let streams = birth.streams.open(!matches!(birth.surroundings, Surroundings::New))?;
     let report = match birth.surroundings {
         Surroundings::New => None,
         Surroundings::Joined(joined) => Some(&joined.report),
@@ -128,7 +128,7 @@ fn install_streams(
         drop(streams);
     } else {
         stdio::install(streams)?;
-        stdio::own_null()?;
+        stdio::own_null(!matches!(birth.surroundings, Surroundings::New))?;
         stdio::give(user, is_contained);
     }
     Ok(())

@@ -1,5 +1,9 @@
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
+use mount::{Detached, Options};
 use rustix::{
     fs::{FileType, Mode, OFlags, Uid, fchown, fstat},
     io::{Errno, fcntl_dupfd_cloexec},
@@ -43,22 +47,46 @@ impl<'fd> Streams<'fd> {
         })
     }
 
-    /// Opens the streams while the host's `/dev` is there. The results are not among the first three
-    /// descriptors, which will be replaced.
-    pub(crate) fn open(&self) -> Result<[Option<OwnedFd>; 3]> {
-        let open = |stream: Stdio<'_>| -> std::result::Result<Option<OwnedFd>, Errno> {
+    /// Opens the streams while the host's `/dev` is there. The results are not among the first three descriptors, which
+    /// will be replaced. A process that `joins` a container gets `/dev/null` through a read-only mount, because the
+    /// container may have none that can be put in its place.
+    pub(crate) fn open(&self, joins: bool) -> Result<[Option<OwnedFd>; 3]> {
+        let null = || match joins {
+            true => read_only_null(),
+            false => rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()),
+        };
+        let open = |stream: Stdio<'_>, own: BorrowedFd<'_>| -> std::result::Result<Option<OwnedFd>, Errno> {
             match stream {
-                Stdio::Inherit => Ok(None),
-                Stdio::Fd(fd) => fcntl_dupfd_cloexec(fd, 3).map(Some),
-                Stdio::Null => {
-                    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-                    fcntl_dupfd_cloexec(null, 3).map(Some)
-                }
+                Stdio::Inherit if !(joins && is_null(own)) => Ok(None),
+                Stdio::Fd(fd) if !(joins && is_null(fd)) => fcntl_dupfd_cloexec(fd, 3).map(Some),
+                _ => fcntl_dupfd_cloexec(null()?, 3).map(Some),
             }
         };
-        let all = || Ok([open(self.stdin)?, open(self.stdout)?, open(self.stderr)?]);
+        let own = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
+        let all = || Ok([open(self.stdin, own.0)?, open(self.stdout, own.1)?, open(self.stderr, own.2)?]);
         all().map_err(Error::at::<Errno>("open", "standard streams"))
     }
+}
+
+/// Opens `/dev/null` through a mount of its own, so that nobody can change its mode or owner by the descriptor.
+fn read_only_null() -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let sealed = || {
+        let mount = Detached::copy(Path::new("/dev/null"), false).ok()?;
+        mount.change(&Options::parse(["ro", "nosuid", "noexec"]), false).ok()?;
+        Some(mount)
+    };
+    match sealed() {
+        Some(mount) => rustix::fs::open(mount::resolve::proc_path(mount.as_fd()), flags, Mode::empty()),
+        // An ordinary user may not mount, and cannot change the device either.
+        None => rustix::fs::open("/dev/null", flags, Mode::empty()),
+    }
+}
+
+fn is_null(stream: BorrowedFd<'_>) -> bool {
+    fstat(stream).is_ok_and(|found| {
+        found.st_rdev == null() && FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+    })
 }
 
 /// Makes the opened streams the process's standard streams.
@@ -78,41 +106,39 @@ pub(crate) fn null() -> rustix::fs::Dev {
 }
 
 /// Puts the container's own `/dev/null` in place of the host's, whose mode and owner root in the container could change.
-/// The process is in its root. Input from a container without one is empty.
+/// The process is in its root. Without one, one that `joins` keeps what it has (see [`Streams::open`]), and another one has
+/// empty input.
 ///
 /// # Errors
-/// When output needs one, and the container has none.
-pub(crate) fn own_null() -> Result<()> {
-    let is_null = |stream: BorrowedFd<'_>| {
-        fstat(stream).is_ok_and(|found| {
-            found.st_rdev == null() && FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
-        })
-    };
+/// When output needs one, and a new container has none.
+pub(crate) fn own_null(joins: bool) -> Result<()> {
+    let [stdin, stdout, stderr] =
+        [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()].map(is_null);
+    if !(stdin || stdout || stderr) {
+        return Ok(());
+    }
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let own = || match rustix::fs::open("/dev/null", flags, Mode::empty()) {
+    let own = match rustix::fs::open("/dev/null", flags, Mode::empty()) {
         Ok(own) if is_null(own.as_fd()) => Ok(own),
         Ok(_) => Err(Errno::NODEV),
         Err(errno) => Err(errno),
     };
-    if is_null(rustix::stdio::stdin()) {
-        let empty = || pipe_with(PipeFlags::CLOEXEC).map(|(read, _)| read);
-        let input = own().or_else(|_| empty()).map_err(Error::at::<Errno>("create", "pipe"))?;
-        rustix::stdio::dup2_stdin(input).map_err(Error::at::<Errno>("replace", "standard streams"))?;
-    }
-    let [stdout, stderr] = [is_null(rustix::stdio::stdout()), is_null(rustix::stdio::stderr())];
-    if stdout || stderr {
-        let output = match own() {
-            // The device list of the container leaves it out.
-            Err(Errno::PERM | Errno::ACCESS) => return Ok(()),
-            output => output.map_err(Error::at::<Errno>("open", "\"/dev/null\" of the container"))?,
-        };
-        let replaced = || {
-            stdout.then(|| rustix::stdio::dup2_stdout(&output)).transpose()?;
-            stderr.then(|| rustix::stdio::dup2_stderr(&output)).transpose().map(drop)
-        };
-        replaced().map_err(Error::at::<Errno>("replace", "standard streams"))?;
-    }
-    Ok(())
+    let replace = |own: &OwnedFd| {
+        stdin.then(|| rustix::stdio::dup2_stdin(own)).transpose()?;
+        stdout.then(|| rustix::stdio::dup2_stdout(own)).transpose()?;
+        stderr.then(|| rustix::stdio::dup2_stderr(own)).transpose().map(drop)
+    };
+    let replaced = match own {
+        Ok(own) => replace(&own),
+        Err(_) if joins => Ok(()),
+        // The device list of the container leaves it out.
+        Err(Errno::PERM | Errno::ACCESS) => Ok(()),
+        Err(_) if !(stdout || stderr) => {
+            pipe_with(PipeFlags::CLOEXEC).and_then(|(empty, _)| rustix::stdio::dup2_stdin(empty))
+        }
+        Err(errno) => return Err(Error::at("open", "\"/dev/null\" of the container")(errno)),
+    };
+    replaced.map_err(Error::at::<Errno>("replace", "standard streams"))
 }
 
 /// Gives pipes to the process's user, because `/dev/stdout` leads to them and opening it needs permission. A
