@@ -150,3 +150,31 @@ fn the_hosts_own_namespace_is_nobodys() {
     sandbox.sh("unwind a > /dev/null || true; rm -f /run/stave/a.json").ok();
     assert_eq!(sandbox.difference(&before), "");
 }
+
+/// A priority that is given replaces the metric of the network's file, also for the order among networks of
+/// one priority.
+#[test]
+fn of_two_networks_with_one_priority_the_first_has_the_way_out() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    for (name, subnet) in [("front", "10.5.0.0/24"), ("back", "10.6.0.0/24")] {
+        sandbox
+            .sh(&format!(
+                "network-create {name} --subnet {subnet} > /dev/null; file=$STAVE_ROOT/networks/{name}.json; \
+                 jq '.options.metric = \"200\"' $file > new && mv new $file"
+            ))
+            .ok();
+    }
+    let metrics = |attach: &str| {
+        let document = start(&sandbox, "a", attach);
+        sandbox.sh("unwind a > /dev/null").ok();
+        let networks = document["networks"].as_array().unwrap().clone();
+        let metric = |one: &Value| one["cni"]["routes"][0]["priority"].as_u64().unwrap();
+        networks.iter().map(metric).collect::<Vec<_>>()
+    };
+    assert_eq!(metrics("bridge-attach front | bridge-attach back"), [200, 200], "by the file");
+    let given = metrics("bridge-attach front --gateway-priority 1 | bridge-attach back --gateway-priority 1");
+    assert_eq!(given[1], given[0] + 1);
+    sandbox.sh("network-rm front back > /dev/null").ok();
+    sandbox.assert_as(&before);
+}

@@ -101,11 +101,13 @@ impl Inside {
         let routes = named.iter().flat_map(|named| &named.routes).chain(&self.routes);
         let further = self.ip.iter().skip(1).map(|address| IpAddr::from(*address));
         let further6 = self.ip6.iter().skip(1).map(|address| IpAddr::from(*address));
-        let priority = match self.metric.or(named.and_then(|named| named.metric)) {
+        // A priority that is given replaces the metric of the network's file.
+        let by_file = named.and_then(|named| named.metric).filter(|_| self.gateway_priority == 0);
+        let metric = self.metric.or(by_file);
+        let priority = match metric {
             Some(_) => (self.gateway_priority, 0),
             None => attachment::priority(self.gateway_priority, attachments)?,
         };
-        let given_priority = self.gateway_priority != 0;
         Ok(Asked {
             name: named.map(|named| named.name.clone()),
             mtu: self.mtu.or(named.and_then(|named| named.mtu)),
@@ -114,7 +116,7 @@ impl Inside {
             further: further.chain(further6).collect(),
             mac: self.mac_address,
             priority: Some(priority),
-            metric: self.metric.or(named.and_then(|named| named.metric).filter(|_| !given_priority)),
+            metric,
             no_default_route: self.no_default_route || named.is_some_and(|named| named.no_default_route),
             routers: Vec::new(),
             routes: routes.cloned().collect(),
