@@ -151,10 +151,9 @@ fn the_hosts_own_namespace_is_nobodys() {
     assert_eq!(sandbox.difference(&before), "");
 }
 
-/// A priority that is given replaces the metric of the network's file, also for the order among networks of
-/// one priority.
+/// The metric of a network's file is that of the first such network. A priority that is given replaces it.
 #[test]
-fn of_two_networks_with_one_priority_the_first_has_the_way_out() {
+fn of_two_networks_with_one_metric_the_first_has_the_way_out() {
     let sandbox = Sandbox::new();
     let before = sandbox.snapshot();
     for (name, subnet) in [("front", "10.5.0.0/24"), ("back", "10.6.0.0/24")] {
@@ -172,7 +171,7 @@ fn of_two_networks_with_one_priority_the_first_has_the_way_out() {
         let metric = |one: &Value| one["cni"]["routes"][0]["priority"].as_u64().unwrap();
         networks.iter().map(metric).collect::<Vec<_>>()
     };
-    assert_eq!(metrics("bridge-attach front | bridge-attach back"), [200, 200], "by the file");
+    assert_eq!(metrics("bridge-attach front | bridge-attach back"), [200, 201], "by the file");
     let given = metrics("bridge-attach front --gateway-priority 1 | bridge-attach back --gateway-priority 1");
     assert_eq!(given[1], given[0] + 1);
     sandbox.sh("network-rm front back > /dev/null").ok();

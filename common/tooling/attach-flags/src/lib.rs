@@ -101,9 +101,11 @@ impl Inside {
         let routes = named.iter().flat_map(|named| &named.routes).chain(&self.routes);
         let further = self.ip.iter().skip(1).map(|address| IpAddr::from(*address));
         let further6 = self.ip6.iter().skip(1).map(|address| IpAddr::from(*address));
-        // A priority that is given replaces the metric of the network's file.
+        // A priority that is given replaces the metric of the network's file. The kernel takes each metric
+        // once, so that a network whose file repeats one goes behind.
         let by_file = named.and_then(|named| named.metric).filter(|_| self.gateway_priority == 0);
-        let metric = self.metric.or(by_file);
+        let is_taken = |metric: u32| attachments.iter().any(|one| one.metric() == u64::from(metric));
+        let metric = self.metric.or_else(|| (by_file?..).find(|metric| !is_taken(*metric)));
         let priority = match metric {
             Some(_) => (self.gateway_priority, 0),
             None => attachment::priority(self.gateway_priority, attachments)?,
