@@ -38,7 +38,7 @@ pub(crate) struct BridgeAttach {
     #[arg(long, value_name = "BOOL")]
     icc: Option<bool>,
     /// Use a bridge of another program, and do not make this host its gateway: --gateway is a router on the
-    /// bridge's wire, by default the subnet's first address. The host gets no address and no rules
+    /// bridge's network, by default the subnet's first address. The host gets no address and no rules
     #[arg(long)]
     unmanaged: bool,
     /// The host's firewall that has to accept the bridge's packets, as with netns-bridge

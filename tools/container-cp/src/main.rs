@@ -51,7 +51,7 @@ struct ContainerCp {
     /// If SOURCE is a symbolic link, copy its target
     #[arg(short = 'L', long)]
     follow_link: bool,
-    #[arg(help = "Leave out what is mounted in the container: read its root file system alone", long)]
+    #[arg(help = "Leave out what is mounted in the container: read only its root file system", long)]
     no_mounts: bool,
     #[command(flatten)]
     common: Common,

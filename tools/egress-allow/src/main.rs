@@ -43,11 +43,11 @@ struct EgressAllow {
     )]
     allow: Vec<Entry>,
     /// Let everything pass, and log what is not on the list; `egress-log` shows it. With --sni, connections on
-    /// compared ports to this host and to other bridges of Stave are rejected all the same
+    /// compared ports to this host and to other bridges of Stave are still rejected
     #[arg(long)]
     log: bool,
-    /// Also compare the name in the TLS hello of connections to what a name opens. A name without a port
-    /// means port 443. What is not TLS is rejected there
+    /// Also compare the name in the TLS hello with the listed names. A name without a port means port 443.
+    /// Connections without TLS are rejected there
     #[arg(long)]
     sni: bool,
     /// Ask this name server instead of the host's; repeatable

@@ -26,7 +26,7 @@ pub(crate) struct Inputs {
     #[arg(help = "Another source for FROM, COPY --from and mounts: DIR, docker-image://IMAGE, oci-layout://DIR[:TAG], or an address; repeatable", long = "build-context", value_name = "NAME=SOURCE", value_parser = builder::Named::parse)]
     contexts: Vec<(String, builder::Named)>,
     #[arg(
-        help = "Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's. Several make an index of images",
+        help = "Build for this platform: os/architecture[/variant]. RUN needs an emulator for platforms other than this machine's. Several platforms make an index",
         long = "platform",
         value_name = "PLATFORM,…",
         value_delimiter = ',',

@@ -34,7 +34,7 @@ pub(crate) struct Steps {
     /// In a user namespace, unpack files of unmapped owners as the caller's, and device nodes as empty files
     #[arg(long)]
     rootless: bool,
-    /// Turn a RUN that fails into a container, for ns-exec --from DOCUMENT -t -- sh; unwind removes it
+    /// Keep a failed RUN as a container, for ns-exec --from DOCUMENT -t -- sh; unwind removes it
     #[arg(long)]
     keep_failed: bool,
     /// Only print likely mistakes in the Dockerfile, named as BuildKit's checks; exit with 1 if there are any

@@ -26,7 +26,7 @@ struct Digest {
     #[arg(help = "The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "NAME")]
     image: Reference,
     #[arg(
-        help = "The image for this platform of a multi-platform image, instead of the index: os/architecture[/variant]",
+        help = "Print the digest for this platform of a multi-platform image, instead of the index's: os/architecture[/variant]",
         long,
         value_name = "PLATFORM"
     )]

@@ -52,10 +52,11 @@ struct Pull {
     /// Ask this host first, before the mirrors of registries.conf and the registry; repeatable, in order
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
-    /// Take the image only if it is signed with this public key in cosign's format; repeatable: with one of them
+    /// Pull the image only if it is signed with this public key, in cosign's format; repeatable: one of the
+    /// keys is enough
     #[arg(long, value_name = "FILE")]
     verify: Vec<PathBuf>,
-    /// The signature is for this name, such as that of the original of a copy
+    /// Expect a signature for this name, such as that of the original if the image is a copy
     #[arg(long, value_name = "NAME", requires = "verify")]
     verify_as: Option<Reference>,
     #[command(flatten)]

@@ -28,7 +28,7 @@ use toolkit::{prelude::*, rows};
 struct Sign {
     #[arg(help = "The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "NAME", value_parser = |name: &str| name.parse().map(Reference::pinned))]
     image: Reference,
-    /// Sign with this private key: cosign's (cosign.key), or for ECDSA with P-256 in PEM
+    /// Sign with this private key: cosign's (cosign.key), or a PEM key for ECDSA with P-256
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[command(flatten)]

@@ -47,10 +47,10 @@ struct LayerDiff {
     /// `rootfs`
     #[arg(value_name = "DIRECTORY", num_args = 0..=2)]
     directories: Vec<PathBuf>,
-    /// Write what this container wrote, with @N up to its snapshot N; its record tells where that is
+    /// Write what this container wrote, with @N up to its snapshot N; needs no document
     #[arg(long, value_name = "ID[@N]", conflicts_with = "directories")]
     container: Option<At>,
-    /// Write only what came after the snapshot before
+    /// Write only what was written since the previous snapshot
     #[arg(long, conflicts_with = "directories")]
     alone: bool,
     /// Write the layer to this file, or to standard output for -; by default it goes into the image store

@@ -22,7 +22,7 @@ use document::Document;
 use names::NamesOperation;
 use toolkit::prelude::*;
 
-/// Resolve for a container the names of the containers that share a network with it
+/// Let a container resolve the names of the containers that share a network with it
 #[derive(Parser)]
 #[command(name = "name-serve", version)]
 struct NameServe {

@@ -36,7 +36,7 @@ struct NetworkCreate {
     /// The network's name
     #[arg(value_name = "NAME", value_parser = named::parse_new_network)]
     name: String,
-    /// What connects the containers: a bridge, or a macvlan or ipvlan for each on a link of the host
+    /// How the containers are connected: by a bridge, or each by a macvlan or ipvlan on a link of the host
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = ["bridge", "macvlan", "ipvlan"])]
     driver: String,
     /// Of a macvlan or ipvlan: parent=LINK, by default that of the default route, and mode=MODE; mtu=BYTES;
@@ -57,16 +57,16 @@ struct NetworkCreate {
     #[arg(long = "ip-range", value_name = "CIDR", value_parser = options::range)]
     ranges: Vec<IpNet>,
     /// The bridge's address, the gateway of the containers; by default the subnet's first; one for each IP
-    /// version. Of a macvlan or ipvlan, the router on the wire. "none": no gateway
+    /// version. For a macvlan or ipvlan, the router on the host's network. "none": no gateway
     #[arg(long = "gateway", value_name = "ADDRESS|none")]
     gateways: Vec<Gateway>,
     /// Add IPv6, with a random unique local subnet (fd00::/8)
     #[arg(long)]
     ipv6: bool,
-    /// The IPv6 subnet, which --subnet takes as well
+    /// The IPv6 subnet; --subnet accepts it as well
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet6)]
     subnet6: Option<Ipv6Net>,
-    /// Lease only addresses of this part of the IPv6 subnet, which --ip-range takes as well
+    /// Lease only addresses of this part of the IPv6 subnet; --ip-range accepts it as well
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range6)]
     ip6_range: Option<Ipv6Net>,
     /// How containers are reached: `nat`, by ports of the host, or `routed`, at their own addresses

@@ -22,7 +22,7 @@ pub(crate) struct Lifetime {
         conflicts_with = "join"
     )]
     pub(crate) restart: Restart,
-    /// With -d or --monitor, begin a new file of the log at max-size=SIZE (8m by default, -1 for never), and keep
+    /// With -d or --monitor, start a new log file at max-size=SIZE (8m by default, -1 for never), and keep
     /// max-file=N files (2 by default); repeatable
     #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["join", "log"])]
     pub(crate) log_opt: Vec<LogOption>,

@@ -32,8 +32,8 @@ pub(crate) struct Sharing {
     /// Share the view of cgroups with the host, or with another container, read-only
     #[arg(long, value_name = "private|host|container:ID", conflicts_with = "join")]
     pub(crate) cgroupns: Option<Whose>,
-    /// Use a user namespace: the one that union-mount --userns has made the root file system for; with
-    /// --rootfs, this one. auto: ids that no other container has
+    /// Use a user namespace: the one for which union-mount --userns made the root file system; with --rootfs,
+    /// this one. auto: ids that no other container has
     #[arg(long, value_name = "host|auto[:size=N]|CONTAINER:HOST:SIZE,…", conflicts_with = "join")]
     pub(crate) userns: Option<Wanted>,
 }

@@ -43,7 +43,7 @@ use toolkit::{Common, Context, Filter, Invocation, Plan};
 #[command(name = "portmap", version, group = ArgGroup::new("ports").args(["publish", "publish_all", "release", "take"]).required(true).multiple(true))]
 struct Portmap {
     #[arg(
-        help = "Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp]; repeatable. An IPv6 address stands in brackets. Ranges work too: 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one. `ports` in the document names it",
+        help = "Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp]; repeatable. Put an IPv6 address in brackets. Ranges work too: 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one. The document's `ports` names it",
         short = 'p',
         long = "publish",
         value_name = "SPEC"
@@ -56,7 +56,7 @@ struct Portmap {
     )]
     publish_all: bool,
     #[arg(
-        help = "Hold each port of a range of more than 256, too: no process of the host can listen there. Smaller ones always are",
+        help = "Also hold ranges of more than 256 ports, so that no process of the host can listen there. Smaller ranges are always held",
         long
     )]
     hold: bool,
@@ -64,7 +64,7 @@ struct Portmap {
     #[arg(long, conflicts_with = "hold")]
     no_hold: bool,
     #[arg(
-        help = "Let go of the ports of the container --id, which has ended; container-start takes them again",
+        help = "Release the ports of the container --id, which has ended; container-start takes them again",
         long,
         requires = "id",
         conflicts_with_all = ["publish", "publish_all", "hold", "take"]

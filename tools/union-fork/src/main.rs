@@ -37,8 +37,8 @@ struct UnionFork {
     /// write
     #[arg(value_name = "ID[@N]")]
     of: At,
-    /// Mount a directory or file of the host, or a volume by name; without SRC, one of its own. Options: ro, nocopy,
-    /// and idmap, which keeps owners inside; repeatable
+    /// Mount a directory or file of the host, or a volume by name; without SRC, a volume of the container's own.
+    /// Options: ro, nocopy, and idmap, which keeps owners inside; repeatable
     #[arg(short = 'v', long = "volume", value_name = "[SRC:]DST[:OPTIONS]")]
     volumes: Vec<VolumeRequest>,
     /// Make it for a user namespace; by default, with ids of its own if the other container has one

@@ -38,8 +38,8 @@ struct UnionMount {
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
-    /// Mount a directory or file of the host, or a volume by name; without SRC, one of its own. Options: ro, nocopy,
-    /// and idmap, which keeps owners inside; repeatable
+    /// Mount a directory or file of the host, or a volume by name; without SRC, a volume of the container's own.
+    /// Options: ro, nocopy, and idmap, which keeps owners inside; repeatable
     #[arg(short = 'v', long = "volume", value_name = "[SRC:]DST[:OPTIONS]")]
     volumes: Vec<VolumeRequest>,
     /// Make it for a user namespace that ns-exec uses; files on the disk keep their owners. auto: ids of

@@ -25,7 +25,7 @@ struct VolumeRm {
     /// The names of the volumes
     #[arg(value_name = "NAME", required = true, value_parser = volume::parse_name)]
     names: Vec<String>,
-    /// A volume that does not exist is no error
+    /// Ignore volumes that do not exist
     #[arg(short, long)]
     force: bool,
     #[command(flatten)]

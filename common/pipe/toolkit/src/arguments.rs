@@ -63,7 +63,7 @@ pub struct Common {
     /// Print the manual page (man), or completions for a shell (bash, zsh, fish, elvish)
     #[arg(long, value_name = "WHAT", hide = true)]
     pub generate: Option<String>,
-    /// Take no defaults of flags from /etc/stave.toml and ~/.config/stave.toml
+    /// Ignore the defaults of flags in /etc/stave.toml and ~/.config/stave.toml
     #[arg(long)]
     pub no_config: bool,
     /// Print JSON to a terminal too, where it would show a table or a line

@@ -47,8 +47,8 @@ pub struct Attach<D: Driver> {
     /// A network of network-create, or a name for the network of --parent
     #[arg(value_name = "NAME", value_parser = named::parse_network)]
     name: Option<String>,
-    /// The link of the host whose wire the container shares; default: that of the default route. eth0.100 is
-    /// the VLAN 100 on eth0, which is made if it does not exist, and removed with its last container
+    /// The link of the host whose network the container joins; default: that of the default route. eth0.100
+    /// is VLAN 100 on eth0. If it does not exist, it is made, and removed with its last container
     #[arg(long, value_name = "LINK", value_parser = attachment::parse_name)]
     parent: Option<String>,
     #[arg(long, value_name = "MODE", help = D::MODE, value_parser = PossibleValuesParser::new(D::MODES))]
