@@ -265,7 +265,7 @@ fn a_health_check_that_prints_without_end_and_a_pause_do_not_stop_the_monitor() 
     let refused = sandbox.sh("timeout 10 container-exec web true").exits(125);
     assert_eq!(
         refused.stderr,
-        "container-exec: container \"web\" is paused: nothing can start in it\nhint: `container-pause --resume` lets it go on\n"
+        "container-exec: container \"web\" is paused: nothing can start in it\nhint: `container-pause --resume` resumes it\n"
     );
     sandbox.sh("container-pause --resume web > /dev/null && container-exec web true").ok();
     sandbox.sh("unwind web > /dev/null").ok();

@@ -135,7 +135,7 @@ fn the_highest_priority_has_the_way_out() {
     assert_eq!(
         published.stderr,
         "bridge-attach: release address 10.6.0.3: host port 8080 leads to it\n\
-         hint: undo portmap first: it takes the ports back\n"
+         hint: undo portmap first: it releases the ports\n"
     );
     traffic(&sandbox, "after a refusal", &[("outside", "192.0.2.1:8080", "b 192.0.2.2")]);
     sandbox.sh("bridge-attach --check < ports.json | portmap --check > /dev/null").ok();
@@ -227,7 +227,7 @@ fn a_bridge_without_an_address() {
     for (stage, told) in [
         ("bridge-attach quiet", "bridge \"quiet\" has no gateway"),
         ("bridge-attach quiet --subnet 10.7.0.0/24 --gateway 10.7.0.9", "bridge \"quiet\" has no gateway"),
-        ("bridge-attach quiet --gateway none", "bridge \"quiet\" has no address that tells its subnet"),
+        ("bridge-attach quiet --gateway none", "bridge \"quiet\" has no address that gives its subnet"),
         (
             "bridge-attach front --gateway none",
             "bridge \"front\" has address 10.5.0.1/24, and no gateway is wanted",

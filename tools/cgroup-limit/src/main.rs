@@ -61,7 +61,7 @@ impl Filter for CgroupLimit {
 fn refused(error: operation::Error) -> anyhow::Error {
     match cgroup::is_refusal(&error) {
         true => {
-            hint(error, "cgroups take root of the machine: leave out cgroup-limit, and nothing is limited")
+            hint(error, "only root of the machine may make cgroups; without cgroup-limit, nothing is limited")
         }
         false => error.into(),
     }

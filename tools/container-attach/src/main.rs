@@ -52,7 +52,7 @@ impl ContainerAttach {
         life::adopt(scope, &container)?;
         let Some(connection) = container.monitor(scope)? else {
             let error = anyhow!("container \"{}\" has no monitor", self.container);
-            return Err(hint(error, "it runs in the foreground of who started it"));
+            return Err(hint(error, "it runs in the foreground of the program that started it"));
         };
         connection.attach(!self.no_stdin)?;
         let how = Attachment { stdin: !self.no_stdin, signals: self.sig_proxy, keys: &self.detach_keys };

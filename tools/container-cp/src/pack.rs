@@ -212,7 +212,7 @@ impl<'a, W: Write> Packer<'a, W> {
         let read = file.take(MOST_UNSIZED + 1).read_to_end(&mut content);
         let cause = match read {
             Ok(length) if length as u64 > MOST_UNSIZED => {
-                Some(format!("it tells no size, and has more than {MOST_UNSIZED} bytes"))
+                Some(format!("it has no known size, and more than {MOST_UNSIZED} bytes"))
             }
             read => read.err().map(|error| error.to_string()),
         };

@@ -375,7 +375,7 @@ impl<'a> Unpacker<'a> {
             };
             let (directory, found) = open().map_err(on("open", &entry))?;
             if found != identity {
-                return Err(on("change", &entry)("another directory was put in its place meanwhile"));
+                return Err(on("change", &entry)("another directory was put in its place in the meantime"));
             }
             self.dress(directory, &entry).map_err(on("change", &entry))?;
         }

@@ -98,8 +98,8 @@ impl ContainerExec {
     fn run(&self, context: &Context) -> Result<i32> {
         let container = life::running(&context.scope, &self.container)?;
         let terminal = (self.tty && !self.detach).then(|| Terminal::open(self.interactive)).transpose();
-        let terminal = terminal
-            .map_err(|error| hint(error, "leave -t out, and the command reads from a pipe or a file"))?;
+        let terminal =
+            terminal.map_err(|error| hint(error, "without -t, the command reads from a pipe or a file"))?;
         let exec = self.exec(terminal.as_ref().and_then(Terminal::size))?;
         let signals = Foreground::new()?;
         let (mut running, relays) = exec.start(&container, self.interactive, self.detach)?;

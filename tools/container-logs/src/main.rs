@@ -77,12 +77,12 @@ impl Report for ContainerLogs {
         let log = container.log().filter(|log| log.path != std::path::Path::new("/dev/null"));
         let Some(log) = log else {
             let error = anyhow!("container \"{}\" has no log", self.container);
-            return Err(hint(error, "its output went to who started it in the foreground, or nowhere"));
+            return Err(hint(error, "its output went to the program that started it, or nowhere"));
         };
         let filter =
             Filter { since: self.since, until: self.until, tail: self.tail, timestamps: self.timestamps };
         if filter.needs_times() && !log.indexed {
-            bail!("{:?} was named by --log, and tells no times: --since, --until and -t need them", log.path);
+            bail!("{:?} was named by --log, and has no times: --since, --until and -t need them", log.path);
         }
         follow::print(&context.scope, &container, &log, filter, self.follow)?;
         Ok(Value::Null)

@@ -146,7 +146,7 @@ impl EgressAllow {
         let ports = if self.sni { egress::compared(&self.allow, self.log) } else { Vec::new() };
         if self.sni && ports.is_empty() {
             let error = anyhow!("--sni: the list has no name with a TCP port");
-            return Err(hint(error, "what is listed by address is not compared"));
+            return Err(hint(error, "--sni compares names only, not addresses"));
         }
         Ok(ports)
     }
@@ -160,7 +160,7 @@ fn refuse_later(document: &Document) -> Result<()> {
     }
     if document.get::<members::Names>()?.is_some() {
         let error = anyhow!("the container has the names of name-serve, which answers for every name");
-        return Err(hint(error, "put name-serve behind egress-allow, which answers those that are listed"));
+        return Err(hint(error, "put name-serve after egress-allow; the listed names are then answered"));
     }
     if document.get::<members::Process>()?.is_some() {
         let error = anyhow!("the container runs already, and asks other name servers");

@@ -261,8 +261,8 @@ fn what_cannot_be_is_said() {
     let later = sandbox.sh("bridge-attach other0 < web.json > out.json").exits(1);
     assert_eq!(
         later.stderr,
-        "bridge-attach: the container is restricted to a list, which holds for the networks that it has\n\
-         hint: put egress-allow behind all networks\n"
+        "bridge-attach: the container is restricted to a list, which applies to the networks that it has\n\
+         hint: put egress-allow after all network tools\n"
     );
     let usage = sandbox.sh("egress-allow 10.0.0.1/8 < pair.json > out.json").exits(2);
     assert!(usage.stderr.contains("10.0.0.1 is an address in 10.0.0.0/8"), "{}", usage.stderr);

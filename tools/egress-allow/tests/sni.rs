@@ -383,7 +383,7 @@ fn what_cannot_be_compared_is_said() {
     let command = "egress-allow --sni 10.0.0.0/8 time.example:123/udp < pair.json > /dev/null";
     assert_eq!(
         sandbox.sh(command).exits(1).stderr,
-        "egress-allow: --sni: the list has no name with a TCP port\nhint: what is listed by address is not compared\n"
+        "egress-allow: --sni: the list has no name with a TCP port\nhint: --sni compares names only, not addresses\n"
     );
     // The process would connect for the container from the host.
     sandbox

@@ -68,7 +68,10 @@ impl Ends<'_> {
         {
             // skopeo refuses this too. A user may expect that the image is added.
             let error = anyhow!("write {path:?}: File exists");
-            return Err(hint(error, "remove the file first, or write another one: nothing is added to it"));
+            return Err(hint(
+                error,
+                "remove the file first, or name another one: an existing archive is not extended",
+            ));
         }
         match (&self.copy.source, &self.copy.destination) {
             (Place::Registry(_), Place::Registry(_)) if self.copy.transfer.reach.creds.is_some() => {

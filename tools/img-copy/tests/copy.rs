@@ -129,7 +129,7 @@ fn every_place() {
     }
     let before = sh("sha256sum d.tar");
     let exists = sandbox.sh("img-copy store:other docker-archive:d.tar:two:1").exits(1).stderr;
-    let advice = "hint: remove the file first, or write another one: nothing is added to it";
+    let advice = "hint: remove the file first, or name another one: an existing archive is not extended";
     assert_eq!(exists, format!("img-copy: write \"d.tar\": File exists\n{advice}\n"));
     assert_eq!(sh("sha256sum d.tar"), before);
     // A file from mktemp is empty.

@@ -148,7 +148,7 @@ fn not_locked((path, error): (PathBuf, std::io::Error)) -> anyhow::Error {
 fn hinted(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref() {
         Some(oci::layout::Error::Restored(_)) => {
-            hint(error, "look with `img-ls` whether all names are there, then run img-gc again")
+            hint(error, "check with `img-ls` that all names are there, then run img-gc again")
         }
         Some(oci::layout::Error::Unknown { name, .. }) => {
             let words = format!(

@@ -62,7 +62,7 @@ impl Report for Verify {
         let found = anyhow!("{} damaged, {} incomplete image", several(damaged, "blob", "is", "are"), {
             several(lost, "name", "leads to an", "lead to an")
         });
-        Err(hint(found, "`img-verify --remove` takes them out; pull, load or build the images again then"))
+        Err(hint(found, "`img-verify --remove` removes them; then pull, load or build the images again"))
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {

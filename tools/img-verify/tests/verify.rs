@@ -87,7 +87,7 @@ impl Store {
 }
 
 const LAYER: &str = "/content/layers/0";
-const HINT: &str = "hint: `img-verify --remove` takes them out; pull, load or build the images again then\n";
+const HINT: &str = "hint: `img-verify --remove` removes them; then pull, load or build the images again\n";
 
 #[test]
 fn a_store_that_is_whole() {

@@ -120,17 +120,14 @@ fn modes_addresses_and_routes() {
     for (attach, told) in [
         ("macvlan-attach --parent nowhere", "no interface \"nowhere\""),
         // One that is down is a parent as well.
-        (
-            "macvlan-attach --parent eth0",
-            "link \"eth0\" has no IPv4 address that tells the subnet of its wire",
-        ),
+        ("macvlan-attach --parent eth0", "link \"eth0\" has no IPv4 address that gives its subnet"),
         (
             "macvlan-attach --parent eth0.7 --subnet 10.9.0.0/24",
             "link \"eth0\", which would carry VLAN 7, is down",
         ),
         ("macvlan-attach --parent lo", "link \"lo\" is not connected to a network"),
         ("macvlan-attach --parent br9p", "link \"br9p\" is a port of \"br9\""),
-        ("macvlan-attach --parent br9", "link \"br9\" has no IPv4 address that tells the subnet of its wire"),
+        ("macvlan-attach --parent br9", "link \"br9\" has no IPv4 address that gives its subnet"),
         ("macvlan-attach lan", "no network \"lan\""),
         ("macvlan-attach --mtu 9000", "the MTU 9000 is larger than that of link \"out0\", 1500"),
         (

@@ -138,9 +138,8 @@ fn shape(asked: &NetPeers, client: &Client, keys: &Keys) -> Result<Shape> {
     };
     let Some(subnet) = asked.subnet else {
         let found = client.get(&keys.shape())?;
-        let unknown = || {
-            hint(anyhow!("no host has made network {:?}", asked.name), "say its --subnet on the first one")
-        };
+        let unknown =
+            || hint(anyhow!("no host has made network {:?}", asked.name), "give --subnet on the first host");
         return read(&found.ok_or_else(unknown)?);
     };
     let bits = match asked.part {
@@ -160,7 +159,7 @@ fn shape(asked: &NetPeers, client: &Client, keys: &Keys) -> Result<Shape> {
         true => Ok(standing),
         false => {
             let error = anyhow!("network {:?} is another: {}", asked.name, serde_json::to_string(&standing)?);
-            Err(hint(error, "leave out --subnet and what belongs to it"))
+            Err(hint(error, "leave out --subnet and the flags that go with it"))
         }
     }
 }
@@ -275,7 +274,7 @@ fn write(scope: &Scope, name: &str, shape: &Shape, part: u32, address: IpAddr) -
     let lock = Lock::take(&scope.run_dir, "network")?;
     file.create(&scope.root)?;
     drop(lock);
-    Named::find(&scope.root, name)?.ok_or_else(|| anyhow!("network {name:?} was removed meanwhile"))
+    Named::find(&scope.root, name)?.ok_or_else(|| anyhow!("network {name:?} was removed in the meantime"))
 }
 
 /// Removes what this host has published in etcd.

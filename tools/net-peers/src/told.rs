@@ -82,7 +82,7 @@ impl ToldHost {
     /// Parses the public key and the endpoint. The tunnel address is derived from the key, so no host can
     /// use another's.
     fn end(&self) -> Result<(Key, SocketAddr), String> {
-        let end = self.wireguard.as_ref().ok_or("it tells no key of WireGuard")?;
+        let end = self.wireguard.as_ref().ok_or("it publishes no WireGuard key")?;
         let key = super::key::parse(&end.key)?;
         match IpAddr::from(wireguard::address_of(&key)) == self.address {
             true => Ok((key, end.endpoint)),
@@ -127,7 +127,9 @@ pub(crate) fn peers(
                     let holder = taken.entry(station.mac).or_insert_with(|| name.to_owned());
                     if holder != name {
                         let mac = station.mac;
-                        left.push(format!("host {name:?}: host {holder:?} has {mac}, which it tells too"));
+                        left.push(format!(
+                            "host {name:?}: host {holder:?} has {mac}, which it publishes too"
+                        ));
                     }
                     holder == name
                 });
@@ -310,10 +312,10 @@ mod tests {
         assert_eq!(
             left,
             [
-                "host \"b\": host \"a\" has 02:00:00:00:00:0a, which it tells too",
-                "host \"b\": host \"a\" has 02:42:0a:07:01:05, which it tells too",
-                "host \"c\": host \"b\" has 02:00:00:00:00:0b, which it tells too",
-                "host \"c\": host \"b\" has 02:42:0a:07:02:07, which it tells too",
+                "host \"b\": host \"a\" has 02:00:00:00:00:0a, which it publishes too",
+                "host \"b\": host \"a\" has 02:42:0a:07:01:05, which it publishes too",
+                "host \"c\": host \"b\" has 02:00:00:00:00:0b, which it publishes too",
+                "host \"c\": host \"b\" has 02:42:0a:07:02:07, which it publishes too",
             ]
         );
     }

@@ -271,7 +271,7 @@ fn what_does_not_fit_is_told() {
     let told = |command: &str, status: i32| a.sh(command).exits(status).stderr;
     assert_eq!(
         told(join, 1),
-        "net-peers: no host has made network \"front\"\nhint: say its --subnet on the first one\n"
+        "net-peers: no host has made network \"front\"\nhint: give --subnet on the first host\n"
     );
     assert_eq!(
         told("net-peers front --etcd 10.99.0.9:2379", 1),

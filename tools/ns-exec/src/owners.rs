@@ -34,7 +34,7 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
         (None | Some(Wanted::Host), None) => Owners::default(),
         (Some(_), None) if request.rootfs.is_none() => {
             let error = anyhow!("the root file system was not made for a user namespace");
-            return Err(hint(error, "give --userns to union-mount; ns-exec then does the same"));
+            return Err(hint(error, "give --userns to union-mount; ns-exec then uses its user namespace"));
         }
         (Some(wanted), None) => {
             let (userns, claim) = wanted.find(&context.scope, &context.id)?;

@@ -344,7 +344,7 @@ pub(crate) fn status_of(error: &anyhow::Error) -> u8 {
 /// standard input.
 pub(crate) fn terminal(is_wanted: bool, types: bool, interactive: bool) -> Result<Option<Terminal>> {
     is_wanted.then(|| Terminal::open(types)).transpose().map_err(|error| match interactive {
-        true => hint(error, "leave -t out, and the command reads from a pipe or a file"),
+        true => hint(error, "without -t, the command reads from a pipe or a file"),
         false => error.into(),
     })
 }

@@ -75,7 +75,7 @@ fn a_terminal_of_its_own() {
     assert_eq!(
         refused.stderr,
         "ns-exec: read the terminal's input: standard input is not a terminal\n\
-         hint: leave -t out, and the command reads from a pipe or a file\n"
+         hint: without -t, the command reads from a pipe or a file\n"
     );
     // A reader that has gone does not block the container.
     fresh();

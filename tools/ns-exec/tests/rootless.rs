@@ -96,12 +96,12 @@ fn what_does_not_is_said_in_a_line() {
         (
             "| cgroup-limit --pids 9",
             "",
-            "hint: cgroups take root of the machine: leave out cgroup-limit, and nothing is limited",
+            "hint: only root of the machine may make cgroups; without cgroup-limit, nothing is limited",
         ),
         (
             "| cgroup-limit --memory 64m",
             "",
-            "hint: cgroups take root of the machine: leave out cgroup-limit, and nothing is limited",
+            "hint: only root of the machine may make cgroups; without cgroup-limit, nothing is limited",
         ),
     ] {
         let outcome = as_user(&sandbox, "", limit, flags, "echo ran");

@@ -51,7 +51,7 @@ fn attempt(tool: &Portmap, what: HandOver) -> Result<()> {
                     let error = anyhow::Error::from(error)
                         .context(format!("take the ports of container \"{id}\" again"));
                     return Err(if taken {
-                        hint(error, "another container has published one of them meanwhile")
+                        hint(error, "another container has published one of them in the meantime")
                     } else {
                         error
                     });

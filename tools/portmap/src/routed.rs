@@ -17,7 +17,7 @@ pub(crate) fn split(
 ) -> Result<(Vec<OpenPort>, Vec<Publish>)> {
     if let Some(address) = publish.iter().filter_map(Publish::host_ip).find(|ip| !ip.is_loopback()) {
         let error = anyhow!("ports of a container on a routed bridge are not published on {address}");
-        return Err(hint(error, "leave the address out: the port is open on the container's own"));
+        return Err(hint(error, "leave out the address: the port is open at the container's own address"));
     }
     let (local, routed): (Vec<Publish>, Vec<Publish>) =
         publish.iter().cloned().partition(|publish| publish.host_ip().is_some());

@@ -86,7 +86,7 @@ fn the_document_says_where_a_port_answers() {
     assert_eq!(sandbox.sh("nft list set inet stave open | grep -c comment").ok(), "2\n");
     let refused = sandbox.sh("portmap -p 192.0.2.1:1:1 < web.json > refused.json").exits(1);
     let line = "portmap: ports of a container on a routed bridge are not published on 192.0.2.1\n\
-                hint: leave the address out: the port is open on the container's own\n";
+                hint: leave out the address: the port is open at the container's own address\n";
     assert_eq!(refused.stderr, line);
 }
 

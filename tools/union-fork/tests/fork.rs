@@ -64,19 +64,19 @@ fn forks_of_forks_and_their_order() {
     let refused = sandbox.sh("unwind web > /dev/null").exits(1);
     assert_eq!(
         refused.stderr,
-        "unwind: container \"web\" has forks: a stand on its snapshots\nhint: `unwind a web` removes them with it\n"
+        "unwind: container \"web\" has forks: a\nhint: `unwind a web` removes them, too\n"
     );
     assert_eq!(sandbox.sh("container-ls --format {id}").ok(), "a\nb\nc\nweb\n");
     for (tool, id, told) in [
         (
             "union-snapshot",
             "web",
-            "take back snapshot 1 of container \"web\": container \"a\" stands on it\nhint: `unwind a` first\n",
+            "undo snapshot 1 of container \"web\": container \"a\" is based on it\nhint: `unwind a` first\n",
         ),
         (
             "union-snapshot",
             "a",
-            "take back snapshot 1 of container \"a\": container \"b\" stands on it\nhint: `unwind b` first\n",
+            "undo snapshot 1 of container \"a\": container \"b\" is based on it\nhint: `unwind b` first\n",
         ),
     ] {
         let refused = sandbox.sh(&format!("{tool} --undo {id} > /dev/null")).exits(1);

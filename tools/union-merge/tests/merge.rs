@@ -37,7 +37,7 @@ fn what_a_fork_wrote_is_the_other_ones_and_can_be_taken_back() {
         let refused = sandbox.sh("union-snapshot --undo web > /dev/null").exits(1);
         assert_eq!(
             refused.stderr,
-            "union-snapshot: take back snapshot 1: a fork was merged behind it\nhint: `union-merge --undo` takes that back\n"
+            "union-snapshot: undo snapshot 1: a fork was merged after it\nhint: `union-merge --undo` undoes the merge\n"
         );
         sandbox.sh("union-snapshot web > /dev/null").ok();
         sandbox.sh("union-merge --undo < /run/stave/web.json > /dev/null").exits(1);
@@ -60,7 +60,7 @@ fn when_both_have_changed_nothing_is() {
     at(&sandbox, "a", "echo two > file; echo two > d/x; echo a > a");
     at(&sandbox, "web", "echo other > file; rm d/x; echo b > b");
     let refused = sandbox.sh("union-merge a > after.json").exits(1);
-    let hint = "hint: `union-diff web@1 web` and `union-diff web@1 a` tell what\n";
+    let hint = "hint: `union-diff web@1 web` and `union-diff web@1 a` list the changes\n";
     assert_eq!(
         refused.stderr,
         format!("union-merge: merge \"a\" into \"web\": both have changed since web@1: /d/x, /file\n{hint}")

@@ -112,7 +112,7 @@ fn the_document_tells_of_it() {
     assert_eq!(
         refused.stderr,
         "union-mount: undo the mount: there are snapshots of it\n\
-         hint: `union-snapshot --undo` takes the newest one back, and unwind everything\n"
+         hint: `union-snapshot --undo` undoes the newest one, and unwind everything\n"
     );
     sandbox.sh("unwind web > /dev/null").ok();
 }
@@ -222,7 +222,7 @@ fn a_job_that_is_refused_ends_nothing() {
     let running = state();
     assert!(running.starts_with("running "), "{running}");
     let refused = sandbox.sh("union-snapshot --undo --end web > /dev/null").exits(1);
-    assert!(refused.stderr.contains("container \"fork\" stands on it\n"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("container \"fork\" is based on it\n"), "{}", refused.stderr);
     assert_eq!(state(), running);
     sandbox.sh("unwind fork web > /dev/null; rmdir data").ok();
     sandbox.assert_as(&before);

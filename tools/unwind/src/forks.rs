@@ -20,13 +20,13 @@ pub(crate) fn depth(scope: &Scope, id: &Id) -> usize {
     seen.len()
 }
 
-/// Refuses to touch a container on which another one stands.
+/// Refuses to touch a container on which another one is based.
 pub(crate) fn refuse(scope: &Scope, document: &Document) -> Result<()> {
     let Some(id) = document.id()? else { return Ok(()) };
     let forks = level::forks(scope, id.as_str(), 0)?;
     if forks.is_empty() {
         return Ok(());
     }
-    let error = anyhow!("container \"{id}\" has forks: {} stand on its snapshots", forks.join(", "));
-    Err(hint(error, format!("`unwind {} {id}` removes them with it", forks.join(" "))))
+    let error = anyhow!("container \"{id}\" has forks: {}", forks.join(", "));
+    Err(hint(error, format!("`unwind {} {id}` removes them, too", forks.join(" "))))
 }

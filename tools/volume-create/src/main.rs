@@ -60,8 +60,8 @@ impl Report for VolumeCreate {
         let name = self.name.clone().map_or_else(operation::random_name, Ok)?;
         let labels = self.labels();
         let is_new = volume::create(scope, &name, &labels, self.writing.is_synced()?)?;
-        let made =
-            volume::find(scope, &name)?.ok_or_else(|| anyhow!("volume {name:?} was removed meanwhile"))?;
+        let made = volume::find(scope, &name)?
+            .ok_or_else(|| anyhow!("volume {name:?} was removed in the meantime"))?;
         if !is_new && !labels.is_empty() && labels != made.labels {
             return Err(hint(anyhow!("volume {name:?} exists, with other labels"), "choose another name"));
         }

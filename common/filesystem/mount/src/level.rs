@@ -292,7 +292,7 @@ impl Level {
         let who = user.map_or_else(|| "a process".to_owned(), ToString::to_string);
         let cause = explained(Errno::BUSY, format!("{who} uses it"));
         Error::new("take off", format_args!("the root file system {:?}", self.target), cause)
-            .with_hint("end it first: what it writes would not be seen in what is mounted then")
+            .with_hint("end it first: it would keep using the old mount")
     }
 
     /// Mounts a level again that was mounted earlier in this boot of the machine, and that no process uses

@@ -36,7 +36,7 @@ pub fn remove(scope: &Scope, directory: &Path) -> Result<()> {
     }
     let id = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if let Some(fork) = crate::level::forks(scope, id, 0)?.first() {
-        let cause = format!("container {fork:?} stands on it");
+        let cause = format!("container {fork:?} is based on it");
         let error = Error::new("remove", format_args!("{directory:?}"), cause);
         return Err(error.with_hint(format!("`unwind {fork}` first")));
     }

@@ -68,7 +68,7 @@ impl Store {
             }
             made => {
                 made.map_err(on(&self.0.join(id)))?;
-                let removed = || of_container("create", id)("its directory was removed meanwhile");
+                let removed = || of_container("create", id)("its directory was removed in the meantime");
                 let held = container.hold()?.ok_or_else(removed)?;
                 Ok((container, held))
             }

@@ -160,7 +160,7 @@ impl Subnets {
 pub fn refuse_flags(named: &Named, given: &mut dyn Iterator<Item = &'static str>) -> Result<()> {
     let Some(flag) = given.next() else { return Ok(()) };
     let error = anyhow!("{:?} says what network {:?} is: {flag} is not for it", named.path, named.name);
-    Err(hint(error, format!("leave {flag} out; network-create takes it")))
+    Err(hint(error, format!("leave out {flag}; network-create has it")))
 }
 
 /// Refuses another network for a container that is restricted to a list.
@@ -171,8 +171,8 @@ pub fn refuse_restricted(document: &Document) -> Result<()> {
     if document.get::<Egress>()?.is_none() {
         return Ok(());
     }
-    let error = anyhow!("the container is restricted to a list, which holds for the networks that it has");
-    Err(hint(error, "put egress-allow behind all networks"))
+    let error = anyhow!("the container is restricted to a list, which applies to the networks that it has");
+    Err(hint(error, "put egress-allow after all network tools"))
 }
 
 /// Whether `--undo` of an attachment to `network` means this step. None means any network.

@@ -28,7 +28,7 @@ pub fn refuse_published<E: From<Error> + From<document::Error>>(
     match published.into_iter().find(|(_, address)| leased.contains(address)) {
         Some((port, address)) => {
             let error = Error::new("release", format!("address {address}"), format!("{port} leads to it"));
-            Err(error.with_hint("undo portmap first: it takes the ports back").into())
+            Err(error.with_hint("undo portmap first: it releases the ports").into())
         }
         None => Ok(()),
     }

@@ -63,13 +63,13 @@ pub(crate) enum Unfit {
     HasGateway { bridge: String, address: IpNet },
     #[error("bridge {0:?} has no gateway")]
     NoGateway(String),
-    #[error("bridge {0:?} has no address that tells its subnet")]
+    #[error("bridge {0:?} has no address that gives its subnet")]
     UnknownSubnet(String),
     #[error("route {0} has no next hop: the network has no gateway")]
     NoNextHop(IpNet),
-    #[error("link {0:?} has no IPv4 address that tells the subnet of its wire")]
+    #[error("link {0:?} has no IPv4 address that gives its subnet")]
     NoSubnetOfParent(String),
-    #[error("no default route tells which link is the parent")]
+    #[error("there is no default route that gives the parent")]
     NoParent,
     #[error("link {0:?}, which would carry VLAN {1}, is down")]
     CarrierDown(String, u16),
@@ -146,7 +146,7 @@ impl Unfit {
             Self::UnknownSubnet(_) | Self::NoSubnetOfParent(_) => {
                 "give it with --subnet, or --subnet6 without IPv4".to_owned()
             }
-            Self::NoNextHop(_) => "write \"via ADDRESS\" behind it".to_owned(),
+            Self::NoNextHop(_) => "write \"via ADDRESS\" after it".to_owned(),
             Self::NoParent => "choose one with --parent".to_owned(),
             Self::CarrierDown(name, _) => format!("ip link set {name} up"),
             Self::OwnNamespace(_) => "netns-add makes one for the container".to_owned(),

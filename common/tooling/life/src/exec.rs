@@ -55,7 +55,7 @@ impl Exec {
                 format_args!("container \"{}\" is paused", container.id),
                 "nothing can start in it",
             );
-            return Err(error.with_hint("`container-pause --resume` lets it go on"));
+            return Err(error.with_hint("`container-pause --resume` resumes it"));
         }
         let (mut spec, process) = self.process(container)?;
         spec.set_process(Some(process.clone()));

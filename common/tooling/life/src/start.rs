@@ -78,10 +78,10 @@ fn begin(scope: &Scope, id: &Id, attach: Option<bool>) -> Result<Option<Started>
         State::Running => return Ok(None),
         State::Restarting if container.has_monitor(scope)? => {
             let error = refused("it is about to be started again by itself");
-            return Err(error.with_hint(format!("`container-stop {id}` calls that off")));
+            return Err(error.with_hint(format!("`container-stop {id}` cancels that")));
         }
         State::Paused => {
-            return Err(refused("it is paused").with_hint("`container-pause --resume` lets it go on"));
+            return Err(refused("it is paused").with_hint("`container-pause --resume` resumes it"));
         }
         // `Restarting` without a monitor: nobody would start the container.
         State::Created | State::Exited | State::Restarting => {}

@@ -114,7 +114,7 @@ fn hold_namespace(document: &Document, request: &Request) -> Result<(), Error> {
     match standing {
         Some(standing) if standing != wanted => {
             let message =
-                format!("something is left of the container in {}: DEL takes it back", standing.display());
+                format!("something is left of the container in {}: DEL removes it", standing.display());
             Err(Error::new(Code::Failed, message))
         }
         _ => Ok(()),

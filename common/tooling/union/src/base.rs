@@ -102,7 +102,7 @@ pub fn number(step: &Step) -> Option<u32> {
 /// What depends on it.
 pub fn refuse_undo(scope: &Scope, document: &Document) -> Result<()> {
     if !document.steps_of(SNAPSHOT).map_err(unread)?.is_empty() {
-        let hint = "`union-snapshot --undo` takes the newest one back, and unwind everything";
+        let hint = "`union-snapshot --undo` undoes the newest one, and unwind everything";
         return Err(said("undo the mount: there are snapshots of it").with_hint(hint));
     }
     refuse_below_forks(scope, document, 0)
@@ -119,8 +119,8 @@ pub fn refuse_below_merge(document: &Document, number: u32) -> Result<()> {
     if !merges.iter().flat_map(|(_, step)| &step.operations).any(is_above) {
         return Ok(());
     }
-    let error = said(format!("take back snapshot {number}: a fork was merged behind it"));
-    Err(error.with_hint("`union-merge --undo` takes that back"))
+    let error = said(format!("undo snapshot {number}: a fork was merged after it"));
+    Err(error.with_hint("`union-merge --undo` undoes the merge"))
 }
 
 /// Refuses to undo a snapshot if another container is a fork of it, or of a later one.
@@ -132,7 +132,7 @@ pub fn refuse_below_forks(scope: &Scope, document: &Document, number: u32) -> Re
     let forks = level::forks(scope, id.as_str(), number)?;
     let Some(fork) = forks.first() else { return Ok(()) };
     let error =
-        said(format!("take back snapshot {number} of container \"{id}\": container \"{fork}\" stands on it"));
+        said(format!("undo snapshot {number} of container \"{id}\": container \"{fork}\" is based on it"));
     Err(error.with_hint(format!("`unwind {}` first", forks.join(" "))))
 }
 

@@ -165,8 +165,9 @@ pub fn merge(scope: &Scope, document: &Document, id: &Id, fork: &Id, other: &Doc
                 format!("both have changed since {since}: {}{more}", both[..count.min(NAMED)].join(", "))
             }
         };
-        return Err(refused(why)
-            .with_hint(format!("`union-diff {since} {id}` and `union-diff {since} {fork}` tell what")));
+        return Err(refused(why).with_hint(format!(
+            "`union-diff {since} {id}` and `union-diff {since} {fork}` list the changes"
+        )));
     }
     let level = base::of(document)?.level(from.snapshot, rootfs.path)?;
     let inherited = from.levels.min(theirs.levels.len());

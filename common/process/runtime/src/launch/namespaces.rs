@@ -106,7 +106,7 @@ impl Namespaces {
                 let object = format_args!("the {} namespace of another container", kinds[0]);
                 let why = "the machine was restarted since, and that one is gone";
                 let error = Error::system("enter", object, why);
-                return Err(error.with_hint("make this container again, when the other one runs".to_owned()));
+                return Err(error.with_hint("start the other container, then make this one again".to_owned()));
             }
             let all = held::of(owner)?.into_iter();
             namespaces.joined.extend(all.filter(|(kind, _)| kinds.contains(kind)));
