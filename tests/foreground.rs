@@ -64,7 +64,7 @@ fn one_without_a_monitor_gets_one_when_it_is_started_again() {
     host.0.sh(&format!("({pipe} -- sleep 1000) > /dev/null 2>&1 &")).ok();
     host.until("{state}", "running");
     let refused = host.0.sh("container-update --restart always web").exits(1);
-    let line = "container-update: update container \"web\": it runs in the foreground, and nobody would start it again\n";
+    let line = "container-update: update container \"web\": it runs in the foreground, and nothing would start it again\n";
     assert!(refused.stderr.starts_with(line), "{}", refused.stderr);
     host.0.sh("unwind web").ok();
     host.0.assert_as(&before);

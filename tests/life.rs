@@ -149,7 +149,7 @@ fn one_that_waits_and_has_lost_its_monitor_is_started() {
     let stop = format!("until kill -STOP {monitor}; {waits}; do kill -CONT {monitor}; sleep 0.01; done");
     sandbox.sh(&stop).ok();
     let refused = sandbox.sh("container-start web").exits(1);
-    assert!(refused.stderr.contains("it is about to be started again by itself"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("it is about to be restarted"), "{}", refused.stderr);
     // This is no error: there is nothing to do.
     sandbox.sh("container-start --all > /dev/null").ok();
     let gone = format!(

@@ -201,9 +201,12 @@ fn words_of_command_lines_are_all_taken_or_refused() {
     }
     host.stave("network create front").ok();
     for (flags, error) in [
-        ("--network front --network none", "stave: --network none goes with no other network"),
-        ("--network host --network front", "stave: --network host goes with no other network"),
-        ("--network none --network container:x", "stave: --network container:x goes with no other network"),
+        ("--network front --network none", "stave: --network none cannot be combined with another network"),
+        ("--network host --network front", "stave: --network host cannot be combined with another network"),
+        (
+            "--network none --network container:x",
+            "stave: --network container:x cannot be combined with another network",
+        ),
     ] {
         host.fails(&format!("run --rm {flags} busybox true"), 125, error);
     }

@@ -84,7 +84,7 @@ fn mounts_of_a_volume_propagate() {
     host.fails(
         "run -v /d:/d:rslave,nocopy busybox true",
         125,
-        "stave: -v with a propagation takes only ro and rw besides: /d:/d:rslave,nocopy",
+        "stave: -v with a propagation takes no other options than ro and rw: /d:/d:rslave,nocopy",
     );
     host.0.sh("umount $PWD/dir/sub").ok();
 }

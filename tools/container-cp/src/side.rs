@@ -30,7 +30,7 @@ impl FromStr for Side {
             _ if text == "-" => Ok(Self::Stream),
             _ if text.starts_with(['/', '.']) => Ok(host()),
             None => Ok(host()),
-            Some((_, "")) => Err("there is no path behind the colon".to_owned()),
+            Some((_, "")) => Err("there is no path after the colon".to_owned()),
             Some((id, path)) => {
                 let id = id.parse().map_err(|error: document::InvalidId| error.to_string())?;
                 Ok(Self::Container { id, path: Path::new("/").join(path) })

@@ -38,6 +38,6 @@ fn call(text: &str) -> Result<bool, String> {
     match text {
         "build" => Ok(true),
         "check" => Err("write --lint".to_owned()),
-        _ => Err("only build is possible; --dry-run and --lint tell about a Dockerfile".to_owned()),
+        _ => Err("only build is possible; --dry-run lists the steps, and --lint likely mistakes".to_owned()),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn hold(outputs: impl IntoIterator<Item = Output>, cache_to: &[CacheT
     }
     if cache_to.iter().any(|to| *to != CacheTo::Inline) {
         bail!(
-            "--cache-to has the steps of one platform: with several, write type=inline, or build for each alone"
+            "--cache-to has the steps of one platform: with several, write type=inline, or build for each separately"
         );
     }
     Ok(())

@@ -19,7 +19,7 @@ fn flags_that_ask_for_what_happens_anyway() {
         ("--sbom=true", "attestations are not made: only false is possible"),
         ("--rm=false", "a step leaves no container; write --keep-failed to keep that of a failed one"),
         ("--call=check", "write --lint"),
-        ("--call=outline", "only build is possible; --dry-run and --lint tell about a Dockerfile"),
+        ("--call=outline", "only build is possible; --dry-run lists the steps, and --lint likely mistakes"),
         ("--attest=type=sbom", "unexpected argument '--attest' found"),
     ] {
         let built = fixture.build_with("FROM scratch\n", &[flag]);
@@ -251,7 +251,7 @@ fn what_several_platforms_cannot_have() {
         ),
         (
             ["--cache-to", "type=local,dest=t"],
-            "--cache-to has the steps of one platform: with several, write type=inline, or build for each alone",
+            "--cache-to has the steps of one platform: with several, write type=inline, or build for each separately",
         ),
     ] {
         let built = fixture.build_with("FROM scratch\n", &[&[platforms][..], &flags].concat());

@@ -183,7 +183,7 @@ impl Ends<'_> {
         let source = &self.copy.source;
         Err(hint(
             anyhow!("copy {source}: {} is not there", missing.join(", ")),
-            "`img-pull --all-platforms` fetches the rest; --platform copies the image for one platform alone",
+            "`img-pull --all-platforms` fetches the rest; --platform copies the image for only one platform",
         ))
     }
 

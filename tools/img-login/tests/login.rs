@@ -145,7 +145,7 @@ fn tags_digests_and_removal() {
     assert_eq!(
         kept,
         format!(
-            "img-rm: remove localhost:5000/lib/a:2: the registry does not remove a name alone\n\
+            "img-rm: remove localhost:5000/lib/a:2: the registry cannot remove only a name\n\
              hint: localhost:5000/lib/a@{digest} removes the image with all its names there\n"
         )
     );

@@ -47,7 +47,7 @@ pub(crate) fn container(scope: &Scope, directory: &Path) -> Result<Id> {
         [id] => Ok(id.clone()),
         [] => Err(hint(
             anyhow!("no image is shown in {directory:?} by a record in {:?}", scope.run_dir),
-            "`unwind ID` takes back what a record lists; container-ls lists the records",
+            "`unwind ID` undoes what a record lists; container-ls lists the records",
         )),
         _ => bail!("several images are shown in {directory:?}, and none of them is on top"),
     }

@@ -153,7 +153,7 @@ fn an_image_for_several_platforms() {
     assert_eq!(
         sandbox.sh(&format!("{push}/whole")).exits(1).stderr,
         "img-push: push localhost:5000/whole:latest: the store lacks linux/amd64 of it\nhint: `img-pull --all-platforms` fetches \
-         the rest; --platform pushes the image for one platform alone\n"
+         the rest; --platform pushes the image for only one platform\n"
     );
     // Each pulled platform is added to the name.
     let more = "img-pull -q --root fresh --platform linux/amd64 localhost:5000/multi:docker";

@@ -38,8 +38,8 @@ impl Driver for Ipvlan {
     const MODES: &'static [&'static str] = &Child::IPVLAN;
     const TOOL: &'static str = "ipvlan-attach";
     const ABOUT: &'static str =
-        "Attach a container to the wire of a link of the host, with the link's hardware address";
-    const MODE: &'static str = "What the parent shares: l2, frames, as on one switch; l3, packets, which the host routes, so that others need a route to the host; l3s, the same through the host's netfilter [default: l2]";
+        "Attach a container to the network of a link of the host, with the link's hardware address";
+    const MODE: &'static str = "What the containers share. l2: the frames of the parent, as on one switch; l3: packets, which the host routes, so other machines need a route to the host; l3s: the same, through the host's netfilter [default: l2]";
 }
 
 pub(crate) fn main() -> ExitCode {

@@ -38,8 +38,8 @@ impl Driver for Macvlan {
     const MODES: &'static [&'static str] = &Child::MACVLAN;
     const TOOL: &'static str = "macvlan-attach";
     const ABOUT: &'static str =
-        "Attach a container to the wire of a link of the host, with a hardware address of its own";
-    const MODE: &'static str = "Whom the container reaches besides the wire: bridge, the other macvlans of the parent; private, none of them; vepa, those that a switch sends the frames back to; passthru: it has the parent for itself, with the parent's hardware address [default: bridge]";
+        "Attach a container to the network of a link of the host, with its own hardware address";
+    const MODE: &'static str = "What the container reaches besides the host's network. bridge: the other macvlans of the parent; private: none of them; vepa: those to which a switch sends the frames back; passthru: the container has the parent for itself, with the parent's hardware address [default: bridge]";
 }
 
 pub(crate) fn main() -> ExitCode {

@@ -175,7 +175,7 @@ fn host(
         return Err(format!("it does not have part {}", told.part));
     }
     if told.address.is_unspecified() || told.address.is_loopback() || told.address.is_multicast() {
-        return Err(format!("nobody is reached by {}", told.address));
+        return Err(format!("{} cannot be the address of a host", told.address));
     }
     if shape.wireguard {
         told.end()?;

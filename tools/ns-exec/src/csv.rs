@@ -27,7 +27,7 @@ fn plain_field(text: &str) -> Result<(String, Option<&str>), String> {
         None => (text, None),
     };
     match field.contains('"') {
-        true => Err(format!("{field:?}: a double quote stands at the beginning and the end of a field")),
+        true => Err(format!("{field:?}: a double quote may only be at the beginning and the end of a field")),
         false => Ok((field.to_owned(), behind)),
     }
 }
@@ -48,7 +48,7 @@ fn quoted_field(text: &str) -> Result<(String, Option<&str>), String> {
             }
             Some(',') => return Ok((field, Some(&behind[1..]))),
             None => return Ok((field, None)),
-            Some(_) => return Err("a comma is missing behind a closing double quote".to_owned()),
+            Some(_) => return Err("a comma is missing after a closing double quote".to_owned()),
         }
     }
 }
@@ -70,9 +70,9 @@ mod tests {
             assert_eq!(record(line).unwrap(), fields, "{line}");
         }
         for (line, error) in [
-            ("a\"b", "\"a\\\"b\": a double quote stands at the beginning and the end of a field"),
+            ("a\"b", "\"a\\\"b\": a double quote may only be at the beginning and the end of a field"),
             ("\"a", "a double quote is not closed"),
-            ("\"a\"b,c", "a comma is missing behind a closing double quote"),
+            ("\"a\"b,c", "a comma is missing after a closing double quote"),
         ] {
             assert_eq!(record(line), Err(error.to_owned()));
         }

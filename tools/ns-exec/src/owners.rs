@@ -44,7 +44,7 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
     };
     if owners.userns.is_some() && request.privileged {
         bail!(
-            "--privileged gives rights over the machine, which a user namespace takes away: leave one of them out"
+            "--privileged gives rights over the machine, which a user namespace takes away: leave out one of them"
         );
     }
     if let Some(volume) = request.volumes.iter().find(|volume| volume.idmap && owners.userns.is_none()) {

@@ -248,7 +248,7 @@ fn what_cannot_be_mapped_is_refused() {
         (
             "--userns auto",
             "--privileged",
-            "ns-exec: --privileged gives rights over the machine, which a user namespace takes away: leave one of them out",
+            "ns-exec: --privileged gives rights over the machine, which a user namespace takes away: leave out one of them",
         ),
         (
             "",

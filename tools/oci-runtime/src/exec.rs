@@ -15,7 +15,7 @@ pub(crate) fn run(context: &Context, arguments: &Exec) -> Result<u8> {
     let has_terminal = process.terminal().unwrap_or_default();
     match (has_terminal, arguments.detach, &arguments.console_socket) {
         (true, true, None) => bail!(
-            "execute a process in container {:?}: it has a terminal, and --console-socket names nobody who gets it",
+            "execute a process in container {:?}: it has a terminal, and --console-socket is missing",
             arguments.id
         ),
         (false, _, Some(_)) => bail!("use the console socket: the process has no terminal"),

@@ -70,7 +70,7 @@ pub(crate) fn create(context: &Context, create: &Create) -> Result<()> {
     if created.running.terminal.take().is_some() {
         remove(context, create);
         bail!(
-            "create container {:?}: its process has a terminal, and --console-socket names nobody who gets it",
+            "create container {:?}: its process has a terminal, and --console-socket is missing",
             create.id
         );
     }
@@ -97,9 +97,7 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<u8> {
     let terminal = created.running.terminal.take();
     if run.detach && terminal.is_some() {
         remove(context, &run.create);
-        bail!(
-            "run container {id:?}: its process has a terminal, and --console-socket names nobody who gets it"
-        );
+        bail!("run container {id:?}: its process has a terminal, and --console-socket is missing");
     }
     let raw = match raw(terminal.as_ref()) {
         Ok(raw) => raw,

@@ -180,7 +180,7 @@ fn a_terminal_goes_to_the_console_socket() {
     config["process"]["terminal"] = json!(true);
     write(&sandbox, &config);
     let refused = sandbox.sh("oci-runtime create -b b one < /dev/null").exits(1);
-    assert!(refused.stderr.contains("--console-socket names nobody who gets it"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("has a terminal, and --console-socket is missing"), "{}", refused.stderr);
     std::fs::write(
         sandbox.directory().join("receive.py"),
         r#"

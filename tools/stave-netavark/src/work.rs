@@ -274,7 +274,7 @@ fn ports(options: &Options) -> Vec<String> {
 /// netavark's status block for one network.
 fn block(document: &Document) -> Result<Value> {
     let attachments = document.attachments()?;
-    let attachment = attachments.last().context("no attachment was told of")?;
+    let attachment = attachments.last().context("there is no attachment")?;
     let inside = attachment.cni.interfaces.iter().find(|interface| interface.sandbox.is_some());
     let mac = inside.and_then(|interface| interface.mac.clone()).unwrap_or_default();
     let subnets: Vec<Value> = attachment

@@ -136,7 +136,7 @@ impl Level {
             Error::new(
                 "find",
                 format_args!("what is mounted below {:?}", self.directory),
-                "the record does not tell",
+                "the record does not say",
             )
         };
         let base = self.base.as_deref().ok_or_else(unknown)?;

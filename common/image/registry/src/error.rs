@@ -75,7 +75,7 @@ pub enum Error {
         problem: String,
     },
     /// The registry can only remove whole manifests.
-    #[error("remove {name}: the registry does not remove a name alone")]
+    #[error("remove {name}: the registry cannot remove only a name")]
     NoUntag {
         /// The name.
         name: String,
@@ -305,7 +305,7 @@ impl Error {
                 Some(format!("if you trust that, say --verify-as {name}"))
             }
             Self::Incomplete { .. } => Some(
-                "`img-pull --all-platforms` fetches the rest; --platform pushes the image for one platform alone"
+                "`img-pull --all-platforms` fetches the rest; --platform pushes the image for only one platform"
                     .to_owned(),
             ),
             Self::NoUntag { digest: Some(name), .. } => {

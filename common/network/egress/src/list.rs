@@ -139,7 +139,7 @@ impl FromStr for Entry {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.contains("://") {
-            return Err(format!("{text:?} is an address of a page: give its host alone"));
+            return Err(format!("{text:?} is the address of a page: give only its host"));
         }
         if let Some(network) = network(text) {
             return Ok(Self { target: Target::Addresses(network?), port: None });
@@ -233,7 +233,7 @@ mod tests {
             ("[example.org]:80", "\"example.org\" is not an address"),
             ("a..b", "\"a..b\" is neither a name nor an address"),
             ("a b", "\"a b\" is neither a name nor an address"),
-            ("https://example.org", "\"https://example.org\" is an address of a page: give its host alone"),
+            ("https://example.org", "\"https://example.org\" is the address of a page: give only its host"),
             ("example.org:0", "\"0\" is not a port: 1 to 65535"),
             ("example.org:+80", "\"+80\" is not a port: 1 to 65535"),
             ("example.org:80-90", "\"80-90\" is not a port: 1 to 65535"),

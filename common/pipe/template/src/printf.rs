@@ -45,7 +45,7 @@ pub(crate) fn fill(format: &str, arguments: &[Value]) -> Result<String, String> 
         if characters.next_if_eq(&'.').is_some() {
             directive.precision = Some(number(&mut characters)?.unwrap_or_default());
         }
-        let verb = characters.next().ok_or("printf: the format ends behind %")?;
+        let verb = characters.next().ok_or("printf: the format ends after %")?;
         if verb == '%' {
             text.push('%');
             continue;
@@ -58,7 +58,7 @@ pub(crate) fn fill(format: &str, arguments: &[Value]) -> Result<String, String> 
     }
     match arguments.count() {
         0 => Ok(text),
-        more => Err(format!("printf: the format takes {more} values fewer")),
+        more => Err(format!("printf: there are {more} values too many")),
     }
 }
 

@@ -77,7 +77,7 @@ fn begin(scope: &Scope, id: &Id, attach: Option<bool>) -> Result<Option<Started>
     match state {
         State::Running => return Ok(None),
         State::Restarting if container.has_monitor(scope)? => {
-            let error = refused("it is about to be started again by itself");
+            let error = refused("it is about to be restarted");
             return Err(error.with_hint(format!("`container-stop {id}` cancels that")));
         }
         State::Paused => {

@@ -42,7 +42,7 @@ pub fn update(
     if let Some(policy) = restart {
         // One that has ended gets a monitor when it is started again.
         if policy != Restart::No && !container.is_monitored() && container.is_running()? {
-            let error = refused("it runs in the foreground, and nobody would start it again");
+            let error = refused("it runs in the foreground, and nothing would start it again");
             return Err(error.with_hint("`ns-exec --monitor` starts a container to which the policy applies"));
         }
         is_called_off = container.process.restarting && policy == Restart::No;
