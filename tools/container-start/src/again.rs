@@ -92,10 +92,7 @@ pub(crate) fn rebuild(scope: &Scope, id: &Id) -> Result<()> {
 fn repair(beside: &Path, tool: &str, scope: &Scope, document: &Document) -> Result<()> {
     if !table::tools().any(|known| known == tool) {
         let error = anyhow!("{tool} is not a tool of Stave, and is not started");
-        return Err(hint(
-            error,
-            format!("let it put back what it has made for the container: `{tool} --repair`"),
-        ));
+        return Err(hint(error, format!("`{tool} --repair` restores what it made for the container")));
     }
     let mut command = Command::new(beside.join(tool));
     command.arg("--repair").arg("--root").arg(&scope.root).arg("--run-dir").arg(&scope.run_dir);

@@ -77,7 +77,7 @@ impl Ends<'_> {
             (Place::Registry(_), Place::Registry(_)) if self.copy.transfer.reach.creds.is_some() => {
                 Err(hint(
                     anyhow!("--creds would give the password to both registries"),
-                    "say --src-creds or --dest-creds",
+                    "use --src-creds or --dest-creds",
                 ))
             }
             (_, Place::Store(name) | Place::Archive(_, _, Some(name))) => {

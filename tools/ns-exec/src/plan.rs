@@ -207,7 +207,7 @@ fn cgroup(
         Err(error) if cgroup::is_refusal(&error) && settings.sandbox => {
             return Err(hint(
                 error,
-                "the limits of --sandbox take cgroups, and these take root of the machine",
+                "--sandbox limits by cgroups, and only root of the machine may make them",
             ));
         }
         Err(error) if cgroup::is_refusal(&error) => {

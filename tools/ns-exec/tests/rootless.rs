@@ -92,7 +92,7 @@ fn what_does_not_is_said_in_a_line() {
         );
     }
     for (limit, flags, hint) in [
-        ("", "--sandbox", "hint: the limits of --sandbox take cgroups, and these take root of the machine"),
+        ("", "--sandbox", "hint: --sandbox limits by cgroups, and only root of the machine may make them"),
         (
             "| cgroup-limit --pids 9",
             "",

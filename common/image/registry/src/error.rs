@@ -275,7 +275,7 @@ impl Error {
     pub fn hint(&self, registry: &str) -> Option<String> {
         match self {
             Self::Refused { elsewhere: true, .. } if self.is_denied() => {
-                Some(format!("{registry} sent us there: ask those who run it"))
+                Some(format!("{registry} redirects there: ask its operators"))
             }
             _ if self.is_denied() => Some(format!(
                 "log in with `img-login {registry}`"
@@ -295,14 +295,14 @@ impl Error {
                 Some("allow plain HTTP with --insecure".to_owned())
             }
             Self::Unproven { why: Unproven::Repository(_), by: Some(_), .. } => Some(
-                "`signedIdentity` there says which names count; cosign's and img-sign's have no tag: matchRepository"
+                "`signedIdentity` there decides which names count; cosign's and img-sign's have no tag: use matchRepository"
                     .to_owned(),
             ),
             Self::Rejected { .. } | Self::Unsigned { .. } | Self::Unproven { by: Some(_), .. } => {
                 Some("--insecure-policy of img-pull and img-copy ignores the policy of this machine".to_owned())
             }
             Self::Unproven { why: Unproven::Repository(name), .. } => {
-                Some(format!("if you trust that, say --verify-as {name}"))
+                Some(format!("if you trust that, use --verify-as {name}"))
             }
             Self::Incomplete { .. } => Some(
                 "`img-pull --all-platforms` fetches the rest; --platform pushes the image for only one platform"

@@ -201,7 +201,7 @@ impl SharedWith {
         let what = directory.display();
         crate::hint(
             error,
-            format!("look who has written there, then mend it ({mend} … {what}), or choose another place"),
+            format!("check who has written there, then fix it ({mend} … {what}), or choose another place"),
         )
     }
 }

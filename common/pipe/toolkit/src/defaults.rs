@@ -177,7 +177,7 @@ fn believed(path: &Path, file: &File) -> anyhow::Result<()> {
 fn refused(path: &Path, error: anyhow::Error) -> anyhow::Error {
     hint(
         error.context(format!("take defaults from {}", path.display())),
-        "mend that file (docs/defaults.md), or use --no-config",
+        "fix that file (docs/defaults.md), or use --no-config",
     )
 }
 
