@@ -4,8 +4,8 @@
     sandbox.py IMAGE [--allow NAME[:PORT]]… [--memory SIZE] [--timeout SECONDS] <COMMANDS
 
 Each line of standard input is a shell command. It runs in one container with limits, a read-only or no network, no
-capabilities, and not as root. If it ends with 0, what it wrote stays, and the changes are printed as a patch; otherwise the
-files are again as they were before it.
+capabilities, and not as root. If it exits with 0, what it wrote stays, and the changes are printed as a patch. Otherwise the
+files return to what they were before.
 
 Read SECURITY.md first: a container shares the kernel of the host. For code that may attack the kernel, run this in a
 virtual machine.
@@ -18,9 +18,9 @@ import sys
 
 import stave
 
-#: Nobody in particular, and no group.
+#: No existing user, and no existing group.
 USER = "65534:65534"
-#: Nothing of it is needed to run a program, and each is one way less into the kernel.
+#: Programs run without these rights, and each missing right is one way less into the kernel.
 FLAGS = ("--init", "--cap-drop", "ALL", "--no-new-privs")
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A CI runner: runs the jobs of a file, some at once, and prints their output as it comes.
+"""A CI runner: runs the jobs of a file, some at once, and prints their output as it arrives.
 
     runner.py JOBS.json [--at-once N] [--artefacts DIR]
 
 JOBS.json is a list of objects: `name`, `image`, `script`, and perhaps `timeout` (seconds), `memory`, `pids` and `artefacts` (a
 directory of the container, which is copied to DIR/NAME). Writes DIR/results.json. Exits with 1 if a job failed.
 
-Each job has a container of its own, without a network. Nothing of it is left when it has ended, and nothing of any job when
-the runner is killed, also with SIGKILL.
+Each job has its own container, without a network. Nothing of a job is left when it has ended, or when the runner is killed, even
+with SIGKILL.
 """
 
 from __future__ import annotations

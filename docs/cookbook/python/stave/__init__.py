@@ -1,12 +1,12 @@
-"""Stave's tools from Python. Needs the tools on the PATH, and nothing else than Python 3.9 and its standard library.
+"""Stave's tools from Python. Needs only the tools on the PATH, and Python 3.9 with its standard library.
 
     import stave
 
     with stave.Container.create("busybox", limits=stave.Limits(memory="64M", pids=50)) as box:
         print(box.run(["echo", "hello"]).stdout)
 
-A container is made by a pipe of tools, and its document tells what they made (docs/document.md). Whatever happens to this
-process, also SIGKILL: the containers that it made and did not `keep()` are removed.
+A container is made by a pipe of tools, and its document says what they made (docs/document.md). When this process ends, even by
+SIGKILL, the containers that it made and did not `keep()` are removed.
 """
 
 from ._container import Change, Container, Egress, Limits, Network

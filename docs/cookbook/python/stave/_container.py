@@ -19,7 +19,7 @@ from ._tools import Document, ToolError, pipe, tool
 
 @dataclass(frozen=True)
 class Limits:
-    """What all processes of a container may use together. None: as much as there is."""
+    """What all processes of a container may use together. None: no limit."""
 
     #: Bytes, or a number with K, M or G.
     memory: Union[int, str, None] = None
@@ -37,7 +37,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Network:
-    """A network of its own on Docker's kind of bridge. Without one, a container has only `lo`."""
+    """The container's own network, on a bridge as Docker's. Without a network, a container has only `lo`."""
 
     #: Published ports, as `portmap -p` takes them: `8080:80`.
     ports: Sequence[str] = ()
@@ -61,7 +61,7 @@ class Egress(Network):
 
 @dataclass(frozen=True)
 class Change:
-    """A path that differs, as `union-diff` tells it."""
+    """A path that differs, as `union-diff` prints it."""
 
     path: str
     #: All that union-diff says about it.
@@ -158,8 +158,8 @@ class Container:
     ) -> "subprocess.CompletedProcess[str]":
         """Runs a command, and waits for its end. Its status is 124 after `timeout` seconds. It dies with this process.
 
-        Of its output and of its errors, the first `most` bytes are kept, because the container's limits do not hold here.
-        `flags` are further ones of `ns-exec`, such as `--read-only`. Raises ToolError if the command did not start.
+        Of its output and of its errors, the first `most` bytes are kept, because the container's limits do not apply here.
+        `flags` are more flags of `ns-exec`, such as `--read-only`. Raises ToolError if the command did not start.
         """
         process = self.start(
             command,
@@ -270,7 +270,7 @@ class Container:
         return text.decode(errors="surrogateescape")
 
     def fork(self, id: Optional[str] = None) -> Container:
-        """A container on the newest snapshot of this one. Nothing is copied."""
+        """A container that is based on the newest snapshot of this one. Nothing is copied."""
         id = id or f"py-{secrets.token_hex(6)}"
         guard = _guard.own()
         document: Document = json.loads(tool("union-fork", "--id", id, self.id, pass_fds=[guard.descriptor]))

@@ -23,11 +23,11 @@ for document in made.values():
 
 
 class Guard:
-    """A process that unwinds containers when this process ends, however it ends.
+    """A process that unwinds containers when this process ends in any way.
 
     The guard reads from a pipe. This process has the pipe's other end, and so have the tools that make a container
-    (`descriptor`). So the guard begins when all of them are gone, and nothing is made behind its back. It has a session of its
-    own: a signal for this process's group does not reach it.
+    (`descriptor`). So the guard begins when all of them are gone, and no tool makes anything later. It has its own
+    session, so a signal for this process's group does not reach it.
     """
 
     def __init__(self) -> None:
