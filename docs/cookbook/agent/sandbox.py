@@ -20,7 +20,7 @@ import stave
 
 #: No existing user, and no existing group.
 USER = "65534:65534"
-#: Programs run without these rights, and each missing right is one way less into the kernel.
+#: A program needs no capabilities, and each one that is missing closes a way into the kernel.
 FLAGS = ("--init", "--cap-drop", "ALL", "--no-new-privs")
 
 
