@@ -6,7 +6,7 @@ use std::{
     io::Write,
 };
 
-use oci_spec::image::{Descriptor, ImageIndex};
+use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
 use super::{Archive, Error, Named};
@@ -77,7 +77,7 @@ pub(super) fn save<W: Write>(
 
 /// Whether an index has an image for this machine, be it in the store or not.
 fn lists_host(layout: &Layout, index: &Descriptor) -> Result<bool, Error> {
-    let index: ImageIndex = layout.read_json(index)?;
+    let index = layout.index(index)?;
     let platforms = index.manifests().iter().filter_map(|entry| entry.platform().as_ref());
     let mut platforms = platforms.map(Platform::from);
     Ok(platforms.any(|platform| Platform::host().rank(&platform).is_some()))
