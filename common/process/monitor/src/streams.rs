@@ -124,10 +124,9 @@ pub(crate) fn ends_with_reader(stream: BorrowedFd<'_>) -> bool {
 
 /// Whether two streams lead to the same file. In `/dev/null`, nobody sees the order.
 fn are_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    let null = rustix::fs::makedev(1, 3);
     match (fstat(one), fstat(other)) {
         (Ok(one), Ok(other)) => {
-            (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) && one.st_rdev != null
+            (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino) && !runtime::is_null_device(&one)
         }
         _ => false,
     }

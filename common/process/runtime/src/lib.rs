@@ -41,7 +41,7 @@ pub use isolated::Isolated;
 pub use keys::{KeyWatch, Keys};
 pub use launch::{
     Contained, Created, Handed, Running, StartSocket, Started, Stdio, Streams, begin, create, device_rules,
-    has_apparmor, is_own_namespace, join, join_contained, run, start,
+    has_apparmor, is_null_device, is_own_namespace, join, join_contained, run, start,
 };
 pub use operation::ProcessOperation;
 pub use relays::{Relays, run_into};

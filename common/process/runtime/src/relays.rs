@@ -72,7 +72,7 @@ fn withheld(stream: BorrowedFd<'_>) -> Result<Option<(u64, u64)>> {
     };
     let given = match FileType::from_raw_mode(found.st_mode) {
         FileType::Fifo => fstatfs(stream).map_err(inspect)?.f_type == PIPEFS_MAGIC,
-        FileType::CharacterDevice => found.st_rdev == stdio::null(),
+        FileType::CharacterDevice => stdio::is_null_device(&found),
         _ => false,
     };
     Ok((!given).then_some((found.st_dev, found.st_ino)))

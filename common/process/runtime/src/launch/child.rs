@@ -44,11 +44,8 @@ pub(super) fn run(birth: &Birth<'_>) -> Result<()> {
         user.act_for_root()?;
     }
     if contained.is_some() {
-        // The caller's own affinity is not the container's, as in runc. A kernel may refuse.
-        if report.is_none() || process.exec_cpu_affinity().is_none() {
-            let _ = sys::run_on_all_processors();
-        }
-        scheduling::set(process)?;
+        let is_bound = report.is_some() && process.exec_cpu_affinity().is_some();
+        schedule(process, is_bound)?;
     }
     let profile = Profile::open(process)?;
     let terminal = surround(birth)?;
@@ -87,6 +84,15 @@ pub(super) fn run(birth: &Birth<'_>) -> Result<()> {
         return Ok(());
     }
     execute_below_parent(birth, &command, has_terminal, program)
+}
+
+/// Sets the scheduling of a container's process. One that `is_bound` has an affinity of its own already.
+fn schedule(process: &Process, is_bound: bool) -> Result<()> {
+    // The caller's own affinity is not the container's, as in runc. A kernel may refuse.
+    if !is_bound {
+        let _ = sys::run_on_all_processors();
+    }
+    scheduling::set(process)
 }
 
 /// Gives up what the new process has inherited from the process that forked it.

@@ -40,11 +40,7 @@ pub(super) fn fork(
         namespaces,
         surroundings: &surroundings,
         process,
-        filter: match &ready {
-            Some(program) => Filter::Ready(program),
-            None if policy(spec).is_some() => Filter::Awaited,
-            None => Filter::None,
-        },
+        filter: filter(spec, ready.as_ref()),
         own: own.as_ref(),
         streams: &streams,
         gate: gate_inside.as_fd(),
@@ -68,18 +64,7 @@ pub(super) fn fork(
         }
         born => born?,
     };
-    let (gate, rest) = (Some(gate), None);
-    let mut started = Started {
-        identity,
-        process,
-        gate,
-        program: None,
-        channel,
-        joined: None,
-        rest,
-        _program: None,
-        reaped: false,
-    };
+    let mut started = Started::born(process, identity, gate, channel);
     forking.tend(&mut started, is_released)?;
     started._program = own;
     started.rest = group.filter(|_| is_new && !is_first_of_pids(spec)).map(|group| group.unified);
@@ -90,6 +75,15 @@ pub(super) fn fork(
 
 fn policy(spec: &Spec) -> Option<&oci_spec::runtime::LinuxSeccomp> {
     spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref())
+}
+
+/// The seccomp policy, and its program if that is `ready`.
+fn filter<'a>(spec: &Spec, ready: Option<&'a Program>) -> Filter<'a> {
+    match ready {
+        Some(program) => Filter::Ready(program),
+        None if policy(spec).is_some() => Filter::Awaited,
+        None => Filter::None,
+    }
 }
 
 /// The program of the seccomp policy.

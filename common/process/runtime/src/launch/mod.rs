@@ -48,7 +48,7 @@ pub use held::is_own_namespace;
 use namespaces::Namespaces;
 pub use profile::has_apparmor;
 pub(crate) use root::kind_of;
-pub use stdio::{Stdio, Streams};
+pub use stdio::{Stdio, Streams, is_null_device};
 
 /// The surroundings of a new process.
 pub(crate) enum Surroundings<'a> {
@@ -210,6 +210,21 @@ pub fn run(spec: &Spec, streams: Streams<'_>) -> Result<i32> {
 }
 
 impl Started {
+    /// A process that has just been born.
+    fn born(process: OwnedFd, identity: Identity, gate: OwnedFd, channel: Channel) -> Self {
+        Self {
+            identity,
+            process,
+            gate: Some(gate),
+            program: None,
+            channel,
+            joined: None,
+            rest: None,
+            _program: None,
+            reaped: false,
+        }
+    }
+
     /// The pid and start time of the process, to record before its release.
     pub fn identity(&self) -> Identity {
         self.identity

@@ -13,7 +13,7 @@ use mount::{
 };
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
 use rustix::{
-    fs::{FileType, Mode, OFlags, makedev},
+    fs::{FileType, Mode, OFlags},
     io::Errno,
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
 };
@@ -25,7 +25,7 @@ use super::{
     kernel::{self, Mounted},
     moved,
     namespaces::{User, in_user_namespace},
-    sources,
+    sources, stdio,
 };
 use crate::{
     Error,
@@ -43,7 +43,7 @@ pub(super) fn make(terminal: Option<&Process>, birth: &Birth<'_>) -> Result<Opti
     let linux = spec.linux().as_ref();
     let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("rslave");
     // The sources of a container's mounts are prepared by its creator, or made where they are attached.
-    let mut peers = if contained.is_some() { Vec::new() } else { peers(spec, user)? };
+    let peers = if contained.is_some() { Vec::new() } else { peers(spec, user)? };
     let kind = Options::parse([propagation]).propagation;
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     // A shared root cannot be pivoted, and an unbindable one cannot be copied, so these are set last.
@@ -54,19 +54,7 @@ pub(super) fn make(terminal: Option<&Process>, birth: &Birth<'_>) -> Result<Opti
     let mapped = user.filter(|_| is_annotated(spec, IDMAP_ROOTFS));
     let root = attach_root(wanted.path(), devices::of_root(spec)?, mapped)?;
     rustix::process::umask(Mode::empty());
-    let mut mounted = Mounted::default();
-    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let added = match contained {
-            Some(_) => {
-                add_as_told(root.as_fd(), mount, birth.prepared.get(index).and_then(Option::as_ref), birth)?
-            }
-            None => {
-                let peer = peers.get_mut(index).and_then(Option::take);
-                add(root.as_fd(), mount, peer, (channel, user))?
-            }
-        };
-        mounted.add(added);
-    }
+    let mounted = mount_all(root.as_fd(), birth, peers)?;
     devices::populate(root.as_fd(), spec, contained.is_some())?;
     let terminal = match terminal {
         Some(process) => {
@@ -98,6 +86,21 @@ pub(super) fn make(terminal: Option<&Process>, birth: &Birth<'_>) -> Result<Opti
         mount::propagate(Path::new("/"), kind.unwrap_or(slave))?;
     }
     Ok(terminal)
+}
+
+/// Makes the mounts of the specification. `peers` are the sources of [`peers`].
+fn mount_all(root: BorrowedFd<'_>, birth: &Birth<'_>, mut peers: Vec<Option<Source>>) -> Result<Mounted> {
+    let mut mounted = Mounted::default();
+    for (index, mount) in birth.spec.mounts().iter().flatten().enumerate() {
+        mounted.add(match birth.contained {
+            Some(_) => add_as_told(root, mount, birth.prepared.get(index).and_then(Option::as_ref), birth)?,
+            None => {
+                let peer = peers.get_mut(index).and_then(Option::take);
+                add(root, mount, peer, (birth.channel, birth.namespaces.user()))?
+            }
+        });
+    }
+    Ok(mounted)
 }
 
 /// The sources of mounts that are shared with the host; none for other mounts. They are copied before this
@@ -479,8 +482,7 @@ fn mask(
     let null = resolve::open_in(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)
         .map_err(Error::at("mask", format_args!("{path:?} by \"/dev/null\" of the container")))?;
     // A `/dev` that somebody supplies may have anything there (CVE-2025-31133).
-    let found = rustix::fs::fstat(&null).map_err(Error::at("mask", object()))?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != makedev(1, 3) {
+    if !stdio::is_null_device(&rustix::fs::fstat(&null).map_err(Error::at("mask", object()))?) {
         return Err(Error::system("mask", object(), "\"/dev/null\" of the container is not the null device"));
     }
     let cover = || Detached::copy_of(null, false)?.attach(&place);

@@ -5,7 +5,7 @@ use std::{
 
 use mount::{Detached, Options};
 use rustix::{
-    fs::{FileType, Mode, OFlags, Uid, fchown, fstat},
+    fs::{FileType, Mode, OFlags, Stat, Uid, fchown, fstat},
     io::{Errno, fcntl_dupfd_cloexec},
     pipe::{PipeFlags, pipe_with},
 };
@@ -84,9 +84,7 @@ fn read_only_null() -> std::result::Result<OwnedFd, Errno> {
 }
 
 fn is_null(stream: BorrowedFd<'_>) -> bool {
-    fstat(stream).is_ok_and(|found| {
-        found.st_rdev == null() && FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
-    })
+    fstat(stream).is_ok_and(|found| is_null_device(&found))
 }
 
 /// Makes the opened streams the process's standard streams.
@@ -100,9 +98,10 @@ pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
     install().map_err(Error::at::<Errno>("replace", "standard streams"))
 }
 
-/// The number of `/dev/null` (Documentation/admin-guide/devices.txt).
-pub(crate) fn null() -> rustix::fs::Dev {
-    rustix::fs::makedev(1, 3)
+/// Whether a file is `/dev/null`, by its number (Documentation/admin-guide/devices.txt), wherever it lies.
+pub fn is_null_device(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && found.st_rdev == rustix::fs::makedev(1, 3)
 }
 
 /// Puts the container's own `/dev/null` in place of the host's, whose mode and owner root in the container could change.
@@ -146,7 +145,7 @@ pub(crate) fn own_null(joins: bool) -> Result<()> {
 pub(crate) fn give(user: Uid, all: bool) {
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if let Ok(stat) = fstat(stream)
-            && (all && stat.st_rdev != null() || FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+            && (all && !is_null_device(&stat) || FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
             && stat.st_uid != user.as_raw()
         {
             // In a user namespace that does not map its owner, the pipe keeps it.
