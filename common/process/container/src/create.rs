@@ -3,7 +3,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cgroup::Homes;
+use cgroup::{Group, Homes};
 use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 use runtime::{Contained, Handed, Identity, Running, StartSocket, Streams};
 
@@ -115,17 +115,7 @@ fn make(
     record.cgroups = homes.missing();
     container.write(record)?;
     let groups = homes.make(request.tolerates_no_cgroup, new)?;
-    for group in &groups {
-        if group.is_populated()? {
-            let cause = format!("processes live in its cgroup {:?} already", group.path());
-            return Err(of_container("create", &request.id)(cause));
-        }
-        // Its process would stop at its birth, and never say that it is ready. These are runc's words.
-        if group.is_frozen()? {
-            let cause = format!("container's cgroup unexpectedly frozen: {:?}", group.path());
-            return Err(of_container("create", &request.id)(cause));
-        }
-    }
+    refuse_unusable(&groups, &request.id)?;
     limit(&spec, &homes)?;
     record.cgroups = homes;
     let start = StartSocket::new(container.directory(), START)?;
@@ -168,6 +158,22 @@ fn make(
     let mut running = created.keep()?;
     running.terminal = terminal;
     Ok((running, warnings))
+}
+
+/// Refuses cgroups in which the container could not begin.
+fn refuse_unusable(groups: &[Group], id: &str) -> Result<()> {
+    for group in groups {
+        if group.is_populated()? {
+            let cause = format!("processes live in its cgroup {:?} already", group.path());
+            return Err(of_container("create", id)(cause));
+        }
+        // Its process would stop at its birth, and never say that it is ready. These are runc's words.
+        if group.is_frozen()? {
+            let cause = format!("container's cgroup unexpectedly frozen: {:?}", group.path());
+            return Err(of_container("create", id)(cause));
+        }
+    }
+    Ok(())
 }
 
 /// Sets the variables of sd_listen_fds(3). The process has pid 1 in its pid namespace.
