@@ -6,6 +6,7 @@
 
 pub mod arguments;
 pub mod cache;
+mod child;
 pub mod commit;
 pub mod config;
 pub mod container;

@@ -79,21 +79,8 @@ pub fn change(
     command_is_set: bool,
 ) -> Result<Option<Change>, MetadataError> {
     let change = match instruction {
-        Instruction::Cmd(command) => {
-            let words = words_of(command, &image.config);
-            Change::of(format!("CMD {}", quoted(&words)), |config| {
-                config.cmd = Some(words).filter(|words| !words.is_empty());
-            })
-        }
-        Instruction::Entrypoint(command) => {
-            let words = words_of(command, &image.config);
-            Change::of(format!("ENTRYPOINT {}", quoted(&words)), move |config| {
-                config.entrypoint = Some(words).filter(|words| !words.is_empty());
-                if !command_is_set {
-                    config.cmd = None;
-                }
-            })
-        }
+        Instruction::Cmd(command) => cmd(command, &image.config),
+        Instruction::Entrypoint(command) => entrypoint(command, &image.config, command_is_set),
         Instruction::Env(pairs) => {
             let pairs = expanded(pairs, expander, "ENV")?;
             Change::of(text_of("ENV", &pairs), move |config| {
@@ -119,27 +106,12 @@ pub fn change(
             let shell = shell.clone();
             Change::of(format!("SHELL [{}]", shell.join(" ")), |config| config.shell = Some(shell))
         }
-        Instruction::StopSignal(signal) => {
-            let signal = expander.word(signal)?;
-            if !is_signal(&signal) {
-                return Err(MetadataError::Signal(signal));
-            }
-            Change::of(format!("STOPSIGNAL {signal}"), |config| config.stop_signal = Some(signal))
-        }
+        Instruction::StopSignal(signal) => stop_signal(expander.word(signal)?)?,
         Instruction::User(user) => {
             let user = expander.word(user)?;
             Change::of(format!("USER {user}"), |config| config.user = user)
         }
-        Instruction::Volume(volumes) => {
-            let volumes =
-                volumes.iter().map(|volume| expander.word(volume)).collect::<Result<Vec<_>, _>>()?;
-            if volumes.iter().any(String::is_empty) {
-                return Err(MetadataError::Volume);
-            }
-            Change::of(format!("VOLUME [{}]", volumes.join(" ")), |config| {
-                config.volumes.extend(volumes.into_iter().map(|volume| (volume, Empty {})));
-            })
-        }
+        Instruction::Volume(paths) => volume(paths, expander)?,
         Instruction::Add(_)
         | Instruction::Arg(_)
         | Instruction::Copy(_)
@@ -147,6 +119,40 @@ pub fn change(
         | Instruction::Workdir(_) => return Ok(None),
     };
     Ok(Some(change))
+}
+
+fn cmd(command: &CommandLine, config: &Config) -> Change {
+    let words = words_of(command, config);
+    Change::of(format!("CMD {}", quoted(&words)), |config| {
+        config.cmd = Some(words).filter(|words| !words.is_empty());
+    })
+}
+
+fn entrypoint(command: &CommandLine, config: &Config, command_is_set: bool) -> Change {
+    let words = words_of(command, config);
+    Change::of(format!("ENTRYPOINT {}", quoted(&words)), move |config| {
+        config.entrypoint = Some(words).filter(|words| !words.is_empty());
+        if !command_is_set {
+            config.cmd = None;
+        }
+    })
+}
+
+fn stop_signal(signal: String) -> Result<Change, MetadataError> {
+    match is_signal(&signal) {
+        true => Ok(Change::of(format!("STOPSIGNAL {signal}"), |config| config.stop_signal = Some(signal))),
+        false => Err(MetadataError::Signal(signal)),
+    }
+}
+
+fn volume(paths: &[String], expander: &Expander) -> Result<Change, MetadataError> {
+    let volumes = paths.iter().map(|path| expander.word(path)).collect::<Result<Vec<_>, _>>()?;
+    if volumes.iter().any(String::is_empty) {
+        return Err(MetadataError::Volume);
+    }
+    Ok(Change::of(format!("VOLUME [{}]", volumes.join(" ")), |config| {
+        config.volumes.extend(volumes.into_iter().map(|volume| (volume, Empty {})));
+    }))
 }
 
 /// Expands names and values. All of them see the variables as they were before the instruction.

@@ -53,6 +53,7 @@ pub(super) fn unpack(
     unpacked
 }
 
+/// Unpacks below `target`, which exists.
 fn unpack_entries(
     file: File,
     path: &Path,
@@ -63,7 +64,6 @@ fn unpack_entries(
     let failed = |source: io::Error| CopyError::Archive { path: path.to_owned(), source };
     let limits = Limits::default();
     let mut archive = Reader::new(Decompressed::padded(file, limits).map_err(failed)?);
-    place.ensure(target)?;
     let (mut count, mut size) = (0, 0_u64);
     while let Some(entry) = archive.next().map_err(|error| failed(error.into()))? {
         (count, size) = (count + 1, size.saturating_add(entry.size));

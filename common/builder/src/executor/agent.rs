@@ -23,11 +23,10 @@ use std::{
 
 use nix::{
     sys::{
-        prctl,
         signal::{Signal, kill},
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, fork},
+    unistd::Pid,
 };
 
 use super::{
@@ -35,7 +34,7 @@ use super::{
     mounts::{Held, Prepared, Wanted},
     process::Bind,
 };
-use crate::{copy::clean, error::Cause};
+use crate::{child, copy::clean, error::Cause};
 
 /// The environment variable with the path of the agent's socket.
 const VARIABLE: &str = "SSH_AUTH_SOCK";
@@ -138,22 +137,15 @@ fn listen(directory: &Path, name: &str) -> io::Result<UnixListener> {
 
 /// Starts the relay process.
 fn relay(listener: UnixListener, agent: &Path) -> Result<Relay, Cause> {
-    let parent = nix::unistd::getpid();
-    // SAFETY: a build has one thread, so the child may do what the parent may.
-    match unsafe { fork() }.map_err(|error| Cause::system("start relay to", agent)(io::Error::from(error)))? {
-        ForkResult::Parent { child } => Ok(Relay(child)),
-        ForkResult::Child => {
-            let ends = prctl::set_pdeathsig(Signal::SIGKILL);
-            // The build may have ended before prctl.
-            if ends.is_ok() && nix::unistd::getppid() == parent {
-                // A panic must not unwind into the code of the build.
-                let _ = panic::catch_unwind(|| serve(&listener, agent));
-            }
-            // The child must not run the destructors of the build.
-            // SAFETY: ends the process.
-            unsafe { nix::libc::_exit(0) }
-        }
+    let forked =
+        child::fork().map_err(|error| Cause::system("start relay to", agent)(io::Error::from(error)))?;
+    if let Some(process) = forked {
+        return Ok(Relay(process));
     }
+    // A panic must not unwind into the code of the build.
+    let _ = panic::catch_unwind(|| serve(&listener, agent));
+    // SAFETY: ends the process.
+    unsafe { nix::libc::_exit(0) }
 }
 
 fn serve(listener: &UnixListener, agent: &Path) {

@@ -146,13 +146,12 @@ impl Builder<'_> {
                     Rc::new(Tree::image(mounted.open()?))
                 }
             };
-            let wrong = |error| wanted.wrong(error);
             // The name stands for the content that was read before.
             let copied = self.copy_out(wanted, &tree, &new)?;
-            let copied = copied.map(|digest| wanted.shown_as(&tree, &digest)).transpose().map_err(wrong)?;
             if copied.is_some_and(|copied| copied != shown) {
                 return Err(wanted.wrong("the files of the context changed while they were copied"));
             }
+            let wrong = |error| wanted.wrong(error);
             let found = tree.find(wanted.source()).map_err(wrong)?;
             if tree.kind(&found).map_err(wrong)? == Kind::Directory {
                 let owner = tree.owner(&found).map_err(wrong)?;

@@ -68,19 +68,10 @@ impl Builder<'_> {
         }
         // To know more, the build would have to download files or unpack layers.
         if self.rehearsal.is_some() && (matches!(from, From::Layers(_)) || request.is_remote()) {
-            let key = short.unwrap_or_else(|| request.key(state).with("unknown"));
-            let inputs = request.inputs(state);
-            return self.files(state, &key, &inputs, request.text, || Ok(Made { layer: None, key: None }));
+            return self.rehearse_copy(state, request, short);
         }
         let revisions = self.fetch_for(&mut request)?;
-        let shown;
-        let tree = match from {
-            From::Files(tree) => tree,
-            From::Layers(layers) => {
-                shown = self.store.readable(&layers)?;
-                Rc::new(Tree::image(shown.open()?))
-            }
-        };
+        let (_shown, tree) = self.open_source(from)?;
         let tree = &*tree;
         let listing = request.job.list(tree).map_err(failed)?;
         self.note_reads(tree, &listing);
@@ -113,6 +104,25 @@ impl Builder<'_> {
             self.keep(&short, &entry)?;
         }
         Ok(())
+    }
+
+    /// The step of a copy whose sources are not read.
+    fn rehearse_copy(&self, state: &mut State, request: Request, short: Option<Key>) -> Result<(), Cause> {
+        let key = short.unwrap_or_else(|| request.key(state).with("unknown"));
+        let inputs = request.inputs(state);
+        self.files(state, &key, &inputs, request.text, || Ok(Made { layer: None, key: None }))
+    }
+
+    /// The files of a source, with the mount that shows them, if there is one.
+    fn open_source(&self, from: From) -> Result<(Option<Mounted>, Rc<Tree>), Cause> {
+        match from {
+            From::Files(tree) => Ok((None, tree)),
+            From::Layers(layers) => {
+                let shown = self.store.readable(&layers)?;
+                let tree = Tree::image(shown.open()?);
+                Ok((Some(shown), Rc::new(tree)))
+            }
+        }
     }
 
     /// Downloads files for a copy. Returns the commits of the repositories.

@@ -75,7 +75,7 @@ impl Wanted {
 
     /// What the source shows: its content, and its own mode if it is a directory below the root of the context.
     /// The listing of a directory does not cover the directory itself.
-    pub(super) fn shown_as(&self, tree: &Tree, digest: &str) -> Result<String, CopyError> {
+    fn shown_as(&self, tree: &Tree, digest: &str) -> Result<String, CopyError> {
         let found = tree.find(self.source())?;
         Ok(match tree.kind(&found)? {
             Kind::Directory if !found.as_os_str().is_empty() => format!("{digest} {:o}", tree.mode(&found)?),
@@ -256,7 +256,7 @@ impl Builder<'_> {
         let tree = self.tree_of(wanted.from.as_ref())?;
         let copy = self.store.workspace()?.step()?.upper;
         if let Some(copied) = self.copy_out(wanted, &tree, &copy)? {
-            *shown = wanted.shown_as(&tree, &copied).map_err(wrong)?;
+            *shown = copied;
         }
         let found = tree.find(wanted.source()).map_err(wrong)?;
         let path = match tree.kind(&found).map_err(wrong)? {
@@ -297,8 +297,8 @@ impl Builder<'_> {
             .map_err(Cause::system("change mode of", path))
     }
 
-    /// Copies the source of a mount to a directory of the host. Returns the digest of what was copied if it
-    /// may have changed.
+    /// Copies the source of a mount to a directory of the host. If it may have changed since it was listed,
+    /// returns what was copied, in the form of [`Builder::shown_by`].
     pub(super) fn copy_out(&self, wanted: &Wanted, tree: &Tree, to: &Path) -> Result<Option<String>, Cause> {
         let job = wanted.job();
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
@@ -307,6 +307,7 @@ impl Builder<'_> {
         let place = Place::new(root, Default::default(), None).rootless(self.options.rootless);
         let scratch = self.store.workspace()?.path();
         let copied = job.list(tree).and_then(|listing| job.run(tree, &listing, place, None, None, scratch));
-        copied.map_err(|error| wanted.wrong(error))
+        let shown = copied.and_then(|copied| copied.map(|digest| wanted.shown_as(tree, &digest)).transpose());
+        shown.map_err(|error| wanted.wrong(error))
     }
 }

@@ -114,25 +114,15 @@ impl Request {
         let text = history(copy, instruction, [("chown", &chown), ("chmod", &chmod)], &sources, &destination);
         let Sources { local, remote, mut repositories, parts } = Sources::new(sources, instruction)?;
         let keep_git = keep_git(copy.keep_git_dir, &mut repositories, given.as_deref())?;
-        // The name of a here-document becomes the name of a file in the destination.
-        let wrong =
-            |document: &&HereDocument| matches!(&*document.name, "." | "..") || document.name.contains('/');
-        if let Some(document) = copy.documents.iter().find(wrong) {
-            return Err(failed(CopyError::DocumentName(document.name.clone())));
-        }
         let raw = Expander { skip_quotes: true, escape: '\\', ..expander };
-        let inline = |document: &HereDocument| -> Result<Inline, ExpandError> {
-            let text = document.text();
-            let content = if document.expand { raw.word(&text)? } else { text };
-            Ok(Inline { name: document.name.clone(), content })
-        };
+        let inline = inline(&copy.documents, instruction, &raw)?;
         let last = destination.rsplit('/').next().unwrap_or_default();
         let job = Job {
             instruction,
             sources: local,
             fetched: Vec::new(),
             unpack_fetched: copy.unpack.unwrap_or(false),
-            inline: copy.documents.iter().map(inline).collect::<Result<_, _>>()?,
+            inline,
             destination: clean(&state.image.config.working_dir, &destination),
             into: matches!(last, "" | "." | ".."),
             chmod: chmod
@@ -231,6 +221,27 @@ impl Request {
             (None, None) => None,
         }
     }
+}
+
+/// The files of here-documents.
+fn inline(
+    documents: &[HereDocument],
+    instruction: &'static str,
+    expander: &Expander,
+) -> Result<Vec<Inline>, Cause> {
+    // The name of a here-document becomes the name of a file in the destination.
+    let wrong =
+        |document: &&HereDocument| matches!(&*document.name, "." | "..") || document.name.contains('/');
+    if let Some(document) = documents.iter().find(wrong) {
+        let source = CopyError::DocumentName(document.name.clone());
+        return Err(Cause::Copy { instruction, source });
+    }
+    let one = |document: &HereDocument| -> Result<Inline, ExpandError> {
+        let text = document.text();
+        let content = if document.expand { expander.word(&text)? } else { text };
+        Ok(Inline { name: document.name.clone(), content })
+    };
+    Ok(documents.iter().map(one).collect::<Result<_, _>>()?)
 }
 
 /// The text for the history.

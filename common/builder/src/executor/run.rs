@@ -1,7 +1,9 @@
 //! The steps of RUN: each runs a command in the current image, and its changes become a layer.
 
+use runtime::Isolated;
+
 use super::{
-    Builder, Network, mounts,
+    Builder, Left, Network, mounts,
     mounts::Wanted,
     process::{Bind, Command, HOSTNAME, RunsIn, own_cgroup},
     reasons::Inputs,
@@ -60,6 +62,39 @@ fn with_documents(text: &str, documents: &[HereDocument]) -> String {
         all.push_str(&format!("\n{}{}", document.content, document.name));
     }
     all
+}
+
+/// The network of a command, with what it is made of.
+enum GivenNetwork<'a> {
+    /// A network without links.
+    Isolated(Isolated),
+    /// The network of the build.
+    Own(&'a Own),
+    /// The host's network.
+    Host,
+}
+
+impl GivenNetwork<'_> {
+    fn network(&self) -> Network {
+        match self {
+            Self::Isolated(_) => Network::None,
+            Self::Own(_) => Network::Own,
+            Self::Host => Network::Host,
+        }
+    }
+
+    fn runs_in(&self) -> RunsIn<'_> {
+        match self {
+            Self::Isolated(isolated) => RunsIn::Isolated(isolated),
+            Self::Own(own) => RunsIn::Own(own),
+            Self::Host => RunsIn::Host,
+        }
+    }
+
+    /// Whether the command tried to use a network that it did not have.
+    fn was_too_small(&self) -> bool {
+        matches!(self, Self::Isolated(isolated) if isolated.was_too_small())
+    }
 }
 
 impl Builder<'_> {
@@ -187,25 +222,9 @@ impl Builder<'_> {
     ) -> Result<(Layer, Network, Vec<String>), Cause> {
         let mounted = self.store.writable(&state.layers)?;
         let mut held = mounts::Held::default();
-        let mut prepared = mounts::Prepared::default();
-        let caches = self.cache_directories(wanted, &shown, &mut held)?;
-        for ((wanted, shown), cache) in wanted.iter().zip(&mut shown).zip(caches) {
-            self.prepare(state, wanted, shown, cache, &mut held, &mut prepared)?;
-        }
-        let mounts::Prepared { mut binds, environment: secrets } = prepared;
-        if let Some((name, text)) = &script.program {
-            binds.push(self.program(name, text)?);
-        }
-        // A mount below another one comes after it, in whatever order they are written.
-        binds.sort_by(|a, b| a.target.cmp(&b.target));
-        let own = match network {
-            Network::Own => self.own_network(),
-            Network::None | Network::Host => None,
-        };
-        let isolated = match (network, own) {
-            (Network::None, _) | (Network::Own, None) => Some(runtime::Isolated::new()?),
-            (Network::Host, _) | (Network::Own, Some(_)) => None,
-        };
+        let mounts::Prepared { binds, environment: secrets } =
+            self.prepared(state, script, wanted, &mut shown, &mut held)?;
+        let given = self.give_network(network)?;
         let environment = arguments.iter().cloned().chain(self.global.proxies()).chain(secrets);
         let command = Command {
             words: &script.words,
@@ -213,11 +232,7 @@ impl Builder<'_> {
             environment: environment.collect(),
             rootfs: &mounted.rootfs,
             hostname: self.hostname(),
-            network: match (&isolated, own) {
-                (Some(isolated), _) => RunsIn::Isolated(isolated),
-                (None, Some(own)) => RunsIn::Own(own),
-                (None, None) => RunsIn::Host,
-            },
+            network: given.runs_in(),
             binds,
             surroundings: &self.options.surroundings,
             progress: &self.progress,
@@ -233,27 +248,62 @@ impl Builder<'_> {
         let binds = command.binds;
         drop((held, group));
         if status != 0 {
-            let offline = isolated.is_some_and(|isolated| isolated.was_too_small());
-            // The failure of the command itself must be reported, so a failure to keep its files is only a
-            // warning.
-            let leave = || {
-                self.leave(state, &script.words, &binds, mounted, &stubs)
-                    .inspect_err(|cause| {
-                        operation::note(&format!("warning: no container of the failed step: {cause}"));
-                    })
-                    .ok()
-            };
-            let left = if self.options.keep_failed { leave().map(Box::new) } else { None };
+            let offline = given.was_too_small();
+            let left = self.left(|| self.leave(state, &script.words, &binds, mounted, &stubs));
             return Err(Cause::Failed { command: script.words.join(" "), status, offline, left });
         }
-        let network = match (network, own) {
-            (Network::Own, None) => Network::None,
-            (network, _) => network,
-        };
         if self.options.normalize {
             normalize(&mounted.directories.upper, &mounted.rootfs)?;
         }
-        Ok((self.store.commit_without(mounted, &stubs, state.moment)?, network, shown))
+        Ok((self.store.commit_without(mounted, &stubs, state.moment)?, given.network(), shown))
+    }
+
+    /// Prepares the mounts of a command, and the file of its here-document.
+    fn prepared(
+        &self,
+        state: &State,
+        script: &Script,
+        wanted: &[Wanted],
+        shown: &mut [String],
+        held: &mut mounts::Held,
+    ) -> Result<mounts::Prepared, Cause> {
+        let mut prepared = mounts::Prepared::default();
+        let caches = self.cache_directories(wanted, shown, held)?;
+        for ((wanted, shown), cache) in wanted.iter().zip(shown).zip(caches) {
+            self.prepare(state, wanted, shown, cache, held, &mut prepared)?;
+        }
+        if let Some((name, text)) = &script.program {
+            prepared.binds.push(self.program(name, text)?);
+        }
+        // A mount below another one comes after it, in whatever order they are written.
+        prepared.binds.sort_by(|a, b| a.target.cmp(&b.target));
+        Ok(prepared)
+    }
+
+    /// The network that a command gets. The build's may not be possible; it has none then.
+    fn give_network(&self, wanted: Network) -> Result<GivenNetwork<'_>, Cause> {
+        let own = match wanted {
+            Network::Host => return Ok(GivenNetwork::Host),
+            Network::Own => self.own_network(),
+            Network::None => None,
+        };
+        Ok(match own {
+            Some(own) => GivenNetwork::Own(own),
+            None => GivenNetwork::Isolated(Isolated::new()?),
+        })
+    }
+
+    /// What a failed command left, if it is to be kept.
+    fn left(&self, leave: impl FnOnce() -> Result<Left, Cause>) -> Option<Box<Left>> {
+        if !self.options.keep_failed {
+            return None;
+        }
+        // The failure of the command itself must be reported, so a failure to keep its files is only a
+        // warning.
+        let left = leave().inspect_err(|cause| {
+            operation::note(&format!("warning: no container of the failed step: {cause}"));
+        });
+        left.ok().map(Box::new)
     }
 
     /// The host name that commands see.

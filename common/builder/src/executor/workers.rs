@@ -13,17 +13,17 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        prctl,
         signal::{Signal, kill},
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, dup2_stderr, fork},
+    unistd::{Pid, dup2_stderr},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Builder, stage::State};
 use crate::{
     cache::Used,
+    child,
     error::{Cause, Error, Failure},
     workspace,
 };
@@ -117,26 +117,17 @@ impl Builder<'_> {
         let made = || -> io::Result<_> { Ok((io::pipe()?, io::pipe()?)) };
         let ((output, to_output), (result, mut to_result)) = made().map_err(Cause::Workers)?;
         let name = self.file.name_of(at);
-        let parent = nix::unistd::getpid();
-        // SAFETY: a build has one thread, so the child may do what the parent may.
-        match unsafe { fork() }.map_err(|error| Cause::Workers(error.into()))? {
-            ForkResult::Parent { child } => {
-                let (output, result) = (Some(output), Some(result));
-                Ok(Worker { process: child, name, output, result, line: Vec::new(), answer: Vec::new() })
-            }
-            ForkResult::Child => {
-                drop((output, result));
-                let ends = prctl::set_pdeathsig(Signal::SIGKILL);
-                let is_ours = ends.is_ok() && nix::unistd::getppid() == parent;
-                if is_ours && dup2_stderr(&to_output).is_ok() {
-                    drop(to_output);
-                    let answer = self.work(at);
-                    let _ = serde_json::to_vec(&answer).map(|answer| to_result.write_all(&answer));
-                }
-                // Values of the parent must not be dropped here.
-                std::process::exit(0)
-            }
+        if let Some(process) = child::fork().map_err(|error| Cause::Workers(error.into()))? {
+            let (output, result) = (Some(output), Some(result));
+            return Ok(Worker { process, name, output, result, line: Vec::new(), answer: Vec::new() });
         }
+        drop((output, result));
+        if dup2_stderr(&to_output).is_ok() {
+            drop(to_output);
+            let answer = self.work(at);
+            let _ = serde_json::to_vec(&answer).map(|answer| to_result.write_all(&answer));
+        }
+        std::process::exit(0)
     }
 
     /// Builds a stage. Runs in the process of the stage.

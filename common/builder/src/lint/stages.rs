@@ -53,9 +53,13 @@ const LOOKED_AT: usize = 4096;
 impl Known {
     /// The value of a variable, or its beginning.
     fn short(&self, name: &str) -> Option<String> {
-        let value = self.variables.get(name)?;
-        Some(value[..value.floor_char_boundary(LOOKED_AT)].to_owned())
+        self.variables.get(name).map(|value| beginning(value))
     }
+}
+
+/// As much of a value as is looked at.
+fn beginning(value: &str) -> String {
+    value[..value.floor_char_boundary(LOOKED_AT)].to_owned()
 }
 
 /// The checks of a Dockerfile's stages.
@@ -152,8 +156,8 @@ impl<'a> Rules<'a> {
     /// The value that a variable gets, or its beginning. The text, if it cannot be expanded: its own step says so.
     fn value(&self, text: &str, known: &Known) -> String {
         let lookup = |name: &str| known.short(name);
-        let value = Expander::new(self.file.escape, &lookup).word(text).unwrap_or_else(|_| text.to_owned());
-        value[..value.floor_char_boundary(LOOKED_AT)].to_owned()
+        let value = Expander::new(self.file.escape, &lookup).word(text);
+        beginning(value.as_deref().unwrap_or(text))
     }
 
     /// Checks that the first WORKDIR is absolute, with its variables expanded.

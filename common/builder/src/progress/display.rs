@@ -15,11 +15,10 @@ use std::{
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        prctl,
         signal::{SigHandler, Signal, signal},
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, dup2_stderr, fork},
+    unistd::{Pid, dup2_stderr},
 };
 use serde_json::json;
 
@@ -28,6 +27,7 @@ use super::{
     frame::{Frame, Size},
     harmless,
 };
+use crate::child;
 
 /// The time between two pictures, in milliseconds.
 const BETWEEN: u16 = 100;
@@ -54,25 +54,15 @@ impl Display {
         }
         let terminal = stderr.as_fd().try_clone_to_owned().ok()?;
         let (input, output) = io::pipe().ok()?;
-        let parent = nix::unistd::getpid();
-        // SAFETY: a build has one thread, so the child may do what the parent may.
-        match unsafe { fork() }.ok()? {
-            ForkResult::Parent { child } => {
-                let display = Self { terminal: Some(terminal), process: child };
-                // If this fails, the process finds the end of its input, and the build prints to the terminal.
-                let _ = dup2_stderr(&output);
-                Some(display)
-            }
-            ForkResult::Child => {
-                drop(output);
-                // If the build is killed, this process must not keep its locks.
-                let ends = prctl::set_pdeathsig(Signal::SIGKILL);
-                let is_ours = ends.is_ok() && nix::unistd::getppid() == parent;
-                let _ = is_ours.then(|| Screen::new(terminal.into(), input).and_then(Screen::show));
-                // Values of the parent must not be dropped here.
-                std::process::exit(0)
-            }
+        if let Some(process) = child::fork().ok()? {
+            let display = Self { terminal: Some(terminal), process };
+            // If this fails, the process finds the end of its input, and the build prints to the terminal.
+            let _ = dup2_stderr(&output);
+            return Some(display);
         }
+        drop(output);
+        let _ = Screen::new(terminal.into(), input).and_then(Screen::show);
+        std::process::exit(0)
     }
 
     /// Draws the last picture, and gives standard error back.
