@@ -185,11 +185,7 @@ impl Downloads<'_> {
             });
             match outcome {
                 Ok(()) => return self.place(&digest, writer, blob),
-                Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp))
-                    if !error.is_wrong_content() =>
-                {
-                    return Err(error);
-                }
+                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => {
                     if !is_last {
                         self.sources.passed_over(index, &error);
@@ -212,11 +208,7 @@ impl Downloads<'_> {
             });
             match outcome {
                 Ok(()) => return self.place(&digest, writer, blob),
-                Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp))
-                    if !error.is_wrong_content() =>
-                {
-                    return Err(error);
-                }
+                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => last = error,
             }
         }
@@ -354,6 +346,11 @@ fn begins_at(answer: &Answer, from: u64) -> Result<bool, Error> {
         }
         begins => Ok(begins),
     }
+}
+
+/// Whether no other source can help: it is not the source that failed.
+fn is_final(error: &Error) -> bool {
+    matches!(error, Error::Store(_) | Error::Blob { .. } | Error::GivenUp) && !error.is_wrong_content()
 }
 
 fn too_little(digest: &Digest, expected: u64, found: u64) -> Error {

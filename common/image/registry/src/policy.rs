@@ -110,7 +110,7 @@ impl Policy {
         let wrong = |problem: String| Error::Places { path: path.clone(), problem };
         let text = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(Vec::new()),
-            text => text.map_err(|error| wrong(plain(&error)))?,
+            text => text.map_err(|error| wrong(error.to_string()))?,
         };
         let file: File = oci::json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         let all = || [&file.default].into_iter().chain(file.transports.values().flat_map(HashMap::values));
@@ -149,12 +149,6 @@ fn usual() -> PathBuf {
     own.filter(|path| path.exists()).unwrap_or_else(|| "/etc/containers/policy.json".into())
 }
 
-/// The text of a system's error, without its number.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
-}
-
 impl SigstoreSigned {
     /// The first member that is not carried out.
     fn unchecked(&self) -> Option<&'static str> {
@@ -172,7 +166,7 @@ impl SigstoreSigned {
     fn keys(&self) -> Result<Vec<PublicKey>, String> {
         let Self { key_path, key_paths, key_data, key_datas, .. } = self;
         let from_path = |path: &PathBuf| {
-            let text = fs::read_to_string(path).map_err(|error| plain(&error));
+            let text = fs::read_to_string(path).map_err(|error| error.to_string());
             text.and_then(|text| PublicKey::read(&text).map_err(|error| error.to_string()))
                 .map_err(|problem| format!("key {path:?}: {problem}"))
         };

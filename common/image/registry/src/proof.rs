@@ -11,12 +11,8 @@ use oci::{
 use signing::{Payload, PublicKey, SIGNATURE};
 
 use crate::{
-    Client, Error,
-    identity::Identity,
-    policy::Demand,
-    referrers::cosign_tag,
-    repository::{Access, Repository},
-    upload::Blobs,
+    Client, Error, identity::Identity, policy::Demand, pull::Sources, referrers::cosign_tag,
+    repository::Repository, upload::Blobs,
 };
 
 /// The maximum size of a signed text, in bytes.
@@ -89,14 +85,10 @@ impl Client {
 
     /// Looks for a proof at all places of the image. A mirror need not be trusted for that: it cannot make signatures.
     fn prove(&self, image: &Reference, digest: &Digest, proof: &Proof<'_>) -> Result<(), Error> {
-        let places = self.places(image)?;
+        let sources = Sources::new(self, image, &())?;
         let mut failure = Error::GivenUp;
-        for (at, place) in places.iter().enumerate() {
-            let repository = self.open(place, Access::Pull).map(|repository| match at + 1 == places.len() {
-                true => repository,
-                false => repository.dispensable(),
-            });
-            match repository.and_then(|repository| proof.find(&repository, image, digest)) {
+        for index in sources.remaining() {
+            match sources.get(index).and_then(|repository| proof.find(repository, image, digest)) {
                 Ok(()) => return Ok(()),
                 // The registry itself comes last. If it cannot be asked, a mirror may have had another reason.
                 Err(error) => match (&failure, &error) {

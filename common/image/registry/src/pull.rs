@@ -42,7 +42,11 @@ pub(crate) struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    fn new(client: &'a Client, reference: &Reference, progress: &'a dyn Progress) -> Result<Self, Error> {
+    pub(crate) fn new(
+        client: &'a Client,
+        reference: &Reference,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, Error> {
         let places = client.places(reference)?;
         let opened = places.iter().map(|_| OnceLock::new()).collect();
         Ok(Self { client, places, progress, opened, answered: AtomicUsize::new(0) })
@@ -219,13 +223,11 @@ impl Resolving<'_> {
 
     /// Fetches the wanted manifests, each with its configuration.
     fn fetch_wanted(&self, descriptor: &Descriptor, wanted: &Wanted) -> Result<Found, Error> {
-        let mut all = Found::default();
+        let mut found = Found::default();
         let mut below = |choose: &Choose<'_>| {
-            let mut found = Found::default();
-            self.fetch(descriptor, choose, 0, &mut found)?;
-            all.manifests.extend(found.manifests);
-            all.digests.extend(found.digests);
-            Ok::<_, Error>(())
+            // For another platform, the same indexes are followed again.
+            found.seen.clear();
+            self.fetch(descriptor, choose, 0, &mut found)
         };
         match wanted {
             Wanted::Host => below(&|index, from| choose(index, from, None))?,
@@ -234,7 +236,7 @@ impl Resolving<'_> {
                 .iter()
                 .try_for_each(|platform| below(&|index, from| choose(index, from, Some(platform))))?,
         }
-        Ok(all)
+        Ok(found)
     }
 
     /// Follows indexes to the chosen manifests and fetches their configurations.
