@@ -266,16 +266,7 @@ impl<R: BufRead> Reader<R> {
             let owner = pax.or_else(|| field.and_then(super::pax::id)).or(otherwise);
             owner.ok_or(error("owner out of range"))
         };
-        // Only a file is followed by data, whatever size the header of another entry gives. Go's archive/tar
-        // reads archives this way, and so does every container engine. A type from before POSIX may be a
-        // directory by its name and still have data.
-        let data = match header.kind() {
-            b'1'..=b'6' => 0,
-            _ => pax.size.or(header.size()).ok_or(error("invalid size"))?,
-        };
-        if data > i64::MAX as u64 {
-            return Err(error("size that no file can have"));
-        }
+        let data = data_of(&header, &pax).map_err(error)?;
         let stored = if kind == Kind::File { data } else { 0 };
         let mtime = header.mtime().map(|seconds| Time { seconds, nanoseconds: 0 });
         let mut entry = Entry {
@@ -418,6 +409,19 @@ fn kind(header: &Header, path: &[u8], size: u64) -> Result<Kind, Error> {
         b'6' => Kind::Fifo,
         other => return Err(Error::Type { name: Shown::new(path), kind: char::from(other) }),
     })
+}
+
+/// How many bytes of data follow the header.
+///
+/// Only a file is followed by data, whatever size the header of another entry gives. Go's archive/tar reads
+/// archives this way, and so does every container engine. A type from before POSIX may be a directory by its
+/// name and still have data.
+fn data_of(header: &Header, pax: &Pax) -> Result<u64, &'static str> {
+    let size = match header.kind() {
+        b'1'..=b'6' => 0,
+        _ => pax.size.or(header.size()).ok_or("invalid size")?,
+    };
+    if size > i64::MAX as u64 { Err("size that no file can have") } else { Ok(size) }
 }
 
 fn padding(size: u64) -> u64 {

@@ -76,10 +76,10 @@ pub enum NameError {
     /// A whiteout names nothing, `.` or `..`.
     #[error("whiteout of no file")]
     EmptyWhiteout,
-    /// The target of a hard link is not a file of the layer, whatever the layer has.
+    /// The target of a hard link does not exist, or is not a file of a layer.
     #[error("hard link to {0}, which does not exist")]
     NoTarget(Shown),
-    /// The target of a hard link is the root.
+    /// The target of a hard link is a directory.
     #[error("hard link to {0}, which is a directory")]
     DirectoryTarget(Shown),
     /// The target of a hard link is not a valid name in a layer.

@@ -109,12 +109,6 @@ pub enum EntryError {
     /// Symbolic links form a loop.
     #[error("too many symbolic links in {0}")]
     Loop(Shown),
-    /// The target of a hard link does not exist.
-    #[error("hard link to {0}, which does not exist")]
-    NoTarget(Shown),
-    /// The target of a hard link is a directory.
-    #[error("hard link to {0}, which is a directory")]
-    DirectoryTarget(Shown),
     /// The entry is a device node, and none are allowed.
     #[error("device nodes are not allowed")]
     Device,

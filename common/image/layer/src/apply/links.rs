@@ -129,7 +129,7 @@ impl<F: Form> Unpacking<'_, F> {
         let target = match entry.first_name()? {
             Target::Path { parent, name } => join(&self.resolve(&parent)?, &name),
             Target::Linked { name } => join(LINKED, &name),
-            _ => return Err(EntryError::NoTarget(Shown::new(&entry.link))),
+            _ => return Err(NameError::NoTarget(Shown::new(&entry.link)).into()),
         };
         if !self.link(parent, name, &target)? {
             let (parent, name) = (parent.to_vec(), name.to_vec());
@@ -148,7 +148,7 @@ impl<F: Form> Unpacking<'_, F> {
                 self.ensure(&parent)?;
                 match self.form.standing(&parent, &name)? {
                     Standing::Nothing if !self.link(&parent, &name, &target)? => {
-                        Err(EntryError::NoTarget(Shown::new(&target)))
+                        Err(NameError::NoTarget(Shown::new(&target)).into())
                     }
                     _ => Ok(()),
                 }
@@ -171,7 +171,7 @@ impl<F: Form> Unpacking<'_, F> {
             return Ok(true);
         }
         if self.tree.contains(target) {
-            return Err(EntryError::DirectoryTarget(Shown::new(target)));
+            return Err(NameError::DirectoryTarget(Shown::new(target)).into());
         }
         let (from, to) = ((target_parent, target_name), (parent, name));
         self.make(parent, name, |form| form.link(from, to))?;
@@ -187,7 +187,7 @@ impl<F: Form> Unpacking<'_, F> {
         let (parent, _) = split(path);
         match self.below.find(path)? {
             Found::Nothing => return Ok(false),
-            Found::Directory(_) => return Err(EntryError::DirectoryTarget(Shown::new(path))),
+            Found::Directory(_) => return Err(NameError::DirectoryTarget(Shown::new(path)).into()),
             Found::File(directory) | Found::Symlink(_, directory) => {
                 self.depend(path, Aspect::Content)?;
                 self.ensure(parent)?;

@@ -1,6 +1,7 @@
 //! Writes the difference of two directories.
 
 use std::{
+    collections::HashSet,
     io::Write,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -23,29 +24,39 @@ struct Left {
     silent: Vec<Vec<u8>>,
 }
 
+/// The directories of the upper tree that have an entry so far.
+struct Told<'fd> {
+    upper: BorrowedFd<'fd>,
+    paths: HashSet<Vec<u8>>,
+}
+
+impl Told<'_> {
+    /// Writes the entries of parents that have none yet.
+    fn tell<W: Write>(&mut self, silent: &mut Vec<Vec<u8>>, entries: &mut Entries<W>) -> Result<(), Error> {
+        for parent in silent.drain(..) {
+            if !parent.is_empty() && self.paths.insert(parent.clone()) {
+                entries.directory(open_directory(self.upper, &parent)?, &parent)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn walk<W: Write>(
     lower: BorrowedFd,
     upper: BorrowedFd,
     entries: &mut Entries<W>,
 ) -> Result<(), Error> {
-    let mut written = std::collections::HashSet::new();
+    let mut told = Told { upper, paths: HashSet::new() };
     let mut left = vec![Left { path: Vec::new(), both: true, silent: Vec::new() }];
     while let Some(Left { path, both, mut silent }) = left.pop() {
         let directory = open_directory(upper, &path)?;
         let below = if both { Some(open_directory(lower, &path)?) } else { None };
-        silent.retain(|parent| !written.contains(parent));
+        silent.retain(|parent| !told.paths.contains(parent));
         silent.push(path.clone());
-        let mut speak = |silent: &mut Vec<Vec<u8>>, entries: &mut Entries<W>| {
-            for parent in silent.drain(..) {
-                if !parent.is_empty() && written.insert(parent.clone()) {
-                    entries.directory(open_directory(upper, &parent)?, &parent)?;
-                }
-            }
-            Ok::<_, Error>(())
-        };
         let (is_new, root) = (!both, path.is_empty());
         if is_new || differs(&directory, below.as_ref(), &path)? {
-            speak(&mut silent, entries)?;
+            told.tell(&mut silent, entries)?;
             if root {
                 entries.directory(&directory, &path)?;
             }
@@ -53,7 +64,7 @@ pub(super) fn walk<W: Write>(
         let here = names(&directory, &path)?;
         let there = below.as_ref().map(|below| names(below, &path)).transpose()?.unwrap_or_default();
         for name in there.iter().filter(|name| here.binary_search(name).is_err()) {
-            speak(&mut silent, entries)?;
+            told.tell(&mut silent, entries)?;
             entries.whiteout(&path, name)?;
         }
         let mut directories = Vec::new();
@@ -74,7 +85,7 @@ pub(super) fn walk<W: Write>(
             } else if !old
                 .map_or(Ok(false), |(below, old)| is_same((below, &old), (&directory, &new), name, &path))?
             {
-                speak(&mut silent, entries)?;
+                told.tell(&mut silent, entries)?;
                 entries.file(&directory, name, path, &new)?;
             }
         }
