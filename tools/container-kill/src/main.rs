@@ -18,40 +18,26 @@ use clap::Parser;
 use document::Id;
 use runtime::StopSignal;
 use serde_json::{Value, json};
-use toolkit::{Each, prelude::*};
+use toolkit::{Each, Named, prelude::*};
 
 /// Send a signal to the first process of containers
 #[derive(Parser)]
 #[command(name = "container-kill", version)]
 struct ContainerKill {
-    /// The ids of the containers
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<Id>,
     /// The signal, such as SIGHUP, 1 or RTMIN+3
     #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]
     signal: StopSignal,
-    /// Print TEXT for each container, one a line, with {id} replaced
-    #[arg(long, value_name = "TEXT")]
-    format: Option<String>,
     #[command(flatten)]
-    common: Common,
+    named: Named,
 }
 
 impl Each for ContainerKill {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn ids(&self, _: &Context) -> Result<Vec<Id>> {
-        Ok(self.ids.clone())
-    }
-
-    fn format(&self) -> Option<&str> {
-        self.format.as_deref()
+    fn named(&self) -> &Named {
+        &self.named
     }
 
     fn explain(&self, _: &Context) -> Result<Vec<String>> {
-        Ok(self.ids.iter().map(|id| life::explain_kill(id, self.signal)).collect())
+        Ok(self.named.ids.iter().map(|id| life::explain_kill(id, self.signal)).collect())
     }
 
     fn one(&self, context: &Context, id: &Id) -> Result<Value> {

@@ -26,39 +26,25 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use serde_json::{Value, json};
-use toolkit::{Each, prelude::*};
+use toolkit::{Each, Named, prelude::*};
 
 /// Pause all processes of containers, or resume them
 #[derive(Parser)]
 #[command(name = "container-pause", version)]
 struct ContainerPause {
-    /// The ids of the containers
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<Id>,
     /// Resume the processes
     #[arg(long)]
     resume: bool,
     /// Resume the processes when the process PID has ended, also after SIGKILL
     #[arg(long = "while", value_name = "PID", conflicts_with = "resume", value_parser = clap::value_parser!(i32).range(1..))]
     during: Option<i32>,
-    /// Print TEXT for each container, one a line, with {id} replaced
-    #[arg(long, value_name = "TEXT")]
-    format: Option<String>,
     #[command(flatten)]
-    common: Common,
+    named: Named,
 }
 
 impl Each for ContainerPause {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn ids(&self, _: &Context) -> Result<Vec<Id>> {
-        Ok(self.ids.clone())
-    }
-
-    fn format(&self) -> Option<&str> {
-        self.format.as_deref()
+    fn named(&self) -> &Named {
+        &self.named
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
@@ -68,7 +54,7 @@ impl Each for ContainerPause {
             let path = container.cgroup().unwrap_or(std::path::Path::new("/"));
             Ok(format!("echo {word} > /sys/fs/cgroup{}/cgroup.freeze", path.display()))
         };
-        self.ids.iter().map(one).collect()
+        self.named.ids.iter().map(one).collect()
     }
 
     fn one(&self, context: &Context, id: &Id) -> Result<Value> {

@@ -19,44 +19,33 @@ use clap::Parser;
 use document::Id;
 use runtime::StopSignal;
 use serde_json::{Value, json};
-use toolkit::{Each, prelude::*};
+use toolkit::{Each, Named, prelude::*};
+
+/// The help of `--format`.
+const FORMAT: &str = "Print TEXT for each container, one a line, with {id} and {exitStatus} replaced";
 
 /// Stop containers with their stop signal, and kill them after a time
 #[derive(Parser)]
-#[command(name = "container-stop", version)]
+#[command(name = "container-stop", version, mut_arg("format", |format| format.help(FORMAT)))]
 struct ContainerStop {
-    /// The ids of the containers
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<Id>,
     /// Seconds to wait for the end before SIGKILL, instead of the container's own time, or else 10; -1 waits for ever
     #[arg(short, long, alias = "timeout", value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     time: Option<i64>,
     /// Send this signal instead of the container's own stop signal
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<StopSignal>,
-    /// Print TEXT for each container, one a line, with {id} and {exitStatus} replaced
-    #[arg(long, value_name = "TEXT")]
-    format: Option<String>,
     #[command(flatten)]
-    common: Common,
+    named: Named,
 }
 
 impl Each for ContainerStop {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn ids(&self, _: &Context) -> Result<Vec<Id>> {
-        Ok(self.ids.clone())
-    }
-
-    fn format(&self) -> Option<&str> {
-        self.format.as_deref()
+    fn named(&self) -> &Named {
+        &self.named
     }
 
     fn explain(&self, _: &Context) -> Result<Vec<String>> {
         let signal = self.signal.unwrap_or_default();
-        Ok(self.ids.iter().map(|id| life::explain_kill(id, signal)).collect())
+        Ok(self.named.ids.iter().map(|id| life::explain_kill(id, signal)).collect())
     }
 
     fn one(&self, context: &Context, id: &Id) -> Result<Value> {

@@ -23,15 +23,12 @@ use life::Restart;
 use limits::Limits;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
-use toolkit::{Each, prelude::*};
+use toolkit::{Each, Named, prelude::*};
 
 /// Change the limits and the restart policy of containers
 #[derive(Parser)]
 #[command(name = "container-update", version, mut_arg("verbose", |verbose| verbose.short(None)), group = ArgGroup::new("limit").multiple(true))]
 struct ContainerUpdate {
-    /// The ids of the containers
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<Id>,
     #[arg(
         long,
         value_name = "POLICY",
@@ -40,11 +37,8 @@ struct ContainerUpdate {
     restart: Option<Restart>,
     #[command(flatten)]
     limits: Limits,
-    /// Print TEXT for each container, one a line, with {id} replaced
-    #[arg(long, value_name = "TEXT")]
-    format: Option<String>,
     #[command(flatten)]
-    common: Common,
+    named: Named,
 }
 
 impl ContainerUpdate {
@@ -61,23 +55,18 @@ impl ContainerUpdate {
 }
 
 impl Each for ContainerUpdate {
-    fn common(&self) -> &Common {
-        &self.common
+    fn named(&self) -> &Named {
+        &self.named
     }
 
-    fn ids(&self, _: &Context) -> Result<Vec<Id>> {
-        // What is wrong with the limits is wrong for all containers.
-        self.changes()?;
-        Ok(self.ids.clone())
-    }
-
-    fn format(&self) -> Option<&str> {
-        self.format.as_deref()
+    fn refuse(&self) -> Result<()> {
+        self.changes().map(drop)
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let changes = self.changes()?;
-        let lines = self.ids.iter().map(|id| life::explain_update(&context.scope, id, changes.as_ref()));
+        let lines =
+            self.named.ids.iter().map(|id| life::explain_update(&context.scope, id, changes.as_ref()));
         Ok(lines.collect::<std::result::Result<Vec<_>, _>>()?.concat())
     }
 

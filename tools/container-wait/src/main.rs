@@ -21,20 +21,17 @@ use document::Id;
 use life::{Container, State};
 use operation::Scope;
 use serde_json::{Value, json};
-use toolkit::{Each, prelude::*};
+use toolkit::{Each, Named, prelude::*};
+
+/// The help of `--format`.
+const FORMAT: &str = "Print TEXT for each container, one a line, with {id} and {exitStatus} replaced";
 
 /// Wait until containers have ended, and print their exit statuses
 #[derive(Parser)]
-#[command(name = "container-wait", version)]
+#[command(name = "container-wait", version, mut_arg("format", |format| format.help(FORMAT)))]
 struct ContainerWait {
-    /// The ids of the containers
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<Id>,
-    /// Print TEXT for each container, one a line, with {id} and {exitStatus} replaced
-    #[arg(long, value_name = "TEXT")]
-    format: Option<String>,
     #[command(flatten)]
-    common: Common,
+    named: Named,
 }
 
 fn wait(scope: &Scope, id: &Id) -> Result<Value> {
@@ -75,16 +72,8 @@ fn is_started_again(scope: &Scope, id: &Id, before: &Container) -> Result<bool> 
 impl Each for ContainerWait {
     const SHOWN: &'static str = "{exitStatus}";
 
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn ids(&self, _: &Context) -> Result<Vec<Id>> {
-        Ok(self.ids.clone())
-    }
-
-    fn format(&self) -> Option<&str> {
-        self.format.as_deref()
+    fn named(&self) -> &Named {
+        &self.named
     }
 
     fn explain(&self, _: &Context) -> Result<Vec<String>> {

@@ -5,7 +5,7 @@ use document::{Contribution, Document, Id, Member, Step};
 use operation::{Operation, Scope};
 use serde_json::Value;
 
-use crate::{Common, Context, rows};
+use crate::{Common, Context, Named, rows};
 
 /// A tool in the middle of a pipe. It reads the document, makes something, and adds to members of the
 /// document.
@@ -283,17 +283,17 @@ pub trait Each: clap::Parser {
     /// What a terminal shows of a row.
     const SHOWN: &'static str = "{id}";
 
-    /// The arguments that every tool takes.
-    fn common(&self) -> &Common;
+    /// The containers, and the arguments that every tool takes.
+    fn named(&self) -> &Named;
 
-    /// The ids of the containers. Called once, before the job is done for the first of them.
+    /// Refuses arguments that make the job impossible for all containers. Called once, before it is done for
+    /// the first of them.
     ///
     /// # Errors
-    /// Whatever makes the job impossible for all of them.
-    fn ids(&self, context: &Context) -> anyhow::Result<Vec<Id>>;
-
-    /// The text of `--format`, if that was given.
-    fn format(&self) -> Option<&str>;
+    /// What is wrong with the arguments.
+    fn refuse(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Does the job for one container. Returns its row, which has the member `id`.
     ///
@@ -310,11 +310,12 @@ pub trait Each: clap::Parser {
 
 impl<T: Each> Report for T {
     fn common(&self) -> &Common {
-        Each::common(self)
+        &self.named().common
     }
 
     fn report(&self, context: &Context) -> anyhow::Result<Value> {
-        Ok(rows::each(Self::command().get_name(), &self.ids(context)?, |id| self.one(context, id)))
+        self.refuse()?;
+        Ok(rows::each(Self::command().get_name(), &self.named().ids, |id| self.one(context, id)))
     }
 
     fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>> {
@@ -326,7 +327,7 @@ impl<T: Each> Report for T {
     }
 
     fn text(&self, report: &Value) -> Option<String> {
-        self.format().map(|format| rows::lines(format, report))
+        self.named().format.as_deref().map(|format| rows::lines(format, report))
     }
 
     fn shown(&self, report: &Value) -> Option<String> {

@@ -1,0 +1,19 @@
+//! The arguments of a tool whose arguments name containers.
+
+use document::Id;
+
+use crate::Common;
+
+/// The arguments of a tool that works on containers one by one ([`crate::Each`]), flattened into the tool's own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Named {
+    /// The ids of the containers
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<Id>,
+    /// Print TEXT for each container, one a line, with {id} replaced
+    #[arg(long, value_name = "TEXT")]
+    pub format: Option<String>,
+    /// The arguments that every tool takes.
+    #[command(flatten)]
+    pub common: Common,
+}
