@@ -391,19 +391,21 @@ const SET_RETURN_VALUE: i32 = 187;
 /// BPF_PSEUDO_MAP_FD
 const MAP_DESCRIPTOR: u8 = 1;
 
+/// The offset of the key on the stack, and within it of address, port and protocol.
+const KEY: i16 = -16;
+const ADDRESS: i16 = -8;
+const PORT: i16 = -4;
+const PROTOCOL_OF_KEY: i16 = -2;
+
+/// Registers: the frame pointer, the context, and the address to be bound. Function calls preserve
+/// the last two.
+const FRAME: u8 = 10;
+const CONTEXT: u8 = 6;
+const TO_BIND: u8 = 7;
+
 /// The instructions of the program. It returns 0 to refuse, and 1 to allow. With `says_why`, the
 /// refused process gets EADDRINUSE.
 fn instructions(attachment: Attachment, map: &Map, says_why: bool) -> Vec<u64> {
-    /// The offset of the key on the stack, and within it of address, port and protocol.
-    const KEY: i16 = -16;
-    const ADDRESS: i16 = -8;
-    const PORT: i16 = -4;
-    const PROTOCOL_OF_KEY: i16 = -2;
-    /// Registers: the frame pointer, the context, and the address to be bound. Function calls
-    /// preserve the last two.
-    const FRAME: u8 = 10;
-    const CONTEXT: u8 = 6;
-    const TO_BIND: u8 = 7;
     let descriptor = map.as_fd().as_raw_fd();
     let mut program = Assembler::default();
     program
@@ -416,31 +418,7 @@ fn instructions(attachment: Attachment, map: &Map, says_why: bool) -> Vec<u64> {
         .push(LOAD_64, 1, CONTEXT, SOCKET, 0)
         .push(LOAD_32, 1, 1, SOCKET_MARK, 0)
         .jump(JUMP_EQUAL_32, 1, bound::LOOKING.cast_signed(), "allow");
-    if attachment == Attachment::Bind6 {
-        // An IPv4 address mapped to IPv6, or `::`, which includes IPv4.
-        program
-            .push(LOAD_32, 1, CONTEXT, USER_IP6, 0)
-            .jump(JUMP_NOT_EQUAL, 1, 0, "allow")
-            .push(LOAD_32, 1, CONTEXT, USER_IP6 + 4, 0)
-            .jump(JUMP_NOT_EQUAL, 1, 0, "allow")
-            .push(LOAD_32, TO_BIND, CONTEXT, USER_IP6 + 12, 0)
-            .push(LOAD_32, 1, CONTEXT, USER_IP6 + 8, 0)
-            .jump(JUMP_EQUAL_32, 1, 0xffff_u32.to_be().cast_signed(), "known")
-            .jump(JUMP_NOT_EQUAL_32, 1, 0, "allow")
-            .jump(JUMP_NOT_EQUAL_32, TO_BIND, 0, "allow")
-            .label("known");
-    } else {
-        program.push(LOAD_32, TO_BIND, CONTEXT, USER_IP4, 0);
-    }
-    let look_up = |program: &mut Assembler| {
-        program
-            .push(LOAD_NUMBER_64, 1, MAP_DESCRIPTOR, 0, descriptor)
-            .push(0, 0, 0, 0, 0)
-            .push(MOVE_REGISTER, 2, FRAME, 0, 0)
-            .push(ADD, 2, 0, 0, KEY.into())
-            .push(CALL, 0, 0, 0, MAP_LOOK_UP)
-            .jump(JUMP_NOT_EQUAL, 0, 0, "refuse");
-    };
+    load_address(&mut program, attachment);
     program
         .push(LOAD_32, 2, CONTEXT, PROTOCOL, 0)
         .push(STORE_16, FRAME, 2, PROTOCOL_OF_KEY, 0)
@@ -448,13 +426,13 @@ fn instructions(attachment: Attachment, map: &Map, says_why: bool) -> Vec<u64> {
         .push(CALL, 0, 0, 0, NAMESPACE_COOKIE)
         .push(STORE_64, FRAME, 0, KEY, 0)
         .push(STORE_NUMBER_32, FRAME, 0, ADDRESS, ALL.cast_signed());
-    look_up(&mut program);
+    look_up(&mut program, descriptor);
     program
         .jump(JUMP_NOT_EQUAL_32, TO_BIND, 0, "one")
         .push(MOVE, TO_BIND, 0, 0, SOME.cast_signed())
         .label("one")
         .push(STORE_32, FRAME, TO_BIND, ADDRESS, 0);
-    look_up(&mut program);
+    look_up(&mut program, descriptor);
     program.jump(JUMP, 0, 0, "allow").label("refuse");
     if says_why {
         program.push(MOVE, 1, 0, 0, -libc::EADDRINUSE).push(CALL, 0, 0, 0, SET_RETURN_VALUE);
@@ -466,4 +444,35 @@ fn instructions(attachment: Attachment, map: &Map, says_why: bool) -> Vec<u64> {
         .push(MOVE, 0, 0, 0, 1)
         .push(EXIT, 0, 0, 0, 0);
     program.finish()
+}
+
+/// Loads the IPv4 address to be bound. Goes to "allow" for an address of IPv6 alone.
+fn load_address(program: &mut Assembler, attachment: Attachment) {
+    if attachment != Attachment::Bind6 {
+        program.push(LOAD_32, TO_BIND, CONTEXT, USER_IP4, 0);
+        return;
+    }
+    // An IPv4 address mapped to IPv6, or `::`, which includes IPv4.
+    program
+        .push(LOAD_32, 1, CONTEXT, USER_IP6, 0)
+        .jump(JUMP_NOT_EQUAL, 1, 0, "allow")
+        .push(LOAD_32, 1, CONTEXT, USER_IP6 + 4, 0)
+        .jump(JUMP_NOT_EQUAL, 1, 0, "allow")
+        .push(LOAD_32, TO_BIND, CONTEXT, USER_IP6 + 12, 0)
+        .push(LOAD_32, 1, CONTEXT, USER_IP6 + 8, 0)
+        .jump(JUMP_EQUAL_32, 1, 0xffff_u32.to_be().cast_signed(), "known")
+        .jump(JUMP_NOT_EQUAL_32, 1, 0, "allow")
+        .jump(JUMP_NOT_EQUAL_32, TO_BIND, 0, "allow")
+        .label("known");
+}
+
+/// Looks the key up in the map. Goes to "refuse" if it is there.
+fn look_up(program: &mut Assembler, map: i32) {
+    program
+        .push(LOAD_NUMBER_64, 1, MAP_DESCRIPTOR, 0, map)
+        .push(0, 0, 0, 0, 0)
+        .push(MOVE_REGISTER, 2, FRAME, 0, 0)
+        .push(ADD, 2, 0, 0, KEY.into())
+        .push(CALL, 0, 0, 0, MAP_LOOK_UP)
+        .jump(JUMP_NOT_EQUAL, 0, 0, "refuse");
 }
