@@ -90,10 +90,7 @@ pub fn plan(
     let Container { scope, id, planned } = container;
     let Layers(layers) = document.require().map_err(unread)?;
     let directory_of = scope.container(id);
-    if directory_of.symlink_metadata().is_ok() {
-        let error = said(format!("container {id:?} exists: {directory_of:?}"));
-        return Err(error.with_hint(format!("run `unwind {id}`, or choose another `--id`")));
-    }
+    refuse_existing(id, &directory_of)?;
     let points = scope.root.join("mount-points");
     let mut lower = vec![points.clone()];
     let beside = directory_of.join("mount-points");
@@ -141,6 +138,14 @@ pub fn plan(
         operations.push(MountOperation::MountSeal { target: member.path.clone() }.into());
     }
     Ok((member, operations))
+}
+
+fn refuse_existing(id: &str, directory: &Path) -> Result<()> {
+    match directory.symlink_metadata() {
+        Ok(_) => Err(said(format!("container {id:?} exists: {directory:?}"))
+            .with_hint(format!("run `unwind {id}`, or choose another `--id`"))),
+        Err(_) => Ok(()),
+    }
 }
 
 fn overlay(request: &Request, id: &str, rootfs: &Rootfs, images: bool) -> Result<Overlay> {
