@@ -93,29 +93,11 @@ fn need(
 impl LinkOperation {
     pub(crate) fn make(&self) -> Result<(), Error> {
         match self {
-            Self::BridgeAdd { name, mac, .. } => add_bridge(name, *mac),
-            Self::VethAdd { name, mac, master, mtu, peer, mark } => {
-                match add_veth(name, *mac, master, *mtu, peer) {
-                    Err(error) if error.errno() == Errno::EEXIST => {
-                        attach_again(name, *mac, master, mark.as_ref()).unwrap_or(Err(error))
-                    }
-                    made => made.and_then(|()| mark_veth(name, *mac, peer, mark.as_ref())),
-                }
-            }
-            Self::VxlanAdd { name, mac, id, port, local, by, master, mtu } => vxlan::add(&Vxlan {
-                name,
-                mac: *mac,
-                id: *id,
-                port: *port,
-                local: *local,
-                by: by.as_deref(),
-                master,
-                mtu: *mtu,
-            }),
-            Self::ChildAdd { parent, child, mtu, peer, mark } => {
-                children::add(parent, *child, *mtu, peer, mark)
-            }
-            Self::VlanAdd { name, parent, id } => children::add_vlan(name, parent, *id),
+            Self::BridgeAdd { .. }
+            | Self::VethAdd { .. }
+            | Self::VxlanAdd { .. }
+            | Self::ChildAdd { .. }
+            | Self::VlanAdd { .. } => self.make_link(),
             Self::Ipv6Off { namespace, link, mac } => {
                 need("switch off", "IPv6", namespace.as_deref(), link, *mac)?;
                 sysctl::switch_ipv6_off(namespace.as_deref(), link)
@@ -164,6 +146,36 @@ impl LinkOperation {
                 let connection = Connection::open(Some(namespace))?;
                 routes::refuse(&connection, destination, *kind, *metric)
             }
+        }
+    }
+
+    /// Makes the link, if the operation is one that does.
+    fn make_link(&self) -> Result<(), Error> {
+        match self {
+            Self::BridgeAdd { name, mac, .. } => add_bridge(name, *mac),
+            Self::VethAdd { name, mac, master, mtu, peer, mark } => {
+                match add_veth(name, *mac, master, *mtu, peer) {
+                    Err(error) if error.errno() == Errno::EEXIST => {
+                        attach_again(name, *mac, master, mark.as_ref()).unwrap_or(Err(error))
+                    }
+                    made => made.and_then(|()| mark_veth(name, *mac, peer, mark.as_ref())),
+                }
+            }
+            Self::VxlanAdd { name, mac, id, port, local, by, master, mtu } => vxlan::add(&Vxlan {
+                name,
+                mac: *mac,
+                id: *id,
+                port: *port,
+                local: *local,
+                by: by.as_deref(),
+                master,
+                mtu: *mtu,
+            }),
+            Self::ChildAdd { parent, child, mtu, peer, mark } => {
+                children::add(parent, *child, *mtu, peer, mark)
+            }
+            Self::VlanAdd { name, parent, id } => children::add_vlan(name, parent, *id),
+            _ => Ok(()),
         }
     }
 
@@ -258,16 +270,24 @@ impl LinkOperation {
         }
         let Some((namespace, name, mac)) = self.target() else { return Ok(Condition::Present) };
         let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
-        let missing = |what: &str| Condition::Missing(format!("{what}{place}"));
-        let (connection, link) = match find(namespace, name, mac)? {
-            Ours::Here(connection, link) => (connection, link),
-            Ours::Missing => return Ok(missing(&format!("link {name:?}"))),
+        match find(namespace, name, mac)? {
+            Ours::Here(connection, link) => self.compare_with(&connection, &link, (namespace, name)),
+            Ours::Missing => Ok(Condition::Missing(format!("link {name:?}{place}"))),
             Ours::Different => {
-                return Ok(Condition::Different(format!(
-                    "link {name:?}{place} has another hardware address"
-                )));
+                Ok(Condition::Different(format!("link {name:?}{place} has another hardware address")))
             }
-        };
+        }
+    }
+
+    /// Compares the operation with its link, which has this name in this namespace.
+    fn compare_with(
+        &self,
+        connection: &Connection,
+        link: &Link,
+        (namespace, name): (Option<&Path>, &str),
+    ) -> Result<Condition, Error> {
+        let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
+        let missing = |what: &str| Condition::Missing(format!("{what}{place}"));
         Ok(match self {
             Self::LinkUp { .. } if !link.up => missing(&format!("link {name:?} set up")),
             Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(namespace, name)? => {
@@ -278,16 +298,16 @@ impl LinkOperation {
             }
             Self::Hairpin { .. } if !link.hairpin => missing(&format!("hairpin of link {name:?}")),
             Self::Isolate { .. } if !link.isolated => missing(&format!("isolation of link {name:?}")),
-            Self::VethAdd { master, peer, .. } => compare_veth(&connection, &link, master, peer)?,
-            Self::VxlanAdd { master, .. } => compare_port(&connection, &link, master)?,
-            Self::ChildAdd { child, mark, .. } => children::compare(&link, *child, mark, &place),
-            Self::VlanAdd { parent, .. } => children::compare_vlan(&connection, &link, parent)?,
-            Self::AddressAdd { address, .. } => match lacks(&connection, &link, *address)? {
+            Self::VethAdd { master, peer, .. } => compare_veth(connection, link, master, peer)?,
+            Self::VxlanAdd { master, .. } => compare_port(connection, link, master)?,
+            Self::ChildAdd { child, mark, .. } => children::compare(link, *child, mark, &place),
+            Self::VlanAdd { parent, .. } => children::compare_vlan(connection, link, parent)?,
+            Self::AddressAdd { address, .. } => match lacks(connection, link, *address)? {
                 Some(what) => missing(&what),
                 None => Condition::Present,
             },
             Self::RouteAdd { destination, gateway, metric, .. } => {
-                match has_route(&connection, destination, gateway, link.index, *metric)? {
+                match has_route(connection, destination, gateway, link.index, *metric)? {
                     true => Condition::Present,
                     false => missing(&format!("route {destination} by {gateway}")),
                 }
@@ -298,7 +318,7 @@ impl LinkOperation {
             Self::LoopbackIpv6 { .. } if !connection.takes_loopback6(link.index)? => {
                 missing(&format!("route ::1 of link {name:?}"))
             }
-            Self::GuardLoopback { .. } if !guard::stands(&connection, link.index)? => {
+            Self::GuardLoopback { .. } if !guard::stands(connection, link.index)? => {
                 missing(&format!("the classifier of link {name:?} that guards 127.0.0.0/8"))
             }
             Self::BridgeAdd { .. }

@@ -21,6 +21,18 @@ fn ip(namespace: Option<&Path>) -> Vec<String> {
     }
 }
 
+/// The command line of `ip` with these words.
+fn line(namespace: Option<&Path>, rest: &[&str]) -> String {
+    words(ip(namespace).into_iter().chain(rest.iter().map(|word| (*word).to_owned())))
+}
+
+/// Like [`line`], for a route that may have a metric.
+fn with_metric(namespace: Option<&Path>, route: &[&str], metric: Option<u32>) -> String {
+    let metric = metric.map(|metric| metric.to_string());
+    let metric: Vec<&str> = metric.iter().flat_map(|metric| ["metric", metric.as_str()]).collect();
+    line(namespace, &[route, &metric].concat())
+}
+
 /// The `sysctl` command that enables IPv6 on a link.
 fn ipv6_on(namespace: Option<&Path>, link: &str) -> String {
     let variable = |name| format!("{}=0", sysctl::Conf::of_ipv6(link, name).name());
@@ -75,9 +87,38 @@ impl LinkOperation {
     }
 
     fn command(&self) -> String {
-        let line = |namespace: Option<&Path>, rest: &[&str]| {
-            words(ip(namespace).into_iter().chain(rest.iter().map(|word| (*word).to_owned())))
-        };
+        match self {
+            Self::BridgeAdd { .. } | Self::VethAdd { .. } | Self::VxlanAdd { .. } => self.link_added(),
+            Self::ChildAdd { .. } | Self::VlanAdd { .. } => self.made_and_named().concat(),
+            Self::AddressAdd { .. }
+            | Self::RouteAdd { .. }
+            | Self::RouteRefuse { .. }
+            | Self::LoopbackIpv6 { .. }
+            | Self::NdpProxy { .. } => self.address_or_route_added(),
+            Self::Ipv6Off { namespace, link, .. } => {
+                let set = format!("{}=1", sysctl::Conf::disable_ipv6(link).name());
+                let enter = namespace.iter().map(|path| format!("--net={}", path.display()));
+                let enter = enter.flat_map(|enter| ["nsenter".to_owned(), enter]);
+                words(enter.chain(["sysctl".to_owned(), "-w".to_owned(), set]))
+            }
+            Self::Ipv6On { namespace, link, .. } => ipv6_on(namespace.as_deref(), link),
+            Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
+            Self::Isolate { link, .. } => words(["bridge", "link", "set", "dev", link, "isolated", "on"]),
+            Self::GuardLoopback { link, .. } => guard::commands(link).concat(),
+            Self::Announce { namespace, link, address, .. } => {
+                let enter = format!("--net={}", namespace.display());
+                let address = address.to_string();
+                match address.contains(':') {
+                    false => words(["nsenter", &enter, "arping", "-U", "-c", "1", "-I", link, &address]),
+                    true => words(["nsenter", &enter, "ndsend", &address, link]),
+                }
+            }
+            Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
+        }
+    }
+
+    /// The command that makes a link under its own name.
+    fn link_added(&self) -> String {
         match self {
             Self::BridgeAdd { name, mac, .. } => {
                 line(None, &["link", "add", name, "address", &mac.to_string(), "type", "bridge"])
@@ -96,35 +137,13 @@ impl LinkOperation {
                 let link = format!("{link} dstport {port} local {local} nolearning proxy{by}");
                 line(None, &link.split(' ').collect::<Vec<_>>())
             }
-            Self::ChildAdd { .. } | Self::VlanAdd { .. } => self.made_and_named().concat(),
-            Self::Ipv6Off { namespace, link, .. } => {
-                let set = format!("{}=1", sysctl::Conf::disable_ipv6(link).name());
-                let enter = namespace.iter().map(|path| format!("--net={}", path.display()));
-                let enter = enter.flat_map(|enter| ["nsenter".to_owned(), enter]);
-                words(enter.chain(["sysctl".to_owned(), "-w".to_owned(), set]))
-            }
-            Self::Ipv6On { namespace, link, .. } => ipv6_on(namespace.as_deref(), link),
-            Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
-            Self::Isolate { link, .. } => words(["bridge", "link", "set", "dev", link, "isolated", "on"]),
-            Self::GuardLoopback { link, .. } => guard::commands(link).concat(),
-            Self::LoopbackIpv6 { link, .. } => {
-                let (metric, by) = (LOOPBACK_METRIC.to_string(), PROTOCOL.to_string());
-                let route = ["-6", "route", "add", "local", "::1", "dev", link, "table", "local"];
-                line(None, &[&route[..], &["metric", &metric, "proto", &by]].concat())
-            }
-            Self::NdpProxy { link, address } => {
-                let (address, by) = (address.to_string(), PROTOCOL.to_string());
-                line(None, &["-6", "neighbour", "add", "proxy", &address, "dev", link, "protocol", &by])
-            }
-            Self::Announce { namespace, link, address, .. } => {
-                let enter = format!("--net={}", namespace.display());
-                let address = address.to_string();
-                match address.contains(':') {
-                    false => words(["nsenter", &enter, "arping", "-U", "-c", "1", "-I", link, &address]),
-                    true => words(["nsenter", &enter, "ndsend", &address, link]),
-                }
-            }
-            Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
+            _ => String::new(),
+        }
+    }
+
+    /// The command that adds an address, a route or a proxy to a link.
+    fn address_or_route_added(&self) -> String {
+        match self {
             // Leaves out the protocol that marks the address: `ip` has an option for it only since
             // iproute2 6.3.
             Self::AddressAdd { namespace, link, address: address @ IpNet::V6(_), .. } => {
@@ -136,10 +155,8 @@ impl LinkOperation {
             ),
             Self::RouteRefuse { namespace, destination, kind, metric } => {
                 let (destination, by) = (destination.to_string(), PROTOCOL.to_string());
-                let metric = metric.map(|metric| metric.to_string());
-                let metric = metric.iter().flat_map(|metric| ["metric", metric.as_str()]);
                 let route = ["route", "add", kind.name(), &destination, "proto", &by];
-                line(Some(namespace), &route.into_iter().chain(metric).collect::<Vec<_>>())
+                with_metric(Some(namespace), &route, *metric)
             }
             Self::RouteAdd { namespace, destination, gateway, link, metric, protocol, .. } => {
                 let destination = match destination.prefix_len() {
@@ -148,11 +165,19 @@ impl LinkOperation {
                 };
                 let gateway = gateway.to_string();
                 let protocol = protocol.map_or_else(|| "static".to_owned(), |by| by.to_string());
-                let metric = metric.map(|metric| metric.to_string());
-                let metric = metric.iter().flat_map(|metric| ["metric", metric.as_str()]);
                 let route = ["route", "add", &destination, "via", &gateway, "dev", link, "proto", &protocol];
-                line(namespace.as_deref(), &route.into_iter().chain(metric).collect::<Vec<_>>())
+                with_metric(namespace.as_deref(), &route, *metric)
             }
+            Self::LoopbackIpv6 { link, .. } => {
+                let (metric, by) = (LOOPBACK_METRIC.to_string(), PROTOCOL.to_string());
+                let route = ["-6", "route", "add", "local", "::1", "dev", link, "table", "local"];
+                line(None, &[&route[..], &["metric", &metric, "proto", &by]].concat())
+            }
+            Self::NdpProxy { link, address } => {
+                let (address, by) = (address.to_string(), PROTOCOL.to_string());
+                line(None, &["-6", "neighbour", "add", "proxy", &address, "dev", link, "protocol", &by])
+            }
+            _ => String::new(),
         }
     }
 }
