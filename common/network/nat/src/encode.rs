@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use netlink::{
     attribute::Attribute,
     expression::{
@@ -315,19 +316,43 @@ fn nat_registers(v6: bool) -> (u32, u32) {
     if v6 { (NFPROTO_IPV6, register(4)) } else { (NFPROTO_IPV4, register(1)) }
 }
 
+/// Whether the address in the field is in the prefix, or with `not`, outside.
+fn in_prefix(field: Field, not: bool, prefix: IpNet) -> Vec<Expression> {
+    // As in nft: load only the leading whole bytes of the address, or use a mask.
+    let address = octets(prefix.network());
+    if prefix.prefix_len().is_multiple_of(8) {
+        let length = u32::from(prefix.prefix_len() / 8);
+        let load = field.load_part(register(0), length);
+        return vec![load, compare(not, &address[..length as usize])];
+    }
+    let mask = mask(&octets(prefix.netmask()));
+    [load(&[field]), vec![mask, compare(not, &address)]].concat()
+}
+
+/// Translates to what the map has for the fields: an address, and if `port`, a port.
+fn dnat_by(map: &str, v6: bool, port: bool, fields: &[Field]) -> Vec<Expression> {
+    let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];
+    let (family, next) = nat_registers(v6);
+    let (loaded, nat) = match port {
+        true => (load(fields), numbers([(1, 1), (2, family), (3, register(0)), (5, next)])),
+        false => (load_for_ranges(fields), numbers([(1, 1), (2, family), (3, register(0))])),
+    };
+    [loaded, vec![expression("lookup", lookup), expression("nat", nat)]].concat()
+}
+
+fn dnat_to(to: SocketAddr) -> Vec<Expression> {
+    let (family, next) = nat_registers(to.is_ipv6());
+    let value = |into, bytes| expression("immediate", vec![Attribute::number(1, into), data(2, bytes)]);
+    vec![
+        value(register(0), octets(to.ip())),
+        value(next, to.port().to_be_bytes().to_vec()),
+        expression("nat", numbers([(1, 1), (2, family), (3, register(0)), (5, next)])),
+    ]
+}
+
 fn expressions_of(statement: &Statement) -> Vec<Expression> {
     match statement {
-        Statement::Is { field, not, value: Value::Prefix(prefix) } => {
-            // As in nft: load only the leading whole bytes of the address, or use a mask.
-            let address = octets(prefix.network());
-            if prefix.prefix_len() % 8 == 0 {
-                let length = u32::from(prefix.prefix_len() / 8);
-                let load = field.load_part(register(0), length);
-                return vec![load, compare(*not, &address[..length as usize])];
-            }
-            let mask = mask(&octets(prefix.netmask()));
-            [load(&[*field]), vec![mask, compare(*not, &address)]].concat()
-        }
+        Statement::Is { field, not, value: Value::Prefix(prefix) } => in_prefix(*field, *not, *prefix),
         Statement::Is { field, not, value } => {
             // Without the padding of sets, as in nft.
             let mut bytes = first(std::slice::from_ref(value));
@@ -346,25 +371,8 @@ fn expressions_of(statement: &Statement) -> Vec<Expression> {
             let state = 0;
             connection_has(state, STATE_OPENS, false)
         }
-        Statement::Dnat { v6, port, fields, map } => {
-            let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];
-            let (family, next) = nat_registers(*v6);
-            let (loaded, nat) = match port {
-                true => (load(fields), numbers([(1, 1), (2, family), (3, register(0)), (5, next)])),
-                false => (load_for_ranges(fields), numbers([(1, 1), (2, family), (3, register(0))])),
-            };
-            [loaded, vec![expression("lookup", lookup), expression("nat", nat)]].concat()
-        }
-        Statement::DnatTo(to) => {
-            let (family, next) = nat_registers(to.is_ipv6());
-            let value =
-                |into, bytes| expression("immediate", vec![Attribute::number(1, into), data(2, bytes)]);
-            vec![
-                value(register(0), octets(to.ip())),
-                value(next, to.port().to_be_bytes().to_vec()),
-                expression("nat", numbers([(1, 1), (2, family), (3, register(0)), (5, next)])),
-            ]
-        }
+        Statement::Dnat { v6, port, fields, map } => dnat_by(map, *v6, *port, fields),
+        Statement::DnatTo(to) => dnat_to(*to),
         Statement::Masquerade => vec![expression("masq", Vec::new())],
         Statement::EchoRequest { v6 } => {
             let (protocol, request) = if *v6 { ECHO6 } else { ECHO };

@@ -153,6 +153,25 @@ struct Compared {
     added: HashSet<(&'static str, Vec<u8>)>,
 }
 
+/// The elements of the table, by set and key.
+fn standing(socket: &Netfilter) -> Result<HashMap<(&'static str, Vec<u8>), Standing>, Refusal> {
+    let mut standing = HashMap::new();
+    for set in table::SETS {
+        let elements = mapping::standing(socket, set.name)?.into_iter();
+        standing.extend(elements.map(|(key, is)| ((set.name, key), is)));
+    }
+    Ok(standing)
+}
+
+/// The addresses that these operations claim, each with its container.
+fn claimed(operations: &[NatOperation]) -> HashSet<(IpAddr, &str)> {
+    let one = |operation| match operation {
+        &NatOperation::Address { address, ref holder, .. } => Some((address, holder.as_str())),
+        _ => None,
+    };
+    operations.iter().filter_map(one).collect()
+}
+
 /// Compares the operations with the table, and lists the changes that add what is missing.
 fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, Refusal> {
     let all = || operations.iter().map(NatOperation::closed);
@@ -166,21 +185,11 @@ fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, 
         frame => frame?,
     };
     let frame = changes.first().map(|change| change.object.clone());
-    let mut standing: HashMap<(&str, Vec<u8>), Standing> = HashMap::new();
-    for set in table::SETS.iter().filter(|_| !new) {
-        standing
-            .extend(mapping::standing(socket, set.name)?.into_iter().map(|(key, is)| ((set.name, key), is)));
-    }
+    let standing = if new { HashMap::new() } else { standing(socket)? };
     // Two containers on one bridge share its elements.
     let mut added: HashMap<(&'static str, Vec<u8>), Element> = HashMap::new();
     let mut first_of = HashSet::new();
-    let claims: HashSet<(IpAddr, &str)> = operations
-        .iter()
-        .filter_map(|operation| match operation {
-            NatOperation::Address { address, holder, .. } => Some((*address, holder.as_str())),
-            _ => None,
-        })
-        .collect();
+    let claims = claimed(operations);
     // A link is over when nobody claims it, or one of its containers has another address.
     let has = |(address, id): (IpAddr, &str)| {
         let element = table::address_element(address, id);
