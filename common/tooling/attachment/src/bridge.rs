@@ -152,86 +152,107 @@ pub fn network<E: From<Error>>(
     let (name, scope) = (&wanted.bridge, container.scope);
     let chosen = choose(container, wanted)?;
     refuse_other_mode(name, wanted, &chosen)?;
-    if let (Some(range), Some((subnet, gateway))) = (wanted.range, chosen.v4) {
-        refuse_range(range.into(), subnet, gateway)?;
-    }
-    if let (Some(range), Some((subnet, gateway))) = (wanted.range6, chosen.v6) {
-        refuse_range(range.into(), subnet, gateway)?;
-    }
-    let claim = claim(container, name);
-    let user = user(container, name);
+    refuse_ranges(wanted, &chosen)?;
+    let sharing = Sharing { bridge: name, claim: claim(container, name), user: user(container, name) };
     let plan = |variable| Sysctl::plan(scope, variable).map_err(Error::from);
     let route_localnet = plan(Variable::RouteLocalnet { link: name.clone() })?;
     let forward = plan(Variable::IpForward { bridge: name.clone() })?;
-    let forward6 = match chosen.v6 {
-        Some(_) => Some(plan(Variable::Ipv6Forward { bridge: name.clone() })?),
-        None => None,
-    };
+    let forward6 = chosen.v6.map(|_| plan(Variable::Ipv6Forward { bridge: name.clone() })).transpose()?;
     let has_gateway = wanted.has_gateway();
     let forwards4 = has_gateway && wanted.ipv4;
     let nat = NatOperation::Bridge {
         bridge: name.clone(),
         subnet: chosen.first().0,
         subnet6: chosen.subnet6().filter(|_| wanted.ipv4),
-        user: Some(user.clone()),
+        user: Some(sharing.user.clone()),
         // Without a gateway, the host's forwarding is not switched on.
         closed: forwards4 && forward.previous == "0",
         closed6: has_gateway && forward6.as_ref().is_some_and(|forward| forward.previous == "0"),
         mode: wanted.mode(chosen.of_others),
     };
+    refuse_needless_proxy(wanted, &chosen)?;
     // The rules that protect 127.0.0.0/8 before route_localnet, which opens it.
-    if wanted.ndp_proxy.is_some() && (chosen.v6.is_none() || wanted.gateway_mode != GatewayMode::Routed) {
-        return Err(Error::from(Unfit::NothingToProxy).into());
-    }
-    let mut operations: Vec<NetworkOperation> = vec![claim.clone().into(), nat.into()];
-    // Another program's bridge has containers without IPv6 too. Its IPv6 objects are removed with
-    // the last container that has IPv6.
-    let apart = chosen.subnet6().filter(|_| chosen.of_others);
-    let claim6 = Claim::new(scope, &format!("bridge6-{name}"), container.id);
-    operations.extend(apart.map(|_| claim6.clone().into()));
-    for link in chosen.operations.clone() {
-        let used = |link| Used::new(&user, Some(name), link);
-        operations.push(match apart {
-            Some(subnet6) if is_of_ipv6(&link) => Shared::new(&claim6, used(link).by_subnet(subnet6)).into(),
-            _ => Shared::new(&claim, used(link)).into(),
-        });
-    }
-    if let Some(Overlay { filter, links, entries }) = chosen.overlay.clone() {
-        operations.push(Shared::new(&claim, Used::new(&user, Some(name), filter)).into());
-        for link in links {
-            operations.push(Shared::new(&claim, Used::new(&user, Some(name), link)).into());
-        }
-        operations.push(entries.into());
-    }
+    let mut operations: Vec<NetworkOperation> = vec![sharing.claim.clone().into(), nat.into()];
+    operations.extend(sharing.links(container, &chosen));
+    operations.extend(chosen.overlay.iter().flat_map(|overlay| sharing.overlay(overlay)));
     if forwards4 {
-        operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
+        operations.push(sharing.of_bridge(route_localnet));
     }
     // Where the host does not forward yet, ip_forward switches it on for all interfaces.
     let own = plan(Variable::Forwarding { link: name.clone() })?;
     if forwards4 && forward.previous != "0" && (!netlink::forwards(name) || own.kept.exists()) {
-        operations.push(Shared::new(&claim, Used::new(&user, Some(name), own)).into());
+        operations.push(sharing.of_bridge(own));
     }
     if wanted.isolated && wanted.ipv4 {
-        for variable in
-            [Variable::ProxyDelay { link: name.clone() }, Variable::ProxyArp { link: name.clone() }]
-        {
-            operations.push(Shared::new(&claim, Used::new(&user, Some(name), plan(variable)?)).into());
-        }
+        operations.extend(sharing.proxies(plan)?);
     }
     // Shared by all bridges. The last container of all takes it back, also one that does not need it.
-    let forward = Used::new(&user, None, forward);
+    let forward = Used::new(&sharing.user, None, forward);
     let forward = if forwards4 { forward } else { forward.only_undone() };
-    operations.push(Shared::new(&claim, forward).into());
-    operations
-        .extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, &user, forward, has_gateway)));
+    operations.push(Shared::new(&sharing.claim, forward).into());
+    operations.extend(
+        forward6.into_iter().flat_map(|forward| for_ipv6(container, &sharing.user, forward, has_gateway)),
+    );
     if has_gateway {
         // Undone before ip_forward, which stays set while there are rules for forwarded packets.
         // Planned for `none` too: the last container removes rules that an earlier one needed.
         let through = FirewallOperation::plan(name, chosen.v6.is_some(), firewall, recorded)?;
-        operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
+        operations.push(sharing.of_bridge(through));
     }
     let bridge = chosen.member(wanted);
     Ok(Planned { bridge, mac: chosen.mac, routers: wanted.routers(&chosen)?, operations })
+}
+
+/// Whose operations are those on a bridge: its containers share it.
+struct Sharing<'a> {
+    bridge: &'a str,
+    claim: Claim,
+    user: User,
+}
+
+impl Sharing<'_> {
+    /// An operation on something of the bridge.
+    fn of_bridge<O>(&self, operation: O) -> NetworkOperation
+    where
+        NetworkOperation: From<Shared<Used<O>>>,
+    {
+        Shared::new(&self.claim, Used::new(&self.user, Some(self.bridge), operation)).into()
+    }
+
+    /// The operations that make the bridge and its addresses.
+    fn links(&self, container: &Container<'_>, chosen: &Chosen) -> Vec<NetworkOperation> {
+        // Another program's bridge has containers without IPv6 too. Its IPv6 objects are removed with
+        // the last container that has IPv6.
+        let apart = chosen.subnet6().filter(|_| chosen.of_others);
+        let claim6 = Claim::new(container.scope, &format!("bridge6-{}", self.bridge), container.id);
+        let one = |link: LinkOperation| match apart {
+            Some(subnet6) if is_of_ipv6(&link) => {
+                let used = Used::new(&self.user, Some(self.bridge), link);
+                Shared::new(&claim6, used.by_subnet(subnet6)).into()
+            }
+            _ => self.of_bridge(link),
+        };
+        let links = chosen.operations.iter().cloned().map(one);
+        apart.map(|_| claim6.clone().into()).into_iter().chain(links).collect()
+    }
+
+    /// The operations by which the host answers for isolated containers.
+    fn proxies(
+        &self,
+        plan: impl Fn(Variable) -> Result<Sysctl, Error>,
+    ) -> Result<[NetworkOperation; 2], Error> {
+        let link = || self.bridge.to_owned();
+        let delay = plan(Variable::ProxyDelay { link: link() })?;
+        let answer = plan(Variable::ProxyArp { link: link() })?;
+        Ok([self.of_bridge(delay), self.of_bridge(answer)])
+    }
+
+    /// The operations that connect the bridge to other hosts.
+    fn overlay(&self, overlay: &Overlay) -> Vec<NetworkOperation> {
+        let Overlay { filter, links, entries } = overlay.clone();
+        let links = links.into_iter().map(|link| self.of_bridge(link));
+        [self.of_bridge(filter)].into_iter().chain(links).chain([entries.into()]).collect()
+    }
 }
 
 /// The container's claim on a bridge.
@@ -348,6 +369,25 @@ impl Chosen {
             other: Default::default(),
         }
     }
+}
+
+/// Refuses to answer for addresses that nobody outside can reach.
+fn refuse_needless_proxy(wanted: &Wanted, chosen: &Chosen) -> Result<(), Error> {
+    match wanted.ndp_proxy.is_some() && (chosen.v6.is_none() || wanted.gateway_mode != GatewayMode::Routed) {
+        true => Err(Unfit::NothingToProxy.into()),
+        false => Ok(()),
+    }
+}
+
+/// Refuses ranges to lease addresses from that are of no use.
+fn refuse_ranges(wanted: &Wanted, chosen: &Chosen) -> Result<(), Error> {
+    if let (Some(range), Some((subnet, gateway))) = (wanted.range, chosen.v4) {
+        refuse_range(range.into(), subnet, gateway)?;
+    }
+    if let (Some(range), Some((subnet, gateway))) = (wanted.range6, chosen.v6) {
+        refuse_range(range.into(), subnet, gateway)?;
+    }
+    Ok(())
 }
 
 /// Refuses a range without an address to lease.
