@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
@@ -79,28 +79,22 @@ fn store(sandbox: &Sandbox) -> String {
 }
 
 /// An operation with the disk of a top, at this path.
-fn disk(operation: &str, path: &std::path::Path) -> Value {
+fn disk(operation: &str, path: &Path) -> Value {
     json!({"op": operation, "image": path, "target": path, "size": 1 << 20, "durable": false, "mode": 493, "owner": [0, 0]})
 }
 
 /// An operation with a level of snapshots in this directory, mounted there.
-fn level(operation: &str, path: &std::path::Path) -> Value {
+fn level(operation: &str, path: &Path) -> Value {
     let overlay =
         json!({"source": "stave:other", "lower": [path], "upper": path, "work": path, "target": path});
     json!({"op": operation, "number": 1, "directory": path, "target": path, "source": "stave:other", "base": overlay})
 }
 
-/// Operations on things that do not belong to the container, each with the tool that would carry it out.
-fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
-    let (root, run) = (host.sandbox.root(), "/run/stave");
-    let link = root.join("containers/other/upper/l");
+/// Operations on networks that do not belong to the container, each with the tool that would carry it out.
+fn attacks_on_networks(link: &Path) -> Vec<(&'static str, Value)> {
     let at = |name: &str| link.join(name);
-    let nowhere = format!("{run}/nowhere");
-    let of = |tool: &str| {
-        host.other["steps"].as_array().unwrap().iter().find(|step| step["tool"] == tool).unwrap()
-    };
-    let operations = |tool: &str| of(tool)["operations"].as_array().unwrap().clone();
-    let mut all = vec![
+    let nowhere = "/run/stave/nowhere";
+    vec![
         ("netns-bridge", json!({"op": "claim", "directory": link, "holder": "f1"})),
         ("netns-bridge", json!({"op": "claim", "directory": "/run/victim/e/sub", "holder": "/run/stave/zz"})),
         (
@@ -138,6 +132,23 @@ fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
             json!({"op": "route-add", "destination": "10.99.0.0/16", "gateway": "10.88.0.2", "link": "dv",
             "mac": "02:11:22:33:44:66"}),
         ),
+        ("netns-add", json!({"op": "netns-add", "path": "/run/netns/other", "holder": "web"})),
+        (
+            "netns-bridge",
+            json!({"claims": nowhere, "holder": "x", "op": "nat-bridge", "bridge": "stave0",
+            "subnet": "172.17.0.0/16"}),
+        ),
+        (
+            "netns-bridge",
+            json!({"op": "lease", "directory": "/run/victim", "address": "10.0.0.1", "holder": "x"}),
+        ),
+    ]
+}
+
+/// The same for files and mounts.
+fn attacks_on_files(root: &Path, link: &Path) -> Vec<(&'static str, Value)> {
+    let at = |name: &str| link.join(name);
+    vec![
         ("union-mount", json!({"op": "directory-add", "path": at("d"), "mode": 448})),
         ("union-mount", json!({"op": "directory-add", "path": "/run/stave/other.json", "mode": 448})),
         ("union-mount", json!({"op": "directory-add", "path": root.join("images"), "mode": 448})),
@@ -157,21 +168,23 @@ fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
             "union-fork",
             json!({"op": "file-add", "path": root.join("containers/other/forks/1/web"), "content": "", "mode": 384}),
         ),
-        ("netns-add", json!({"op": "netns-add", "path": "/run/netns/other", "holder": "web"})),
         (
             "union-mount",
             json!({"op": "bind-mount", "source": "/run/victim", "within": "/run/victim/d", "target": "/"}),
         ),
-        (
-            "netns-bridge",
-            json!({"claims": nowhere, "holder": "x", "op": "nat-bridge", "bridge": "stave0",
-            "subnet": "172.17.0.0/16"}),
-        ),
-        (
-            "netns-bridge",
-            json!({"op": "lease", "directory": "/run/victim", "address": "10.0.0.1", "holder": "x"}),
-        ),
-    ];
+    ]
+}
+
+/// Operations on things that do not belong to the container, each with the tool that would carry it out: also
+/// those of another container.
+fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
+    let root = host.sandbox.root();
+    let link = root.join("containers/other/upper/l");
+    let of = |tool: &str| {
+        host.other["steps"].as_array().unwrap().iter().find(|step| step["tool"] == tool).unwrap()
+    };
+    let operations = |tool: &str| of(tool)["operations"].as_array().unwrap().clone();
+    let mut all = [attacks_on_networks(&link), attacks_on_files(&root, &link)].concat();
     for tool in TOOLS {
         let own = host.other["steps"].as_array().unwrap().iter().any(|step| step["tool"] == tool);
         if own {
@@ -250,22 +263,10 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Changes one thing in a document: removes it, changes its type, doubles it, moves it, or points it
-/// elsewhere.
-fn change(document: &mut Value, host: &Host, draw: &mut Draw) {
-    let mut all = Vec::new();
-    pointers(document, "", &mut all);
-    // With another id, or without an instance, it would legitimately be another container's document.
-    all.retain(|pointer| !["/id", "/instance", "/stave"].contains(&pointer.as_str()));
-    let in_steps: Vec<_> = all.iter().filter(|pointer| pointer.starts_with("/steps/")).cloned().collect();
-    let Some(pointer) =
-        (if draw.below(4) == 0 { all } else { in_steps.clone() }).get(draw.below(in_steps.len())).cloned()
-    else {
-        return;
-    };
-    let (parent, name) = pointer.rsplit_once('/').unwrap();
+/// Things of others that a member may point to.
+fn elsewhere(host: &Host) -> [Value; 16] {
     let root = host.sandbox.root();
-    let elsewhere = [
+    [
         json!("other"),
         json!("/run/victim/f1"),
         json!("/run/victim/e"),
@@ -282,7 +283,23 @@ fn change(document: &mut Value, host: &Host, draw: &mut Draw) {
         json!(host.other["process"]["pid"]),
         json!(10_081),
         host.other["instance"].clone(),
-    ];
+    ]
+}
+
+/// Changes one thing in a document: removes it, changes its type, doubles it, moves it, or points it
+/// elsewhere.
+fn change(document: &mut Value, host: &Host, draw: &mut Draw) {
+    let mut all = Vec::new();
+    pointers(document, "", &mut all);
+    // With another id, or without an instance, it would legitimately be another container's document.
+    all.retain(|pointer| !["/id", "/instance", "/stave"].contains(&pointer.as_str()));
+    let in_steps: Vec<_> = all.iter().filter(|pointer| pointer.starts_with("/steps/")).cloned().collect();
+    let Some(pointer) =
+        (if draw.below(4) == 0 { all } else { in_steps.clone() }).get(draw.below(in_steps.len())).cloned()
+    else {
+        return;
+    };
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
     match draw.below(5) {
         0 => match document.pointer_mut(parent) {
             Some(Value::Object(members)) => drop(members.remove(name)),
@@ -314,7 +331,7 @@ fn change(document: &mut Value, host: &Host, draw: &mut Draw) {
                 steps.swap(one, other);
             }
         }
-        _ => *document.pointer_mut(&pointer).unwrap() = draw.one(&elsewhere).clone(),
+        _ => *document.pointer_mut(&pointer).unwrap() = draw.one(&elsewhere(host)).clone(),
     }
 }
 

@@ -114,6 +114,56 @@ fn by_tag(said: &str) -> BTreeMap<&str, Vec<&str>> {
     lines
 }
 
+/// The lines of each tag.
+const EXPECTED: &[(&str, &[&str])] = &[
+    (
+        "files",
+        &[
+            "memory.max 67108864",
+            "memory.swap.max 33554432",
+            "memory.low 33554432",
+            "cpu.max 50000 100000",
+            "cpu.weight 20",
+            "pids.max 20",
+            "cpuset.cpus 1",
+            "io.max 7:0 rbps=1048576 wbps=max riops=max wiops=100",
+        ],
+    ),
+    (
+        "inside",
+        &[
+            "0::/",
+            "Cpus_allowed_list:\t1",
+            "Terminated",
+            "ls: /sys/fs/cgroup/init.scope: No such file or directory",
+            "ls: /sys/fs/cgroup/stave: No such file or directory",
+            "memory.max 67108864",
+            "mkdir: can't create directory '/sys/fs/cgroup/mine': Read-only file system",
+            "sh: can't create /sys/fs/cgroup/cgroup.kill: Read-only file system",
+            "sh: can't fork: Resource temporarily unavailable",
+            "slow",
+        ],
+    ),
+    ("checked", &["0"]),
+    ("unwound", &["0 "]),
+    ("device", &["made", "sh: can't open /tmp/kmsg: Operation not permitted", "null"]),
+    ("running", &["2"]),
+    ("ended", &["0  "]),
+    ("unlimited", &["0::/"]),
+    (
+        "refused",
+        &[
+            "cgroup-limit: enable pids in cgroup \"/\": processes live in that cgroup itself",
+            "hint: move them into a cgroup below it: only then can it pass on controllers",
+        ],
+    ),
+    ("limited", &["9"]),
+    ("inner", &["0 "]),
+    ("box", &["0"]),
+    ("user", &["0::/", "9", "33554432"]),
+    ("user-unwound", &["0 "]),
+];
+
 #[test]
 #[ignore = "boots a kernel in an emulator: half a minute (scripts/test --all)"]
 fn limits_on_version_2_alone() {
@@ -128,56 +178,8 @@ fn limits_on_version_2_alone() {
         ["img-load", "layer-apply", "union-mount", "cgroup-limit", "ns-exec", "unwind", "/usr/bin/unshare"];
     let said = machine.boot(&tools, &script);
     let lines = by_tag(&said);
-    let expected = [
-        (
-            "files",
-            &[
-                "memory.max 67108864",
-                "memory.swap.max 33554432",
-                "memory.low 33554432",
-                "cpu.max 50000 100000",
-                "cpu.weight 20",
-                "pids.max 20",
-                "cpuset.cpus 1",
-                "io.max 7:0 rbps=1048576 wbps=max riops=max wiops=100",
-            ][..],
-        ),
-        (
-            "inside",
-            &[
-                "0::/",
-                "Cpus_allowed_list:\t1",
-                "Terminated",
-                "ls: /sys/fs/cgroup/init.scope: No such file or directory",
-                "ls: /sys/fs/cgroup/stave: No such file or directory",
-                "memory.max 67108864",
-                "mkdir: can't create directory '/sys/fs/cgroup/mine': Read-only file system",
-                "sh: can't create /sys/fs/cgroup/cgroup.kill: Read-only file system",
-                "sh: can't fork: Resource temporarily unavailable",
-                "slow",
-            ],
-        ),
-        ("checked", &["0"]),
-        ("unwound", &["0 "]),
-        ("device", &["made", "sh: can't open /tmp/kmsg: Operation not permitted", "null"]),
-        ("running", &["2"]),
-        ("ended", &["0  "]),
-        ("unlimited", &["0::/"]),
-        (
-            "refused",
-            &[
-                "cgroup-limit: enable pids in cgroup \"/\": processes live in that cgroup itself",
-                "hint: move them into a cgroup below it: only then can it pass on controllers",
-            ],
-        ),
-        ("limited", &["9"]),
-        ("inner", &["0 "]),
-        ("box", &["0"]),
-        ("user", &["0::/", "9", "33554432"]),
-        ("user-unwound", &["0 "]),
-    ];
-    for (tag, expected) in expected {
-        assert_eq!(lines.get(tag).map(Vec::as_slice), Some(expected), "{tag}: {said}");
+    for (tag, expected) in EXPECTED {
+        assert_eq!(lines.get(tag).map(Vec::as_slice), Some(*expected), "{tag}: {said}");
     }
     let number = |tag: &str| lines[tag][0].parse::<u64>().unwrap();
     assert!(number("throttled") > 10, "{said}");

@@ -5,6 +5,7 @@ mod common;
 
 use common::{DUAL, HOST6, address, long, sandbox, stands, start, traffic};
 use serde_json::Value;
+use testkit::Sandbox;
 
 #[test]
 fn both_versions_of_ip() {
@@ -267,7 +268,7 @@ fn a_host_answers_for_containers_on_its_own_wire() {
 }
 
 #[test]
-fn a_prefix_is_drawn_once_and_ports_have_a_version() {
+fn a_prefix_is_drawn_once() {
     let (sandbox, before) = sandbox();
     let random = "bridge-attach back --subnet 10.6.0.0/24 --ipv6";
     let a = start(&sandbox, "a", random);
@@ -281,7 +282,7 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
     );
     assert_eq!(b["networks"][0]["bridge"]["ipv6"]["subnet"], *subnet);
     assert_eq!(address(&b), subnet.replace("/64", "7"));
-    start(&sandbox, "c", "bridge-attach plain --subnet 10.7.0.0/24 | portmap -p 8000:80");
+    start(&sandbox, "c", "bridge-attach plain --subnet 10.7.0.0/24");
     for (command, told) in [
         ("bridge-attach plain --ipv6", "bridge-attach: bridge \"plain\" has no IPv6"),
         ("bridge-attach plain --ip6 fd00::7", "bridge-attach: bridge \"plain\" has no IPv6"),
@@ -305,6 +306,52 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
         assert_eq!(refused.stderr.lines().next(), Some(&*told));
         sandbox.sh("unwind d > /dev/null").ok();
     }
+    sandbox.sh("unwind a b c > /dev/null; pkill -P 1 socat || true").ok();
+    sandbox.outside("pkill socat || true").ok();
+    sandbox.assert_as(&before);
+}
+
+/// The host's own services on ::1 keep working, and only for the host: not for a container, nor for a
+/// neighbour that routes ::1 to it.
+fn assert_loopback_is_the_hosts(sandbox: &Sandbox) {
+    let server = "socat TCP6-LISTEN:99,bind=[::1],fork,reuseaddr SYSTEM:'read q; echo own' >/dev/null 2>&1 </dev/null &";
+    sandbox.sh(&format!("{server} until ss -6Hlnt | grep -q ':99 '; do sleep 0.01; done")).ok();
+    for (from, wire) in [("b", "back"), ("outside", "out0")] {
+        let mac = sandbox.sh(&format!("cat /sys/class/net/{wire}/address")).ok();
+        let to_the_host = format!(
+            "ip -6 route del local ::1 dev lo table local; ip -6 route add ::1 dev eth0; \
+             ip -6 neigh replace ::1 lladdr {} dev eth0",
+            mac.trim()
+        );
+        sandbox.within(from, &to_the_host).ok();
+    }
+    traffic(
+        sandbox,
+        "on ::1",
+        &[("host", "[::1]:99", "own"), ("b", "[::1]:99", ""), ("outside", "[::1]:99", "")],
+    );
+}
+
+/// Whether a program of the host may listen there. If not, the address is in use.
+fn may_listen(sandbox: &Sandbox, address: &str) -> bool {
+    let told = sandbox
+        .sh(&format!(
+            "rm -f bind.log; socat -d -d -u {address} /dev/null < /dev/null > bind.log 2>&1 & pid=$!
+             until grep -qs -e 'listening on' -e ' E ' bind.log; do sleep 0.01; done
+             kill $pid 2> /dev/null; wait; cat bind.log"
+        ))
+        .ok();
+    let (listens, is_in_use) = (told.contains("listening on"), told.contains("Address already in use"));
+    assert_ne!(listens, is_in_use, "{address}: {told}");
+    listens
+}
+
+#[test]
+fn ports_have_a_version() {
+    let (sandbox, before) = sandbox();
+    start(&sandbox, "a", "bridge-attach back --subnet 10.6.0.0/24 --ipv6");
+    start(&sandbox, "b", "bridge-attach back");
+    start(&sandbox, "c", "bridge-attach plain --subnet 10.7.0.0/24 | portmap -p 8000:80");
     for (spec, told) in [
         ("[::]:81:80", "portmap: publish on ::: the container has no IPv6 address"),
         ("[fd00::9]:81:80", "portmap: publish on fd00::9: the container has no IPv6 address"),
@@ -336,24 +383,7 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
             ("b", "[2001:db8::1]:8004", ""),
         ],
     );
-    // The host's own services on ::1 keep working, and only for the host: not for a container, nor
-    // for a neighbour that routes ::1 to it.
-    let server = "socat TCP6-LISTEN:99,bind=[::1],fork,reuseaddr SYSTEM:'read q; echo own' >/dev/null 2>&1 </dev/null &";
-    sandbox.sh(&format!("{server} until ss -6Hlnt | grep -q ':99 '; do sleep 0.01; done")).ok();
-    for (from, wire) in [("b", "back"), ("outside", "out0")] {
-        let mac = sandbox.sh(&format!("cat /sys/class/net/{wire}/address")).ok();
-        let to_the_host = format!(
-            "ip -6 route del local ::1 dev lo table local; ip -6 route add ::1 dev eth0; \
-             ip -6 neigh replace ::1 lladdr {} dev eth0",
-            mac.trim()
-        );
-        sandbox.within(from, &to_the_host).ok();
-    }
-    traffic(
-        &sandbox,
-        "on ::1",
-        &[("host", "[::1]:99", "own"), ("b", "[::1]:99", ""), ("outside", "[::1]:99", "")],
-    );
+    assert_loopback_is_the_hosts(&sandbox);
     for (address, may) in [
         ("TCP6-LISTEN:8001,bind=[::1]", false),
         ("TCP6-LISTEN:8001,ipv6only", false),
@@ -362,15 +392,7 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
         ("TCP6-LISTEN:8003,bind=[::1]", true),
         ("TCP6-LISTEN:8004,bind=[::1],reuseaddr", false),
     ] {
-        let told = sandbox
-            .sh(&format!(
-                "rm -f bind.log; socat -d -d -u {address} /dev/null < /dev/null > bind.log 2>&1 & pid=$!
-                 until grep -qs -e 'listening on' -e ' E ' bind.log; do sleep 0.01; done
-                 kill $pid 2> /dev/null; wait; cat bind.log"
-            ))
-            .ok();
-        let told = (told.contains("listening on"), told.contains("Address already in use"));
-        assert_eq!(told, (may, !may), "{address}");
+        assert_eq!(may_listen(&sandbox, address), may, "{address}");
     }
     sandbox.sh("portmap --check < ports.json > /dev/null").ok();
     sandbox.sh("portmap -p '[::]:8001:80' < b.json > /dev/null").exits(1);
@@ -380,6 +402,13 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
     sandbox.assert_as(&before);
 }
 
+/// The only address of a container.
+fn only(document: &Value) -> String {
+    let ips = document["networks"][0]["cni"]["ips"].as_array().unwrap();
+    assert_eq!(ips.len(), 1, "{ips:?}");
+    ips[0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
+}
+
 /// A network without IPv4: nothing of IPv4 is switched on for it.
 #[test]
 fn a_network_of_ipv6_only() {
@@ -387,12 +416,7 @@ fn a_network_of_ipv6_only() {
     let alone = "bridge-attach front --ipv4=false --subnet6 fd01:5::/64";
     let a = start(&sandbox, "a", &format!("{alone} | portmap -p 8080:80 | name-serve"));
     let b = start(&sandbox, "b", &format!("{alone} --ip6 fd01:5::9 | name-serve"));
-    let first = |document: &Value| {
-        let ips = document["networks"][0]["cni"]["ips"].as_array().unwrap().clone();
-        assert_eq!(ips.len(), 1, "{ips:?}");
-        ips[0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
-    };
-    let (a, b) = (first(&a), first(&b));
+    let (a, b) = (only(&a), only(&b));
     assert_eq!(b, "fd01:5::9");
     let switched = "cat /proc/sys/net/ipv4/ip_forward; ip -4 -br addr show dev front; ip -n a -4 route";
     assert_eq!(sandbox.sh(switched).ok(), "0\n");
@@ -445,10 +469,15 @@ fn a_network_of_ipv6_only() {
     sandbox.sh("unwind a > /dev/null; network-rm alone > /dev/null").ok();
     sandbox.outside("pkill socat || true").ok();
     sandbox.assert_as(&before);
+}
+
+#[test]
+fn another_programs_bridge_of_ipv6_only() {
+    let (sandbox, _) = sandbox();
     let other = "ip link add br0 type bridge; ip addr add fd01:5::1/64 dev br0 nodad; ip link set br0 up";
     sandbox.sh(other).ok();
-    let a = first(&start(&sandbox, "a", "bridge-attach br0 --ipv4=false"));
-    let b = first(&start(&sandbox, "b", "bridge-attach br0 --ipv4=false"));
+    let a = only(&start(&sandbox, "a", "bridge-attach br0 --ipv4=false"));
+    let b = only(&start(&sandbox, "b", "bridge-attach br0 --ipv4=false"));
     let (to_a, from_b) = (format!("[{a}]:80"), format!("a {}", long(&b)));
     let table = [("b", &*to_a, &*from_b), ("outside", &to_a, "")];
     traffic(&sandbox, "on another program's bridge", &table);

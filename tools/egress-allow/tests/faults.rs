@@ -92,13 +92,11 @@ fn a_container_lifts_nothing_in_its_own_namespace() {
     assert_eq!((large("198.51.100.4"), large("198.51.100.3")), (0, 1));
 }
 
-/// A name server that fails, or gives misleading answers.
-#[test]
-fn servers_that_fail_and_answers_that_lie() {
-    let sandbox = sandbox();
+/// Names, each with a fault or a lie.
+fn faulty_zone() -> Vec<(&'static str, Has)> {
     let address = |host: u8| [198, 51, 100, host].into();
     let within = |first: u8, second: u8, last: u8| [first, second, 1, last].into();
-    let zone = vec![
+    vec![
         ("silent.example", Has::Silence),
         ("failing.example", Has::Failure),
         ("many.example", Has::Many(150)),
@@ -121,8 +119,14 @@ fn servers_that_fail_and_answers_that_lie() {
         ("host.example", Has::Addresses(vec![HOST.parse().unwrap()], 60)),
         ("brief.example", Has::Addresses(vec![address(1)], 0)),
         ("long.example", Has::Addresses(vec![address(1)], 0x7fff_ffff)),
-    ];
-    NameServer::start(&sandbox, &zone);
+    ]
+}
+
+/// A name server that fails, or gives misleading answers.
+#[test]
+fn servers_that_fail_and_answers_that_lie() {
+    let sandbox = sandbox();
+    NameServer::start(&sandbox, &faulty_zone());
     start(&sandbox, "'*.example' 198.51.100.4");
     sandbox.sh("socat TCP4-LISTEN:8000,fork,reuseaddr SYSTEM:'read q; echo host' >/dev/null 2>&1 </dev/null & until ss -Hlnt | grep -q ':8000 '; do sleep 0.01; done").ok();
     let ask = |name: &str, how: &str| {

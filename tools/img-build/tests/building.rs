@@ -88,59 +88,61 @@ fn a_step_that_fails() {
     assert!(killed.error().ends_with("returned a non-zero code: 137"), "{}", killed.stderr);
 }
 
+/// Dockerfiles that are wrong, and the end of the error of each.
+const WRONG: &[(&str, &str)] = &[
+    ("", ":1: file with no instructions"),
+    ("FROM busybox\nFOO bar\n", ":2: unknown instruction: FOO"),
+    ("FROM debian\n", ":1: step 1/1: no image \"debian\" in the store"),
+    (
+        "FROM busybox\nCOPY x /\n",
+        ":2: step 2/2: COPY failed: file not found in build context or excluded by .dockerignore: stat x: file does not exist",
+    ),
+    (
+        "FROM busybox\nADD ../x /\n",
+        ":2: step 2/2: ADD failed: file not found in build context or excluded by .dockerignore: stat ../x: file does not exist",
+    ),
+    (
+        "FROM busybox\nCOPY --chown=who Dockerfile /\n",
+        ":2: step 2/2: unable to find user who: no matching entries in passwd file",
+    ),
+    (
+        "FROM busybox\nCOPY --chmod=x Dockerfile /\n",
+        ":2: step 2/2: COPY failed: invalid chmod parameter: 'x'. it should be octal string and between 0 and 07777",
+    ),
+    (
+        "FROM busybox\nUSER who\nRUN true\n",
+        ":3: step 3/3: find user \"who\" in /etc/passwd of the container: no such user",
+    ),
+    (
+        "FROM busybox\nWORKDIR /etc/passwd\n",
+        ":2: step 2/2: create working directory \"/etc/passwd\": Not a directory",
+    ),
+    (
+        "FROM busybox\nADD git@x:y /\n",
+        ":2: step 2/2: git@x:y: repositories over SSH are not fetched; write its address with https://",
+    ),
+    (
+        "FROM busybox\nADD --checksum=sha256:00 http://x/y /\n",
+        ":2: step 2/2: checksum \"sha256:00\": not a digest: sha256:… or sha512:…",
+    ),
+    ("FROM busybox\nRUNN true\n", ":2: unknown instruction: RUNN (did you mean RUN?)"),
+    (
+        "FROM busybox\nRUN --mount=type=secret,id=s,required true\n",
+        ":2: step 2/2: mount \"type=secret,id=s,required\": secret \"s\" is required, and was not given",
+    ),
+    (
+        "FROM busybox\nRUN --mount=type=bind,target=/ true\n",
+        ":2: step 2/2: mount \"type=bind,target=/\": invalid mount target \"/\"",
+    ),
+    ("FROM busybox\nENV a=${b:?unset}\n", ":2: step 2/2: b: unset"),
+    ("FROM busybox AS a\nCOPY --from=a / /\n", ":2: circular dependency detected on stage: a"),
+];
+
 #[test]
 fn what_is_wrong_is_said() {
     let fixture = Fixture::new();
     let context = fixture.path("context").display().to_string();
-    let copy = "file not found in build context or excluded by .dockerignore";
-    for (dockerfile, expected) in [
-        ("", ":1: file with no instructions"),
-        ("FROM busybox\nFOO bar\n", ":2: unknown instruction: FOO"),
-        ("FROM debian\n", ":1: step 1/1: no image \"debian\" in the store"),
-        (
-            "FROM busybox\nCOPY x /\n",
-            &format!(":2: step 2/2: COPY failed: {copy}: stat x: file does not exist"),
-        ),
-        (
-            "FROM busybox\nADD ../x /\n",
-            &format!(":2: step 2/2: ADD failed: {copy}: stat ../x: file does not exist"),
-        ),
-        (
-            "FROM busybox\nCOPY --chown=who Dockerfile /\n",
-            ":2: step 2/2: unable to find user who: no matching entries in passwd file",
-        ),
-        (
-            "FROM busybox\nCOPY --chmod=x Dockerfile /\n",
-            ":2: step 2/2: COPY failed: invalid chmod parameter: 'x'. it should be octal string and between 0 and 07777",
-        ),
-        (
-            "FROM busybox\nUSER who\nRUN true\n",
-            ":3: step 3/3: find user \"who\" in /etc/passwd of the container: no such user",
-        ),
-        (
-            "FROM busybox\nWORKDIR /etc/passwd\n",
-            ":2: step 2/2: create working directory \"/etc/passwd\": Not a directory",
-        ),
-        (
-            "FROM busybox\nADD git@x:y /\n",
-            ":2: step 2/2: git@x:y: repositories over SSH are not fetched; write its address with https://",
-        ),
-        (
-            "FROM busybox\nADD --checksum=sha256:00 http://x/y /\n",
-            ":2: step 2/2: checksum \"sha256:00\": not a digest: sha256:… or sha512:…",
-        ),
-        ("FROM busybox\nRUNN true\n", ":2: unknown instruction: RUNN (did you mean RUN?)"),
-        (
-            "FROM busybox\nRUN --mount=type=secret,id=s,required true\n",
-            ":2: step 2/2: mount \"type=secret,id=s,required\": secret \"s\" is required, and was not given",
-        ),
-        (
-            "FROM busybox\nRUN --mount=type=bind,target=/ true\n",
-            ":2: step 2/2: mount \"type=bind,target=/\": invalid mount target \"/\"",
-        ),
-        ("FROM busybox\nENV a=${b:?unset}\n", ":2: step 2/2: b: unset"),
-        ("FROM busybox AS a\nCOPY --from=a / /\n", ":2: circular dependency detected on stage: a"),
-    ] {
+    for (dockerfile, expected) in WRONG {
         let built = fixture.build_with(dockerfile, &["--pull=never"]);
         assert_eq!(built.error(), format!("img-build: {context}/Dockerfile{expected}"), "{dockerfile}");
     }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 use common::{Oci, Store, layer, tar};
 use oci::{Digest, Platform};
@@ -167,11 +167,7 @@ fn a_directory_that_does_not_hold_what_it_says() {
         }
         let index = json!({"schemaVersion": 2, "manifests": [archive.manifest]}).to_string();
         archive.files.push(("index.json".to_owned(), index.into_bytes()));
-        for (name, content) in &archive.files {
-            let path = directory.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, content).unwrap();
-        }
+        write(&directory, &archive.files);
         let mut command = assert_cmd::cargo::cargo_bin_cmd!("img-load");
         let output =
             command.arg(&directory).arg("--root").arg(store.dir.path().join("root")).output().unwrap();
@@ -192,6 +188,14 @@ fn a_directory_that_does_not_hold_what_it_says() {
     assert_eq!(spoilt(None, Some(&layer())), "Loaded image: x:1\n");
     // The store has the image now.
     assert_eq!(spoilt(Some(1), None), wrong_size);
+}
+
+fn write(directory: &Path, files: &[(String, Vec<u8>)]) {
+    for (name, content) in files {
+        let path = directory.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
 }
 
 /// The entries of an index that are no descriptors do not spoil the others.
@@ -240,11 +244,7 @@ fn entries_of_an_index() {
             "size": index.len()});
         let index = json!({"schemaVersion": 2, "manifests": [bad, entry]}).to_string();
         archive.files.push(("index.json".to_owned(), index.into_bytes()));
-        for (name, content) in &archive.files {
-            let path = directory.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, content).unwrap();
-        }
+        write(&directory, &archive.files);
         let load = || {
             let mut command = assert_cmd::cargo::cargo_bin_cmd!("img-load");
             command.arg(&directory).arg("--root").arg(store.dir.path().join("root")).output().unwrap()

@@ -248,33 +248,25 @@ fn ten_redirections_are_followed_and_no_more() {
     }
 }
 
+/// An answer to the request for a manifest, the bytes that follow it (None for a connection that stays open),
+/// and the error.
+type Case = (Vec<u8>, Option<Vec<u8>>, String);
+
+fn assert_manifests_refused<const N: usize>(cases: [Case; N]) {
+    for (answer, then, expected) in cases {
+        let error = refused(At::Manifest, answer, then);
+        let exact = expected.starts_with("img-pull: ");
+        assert!(if exact { error == expected } else { error.contains(&expected) }, "{error}\n{expected}");
+    }
+}
+
 #[test]
-fn manifests_that_registries_must_not_send() {
+fn answers_that_are_no_manifests() {
     let manifest = "img-pull: get http://HOST/v2/a/b/manifests/latest";
     let end = || Some(Vec::new());
     let text = |value: serde_json::Value| ok(value.to_string().as_bytes());
-    let config = configuration(&[Digest::of(&layer())]);
-    let config_digest = Digest::of(&config);
-    let of = |config: serde_json::Value| {
-        text(json!({"schemaVersion": 2, "config": config, "layers": [descriptor("layer.v1.tar", &layer())]}))
-    };
-    let mut huge = descriptor("config.v1+json", &config);
-    huge["size"] = json!(100_000_000);
-    let mut short = huge.clone();
-    short["size"] = json!(config.len() - 1);
-    let mut outside = huge.clone();
-    outside["digest"] = json!("sha256:../../../../etc/passwd");
-    let mut negative = huge.clone();
-    negative["size"] = json!(-1);
-    let nested = |bytes: &[u8]| {
-        let list = json!([{"mediaType": "application/vnd.oci.image.index.v1+json", "digest": Digest::of(bytes),
-            "size": 100_000_000}]);
-        text(json!({"schemaVersion": 2, "manifests": list}))
-    };
-    let too_large = |digest: &Digest| {
-        format!("img-pull: {digest} is 100000000 bytes of JSON: more than 4 MiB are refused")
-    };
-    for (answer, then, expected) in [
+    let digest = Digest::of(b"another one");
+    assert_manifests_refused([
         (
             head("200 OK", "Content-Length: 100000000\r\n"),
             end(),
@@ -306,13 +298,39 @@ fn manifests_that_registries_must_not_send() {
         (Vec::new(), None, format!("{manifest}: no answer for 1 s")),
         (head("200 OK", "Content-Length: 100\r\n"), None, format!("{manifest}: no answer for 1 s")),
         (
-            head(
-                "200 OK",
-                &format!("Content-Length: 2\r\nDocker-Content-Digest: {config_digest}\r\n{}", "\r\n{}"),
-            ),
+            head("200 OK", &format!("Content-Length: 2\r\nDocker-Content-Digest: {digest}\r\n{}", "\r\n{}")),
             end(),
-            format!("img-pull: content of {config_digest} has digest {}", Digest::of(b"{}")),
+            format!("img-pull: content of {digest} has digest {}", Digest::of(b"{}")),
         ),
+    ]);
+}
+
+#[test]
+fn manifests_that_registries_must_not_send() {
+    let end = || Some(Vec::new());
+    let text = |value: serde_json::Value| ok(value.to_string().as_bytes());
+    let config = configuration(&[Digest::of(&layer())]);
+    let config_digest = Digest::of(&config);
+    let of = |config: serde_json::Value| {
+        text(json!({"schemaVersion": 2, "config": config, "layers": [descriptor("layer.v1.tar", &layer())]}))
+    };
+    let mut huge = descriptor("config.v1+json", &config);
+    huge["size"] = json!(100_000_000);
+    let mut short = huge.clone();
+    short["size"] = json!(config.len() - 1);
+    let mut outside = huge.clone();
+    outside["digest"] = json!("sha256:../../../../etc/passwd");
+    let mut negative = huge.clone();
+    negative["size"] = json!(-1);
+    let nested = |bytes: &[u8]| {
+        let list = json!([{"mediaType": "application/vnd.oci.image.index.v1+json", "digest": Digest::of(bytes),
+            "size": 100_000_000}]);
+        text(json!({"schemaVersion": 2, "manifests": list}))
+    };
+    let too_large = |digest: &Digest| {
+        format!("img-pull: {digest} is 100000000 bytes of JSON: more than 4 MiB are refused")
+    };
+    assert_manifests_refused([
         (of(huge), end(), too_large(&config_digest)),
         (nested(b"x"), end(), too_large(&Digest::of(b"x"))),
         (
@@ -334,11 +352,7 @@ fn manifests_that_registries_must_not_send() {
             end(),
             "is not an image manifest: config.size is -1, not a number of bytes".to_owned(),
         ),
-    ] {
-        let error = refused(At::Manifest, answer, then);
-        let exact = expected.starts_with("img-pull: ");
-        assert!(if exact { error == expected } else { error.contains(&expected) }, "{error}\n{expected}");
-    }
+    ]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod registries;
 use std::fs;
 
 use registries::with_registries;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::Sandbox;
 
 /// The first digits of the digest of the image's only layer.
@@ -95,10 +95,8 @@ fn what_skopeo_wrote() {
     }
 }
 
-#[test]
-fn an_image_for_several_platforms() {
-    let sandbox = with_registries();
-    // Two images and an index of both, as `docker buildx` makes them.
+/// Pushes two images and an index of both, as `docker buildx` makes them.
+fn push_for_two_platforms(sandbox: &Sandbox) -> Value {
     let index = "
         for arch in amd64 arm64; do
             mkdir -p $arch/etc && printf $arch > $arch/etc/name && tar -C $arch -cf $arch.tar etc
@@ -113,7 +111,13 @@ fn an_image_for_several_platforms() {
             annotations: {\"org.opencontainers.image.ref.name\": \"localhost:5000/multi:1\"}}]' \
             $STAVE_ROOT/images/index.json > changed && cp changed $STAVE_ROOT/images/index.json
         img-push -q localhost:5000/multi:1";
-    let pushed = sandbox.sh(index).json();
+    sandbox.sh(index).json()
+}
+
+#[test]
+fn an_image_for_several_platforms() {
+    let sandbox = with_registries();
+    let pushed = push_for_two_platforms(&sandbox);
     assert_eq!(pushed["mediaType"], "application/vnd.oci.image.index.v1+json");
     let raw = sandbox.sh("skopeo inspect --raw --tls-verify=false docker://localhost:5000/multi:1").json();
     assert_eq!(raw["manifests"].as_array().unwrap().len(), 2);
@@ -441,7 +445,13 @@ fn mirrors() {
         let name = tool.split(' ').next().unwrap();
         assert_eq!(blocked, format!("{name}: blocked.example/x:latest is blocked by {}\n", file.display()));
     }
-    // And what containers-policy.json(5) lets in, for each tool that brings an image in.
+}
+
+/// What containers-policy.json(5) lets in, for each tool that brings an image in.
+#[test]
+fn a_policy_of_the_user() {
+    let sandbox = with_registries();
+    sandbox.sh("img-push -q localhost:5000/lib/a localhost:5000/hub/library/debian:2 > /dev/null").ok();
     let policy = r#"{"default": [{"type": "insecureAcceptAnything"}],
         "transports": {"docker": {"localhost:5000/hub": [{"type": "reject"}]}}}"#;
     sandbox.sh("mkdir -p own/.config/containers").ok();

@@ -27,6 +27,21 @@ fn with_keys() -> Sandbox {
     sandbox
 }
 
+/// OpenSSL verifies the first signature, and skopeo reads the manifest with this tag.
+fn assert_openssl_agrees(sandbox: &Sandbox, tag: &str) {
+    sandbox
+        .sh(&format!(
+            "tag={tag} && accept='Accept: application/vnd.oci.image.manifest.v1+json'
+            curl -sf -H \"$accept\" localhost:5000/v2/lib/a/manifests/$tag > signatures.json
+            curl -sf localhost:5000/v2/lib/a/blobs/$(jq -r '.layers[0].digest' signatures.json) > payload
+            jq -r '.layers[0].annotations[\"dev.cosignproject.cosign/signature\"]' signatures.json | base64 -d > signature
+            openssl dgst -sha256 -verify one.pub -signature signature payload > /dev/null
+            jq -e '.critical.type == \"cosign container image signature\"' payload > /dev/null
+            skopeo inspect --tls-verify=false docker://localhost:5000/lib/a:$tag > /dev/null"
+        ))
+        .ok();
+}
+
 #[test]
 fn an_image_is_taken_only_if_it_is_signed() {
     let sandbox = with_keys();
@@ -49,19 +64,7 @@ fn an_image_is_taken_only_if_it_is_signed() {
     let found = sandbox.sh("img-referrers localhost:5000/lib/a:1").json();
     assert_eq!(found["referrers"][0]["annotations"]["org.opencontainers.image.ref.name"], signed["tag"]);
 
-    // OpenSSL agrees.
-    sandbox
-        .sh(&format!(
-            "tag={} && accept='Accept: application/vnd.oci.image.manifest.v1+json'
-            curl -sf -H \"$accept\" localhost:5000/v2/lib/a/manifests/$tag > signatures.json
-            curl -sf localhost:5000/v2/lib/a/blobs/$(jq -r '.layers[0].digest' signatures.json) > payload
-            jq -r '.layers[0].annotations[\"dev.cosignproject.cosign/signature\"]' signatures.json | base64 -d > signature
-            openssl dgst -sha256 -verify one.pub -signature signature payload > /dev/null
-            jq -e '.critical.type == \"cosign container image signature\"' payload > /dev/null
-            skopeo inspect --tls-verify=false docker://localhost:5000/lib/a:$tag > /dev/null",
-            signed["tag"].as_str().unwrap()
-        ))
-        .ok();
+    assert_openssl_agrees(&sandbox, signed["tag"].as_str().unwrap());
     pull("--verify two.pub --verify one.pub localhost:5000/lib/a:1").ok();
     sandbox.sh("img-rm -q --root fresh localhost:5000/lib/a:1 > /dev/null").ok();
 

@@ -93,14 +93,15 @@ fn whiteouts_at_the_root() {
     assert_eq!(list(&directories[0]), ["x"], "there is nothing below the lowest layer");
 }
 
-#[test]
-fn everything_an_entry_says() {
-    let time = Time { seconds: 1_234_567_890, nanoseconds: 123_456_789 };
+const TIME: Time = Time { seconds: 1_234_567_890, nanoseconds: 123_456_789 };
+
+/// Entries with everything that an entry can say, and their content.
+fn entries() -> Vec<(Entry, &'static [u8])> {
     let say = |kind, name: &str, mode| Entry {
         mode,
         uid: 70_000,
         gid: 4_000_000_000,
-        mtime: time,
+        mtime: TIME,
         ..Entry::new(kind, name)
     };
     // The attribute for capabilities has a fixed form: version 2, cap_net_bind_service.
@@ -111,7 +112,7 @@ fn everything_an_entry_says() {
         (b"system.posix_acl_access".to_vec(), acl.clone()),
         (b"user.bytes".to_vec(), vec![0, b'=', b'\n', 255]),
     ];
-    let entries = [
+    vec![
         (
             Entry {
                 xattrs: vec![
@@ -120,7 +121,7 @@ fn everything_an_entry_says() {
                 ],
                 ..say(Kind::Directory, "d/", 0o3711)
             },
-            &b""[..],
+            b"",
         ),
         (Entry { xattrs, stored: 2, size: 2, ..say(Kind::File, "d/suid", 0o4644) }, b"ab"),
         (say(Kind::File, "d/sgid", 0o2555), b""),
@@ -132,13 +133,18 @@ fn everything_an_entry_says() {
         (
             Entry {
                 mtime: Time { seconds: -5, nanoseconds: 250_000_000 },
-                atime: Some(time),
+                atime: Some(TIME),
                 ..say(Kind::File, "d/old", 0o600)
             },
             b"",
         ),
         (say(Kind::Directory, "./", 0o1777), b""),
-    ];
+    ]
+}
+
+#[test]
+fn everything_an_entry_says() {
+    let entries = entries();
     let applied = apply(&[archive(&entries)]);
     let directory = &applied[0];
     for (entry, _) in &entries {
@@ -165,7 +171,7 @@ fn everything_an_entry_says() {
         0,
         "no ACL is inherited"
     );
-    assert_eq!(fs::metadata(directory.join("d/old")).unwrap().atime(), time.seconds);
+    assert_eq!(fs::metadata(directory.join("d/old")).unwrap().atime(), TIME.seconds);
 }
 
 #[test]

@@ -298,6 +298,30 @@ fn what_no_layer_can_say() {
     assert_eq!((status, stderr.as_str()), (1, "layer-diff: open \"missing\": No such file or directory\n"));
 }
 
+/// The layer in overlayfs's form, on top of the first tree, gives the second tree.
+fn assert_layer_makes_upper(work: &Work) {
+    let applied = work.directory("applied");
+    let target =
+        rustix::fs::open(&applied, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY, Mode::empty())
+            .unwrap();
+    let target = layer::apply::Target::Directory(target);
+    let below = layer::apply::Below::open(&[work.path("lower")]).unwrap();
+    layer::apply::unpack(fs::File::open(work.path("out.tar")).unwrap(), target, &below, &Default::default())
+        .unwrap();
+    work.directory("merged");
+    let script = "mount -t overlay overlay -o ro,lowerdir=applied:lower merged && for tree in upper merged; do
+        (cd $tree && tar --sort=name --numeric-owner --xattrs \
+            --pax-option=exthdr.name=%d/%f,delete=atime,delete=ctime -cf - *) | sha256sum; done | uniq | wc -l;";
+    let output =
+        Command::new("unshare").args(["-m", "sh", "-c", script]).current_dir(work.0.path()).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "1",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// Two trees, their difference, and the kernel's view of the difference on top of the first.
 #[test]
 fn two_trees() {
@@ -355,27 +379,7 @@ fn two_trees() {
             "kind/new"
         ]
     );
-    // The layer in overlayfs's form, on top of the first tree, gives the second tree.
-    let applied = work.directory("applied");
-    let target =
-        rustix::fs::open(&applied, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY, Mode::empty())
-            .unwrap();
-    let target = layer::apply::Target::Directory(target);
-    let below = layer::apply::Below::open(&[&lower]).unwrap();
-    layer::apply::unpack(fs::File::open(work.path("out.tar")).unwrap(), target, &below, &Default::default())
-        .unwrap();
-    work.directory("merged");
-    let script = "mount -t overlay overlay -o ro,lowerdir=applied:lower merged && for tree in upper merged; do
-        (cd $tree && tar --sort=name --numeric-owner --xattrs \
-            --pax-option=exthdr.name=%d/%f,delete=atime,delete=ctime -cf - *) | sha256sum; done | uniq | wc -l;";
-    let output =
-        Command::new("unshare").args(["-m", "sh", "-c", script]).current_dir(work.0.path()).output().unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout).trim(),
-        "1",
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert_layer_makes_upper(&work);
     assert!(fs::metadata(upper.join("tree")).unwrap().size() > 0);
 }
 

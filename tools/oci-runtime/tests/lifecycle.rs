@@ -325,6 +325,11 @@ fn hooks_run_in_their_order_with_the_state() {
     );
     // The container's hook runs in its mount namespace.
     assert!(lines[0][2] == lines[1][2] && lines[1][2] != lines[2][2] && lines[3][2] == lines[0][2], "{text}");
+}
+
+#[test]
+fn hooks_that_fail() {
+    let sandbox = bundle();
     for (kind, hook, error) in [
         (
             "createRuntime",

@@ -83,6 +83,13 @@ fn files_of_every_size() {
     assert_eq!(image.summary.inodes, 1 + 20 * sizes.len() as u64);
 }
 
+fn attribute(path: &Path, name: &str) -> Vec<u8> {
+    let mut value = vec![0; 10_000];
+    let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+    value.truncate(length);
+    value
+}
+
 #[test]
 fn every_kind_with_all_that_an_inode_says() {
     let all = Attributes {
@@ -129,13 +136,9 @@ fn every_kind_with_all_that_an_inode_says() {
             (0o4751, 70_000, u32::MAX - 1, -5, 999_999_999),
             "{name}"
         );
-        let mut value = vec![0; 10_000];
-        let length = rustix::fs::lgetxattr(at(name), "trusted.overlay.opaque", &mut value[..]).unwrap();
-        assert_eq!(&value[..length], b"y");
+        assert_eq!(attribute(&at(name), "trusted.overlay.opaque"), b"y");
     }
-    let mut value = vec![0; 10_000];
-    let length = rustix::fs::lgetxattr(at("file"), "user.long", &mut value[..]).unwrap();
-    assert!(value[..length] == content(9000, 1));
+    assert!(attribute(&at("file"), "user.long") == content(9000, 1));
     assert!(fs::read(at("file")).unwrap() == content(5000, 2));
     let numbers =
         |name: &str| (rustix::fs::major(status(name).rdev()), rustix::fs::minor(status(name).rdev()));

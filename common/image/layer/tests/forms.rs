@@ -99,8 +99,8 @@ fn with_xattr(kind: Kind, name: &str, value: &[u8]) -> (Entry, Vec<u8>) {
 const ACL: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
-#[test]
-fn all_that_an_entry_can_say() {
+/// Entries with all that an entry can say.
+fn entries() -> Vec<(Entry, Vec<u8>)> {
     let say = |(entry, data): (Entry, Vec<u8>)| {
         let mtime = Time { seconds: 1_234_567_890, nanoseconds: 123_456_789 };
         (Entry { uid: 70_000, gid: 4_000_000_000, mtime, ..entry }, data)
@@ -144,8 +144,13 @@ fn all_that_an_entry_can_say() {
     }
     // Many names in one directory.
     entries.extend((0..1000).map(|at| file(&format!("many/a file with a longer name, {at}"), at % 7)));
+    entries
+}
+
+#[test]
+fn all_that_an_entry_can_say() {
     let mut both = Both::new();
-    both.add(&archive(&entries), &Options::default()).unwrap();
+    both.add(&archive(&entries()), &Options::default()).unwrap();
     // Things that a layer takes from those below: attributes, symbolic links on the way, files to link to.
     let link = |name: &str, target: &str| {
         (Entry { link: target.into(), ..special(Kind::HardLink, name).0 }, Vec::new())

@@ -289,22 +289,25 @@ mod tests {
         name.split('.').map(|label| label.as_bytes().to_vec()).collect()
     }
 
-    #[test]
-    fn names_are_seen_by_those_who_share_a_network() {
-        let directory = tempfile::tempdir().unwrap();
-        let write = |id: &str, text: String| {
-            let path = directory.path().join("new");
-            fs::write(&path, text).unwrap();
-            fs::rename(path, directory.path().join(format!("{id}.json"))).unwrap();
-        };
-        write(
+    fn write(directory: &Path, id: &str, text: String) {
+        let path = directory.join("new");
+        fs::write(&path, text).unwrap();
+        fs::rename(path, directory.join(format!("{id}.json"))).unwrap();
+    }
+
+    /// The record of a container on two networks, which calls another one by two names.
+    fn web() -> String {
+        record(
             "web",
-            record(
-                "web",
-                &[("front", "10.1.0.2"), ("back", "10.2.0.2")],
-                r#","hosts":{"entries":[{"names":["store","db"]}]}"#,
-            ),
-        );
+            &[("front", "10.1.0.2"), ("back", "10.2.0.2")],
+            r#","hosts":{"entries":[{"names":["store","db"]}]}"#,
+        )
+    }
+
+    /// The records of containers on two networks, and some that do not count.
+    fn write_records(directory: &Path) {
+        let write = |id: &str, text: String| write(directory, id, text);
+        write("web", web());
         write(
             "db",
             record("db", &[("back", "10.2.0.3")], r#","names":{"aliases":["Data"],"servers":["192.0.2.9"]}"#),
@@ -322,7 +325,13 @@ mod tests {
         );
         write("gone", record("gone", &[("back", "10.2.0.5")], r#","error":{"tool":"x"}"#));
         write("old", r#"{"id":"old","network":{"bridge":{"name":"br-front"},"cni":{"ips":[{"address":"10.1.0.9/8"}]}}}"#.into());
-        fs::write(directory.path().join("bad.json"), "nonsense").unwrap();
+        fs::write(directory.join("bad.json"), "nonsense").unwrap();
+    }
+
+    #[test]
+    fn names_are_seen_by_those_who_share_a_network() {
+        let directory = tempfile::tempdir().unwrap();
+        write_records(directory.path());
         let mut containers = Containers::new(directory.path());
         let (web, db) = (containers.container("web").unwrap(), containers.container("db").unwrap());
         assert_eq!(db.servers, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
@@ -361,7 +370,18 @@ mod tests {
         assert_eq!(containers.names(&web, address("10.2.0.3")).unwrap(), ["db", "data"]);
         assert_eq!(containers.names(&db, address("10.1.0.2")).unwrap(), [""; 0]);
         assert_eq!(containers.names(&web, address("192.0.2.1")), None);
-        // A container on another host is known as long as it is listed.
+        // A replaced record takes effect at once.
+        write(directory.path(), "db", record("db", &[("back", "10.2.0.7")], ""));
+        assert_eq!(containers.find(&web, &labels("db")), Found::Addresses(vec![address("10.2.0.7")]));
+    }
+
+    #[test]
+    fn a_container_on_another_host_is_known_as_long_as_it_is_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), "web", web());
+        let mut containers = Containers::new(directory.path());
+        let web = containers.container("web").unwrap();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let station = Station {
             mac: netlink::Mac([2, 0x42, 10, 2, 1, 2]),
             addresses: vec![address("10.2.1.2")],
@@ -382,9 +402,6 @@ mod tests {
         assert!(containers.container("far").is_none());
         Peers::remove(directory.path(), "br-back").unwrap();
         assert_eq!(containers.find(&web, &labels("far")), Found::Elsewhere);
-        // A replaced record takes effect at once.
-        write("db", record("db", &[("back", "10.2.0.7")], ""));
-        assert_eq!(containers.find(&web, &labels("db")), Found::Addresses(vec![address("10.2.0.7")]));
     }
 
     #[test]
