@@ -36,8 +36,8 @@ fn ufw() {
     assert_eq!(answers(&sandbox), THROUGH, "ufw first");
 }
 
-#[test]
-fn firewalld() {
+/// A host with firewalld.
+fn with_firewalld() -> Sandbox {
     let sandbox = host();
     own(&sandbox, "/etc/firewalld");
     sandbox
@@ -46,9 +46,18 @@ fn firewalld() {
              (firewalld --nofork --nopid > firewalld.log 2>&1 &)
              for try in $(seq 100); do firewall-cmd --state > /dev/null 2>&1 && break; sleep 0.1; done; firewall-cmd --state")
         .ok();
-    let zones = || sandbox.sh("firewall-cmd --get-active-zones").ok();
+    sandbox
+}
+
+fn zones(sandbox: &Sandbox) -> String {
+    sandbox.sh("firewall-cmd --get-active-zones").ok()
+}
+
+#[test]
+fn firewalld() {
+    let sandbox = with_firewalld();
     containers(&sandbox, "");
-    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
+    assert_eq!(zones(&sandbox), "trusted\n  interfaces: stave0\n");
     assert_eq!(answers(&sandbox), THROUGH);
     assert_eq!(check(&sandbox), "");
     sandbox.sh("firewall-cmd --reload").ok();
@@ -70,15 +79,20 @@ fn firewalld() {
     }
     sandbox.sh("kill $(cat guard.pid)").ok();
     unwind(&sandbox, "a");
-    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
+    assert_eq!(zones(&sandbox), "trusted\n  interfaces: stave0\n");
     unwind(&sandbox, "b");
-    assert_eq!(zones(), "");
+    assert_eq!(zones(&sandbox), "");
+}
+
+#[test]
+fn zones_of_the_administrator() {
+    let sandbox = with_firewalld();
     // What the administrator configured stays, and a zone that the administrator chose is not changed.
     sandbox
         .sh("firewall-cmd --permanent --zone=trusted --add-interface=stave0 && firewall-cmd --reload")
         .ok();
     sandbox.sh("netns-bridge -n --id c | unwind > /dev/null").ok();
-    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
+    assert_eq!(zones(&sandbox), "trusted\n  interfaces: stave0\n");
     // The same holds for what somebody did earlier, until firewalld reloads its rules.
     sandbox
         .sh("firewall-cmd --permanent --zone=trusted --remove-interface=stave0 && firewall-cmd --reload")
@@ -87,7 +101,7 @@ fn firewalld() {
     containers(&sandbox, "");
     unwind(&sandbox, "a");
     unwind(&sandbox, "b");
-    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
+    assert_eq!(zones(&sandbox), "trusted\n  interfaces: stave0\n");
     sandbox.sh("firewall-cmd --zone=work --change-interface=stave0").ok();
     let refused = sandbox.sh("netns-bridge -n --id c > /dev/null").exits(1);
     assert_eq!(
@@ -95,10 +109,10 @@ fn firewalld() {
         "netns-bridge: add bridge \"stave0\" to zone trusted of firewalld: it is in zone work\n\
          hint: firewall-cmd --zone=trusted --change-interface=stave0, or --firewall none\n"
     );
-    assert_eq!(zones(), "work\n  interfaces: stave0\n");
+    assert_eq!(zones(&sandbox), "work\n  interfaces: stave0\n");
     // Another network namespace of the same machine, to which this firewall does not belong.
     sandbox.sh("unshare --net netns-bridge -n --id d | unshare --net unwind > /dev/null").ok();
-    assert_eq!(zones(), "work\n  interfaces: stave0\n");
+    assert_eq!(zones(&sandbox), "work\n  interfaces: stave0\n");
 }
 
 const DOCKERD: &str = "mkdir -p /run/docker-data && (dockerd --data-root /run/docker-data --exec-root /run/docker-exec --pidfile /run/d.pid \

@@ -218,7 +218,12 @@ fn several_platforms_of_one_build() {
     // Each is the image that a build for it alone makes.
     let alone = fixture.build_with(text, &["--platform=linux/arm/v7"]).ok();
     assert_eq!(alone.document["image"]["descriptor"]["digest"], entries[1]["digest"]);
-    // An archive has the index even if none of its images is for this machine.
+}
+
+/// The archive has the index even if none of its images is for this machine.
+#[test]
+fn platforms_of_other_machines() {
+    let fixture = Fixture::new();
     let elsewhere = format!("type=oci,dest={}", fixture.path("elsewhere").display());
     fixture.build_with("FROM scratch\n", &["--platform=windows/amd64,linux/s390x", "-o", &elsewhere]).ok();
     let mut archive = tar::Archive::new(std::fs::File::open(fixture.path("elsewhere")).unwrap());
@@ -227,17 +232,17 @@ fn several_platforms_of_one_build() {
     let list: serde_json::Value = serde_json::from_reader(list).unwrap();
     let kinds: Vec<_> = list["manifests"].as_array().unwrap().iter().map(|one| &one["mediaType"]).collect();
     assert_eq!(kinds, ["application/vnd.oci.image.index.v1+json"]);
-    // The Dockerfile is read once.
+}
+
+#[test]
+fn for_several_platforms_the_dockerfile_is_read_once() {
+    let fixture = Fixture::new();
     let mut command = fixture.command();
     command.args(["--platform=linux/amd64,linux/arm64", "-t", "two", "-"]);
     command.write_stdin("FROM scratch\nLABEL a=b\n").assert().success();
-    assert_eq!(
-        layout.read_json::<serde_json::Value>(&layout.find("two").unwrap()).unwrap()["manifests"]
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
+    let layout = fixture.layout();
+    let index = layout.read_json::<serde_json::Value>(&layout.find("two").unwrap()).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
 }
 
 #[test]

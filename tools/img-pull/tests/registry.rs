@@ -225,6 +225,10 @@ fn everything_that_an_index_names() {
     );
 }
 
+/// An environment in which the configuration of Docker in `home` counts.
+const AT_HOME: &str =
+    "env -u REGISTRY_AUTH_FILE -u DOCKER_CONFIG -u XDG_CONFIG_HOME -u XDG_RUNTIME_DIR HOME=$PWD/home";
+
 #[test]
 fn certificates_and_passwords() {
     let sandbox = with_registries();
@@ -244,9 +248,16 @@ fn certificates_and_passwords() {
         mkdir certs && mount -t tmpfs tmpfs /etc/docker && mkdir -p /etc/docker/certs.d/localhost:5001
         cp cert.pem /etc/docker/certs.d/localhost:5001/ca.crt";
     sandbox.sh(&format!("mkdir -p /etc/docker; {home}")).ok();
-    let at_home =
-        "env -u REGISTRY_AUTH_FILE -u DOCKER_CONFIG -u XDG_CONFIG_HOME -u XDG_RUNTIME_DIR HOME=$PWD/home";
-    sandbox.sh(&format!("{at_home} img-pull -q --root home-root {name}")).ok();
+    sandbox.sh(&format!("{AT_HOME} img-pull -q --root home-root {name}")).ok();
+    sandbox.sh("umount /etc/docker").ok();
+}
+
+#[test]
+fn helpers_of_credentials() {
+    let sandbox = with_registries();
+    let name = "localhost:5001/lib/a";
+    let flags = "-q --insecure --authfile auth.json";
+    sandbox.sh(&format!("mkdir -p home/.docker; img-push {flags} localhost:5000/lib/a {name}")).ok();
     // The helper that the configuration names for this host, and the one for all hosts.
     let helper = "#!/bin/sh\nread -r host || :\necho \"$1 $host\" >> asked\necho '{\"Username\": \"u\", \"Secret\": \"p\"}'\n";
     fs::write(sandbox.directory().join("docker-credential-test"), helper).unwrap();
@@ -255,12 +266,12 @@ fn certificates_and_passwords() {
         sandbox
             .sh(&format!(
                 "chmod +x docker-credential-test; rm -f asked
-                PATH=$PWD:$PATH {at_home} img-pull -q --insecure {name} && grep -qx 'get localhost:5001' asked"
+                PATH=$PWD:$PATH {AT_HOME} img-pull -q --insecure {name} && grep -qx 'get localhost:5001' asked"
             ))
             .ok();
     }
     let gone = "mv docker-credential-test elsewhere; ";
-    let missing = sandbox.sh(&format!("{gone} {at_home} img-pull -q --insecure {name}")).exits(1).stderr;
+    let missing = sandbox.sh(&format!("{gone} {AT_HOME} img-pull -q --insecure {name}")).exits(1).stderr;
     assert_eq!(
         missing,
         "img-pull: read credentials for localhost:5001 from docker-credential-test: there is no such program\n"
@@ -275,7 +286,7 @@ fn certificates_and_passwords() {
     ] {
         fs::write(&helper, content).unwrap();
         let pull = |name: &str| {
-            let set = format!("chmod {mode} docker-credential-test; PATH=$PWD:$PATH; {at_home}");
+            let set = format!("chmod {mode} docker-credential-test; PATH=$PWD:$PATH; {AT_HOME}");
             sandbox.sh(&format!("{set} img-pull -q --insecure --root home-root-{mode} {name}"))
         };
         fs::write(
@@ -292,7 +303,6 @@ fn certificates_and_passwords() {
         fs::write(sandbox.directory().join("home/.docker/config.json"), both.to_string()).unwrap();
         pull(name).ok();
     }
-    sandbox.sh("umount /etc/docker").ok();
 }
 
 #[test]

@@ -117,45 +117,54 @@ fn modes_addresses_and_routes() {
     wait_for("an answer", Duration::from_secs(10), || {
         sandbox.ask("outside", "TCP6:[fd01:2::7]:81").starts_with("b [fd01:0002:")
     });
-    for (attach, told) in [
-        ("macvlan-attach --parent nowhere", "no interface \"nowhere\""),
-        // One that is down is a parent as well.
-        ("macvlan-attach --parent eth0", "link \"eth0\" has no IPv4 address that gives its subnet"),
-        (
-            "macvlan-attach --parent eth0.7 --subnet 10.9.0.0/24",
-            "link \"eth0\", which would carry VLAN 7, is down",
-        ),
-        ("macvlan-attach --parent lo", "link \"lo\" is not connected to a network"),
-        ("macvlan-attach --parent br9p", "link \"br9p\" is a port of \"br9\""),
-        ("macvlan-attach --parent br9", "link \"br9\" has no IPv4 address that gives its subnet"),
-        ("macvlan-attach lan", "no network \"lan\""),
-        ("macvlan-attach --mtu 9000", "the MTU 9000 is larger than that of link \"out0\", 1500"),
-        (
-            "macvlan-attach --mode passthru --mac-address 02:00:00:00:00:07",
-            "a macvlan mode passthru has the hardware address of its parent",
-        ),
-        ("macvlan-attach --ip6 fd01:2::9", "the network has no IPv6 subnet"),
-        ("macvlan-attach --ip 192.0.2.1", "address 192.0.2.1 is taken by link \"out0\""),
-        ("macvlan-attach --ip 192.0.2.2", "address 192.0.2.2 is taken by the gateway"),
-        (
-            "macvlan-attach --gateway none --route 10.9.0.0/16",
-            "route 10.9.0.0/16 has no next hop: the network has no gateway",
-        ),
-        (
-            "macvlan-attach --gateway none --gateway-priority 1",
-            "a network without a gateway has no way out for --gateway-priority",
-        ),
-        (
-            "macvlan-attach --subnet 10.0.0.0/24 --gateway 10.1.0.1",
-            "address 10.1.0.1 is not in subnet 10.0.0.0/24",
-        ),
-        (
-            "macvlan-attach --gateway 192.0.2.2 --gateway 192.0.2.3",
-            "192.0.2.2 and 192.0.2.3 are two gateways of one version of IP",
-        ),
-        ("macvlan-attach | macvlan-attach --parent out0", "the container is on link \"out0\" already"),
-        ("macvlan-attach --interface ../x", ""),
-    ] {
+    end(&sandbox, "a b", &before);
+}
+
+/// Attachments that are refused, and why. Without a reason, any will do.
+const REFUSED: &[(&str, &str)] = &[
+    ("macvlan-attach --parent nowhere", "no interface \"nowhere\""),
+    // One that is down is a parent as well.
+    ("macvlan-attach --parent eth0", "link \"eth0\" has no IPv4 address that gives its subnet"),
+    (
+        "macvlan-attach --parent eth0.7 --subnet 10.9.0.0/24",
+        "link \"eth0\", which would carry VLAN 7, is down",
+    ),
+    ("macvlan-attach --parent lo", "link \"lo\" is not connected to a network"),
+    ("macvlan-attach --parent br9p", "link \"br9p\" is a port of \"br9\""),
+    ("macvlan-attach --parent br9", "link \"br9\" has no IPv4 address that gives its subnet"),
+    ("macvlan-attach lan", "no network \"lan\""),
+    ("macvlan-attach --mtu 9000", "the MTU 9000 is larger than that of link \"out0\", 1500"),
+    (
+        "macvlan-attach --mode passthru --mac-address 02:00:00:00:00:07",
+        "a macvlan mode passthru has the hardware address of its parent",
+    ),
+    ("macvlan-attach --ip6 fd01:2::9", "the network has no IPv6 subnet"),
+    ("macvlan-attach --ip 192.0.2.1", "address 192.0.2.1 is taken by link \"out0\""),
+    ("macvlan-attach --ip 192.0.2.2", "address 192.0.2.2 is taken by the gateway"),
+    (
+        "macvlan-attach --gateway none --route 10.9.0.0/16",
+        "route 10.9.0.0/16 has no next hop: the network has no gateway",
+    ),
+    (
+        "macvlan-attach --gateway none --gateway-priority 1",
+        "a network without a gateway has no way out for --gateway-priority",
+    ),
+    (
+        "macvlan-attach --subnet 10.0.0.0/24 --gateway 10.1.0.1",
+        "address 10.1.0.1 is not in subnet 10.0.0.0/24",
+    ),
+    (
+        "macvlan-attach --gateway 192.0.2.2 --gateway 192.0.2.3",
+        "192.0.2.2 and 192.0.2.3 are two gateways of one version of IP",
+    ),
+    ("macvlan-attach | macvlan-attach --parent out0", "the container is on link \"out0\" already"),
+    ("macvlan-attach --interface ../x", ""),
+];
+
+#[test]
+fn what_cannot_be_attached() {
+    let (sandbox, before) = sandbox();
+    for (attach, told) in REFUSED {
         let ports = "ip link add br9 type bridge; ip link set br9 up; ip link add br9p type veth peer name br9q; ip link set br9p up master br9";
         let refused = sandbox.sh(&format!("{ports}; netns-add -n --id c | {attach} > c.json"));
         assert_ne!(refused.status, 0, "{attach}");
@@ -164,7 +173,7 @@ fn modes_addresses_and_routes() {
         }
         sandbox.sh("unwind c > /dev/null; ip link del br9p; ip link del br9").ok();
     }
-    end(&sandbox, "a b", &before);
+    end(&sandbox, "", &before);
 }
 
 /// They share the host's links, and have leases of their own. The kernel compares the interfaces of a parent.
@@ -289,6 +298,31 @@ fn beside_a_bridge() {
     end(&sandbox, "a b", &before);
 }
 
+fn write(sandbox: &Sandbox, file: &str, network: &Value) {
+    let directory = sandbox.root().join("networks");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join(file), network.to_string()).unwrap();
+}
+
+/// The network pod as podman 5 writes it, with this change.
+fn write_podman(sandbox: &Sandbox, change: &Value) {
+    let mut network = json!({
+        "name": "pod", "id": "c".repeat(64), "driver": "macvlan", "network_interface": "out0", "created": "2026-01-01T00:00:00Z",
+        "subnets": [{"subnet": "192.0.2.0/24", "gateway": "192.0.2.2"}], "ipv6_enabled": false, "internal": false,
+        "dns_enabled": false, "options": {"mode": "bridge", "mtu": "1300"}, "ipam_options": {"driver": "host-local"}
+    });
+    network.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    write(sandbox, "pod.json", &network);
+}
+
+/// The network cni as a list of CNI's plugins, with this change.
+fn write_cni(sandbox: &Sandbox, change: &Value) {
+    let mut plugin = json!({"type": "macvlan", "master": "out0", "mode": "vepa", "mtu": 1400,
+        "ipam": {"type": "host-local", "subnet": "192.0.2.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "192.0.2.2"}, {"dst": "10.9.0.0/16", "gw": "192.0.2.7"}]}});
+    plugin.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    write(sandbox, "cni.conflist", &json!({"cniVersion": "1.0.0", "name": "cni", "plugins": [plugin]}));
+}
+
 #[test]
 fn networks_by_name() {
     let (sandbox, before) = sandbox();
@@ -297,18 +331,7 @@ fn networks_by_name() {
     let range = json!({"start_ip": "192.0.2.64", "end_ip": "192.0.2.127"});
     let subnet = json!({"subnet": "192.0.2.0/24", "gateway": "192.0.2.2", "lease_range": range});
     assert_eq!(shown, json!(["macvlan", "out0", {"mode": "private"}, [subnet]]));
-    // As podman 5 writes it.
-    let podman = json!({
-        "name": "pod", "id": "c".repeat(64), "driver": "macvlan", "network_interface": "out0", "created": "2026-01-01T00:00:00Z",
-        "subnets": [{"subnet": "192.0.2.0/24", "gateway": "192.0.2.2"}], "ipv6_enabled": false, "internal": false,
-        "dns_enabled": false, "options": {"mode": "bridge", "mtu": "1300"}, "ipam_options": {"driver": "host-local"}
-    });
-    let write = |change: Value| {
-        let mut file = podman.clone();
-        file.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        std::fs::write(sandbox.root().join("networks/pod.json"), file.to_string()).unwrap();
-    };
-    write(json!({}));
+    write_podman(&sandbox, &json!({}));
     sandbox.sh("netns-add -n --id a | macvlan-attach wire > a.json; netns-add -n --id b | macvlan-attach pod > b.json").ok();
     let told = "jq -c '.networks[0] | [.name, .parent.mode, .cni.ips[0].address, .cni.interfaces[0].mtu]' a.json b.json";
     assert_eq!(
@@ -346,24 +369,32 @@ fn networks_by_name() {
         let refused = sandbox.sh(&format!("network-create {flags}")).exits(1).stderr;
         assert_eq!(refused.lines().next(), Some(&*format!("network-create: {told}")), "{flags}");
     }
+    sandbox.sh("unwind a b > /dev/null; network-rm wire pod > /dev/null").ok();
+    end(&sandbox, "", &before);
+}
+
+#[test]
+fn files_of_podman_that_are_not_carried_out() {
+    let (sandbox, before) = sandbox();
     for (change, told) in [
         (json!({"options": {"mode": "l2"}}), "options.mode cannot be \"l2\""),
         (json!({"options": {"bclim": "2"}}), "options.bclim \"2\" is not carried out"),
         (json!({"ipam_options": {"driver": "dhcp"}}), "ipam_options.driver \"dhcp\" is not carried out"),
     ] {
-        write(change);
+        write_podman(&sandbox, &change);
         let refused = sandbox.sh("netns-add -n --id c | macvlan-attach pod > /dev/null").exits(1).stderr;
         assert!(refused.lines().next().is_some_and(|line| line.ends_with(told)), "{told}: {refused}");
         sandbox.sh("unwind c > /dev/null").ok();
     }
-    write(json!({}));
-    let cni = |change: Value| {
-        let mut plugin = json!({"type": "macvlan", "master": "out0", "mode": "vepa", "mtu": 1400,
-            "ipam": {"type": "host-local", "subnet": "192.0.2.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "192.0.2.2"}, {"dst": "10.9.0.0/16", "gw": "192.0.2.7"}]}});
-        plugin.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        let list = json!({"cniVersion": "1.0.0", "name": "cni", "plugins": [plugin]});
-        std::fs::write(sandbox.root().join("networks/cni.conflist"), list.to_string()).unwrap();
-    };
+    write_podman(&sandbox, &json!({}));
+    sandbox.sh("network-rm pod > /dev/null").ok();
+    end(&sandbox, "", &before);
+}
+
+#[test]
+fn files_of_cni() {
+    let (sandbox, before) = sandbox();
+    let cni = |change: Value| write_cni(&sandbox, &change);
     let told = "netns-add -n --id c | macvlan-attach cni | jq -c '.networks[0] | [.parent.mode, .parent.gateway, .cni.interfaces[0].mtu, [.cni.routes[]?.dst]]'; unwind c > /dev/null";
     cni(json!({}));
     assert_eq!(sandbox.sh(told).ok(), "[\"vepa\",\"192.0.2.2\",1400,[\"0.0.0.0/0\",\"10.9.0.0/16\"]]\n");
@@ -384,7 +415,7 @@ fn networks_by_name() {
         sandbox.sh("unwind c > /dev/null").ok();
     }
     cni(json!({}));
-    sandbox.sh("unwind a b > /dev/null; network-rm wire pod cni > /dev/null").ok();
+    sandbox.sh("network-rm cni > /dev/null").ok();
     end(&sandbox, "", &before);
 }
 

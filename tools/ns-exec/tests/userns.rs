@@ -106,7 +106,7 @@ fn each_container_has_other_ids_and_gives_them_back() {
 }
 
 #[test]
-fn capabilities_devices_and_limits_still_hold() {
+fn capabilities_and_devices_still_hold() {
     let sandbox = Sandbox::with_busybox();
     let root = "--userns auto";
     let caps = "grep -h Cap /proc/self/status | tr -d '\\t' | tr '\\n' ' '";
@@ -151,6 +151,12 @@ fn capabilities_devices_and_limits_still_hold() {
         "umount: can't unmount /proc/keys: Operation not permitted\nmount: permission denied (are you root?)\n\
          hostname: sethostname: Operation not permitted\nsh: can't create /proc/sys/kernel/core_pattern: Read-only file system\n",
     );
+}
+
+#[test]
+fn limits_and_streams_still_hold() {
+    let sandbox = Sandbox::with_busybox();
+    let root = "--userns auto";
     // The document's cgroup with its limits.
     let bomb = "ns-exec -- sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 2 & done; echo over'";
     let limited = "layer-apply --id web < busybox.json | union-mount --userns auto | cgroup-limit --pids 5";

@@ -16,7 +16,7 @@ use runtime::{
     spec::{Overrides, SharedMemory, Volume},
 };
 
-use super::Surroundings;
+use super::{Network as NetworkKind, Surroundings};
 use crate::{
     config::{Config as Own, DEFAULT_PATH},
     error::Cause,
@@ -46,14 +46,29 @@ pub(super) struct Lasting {
 }
 
 /// The network of a command.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum RunsIn<'a> {
     /// A network without links.
-    Isolated(&'a Isolated),
+    Isolated(Isolated),
     /// The network of the build.
     Own(&'a Network),
     /// The host's network.
     Host,
+}
+
+impl RunsIn<'_> {
+    pub(super) fn kind(&self) -> NetworkKind {
+        match self {
+            Self::Isolated(_) => NetworkKind::None,
+            Self::Own(_) => NetworkKind::Own,
+            Self::Host => NetworkKind::Host,
+        }
+    }
+
+    /// Whether the command tried to use a network that it did not have.
+    pub(super) fn was_too_small(&self) -> bool {
+        matches!(self, Self::Isolated(isolated) if isolated.was_too_small())
+    }
 }
 
 /// A command to run.
@@ -92,7 +107,7 @@ impl Command<'_> {
             entrypoint: Some(Vec::new()),
             args: self.words.to_vec(),
             env,
-            network: match self.network {
+            network: match &self.network {
                 RunsIn::Isolated(isolated) => runtime::spec::Network::Own(isolated.path()),
                 RunsIn::Own(own) => runtime::spec::Network::Own(own.path.clone()),
                 RunsIn::Host => runtime::spec::Network::Host,
@@ -131,13 +146,13 @@ impl Command<'_> {
     /// Makes `/etc/resolv.conf` and `/etc/hosts` as copies, so that what a command writes there has no
     /// effect.
     fn volumes(&self) -> Result<Vec<Volume>, Cause> {
-        let gateway = match self.network {
+        let gateway = match &self.network {
             RunsIn::Own(own) => own.gateway,
             RunsIn::Host | RunsIn::Isolated(_) => None,
         };
         let given = self.surroundings.hosts.iter().map(|entry| entry.with(gateway));
         let own = [([127, 0, 1, 1].into(), self.hostname.to_owned())].into_iter().chain(given);
-        let (hosts, resolv_conf) = match self.network {
+        let (hosts, resolv_conf) = match &self.network {
             RunsIn::Host => (runtime::hosts::of_host(own), runtime::resolv_conf::of_host()),
             RunsIn::Own(_) => (runtime::hosts::of_own(own), runtime::resolv_conf::of_own(true)),
             // The host's name servers, so that an attempt to use the network is detected.

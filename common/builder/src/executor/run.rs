@@ -64,39 +64,6 @@ fn with_documents(text: &str, documents: &[HereDocument]) -> String {
     all
 }
 
-/// The network of a command, with what it is made of.
-enum GivenNetwork<'a> {
-    /// A network without links.
-    Isolated(Isolated),
-    /// The network of the build.
-    Own(&'a Own),
-    /// The host's network.
-    Host,
-}
-
-impl GivenNetwork<'_> {
-    fn network(&self) -> Network {
-        match self {
-            Self::Isolated(_) => Network::None,
-            Self::Own(_) => Network::Own,
-            Self::Host => Network::Host,
-        }
-    }
-
-    fn runs_in(&self) -> RunsIn<'_> {
-        match self {
-            Self::Isolated(isolated) => RunsIn::Isolated(isolated),
-            Self::Own(own) => RunsIn::Own(own),
-            Self::Host => RunsIn::Host,
-        }
-    }
-
-    /// Whether the command tried to use a network that it did not have.
-    fn was_too_small(&self) -> bool {
-        matches!(self, Self::Isolated(isolated) if isolated.was_too_small())
-    }
-}
-
 impl Builder<'_> {
     /// Runs a RUN.
     pub(super) fn run_step(&self, state: &mut State, at: usize, run: &Run) -> Result<(), Cause> {
@@ -221,18 +188,19 @@ impl Builder<'_> {
         mut shown: Vec<String>,
     ) -> Result<(Layer, Network, Vec<String>), Cause> {
         let mounted = self.store.writable(&state.layers)?;
+        let rootfs = mounted.rootfs.clone();
         let mut held = mounts::Held::default();
         let mounts::Prepared { binds, environment: secrets } =
             self.prepared(state, script, wanted, &mut shown, &mut held)?;
-        let given = self.give_network(network)?;
+        let network = self.give_network(network)?;
         let environment = arguments.iter().cloned().chain(self.global.proxies()).chain(secrets);
         let command = Command {
             words: &script.words,
             config: &state.image.config,
             environment: environment.collect(),
-            rootfs: &mounted.rootfs,
+            rootfs: &rootfs,
             hostname: self.hostname(),
-            network: given.runs_in(),
+            network,
             binds,
             surroundings: &self.options.surroundings,
             progress: &self.progress,
@@ -245,17 +213,17 @@ impl Builder<'_> {
         let stubs = Stubs::find(&root, targets.iter().map(std::path::PathBuf::as_path));
         drop(root);
         let status = command.run(&spec)?;
-        let binds = command.binds;
+        let Command { binds, network, .. } = command;
         drop((held, group));
         if status != 0 {
-            let offline = given.was_too_small();
+            let offline = network.was_too_small();
             let left = self.left(|| self.leave(state, &script.words, &binds, mounted, &stubs));
             return Err(Cause::Failed { command: script.words.join(" "), status, offline, left });
         }
         if self.options.normalize {
             normalize(&mounted.directories.upper, &mounted.rootfs)?;
         }
-        Ok((self.store.commit_without(mounted, &stubs, state.moment)?, given.network(), shown))
+        Ok((self.store.commit_without(mounted, &stubs, state.moment)?, network.kind(), shown))
     }
 
     /// Prepares the mounts of a command, and the file of its here-document.
@@ -281,15 +249,15 @@ impl Builder<'_> {
     }
 
     /// The network that a command gets. The build's may not be possible; it has none then.
-    fn give_network(&self, wanted: Network) -> Result<GivenNetwork<'_>, Cause> {
+    fn give_network(&self, wanted: Network) -> Result<RunsIn<'_>, Cause> {
         let own = match wanted {
-            Network::Host => return Ok(GivenNetwork::Host),
+            Network::Host => return Ok(RunsIn::Host),
             Network::Own => self.own_network(),
             Network::None => None,
         };
         Ok(match own {
-            Some(own) => GivenNetwork::Own(own),
-            None => GivenNetwork::Isolated(Isolated::new()?),
+            Some(own) => RunsIn::Own(own),
+            None => RunsIn::Isolated(Isolated::new()?),
         })
     }
 

@@ -117,45 +117,52 @@ impl Unfit {
                 format!("use it with --gateway-mode {standing}, or another --bridge")
             }
             Self::OtherKind { flag, .. } => format!("use it {flag}, or another bridge"),
-            Self::RangeOutside { .. } => "choose a part of the subnet".to_owned(),
             Self::OtherAddress { address, .. } => {
                 format!("use it with --subnet {}, or another --bridge", address.trunc())
             }
             Self::OtherGateway { standing, .. } => {
                 format!("use it with --gateway {standing}, or another bridge")
             }
-            Self::NoSubnet => "choose one with --subnet".to_owned(),
-            Self::Collision { .. } | Self::Special { .. } => "choose another with --subnet".to_owned(),
             Self::Down(name) => format!("ip link set {name} up"),
-            Self::BridgeGone(_) => "make it again with netns-bridge --repair".to_owned(),
-            Self::AddressTaken { .. } => "choose another with --ip, or leave it out".to_owned(),
-            Self::InterfaceTaken { .. } => "choose another with --interface, or leave it out".to_owned(),
-            Self::NotOfThisHost(_) => {
-                "the network's file says by which address other hosts reach this one".into()
-            }
-            Self::OtherHosts { .. } => "choose another with --ip, or leave it out".to_owned(),
-            Self::NothingToProxy => "add --gateway-mode routed and --subnet6".to_owned(),
-            Self::NoVxlan(_) => "unwind the containers that are on it, or use another bridge".to_owned(),
-            Self::HasVxlan(_) => "name its network instead of the bridge".to_owned(),
-            Self::NoIpv6(_) => "bridge-attach --ipv6 makes a bridge that has it".to_owned(),
-            Self::NoPriority(_) => {
-                "use netns-add and bridge-attach instead of netns-bridge and veth-pair".to_owned()
-            }
-            Self::HasGateway { .. } => "use it without --gateway none, or another bridge".to_owned(),
-            Self::NoGateway(_) => "use it with --gateway none, or another bridge".to_owned(),
-            Self::UnknownSubnet(_) | Self::NoSubnetOfParent(_) => {
-                "give it with --subnet, or --subnet6 without IPv4".to_owned()
-            }
-            Self::NoNextHop(_) => "write \"via ADDRESS\" after it".to_owned(),
-            Self::NoParent => "choose one with --parent".to_owned(),
             Self::CarrierDown(name, _) => format!("ip link set {name} up"),
-            Self::OwnNamespace(_) => "netns-add makes one for the container".to_owned(),
-            Self::Managed(_) => "use it without --unmanaged, or another bridge".to_owned(),
             Self::Port { master, .. } => format!("use --parent {master}"),
-            Self::ParentsMac(_) => "leave out --mac-address".to_owned(),
             Self::LargeMtu { most, .. } => format!("use --mtu {most}, or less"),
-            Self::SmallMtu(_) => "use --mtu 1280 or more, or a network without IPv6".to_owned(),
-            Self::NoSubnet6 => "add --subnet6".to_owned(),
+            other => other.advice()?.to_owned(),
+        })
+    }
+
+    /// The hint, if it is always the same.
+    fn advice(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::RangeOutside { .. } => "choose a part of the subnet",
+            Self::NoSubnet => "choose one with --subnet",
+            Self::Collision { .. } | Self::Special { .. } => "choose another with --subnet",
+            Self::BridgeGone(_) => "make it again with netns-bridge --repair",
+            Self::AddressTaken { .. } => "choose another with --ip, or leave it out",
+            Self::InterfaceTaken { .. } => "choose another with --interface, or leave it out",
+            Self::NotOfThisHost(_) => {
+                "the network's file says by which address other hosts reach this one"
+            }
+            Self::OtherHosts { .. } => "choose another with --ip, or leave it out",
+            Self::NothingToProxy => "add --gateway-mode routed and --subnet6",
+            Self::NoVxlan(_) => "unwind the containers that are on it, or use another bridge",
+            Self::HasVxlan(_) => "name its network instead of the bridge",
+            Self::NoIpv6(_) => "bridge-attach --ipv6 makes a bridge that has it",
+            Self::NoPriority(_) => {
+                "use netns-add and bridge-attach instead of netns-bridge and veth-pair"
+            }
+            Self::HasGateway { .. } => "use it without --gateway none, or another bridge",
+            Self::NoGateway(_) => "use it with --gateway none, or another bridge",
+            Self::UnknownSubnet(_) | Self::NoSubnetOfParent(_) => {
+                "give it with --subnet, or --subnet6 without IPv4"
+            }
+            Self::NoNextHop(_) => "write \"via ADDRESS\" after it",
+            Self::NoParent => "choose one with --parent",
+            Self::OwnNamespace(_) => "netns-add makes one for the container",
+            Self::Managed(_) => "use it without --unmanaged, or another bridge",
+            Self::ParentsMac(_) => "leave out --mac-address",
+            Self::SmallMtu(_) => "use --mtu 1280 or more, or a network without IPv6",
+            Self::NoSubnet6 => "add --subnet6",
             Self::NoRoom { .. }
             | Self::NoWire(_)
             | Self::OtherVlan { .. }
@@ -168,7 +175,17 @@ impl Unfit {
             | Self::NotOfAHost { .. }
             | Self::FarGateway { .. }
             | Self::Twice(_)
-            | Self::InternalPriority => return None,
+            | Self::InternalPriority
+            // Their hints name what is there.
+            | Self::NamespaceExists(..)
+            | Self::OtherMode { .. }
+            | Self::OtherKind { .. }
+            | Self::OtherAddress { .. }
+            | Self::OtherGateway { .. }
+            | Self::Down(..)
+            | Self::CarrierDown(..)
+            | Self::Port { .. }
+            | Self::LargeMtu { .. } => return None,
         })
     }
 }
