@@ -3,15 +3,11 @@
 use std::{path::Path, str::FromStr};
 
 use clap::Args;
-use document::{Id, record};
+use document::Id;
 use life::Container;
 use mount::MountOperation;
-use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 use operation::Scope;
-use runtime::{
-    Identity,
-    spec::{self, Owner, Owners, SharedMemory},
-};
+use runtime::spec::{Owner, Owners, SharedMemory};
 use toolkit::prelude::*;
 use userns::Wanted;
 
@@ -108,7 +104,7 @@ pub(crate) fn choose(request: &Request, context: &Context) -> Result<Shared> {
     shared.owners.cgroup = owner(cgroupns, scope)?;
     shared.owners.pid = owner(pid, scope)?;
     if let Owner::Container(first) = shared.owners.pid {
-        refuse_tracers(first, scope)?;
+        life::refuse_tracers(scope, first)?;
     }
     if shared.owners.pid != Owner::Own && request.settings.die_with_parent {
         bail!("--die-with-parent needs a pid namespace that ends with its first process: leave out --pid");
@@ -138,34 +134,6 @@ fn owner(whose: Option<Whose>, scope: &Scope) -> Result<Owner> {
         Whose::Host => Owner::Host,
         Whose::Container(id) => Owner::Container(Container::running(scope, &id)?.identity()),
     })
-}
-
-/// Refuses the pid namespace of `first` if a container in it has CAP_SYS_PTRACE. A new process is born there, and has the
-/// rights of the host's root until it has made its surroundings. Who sees it and has that capability could take it over
-/// (CVE-2016-9962, CVE-2019-5736).
-fn refuse_tracers(first: Identity, scope: &Scope) -> Result<()> {
-    for id in record::list(&scope.run_dir)? {
-        // One that does not run traces nothing.
-        let Ok(other) = Container::running(scope, &id) else { continue };
-        let spec = &other.operation.spec;
-        let is_there = other.identity() == first || spec::owner(spec, LinuxNamespaceType::Pid) == Some(first);
-        if is_there && traces(spec) {
-            let error = anyhow!(
-                "share processes with container \"{id}\": it has CAP_SYS_PTRACE, and could take over the new process before the command runs"
-            );
-            return Err(hint(error, "start that container without --cap-add SYS_PTRACE"));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the container's root can trace processes of the host that it sees. One that may load modules is the host's root in
-/// any case, and one in a user namespace has no rights over them.
-fn traces(spec: &Spec) -> bool {
-    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-    let bounding = capabilities.and_then(|sets| sets.bounding().as_ref());
-    let has = |one| bounding.is_some_and(|set| set.contains(&one));
-    has(Capability::SysPtrace) && !has(Capability::SysModule) && spec::userns(spec).is_none()
 }
 
 /// The default size of `/dev/shm` in bytes, as with Docker.

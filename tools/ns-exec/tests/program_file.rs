@@ -5,7 +5,7 @@
 mod common;
 
 use common::{compile, prepare, until_logged};
-use testkit::Sandbox;
+use testkit::{Outcome, Sandbox};
 
 /// Opens the program file of every process that it sees, unless it is the image's own or empty. Tries to change its
 /// mode at once, and to write to it until `/stop` exists. Prints what works.
@@ -129,26 +129,45 @@ fn the_program_of_the_host_cannot_be_had() {
     }
 }
 
+/// Starts a container that sleeps.
+fn asleep(sandbox: &Sandbox, id: &str, flags: &str) -> Outcome {
+    sandbox.sh(&format!(
+        "layer-apply --id {id} < busybox.json | union-mount | ns-exec -d {flags} -- sleep 1000 > {id}.json"
+    ))
+}
+
+/// Why a process does not start beside the container `of`.
+fn traced_by(of: &str) -> String {
+    format!(
+        "share processes with container \"{of}\": it has CAP_SYS_PTRACE, and could take over the new process before the command runs"
+    )
+}
+
+const LEAVE_OUT: &str = "hint: start that container without --cap-add SYS_PTRACE";
+
 /// A new process has the rights of the host's root until it has made its surroundings.
 #[test]
 fn no_process_is_born_among_those_that_may_trace_it() {
     let sandbox = Sandbox::with_busybox();
-    let start = |id: &str, flags: &str| {
-        sandbox.sh(&format!(
-            "layer-apply --id {id} < busybox.json | union-mount | ns-exec -d {flags} -- sleep 1000 > {id}.json"
-        ))
-    };
-    let refused = |of: &str| {
-        let refused = start("new", "--pid container:web").exits(125);
-        let line = format!(
-            "ns-exec: share processes with container \"{of}\": it has CAP_SYS_PTRACE, and could take over the new process before the command runs"
-        );
-        let hint = "hint: start that container without --cap-add SYS_PTRACE";
-        assert_eq!(refused.stderr, format!("{line}\n{hint}\n"));
+    let start = |id: &str, flags: &str| asleep(&sandbox, id, flags);
+    let refused_by = |among: &str, of: &str| {
+        let refused = start("new", &format!("--pid container:{among}")).exits(125);
+        assert_eq!(refused.stderr, format!("ns-exec: {}\n{LEAVE_OUT}\n", traced_by(of)));
         sandbox.sh("unwind -q new > /dev/null").ok();
     };
+    let refused = |of: &str| refused_by("web", of);
     start("web", "--cap-add SYS_PTRACE").ok();
     refused("web");
+    // Nor in the namespace of the first by way of another.
+    sandbox.sh("unwind -q web > /dev/null").ok();
+    start("web", "").ok();
+    start("beside", "--pid container:web").ok();
+    start("debugger", "--cap-add SYS_PTRACE --pid container:web").ok();
+    refused_by("beside", "debugger");
+    sandbox.sh("unwind -q debugger > /dev/null").ok();
+    start("debugger", "--cap-add SYS_PTRACE --pid container:beside").ok();
+    refused_by("web", "debugger");
+    sandbox.sh("unwind -q debugger beside > /dev/null").ok();
     sandbox.sh("unwind -q web > /dev/null").ok();
     // A debugger beside the container, and who comes after it.
     start("web", "").ok();
@@ -160,6 +179,38 @@ fn no_process_is_born_among_those_that_may_trace_it() {
     // This one is the host's root already.
     start("web", "--privileged").ok();
     start("new", "--pid container:web").ok();
+}
+
+/// A start again is a start.
+#[test]
+fn no_process_is_born_again_among_those_that_may_trace_it() {
+    let sandbox = Sandbox::with_busybox();
+    asleep(&sandbox, "web", "").ok();
+    asleep(&sandbox, "new", "--pid container:web").ok();
+    sandbox.sh("container-stop -t 0 new").ok();
+    asleep(&sandbox, "debugger", "--cap-add SYS_PTRACE --pid container:web").ok();
+    let refused = sandbox.sh("container-start new").exits(1).stderr;
+    assert!(refused.contains(&traced_by("debugger")) && refused.contains(LEAVE_OUT), "{refused}");
+    let error = "jq -r .process.error /run/stave/new.json";
+    assert_eq!(sandbox.sh(error).ok(), format!("{}\n", traced_by("debugger")));
+    // The debugger itself starts again, and so do the others once it is gone.
+    sandbox.sh("container-stop -t 0 debugger && container-start debugger && unwind -q debugger && container-start new").ok();
+    // The restart policy waits for that too.
+    sandbox.sh("unwind -q new > /dev/null").ok();
+    asleep(&sandbox, "new", "--restart always --pid container:web").ok();
+    asleep(&sandbox, "debugger", "--cap-add SYS_PTRACE --pid container:web").ok();
+    sandbox.sh("kill -9 $(container-ls --format {pid} -- new)").ok();
+    let until = |member: &str| {
+        let found = format!("jq -e '.process.{member}' /run/stave/new.json > /dev/null");
+        std::fs::write(sandbox.directory().join("until"), format!("until {found}; do sleep 0.02; done"))
+            .unwrap();
+        sandbox.sh("timeout 20 sh until").ok();
+    };
+    until("restarting");
+    until("error");
+    assert_eq!(sandbox.sh(error).ok(), format!("{}\n", traced_by("debugger")));
+    sandbox.sh("unwind -q debugger > /dev/null").ok();
+    until("finished == null");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod restore;
 mod session;
 mod start;
 mod stop;
+mod tracers;
 mod update;
 mod wait;
 
@@ -33,6 +34,7 @@ pub use restore::{every, known, restore};
 pub use session::{Attachment, Outcome, attend};
 pub use start::{may_start, rest, start, start_attached};
 pub use stop::{explain_kill, kill, stop};
+pub use tracers::refuse_tracers;
 pub use update::{explain_update, is_lost_with_machine, update};
 pub use wait::wait;
 

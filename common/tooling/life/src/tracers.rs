@@ -1,0 +1,78 @@
+//! Who could take over a process that starts in a shared pid namespace.
+//!
+//! A new process is born into the namespace, and has the rights of the host's root until it has made its surroundings.
+//! A process that sees it and has CAP_SYS_PTRACE could take it over (CVE-2016-9962, CVE-2019-5736).
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use document::{Id, record};
+use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
+use operation::{Error, Scope, is_gone};
+use runtime::{Identity, spec};
+
+use crate::{Container, Result};
+
+/// Refuses the pid namespace of the process `first` to a new process, if a container in it has CAP_SYS_PTRACE.
+///
+/// # Errors
+/// When there is such a container, or the records cannot be read.
+pub fn refuse_tracers(scope: &Scope, first: Identity) -> Result<()> {
+    refuse(scope, first, None)
+}
+
+/// As [`refuse_tracers`], for a container that is started again. One with a pid namespace of its own is never refused.
+pub(crate) fn refuse_again(scope: &Scope, container: &Container) -> Result<()> {
+    match spec::owner(&container.operation.spec, LinuxNamespaceType::Pid) {
+        Some(first) => refuse(scope, first, Some(&container.id)),
+        None => Ok(()),
+    }
+}
+
+/// `own`: the container that starts, whose earlier process has ended.
+fn refuse(scope: &Scope, first: Identity, own: Option<&Id>) -> Result<()> {
+    // If it is gone, so are the others there.
+    let Some(shared) = PidNamespace::of(first)? else { return Ok(()) };
+    for id in record::list(&scope.run_dir)? {
+        if own == Some(&id) {
+            continue;
+        }
+        // One that does not run traces nothing.
+        let Ok(other) = Container::running(scope, &id) else { continue };
+        if traces(&other.operation.spec) && PidNamespace::of(other.identity())?.is_some_and(|it| it == shared)
+        {
+            let what = format!("processes with container \"{id}\"");
+            let why = "it has CAP_SYS_PTRACE, and could take over the new process before the command runs";
+            let hint = "start that container without --cap-add SYS_PTRACE";
+            return Err(Error::new("share", what, why).with_hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// A pid namespace: the device and inode number of its file.
+#[derive(Debug, PartialEq, Eq)]
+struct PidNamespace(u64, u64);
+
+impl PidNamespace {
+    /// The namespace of a process, which cannot leave it. None if the process has ended. The owner on record does not tell
+    /// it: several containers may share a namespace by one another.
+    fn of(process: Identity) -> Result<Option<Self>> {
+        let path = format!("/proc/{}/ns/pid", process.pid);
+        let found = fs::metadata(&path).map(|found| Self(found.dev(), found.ino()));
+        // Checked now: if the process is alive, the pid was its own all the time.
+        match found {
+            _ if !process.is_alive()? => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
+            found => found.map(Some).map_err(|error| Error::new("look at", format_args!("{path:?}"), error)),
+        }
+    }
+}
+
+/// Whether the container's root can trace processes of the host that it sees. One that may load modules is the host's root in
+/// any case, and one in a user namespace has no rights over them.
+fn traces(spec: &Spec) -> bool {
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let bounding = capabilities.and_then(|sets| sets.bounding().as_ref());
+    let has = |one| bounding.is_some_and(|set| set.contains(&one));
+    has(Capability::SysPtrace) && !has(Capability::SysModule) && spec::userns(spec).is_none()
+}
