@@ -52,6 +52,22 @@ fn one_that_has_ended_without_its_monitor_is_started_again_by_its_policy() {
     sandbox.assert_as(&before);
 }
 
+/// A container that an earlier version started has its streams beside its record.
+#[test]
+fn streams_of_an_earlier_version_are_found_and_removed() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    start(&sandbox, "", "-d -i -- sh -c 'read line; echo it is $line'");
+    sandbox.sh(&without_monitor()).ok();
+    sandbox.sh("mv /run/stave/streams/web.* /run/stave && rmdir /run/stave/streams").ok();
+    sandbox.sh("ns-exec --check < web.json > /dev/null").ok();
+    assert_eq!(sandbox.sh("echo 1 | timeout -s KILL 60 container-attach web").ok(), "it is 1\n");
+    // Started again, it gets its own.
+    sandbox.sh("container-start web > /dev/null && test -p /run/stave/streams/web.stdin").ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 /// As with docker, a container that was never started is not waited for.
 #[test]
 fn one_that_was_never_started_has_the_status_zero() {

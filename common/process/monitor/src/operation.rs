@@ -1,11 +1,7 @@
 use operation::{Condition, Error, Operation, Scope};
-use rustix::{
-    fs::{AtFlags, statat},
-    io::Errno,
-};
 use serde::{Deserialize, Serialize};
 
-use crate::{Place, failed, socket, streams};
+use crate::{Place, failed, place::STREAMS, socket, streams};
 
 /// The streams and the monitor of a container: `monitor-add`. The monitor itself is started with the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,23 +23,19 @@ impl MonitorOperation {
 
 impl Operation for MonitorOperation {
     fn explain(&self) -> Vec<String> {
-        let files = streams::FILES.map(|suffix| format!("$STAVE_RUN/{}.{suffix}", self.monitored));
+        let files = streams::FILES.map(|suffix| format!("$STAVE_RUN/{STREAMS}/{}.{suffix}", self.monitored));
         let file = |suffix| format!("$STAVE_RUN/{}.{suffix}", self.monitored);
         let (lock, socket) = (file(streams::LOCK), file(socket::NAME));
-        vec![format!("mkfifo -m 600 {}", files.join(" ")), format!("flock {lock} nc -lU {socket} &")]
+        vec![
+            format!("mkdir -p -m 700 $STAVE_RUN/{STREAMS}"),
+            format!("mkfifo -m 600 {}", files.join(" ")),
+            format!("flock {lock} nc -lU {socket} &"),
+        ]
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
         let place = self.place(scope)?;
-        for suffix in streams::FILES {
-            match streams::make(&place, suffix) {
-                // The name contains the container's id, so an earlier container with this id left the file.
-                // Use it.
-                Err(error) if error.errno() == Some(nix::errno::Errno::EEXIST) => {}
-                made => made?,
-            }
-        }
-        Ok(())
+        streams::FILES.into_iter().try_for_each(|suffix| streams::make(&place, suffix))
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
@@ -53,17 +45,19 @@ impl Operation for MonitorOperation {
             place => place?,
         };
         socket::end(&place)?;
-        let mut files = streams::FILES.into_iter().chain([socket::NAME, socket::NEW, streams::LOCK]);
+        let removed =
+            |suffix| place.remove_stream(suffix).map_err(failed("remove", place.shown_stream(suffix)));
+        streams::FILES.into_iter().try_for_each(removed)?;
+        place.remove_streams();
+        let mut files = [socket::NAME, socket::NEW, streams::LOCK].into_iter();
         files.try_for_each(|suffix| place.remove(suffix).map_err(failed("remove", place.shown(suffix))))
     }
 
     fn check(&self, scope: &Scope) -> Result<Condition, Error> {
         let place = self.place(scope)?;
         for suffix in streams::FILES {
-            match statat(&place, place.name(suffix), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(_) => {}
-                Err(Errno::NOENT) => return Ok(Condition::Missing(place.shown(suffix))),
-                Err(errno) => return Err(failed("look at", place.shown(suffix))(errno)),
+            if !streams::is_there(&place, suffix)? {
+                return Ok(Condition::Missing(place.shown_stream(suffix)));
             }
         }
         Ok(Condition::Present)

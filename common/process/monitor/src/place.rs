@@ -10,6 +10,9 @@ use rustix::{
 
 use crate::{Result, failed};
 
+/// The directory of the streams, below `$STAVE_RUN`.
+pub(crate) const STREAMS: &str = "streams";
+
 /// The directory with the socket and the streams of a container: `$STAVE_RUN`, where its record is.
 #[derive(Debug)]
 pub struct Place {
@@ -47,6 +50,31 @@ impl Place {
     /// The name of one of the container's files.
     pub(crate) fn name(&self, suffix: &str) -> String {
         format!("{}.{suffix}", self.id)
+    }
+
+    /// The name of one of the container's streams. Only the directory protects it: the stream belongs to the user of
+    /// the container's process, who decides about its mode.
+    pub(crate) fn stream(&self, suffix: &str) -> String {
+        format!("{STREAMS}/{}", self.name(suffix))
+    }
+
+    /// Removes one of the container's streams, also where earlier versions made it.
+    pub(crate) fn remove_stream(&self, suffix: &str) -> std::result::Result<(), Errno> {
+        match unlinkat(self, self.stream(suffix), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => self.remove(suffix),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes the directory of the streams, unless it has some.
+    pub(crate) fn remove_streams(&self) {
+        // Another container may use it, or has just removed it.
+        let _ = unlinkat(self, STREAMS, AtFlags::REMOVEDIR);
+    }
+
+    /// The path of one of the container's streams, quoted for messages.
+    pub(crate) fn shown_stream(&self, suffix: &str) -> String {
+        format!("{:?}", self.path.join(self.stream(suffix)))
     }
 
     /// The path of one of the container's files, quoted for messages.

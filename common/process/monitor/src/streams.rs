@@ -4,11 +4,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use runtime::{ProcessOperation, Stdio, Streams};
 use rustix::{
-    fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, mknodat, openat},
+    fs::{
+        AtFlags, FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, mkdirat, mknodat, openat,
+        statat,
+    },
     io::{Errno, retry_on_intr},
 };
 
-use crate::{Place, Result, failed};
+use crate::{Place, Result, failed, place::STREAMS};
 
 pub(crate) const STDIN: &str = "stdin";
 pub(crate) const STDOUT: &str = "stdout";
@@ -24,16 +27,55 @@ const FOREGROUND: &[u8] = b"foreground\n";
 /// The suffixes of the FIFOs.
 pub(crate) const FILES: [&str; 3] = [STDIN, STDOUT, STDERR];
 
-/// Makes a FIFO.
+/// How often to make the directory of the streams: whoever removes the last stream removes it.
+const ATTEMPTS: usize = 100;
+
+/// Makes a FIFO, in a directory that only its owner can enter. One that is there stays: the name contains the container's
+/// id, so an earlier container with this id left it.
 pub(crate) fn make(place: &Place, suffix: &str) -> Result<()> {
-    let mode = Mode::RUSR | Mode::WUSR;
-    mknodat(place, place.name(suffix), FileType::Fifo, mode, 0).map_err(failed("create", place.shown(suffix)))
+    let attempt = || {
+        unless_there(mkdirat(place, STREAMS, Mode::RWXU))?;
+        let mode = Mode::RUSR | Mode::WUSR;
+        unless_there(mknodat(place, place.stream(suffix), FileType::Fifo, mode, 0))
+    };
+    let mut made = attempt();
+    for _ in 1..ATTEMPTS {
+        if made != Err(Errno::NOENT) {
+            break;
+        }
+        made = attempt();
+    }
+    made.map_err(failed("create", place.shown_stream(suffix)))
+}
+
+fn unless_there(made: std::result::Result<(), Errno>) -> std::result::Result<(), Errno> {
+    match made {
+        Err(Errno::EXIST) => Ok(()),
+        made => made,
+    }
+}
+
+/// Whether there is such a FIFO, also where earlier versions made it.
+pub(crate) fn is_there(place: &Place, suffix: &str) -> Result<bool> {
+    for name in [place.stream(suffix), place.name(suffix)] {
+        match statat(place, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => return Ok(true),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(failed("look at", place.shown_stream(suffix))(errno)),
+        }
+    }
+    Ok(false)
 }
 
 fn open(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-    let failed = |errno: Errno| failed("open", place.shown(suffix))(errno);
-    let opened = openat(place, place.name(suffix), flags, Mode::empty()).map_err(failed)?;
+    let failed = |errno: Errno| failed("open", place.shown_stream(suffix))(errno);
+    let opened = match openat(place, place.stream(suffix), flags, Mode::empty()) {
+        // A container of an earlier version.
+        Err(Errno::NOENT) => openat(place, place.name(suffix), flags, Mode::empty()),
+        opened => opened,
+    };
+    let opened = opened.map_err(failed)?;
     match fstat(&opened).map(|found| FileType::from_raw_mode(found.st_mode)) {
         Ok(FileType::Fifo) => Ok(opened),
         _ => Err(failed(Errno::INVAL)),
@@ -94,7 +136,7 @@ impl Inside {
         };
         let first = one(STDOUT, stdout)?;
         let second = match are_same(stdout, stderr) {
-            true => first.try_clone().map_err(failed("open", place.shown(STDOUT)))?,
+            true => first.try_clone().map_err(failed("open", place.shown_stream(STDOUT)))?,
             false => one(STDERR, stderr)?,
         };
         Ok(Self { stdin: None, stdout: first, stderr: second })
@@ -112,7 +154,7 @@ impl Inside {
 /// Opens a FIFO for the process. Programs expect blocking streams.
 fn inside(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
     let opened = open(place, suffix, flags)?;
-    rustix::fs::fcntl_setfl(&opened, OFlags::empty()).map_err(failed("open", place.shown(suffix)))?;
+    rustix::fs::fcntl_setfl(&opened, OFlags::empty()).map_err(failed("open", place.shown_stream(suffix)))?;
     Ok(opened)
 }
 

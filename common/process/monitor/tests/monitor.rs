@@ -202,7 +202,7 @@ fn a_container_cannot_take_the_place_of_its_monitor() {
     let mut keeper = case.counter("sleep 100", false, 1);
     let identity = case.launch(&mut keeper, Input::Open);
     let streams = ["stdin", "stdout", "stderr"].map(|stream| {
-        let path = case.scope.run_dir.join(format!("web.{stream}"));
+        let path = case.scope.run_dir.join(format!("streams/web.{stream}"));
         let stream = fs::File::options().read(true).write(true).open(path).unwrap();
         stream.try_lock().unwrap();
         stream
