@@ -363,6 +363,37 @@ fn no_other_user_reaches_its_files() {
     );
 }
 
+/// The container's user owns its streams, and decides who may open them.
+#[test]
+fn no_other_user_reaches_its_streams() {
+    let sandbox = sandbox();
+    sandbox.sh("chmod 755 . /run /run/stave").ok();
+    let open = "chmod 777 /proc/self/fd/0 /proc/self/fd/1 && chown 1000 /proc/self/fd/2";
+    for (flags, before) in [("-u 1000", "true"), ("", open)] {
+        prepare(&sandbox, "busybox");
+        sandbox
+            .sh(&format!(
+                "ns-exec -d -i {flags} -- sh -c '{before}; echo began; exec sh' < ready.json > web.json"
+            ))
+            .ok();
+        until_logged(&sandbox, "began");
+        let streams = sandbox.sh("find /run/stave -type p | sort").ok();
+        assert_eq!(streams.lines().count(), 3, "{streams}");
+        for stream in streams.lines() {
+            let tries = format!("cat {stream} & echo echo forged > {stream} || cat < /run/stave/web.json");
+            let other = "setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all timeout 2 sh -c";
+            assert_eq!(sandbox.sh(&format!("{other} '{tries}' 2> /dev/null")).stdout, "", "{flags} {stream}");
+        }
+        let root = "echo 'echo for; echo root' > /run/stave/streams/web.stdin";
+        sandbox.sh(root).ok();
+        until_logged(&sandbox, "root");
+        let log = sandbox.sh("cat \"$(container-ls --format {log} -- web)\"").ok();
+        assert_eq!(log, "began\nfor\nroot\n");
+        sandbox.sh("unwind web > /dev/null").ok();
+        assert_eq!(sandbox.sh("ls /run/stave | grep -v locks").stdout, "");
+    }
+}
+
 #[test]
 fn values_of_variables_are_in_no_command_line_that_stays() {
     let sandbox = sandbox();
