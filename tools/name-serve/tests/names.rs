@@ -212,3 +212,19 @@ fn what_cannot_be_is_said() {
         dns.stderr
     );
 }
+
+/// Many programs run as nobody, also in containers that see the host's processes.
+#[test]
+fn programs_of_nobody_do_not_stop_the_resolver() {
+    let sandbox = Sandbox::new();
+    start(&sandbox);
+    let pid = sandbox.sh("ss -xlpH | grep @stave/names/ | grep -o 'pid=[0-9]*' | sort -u").ok();
+    let pid = pid.trim().strip_prefix("pid=").unwrap();
+    let told = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all sh -c";
+    sandbox.sh(&format!("{told} 'kill -9 {pid}'")).exits(1);
+    let own = "1207959551";
+    let seen = sandbox.sh(&format!("awk '/^[UG]id|^Groups/ {{ print $2 }}' /proc/{pid}/status")).ok();
+    assert_eq!(seen, format!("{own}\n{own}\n\n"));
+    assert_answers(&sandbox, &[("web", "db", "A", "NOERROR 10.5.0.2")]);
+    sandbox.sh("unwind web db db2 other > /dev/null").ok();
+}

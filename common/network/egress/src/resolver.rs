@@ -148,7 +148,7 @@ impl Resolver<'_> {
         kept.extend(listeners.iter().map(AsFd::as_fd));
         // The process reads the records of other containers to find their names.
         let capabilities = CapabilitySet::NET_ADMIN | CapabilitySet::DAC_READ_SEARCH;
-        let privileges = Privileges { nobody: true, capabilities };
+        let privileges = Privileges { own_user: true, capabilities };
         let work = |control: &mut Control| {
             let given = Arc::new(Mutex::new(Given::default()));
             let Ok(relay) = self.relay(&listeners, &given, &journal) else { return };

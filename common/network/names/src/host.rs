@@ -73,7 +73,7 @@ pub(crate) fn withdraw(run_dir: &Path, id: &str) -> Result<(), Errno> {
 }
 
 fn start(claim: Claim) -> Result<(), Errno> {
-    let privileges = Privileges { nobody: true, capabilities: CapabilitySet::DAC_READ_SEARCH };
+    let privileges = Privileges { own_user: true, capabilities: CapabilitySet::DAC_READ_SEARCH };
     resident::start(c"name-serve", claim, &[], privileges, |control| {
         let host = Host {
             control,

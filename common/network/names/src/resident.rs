@@ -43,8 +43,10 @@ const CONNECTIONS: usize = 64;
 const MESSAGE: usize = 8192;
 const DESCRIPTORS: usize = 2;
 const ANSWER: usize = 16;
-/// The uid and gid of nobody.
-const NOBODY: u32 = 65_534;
+/// The uids and gids to run as, the first one that the user namespace has. Other programs run as nobody (65534), and could stop
+/// this one. So it has an id that is given to nobody: the last one before those of `--userns auto`. In a range of 65536 ids for
+/// a container, as systemd gives them out, it is the uid 65535, which is -1 in 16 bits and so no user.
+const IDS: [u32; 2] = [1_207_959_551, 65_534];
 
 /// The name of a background process in a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,8 +141,8 @@ impl Claim {
 /// The privileges of the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Privileges {
-    /// Whether it runs as nobody.
-    pub nobody: bool,
+    /// Whether it gives up being root: it runs under an id of its own, which owns nothing.
+    pub own_user: bool,
     /// The capabilities that it keeps.
     pub capabilities: CapabilitySet,
 }
@@ -331,13 +333,12 @@ fn close_all_but(numbers: &[RawFd]) {
 /// Gives up all privileges but these.
 fn surrender(privileges: Privileges) -> Result<(), Errno> {
     set_no_new_privs(true)?;
-    if privileges.nobody {
+    if privileges.own_user {
         set_keep_capabilities(true)?;
-        let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-        // In a user namespace without that user, the process keeps its user.
+        // In a user namespace without these ids, the process keeps its own.
         let _ = setgroups(&[]);
-        let _ = setresgid(group, group, group);
-        let _ = setresuid(user, user, user);
+        let _ = IDS.map(Gid::from_raw).into_iter().find(|id| setresgid(*id, *id, *id).is_ok());
+        let _ = IDS.map(Uid::from_raw).into_iter().find(|id| setresuid(*id, *id, *id).is_ok());
         set_keep_capabilities(false)?;
     }
     let kept = privileges.capabilities;
