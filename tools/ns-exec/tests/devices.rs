@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_both, prepare};
+use common::{assert_both, compile, prepare};
 use testkit::Sandbox;
 
 /// Opens each device for reading and for writing.
@@ -112,4 +112,49 @@ fn what_is_no_device_is_refused() {
         let refused = sandbox.sh(&format!("ns-exec {flags} -- true < ready.json")).exits(125);
         assert_eq!(refused.stderr, format!("ns-exec: {error}\n"));
     }
+}
+
+/// Takes the programs for devices off the container's cgroup, with the command as it is, and with other bits above the 32
+/// that the kernel looks at.
+const DETACH: &str = r#"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static union bpf_attr of;
+static long bpf(long command) { return syscall(SYS_bpf, command, &of, sizeof of); }
+int main(void) {
+    unsigned ids[64];
+    int cgroup = open("/sys/fs/cgroup", O_RDONLY);
+    of.query.target_fd = cgroup, of.query.attach_type = BPF_CGROUP_DEVICE;
+    of.query.prog_ids = (long)ids, of.query.prog_cnt = 64;
+    if (bpf(BPF_PROG_QUERY) || of.query.prog_cnt != 1) return puts("it sees no program"), 1;
+    memset(&of, 0, sizeof of);
+    of.prog_id = ids[0];
+    int program = bpf(BPF_PROG_GET_FD_BY_ID);
+    for (long high = 0; high < 2; high++) {
+        memset(&of, 0, sizeof of);
+        of.target_fd = cgroup, of.attach_bpf_fd = program, of.attach_type = BPF_CGROUP_DEVICE;
+        errno = 0;
+        bpf(BPF_PROG_DETACH | high << 32);
+        puts(strerror(errno));
+    }
+}
+"#;
+
+#[test]
+fn a_container_does_not_take_off_its_list() {
+    let sandbox = Sandbox::with_busybox();
+    compile(&sandbox, "detach", DETACH);
+    let script =
+        "mount -t tmpfs none /tmp && mknod /tmp/loop c 10 237; /detach; true < /tmp/loop && echo open";
+    let flags = "-v /run/detach:/detach --cap-add SYS_ADMIN";
+    let refused = "Operation not permitted\n";
+    assert_both(&sandbox, flags, script, &format!("{refused}{refused}sh: can't open /tmp/loop: {refused}"));
+    // One that has the capability for such programs by name may do as it likes.
+    let taken = "Success\nNo such file or directory\nopen\n";
+    assert_both(&sandbox, &format!("{flags} --cap-add BPF"), script, taken);
 }
