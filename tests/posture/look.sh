@@ -10,7 +10,7 @@ case $(status Seccomp) in 0) echo 'seccomp: none' ;; 2) echo 'seccomp: a filter'
 echo "no_new_privs: $(status NoNewPrivs)"
 hidden=''
 for path in /proc/asound /proc/acpi /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats \
-    /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap; do
+    /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap /sys/devices/system/cpu/cpu*/thermal_throttle; do
     [ -e "$path" ] || continue
     mounts | grep -q "^$path " || { [ -d "$path" ] && [ -z "$(ls -A "$path" 2>/dev/null)" ]; } || hidden="$hidden $path"
 done

@@ -145,7 +145,7 @@ fn owned(paths: &[&str]) -> Vec<String> {
 
 /// Docker's list of masked paths.
 pub(super) fn masked() -> Vec<String> {
-    owned(&[
+    let mut all = owned(&[
         "/proc/asound",
         "/proc/acpi",
         "/proc/interrupts",
@@ -158,10 +158,41 @@ pub(super) fn masked() -> Vec<String> {
         "/proc/scsi",
         "/sys/firmware",
         "/sys/devices/virtual/powercap",
-    ])
+    ]);
+    all.extend(throttles(Path::new("/sys/devices/system/cpu")));
+    all
+}
+
+/// The counters of each processor's heat, which tell a container what others do. `processors`: their directory.
+fn throttles(processors: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(processors).into_iter().flatten().flatten();
+    let number = |name: &str| name.strip_prefix("cpu")?.parse::<u32>().ok();
+    let mut numbers: Vec<_> = entries.filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+    numbers.sort_unstable();
+    let paths = numbers.iter().map(|number| processors.join(format!("cpu{number}/thermal_throttle")));
+    paths.filter(|path| path.is_dir()).map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
 /// Docker's list of read-only paths.
 pub(super) fn readonly() -> Vec<String> {
     owned(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_that_tell_their_heat_are_masked() {
+        let directory = tempfile::tempdir().unwrap();
+        let with = |names: &[&str]| {
+            names.iter().for_each(|name| std::fs::create_dir_all(directory.path().join(name)).unwrap());
+        };
+        with(&["cpufreq/thermal_throttle", "cpuidle", "cpu1"]);
+        assert_eq!(throttles(directory.path()), Vec::<String>::new());
+        with(&["cpu10/thermal_throttle", "cpu2/thermal_throttle", "cpu0/thermal_throttle", "cpu3/topology"]);
+        let path = |cpu| directory.path().join(cpu).join("thermal_throttle").display().to_string();
+        assert_eq!(throttles(directory.path()), ["cpu0", "cpu2", "cpu10"].map(path));
+        assert_eq!(throttles(Path::new("/none")), Vec::<String>::new());
+    }
 }
