@@ -104,6 +104,7 @@ impl BlobWriter {
         expected: Option<(Digest, u64)>,
     ) -> Result<Self, Error> {
         layout.note_writing()?;
+        layout.watch_the_disk();
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let (file, temporary) = match rustix::fs::open(layout.path(), flags, Mode::from_raw_mode(0o644)) {
             Ok(file) => (File::from(file), None),

@@ -19,10 +19,13 @@ use super::{
     Error, Layout, REF_NAME,
     blob::open_regular,
     displaced::{self, is_forsaken, without_names},
-    index::{Entry, Listed, entries, entries_mut, is_named, is_nameless, may_have, write},
+    index::{
+        Entry, Listed, Malformed, entries, entries_mut, is_named, is_nameless, may_have, sorted_entries,
+        write,
+    },
     recent::{self, Recent, excludes},
 };
-use crate::{digest::Digest, gc::Marks, reference::Reference, shape};
+use crate::{digest::Digest, gc::Marks, reference::Reference};
 
 /// The new list, before it takes the name `index.json`. After the exchange it is the old list, until the new
 /// one is on the disk.
@@ -54,7 +57,7 @@ impl Layout {
     pub(crate) fn edit_under(&self, lock: File) -> Result<Edit<'_>, Error> {
         let mut listed = self.open_index()?;
         let before = entries(&listed.index).to_vec();
-        let recent = Recent::read(self).unwrap_or_default();
+        let recent = Recent::read(self)?.unwrap_or_default();
         recent.restore(entries_mut(&mut listed.index));
         Ok(Edit { layout: self, lock, listed, before, recent })
     }
@@ -114,8 +117,12 @@ impl Edit<'_> {
 
     /// All entries, as [`Layout::list`] returns them, with the pending changes.
     pub fn list(&self) -> Vec<Entry> {
-        let entries = entries(&self.listed.index).iter();
-        entries.filter_map(|entry| shape::descriptor(entry).ok()).map(Entry::new).collect()
+        sorted_entries(&self.listed.index).0
+    }
+
+    /// The entries that are no descriptors.
+    pub(crate) fn malformed(&self) -> Vec<Malformed> {
+        sorted_entries(&self.listed.index).1
     }
 
     /// The names of the image with this digest.

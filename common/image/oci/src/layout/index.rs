@@ -12,6 +12,7 @@ use std::{
 };
 
 use oci_spec::image::Descriptor;
+use operation::unless_gone;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 
@@ -96,14 +97,19 @@ pub(crate) fn sorted_entries(index: &Value) -> (Vec<Entry>, Vec<Malformed>) {
 
 impl Layout {
     /// Creates `oci-layout` and `index.json` if they are missing. Each is on the disk before it gets its
-    /// name, so a power cut never leaves an unreadable store.
-    pub(super) fn initialise(&self) -> Result<(), Error> {
+    /// name, so a power cut never leaves an unreadable store. In a store, a missing list beside blobs is not an
+    /// empty one, because img-gc would remove them.
+    pub(super) fn initialise(&self, is_store: bool) -> Result<(), Error> {
         let _lock = self.lock()?;
         let put = |name: &str, text: &str| {
             self.write_and_rename(name, text.as_bytes(), |file| self.sync_file(file))
         };
-        if !self.index_path().exists() {
-            let index = Recent::read(self).map_or_else(empty_index, Recent::into_index);
+        let path = self.index_path();
+        if !path.try_exists().map_err(Error::io("look for", &path))? {
+            let index = match self.open_index() {
+                Err(Error::Lost { .. }) if !is_store => empty_index(),
+                listed => listed?.index,
+            };
             put("index.json", &index.to_string())?;
         }
         // This file comes last, because it is what makes the directory a layout.
@@ -156,7 +162,7 @@ impl Layout {
 
     /// The list in `index.json`, with the entries that another tool overwrote put back.
     pub(crate) fn read_index(&self) -> Result<Value, Error> {
-        let (recent, listed) = (Recent::read(self).unwrap_or_default(), self.open_index()?);
+        let (recent, listed) = (Recent::read(self)?.unwrap_or_default(), self.open_index()?);
         if !recent.misses_some(entries(&listed.index)) {
             return Ok(listed.index);
         }
@@ -166,7 +172,7 @@ impl Layout {
             let locked = rustix::io::retry_on_intr(|| rustix::fs::flock(lock, FlockOperation::LockShared));
             locked.map_err(|error| Error::io("lock", self.path.join(LOCK))(error.into()))?;
         }
-        let (recent, mut listed) = (Recent::read(self).unwrap_or_default(), self.open_index()?);
+        let (recent, mut listed) = (Recent::read(self)?.unwrap_or_default(), self.open_index()?);
         recent.restore(entries_mut(&mut listed.index));
         Ok(listed.index)
     }
@@ -189,7 +195,7 @@ impl Layout {
             Err(error) if error.kind() == io::ErrorKind::NotFound => "it is missing".to_owned(),
             Err(error) => return Err(Error::io("read", path)(error)),
         };
-        match Recent::read(self) {
+        match Recent::read(self)? {
             Some(kept) => Ok(Listed { file: None, index: kept.into_index(), restored: true }),
             // Nothing was ever named in this store.
             None if !self.holds_blobs()? => Ok(Listed { file: None, index: empty_index(), restored: false }),
@@ -198,12 +204,14 @@ impl Layout {
     }
 
     fn holds_blobs(&self) -> Result<bool, Error> {
-        let path = self.path.join("blobs/sha256");
-        match fs::read_dir(&path) {
-            Ok(mut entries) => Ok(entries.next().is_some()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::io("read directory", path)(error)),
+        for algorithm in ["sha256", "sha512"] {
+            let path = self.path.join("blobs").join(algorithm);
+            let entries = unless_gone(fs::read_dir(&path)).map_err(Error::io("read directory", path))?;
+            if entries.is_some_and(|mut entries| entries.next().is_some()) {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     /// Reads and parses an open `index.json`. Tries again while another program is writing it.

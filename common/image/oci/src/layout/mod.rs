@@ -25,7 +25,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
 };
 
 use oci_spec::image::{Descriptor, MediaType};
@@ -59,6 +59,9 @@ pub const MAX_JSON: u64 = 4 << 20;
 /// of the store.
 const MAX_INDEX: u64 = 64 << 20;
 
+/// The mode of the image store's directory.
+const PRIVATE: u32 = 0o700;
+
 /// An OCI image layout.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -68,6 +71,8 @@ pub struct Layout {
     sync: bool,
     /// Whether a blob was written that may not be on the disk yet.
     unsynced: Arc<AtomicBool>,
+    /// The directory, opened before the first blob was written.
+    watched: Arc<OnceLock<fs::File>>,
     trust: Arc<Mutex<trust::Trust>>,
     /// Tells `img-gc` that this process writes blobs.
     writing: Arc<Mutex<Option<writing::Note>>>,
@@ -97,7 +102,7 @@ impl Layout {
     /// # Errors
     /// Those of [`Layout::open_or_create`].
     pub fn open_or_create_with(path: impl Into<PathBuf>, sync: bool) -> Result<Self, Error> {
-        Self::open_or_make(path.into(), sync, 0o700)
+        Self::open_or_make(path.into(), sync, PRIVATE)
     }
 
     /// Like [`Layout::open_or_create_with`], with the same errors, for a layout that others may read.
@@ -125,7 +130,7 @@ impl Layout {
         layout.path.parent().map_or(Ok(()), |parent| make(parent, 0o777))?;
         make(&layout.path, mode)?;
         make(&layout.path.join("blobs/sha256"), 0o777)?;
-        layout.initialise()?;
+        layout.initialise(mode == PRIVATE)?;
         Ok(layout)
     }
 
@@ -170,6 +175,7 @@ impl Layout {
             holder: Holder::Store,
             sync: true,
             unsynced: Arc::default(),
+            watched: Arc::default(),
             trust: Arc::default(),
             writing: Arc::default(),
         }

@@ -9,11 +9,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    CONTAINERD_NAME, Layout, MAX_INDEX, REF_NAME,
+    CONTAINERD_NAME, Error, Layout, MAX_INDEX, REF_NAME,
     index::{empty_index, entries, entries_mut},
     read_limited,
 };
@@ -63,10 +64,22 @@ fn now() -> u64 {
 }
 
 impl Recent {
-    /// Reads the copy; None if it cannot be read, because it is only an aid.
-    pub(super) fn read(layout: &Layout) -> Option<Self> {
-        let text = read_limited(&layout.path().join(FILE), 2 * MAX_INDEX);
-        text.ok().and_then(|text| serde_json::from_slice(&text).ok())
+    /// Reads the copy; None if there is none, it is damaged, or this user may not read it, because it is only an
+    /// aid.
+    ///
+    /// # Errors
+    /// When nobody knows whether there is one: the disk fails, or this process has no descriptor or memory left.
+    pub(super) fn read(layout: &Layout) -> Result<Option<Self>, Error> {
+        let path = layout.path().join(FILE);
+        match read_limited(&path, 2 * MAX_INDEX) {
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+                    Err(Error::io("read", path)(error))
+                }
+                _ => Ok(None),
+            },
+        }
     }
 
     /// The copy as an `index.json`.

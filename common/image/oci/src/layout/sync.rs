@@ -30,6 +30,18 @@ impl Layout {
         }
     }
 
+    /// Opens what [`Layout::sync_everything`] syncs, before something is written. The kernel reports an error of
+    /// the disk once to each descriptor that was open before: a sync of another program does not hide it then
+    /// (syncfs(2)).
+    pub(super) fn watch_the_disk(&self) {
+        if self.sync
+            && self.watched.get().is_none()
+            && let Ok(directory) = self.open_directory()
+        {
+            let _ = self.watched.set(directory);
+        }
+    }
+
     /// Notes that a new blob was written.
     pub(super) fn note_unsynced(&self) {
         self.unsynced.store(true, Ordering::Relaxed);
@@ -41,7 +53,13 @@ impl Layout {
             return Ok(());
         }
         let _status = operation::Status::last("waiting for the disk");
-        let sync = || -> io::Result<()> { Ok(rustix::fs::syncfs(self.open_directory()?)?) };
+        let sync = || -> io::Result<()> {
+            match self.watched.get() {
+                Some(directory) => rustix::fs::syncfs(directory)?,
+                None => rustix::fs::syncfs(self.open_directory()?)?,
+            }
+            Ok(())
+        };
         sync().map_err(Error::io("sync", &self.path))?;
         self.unsynced.store(false, Ordering::Relaxed);
         Ok(())
