@@ -30,7 +30,7 @@ struct Writer {
 const NAMED: &str = "whole docker.io/library/new:latest";
 const UNCHANGED: &str = "true";
 
-const WRITERS: [Writer; 21] = [
+const WRITERS: [Writer; 25] = [
     Writer { command: "img-tag one new", done: NAMED, always: UNCHANGED },
     Writer { command: "img-rm -q --force gone", done: "! named gone:latest", always: UNCHANGED },
     Writer { command: "img-load -q -t new new.tar", done: NAMED, always: UNCHANGED },
@@ -101,22 +101,47 @@ const WRITERS: [Writer; 21] = [
             grep -qx x top/levels/1/upper/added; found=$?; umount top; test $found = 0; } && recorded",
         always: UNCHANGED,
     },
+    Writer {
+        command: "sh -c '. ./container; made --durable && union-fork new --id try --durable < /dev/null && left'",
+        done: "test -e m/root/containers/new/forks/1/try && test -e m/root/containers/try/record.json",
+        always: UNCHANGED,
+    },
+    Writer {
+        command: "sh -c '. ./container; made --durable && merged && left'",
+        done: "grep -qx y m/root/containers/new/levels/1/upper/theirs && step_is union-merge",
+        always: UNCHANGED,
+    },
+    Writer {
+        command: "sh -c '. ./container; made --durable && merged && union-merge --undo < new.json && left'",
+        done: "test ! -e m/root/containers/new/levels/1/upper/theirs && step_is union-snapshot",
+        always: UNCHANGED,
+    },
+    Writer {
+        command: "sh -c '. ./container; made --durable && unwind -q new'",
+        done: "test ! -e m/root/containers/new",
+        always: UNCHANGED,
+    },
 ];
 
 /// Makes a container with a snapshot, and writes a file that is synced.
 const CONTAINER: &str = r#"
 made() {
-    rm -rf /run/stave/new.json* /run/stave/locks
-    unwind -q new > /dev/null
+    rm -rf /run/stave/*.json* /run/stave/locks
+    unwind -q try new > /dev/null
     layer-apply --id new < one.json | union-mount "$@" | union-snapshot > new.json
 }
 wrote() {
     cd m/root/containers/new/rootfs && echo x > added && sync added && cd - > /dev/null && umount m/root/containers/new/rootfs
 }
+merged() {
+    union-fork new --id try --durable > /dev/null && echo y > m/root/containers/try/rootfs/theirs && union-merge try > new.json
+}
+left() { umount m/root/containers/new/rootfs m/root/containers/try/rootfs; }
 "#;
 
 /// Functions for the conditions.
 const CONDITIONS: &str = r#"
+step_is() { jq -e --arg tool "$1" '.document.steps[-1].tool == $tool' m/root/containers/new/record.json; }
 named() { img-ls | jq -r '.images[].references[]' | grep -qx "$1"; }
 recorded() { jq -e '.document.steps[-1] | .tool == "union-snapshot" and .state == "done"' m/root/containers/new/record.json; }
 whole() { rm -rf copy && skopeo copy -q "oci:$STAVE_ROOT/images:$1" dir:copy && img-verify "$1" > /dev/null; }

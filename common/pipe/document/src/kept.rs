@@ -48,7 +48,7 @@ fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> 
 
 /// Writes the second record, if the container has files of its own in `$STAVE_ROOT`. Otherwise does nothing.
 /// If the container's files survive a crash of the machine (`rootfs.durable`), the record is on the disk when
-/// this returns.
+/// this returns, and so is all that was done on its file system before.
 ///
 /// # Errors
 /// When the record cannot be written, but only if the container's files survive a crash. Without them the
@@ -65,7 +65,9 @@ pub fn write(scope: &Scope, id: &Id, document: &Document) -> Result<(), Error> {
         serde_json::to_vec(&text).map_err(|error| failed("write", &path)(Cause::Source(Box::new(error))))?;
     match put(&directory, &path, &text, rootfs.durable) {
         Err(error) if rootfs.durable => Err(failed("write", &path)(error)),
-        _ => Ok(()),
+        // Nobody may take the older one for the state of today.
+        Err(_) => unless_gone(fs::remove_file(&path)).map(drop).map_err(failed("remove", &path)),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -73,17 +75,35 @@ fn put(directory: &Path, path: &Path, text: &[u8], durable: bool) -> io::Result<
     let beside = path.with_extension("json.new");
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
     file.write_all(text)?;
+    let directory = File::open(directory)?;
     if durable {
-        file.sync_all()?;
+        // Also what the steps have made: a file system that keeps no order among directories (btrfs) could
+        // lose that and keep the record.
+        rustix::fs::syncfs(&directory)?;
     }
     fs::rename(&beside, path)?;
     if durable {
-        let above = directory.parent().into_iter();
-        for directory in std::iter::once(directory).chain(above) {
-            File::open(directory)?.sync_all()?;
-        }
+        directory.sync_all()?;
     }
     Ok(())
+}
+
+/// Whether the container's files survive a crash of the machine.
+pub fn is_durable(document: &Document) -> bool {
+    matches!(document.get::<Rootfs>(), Ok(Some(rootfs)) if rootfs.durable)
+}
+
+/// Writes to the disk that a durable container's directory is removed, so that a crash of the machine does not
+/// bring the container back. Does nothing while the directory exists.
+///
+/// # Errors
+/// When the file system reports an error.
+pub fn sync_removal(scope: &Scope, id: &Id) -> Result<(), Error> {
+    let directory = scope.container(id.as_str());
+    let Some(above) = directory.parent().filter(|_| !directory.exists()) else { return Ok(()) };
+    // The directory of all containers goes with the last one.
+    let there = [Some(above), above.parent()].into_iter().flatten().find_map(|path| File::open(path).ok());
+    there.map_or(Ok(()), rustix::fs::syncfs).map_err(failed("sync", above))
 }
 
 /// Reads the second record of a container. Returns `None` if there is no record, if a crash left only a part

@@ -73,11 +73,19 @@ impl Merge {
             let object = format_args!("{path:?} of what was written into {upper:?}");
             Error::new("merge", object, errno).of(operation::Place::Store)
         })?;
-        if self.level.is_durable() {
-            rustix::fs::syncfs(&target).map_err(Error::on("sync", format_args!("{merged:?}")))?;
-        }
+        self.sync(&target)?;
         fs::rename(&upper, self.before()).map_err(on("rename", &upper))?;
-        fs::rename(&merged, &upper).map_err(on("rename", &merged))
+        fs::rename(&merged, &upper).map_err(on("rename", &merged))?;
+        self.sync(&target)
+    }
+
+    /// Writes the file system of a durable level to the disk.
+    fn sync(&self, inside: impl AsFd) -> Result<()> {
+        if self.level.is_durable() {
+            let object = format_args!("{:?}", self.level.directory);
+            rustix::fs::syncfs(inside).map_err(Error::on("sync", object))?;
+        }
+        Ok(())
     }
 
     fn back(&self) -> Result<()> {
@@ -85,6 +93,7 @@ impl Merge {
         if before.symlink_metadata().is_ok() {
             tree::discard(&upper, &self.level.directory)?;
             fs::rename(&before, &upper).map_err(on("rename", &before))?;
+            self.sync(open(&self.level.directory)?)?;
         }
         tree::discard(&self.merged(), &self.level.directory)
     }
