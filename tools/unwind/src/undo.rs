@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use document::{
     Document, Id, Instance, Member, SplitOff, kept,
-    members::Failure,
+    members::{Failure, Network},
     record::{self, Record},
     table,
 };
@@ -75,18 +75,20 @@ impl Tools {
     /// errors that were not printed yet. A tool that failed has printed its own error.
     pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
         let id = document.id()?;
+        let mut errors = Vec::new();
         if let Some(id) = &id {
-            self.take_over(id, document)?;
+            self.take_over(id, document, &mut errors)?;
         }
         let instance: Option<Instance> = document.get()?;
         document.remove(Failure::NAME);
         let batches = self.batches(&document.tools()?);
         let mut to_start = batches.iter();
         let mut started: VecDeque<_> = to_start.by_ref().take(AHEAD).map(|batch| self.start(batch)).collect();
-        let (mut errors, mut failure) = (Vec::new(), None);
+        let mut failure = None;
+        let before = errors.len();
         for batch in &batches {
             let Some(waiting) = started.pop_front() else { break };
-            let has_failed = failure.is_some() || !errors.is_empty();
+            let has_failed = failure.is_some() || errors.len() > before;
             let given = waiting.and_then(|waiting| waiting.give(document, batch));
             started.extend(to_start.next().map(|batch| self.start(batch)));
             match given.and_then(|given| self.take(document, batch, given, has_failed)) {
@@ -120,9 +122,9 @@ impl Tools {
 
     /// Replaces the document's steps by those of the container's record, and marks the record as being
     /// unwound, so that no tool of a running pipe adds to it. A record without steps is removed at once.
-    fn take_over(&self, id: &Id, document: &mut Document) -> Result<()> {
+    fn take_over(&self, id: &Id, document: &mut Document, errors: &mut Vec<anyhow::Error>) -> Result<()> {
         let Some((record, mut recorded)) = record::settled(&self.scope.run_dir, id)? else {
-            return self.without_record(id, document);
+            return self.without_record(id, document, errors);
         };
         if recorded.tools()?.is_empty() {
             record.remove()?;
@@ -133,6 +135,9 @@ impl Tools {
         }
         if !one_continues_the_other(&recorded, document)? {
             return Err(session::differs(record.path(), id));
+        }
+        for namespace in recorded.tools()?.iter().flat_map(|tool| table::works_in(tool)) {
+            record.is_of_this(*namespace, id)?;
         }
         recorded.set(&Failure {
             tool: "unwind".to_owned(),
@@ -150,8 +155,14 @@ impl Tools {
 
     /// Handles a container without record. If the machine was not restarted, the second record says what
     /// exists. After a restart, or without a second record, only the container's directory in `$STAVE_ROOT`
-    /// is left, and only that may be removed: by `union-mount --undo`, or here for a document without steps.
-    fn without_record(&self, id: &Id, document: &mut Document) -> Result<()> {
+    /// is left, and only that may be removed: by `union-mount --undo`, or here for a document without steps. If
+    /// more is left, `errors` tells.
+    fn without_record(
+        &self,
+        id: &Id,
+        document: &mut Document,
+        errors: &mut Vec<anyhow::Error>,
+    ) -> Result<()> {
         match self.kept(id, document)? {
             Some(kept) => *document = kept,
             None if self.orphan(document)?.is_some() => {
@@ -162,7 +173,10 @@ impl Tools {
                 }
                 record.release();
             }
-            None => drop_steps_of_others(document)?,
+            None => {
+                errors.extend(remains(id, document)?);
+                drop_steps_of_others(document)?;
+            }
         }
         Ok(())
     }
@@ -362,6 +376,20 @@ impl Waiting {
             _ => Ok(Given { program, child, above }),
         }
     }
+}
+
+/// The error for a container without a record whose network namespace is still there, so that the machine was
+/// not restarted since. Only the record, which only root writes, says what belongs to the container.
+fn remains(id: &Id, document: &Document) -> Result<Option<anyhow::Error>> {
+    let namespace = Path::new("/run/netns").join(id.as_str());
+    let tools = document.tools()?;
+    if !tools.iter().any(|tool| table::makes(tool, Network::NAME)) || !namespace.exists() {
+        return Ok(None);
+    }
+    let lost = anyhow!(
+        "container \"{id}\" has no record, and {namespace:?} is there: what its steps made in the kernel stays"
+    );
+    Ok(Some(hint(lost, format!("find its record: --run-dir DIR (STAVE_RUN); or `ip netns del {id}`"))))
 }
 
 /// Removes steps of foreign tools from the document of a container without record. Such a tool would believe

@@ -5,13 +5,13 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
 
 pub use operation::Error;
-use operation::{Cause, Place, unless_gone};
+use operation::{Cause, Namespace, Place, unless_gone};
 use rustix::{
     fs::{FlockOperation, flock},
     io::retry_on_intr,
@@ -49,7 +49,9 @@ impl Lock {
         let directory = run_dir.join("locks");
         let path = directory.join(name);
         loop {
-            let open = || File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
+            let mut options = File::options();
+            options.create(true).truncate(false).read(true).write(true).mode(0o600);
+            let open = || options.open(&path);
             let file = open()
                 .or_else(|error| match error.kind() {
                     io::ErrorKind::NotFound => fs::create_dir_all(&directory).and_then(|()| open()),
@@ -68,7 +70,7 @@ impl Lock {
     /// As [`Lock::take`], but returns `None` if the lock's file does not exist. Makes no file.
     fn take_existing(run_dir: &Path, name: &str) -> Result<Option<Self>, Error> {
         let path = run_dir.join("locks").join(name);
-        match File::options().write(true).open(&path) {
+        match File::options().read(true).write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             result => Self::wait(&path, result.map_err(failed("open lock", &path))?),
         }
@@ -85,6 +87,29 @@ impl Lock {
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             found => Ok((inode(found.map_err(failed("lock", path))?) == inode(opened)).then_some(lock)),
+        }
+    }
+
+    /// Notes this process's network and pid namespace in the lock's file, which is there as long as the record
+    /// is. On a full disk nothing is noted, and nothing is compared later.
+    fn note_origin(&self) {
+        if let (Ok(network), Ok(pids)) = (Namespace::Network.own(), Namespace::Pids.own()) {
+            let _ = self.held.write_all_at(format!("{network:20} {pids:20}\n").as_bytes(), 0);
+        }
+    }
+
+    /// Compares what [`Lock::note_origin`] noted with this process's namespace ([`is_of_this`]).
+    fn is_of_this(&self, namespace: Namespace, id: &Id) -> Result<bool, Error> {
+        let mut noted = [0; 42];
+        let length = self.held.read_at(&mut noted, 0).map_err(failed("read", &self.path))?;
+        let noted = String::from_utf8_lossy(&noted[..length]);
+        let mut inodes = noted.split_whitespace().map(str::parse);
+        match (inodes.next(), inodes.next()) {
+            (Some(Ok(network)), Some(Ok(pids))) => {
+                let inode = if namespace == Namespace::Pids { pids } else { network };
+                namespace.is_here(format_args!("container \"{id}\""), inode, pids)
+            }
+            _ => Ok(true),
         }
     }
 
@@ -144,12 +169,28 @@ impl Record {
         read_file(&self.path)
     }
 
+    /// As the function [`is_of_this`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn is_of_this(&self, namespace: Namespace, id: &Id) -> Result<bool, Error> {
+        self.lock.is_of_this(namespace, id)
+    }
+
+    /// Notes that what the container has on the host is made again in this process's namespaces.
+    pub fn is_moved_here(&self) {
+        self.lock.note_origin();
+    }
+
     /// Replaces the record, wholly or not at all. On a full file system this still works if the record does
     /// not grow.
     ///
     /// # Errors
     /// When the record cannot be written. The old record stays.
     pub fn write(&self, document: &Document) -> Result<(), Error> {
+        if !self.path.exists() {
+            self.lock.note_origin();
+        }
         let beside = self.path.with_extension("json.new");
         replace(&self.path, &beside, document.to_line().as_bytes())
             .map_err(failed("write record", &self.path))
@@ -174,6 +215,20 @@ impl Record {
     }
 }
 
+/// Whether the record of `id` was begun in this process's network or pid namespace. If not, the container's links
+/// and rules on the host, or its processes, cannot be seen from here: that is an error as long as that namespace
+/// exists, and false once it has ended. True for a record of a version before 0.2, which does not tell.
+///
+/// # Errors
+/// The refusal; when the lock's file cannot be read.
+pub fn is_of_this(namespace: Namespace, run_dir: &Path, id: &Id) -> Result<bool, Error> {
+    let path = run_dir.join("locks").join(lock_name(id));
+    match unless_gone(File::open(&path)).map_err(failed("open lock", &path))? {
+        Some(held) => Lock { path, held, beside: None }.is_of_this(namespace, id),
+        None => Ok(true),
+    }
+}
+
 /// The name of a container's lock. The suffix tells it from a shared lock (`network`).
 fn lock_name(id: &Id) -> String {
     format!("{id}.container")
@@ -194,15 +249,19 @@ fn read_file(path: &Path) -> Result<Option<Document>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read record", path)(error)),
     };
+    let damaged = |cause: Cause| {
+        let id = path.file_stem().unwrap_or_default().to_string_lossy();
+        failed("read record", path)(cause).with_hint(format!(
+            "move it away; `unwind {id}` then goes by the second record in $STAVE_ROOT, if there is one"
+        ))
+    };
     if text.trim_ascii().is_empty() {
-        return Err(failed("read record", path)("it is empty"));
+        return Err(damaged("it is empty".into()));
     }
     let malformed = |error| match error {
         // Its text speaks of standard input.
-        crate::Error::NotADocument(cause) => {
-            failed("read record", path)(format!("it is not a document: {cause}"))
-        }
-        error => failed("read record", path)(Cause::Source(Box::new(error))),
+        crate::Error::NotADocument(cause) => damaged(format!("it is not a document: {cause}").into()),
+        error => damaged(Cause::Source(Box::new(error))),
     };
     Document::parse(&text).map(Some).map_err(malformed)
 }

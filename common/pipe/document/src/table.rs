@@ -5,6 +5,8 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use operation::Namespace;
+
 use crate::{
     Id, Instance, Member, VERSION,
     members::{
@@ -204,8 +206,21 @@ pub fn tools() -> impl Iterator<Item = &'static str> {
     ROWS.iter().flat_map(Row::tools)
 }
 
+/// The namespaces of the host in which steps of this tool make something: links, addresses, routes, rules and
+/// sockets belong to a network namespace, and a process to a pid namespace.
+pub fn works_in(tool: &str) -> &'static [Namespace] {
+    let of_networks = [Network::NAME, Networks::NAME, Ports::NAME, Names::NAME, Egress::NAME];
+    match tool {
+        // It only makes a namespace.
+        "netns-add" => &[],
+        _ if makes(tool, Process::NAME) => &[Namespace::Pids],
+        _ if of_networks.iter().any(|member| makes(tool, member)) => &[Namespace::Network],
+        _ => &[],
+    }
+}
+
 /// Whether steps of this tool make the member or add to it.
-pub(crate) fn makes(tool: &str, name: &str) -> bool {
+pub fn makes(tool: &str, name: &str) -> bool {
     row(name).is_some_and(|row| row.tools().any(|maker| maker == tool))
 }
 

@@ -11,7 +11,7 @@ use document::{
     Document, Id, StepState,
     record::{self, Lock},
 };
-use operation::{Scope, unless_gone};
+use operation::{Namespace, Scope, unless_gone};
 use serde::de::DeserializeOwned;
 
 use crate::{hint, session};
@@ -100,7 +100,8 @@ impl<O: DeserializeOwned> Records<O> {
         ids.retain(|id| !all || !is_of_build(id));
         let (mut there, mut left) = (Vec::new(), Vec::new());
         for id in &ids {
-            match self.read(scope, tools, id) {
+            let read = self.read(scope, tools, id);
+            match read.and_then(|is_there| Ok(is_there && is_of_here(scope, id, all)?)) {
                 Ok(true) => there.push(id.clone()),
                 Ok(false) if all => {}
                 Ok(false) => left.push((id.clone(), record::missing(&scope.run_dir, id).into())),
@@ -142,6 +143,19 @@ impl<O: DeserializeOwned> Records<O> {
         let Some(document) = record::read(&scope.run_dir, id)? else { return Ok(false) };
         self.known.insert(id.clone(), (stamp, operations(&document, tools, id)?));
         Ok(true)
+    }
+}
+
+/// Whether the container's network is in this process's network namespace. With `all`, one elsewhere is none
+/// of ours.
+fn is_of_here(scope: &Scope, id: &Id, all: bool) -> anyhow::Result<bool> {
+    match record::is_of_this(Namespace::Network, &scope.run_dir, id) {
+        Ok(false) if !all => {
+            let ended = anyhow!("the network namespace of the host of container \"{id}\" has ended");
+            Err(hint(ended, format!("`container-start {id}` starts it here")))
+        }
+        Err(error) if !all || error.hint().is_none() => Err(error.into()),
+        found => Ok(found.unwrap_or(false)),
     }
 }
 

@@ -73,7 +73,7 @@ pub fn create(store: &Store, request: &Request) -> Result<Created> {
         id: request.id.clone(),
         bundle,
         created: jiff::Timestamp::now().to_string(),
-        process: Identity { pid: 0, start_time: 0 },
+        process: Identity::NONE,
         creator: None,
         cgroups: Homes::default(),
         owner: rustix::process::getuid().as_raw(),

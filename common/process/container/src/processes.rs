@@ -65,7 +65,8 @@ pub fn all(container: &Container) -> Result<Vec<Process>> {
             parent: stat.parent,
             state: stat.state,
             seconds: stat.processor_time().as_secs(),
-            age: since_boot.saturating_sub(Identity { pid, start_time: stat.start_time }.since_boot()),
+            age: since_boot
+                .saturating_sub(Identity { pid, start_time: stat.start_time, ..Identity::NONE }.since_boot()),
             terminal: stat.number(7).map_or_else(|| "?".to_owned(), terminal),
             command: if command.is_empty() { format!("[{}]", stat.name) } else { command },
         });

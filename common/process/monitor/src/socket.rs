@@ -7,15 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use runtime::Stat;
 use rustix::{
     fs::{Mode, renameat},
     io::Errno,
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with,
-        sockopt::socket_peercred,
-    },
-    process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use crate::{Place, Result, failed, streams};
@@ -115,15 +113,21 @@ pub(crate) fn end(place: &Place) -> Result<()> {
     let object = || format!("the monitor of {}", place.shown(NAME));
     // The peer is the process that listens. Nobody else can get its pid before it ends, and then the
     // connection is closed.
-    let peer = socket_peercred(&socket).map_err(failed("find", object()))?;
-    let process = match pidfd_open(peer.pid, PidfdFlags::empty()) {
+    let peer = getsockopt(&socket, PeerCredentials).map_err(failed("find", object()))?;
+    let Some(pid) = Pid::from_raw(peer.pid()) else {
+        let cause = "it was started in another pid namespace than this process";
+        return Err(
+            failed("end", object())(cause).with_hint("run the command where the container was started")
+        );
+    };
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
         Err(Errno::SRCH) => return Ok(()),
         process => process.map_err(failed("end", object()))?,
     };
     if operation::has_hung_up(&socket) {
         return Ok(());
     }
-    let_reap(peer.pid.as_raw_pid());
+    let_reap(peer.pid());
     match pidfd_send_signal(&process, Signal::KILL) {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(errno) => return Err(failed("end", object())(errno)),

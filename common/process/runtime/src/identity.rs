@@ -13,21 +13,34 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use operation::{is_gone, unless_gone};
+use operation::{Namespace, is_gone, unless_gone};
 
 use crate::{Error, Stat, error::Result, stat};
 
 /// A process, unique during one boot of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// Its pid on the host; 0 before it is started.
     pub pid: i32,
     /// Its start time in clock ticks since boot (proc(5), field 22 of /proc/pid/stat).
     pub start_time: u64,
+    /// The inode of the pid namespace that the pid belongs to. None in records of versions before 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<u64>,
+}
+
+impl PartialEq for Identity {
+    /// Two processes do not start in one clock tick with one pid.
+    fn eq(&self, other: &Self) -> bool {
+        (self.pid, self.start_time) == (other.pid, other.start_time)
+    }
 }
 
 impl Identity {
+    /// That of a process which has not been started.
+    pub const NONE: Self = Self { pid: 0, start_time: 0, pid_namespace: None };
+
     /// The identity of an existing process.
     ///
     /// # Errors
@@ -36,7 +49,7 @@ impl Identity {
         let Some(Stat { start_time, .. }) = Stat::of(pid)? else {
             return Err(Error::system("read", format_args!("/proc/{pid}/stat"), Errno::SRCH));
         };
-        Ok(Self { pid, start_time })
+        Ok(Self { pid, start_time, pid_namespace: Some(Namespace::Pids.own()?) })
     }
 
     /// The time from the boot of the machine to the start of the process.
@@ -47,8 +60,14 @@ impl Identity {
     /// Its `/proc/pid/stat`; none if the process is gone.
     ///
     /// # Errors
-    /// When it cannot be read, for example without free descriptors.
+    /// When it cannot be read, for example without free descriptors, or the pid is one of another pid
+    /// namespace.
     pub fn stat(&self) -> Result<Option<Stat>> {
+        if let Some(pids) = self.pid_namespace
+            && !Namespace::Pids.is_here(format_args!("process {}", self.pid), pids, pids)?
+        {
+            return Ok(None);
+        }
         Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time))
     }
 
@@ -78,6 +97,10 @@ impl Identity {
             return Ok(None);
         };
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            // There may be no such pid here because it is one of another pid namespace.
+            Err(errno) if is_gone(&errno) && self.pid_namespace.is_some() => {
+                return self.stat().map(|_| None);
+            }
             // EINVAL: the pid now belongs to a thread.
             Err(Errno::INVAL) => return Ok(None),
             Err(errno) if is_gone(&errno) => return Ok(None),
@@ -198,7 +221,7 @@ ctypes.CDLL(None).syscall({'x86_64': 60}.get(os.uname().machine, 93), 0)";
         other.kill().unwrap();
         // The process is not the first of a pid namespace, so a document must not end it.
         own.kill().unwrap();
-        assert!(Identity { pid: 0, start_time: 0 }.open().unwrap().is_none());
-        assert!(Identity { pid: -1, start_time: 0 }.open().unwrap().is_none());
+        assert!(Identity::NONE.open().unwrap().is_none());
+        assert!(Identity { pid: -1, ..Identity::NONE }.open().unwrap().is_none());
     }
 }

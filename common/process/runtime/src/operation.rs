@@ -46,7 +46,7 @@ impl ProcessOperation {
             log_files: None,
             interactive: false,
             input_ends: false,
-            identity: Identity { pid: 0, start_time: 0 },
+            identity: Identity::NONE,
         }
     }
 }

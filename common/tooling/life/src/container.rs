@@ -326,7 +326,7 @@ impl Container {
     /// When the document is malformed.
     pub(crate) fn end_with_machine(&mut self, wanted: bool) -> Result<()> {
         runtime::spec::forget_owners(&mut self.operation.spec);
-        self.identify(Identity { pid: 0, start_time: 0 })?;
+        self.identify(Identity::NONE)?;
         let ran = self.process.pid > 0 && self.process.finished.is_none();
         self.edit(|process| {
             if ran {

@@ -109,6 +109,8 @@ pub fn stop(
     grace: Option<Duration>,
 ) -> Result<Option<i32>> {
     let container = Container::read(scope, id)?;
+    // Not every process can be seen from here.
+    container.is_running()?;
     // After the mark, nobody starts another process.
     let container = mark(scope, id)?.unwrap_or(container);
     // If nobody reads what the process writes, it may never get to its end.

@@ -6,6 +6,7 @@ use document::{
     Contribution, Document, Id, Instance, Member, Step, StepState, kept,
     members::Failure,
     record::{self, Record},
+    table,
 };
 use operation::{Operation, Scope, causes, interrupt, undo_all};
 use serde_json::Value;
@@ -131,7 +132,9 @@ impl Undo<'_> {
             bail!("the document has steps and no `id`: it does not name their container");
         };
         let record = Record::lock(&self.scope.run_dir, &id)?;
-        let undone = match recorded(self.scope, &record, &id, document) {
+        let known = seen_from_here(self.tool, &record, &id)
+            .and_then(|()| recorded(self.scope, &record, &id, document));
+        let undone = match known {
             Ok(Some(recorded)) => self.recorded::<O>(document, chosen, &record, recorded, &id),
             Ok(None) => self.unrecorded(document, chosen, &id).map(|()| false),
             Err(error) => Err(error),
@@ -196,7 +199,11 @@ impl Undo<'_> {
         }
         self.settle(document, ours)?;
         let changed = !theirs.is_empty();
+        let was_durable = kept::is_durable(&recorded);
         self.settle(&mut recorded, theirs)?;
+        if was_durable && !kept::is_durable(&recorded) {
+            errors.extend(kept::sync_removal(self.scope, id).err().map(Into::into));
+        }
         self.keep(record, &recorded, id, changed, errors)
     }
 
@@ -289,6 +296,14 @@ impl Undo<'_> {
         }
         Ok(())
     }
+}
+
+/// Refuses to undo a step in other namespaces than those in which it did something.
+fn seen_from_here(tool: &str, record: &Record, id: &Id) -> anyhow::Result<()> {
+    for namespace in table::works_in(tool) {
+        record.is_of_this(*namespace, id)?;
+    }
+    Ok(())
 }
 
 /// The document in the container's record. `None` if there is no record of this boot, so that nothing of the

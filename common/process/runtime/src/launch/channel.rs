@@ -157,8 +157,11 @@ impl Channel {
     /// # Errors
     /// As [`Channel::ready`].
     pub(crate) fn identify(&self, identity: Identity) -> Result<()> {
-        let told = [b"I".as_slice(), &identity.pid.to_ne_bytes(), &identity.start_time.to_ne_bytes()];
-        self.send(&told.concat(), &[]).map_err(Error::at("send", "the process's pid to the parent process"))
+        let Identity { pid, start_time, pid_namespace } = identity;
+        let [start_time, pid_namespace] =
+            [start_time, pid_namespace.unwrap_or_default()].map(u64::to_ne_bytes);
+        let told = [b"I".as_slice(), &pid.to_ne_bytes(), &start_time, &pid_namespace].concat();
+        self.send(&told, &[]).map_err(Error::at("send", "the process's pid to the parent process"))
     }
 
     /// Hands over the outer side of the terminal.
@@ -293,9 +296,11 @@ fn failure(status: u8, told: &[u8]) -> Error {
 }
 
 fn identity(bytes: &[u8]) -> Option<Identity> {
-    let (pid, start_time) = bytes.split_first_chunk()?;
-    let start_time = start_time.first_chunk()?;
-    Some(Identity { pid: i32::from_ne_bytes(*pid), start_time: u64::from_ne_bytes(*start_time) })
+    let (pid, rest) = bytes.split_first_chunk()?;
+    let (start_time, rest) = rest.split_first_chunk()?;
+    let pid_namespace = Some(u64::from_ne_bytes(*rest.first_chunk()?)).filter(|inode| *inode != 0);
+    let (pid, start_time) = (i32::from_ne_bytes(*pid), u64::from_ne_bytes(*start_time));
+    Some(Identity { pid, start_time, pid_namespace })
 }
 
 impl AsFd for Channel {

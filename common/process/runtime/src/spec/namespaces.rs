@@ -91,7 +91,7 @@ pub(super) fn all(
         match owner {
             Owner::Own => list.push(namespace.build()?),
             Owner::Host => {}
-            Owner::Container(Identity { pid, start_time }) => {
+            Owner::Container(Identity { pid, start_time, .. }) => {
                 let path = format!("/proc/{pid}/ns/{}", file(kind));
                 list.push(namespace.path(path).build()?);
                 annotations.insert(format!("{OWNER}{}", file(kind)), format!("{pid} {start_time}"));
@@ -130,7 +130,7 @@ pub fn forget_owners(spec: &mut Spec) {
 pub fn owner(spec: &Spec, kind: Kind) -> Option<Identity> {
     let text = spec.annotations().as_ref()?.get(&format!("{OWNER}{}", file(kind)))?;
     let (pid, start_time) = text.split_once(' ')?;
-    Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+    Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()?, ..Identity::NONE })
 }
 
 pub(super) fn mappings(runs: &[Mapping]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {

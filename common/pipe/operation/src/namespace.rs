@@ -1,0 +1,124 @@
+//! In which namespaces something was made, to tell "gone" from "not to be seen from here".
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{Cause, Error};
+
+/// The inode of the machine's first pid namespace, from which all processes can be seen (the kernel's
+/// `PROC_PID_INIT_INO`).
+const FIRST_PIDS: u64 = 0xEFFF_FFFC;
+
+/// Where `ip netns` names network namespaces (ip-netns(8)).
+const NAMED: &str = "/run/netns";
+
+/// A kind of namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// What links, addresses, routes and rules belong to.
+    Network,
+    /// What a pid belongs to.
+    Pids,
+}
+
+/// Where a namespace is that is not this process's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// It can be entered by this file.
+    At(PathBuf),
+    /// It may exist: this process sees only a part of the machine's processes.
+    Hidden,
+    /// No process and no name of `ip netns` is left of it, so what was in it is gone.
+    Gone,
+}
+
+impl Namespace {
+    /// The file's name in `/proc/PID/ns`.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Network => "net",
+            Self::Pids => "pid",
+        }
+    }
+
+    /// The inode of this process's own namespace.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted.
+    pub fn own(self) -> Result<u64, Error> {
+        let path = format!("/proc/self/ns/{}", self.file());
+        let found = fs::metadata(&path).map_err(Error::on("look at", format_args!("{path:?}")))?;
+        Ok(found.ino())
+    }
+
+    /// Where the namespace with this inode is. `pids` is the pid namespace of whoever was in it.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted, or cannot be read.
+    pub fn find(self, inode: u64, pids: u64) -> Result<Whereabouts, Error> {
+        let is_it = |path: &Path| fs::metadata(path).is_ok_and(|found| found.ino() == inode);
+        let is_process = |path: &Path| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u32>().is_ok())
+        };
+        let processes = entries("/proc").map_err(Error::on("list", "/proc"))?.into_iter();
+        let processes =
+            processes.filter(|path| is_process(path)).map(|path| path.join("ns").join(self.file()));
+        let named = match self {
+            Self::Network => entries(NAMED).unwrap_or_default(),
+            Self::Pids => Vec::new(),
+        };
+        Ok(match named.into_iter().chain(processes).find(|path| is_it(path)) {
+            Some(path) => Whereabouts::At(path),
+            None if pids == FIRST_PIDS && Self::Pids.own()? != FIRST_PIDS => Whereabouts::Hidden,
+            None => Whereabouts::Gone,
+        })
+    }
+
+    /// Refuses to go on where `what` was made in another namespace than this process's own, if that may still
+    /// exist. Returns whether it is this one: otherwise, `what` is gone with its namespace.
+    ///
+    /// # Errors
+    /// The refusal, with the command that enters the namespace as its hint.
+    pub fn is_here(self, what: impl std::fmt::Display, inode: u64, pids: u64) -> Result<bool, Error> {
+        if self.own()? == inode {
+            return Ok(true);
+        }
+        let (kind, flag) = match self {
+            Self::Network => ("network", "net"),
+            Self::Pids => ("pid", "pid"),
+        };
+        let refused = |hint: String| {
+            let cause = Cause::from(format!("it was started in another {kind} namespace than this process"));
+            Error::new("", what, cause).with_hint(hint)
+        };
+        match self.find(inode, pids)? {
+            Whereabouts::At(path) => {
+                Err(refused(format!("`nsenter --{flag}={} COMMAND` runs a command there", path.display())))
+            }
+            Whereabouts::Hidden => Err(refused("run the command on the host".to_owned())),
+            Whereabouts::Gone => Ok(false),
+        }
+    }
+}
+
+fn entries(directory: &str) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_here_elsewhere_or_gone() {
+        for kind in [Namespace::Network, Namespace::Pids] {
+            let (own, pids) = (kind.own().unwrap(), Namespace::Pids.own().unwrap());
+            assert!(kind.is_here("it", own, pids).unwrap());
+            assert!(matches!(kind.find(own, pids).unwrap(), Whereabouts::At(_)));
+            assert!(!kind.is_here("it", 1, pids).unwrap(), "no namespace has this number");
+        }
+    }
+}
