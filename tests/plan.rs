@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
-use testkit::Sandbox;
+use testkit::{Outcome, Sandbox};
 
 /// The pipe after the image. `{dry}` is the first tool's flag.
 const PIPE: &str = "layer-apply {dry} --id web < busybox.json | union-mount -v /srv:/data | cgroup-limit --pids 99 | netns-bridge | veth-pair | \
@@ -14,11 +14,13 @@ const TOOLS: [&str; 7] =
 /// The operations in the record, tool by tool.
 fn operations(record: &Value) -> Vec<String> {
     let steps = record["steps"].as_array().unwrap().iter();
-    let instance = record["instance"].as_str().unwrap();
     let operations = steps.flat_map(|step| step["operations"].as_array().unwrap().clone()).map(plain);
-    // The instance is random, and differs between the two runs.
-    let same = |operation: Value| operation.to_string().replace(instance, "INSTANCE");
-    operations.map(same).collect()
+    operations.map(|operation| without_instance(record, &operation)).collect()
+}
+
+/// A part of a document as text. The instance is random, and differs between the two runs.
+fn without_instance(document: &Value, part: &Value) -> String {
+    part.to_string().replace(document["instance"].as_str().unwrap(), "INSTANCE")
 }
 
 /// The operation without the values that only the kernel decides.
@@ -31,33 +33,50 @@ fn plain(mut operation: Value) -> Value {
     operation
 }
 
+/// Plans the pipe and then runs it, and compares the documents. Returns what the plan printed.
+#[track_caller]
+fn is_planned_as_it_runs(sandbox: &Sandbox, id: &str, pipe: &str) -> String {
+    let before = sandbox.snapshot();
+    let planned = sandbox.sh(&format!("{} > planned.json", pipe.replace("{dry}", "--dry-run")));
+    assert_eq!(planned.status, 0, "{}", planned.stderr);
+    let after = sandbox.snapshot();
+    assert_eq!(before.difference(&after), "", "a plan changes nothing: {pipe}");
+    let document = sandbox.sh("cat planned.json").json();
+    assert_eq!(document["planned"], true);
+
+    let real = sandbox.sh(&format!("{} > real.json", pipe.replace("{dry}", "")));
+    assert_eq!(real.status, 0, "{}", real.stderr);
+    let record = sandbox.sh(&format!("cat /run/stave/{id}.json")).json();
+    let (wanted, found) = (operations(&record), operations(&document));
+    for (wanted, found) in wanted.iter().zip(&found) {
+        assert_eq!(found, wanted);
+    }
+    assert_eq!(found.len(), wanted.len());
+    for member in ["layers", "rootfs", "cgroup", "network", "networks", "ports", "names", "egress", "hosts"] {
+        assert_eq!(
+            without_instance(&document, &document[member]),
+            without_instance(&record, &record[member]),
+            "{member}"
+        );
+    }
+    let process = |document: &Value| {
+        let mut process = plain(document["process"].clone());
+        process.as_object_mut().map(|process| process.remove("started"));
+        without_instance(document, &process)
+    };
+    assert_eq!(process(&document), process(&record));
+    planned.stderr
+}
+
 #[test]
 fn a_planned_pipe_is_the_real_one() {
     let sandbox = Sandbox::with_busybox();
     // The database's pipe makes everything shared, so that it exists in both runs.
     let other = "layer-apply --id db < busybox.json | union-mount | netns-bridge | veth-pair > db.json";
     sandbox.sh(&format!("mkdir -p /srv; {other}")).ok();
-    let before = sandbox.snapshot();
-    let planned = sandbox.sh(&format!("{} > planned.json", PIPE.replace("{dry}", "--dry-run")));
-    assert_eq!(planned.status, 0, "{}", planned.stderr);
-    let after = sandbox.snapshot();
-    assert_eq!(before.difference(&after), "", "a plan changes nothing");
-    let document = sandbox.sh("cat planned.json").json();
-    assert_eq!(document["planned"], true);
-
-    let real = sandbox.sh(&format!("{} > real.json", PIPE.replace("{dry}", "")));
-    assert_eq!(real.status, 0, "{}", real.stderr);
-    let record = sandbox.sh("cat /run/stave/web.json").json();
-    let (wanted, found) = (operations(&record), operations(&document));
-    for (wanted, found) in wanted.iter().zip(&found) {
-        assert_eq!(found, wanted);
-    }
-    assert_eq!(found.len(), wanted.len());
-    for member in ["layers", "rootfs", "network", "ports", "hosts"] {
-        assert_eq!(document[member], record[member], "{member}");
-    }
+    let printed = is_planned_as_it_runs(&sandbox, "web", PIPE);
     // The output is the explanation of each tool, in order.
-    let mut printed = planned.stderr.lines();
+    let mut lines = printed.lines();
     for (tool, words) in [
         ("union-mount", "overlay"),
         ("netns-bridge", "ip netns add"),
@@ -65,9 +84,78 @@ fn a_planned_pipe_is_the_real_one() {
         ("portmap", "10443"),
         ("ns-exec", "unshare"),
     ] {
-        assert!(printed.any(|line| line.contains(words)), "{tool}: {words}\n{}", planned.stderr);
+        assert!(lines.any(|line| line.contains(words)), "{tool}: {words}\n{printed}");
     }
     sandbox.sh("unwind web db > /dev/null").ok();
+}
+
+#[test]
+fn the_other_tools_plan_what_they_do() {
+    let sandbox = Sandbox::with_busybox();
+    // The kernel need not have ipvlan.
+    let networks = "netns-add | bridge-attach back --subnet 10.55.0.0/24 | macvlan-attach mac --parent out0 --subnet 10.56.0.0/24";
+    sandbox.sh(&format!("echo '{{\"stave\":1,\"id\":\"db\"}}' | {networks} | name-serve > db.json")).ok();
+    for (id, pipe) in [
+        (
+            "named",
+            format!(
+                "layer-apply {{dry}} --id named < busybox.json | union-mount | union-snapshot | {networks} | name-serve | ns-exec -d -u 7:7 -- sleep 1000"
+            ),
+        ),
+        (
+            "listed",
+            format!(
+                "netns-add {{dry}} -n --id listed | bridge-attach back | egress-allow --sni a.example 192.0.2.7 | name-serve"
+            ),
+        ),
+        ("copy", format!("union-fork {{dry}} --id copy named | union-snapshot")),
+        ("named", format!("union-merge {{dry}} copy")),
+        ("seen", format!("img-mount {{dry}} --id seen busybox dir")),
+    ] {
+        sandbox.sh("mkdir -p dir; container-stop --time 0 named > /dev/null 2>&1");
+        is_planned_as_it_runs(&sandbox, id, &pipe);
+    }
+    sandbox.sh("unwind seen copy named listed db > /dev/null").ok();
+}
+
+/// Words in the trace of a call that changes something. A kernel variable or a limit is written to a file that exists.
+const CHANGES: [&str; 21] = [
+    "O_CREAT",
+    "O_WRONLY",
+    "O_RDWR",
+    "mkdir",
+    "rename",
+    "unlink",
+    "symlink",
+    "mknod",
+    "chmod",
+    "chown",
+    "mount(",
+    "unshare(",
+    "setns(",
+    "RTM_NEW",
+    "RTM_DEL",
+    "RTM_SET",
+    "NFT_MSG_NEW",
+    "NFT_MSG_DEL",
+    "BPF_PROG_LOAD",
+    "BPF_MAP_CREATE",
+    "BPF_MAP_UPDATE",
+];
+
+/// Runs the pipe, and returns the calls that changed something.
+#[track_caller]
+fn changed(sandbox: &Sandbox, pipe: &str) -> (Outcome, Vec<String>) {
+    let calls = "%file,mount,move_mount,fsmount,unshare,setns,sendto,sendmsg,bpf";
+    let outcome = sandbox.sh(&format!("strace -f -y -qq -e trace={calls} -o trace bash -c '{pipe}'"));
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    let trace = sandbox.sh("cat trace").stdout;
+    let own =
+        |line: &&str| !line.contains("bash") && !line.contains("/dev/null") && !line.contains("/dev/tty");
+    let is_change =
+        |line: &&str| CHANGES.iter().any(|change| line.contains(change)) && !line.contains("= -1 ");
+    let changed = trace.lines().filter(is_change).filter(own).map(str::to_owned).collect();
+    (outcome, changed)
 }
 
 /// A plan works if neither the layers nor the bridge exist yet.
@@ -75,25 +163,24 @@ fn a_planned_pipe_is_the_real_one() {
 fn a_plan_needs_nothing_of_what_it_plans() {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh("mkdir -p /srv; unwind base > /dev/null; rm -rf \"$STAVE_ROOT/layers\"").ok();
-    let pipe = "layer-apply --dry-run --id web < busybox.json | union-mount | netns-bridge | veth-pair | \
-        portmap -p 10080:80 | ns-exec -- sleep 1";
-    let script = format!(
-        "strace -f -qq -e trace=%file,mount,move_mount,fsmount,unshare,sendto,sendmsg -o trace bash -c '{pipe}'"
-    );
-    let planned = sandbox.sh(&script);
-    assert_eq!(planned.status, 0, "{}", planned.stderr);
-    let trace = sandbox.sh("cat trace").stdout;
-    let changes =
-        ["O_CREAT", "mkdir", "rename", "unlink", "symlink", "mknod", "mount(", "unshare(", "chmod", "chown"];
-    let own =
-        |line: &&str| !line.contains("bash") && !line.contains("/dev/null") && !line.contains("/dev/tty");
-    let changed: Vec<_> = trace
-        .lines()
-        .filter(|line| changes.iter().any(|change| line.contains(change)) && !line.contains("= -1 "))
-        .filter(own)
-        .collect();
-    assert!(changed.is_empty(), "{changed:#?}");
+    let pipe = "layer-apply {dry} --id web < busybox.json | union-mount | cgroup-limit --pids 9 | netns-bridge | veth-pair | \
+        portmap -p 10080:80 | ns-exec -d -- sleep 1000";
+    let (planned, changes) = changed(&sandbox, &pipe.replace("{dry}", "--dry-run"));
+    assert!(changes.is_empty(), "{changes:#?}");
     assert_eq!(planned.json()["network"]["cni"]["ips"][0]["address"], "172.17.0.2/16");
+    sandbox.sh("ip link add spare type veth peer name spare1").ok();
+    let others = "layer-apply --dry-run --id web < busybox.json | union-mount | union-snapshot | netns-add | bridge-attach back | \
+        macvlan-attach mac --parent out0 --subnet 10.56.0.0/24 | ipvlan-attach ip --parent spare --subnet 10.57.0.0/24 | \
+        egress-allow --sni a.example 192.0.2.7 | name-serve | ns-exec -- true";
+    let (planned, changes) = changed(&sandbox, others);
+    assert!(changes.is_empty(), "{changes:#?}");
+    assert_eq!(planned.json()["networks"].as_array().unwrap().len(), 3);
+    // The trace shows what the real pipe changes.
+    let (_, changes) = changed(&sandbox, &pipe.replace("{dry}", ""));
+    for word in ["mount(", "RTM_NEWLINK", "NFT_MSG_NEWTABLE", "/proc/sys/", "pids.max", "O_CREAT"] {
+        assert!(changes.iter().any(|change| change.contains(word)), "{word}: {changes:#?}");
+    }
+    sandbox.sh("unwind web > /dev/null").ok();
 }
 
 #[test]
@@ -128,4 +215,81 @@ fn a_planned_document_is_not_carried_out() {
         assert_eq!(sandbox.sh("container-ls --format '{state}' real").ok(), "running\n", "{pipe}");
     }
     sandbox.sh("unwind real > /dev/null").ok();
+}
+
+/// Each filter, with arguments that are right.
+const FILTERS: [&str; 14] = [
+    "union-snapshot",
+    "cgroup-limit --pids 9",
+    "netns-bridge",
+    "netns-add",
+    "veth-pair",
+    "bridge-attach back",
+    "macvlan-attach --parent out0",
+    "portmap -p 10080:80",
+    "name-serve",
+    "egress-allow 192.0.2.1",
+    "link-hosts --link db:base",
+    "ns-exec -- true",
+    "step-begin own",
+    "step-done own",
+];
+
+/// What the run refuses because of the record, the plan and the explanation refuse too, in the same words.
+#[test]
+fn a_plan_reads_the_record_as_the_run_does() {
+    let sandbox = Sandbox::with_busybox();
+    let pipe = "layer-apply --id web < busybox.json | union-mount | tee older.json | netns-bridge | veth-pair > web.json";
+    sandbox.sh(pipe).ok();
+    sandbox.sh("jq -c '.instance = \"other\"' web.json > other.json").ok();
+    sandbox.sh("jq -c '.id = \"gone\"' web.json > gone.json").ok();
+    let same = |command: &str, input: &str, line: &str| {
+        let real = sandbox.sh(&format!("{command} < {input}"));
+        assert!(real.stderr.contains(line), "{command} < {input}: {}", real.stderr);
+        let (tool, arguments) = command.split_once(' ').unwrap_or((command, ""));
+        for flag in ["--dry-run", "--explain"] {
+            let planned = sandbox.sh(&format!("{tool} {flag} {arguments} < {input}"));
+            assert_eq!((planned.status, &planned.stderr), (real.status, &real.stderr), "{command} {flag}");
+            if flag == "--dry-run" {
+                assert_eq!(planned.stdout, real.stdout, "{command} {flag}");
+            }
+        }
+    };
+    let before = sandbox.sh("cat /run/stave/web.json").ok();
+    for command in FILTERS {
+        same(command, "older.json", "lists other steps than this document");
+        same(command, "other.json", "belongs to another container than this document");
+        same(command, "gone.json", "container \"gone\" has no record");
+    }
+    same(
+        "portmap --id db -p 10080:80",
+        "web.json",
+        "the document belongs to container \"web\", not to \"db\"",
+    );
+    same("layer-apply --id web", "busybox.json", "lists other steps than this document");
+    same("netns-bridge -n --id web", "/dev/null", "web.json\" is its record");
+    same("ns-exec -n --id web --rootfs / -- true", "/dev/null", "web.json\" is its record");
+    same("union-fork --id web web@0", "/dev/null", "union-fork: ");
+    same("step-done own", "web.json", "no step \"own\" is begun in the document");
+    assert_eq!(sandbox.sh("cat /run/stave/web.json").ok(), before);
+    sandbox
+        .sh("jq -c '.error = {tool: \"x\", step: \"undo\", message: \"x\"}' web.json > /run/stave/web.json")
+        .ok();
+    for command in FILTERS {
+        same(command, "web.json", "container \"web\" is being unwound");
+    }
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn a_plan_takes_from_the_record_what_it_knows_better() {
+    let sandbox = Sandbox::with_busybox();
+    let pipe = "layer-apply --id web < busybox.json | union-mount | ns-exec -d -- sleep 1000 > web.json";
+    sandbox.sh(pipe).ok();
+    sandbox.sh("container-stop --time 0 web > /dev/null").ok();
+    let planned = sandbox.sh("union-snapshot --dry-run -q < web.json").json();
+    let record = sandbox.sh("cat /run/stave/web.json").json();
+    assert!(record["process"]["finished"].is_string(), "{record}");
+    assert_eq!(planned["process"], record["process"]);
+    sandbox.sh("unwind web > /dev/null").ok();
 }

@@ -47,18 +47,16 @@ impl Session {
     ) -> anyhow::Result<Self> {
         let id = container(&document, asked)?;
         let record = Record::lock(&scope.run_dir, &id)?;
-        let recorded = match Self::compare(&document, &record, &id) {
+        let known = record.read().map_err(anyhow::Error::from);
+        let compared = known.and_then(|known| compare(&document, known, record.path(), &id));
+        let recorded = match compared {
             Ok(recorded) => recorded,
             Err(error) => {
                 record.release();
                 return Err(error);
             }
         };
-        let mut opened = document.clone();
-        name(&mut opened, &id)?;
-        if let Some(recorded) = &recorded {
-            opened.catch_up_with(recorded);
-        }
+        let opened = opened(&document, recorded.as_ref(), &id)?;
         let recorded = recorded.is_some();
         let (tool, version) = (tool.to_owned(), version.to_owned());
         let (before, document, scope) = (document, opened, scope.clone());
@@ -74,24 +72,6 @@ impl Session {
             step: None,
             adds: Map::new(),
         })
-    }
-
-    /// The document in the record, if there is one. Compares it with the document that came in.
-    fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<Option<Document>> {
-        match record.read()? {
-            Some(recorded) if recorded.has_failed() => Err(taken_back(record, id)),
-            Some(recorded) => {
-                let is_its_own = recorded.may_be_of_one_container(document)?;
-                match document.tools()?.is_empty() {
-                    _ if is_its_own && recorded.has_steps_of(document)? => Ok(Some(recorded)),
-                    true => Err(exists(record.path(), id, "is its record")),
-                    false if is_its_own => Err(differs(record.path(), id)),
-                    false => Err(of_another(record.path(), id)),
-                }
-            }
-            None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(None),
-            None => Err(no_record(record, id)),
-        }
     }
 
     /// The container's id.
@@ -129,17 +109,10 @@ impl Session {
     /// # Errors
     /// When the last step of the tool is not begun, or there is none.
     pub(crate) fn resume(&mut self) -> anyhow::Result<Step> {
-        match self.document.last_step_of(&self.tool)? {
-            Some((at, step)) if step.state == StepState::Begun => {
-                self.step = Some(at);
-                self.version.clone_from(&step.version);
-                Ok(step)
-            }
-            _ => Err(hint(
-                anyhow!("no step \"{}\" is begun in the document", self.tool),
-                format!("`step-begin {}` begins one", self.tool),
-            )),
-        }
+        let (at, step) = begun(&self.document, &self.tool)?;
+        self.step = Some(at);
+        self.version.clone_from(&step.version);
+        Ok(step)
     }
 
     /// As [`Session::done`], for additions to any members.
@@ -211,11 +184,77 @@ impl Session {
     }
 }
 
+/// As [`Session::open`], for a tool that only plans: the container's id, and the document as a session would have it. Takes no
+/// lock and writes nothing. A planned document has no record yet.
+///
+/// # Errors
+/// As [`Session::open`].
+pub(crate) fn foreseen(
+    scope: &Scope,
+    document: &Document,
+    asked: Option<&Id>,
+) -> anyhow::Result<(Id, Document)> {
+    let id = container(document, asked)?;
+    let recorded = match document.is_planned()? {
+        true => None,
+        false => {
+            let known = record::read(&scope.run_dir, &id)?;
+            compare(document, known, &record::path(&scope.run_dir, &id), &id)?
+        }
+    };
+    let document = opened(document, recorded.as_ref(), &id)?;
+    Ok((id, document))
+}
+
+/// The document in the record, if there is one: it must belong to the document that came in, and list the same steps.
+fn compare(
+    document: &Document,
+    recorded: Option<Document>,
+    path: &Path,
+    id: &Id,
+) -> anyhow::Result<Option<Document>> {
+    match recorded {
+        Some(recorded) if recorded.has_failed() => Err(taken_back(path, id)),
+        Some(recorded) => {
+            let is_its_own = recorded.may_be_of_one_container(document)?;
+            match document.tools()?.is_empty() {
+                _ if is_its_own && recorded.has_steps_of(document)? => Ok(Some(recorded)),
+                true => Err(exists(path, id, "is its record")),
+                false if is_its_own => Err(differs(path, id)),
+                false => Err(of_another(path, id)),
+            }
+        }
+        None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(None),
+        None => Err(no_record(path, id)),
+    }
+}
+
+/// The last step of the tool, which must be begun, and its index.
+pub(crate) fn begun(document: &Document, tool: &str) -> anyhow::Result<(usize, Step)> {
+    match document.last_step_of(tool)? {
+        Some((at, step)) if step.state == StepState::Begun => Ok((at, step)),
+        _ => Err(hint(
+            anyhow!("no step \"{tool}\" is begun in the document"),
+            format!("`step-begin {tool}` begins one"),
+        )),
+    }
+}
+
+/// The document that a tool works on: named, and with what the record knows better.
+fn opened(document: &Document, recorded: Option<&Document>, id: &Id) -> anyhow::Result<Document> {
+    let mut opened = document.clone();
+    name(&mut opened, id)?;
+    if let Some(recorded) = recorded {
+        opened.catch_up_with(recorded);
+    }
+    Ok(opened)
+}
+
 /// The id of the container: the document's, the one that was asked for, or a new one.
 ///
 /// # Errors
 /// When the document has another id than the one that was asked for.
-pub(crate) fn container(document: &Document, asked: Option<&Id>) -> anyhow::Result<Id> {
+fn container(document: &Document, asked: Option<&Id>) -> anyhow::Result<Id> {
     let named = document.id()?;
     if let (Some(named), Some(asked)) = (&named, asked)
         && named != asked
@@ -226,7 +265,7 @@ pub(crate) fn container(document: &Document, asked: Option<&Id>) -> anyhow::Resu
 }
 
 /// Writes the container's id into the document, and an instance if it has none.
-pub(crate) fn name(document: &mut Document, id: &Id) -> anyhow::Result<()> {
+fn name(document: &mut Document, id: &Id) -> anyhow::Result<()> {
     document.set(id)?;
     if document.raw(Instance::NAME).is_none() {
         document.set(&Instance::random())?;
@@ -240,9 +279,9 @@ pub(crate) fn lock(scope: &Scope, name: Option<&str>) -> anyhow::Result<Option<L
 }
 
 /// The error for a document that lists steps of a container that has no record.
-pub(crate) fn no_record(record: &Record, id: &Id) -> anyhow::Error {
+pub(crate) fn no_record(record: &Path, id: &Id) -> anyhow::Error {
     hint(
-        anyhow!("container \"{id}\" has no record {:?}", record.path()),
+        anyhow!("container \"{id}\" has no record {record:?}"),
         "it was unwound, the machine was restarted, or --run-dir differs: start it again",
     )
 }
@@ -278,9 +317,9 @@ pub(crate) fn refuse_other(scope: &Scope, document: &Document) -> anyhow::Result
 }
 
 /// The error for a record with `error`. `unwind` sets it when it begins.
-pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
+pub(crate) fn taken_back(record: &Path, id: &Id) -> anyhow::Error {
     hint(
-        anyhow!("container \"{id}\" is being unwound, according to {:?}", record.path()),
+        anyhow!("container \"{id}\" is being unwound, according to {record:?}"),
         format!("run `unwind {id}` to finish that, or choose another `--id`"),
     )
 }

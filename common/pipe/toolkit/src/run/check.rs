@@ -135,11 +135,11 @@ fn recorded(
         Some(recorded) => (recorded, false),
         None => match kept::read(scope, id)? {
             Some(kept) => (kept.document, true),
-            None => return Err(session::no_record(record, id)),
+            None => return Err(session::no_record(record.path(), id)),
         },
     };
     if recorded.has_failed() {
-        return Err(session::taken_back(record, id));
+        return Err(session::taken_back(record.path(), id));
     }
     if !recorded.may_be_of_one_container(document)? {
         return Err(session::of_another(record.path(), id));

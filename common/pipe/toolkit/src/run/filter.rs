@@ -3,8 +3,8 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use document::{Contribution, Document, Id};
-use operation::{Operation, Scope, apply_all, interrupt};
+use document::{Contribution, Document};
+use operation::{Scope, apply_all, interrupt};
 
 use super::{
     check, fail,
@@ -70,7 +70,7 @@ fn job<F: Filter, H: Hooks<F>>(tool: &str, version: &str, filter: &F) -> u8 {
         return H::status(Exit::Upstream, None);
     }
     if filter.common().explain {
-        return H::status(explained(tool, explain(filter, &document)), None);
+        return H::status(explained(tool, plan::explain(filter, &document)), None);
     }
     match document.is_planned() {
         Ok(false) if !filter.common().dry_run => {}
@@ -98,7 +98,7 @@ fn planned<F: Filter, H: Hooks<F>>(
     hooks: &mut H,
     document: Document,
 ) -> u8 {
-    match plan::plan(tool, version, filter, document.clone()) {
+    match plan::plan(tool, version, filter, &document) {
         Ok((document, lines)) => {
             plan::print(filter.common(), &lines);
             match hooks.write_planned(&document) {
@@ -109,8 +109,8 @@ fn planned<F: Filter, H: Hooks<F>>(
                 }
             }
         }
-        Err(error) => {
-            let exit = fail(tool, document, Stage::Plan, &error, |document| hooks.pass_on(document));
+        Err((stage, error)) => {
+            let exit = fail(tool, document, stage, &error, |document| hooks.pass_on(document));
             H::status(exit, Some(&error))
         }
     }
@@ -227,12 +227,6 @@ fn conclude<F: Filter, H: Hooks<F>>(
     }
     hooks.write(session.document()).map_err(|error| (Stage::Write, error))?;
     Ok(process)
-}
-
-fn explain<F: Filter>(filter: &F, document: &Document) -> anyhow::Result<Vec<String>> {
-    let id = document.id()?.or(filter.common().id.clone()).unwrap_or_else(Id::random);
-    let plan = filter.plan(&filter.common().context(Some(&id))?, document)?;
-    Ok(plan.operations.iter().flat_map(Operation::explain).collect())
 }
 
 /// `--undo`, with what comes before and after it.

@@ -9,13 +9,14 @@ use operation::{Condition, Error, Operation, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{fail, to_output, undo::Undo, usage, written};
+use super::{fail, plan, to_output, undo::Undo, usage, written};
 use crate::{
     Common, Exit, Session, Stage,
     arguments::{Asked, Invocation},
     input::{self, FROM_TOOL, Input},
     kind::Kind,
     schema, session,
+    streams::explained,
 };
 
 /// A tool that keeps the record of another tool's step. The type is the arguments.
@@ -73,12 +74,13 @@ pub fn begin_step(
         bail!("{tool:?} is a tool of Stave: it writes its own steps");
     }
     let operations: Vec<_> = operations.into_iter().map(Foreign).collect();
-    if common.dry_run || document.is_planned()? {
-        let mut document = document;
-        let id = session::container(&document, common.id.as_ref())?;
-        session::name(&mut document, &id)?;
+    if is_plan(common, &document)? {
+        let (_, mut document) = session::foreseen(scope, &document, common.id.as_ref())?;
         document.set(&Planned(true))?;
-        operations.iter().flat_map(Operation::explain).for_each(|line| operation::tell!("{tool}: {line}"));
+        if !common.explain {
+            let lines = operations.iter().flat_map(Operation::explain);
+            plan::print(common, &lines.map(|line| format!("{tool}: {line}")).collect::<Vec<_>>());
+        }
         document.push_step(&Step::new(tool, version, StepState::Begun, operations))?;
         return Ok(document);
     }
@@ -102,18 +104,20 @@ pub fn finish_step(
     operations: Option<Vec<Value>>,
     adds: Map<String, Value>,
     (scope, common): (&Scope, &Common),
-    mut document: Document,
+    document: Document,
 ) -> Result<Document> {
     if let Some(name) = adds.keys().find(|name| table::is_of_contract(name)) {
         bail!("member {name:?} belongs to the contract: no step adds to it");
     }
-    if common.dry_run || document.is_planned()? {
+    if is_plan(common, &document)? {
+        let (_, mut document) = session::foreseen(scope, &document, common.id.as_ref())?;
+        let (at, step) = session::begun(&document, tool)?;
         document.set(&Planned(true))?;
-        if let Some((at, step)) = document.last_step_of(tool)? {
-            document.replace_step(at, &Step { state: StepState::Done, adds: adds.clone(), ..step })?;
-            for (name, added) in &adds {
-                document.add(name, added)?;
-            }
+        let operations = operations.unwrap_or(step.operations);
+        let step = Step { state: StepState::Done, operations, adds: adds.clone(), ..step };
+        document.replace_step(at, &step)?;
+        for (name, added) in &adds {
+            document.add(name, added)?;
         }
         return Ok(document);
     }
@@ -129,6 +133,11 @@ pub fn finish_step(
             Err(error)
         }
     }
+}
+
+/// Whether the record stays as it is, because the step is only planned or explained.
+fn is_plan(common: &Common, document: &Document) -> Result<bool> {
+    Ok(common.dry_run || common.explain || document.is_planned()?)
 }
 
 /// The whole `main` of a [`Marker`].
@@ -181,10 +190,12 @@ fn run<M: Marker>() -> Exit {
         to_output(&document);
         return Exit::Upstream;
     }
+    let marked = common.scope().and_then(|scope| marker.mark(&scope, document.clone()));
     if common.explain {
-        return Exit::Done;
+        // Only the other tool knows the commands for its operations.
+        return explained(&tool, marked.map(|_| Vec::new()));
     }
-    match common.scope().and_then(|scope| marker.mark(&scope, document.clone())) {
+    match marked {
         Ok(document) => written(&tool, &document),
         Err(error) => fail(&tool, document, Stage::Record, &error, to_output),
     }
