@@ -40,7 +40,9 @@ impl Output {
     fn to(path: &Path) -> Result<Self> {
         let mut options = File::options();
         options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path).with_context(|| format!("open {path:?}"))?;
+        let file = options
+            .open(path)
+            .map_err(|error| operation::Error::new("open", format!("{path:?}"), error).of(Place::File))?;
         let is_regular = file.metadata().is_ok_and(|found| found.is_file());
         Ok(Self { document: Some((file, path.to_owned())), is_regular, ..Self::default() })
     }

@@ -16,8 +16,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use ::operation::{Error, Place};
 use nix::libc;
 use runtime::ProcessOperation;
+
+use crate::Result;
 
 /// Where output is logged.
 #[derive(Debug, Clone)]
@@ -68,6 +71,11 @@ impl Log {
         Some(Self { path: process.log.clone()?, limit, files, indexed: limit.is_some() })
     }
 
+    /// Where the log is. One without an index was named by the user.
+    fn place(&self) -> Place {
+        if self.indexed { Place::Store } else { Place::File }
+    }
+
     /// How many files are kept by default.
     pub const FILES: u32 = 2;
 
@@ -107,7 +115,12 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 impl Open {
-    pub(crate) fn new(log: Log) -> io::Result<Self> {
+    pub(crate) fn new(log: Log) -> Result<Self> {
+        let (object, place) = (format!("{:?}", log.path), log.place());
+        Self::open(log).map_err(|error| Error::new("open", object, error).of(place))
+    }
+
+    fn open(log: Log) -> io::Result<Self> {
         let file = open(&log.path)?;
         let written = length(&file)?;
         let index = log.indexed.then(|| open(&Log::index(&log.path))).transpose()?;

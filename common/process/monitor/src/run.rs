@@ -89,8 +89,7 @@ pub(crate) struct Ready {
 impl Ready {
     /// Opens all of it. Returns none if the container has a monitor. `foreground`: as in [`Outside::open`].
     fn open(place: Place, log: Option<Log>, input: Input, foreground: bool) -> Result<Option<Self>> {
-        let object = log.as_ref().map(|log| format!("{:?}", log.path)).unwrap_or_default();
-        let log = log.map(Open::new).transpose().map_err(failed("open", object))?;
+        let log = log.map(Open::new).transpose()?;
         let Some(streams) = Outside::open(&place, input, foreground)? else { return Ok(None) };
         let listener = socket::open(&place)?;
         Ok(Some(Self { place, streams, log, listener }))
