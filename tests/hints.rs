@@ -76,6 +76,22 @@ fn a_run_directory_that_is_full_or_read_only() {
     sandbox.assert_as(&before);
 }
 
+/// Files that the user names are in neither directory.
+#[test]
+fn a_file_of_the_user_that_is_read_only() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > web.json; mkdir ro; mount -t tmpfs -o ro tmpfs ro").ok();
+    let there = sandbox.directory().canonicalize().unwrap().join("ro");
+    let before = sandbox.snapshot();
+    for (flags, file) in [("-d --log ro/log", there.join("log")), ("--document ro/doc", "ro/doc".into())] {
+        let outcome = sandbox.sh(&format!("ns-exec {flags} --network none -- true < web.json > document"));
+        let line = format!("ns-exec: open {file:?}: {READ_ONLY}");
+        says(&outcome, 125, &line, "choose a place that can be written to");
+    }
+    sandbox.assert_as(&before);
+    sandbox.sh("unwind web > /dev/null; umount ro").ok();
+}
+
 #[test]
 fn a_root_that_is_read_only() {
     let sandbox = Sandbox::with_busybox();
@@ -142,6 +158,27 @@ fn a_user_who_is_not_root() {
     sandbox.sh("rm -r /run/bin").ok();
     sandbox.assert_as(&before);
     unwind(&sandbox);
+}
+
+/// The tools that need a network say the same, and what they name helps.
+#[test]
+fn a_container_without_a_network() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("netns-add -n --id db > db.json; netns-add -n --id web > web.json").ok();
+    for tool in ["egress-allow a.example", "name-serve", "portmap -p 10080:80"] {
+        let line = format!(
+            "{}: no `networks`: run bridge-attach, macvlan-attach, ipvlan-attach or veth-pair first\n",
+            name(tool)
+        );
+        assert_eq!(sandbox.sh(&format!("{tool} < web.json > document")).exits(1).stderr, line);
+    }
+    sandbox.sh("bridge-attach < web.json > joined.json").ok();
+    let hint =
+        "a link needs a container in a network: bridge-attach, or netns-bridge and veth-pair, join one";
+    let link = "link-hosts --link db < joined.json > document";
+    says(&sandbox.sh(link), 1, "link-hosts: container \"db\" has no address", hint);
+    sandbox.sh(&format!("bridge-attach < db.json > joined_too.json && {link}")).ok();
+    sandbox.sh("unwind web db > /dev/null").ok();
 }
 
 /// Root would not help with a command that cannot be executed.

@@ -80,10 +80,7 @@ impl Filter for EgressAllow {
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         refuse_later(document)?;
         let network: members::Network = document.require()?;
-        let attachments = document.attachments()?;
-        if attachments.is_empty() {
-            bail!("no address in `network`: run veth-pair first");
-        }
+        let attachments = document.require_attachments()?;
         let internal = attachments.iter().all(|attachment| !attachment.on.leads_out());
         let ports = self.compared_ports(internal)?;
         let links = link::of(&attachments)?;

@@ -240,7 +240,7 @@ fn what_cannot_be_is_said() {
     for (command, line) in [
         (
             "egress-allow a.example < bridge.json",
-            "egress-allow: no address in `network`: run veth-pair first\n",
+            "egress-allow: no `networks`: run bridge-attach, macvlan-attach, ipvlan-attach or veth-pair first\n",
         ),
         (
             "echo '{}' | egress-allow a.example",

@@ -87,7 +87,10 @@ impl Filter for LinkHosts {
 fn address(other: &Document, own: &Document, link: &Link) -> Result<Result<IpAddr>, document::Error> {
     Ok(other.address_for(own)?.ok_or_else(|| {
         let error = anyhow!("container \"{}\" has no address", link.container);
-        hint(error, "a link needs a container with its own veth-pair")
+        hint(
+            error,
+            "a link needs a container in a network: bridge-attach, or netns-bridge and veth-pair, join one",
+        )
     }))
 }
 

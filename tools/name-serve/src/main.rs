@@ -56,9 +56,7 @@ impl Filter for NameServe {
             return Err(hint(error, "put name-serve before ns-exec"));
         }
         let network: members::Network = document.require()?;
-        if document.attachments()?.is_empty() {
-            bail!("no address in `network`: run bridge-attach or veth-pair first");
-        }
+        document.require_attachments()?;
         // The resolver of egress-allow also answers these names, if they are on its list.
         let is_restricted = document.get::<members::Egress>()?.is_some();
         if is_restricted && !self.dns.is_empty() {

@@ -177,7 +177,9 @@ fn what_cannot_be_is_said() {
     let said = sandbox.sh("netns-add -n --id half | name-serve > out.json").exits(1);
     assert_eq!(
         said.stderr.lines().next(),
-        Some("name-serve: no address in `network`: run bridge-attach or veth-pair first")
+        Some(
+            "name-serve: no `networks`: run bridge-attach, macvlan-attach, ipvlan-attach or veth-pair first"
+        )
     );
     let usage = sandbox.sh("name-serve --network-alias 'a b' < listed.json > out.json").exits(2);
     assert!(usage.stderr.contains("a name has letters, digits, `-` and `_`"), "{}", usage.stderr);

@@ -11,10 +11,7 @@ use super::publish::Container;
 /// way.
 pub(crate) fn attachment(document: &Document) -> Result<members::Attachment> {
     document.require::<members::Network>()?;
-    let all = document.attachments()?;
-    if all.is_empty() {
-        bail!("no address in `networks`: run veth-pair or bridge-attach first");
-    }
+    let all = document.require_attachments()?;
     let why = match &all {
         all if all.iter().all(|one| one.on.is_internal()) => Some("its networks are internal"),
         all if all.iter().all(|one| one.on.bridge().is_none()) => Some("it is on no bridge of this host"),

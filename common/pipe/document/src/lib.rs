@@ -153,7 +153,16 @@ impl Document {
     /// # Errors
     /// [`Error::Missing`], which names the tool to run first; [`Error::Malformed`].
     pub fn require<M: Member>(&self) -> Result<M, Error> {
-        self.get()?.ok_or_else(|| Error::Missing { name: M::NAME, made_by: table::made_by(M::NAME) })
+        self.get()?.ok_or_else(missing::<M>)
+    }
+
+    /// The container's attachments, of which the caller needs at least one.
+    ///
+    /// # Errors
+    /// As [`Document::require`].
+    pub fn require_attachments(&self) -> Result<Vec<members::Attachment>, Error> {
+        let all = self.attachments()?;
+        if all.is_empty() { Err(missing::<members::Networks>()) } else { Ok(all) }
     }
 
     /// Replaces the member, or appends it if it is new.
@@ -316,6 +325,10 @@ impl Document {
     pub fn to_pretty(&self) -> String {
         format::indent(&self.to_line())
     }
+}
+
+fn missing<M: Member>() -> Error {
+    Error::Missing { name: M::NAME, made_by: table::made_by(M::NAME) }
 }
 
 #[cfg(test)]
