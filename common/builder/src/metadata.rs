@@ -156,7 +156,7 @@ fn volume(paths: &[String], expander: &Expander) -> Result<Change, MetadataError
 }
 
 /// Expands names and values. All of them see the variables as they were before the instruction.
-fn expanded(
+pub(crate) fn expanded(
     pairs: &[Pair],
     expander: &Expander,
     of: &'static str,
@@ -176,15 +176,21 @@ fn text_of(instruction: &str, pairs: &[(String, String)]) -> String {
 }
 
 fn expose(ports: &[String], expander: &Expander) -> Result<Change, MetadataError> {
+    let exposed = exposed(ports, expander)?;
+    Ok(Change::of(format!("EXPOSE [{}]", exposed.join(" ")), |config| {
+        config.exposed_ports.extend(exposed.into_iter().map(|port| (port, Empty {})));
+    }))
+}
+
+/// The ports of an EXPOSE, each with its protocol.
+pub(crate) fn exposed(ports: &[String], expander: &Expander) -> Result<Vec<String>, MetadataError> {
     let mut exposed = Vec::new();
     for port in ports {
         for word in expander.words(port)? {
             exposed.extend(port_range(&word)?);
         }
     }
-    Ok(Change::of(format!("EXPOSE [{}]", exposed.join(" ")), |config| {
-        config.exposed_ports.extend(exposed.into_iter().map(|port| (port, Empty {})));
-    }))
+    Ok(exposed)
 }
 
 /// Parses `80`, `53/udp` or `8000-8010/tcp`. Of `8080:80`, the last part is the container's port.
@@ -232,7 +238,7 @@ fn healthcheck(check: &Healthcheck) -> Change {
 }
 
 /// A time in nanoseconds as Go prints it: `0s`, `1.5ms`, `1m0s`.
-fn duration(time: i64) -> String {
+pub(crate) fn duration(time: i64) -> String {
     let second = 1_000_000_000;
     let of = |unit: i64, name: &str| {
         // Minutes and hours are printed apart.

@@ -297,7 +297,7 @@ fn explained() {
         format!(
             "# commands of other programs to the same effect:\n\
          mkdir --parents {root}/build {root}/cache {root}/images {root}/layers\nbuildah from --name b busybox\nbuildah run b -- /bin/sh -c 'a | b'\nbuildah copy b a /b\n\
-         buildah config --workingdir /w b\nbuildah config b # ENV a=b\nbuildah commit b built:latest\n"
+         buildah config --workingdir /w b\nbuildah config --env a=b b\nbuildah commit b built:latest\n"
         )
     );
 }

@@ -14,7 +14,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use builder::edit::{Edit, edit};
+use builder::{
+    edit::{Edit, edit},
+    executor::explain_changes,
+};
 use clap::Parser;
 use document::members::Image;
 use oci::{Layout, Platform, Reference, spec::Descriptor};
@@ -83,10 +86,11 @@ impl Source for ImgEdit {
         }
         let files = self.append.iter().map(|path| path.to_string_lossy().into_owned());
         lines.extend(files.map(|path| operation::words(["buildah", "add", NAME, &path, "/"])));
-        lines.extend(self.changes.iter().map(|change| format!("buildah config {NAME} # {change}")));
+        lines.extend(explain_changes(NAME, &self.changes).map_err(operation::Error::from)?);
         let annotations: Vec<_> =
             self.annotations.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let set = self.labels.iter().map(|label| ("--label", label));
+        let flag = |label: &str| if label.contains('=') { "--label" } else { "--unsetlabel" };
+        let set = self.labels.iter().map(|label| (flag(label), label));
         for (flag, value) in set.chain(annotations.iter().map(|annotation| ("--annotation", annotation))) {
             lines.push(operation::words(["buildah", "config", flag, value, NAME]));
         }

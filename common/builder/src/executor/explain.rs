@@ -1,11 +1,11 @@
 //! Explains a build as commands that a person would type.
 
-use operation::{quote, words};
+use operation::words;
 
-use super::{Options, contexts, input::Input};
+use super::{Options, contexts, equivalent::Known, input::Input};
 use crate::{
     arguments::Global,
-    dockerfile::{Dockerfile, Instruction},
+    dockerfile::Dockerfile,
     error::Error,
     plan::{self, Origin, PlanError},
 };
@@ -36,28 +36,21 @@ fn lines(options: &Options, name: &str, file: &Dockerfile) -> Result<Vec<String>
     let places = ["build", "cache", "images", "layers"].map(|name| options.root.join(name));
     let places = places.iter().map(|place| place.to_string_lossy().into_owned());
     let mut lines = vec![words(["mkdir".to_owned(), "--parents".to_owned()].into_iter().chain(places))];
+    let mut stages = vec![Known::default(); file.stages.len()];
     for &at in &plan.stages {
         let stage = &file.stages[at];
         let container = file.name_of(at);
         let base = match &plan.bases[at] {
             Origin::Scratch => "scratch".to_owned(),
             Origin::Image(name, _) | Origin::Files(name) => name.clone(),
-            Origin::Stage(index) => file.name_of(*index),
+            Origin::Stage(index) => {
+                stages[at] = stages[*index].on_top();
+                file.name_of(*index)
+            }
         };
         lines.push(words(["buildah", "from", "--name", &container, &base]));
         for statement in stage.statements.iter().filter(|_| !plan.replaced[at]) {
-            let (_, rest) = statement.text.split_once(char::is_whitespace).unwrap_or((&statement.text, ""));
-            lines.push(match &statement.instruction {
-                Instruction::Run(_) => {
-                    format!("buildah run {} -- /bin/sh -c {}", quote(&container), quote(rest))
-                }
-                Instruction::Copy(_) => format!("buildah copy {} {rest}", quote(&container)),
-                Instruction::Add(_) => format!("buildah add {} {rest}", quote(&container)),
-                Instruction::Workdir(_) => {
-                    format!("buildah config --workingdir {} {}", quote(rest), quote(&container))
-                }
-                _ => format!("buildah config {} # {}", quote(&container), statement.text),
-            });
+            lines.push(stages[at].command(&container, statement, (&global, file.escape)));
         }
         for tag in options.tags.iter().filter(|_| at == target) {
             lines.push(words(["buildah", "commit", &container, &tag.to_string()]));

@@ -22,16 +22,16 @@ use crate::{
 };
 
 /// The command of a RUN.
-struct Script {
-    words: Vec<String>,
+pub(super) struct Script {
+    pub(super) words: Vec<String>,
     /// A here-document that is a program of its own: its name and its text.
-    program: Option<(String, String)>,
+    pub(super) program: Option<(String, String)>,
 }
 
 /// The directory of such programs.
 const PROGRAMS: &str = "/dev/pipes";
 
-fn script(run: &Run, shell: Vec<String>) -> Script {
+pub(super) fn script(run: &Run, shell: Vec<String>) -> Script {
     let text = match (&run.command, run.documents.as_slice()) {
         (CommandLine::Exec(words), _) => return Script { words: words.clone(), program: None },
         (CommandLine::Shell(text), []) => text.clone(),
