@@ -21,11 +21,12 @@ struct Change {
 }
 
 /// The tools of the pipe, with their arguments.
-const PIPE: [&str; 11] = [
+const PIPE: [&str; 12] = [
     "layer-apply --id web",
     "union-mount",
     "union-snapshot",
     "union-snapshot",
+    "cgroup-limit --pids 99",
     "netns-bridge",
     "veth-pair",
     "bridge-attach back --subnet 10.55.0.0/24 --icc=false",
@@ -54,6 +55,24 @@ fn explanations_name_all_that_a_run_changes() {
     for command in PIPE.into_iter().chain(["ns-exec -d -- sleep 0.1"]) {
         document = explained(&sandbox, command, &document);
     }
+}
+
+/// Forks, merges and mounts of images.
+#[test]
+fn explanations_of_tools_that_start_with_a_container_or_an_image() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox
+        .sh("layer-apply --id web < busybox.json | union-mount | union-snapshot > web.json; mkdir dir")
+        .ok();
+    for command in ["union-fork --id copy web", "union-merge copy", "img-mount --id seen busybox dir"] {
+        explained(&sandbox, command, "");
+    }
+    sandbox.sh("unwind seen copy web > /dev/null").ok();
+    let mut document = sandbox.sh("netns-bridge -n --id listed | veth-pair").ok();
+    for command in ["egress-allow --sni a.example 192.0.2.7", "portmap -p 10080:80"] {
+        document = explained(&sandbox, command, &document);
+    }
+    sandbox.sh("unwind listed > /dev/null").ok();
 }
 
 #[test]
@@ -103,6 +122,53 @@ fn explanations_of_image_tools_name_all_places() {
         assert!(
             surroundings == 0 || !steps.is_empty() && explanation.contains(steps),
             "{command} mounts, and does not explain it:\n{explanation}"
+        );
+    }
+}
+
+#[test]
+fn explanations_of_a_volume() {
+    let sandbox = Sandbox::with_busybox();
+    explained(&sandbox, "volume-create --label a=b kept", "");
+    assert_eq!(sandbox.sh("volume-create --explain kept").ok(), "", "it exists");
+    // The commands make the same volume.
+    sandbox.sh("volume-create --explain --label a=b typed | sh").ok();
+    let labels = "volume-ls | jq -c '.[] | [.name, .labels]'";
+    assert_eq!(sandbox.sh(labels).ok(), "[\"kept\",{\"a\":\"b\"}]\n[\"typed\",{\"a\":\"b\"}]\n");
+    let modes = "cd $STAVE_ROOT/volumes && stat -c '%a' . kept kept/users kept/data && stat -c '%a' . typed typed/users typed/data";
+    assert_eq!(sandbox.sh(modes).ok(), "700\n700\n700\n755\n".repeat(2));
+}
+
+/// `--explain` of such a tool prints what another program would do, and the help says so.
+#[test]
+fn tools_that_print_commands_of_others_say_so() {
+    let sandbox = Sandbox::new();
+    for tool in std::fs::read_dir(testkit::repository().join("tools")).unwrap() {
+        let tool = tool.unwrap();
+        let main = std::fs::read_to_string(tool.path().join("src/main.rs")).unwrap_or_default();
+        if main.contains("toolkit::equivalent(") {
+            let name = tool.file_name().into_string().unwrap();
+            let help = sandbox.sh(&format!("{name} --help")).ok();
+            assert!(
+                help.contains("--explain prints commands of other programs to the same effect"),
+                "{name}"
+            );
+        }
+    }
+    let heading = "# commands of other programs to the same effect:\n";
+    for (command, line) in [
+        ("img-rm --remote r.example/a:1", "curl -X DELETE https://r.example/v2/a/manifests/1"),
+        ("img-login r.example", "skopeo login r.example"),
+        (
+            "img-login -u me --password-stdin --authfile f r.example",
+            "skopeo login --authfile f --username me --password-stdin r.example",
+        ),
+        ("img-logout --authfile f r.example", "skopeo logout --authfile f r.example"),
+    ] {
+        assert_eq!(
+            sandbox.sh(&format!("{command} --explain")).ok(),
+            format!("{heading}{line}\n"),
+            "{command}"
         );
     }
 }
@@ -214,9 +280,15 @@ struct Traced {
 fn traced(sandbox: &Sandbox, command: &str, document: &str) -> Traced {
     let (tool, arguments) = command.split_once(' ').unwrap_or((command, ""));
     let explanation = sandbox.sh_with(&format!("{tool} --explain {arguments}"), document.as_bytes()).ok();
-    let traced = format!("strace -f -y -s 4096 -qq -o trace -e trace={CALLS} {command}");
+    // strace would wait for the resolver, which lives as long as its container.
+    let stays = tool == "egress-allow";
+    let follow = if stays { "" } else { "-f" };
+    let traced = format!("timeout 60 strace {follow} -y -s 4096 -qq -o trace -e trace={CALLS} {command}");
     let after = sandbox.sh_with(&traced, document.as_bytes()).ok();
-    let trace = std::fs::read_to_string(sandbox.directory().join("trace")).unwrap();
+    let mut trace = std::fs::read_to_string(sandbox.directory().join("trace")).unwrap();
+    if stays {
+        trace = trace.lines().map(|line| format!("1 {line}\n")).collect();
+    }
     Traced { explanation, after, trace }
 }
 
@@ -291,7 +363,9 @@ fn changed_by(call: &str) -> Vec<Vec<String>> {
             file(arguments)
         }
         "openat" | "open"
-            if ["\"/proc/sys/", "\"sys/"].iter().any(|sysctl| arguments.contains(sysctl))
+            if ["\"/proc/sys/", "\"sys/", "/sys/fs/cgroup"]
+                .iter()
+                .any(|sysctl| arguments.contains(sysctl))
                 && !arguments.contains("O_RDONLY") =>
         {
             file(arguments)

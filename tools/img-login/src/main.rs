@@ -25,7 +25,7 @@ use toolkit::{prelude::*, rows};
 
 /// Log in to a registry
 #[derive(Parser)]
-#[command(name = "img-login", version)]
+#[command(name = "img-login", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct LogIn {
     #[arg(help = "The registry: HOST[:PORT][/PATH]", value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
     registry: String,
@@ -71,7 +71,14 @@ impl Report for LogIn {
     }
 
     fn explain(&self, _: &Context) -> Result<Vec<String>> {
-        Ok(toolkit::equivalent([operation::words(["skopeo", "login", &self.registry])]))
+        let name = self.username.as_deref().or(self.reach.creds.as_ref().map(|login| &*login.name));
+        let file = self.reach.authfile.as_ref().map(|file| file.to_string_lossy());
+        let mut words = vec!["skopeo", "login"];
+        words.extend(file.iter().flat_map(|file| ["--authfile", file]));
+        words.extend(name.into_iter().flat_map(|name| ["--username", name]));
+        words.extend(self.password_stdin.then_some("--password-stdin"));
+        words.push(&self.registry);
+        Ok(toolkit::equivalent([operation::words(words)]))
     }
 
     fn shown(&self, report: &Value) -> Option<String> {

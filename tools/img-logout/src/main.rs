@@ -21,7 +21,7 @@ use toolkit::prelude::*;
 
 /// Log out of a registry
 #[derive(Parser)]
-#[command(name = "img-logout", version)]
+#[command(name = "img-logout", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct LogOut {
     #[arg(help = "The registry: HOST[:PORT][/PATH]", value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
     registry: String,
@@ -50,7 +50,11 @@ impl Report for LogOut {
     }
 
     fn explain(&self, _: &Context) -> Result<Vec<String>> {
-        Ok(toolkit::equivalent([operation::words(["skopeo", "logout", &self.registry])]))
+        let file = self.authfile.as_ref().map(|file| file.to_string_lossy());
+        let mut words = vec!["skopeo", "logout"];
+        words.extend(file.iter().flat_map(|file| ["--authfile", file]));
+        words.push(&self.registry);
+        Ok(toolkit::equivalent([operation::words(words)]))
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn explain(images: &[String]) -> Result<Vec<String>> {
             &format!("https://{registry}/v2/{repository}/manifests/{target}"),
         ])
     };
-    Ok(references(images)?.into_iter().map(line).collect())
+    Ok(toolkit::equivalent(references(images)?.into_iter().map(line)))
 }
 
 fn references(images: &[String]) -> Result<Vec<Reference>> {

@@ -33,7 +33,7 @@ use toolkit::prelude::*;
 
 /// List the differences between the files of two containers or snapshots
 #[derive(Parser)]
-#[command(name = "union-diff", version)]
+#[command(name = "union-diff", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct UnionDiff {
     /// A container; with @N at its snapshot N: web, web@2. web@0 is before the first write
     #[arg(value_name = "A")]

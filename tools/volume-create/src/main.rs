@@ -51,8 +51,8 @@ impl Report for VolumeCreate {
     }
 
     fn explain(&self, context: &toolkit::Context) -> Result<Vec<String>> {
-        let path = volume::data(&context.scope, self.name.as_deref().unwrap_or("NAME"));
-        Ok(vec![operation::words(["install", "-d", "-m", "0755", &path.to_string_lossy()])])
+        let name = self.name.as_deref().unwrap_or("NAME");
+        Ok(volume::explain(&context.scope, name, &self.labels())?)
     }
 
     fn report(&self, context: &toolkit::Context) -> Result<Value> {

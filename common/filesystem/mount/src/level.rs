@@ -350,9 +350,23 @@ impl Level {
     }
 
     pub(crate) fn explain(&self) -> Vec<String> {
-        let unmount = operation::words(["umount", &self.target.to_string_lossy()]);
         let mount = self.overlay(self.number).map(|overlay| overlay.explain());
-        std::iter::once(unmount).chain(mount).collect()
+        std::iter::once(self.unmounted()).chain(mount).collect()
+    }
+
+    /// [`Level::without`] as commands, with those of its work.
+    pub fn explain_without(&self, work: Vec<String>) -> Vec<String> {
+        let mut lines = vec![self.unmounted()];
+        lines.extend(work);
+        if let Ok(overlay) = self.overlay(self.number) {
+            lines.extend(volatile::explain(&overlay));
+            lines.push(overlay.explain());
+        }
+        lines
+    }
+
+    fn unmounted(&self) -> String {
+        operation::words(["umount", &self.target.to_string_lossy()])
     }
 }
 

@@ -24,6 +24,17 @@ use crate::{
 /// The path of the mark in the work directory.
 const MARK: &str = "work/incompat/volatile";
 
+/// The removal of the mark, as commands. None for an overlay that gets no mark.
+pub(crate) fn explain(overlay: &Overlay) -> Vec<String> {
+    let Some(work) = overlay.work.as_ref().filter(|_| !overlay.durable) else { return Vec::new() };
+    let shown = |path: PathBuf| path.to_string_lossy().into_owned();
+    let mark = work.join(MARK);
+    vec![
+        operation::words(["rm", "--force", &shown(mark.join("dirty"))]),
+        operation::words(["rmdir", &shown(mark)]),
+    ]
+}
+
 /// Removes the mark of an overlay that was mounted before, if no data can have been lost.
 pub(crate) fn release(overlay: &Overlay) -> Result<()> {
     let (Some(upper), Some(work)) = (&overlay.upper, &overlay.work) else { return Ok(()) };

@@ -157,6 +157,31 @@ pub fn create(scope: &Scope, name: &str, labels: &Labels, is_synced: bool) -> Re
     create()
 }
 
+/// What [`create`] does, as commands. Nothing for a volume that exists.
+///
+/// # Errors
+/// When the labels cannot be written as JSON.
+pub fn explain(scope: &Scope, name: &str, labels: &Labels) -> Result<Vec<String>, Error> {
+    let all = directory(scope);
+    let (path, beside) = (all.join(name), all.join(format!(".{name}.new")));
+    if path.symlink_metadata().is_ok() {
+        return Ok(Vec::new());
+    }
+    let shown = |path: PathBuf| operation::quote(&path.to_string_lossy());
+    let labels = serde_json::to_string(labels).map_err(|error| failed("create", name)(error.to_string()))?;
+    let (all, users, data) = (shown(all), shown(beside.join("users")), shown(beside.join("data")));
+    let (description, path, beside) = (shown(beside.join("volume.json")), shown(path), shown(beside));
+    Ok(vec![
+        format!("install -d -m 0700 {all} {beside} {users}"),
+        format!("install -d -m 0755 {data}"),
+        format!(
+            "printf '{{\"created\":\"%s\",\"labels\":%s}}' \"$(date -u +%FT%TZ)\" {} > {description}",
+            operation::quote(&labels)
+        ),
+        format!("mv {beside} {path}"),
+    ])
+}
+
 /// The names of all volumes, sorted.
 ///
 /// # Errors

@@ -106,8 +106,13 @@ fn on(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 impl Operation for Merge {
     fn explain(&self) -> Vec<String> {
         let quote = |path: &Path| operation::quote(&path.to_string_lossy());
-        let to = quote(&self.level.upper());
-        self.from.iter().map(|from| format!("cp --archive {}/. {to}", quote(from))).collect()
+        let (upper, merged) = (self.level.upper(), quote(&self.merged()));
+        let mut lines = vec![format!("mkdir {merged}")];
+        let sources = std::iter::once(&upper).chain(&self.from);
+        lines.extend(sources.map(|from| format!("cp --archive {}/. {merged}", quote(from))));
+        let upper = quote(&upper);
+        lines.extend([format!("mv {upper} {}", quote(&self.before())), format!("mv {merged} {upper}")]);
+        self.level.explain_without(lines)
     }
 
     fn apply(&mut self, _: &Scope) -> Result<(), Error> {
