@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::errno::Errno;
+
 use crate::{
     copy::{CopyError, NotOwned, OwnerError},
     dockerfile::{self, expand::ExpandError},
@@ -66,6 +68,7 @@ pub enum Error {
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     message: String,
+    errno: Option<i32>,
     hint: Option<String>,
     line: Option<usize>,
     word: Option<String>,
@@ -76,7 +79,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (hint, line, word) = (error.hint(), error.line(), error.word());
         let left = error.left().cloned().map(Box::new);
-        Self { message: error.to_string(), hint, line, word, left }
+        let errno = operation::errno_of(&error).map(|errno| errno as i32);
+        Self { message: error.to_string(), errno, hint, line, word, left }
     }
 }
 
@@ -389,7 +393,14 @@ impl From<Error> for operation::Error {
     /// Adds a hint, if there is one. Everything that a build writes is below `--root`.
     fn from(error: Error) -> Self {
         let hint = error.hint();
-        let error = Self::caused_by(error).of(operation::Place::Store);
+        let error = match error {
+            Error::Worker(Failure { message, errno: Some(errno), .. }) => {
+                let cause = operation::Cause::Explained(Errno::from_raw(errno), message);
+                Self::new("", "", cause)
+            }
+            error => Self::caused_by(error),
+        };
+        let error = error.of(operation::Place::Store);
         match hint {
             Some(hint) => error.with_hint(hint),
             None => error,
@@ -447,5 +458,22 @@ impl Error {
 impl From<(PathBuf, io::Error)> for Cause {
     fn from((path, source): (PathBuf, io::Error)) -> Self {
         Self::System { verb: "write", path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stage may be built by another process. The hint depends on the number.
+    #[test]
+    fn the_error_of_a_worker_keeps_its_number() {
+        let full =
+            || Cause::System { verb: "write", path: "x".into(), source: io::Error::from(Errno::ENOSPC) };
+        let sent = serde_json::to_string(&Failure::from(Error::Other(full()))).unwrap();
+        let received = operation::Error::from(Error::Worker(serde_json::from_str(&sent).unwrap()));
+        let own = operation::Error::from(full());
+        assert_eq!(received.errno(), Some(Errno::ENOSPC));
+        assert_eq!((received.to_string(), received.hint()), (own.to_string(), own.hint()));
     }
 }

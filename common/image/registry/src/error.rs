@@ -3,6 +3,7 @@
 use std::{fmt, io, path::PathBuf, time::Duration};
 
 use oci::{digest::Mismatch, layout};
+use rustix::io::Errno;
 use transport::Untrusted;
 
 use crate::{
@@ -11,6 +12,8 @@ use crate::{
     proxy::{self, Proxy},
     url::Url,
 };
+
+const NO_SPACE: i32 = Errno::NOSPC.raw_os_error();
 
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,24 +50,24 @@ pub enum Error {
         problem: String,
     },
     /// Credentials could not be read.
-    #[error("read credentials for {registry} from {from}: {problem}")]
+    #[error("read credentials for {registry} from {from}: {source}")]
     Credentials {
         /// The registry's host.
         registry: String,
         /// The file or the program.
         from: String,
         /// The problem.
-        problem: String,
+        source: operation::Error,
     },
     /// A login could not be stored or removed.
-    #[error("edit the login for {registry} in {place}: {problem}")]
+    #[error("edit the login for {registry} in {place}: {source}")]
     Login {
         /// The registry's host.
         registry: String,
         /// The file or the program.
         place: String,
         /// The problem.
-        problem: String,
+        source: operation::Error,
     },
     /// Content from a registry is malformed.
     #[error("read {name}: {problem}")]
@@ -311,6 +314,8 @@ impl Error {
             Self::NoUntag { digest: Some(name), .. } => {
                 Some(format!("{name} removes the image with all its names there"))
             }
+            // On a full disk, the place of the error says more.
+            Self::Login { source, .. } if source.errno().is_some_and(|errno| errno as i32 == NO_SPACE) => None,
             Self::Login { .. } => Some("--authfile names another file".to_owned()),
             Self::Destination { .. } => Some("push it under a tag, or under its own digest".to_owned()),
             _ => None,

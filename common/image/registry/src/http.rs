@@ -314,10 +314,6 @@ fn io_cause(error: io::Error) -> Cause {
     if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return tls_cause(inner);
     }
-    let name_service = error.to_string();
-    if name_service.contains("failed to lookup address") {
-        return Cause::Name;
-    }
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
             Cause::Broken

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use operation::{Error, Place};
+use operation::{Cause, Error, Place};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use transport::{Tcp, Tls, Untrusted};
@@ -73,8 +73,8 @@ impl Client {
     pub(crate) fn call<T: DeserializeOwned>(&self, path: &str, asked: &Value) -> Result<T, Error> {
         let (url, mut body) = self.post(&self.agent, path, asked)?;
         let text = body.with_config().limit(MAX_ANSWER).read_to_string();
-        let text = text.map_err(|error| unanswered(&url, error))?;
-        serde_json::from_str(&text).map_err(|error| unanswered(&url, error))
+        let text = text.map_err(|error| unanswered(&url, of_client(error)))?;
+        serde_json::from_str(&text).map_err(|error| unanswered(&url, error.to_string()))
     }
 
     /// Sends a request, and returns the body of the answer as a stream.
@@ -104,10 +104,10 @@ impl Client {
 fn attempt(agent: &Agent, url: &str, asked: &Value) -> Result<ureq::Body, Error> {
     let request = agent.post(url).header("Content-Type", "application/json");
     let answer = request.send(asked.to_string()).map_err(|error| match untrusted(&error) {
-        Some(problem) => unanswered(url, format_args!("the certificate is not trusted: {problem}")),
-        None if is_hung_up(&error) && url.starts_with("https:") => unanswered(url, error)
+        Some(problem) => unanswered(url, format!("the certificate is not trusted: {problem}")),
+        None if is_hung_up(&error) && url.starts_with("https:") => unanswered(url, of_client(error))
             .with_hint("the server may want a client certificate: --etcd-cert and --etcd-key"),
-        None => unanswered(url, error),
+        None => unanswered(url, of_client(error)),
     })?;
     let status = answer.status();
     let mut body = answer.into_body();
@@ -142,8 +142,16 @@ fn untrusted(error: &ureq::Error) -> Option<String> {
     Some(problem)
 }
 
-pub(crate) fn unanswered(url: &str, cause: impl ToString) -> Error {
-    Error::new("ask", url, io::Error::other(cause.to_string()))
+pub(crate) fn unanswered(url: &str, cause: impl Into<Cause>) -> Error {
+    Error::new("ask", url, cause)
+}
+
+/// The cause of an error of ureq. What the system says keeps its number.
+fn of_client(error: ureq::Error) -> Cause {
+    match error {
+        ureq::Error::Io(error) => error.into(),
+        error => Cause::Source(Box::new(error)),
+    }
 }
 
 fn tls(trust: &Trust) -> Result<Tls, Error> {
@@ -160,10 +168,26 @@ fn tls(trust: &Trust) -> Result<Tls, Error> {
     };
     Tls::new(trusted, own, false).map_err(|error| {
         let path = trust.own.as_ref().map_or(Path::new(""), |(_, key)| key.as_path());
-        unusable(path, io::Error::other(error.to_string()))
+        unusable(path, Cause::Source(Box::new(error)))
     })
 }
 
-fn unusable(path: &Path, cause: io::Error) -> Error {
+fn unusable(path: &Path, cause: impl Into<Cause>) -> Error {
     Error::new("read", format_args!("{path:?}"), cause).of(Place::File)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_keeps_its_number() {
+        // Nobody listens there any more.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = Client::new(&[format!("http://{free}")], &Trust::default(), PATIENCE).unwrap();
+        let error = client.call::<Value>("kv/range", &Value::Null).unwrap_err();
+        assert_eq!(error.to_string(), format!("ask http://{free}/v3/kv/range: Connection refused"));
+        let refused = io::Error::from_raw_os_error(error.errno().unwrap() as i32).kind();
+        assert_eq!(refused, io::ErrorKind::ConnectionRefused);
+    }
 }

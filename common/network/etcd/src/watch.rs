@@ -76,12 +76,11 @@ impl Watch {
     /// the revision.
     pub fn wait(&mut self) -> Result<Vec<Change>, Error> {
         let mut line = String::new();
-        let over = |cause: String| unanswered(&self.url, cause);
         let read = self.lines.by_ref().take(MAX_LINE).read_line(&mut line);
-        if read.map_err(|error| over(error.to_string()))? == 0 {
-            return Err(over("the answer ended".to_owned()));
+        if read.map_err(|error| unanswered(&self.url, error))? == 0 {
+            return Err(unanswered(&self.url, "the answer ended"));
         }
-        changes(&line).map_err(over)
+        changes(&line).map_err(|cause| unanswered(&self.url, cause))
     }
 }
 

@@ -8,10 +8,11 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use operation::Cause;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value, json};
 
-use super::{DOCKER_HUB, DOCKER_HUB_KEY, Login, files, members, normalised, program};
+use super::{DOCKER_HUB, DOCKER_HUB_KEY, Login, files, members, normalised, of_file, program};
 use crate::{Error, places::environment};
 
 /// Where a login was stored or removed.
@@ -111,7 +112,8 @@ fn edit<T>(
         return Ok(outcome);
     }
     let mut new = tempfile::NamedTempFile::new_in(directory).map_err(wrong)?;
-    let text = serde_json::to_string_pretty(&file).map_err(|error| failed(registry, path, error))?;
+    let text = serde_json::to_string_pretty(&file);
+    let text = text.map_err(|error| failed(registry, path, error.to_string()))?;
     new.write_all(text.as_bytes()).and_then(|()| new.write_all(b"\n")).map_err(wrong)?;
     if let Ok(old) = fs::metadata(&target) {
         let mode = fs::Permissions::from_mode(old.mode() & 0o600);
@@ -139,15 +141,15 @@ fn through_links(path: &Path) -> PathBuf {
 }
 
 /// Reads a file with all its members. A missing or empty file has none.
-fn read(path: &Path) -> Result<Map<String, Value>, String> {
+fn read(path: &Path) -> Result<Map<String, Value>, Cause> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
-        text => text.map_err(|error| error.to_string())?,
+        text => text?,
     };
     if text.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    members(&text).map_err(|error| error.to_string())
+    Ok(members(&text).map_err(|error| error.to_string())?)
 }
 
 /// The keys of `auths` that stand for this registry.
@@ -187,21 +189,21 @@ fn entry(file: &mut Map<String, Value>, registry: &str, value: Value) {
     }
 }
 
-fn at_program(registry: &str, name: &str, problem: impl ToString) -> Error {
+fn at_program(registry: &str, name: &str, problem: Cause) -> Error {
     failed(registry, Path::new(&format!("docker-credential-{name}")), problem)
 }
 
-fn failed(registry: &str, place: &Path, problem: impl ToString) -> Error {
+fn failed(registry: &str, place: &Path, problem: impl Into<Cause>) -> Error {
     Error::Login {
         registry: registry.to_owned(),
         place: place.display().to_string(),
-        problem: problem.to_string(),
+        source: of_file(problem),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Credentials, *};
 
     fn login(name: &str, password: &str) -> Login {
         Login { name: name.to_owned(), password: password.to_owned() }
@@ -229,6 +231,23 @@ mod tests {
         assert_eq!(remove(Some(&path), "index.docker.io").unwrap(), [Place::File(path.clone())]);
         let file = Value::Object(read(&path).unwrap());
         assert_eq!(file, json!({"HttpHeaders": {"X": "1"}, "auths": {"other": {"auth": "eDp5"}}}));
+    }
+
+    /// What the system says keeps its number.
+    #[test]
+    fn a_place_that_is_no_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let path = file.join("config.json");
+        let error = keep(Some(&path), "h", &login("me", "p")).unwrap_err();
+        let place = path.display();
+        assert_eq!(error.to_string(), format!("edit the login for h in {place}: Not a directory"));
+        let errno = |error: &Error| operation::errno_of(error).map(|errno| errno as i32);
+        let no_directory = rustix::io::Errno::NOTDIR.raw_os_error();
+        assert_eq!(errno(&error), Some(no_directory));
+        let error = Credentials::find(Some(&path), "h", "r").unwrap_err();
+        assert_eq!(errno(&error), Some(no_directory), "{error}");
     }
 
     #[test]

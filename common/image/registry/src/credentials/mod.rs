@@ -112,7 +112,7 @@ impl Credentials {
             };
             let found = match File::read(&text) {
                 Ok(file) => file.find(registry, repository, &path),
-                Err(error) if named => return Err(wrong(registry, path.display(), error)),
+                Err(error) if named => return Err(wrong(registry, path.display(), error.to_string())),
                 Err(error) => Some(Self::absent(path.display(), error)),
             };
             match found {
@@ -136,7 +136,7 @@ impl Credentials {
     /// An error about the file or the credential helper that could not be read.
     pub(crate) fn absence(&self, registry: &str) -> Option<Error> {
         let Self::Absent(Absence { from, reason }) = self else { return None };
-        Some(wrong(registry, from, reason))
+        Some(wrong(registry, from, reason.clone()))
     }
 
     /// The value of a Basic `Authorization` header; None without a password.
@@ -150,8 +150,13 @@ impl Credentials {
     }
 }
 
-fn wrong(registry: &str, from: impl ToString, problem: impl ToString) -> Error {
-    Error::Credentials { registry: registry.to_owned(), from: from.to_string(), problem: problem.to_string() }
+fn wrong(registry: &str, from: impl ToString, problem: impl Into<operation::Cause>) -> Error {
+    Error::Credentials { registry: registry.to_owned(), from: from.to_string(), source: of_file(problem) }
+}
+
+/// A problem with a file of logins, or with the helper that it names.
+fn of_file(problem: impl Into<operation::Cause>) -> operation::Error {
+    operation::Error::new("", "", problem).of(operation::Place::File)
 }
 
 /// The files that may have credentials, in the order of containers-auth.json(5).

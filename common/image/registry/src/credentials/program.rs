@@ -5,6 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use operation::Cause;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -18,11 +19,11 @@ const NO_PROGRAM: &str = "there is no such program";
 ///
 /// # Errors
 /// The reason why the helper gave no answer.
-pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credentials>, String> {
+pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credentials>, Cause> {
     match call(name, "get", server.as_bytes())? {
-        Said::Absent => Err(NO_PROGRAM.to_owned()),
+        Said::Absent => Err(NO_PROGRAM.into()),
         Said::NotFound => Ok(None),
-        Said::Answer(answer) => credentials(&answer),
+        Said::Answer(answer) => Ok(credentials(&answer)?),
     }
 }
 
@@ -45,17 +46,17 @@ fn credentials(answer: &[u8]) -> Result<Option<Credentials>, String> {
 }
 
 /// Gives the login for a server to the helper.
-pub(super) fn store(name: &str, server: &str, login: &Login) -> Result<(), String> {
+pub(super) fn store(name: &str, server: &str, login: &Login) -> Result<(), Cause> {
     let login = json!({"ServerURL": server, "Username": login.name, "Secret": login.password});
     match call(name, "store", login.to_string().as_bytes())? {
-        Said::Absent => Err(NO_PROGRAM.to_owned()),
+        Said::Absent => Err(NO_PROGRAM.into()),
         Said::NotFound | Said::Answer(_) => Ok(()),
     }
 }
 
 /// Tells the helper to forget the login for a server. Returns whether the helper may have had one; a missing
 /// helper has none.
-pub(super) fn erase(name: &str, server: &str) -> Result<bool, String> {
+pub(super) fn erase(name: &str, server: &str) -> Result<bool, Cause> {
     Ok(matches!(call(name, "erase", server.as_bytes())?, Said::Answer(_)))
 }
 
@@ -68,10 +69,10 @@ enum Said {
     Answer(Vec<u8>),
 }
 
-fn call(name: &str, verb: &str, input: &[u8]) -> Result<Said, String> {
+fn call(name: &str, verb: &str, input: &[u8]) -> Result<Said, Cause> {
     let valid = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if !name.bytes().all(valid) {
-        return Err("this cannot be the name of a program".to_owned());
+        return Err("this cannot be the name of a program".into());
     }
     let helper = Command::new(format!("docker-credential-{name}"))
         .arg(verb)
@@ -81,13 +82,13 @@ fn call(name: &str, verb: &str, input: &[u8]) -> Result<Said, String> {
         .spawn();
     let mut helper = match helper {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Said::Absent),
-        helper => helper.map_err(|error| error.to_string())?,
+        helper => helper?,
     };
     if let Some(mut pipe) = helper.stdin.take() {
         // If the helper has already ended, its status says why.
         let _ = pipe.write_all(input);
     }
-    let output = helper.wait_with_output().map_err(|error| error.to_string())?;
+    let output = helper.wait_with_output()?;
     if output.status.success() {
         return Ok(Said::Answer(output.stdout));
     }
@@ -95,8 +96,8 @@ fn call(name: &str, verb: &str, input: &[u8]) -> Result<Said, String> {
     match said.as_str() {
         // Docker recognises this case by the same words.
         "credentials not found in native keychain" => Ok(Said::NotFound),
-        "" => Err(output.status.to_string()),
-        _ => Err(said),
+        "" => Err(output.status.to_string().into()),
+        _ => Err(said.into()),
     }
 }
 

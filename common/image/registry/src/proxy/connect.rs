@@ -70,7 +70,11 @@ impl Resolver for Resolve {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
         let uri = self.proxies.of(uri).map_or(uri, |proxy| proxy.0.uri());
-        self.inner.resolve(uri, config, timeout)
+        self.inner.resolve(uri, config, timeout).map_err(|error| match error {
+            // An answer of getaddrinfo(3) has no number of the system: there is no address.
+            Error::Io(error) if error.raw_os_error().is_none() => Error::HostNotFound,
+            error => error,
+        })
     }
 }
 
@@ -252,6 +256,19 @@ impl Transport for Proxied {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_without_an_address_is_told_by_its_type() {
+        let (plain, tls, exceptions) = (None, None, Vec::new());
+        let proxies = Arc::new(Proxies { plain, tls, exceptions });
+        let resolve = Resolve { proxies, inner: DefaultResolver::default() };
+        let timeout =
+            NextTimeout { after: std::time::Duration::from_secs(60).into(), ..NextTimeout::default() };
+        // RFC 6761, 6.4: no name server knows it.
+        let name = Uri::from_static("http://stave.invalid:1/");
+        let answer = resolve.resolve(&name, &Config::default(), timeout);
+        assert!(matches!(answer, Err(Error::HostNotFound)), "{answer:?}");
+    }
 
     #[test]
     fn the_request_line_in_full() {
