@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use document::table::network_tools;
 use netlink::{Events, Heard};
 use nix::{
     errno::Errno,
@@ -239,7 +240,7 @@ pub(crate) fn repair(
     records: &mut Records<NetworkOperation>,
     lock: Option<&'static str>,
 ) -> Result<Outcome> {
-    let settled = records.settled(scope, lock, &repair::TOOLS, &[])?;
+    let settled = records.settled(scope, lock, &network_tools(), &[])?;
     let containers = settled.containers.iter();
     let networks: Vec<_> = containers.map(|(id, operations)| Network::new(id.as_str(), operations)).collect();
     let act = if lock.is_some() { Act::Restore } else { Act::Explain };

@@ -19,7 +19,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Parser};
-use document::Id;
+use document::{Id, table::network_tools};
 use repair::{Act, Found, Network, NetworkOperation, Reach};
 use serde_json::{Value, json};
 use toolkit::{Records, prelude::*, print_error, report_line};
@@ -46,7 +46,7 @@ impl NetRepair {
         // While the lock is held, no network is half made. To only look, no lock is needed.
         let lock = (act == Act::Restore).then_some(repair::LOCK);
         let mut records = Records::<NetworkOperation>::default();
-        let settled = records.settled(&context.scope, lock, &repair::TOOLS, &self.ids)?;
+        let settled = records.settled(&context.scope, lock, &network_tools(), &self.ids)?;
         let containers = settled.containers.iter();
         let networks: Vec<_> =
             containers.map(|(id, operations)| Network::new(id.as_str(), operations)).collect();

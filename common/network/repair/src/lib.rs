@@ -14,21 +14,7 @@ use netlink::{LinkOperation, Picture};
 
 pub use operation::NetworkOperation;
 
-/// The tools whose steps make up a network.
-pub const TOOLS: [&str; 10] = [
-    "netns-add",
-    "netns-bridge",
-    "bridge-attach",
-    "macvlan-attach",
-    "ipvlan-attach",
-    "veth-pair",
-    "portmap",
-    "egress-allow",
-    "name-serve",
-    "link-hosts",
-];
-
-/// The name of the lock that these tools hold while they work.
+/// The name of the lock that the tools of a network hold while they work.
 pub const LOCK: &str = "network";
 
 /// What a repair covers.

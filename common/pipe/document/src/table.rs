@@ -25,6 +25,8 @@ pub struct Row {
     makers: &'static [&'static str],
     /// The tools that add to the member in a step, once it exists. `unwind` starts these tools too.
     extenders: &'static [&'static str],
+    /// Whether these tools make up the container's network, which net-repair and net-guard restore.
+    is_network: bool,
     /// Who else makes the member, for people.
     others: &'static str,
     /// What the member holds, for people. `{stages}` stands for the names of [`Stage::ALL`].
@@ -39,6 +41,7 @@ pub const ROWS: [Row; 17] = [
         name: "stave",
         makers: &[],
         extenders: &[],
+        is_network: false,
         others: "the first tool",
         holds: "`1`, the version of this contract",
         schema: |_| json_schema!({"const": VERSION}),
@@ -47,6 +50,7 @@ pub const ROWS: [Row; 17] = [
         name: Id::NAME,
         makers: &[],
         extenders: &[],
+        is_network: false,
         others: "the first tool that needs one",
         holds: "the container's id: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at most 64 characters; given with `--id`, or drawn",
         schema: of::<Id>,
@@ -55,6 +59,7 @@ pub const ROWS: [Row; 17] = [
         name: Instance::NAME,
         makers: &[],
         extenders: &[],
+        is_network: false,
         others: "the first tool that makes something of a container",
         holds: "16 random hexadecimal digits; they tell the container from a later one with the same id",
         schema: of::<Instance>,
@@ -63,6 +68,7 @@ pub const ROWS: [Row; 17] = [
         name: Planned::NAME,
         makers: &[],
         extenders: &[],
+        is_network: false,
         others: "a filter with `--dry-run`",
         holds: "`true`: nothing of this exists, and the tools that read it plan as well",
         schema: of::<Planned>,
@@ -71,6 +77,7 @@ pub const ROWS: [Row; 17] = [
         name: Steps::NAME,
         makers: &[],
         extenders: &[],
+        is_network: false,
         others: "every tool",
         holds: "a stack of `{tool, version, state, operations, adds}` in the order of making; `state` is `begun` or `done`",
         schema: of::<Steps>,
@@ -79,6 +86,7 @@ pub const ROWS: [Row; 17] = [
         name: Image::NAME,
         makers: &["img-build", "img-edit", "img-convert", "img-pull", "img-load", "img-inspect"],
         extenders: &["img-mount", "union-fork"],
+        is_network: false,
         others: "img-commit replaces it with the new image",
         holds: "`reference`, `descriptor` (OCI descriptor of the manifest), `configuration` (OCI image configuration, with every other member that the image has there)",
         schema: of::<Image>,
@@ -87,6 +95,7 @@ pub const ROWS: [Row; 17] = [
         name: Layers::NAME,
         makers: &["layer-apply"],
         extenders: &["img-mount", "union-fork"],
+        is_network: false,
         others: "",
         holds: "an array, lowest layer first, of `descriptor`, `diffID`, and the place: `directory`, or `erofs`, the image of \
                 `--format erofs`",
@@ -96,6 +105,7 @@ pub const ROWS: [Row; 17] = [
         name: Rootfs::NAME,
         makers: &["union-mount"],
         extenders: &["union-fork", "union-snapshot", "union-merge"],
+        is_network: false,
         others: "",
         holds: "`path`, `lower` (directories, lowest first; for an image, where it is mounted), `levels` (tops that snapshots have \
                 frozen, lowest first), `upper`, `work`, `readonly`, `durable`, `fork` (`container`, `instance` and `snapshot` that it stands on, and how many of `levels` are from there), `userns` (the mappings of the user namespace that it is for, as OCI runtime-spec has them)",
@@ -105,6 +115,7 @@ pub const ROWS: [Row; 17] = [
         name: Cgroup::NAME,
         makers: &["cgroup-limit"],
         extenders: &[],
+        is_network: false,
         others: "",
         holds: "`path` (in each hierarchy where it is), `resources` (limits, as OCI runtime-spec has them)",
         schema: of::<Cgroup>,
@@ -113,6 +124,7 @@ pub const ROWS: [Row; 17] = [
         name: Network::NAME,
         makers: &["netns-add", "netns-bridge"],
         extenders: &["bridge-attach", "macvlan-attach", "ipvlan-attach", "veth-pair"],
+        is_network: true,
         others: "",
         holds: "`mode` (`none`, or `bridge`, `macvlan` or `ipvlan` with an attachment), `namespace` (path); for versions before 0.2 also `bridge` and `cni` of the \
                 first of `networks`",
@@ -122,6 +134,7 @@ pub const ROWS: [Row; 17] = [
         name: Networks::NAME,
         makers: &["bridge-attach", "macvlan-attach", "ipvlan-attach", "veth-pair"],
         extenders: &[],
+        is_network: true,
         others: "",
         holds: "an array of attachments: `name` (of the network), `interface` (in the namespace), `bridge` (`name`, `subnet`, `gateway`, \
                 `gatewayMode`: `nat` or `routed`, `ipRange`, `ipv6`, `internal`, `isolated`, `ndpProxy`, and `vxlan` of a network of several hosts) or `parent` (`name`, `driver`, `mode`, `subnet`, `gateway`, `ipRange`, `ipv6`, `internal`), `aliases` (names on this network), `cni` (a CNI 1.1.0 result)",
@@ -131,6 +144,7 @@ pub const ROWS: [Row; 17] = [
         name: Ports::NAME,
         makers: &["portmap"],
         extenders: &[],
+        is_network: true,
         others: "",
         holds: "an array in the shape of CNI's `portMappings`: `hostPort`, `containerPort`, `protocol`, `hostIP`, and `range` of a run of more than 256 ports; on a routed bridge `hostIP` is the container's own address",
         schema: of::<Ports>,
@@ -139,6 +153,7 @@ pub const ROWS: [Row; 17] = [
         name: Names::NAME,
         makers: &["name-serve"],
         extenders: &[],
+        is_network: true,
         others: "",
         holds: "`resolver` (the name server that answers the container), `aliases` (what others call it), `servers` (for all other names)",
         schema: of::<Names>,
@@ -147,6 +162,7 @@ pub const ROWS: [Row; 17] = [
         name: Egress::NAME,
         makers: &["egress-allow"],
         extenders: &[],
+        is_network: true,
         others: "",
         holds: "what the container may reach: `resolver` (the only name server that answers it), `allow` (an array of `name` or `address`, `port`, `protocol`), `log` (the file with what was rejected), `logOnly` with `--log`, `sni` with `--sni`",
         schema: of::<Egress>,
@@ -155,6 +171,7 @@ pub const ROWS: [Row; 17] = [
         name: Hosts::NAME,
         makers: &["link-hosts"],
         extenders: &[],
+        is_network: true,
         others: "",
         holds: "`entries` (`ip`, `names`) for `/etc/hosts`, `environment` (`NAME=value`)",
         schema: of::<Hosts>,
@@ -163,6 +180,7 @@ pub const ROWS: [Row; 17] = [
         name: Process::NAME,
         makers: &["ns-exec"],
         extenders: &[],
+        is_network: false,
         others: "",
         holds: "`pid`, `startTime` (clock ticks since boot), `exitStatus`, `oomKilled` and `usage` (`cpuTime` in microseconds, `memoryPeak` in bytes, \
                 `pidsPeak`) once it has ended, `log`, `stopSignal` where the image or the user names one, `spec` (OCI runtime-spec \
@@ -173,6 +191,7 @@ pub const ROWS: [Row; 17] = [
         name: Failure::NAME,
         makers: &[],
         extenders: &[],
+        is_network: false,
         others: "the tool that failed",
         holds: "`tool`, `step` ({stages}), `message`, `causes`",
         schema: of::<Failure>,
@@ -209,14 +228,24 @@ pub fn tools() -> impl Iterator<Item = &'static str> {
 /// The namespaces of the host in which steps of this tool make something: links, addresses, routes, rules and
 /// sockets belong to a network namespace, and a process to a pid namespace.
 pub fn works_in(tool: &str) -> &'static [Namespace] {
-    let of_networks = [Network::NAME, Networks::NAME, Ports::NAME, Names::NAME, Egress::NAME];
     match tool {
-        // It only makes a namespace.
-        "netns-add" => &[],
+        // They make only a namespace, and a file.
+        "netns-add" | "link-hosts" => &[],
         _ if makes(tool, Process::NAME) => &[Namespace::Pids],
-        _ if of_networks.iter().any(|member| makes(tool, member)) => &[Namespace::Network],
+        _ if network_tools().contains(&tool) => &[Namespace::Network],
         _ => &[],
     }
+}
+
+/// The tools whose steps make up a container's network, each once.
+pub fn network_tools() -> Vec<&'static str> {
+    let mut tools = Vec::new();
+    for tool in ROWS.iter().filter(|row| row.is_network).flat_map(Row::tools) {
+        if !tools.contains(&tool) {
+            tools.push(tool);
+        }
+    }
+    tools
 }
 
 /// Whether steps of this tool make the member or add to it.
@@ -269,6 +298,21 @@ mod tests {
         for tool in tools() {
             assert!(tools_directory.join(tool).join("src/main.rs").is_file(), "there is no tool {tool}");
         }
+    }
+
+    /// What changes a network holds the lock of the network. A tool that is missing here would not be repaired.
+    #[test]
+    fn a_tool_with_the_lock_of_the_network_is_one_of_its_tools() {
+        let tools_directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tools");
+        let has_lock = |tool: &str| {
+            let main = std::fs::read_to_string(tools_directory.join(tool).join("src/main.rs")).unwrap();
+            main.contains("const LOCK: Option<&'static str> = Some(\"network\")")
+        };
+        let network = network_tools();
+        let left_out: Vec<&str> = tools().filter(|tool| has_lock(tool) && !network.contains(tool)).collect();
+        assert_eq!(left_out, [""; 0]);
+        assert!(network.contains(&"netns-add") && network.contains(&"macvlan-attach"));
+        assert!(!network.contains(&"ns-exec") && !network.contains(&"union-mount"));
     }
 
     #[test]
