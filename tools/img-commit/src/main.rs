@@ -25,7 +25,7 @@ use document::{
     members::{Image, Process, Rootfs},
 };
 use layer::compression::Compression;
-use oci::Reference;
+use oci::{Layout, Reference, layout};
 use toolkit::{Export, prelude::*};
 
 /// Make an image of a container's changes
@@ -104,6 +104,11 @@ impl ImgCommit {
         let snapshot = self.container.as_ref().and_then(|at| at.snapshot);
         let uppers = union::tops(&rootfs, &context.id, snapshot)?;
         let image: Image = document.require()?;
+        let layout = Layout::look(context.scope.root.join("images"))?;
+        if !layout.has_blob(&image.descriptor)? {
+            let name = image.reference.unwrap_or_else(|| image.descriptor.digest().to_string());
+            return Err(layout::Error::NoImage(name).into());
+        }
         let process: Option<Process> = document.get()?;
         let run_with = process.as_ref().and_then(|process| process.config.clone());
         let job = Commit {
