@@ -456,6 +456,8 @@ mod tests {
                 help.lines().any(|line| line.trim_start().trim_start_matches("-n, ").starts_with(*flag))
             };
             assert_eq!(all.into_iter().filter(has).collect::<Vec<_>>(), shown, "{kind:?}: {help}");
+            let passes_on = matches!(kind, Kind::Filter | Kind::Export);
+            assert_eq!(help.contains("pass it on to later tools"), passes_on, "{kind:?}: {help}");
         }
         for (flag, name) in [("-n", "null-input"), ("--id web", "id")] {
             let line = format!("portmap -p 1:2 {flag}");

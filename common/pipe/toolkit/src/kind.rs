@@ -35,10 +35,23 @@ impl Kind {
         }
     }
 
+    /// What `--help` says about `--dry-run`. None if such a tool passes a document on, as a filter does.
+    fn dry_run(self) -> Option<&'static str> {
+        match self {
+            Self::Filter | Self::Export => None,
+            Self::Source | Self::Report | Self::Walker => Some("Print what would be done, and do nothing"),
+        }
+    }
+
     /// The command line of a tool of this kind.
     pub(crate) fn command<T: CommandFactory>(self) -> Command {
-        self.without()
+        let command = self
+            .without()
             .iter()
-            .fold(T::command(), |command, flag| command.mut_arg(flag, |flag| flag.hide(true)))
+            .fold(T::command(), |command, flag| command.mut_arg(flag, |flag| flag.hide(true)));
+        match self.dry_run() {
+            Some(words) => command.mut_arg("dry_run", |flag| flag.help(words)),
+            None => command,
+        }
     }
 }
