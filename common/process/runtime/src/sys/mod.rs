@@ -166,7 +166,8 @@ pub(crate) fn ignore_broken_pipes() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Brings up the loopback interface of the caller's network namespace.
+/// Brings up the loopback interface of the caller's network namespace. By ioctl, as netdevice(7) has it: the runtime
+/// depends on no network crate, and one call needs no netlink socket.
 pub(crate) fn raise_loopback() -> Result<(), Errno> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: all zeros is a valid `ifreq`.
