@@ -194,3 +194,61 @@ fn a_record_of_the_version_before_is_undone() {
     sandbox.sh(&script).ok();
     assert_gone(&sandbox, &before, "a record of the version before");
 }
+
+/// Whether a process with this name runs. One that has been told to end may take a moment.
+fn runs(sandbox: &Sandbox, process: &str) -> bool {
+    let ends = format!("for try in $(seq 25); do pgrep -x {process} > /dev/null || exit 1; sleep 0.02; done");
+    sandbox.sh(&ends).status == 0
+}
+
+const GUARDED: &str =
+    "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | egress-allow 10.0.0.0/8 > web.json";
+
+/// A process that stays behind a tool is looked for, and a call fails: that does not prove that it is gone.
+#[test]
+fn a_process_that_cannot_be_looked_at_is_not_forgotten() {
+    let sandbox = sandbox();
+    let served = "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | name-serve > web.json";
+    let held = "netns-bridge -n --id web | veth-pair | setpriv --bounding-set -sys_admin,-bpf portmap -p 8080:80 > web.json";
+    let kinds = [
+        ("egress-allow", "egress-allow", GUARDED),
+        ("name-serve", "name-serve", served),
+        ("portmap", "port-hold", held),
+    ];
+    for (tool, process, pipe) in kinds {
+        sandbox.sh(&format!("{pipe}; unwind web > /dev/null")).ok();
+        let before = sandbox.snapshot();
+        let mut failed = 0;
+        for (calls, most) in [("connect", 2), ("getsockopt", 3), ("poll", 2), ("ppoll", 3)] {
+            for at in 1..=most {
+                sandbox.sh(&format!("{pipe}; pgrep -x {process}")).ok();
+                let fail = failing(calls, "ENOMEM", at);
+                let undone = sandbox.sh(&format!("{fail} {tool} --undo < web.json > /dev/null"));
+                let context = format!("{tool} --undo, call {at} of {calls}: {undone:?}");
+                failed += usize::from(sandbox.sh("grep -q INJECTED trace").status == 0);
+                assert!(undone.status == 0 || undone.stderr.contains("Out of memory"), "{context}");
+                assert!(undone.status != 0 || !runs(&sandbox, process), "{context}");
+                assert_gone(&sandbox, &before, &context);
+                assert!(!runs(&sandbox, process), "{context}");
+            }
+        }
+        assert!(failed >= 4, "{tool}: only {failed} calls failed");
+    }
+}
+
+/// An earlier version took the process for gone, so the record lists only the table, which belongs to the process.
+#[test]
+fn a_table_is_removed_with_an_owner_that_the_record_does_not_list() {
+    let sandbox = sandbox();
+    sandbox.sh(&format!("{GUARDED}; unwind web > /dev/null")).ok();
+    let before = sandbox.snapshot();
+    sandbox.sh(GUARDED).ok();
+    let lost = r#"jq '.steps[-1].operations |= map(select(.op != "egress-resolver"))' web.json > lost.json
+        journal=$(jq -r '.steps[-1].operations[] | select(.op == "egress-resolver") | .journal' web.json)
+        rm "$journal" && rmdir "${journal%/*}"
+        cat lost.json > $STAVE_RUN/web.json"#;
+    sandbox.sh(lost).ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+    assert!(!runs(&sandbox, "egress-allow"));
+    sandbox.assert_as(&before);
+}

@@ -91,10 +91,15 @@ pub fn forks(scope: &Scope, id: &str, from: u32) -> Result<Vec<String>> {
         if name < from {
             continue;
         }
-        let stands = |fork: &String| {
-            scope.run_dir.join(format!("{fork}.json")).exists() || scope.container(fork).exists()
-        };
-        found.extend(names(&claims.join(snapshot))?.into_iter().filter(stands));
+        for fork in names(&claims.join(snapshot))? {
+            let traces = [scope.run_dir.join(format!("{fork}.json")), scope.container(&fork)];
+            for trace in traces {
+                if trace.try_exists().map_err(on("look for", &trace))? {
+                    found.push(fork);
+                    break;
+                }
+            }
+        }
     }
     found.sort();
     Ok(found)

@@ -371,21 +371,31 @@ fn remove(whole: &Whole<'_>) -> Result<(), operation::Error> {
     let socket =
         Netfilter::of_this_thread().map_err(|refusal| Error::new("look for", whole.object(), refusal))?;
     let name = encode::table_name(&whole.name);
-    let failed = |refusal| Error::new("remove", whole.object(), refusal);
+    let failed = |refusal: Refusal| operation::Error::from(Error::new("remove", whole.object(), refusal));
     let Some(standing) = socket.get(Kind::GetTable, NETDEV, &name).map_err(failed)? else { return Ok(()) };
     if !encode::has_comment(&standing, &whole.owner) {
         return Ok(());
     }
     let changes = [change(Kind::DelTable, 0, name, whole.object())];
-    match transaction::commit(&socket, None, &changes, &whole.object()) {
-        // The resolver could not be ended, and that was the error to report.
-        Err((_, refusal)) if refusal.errno == Errno::EPERM && encode::is_owned(&standing) => {
-            let cause = Cause::Explained(Errno::EBUSY, "a process that still runs owns it".to_owned());
-            Err(operation::Error::new("remove", whole.object(), cause))
-        }
-        Err((_, refusal)) if refusal.errno != Errno::ENOENT => Err(failed(refusal).into()),
+    let remove = || match transaction::commit(&socket, None, &changes, &whole.object()) {
+        Err((_, refusal)) if refusal.errno != Errno::ENOENT => Err(refusal),
         _ => Ok(()),
+    };
+    let is_refused = |refusal: &Refusal| refusal.errno == Errno::EPERM && encode::is_owned(&standing);
+    match remove() {
+        Err(refusal) if is_refused(&refusal) => {}
+        removed => return removed.map_err(failed),
     }
+    // The resolver still runs. It could not be ended, which was the error to report, or the record does not list it
+    // any more. The table is this container's, and so is the process that owns it.
+    let _ = resolver::end(whole.holder);
+    remove().map_err(|refusal| match is_refused(&refusal) {
+        true => {
+            let cause = Cause::Explained(Errno::EBUSY, "a process that still runs owns it".to_owned());
+            operation::Error::new("remove", whole.object(), cause)
+        }
+        false => failed(refusal),
+    })
 }
 
 impl Operation for EgressOperation {

@@ -161,7 +161,8 @@ impl Redirect<'_> {
 
     /// Removes the table, unless it is another one's. A namespace that is gone has no table.
     pub(crate) fn remove(&self) -> Result<(), operation::Error> {
-        if !self.namespace.exists() || is_plain_file(self.namespace) {
+        let unknown = operation::Error::on("look for", format!("{:?}", self.namespace));
+        if !self.namespace.try_exists().map_err(unknown)? || is_plain_file(self.namespace) {
             return Ok(());
         }
         self.inside("remove", |socket| {

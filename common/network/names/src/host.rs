@@ -208,7 +208,10 @@ impl Policy for Host<'_> {
     fn look_around(&mut self) -> ControlFlow<()> {
         // The record is gone, so the container was not undone properly. Drop the sockets, because
         // they would keep its namespace alive.
-        self.places.retain(|_, (owner, _)| owner.run_dir.join(format!("{}.json", owner.id)).exists());
+        let is_gone = |owner: &Owner| {
+            matches!(owner.run_dir.join(format!("{}.json", owner.id)).try_exists(), Ok(false))
+        };
+        self.places.retain(|_, (owner, _)| !is_gone(owner));
         self.upstreams.clear();
         // Also if it never had a place: the tool that started the process was killed.
         match self.places.is_empty() {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use operation::{has_hung_up, is_believed};
+use operation::{believed, has_hung_up};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::{Errno, retry_on_intr},
@@ -31,7 +31,7 @@ const WAITING: i32 = 4096;
 /// host's network, who has no say in this.
 ///
 /// # Errors
-/// When no socket can be opened.
+/// When no socket can be opened, or its holder cannot be looked at.
 pub(crate) fn take(name: &str) -> io::Result<Option<OwnedFd>> {
     let address = SocketAddrUnix::new_abstract_name(format!("stave/lock/{name}").as_bytes())?;
     let mut begun = Instant::now();
@@ -46,7 +46,7 @@ pub(crate) fn take(name: &str) -> io::Result<Option<OwnedFd>> {
             Err(Errno::CONNREFUSED | Errno::AGAIN) if begun.elapsed() < PATIENCE => thread::sleep(MOMENT),
             Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
             Err(errno) => return Err(errno.into()),
-            Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_hung_up(&holder) => return Ok(None),
+            Ok(()) if !believed(&holder, geteuid().as_raw())? && !has_hung_up(&holder)? => return Ok(None),
             Ok(()) => {
                 retry_on_intr(|| poll(&mut [PollFd::new(&holder, PollFlags::empty())], None))?;
                 begun = Instant::now();
@@ -84,7 +84,7 @@ impl Sole {
     /// user has it.
     ///
     /// # Errors
-    /// When no socket can be opened.
+    /// When no socket can be opened, or its holder cannot be looked at.
     pub fn take(name: &str) -> io::Result<Option<Self>> {
         let address = SocketAddrUnix::new_abstract_name(format!("stave/sole/{name}").as_bytes())?;
         let begun = Instant::now();
@@ -97,7 +97,7 @@ impl Sole {
             match retry_on_intr(|| connect(&holder, &address)) {
                 Err(Errno::CONNREFUSED) if begun.elapsed() < PATIENCE => thread::sleep(MOMENT),
                 Err(Errno::CONNREFUSED) => return Ok(Some(Self { _held: None })),
-                Ok(()) if !is_believed(&holder, geteuid().as_raw()) && !has_hung_up(&holder) => {
+                Ok(()) if !believed(&holder, geteuid().as_raw())? && !has_hung_up(&holder)? => {
                     return Ok(Some(Self { _held: None }));
                 }
                 Ok(()) | Err(Errno::AGAIN) => return Ok(None),

@@ -6,7 +6,7 @@
 use std::{os::fd::OwnedFd, time::Duration};
 
 use rustix::{
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{
         AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
         socket_with, sockopt,
@@ -19,7 +19,7 @@ use crate::peer::believed;
 /// The message that tells the process to end.
 pub const END: &[u8] = b"end";
 
-/// How long the process may take to answer, and to end.
+/// How long the process may take to accept a connection, to answer, and to end.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many may wait to be connected (listen(2)).
@@ -27,9 +27,6 @@ pub const WAITING: i32 = 8;
 
 /// How often a process is told to end.
 const TRIES: u32 = 3;
-
-/// How long the process may be busy with other connections.
-const BUSY: Duration = Duration::from_millis(500);
 
 /// A socket for either side.
 ///
@@ -42,19 +39,19 @@ pub fn control() -> Result<OwnedFd, Errno> {
 /// A connection to the process. None if it does not run. The connection hangs up when the process ends.
 ///
 /// # Errors
-/// When it is unknown whether the process runs.
+/// When it is unknown whether the process runs. EAGAIN if nobody accepts the connection: a process that is stopped, or a
+/// foreign one. Which, cannot be asked before it does.
 pub fn reach(address: &SocketAddrUnix) -> Result<Option<OwnedFd>, Errno> {
     let socket = control()?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(BUSY))?;
-    match connect(&socket, address) {
-        // Nobody listens there, or a process that accepts no connections, which such a process always does.
-        Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+    match retry_on_intr(|| connect(&socket, address)) {
+        // Nobody listens there.
+        Err(Errno::CONNREFUSED) => return Ok(None),
         connected => connected?,
     }
     // Any process may listen under this name.
-    let believed = believed(&socket, geteuid().as_raw());
-    Ok(believed.map_err(|errno| Errno::from_raw_os_error(errno as i32))?.then_some(socket))
+    Ok(believed(&socket, geteuid().as_raw())?.then_some(socket))
 }
 
 /// Tells the process to end, and waits until it has: it closes this connection last. A process that closes the connection
@@ -108,6 +105,18 @@ mod tests {
             }
         });
         (address, serves)
+    }
+
+    #[test]
+    fn who_accepts_no_connection_is_not_gone() {
+        let address =
+            SocketAddrUnix::new_abstract_name(format!("deaf-{}", std::process::id()).as_bytes()).unwrap();
+        let socket = control().unwrap();
+        bind(&socket, &address).unwrap();
+        listen(&socket, 0).unwrap();
+        let waits = control().unwrap();
+        connect(&waits, &address).unwrap();
+        assert_eq!(end(&address), Err(Errno::AGAIN));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use mask::keep_others_out;
 pub use name::{draw, is_name, random_name};
 pub use namespace::{Namespace, Whereabouts};
 pub use note::{note, printable, printable_word, tell_line};
-pub use peer::{has_hung_up, is_believed};
+pub use peer::{believed, has_hung_up, is_believed};
 pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
 pub use shared_directory::remove_if_empty;

@@ -6,13 +6,11 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use nix::{
-    errno::Errno,
-    sys::socket::{getsockopt, sockopt},
-};
+use nix::sys::socket::{GetSockOpt, getsockopt, sockopt};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{CWD, Mode, OFlags, openat, stat},
+    io::{Errno, retry_on_intr},
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -31,32 +29,36 @@ const LONGEST: usize = 32;
 /// Abstract addresses belong to a network namespace. So a container on the host's network can connect to the
 /// sockets of Stave's own processes, and can listen in their place (CVE-2020-15257). The peer is the process that
 /// called listen(2) or connect(2) (unix(7), "SO_PEERCRED"): one that is to be found after its parent has ended calls
-/// listen(2) itself. Allocates no memory.
+/// listen(2) itself. Allocates no memory. A process that cannot be looked at is not believed: this is for who
+/// lets somebody in.
 pub fn is_believed(socket: impl AsFd, owner: u32) -> bool {
     believed(socket, owner).unwrap_or(false)
 }
 
-/// As [`is_believed`], for a caller to whom "not known" is no answer.
+/// As [`is_believed`], for who looks for a process of ours: "not known" is not "not there".
 ///
 /// # Errors
-/// When there is no descriptor or memory left to look at the process.
-pub(crate) fn believed(socket: impl AsFd, owner: u32) -> Result<bool, Errno> {
-    let Ok(peer) = getsockopt(&socket, sockopt::PeerCredentials) else { return Ok(false) };
+/// When the process cannot be looked at.
+pub fn believed(socket: impl AsFd, owner: u32) -> Result<bool, Errno> {
+    let peer = ask(&socket, sockopt::PeerCredentials)?;
     // The pid is 0 for a process that this one's pid namespace does not have.
     let Some(pid) = Pid::from_raw(peer.pid()).filter(|_| peer.uid() == owner) else { return Ok(false) };
-    let process = match getsockopt(&socket, sockopt::PeerPidfd) {
+    let process = match ask(&socket, sockopt::PeerPidfd) {
         // Kernels before 6.5 do not have the option. There, another process may have got the pid since.
-        Err(Errno::ENOPROTOOPT) => {
-            pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
-        }
+        Err(Errno::NOPROTOOPT) => pidfd_open(pid, PidfdFlags::empty()),
         process => process,
     };
     match process {
-        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => Err(errno),
-        Err(_) => Ok(false),
+        // It has ended.
+        Err(Errno::SRCH | Errno::NODATA | Errno::INVAL) => Ok(false),
+        Err(errno) => Err(errno),
         // While the process lives, no other one has its pid.
-        Ok(process) => Ok(!is_of_a_container(peer.pid()) && is_alive(&process)),
+        Ok(process) => Ok(!is_of_a_container(peer.pid()) && is_alive(&process)?),
     }
+}
+
+fn ask<O: GetSockOpt>(socket: impl AsFd, option: O) -> Result<O::Val, Errno> {
+    getsockopt(&socket, option).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
 /// Whether a process is in a container's cgroup, or in other user and pid namespaces than this one. What `/proc` does
@@ -105,14 +107,19 @@ fn path<'a>(place: &'a mut [u8; LONGEST], below: std::fmt::Arguments<'_>) -> Opt
     CStr::from_bytes_until_nul(place).ok()
 }
 
-fn is_alive(process: &OwnedFd) -> bool {
-    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&NOW)) == Ok(0)
+fn is_alive(process: &OwnedFd) -> Result<bool, Errno> {
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    retry_on_intr(|| poll(&mut polled, Some(&NOW))).map(|ready| ready == 0)
 }
 
 /// Whether the other side of a connection is gone.
-pub fn has_hung_up(socket: impl AsFd) -> bool {
+///
+/// # Errors
+/// When the connection cannot be looked at.
+pub fn has_hung_up(socket: impl AsFd) -> Result<bool, Errno> {
     let mut polled = [PollFd::new(&socket, PollFlags::empty())];
-    poll(&mut polled, Some(&NOW)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+    retry_on_intr(|| poll(&mut polled, Some(&NOW)))?;
+    Ok(polled[0].revents().contains(PollFlags::HUP))
 }
 
 #[cfg(test)]

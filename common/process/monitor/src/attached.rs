@@ -132,7 +132,7 @@ impl Clients {
     /// Accepts a client. Closes the connection if there are `MOST` clients already.
     pub(crate) fn accept(&mut self, listener: impl AsFd) {
         if self.0.len() >= MOST {
-            self.0.retain(|client| !operation::has_hung_up(&client.socket));
+            self.0.retain(|client| !operation::has_hung_up(&client.socket).unwrap_or_default());
         }
         if let Ok(socket) = accept_with(&listener, SocketFlags::CLOEXEC)
             && self.0.len() < MOST

@@ -124,7 +124,7 @@ pub(crate) fn end(place: &Place) -> Result<()> {
         Err(Errno::SRCH) => return Ok(()),
         process => process.map_err(failed("end", object()))?,
     };
-    if operation::has_hung_up(&socket) {
+    if operation::has_hung_up(&socket).map_err(failed("end", object()))? {
         return Ok(());
     }
     let_reap(peer.pid());
@@ -133,8 +133,9 @@ pub(crate) fn end(place: &Place) -> Result<()> {
         Err(errno) => return Err(failed("end", object())(errno)),
     }
     match runtime::ended(&process, Some(Duration::from_secs(10))) {
+        Ok(true) => Ok(()),
         Ok(false) => Err(failed("end", object())(Errno::TIMEDOUT)),
-        _ => Ok(()),
+        Err(errno) => Err(failed("end", object())(errno)),
     }
 }
 

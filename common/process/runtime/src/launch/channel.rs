@@ -205,7 +205,7 @@ impl Channel {
 
     /// Whether the other side is gone.
     pub(crate) fn is_closed(&self) -> bool {
-        operation::has_hung_up(&self.0)
+        operation::has_hung_up(&self.0).unwrap_or_default()
     }
 
     fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> std::result::Result<(), Errno> {
