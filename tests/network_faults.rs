@@ -252,3 +252,17 @@ fn a_table_is_removed_with_an_owner_that_the_record_does_not_list() {
     assert!(!runs(&sandbox, "egress-allow"));
     sandbox.assert_as(&before);
 }
+
+/// Where `/proc` shows no variables, as with systemd's ProcSubset=pid, nobody knows whether the host forwards.
+#[test]
+fn forwarding_that_cannot_be_seen_is_not_forgotten() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    for hide in ["mount -t proc -o subset=pid proc /proc", "mount -t tmpfs none /proc/sys/net"] {
+        sandbox.sh(PIPE).ok();
+        let hidden = sandbox.sh(&format!("unshare --mount sh -c '{hide} && unwind web > /dev/null'"));
+        let said = "net.ipv4.ip_forward: No such file or directory (/proc/sys is not visible here)\n";
+        assert!(hidden.status == 1 && hidden.stderr.ends_with(said), "{hide}: {hidden:?}");
+        assert_gone(&sandbox, &before, hide);
+    }
+}

@@ -19,7 +19,7 @@ pub(crate) use ipv6::{OFF, is_ipv6_off, switch_ipv6_off, switch_ipv6_on};
 pub use ipv6::{new_links_have_ipv6, switch_ipv6_off_by};
 
 use self::beside::{ADVERTISED, FORWARDING, REDIRECTS, UNDONE, WRITTEN_OVER};
-use crate::{Connection, Error, errno_of, guard};
+use crate::{Connection, Error, Refusal, errno_of, guard};
 
 /// A sysctl variable of the network. The list is closed, because undo must not write to an
 /// arbitrary path from a document.
@@ -93,7 +93,25 @@ pub const IPV6_CLAIMS: &str = forwarding::IPV6;
 
 const SET: &str = "1";
 
+/// The links' variables. Every kernel with a network has them. Where they are missing, no variable is visible: `/proc` is
+/// mounted with `subset=pid` (proc(5)), as by systemd's `ProcSubset=pid`, or not at all.
+const LINKS: &str = "/proc/sys/net/ipv4/conf";
+
 impl Variable {
+    /// The value. None if the kernel, or the link that has it, does not exist.
+    fn read(&self) -> Result<Option<String>, Error> {
+        let name = self.name();
+        let value = read_visible(&self.path(), &name)?;
+        let is_hidden = match self {
+            Self::IpForward { .. } => true,
+            Self::Ipv6Forward { .. } => {
+                Path::new("/proc/sys/net/ipv6").try_exists().map_err(failed("read", &name))?
+            }
+            _ => false,
+        };
+        if value.is_none() && is_hidden { Err(hidden("read", &name)) } else { Ok(value) }
+    }
+
     fn path(&self) -> PathBuf {
         match self {
             Self::IpForward { .. } => "/proc/sys/net/ipv4/ip_forward".into(),
@@ -174,9 +192,31 @@ pub(crate) fn close_localnet(bridge: &str) -> Result<(), Error> {
     }
     match fs::write(conf.path(), "0") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(errno_of(&error))),
+        Err(_) if !are_visible().map_err(|error| failed(errno_of(&error)))? => {
+            return Err(hidden("set", &conf.name()));
+        }
         _ => tell_unguarded(&conf.name()),
     }
     Ok(())
+}
+
+fn are_visible() -> io::Result<bool> {
+    Path::new(LINKS).try_exists()
+}
+
+/// The error that no variable is visible here.
+fn hidden(verb: &'static str, name: &str) -> Error {
+    let text = "/proc/sys is not visible here".to_owned();
+    Error::new(verb, name, Refusal { errno: Errno::ENOENT, text: Some(text) })
+}
+
+/// The value of a variable. None if the kernel, or the link that has it, does not exist.
+fn read_visible(path: &Path, name: &str) -> Result<Option<String>, Error> {
+    let value = read(path).map_err(failed("read", name))?;
+    if value.is_none() && !are_visible().map_err(failed("read", name))? {
+        return Err(hidden("read", name));
+    }
+    Ok(value)
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
@@ -212,7 +252,6 @@ impl Sysctl {
     /// When the value cannot be read.
     pub fn plan(scope: &Scope, variable: Variable) -> Result<Self, Error> {
         let kept = variable.kept(scope);
-        let name = variable.name();
         let is_claimed = match variable {
             Variable::Ipv6Forward { .. } | Variable::ProxyNdp { .. } => {
                 forwarding::is_claimed_for_ipv6(scope)?
@@ -226,15 +265,9 @@ impl Sysctl {
         let earlier = earlier.and_then(|text| text.lines().next().map(str::to_owned));
         let previous = match earlier {
             Some(value) => value,
-            None => read(&variable.path())
-                .map_err(failed("read", &name))?
-                .unwrap_or_else(|| variable.initial().into()),
+            None => variable.read()?.unwrap_or_else(|| variable.initial().into()),
         };
         Ok(Self { variable, previous, kept })
-    }
-
-    fn read(&self) -> Result<Option<String>, Error> {
-        read(&self.variable.path()).map_err(failed("read", &self.variable.name()))
     }
 
     fn is_kept(&self) -> Result<bool, Error> {
@@ -293,7 +326,7 @@ impl Sysctl {
             tell_unguarded(&name);
             return Ok(());
         }
-        if self.read()?.as_deref() == Some(self.variable.value()) {
+        if self.variable.read()?.as_deref() == Some(self.variable.value()) {
             // The variable was set before, so nothing will be restored. A saved value belongs to a
             // network that is gone.
             return if self.previous == self.variable.value() { self.forget() } else { Ok(()) };
@@ -355,7 +388,7 @@ impl Sysctl {
             if !v6 && forwarding::is_claimed(scope, Some(bridge))? {
                 return Ok(());
             }
-            if self.read()?.as_deref() == Some(SET)
+            if self.variable.read()?.as_deref() == Some(SET)
                 && self.previous != SET
                 && let Some(needed) = forwarding::needed_by(bridge, v6, &self.read_kept()?)?
             {
@@ -367,7 +400,7 @@ impl Sysctl {
             }
         }
         let mut kept = self.read_kept()?;
-        if self.read()?.is_some_and(|value| value == self.variable.value()) {
+        if self.variable.read()?.is_some_and(|value| value == self.variable.value()) {
             kept = self.to_put_back()?;
             // An interrupted undo continues from here. If the record cannot be written, the undo
             // runs without it.
@@ -431,7 +464,7 @@ impl operation::Operation for Sysctl {
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
         let name = self.variable.name();
         let wanted = self.variable.value();
-        Ok(match self.read()? {
+        Ok(match self.variable.read()? {
             Some(value) if value == wanted => match self.guarded()? {
                 Some((connection, link)) if !guard::stands(&connection, link)? => {
                     Condition::Missing(format!("the classifier that guards 127.0.0.0/8 where {name}={SET}"))

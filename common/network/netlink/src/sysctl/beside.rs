@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Conf, SET, Sysctl, Variable, failed, read, unset};
+use super::{Conf, SET, Sysctl, Variable, read_visible, unset};
 use crate::{Connection, Error};
 
 /// The first word of a line about a link that accepts router advertisements.
@@ -52,8 +52,8 @@ impl Sysctl {
     /// Whether this variable of the link has the value.
     fn has(&self, link: &str, variable: &'static str, value: &str) -> Result<bool, Error> {
         let conf = Conf::beside(&self.variable, link, variable);
-        let found = if conf.is_plain() { read(&conf.path()) } else { Ok(None) };
-        Ok(found.map_err(failed("read", &conf.name()))?.as_deref() == Some(value))
+        let found = if conf.is_plain() { read_visible(&conf.path(), &conf.name())? } else { None };
+        Ok(found.as_deref() == Some(value))
     }
 
     /// Lets the links that accept router advertisements keep doing so while forwarding is on. With

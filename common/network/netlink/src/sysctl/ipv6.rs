@@ -16,7 +16,7 @@ use nix::{
 };
 use rustix::mount::MountAttrFlags;
 
-use super::{Conf, SET};
+use super::{Conf, LINKS, SET};
 use crate::{Error, errno_of};
 
 /// Disables IPv6 on a link of the namespace, or here.
@@ -39,12 +39,24 @@ pub fn new_links_have_ipv6(namespace: &Path) -> bool {
 /// kernel has no IPv6.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// When the kernel refuses. ENOENT if `proc` shows no variables.
 pub fn switch_ipv6_off_by(proc: impl AsFd, interface: &str) -> Result<(), Errno> {
+    match open(&proc, interface, OFlag::O_WRONLY)? {
+        None => Ok(()),
+        Some(file) => write(file, b"1").map(drop),
+    }
+}
+
+/// Opens `disable_ipv6` of an interface. None if the kernel has no IPv6.
+fn open(proc: impl AsFd, interface: &str, flags: OFlag) -> Result<Option<OwnedFd>, Errno> {
     let path = format!("sys/net/ipv6/conf/{interface}/disable_ipv6");
-    match openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-        Err(Errno::ENOENT) => Ok(()),
-        file => write(file?, b"1").map(drop),
+    match openat(&proc, path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty()) {
+        // Not where nothing is visible: a link would keep its IPv6 without a word.
+        Err(Errno::ENOENT) => {
+            let links = Path::new(LINKS.trim_start_matches("/proc/"));
+            openat(&proc, links, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map(|_| None)
+        }
+        file => file.map(Some),
     }
 }
 
@@ -98,15 +110,25 @@ pub(crate) fn is_ipv6_off(namespace: Option<&Path>, link: &str) -> Result<bool, 
     let conf = Conf::disable_ipv6(link);
     let failed = |source| Error::new("read", conf.name(), source).within(namespace);
     let read = |proc: OwnedFd| {
-        let path = format!("sys/net/ipv6/conf/{link}/disable_ipv6");
-        match openat(&proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Err(Errno::ENOENT) => Ok(true),
-            file => {
-                let mut value = String::new();
-                let read = File::from(file?).read_to_string(&mut value);
-                read.map_err(|source| errno_of(&source)).map(|_| value.trim() == SET)
-            }
-        }
+        let Some(file) = open(&proc, link, OFlag::O_RDONLY)? else { return Ok(true) };
+        let mut value = String::new();
+        let read = File::from(file).read_to_string(&mut value);
+        read.map_err(|source| errno_of(&source)).map(|_| value.trim() == SET)
     };
     with_proc(namespace, read).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_proc_without_variables_does_not_mean_a_kernel_without_ipv6() {
+        let dir = tempfile::tempdir().unwrap();
+        let proc = File::open(dir.path()).unwrap();
+        assert_eq!(switch_ipv6_off_by(&proc, "default"), Err(Errno::ENOENT));
+        std::fs::create_dir_all(dir.path().join("sys/net/ipv4/conf")).unwrap();
+        assert_eq!(switch_ipv6_off_by(&proc, "default"), Ok(()));
+    }
 }
