@@ -17,6 +17,9 @@ const FORKED: Step = Step {
     script: "",
     done: "true",
     ids: "web",
+    removal: "true",
+    documents: true,
+    stays: false,
 };
 
 /// A container `web`, and a fork of it that has changed.
@@ -27,6 +30,14 @@ const MERGED: &str = "layer-apply --id web < busybox.json | union-mount | union-
 const MERGING: &str = "layer-apply --id web < busybox.json | union-mount | union-snapshot > /dev/null
     union-fork web --id try > /dev/null; echo two > $STAVE_ROOT/containers/try/rootfs/file; union-merge try > web.json";
 
+/// The same, and no longer mounted.
+const MERGED_AND_LOST: &str = "layer-apply --id web < busybox.json | union-mount | union-snapshot > first.json
+    union-fork web --id try > /dev/null; echo two > $STAVE_ROOT/containers/try/rootfs/file; union-merge try > web.json
+    umount root/containers/web/rootfs; union-mount --repair < first.json > /dev/null";
+
+/// A tool of the user's own, which makes nothing.
+const OWN: &str = "mkdir own && printf '#!/bin/sh\\nstep-done own \"$@\"\\n' > own/own && chmod +x own/own";
+
 /// A container with a network.
 const NETWORK: Step = Step {
     host: "true",
@@ -34,7 +45,42 @@ const NETWORK: Step = Step {
     script: "",
     done: "true",
     ids: "web",
+    removal: "true",
+    documents: true,
+    stays: false,
 };
+
+/// A container that runs.
+const RUNNING: Step = Step {
+    host: "true",
+    ready: "layer-apply --id web < busybox.json | union-mount | cgroup-limit --pids 50 | ns-exec -d --network none -- sleep 1000 > web.json",
+    documents: false,
+    ..NETWORK
+};
+
+/// A volume, or a network, without a container.
+const FILED: Step = Step { ready: "true", ids: "", documents: false, ..NETWORK };
+
+/// A registry with an image.
+macro_rules! registry {
+    ($then:literal) => {
+        concat!(
+            r#"printf '%s\n' 'version: 0.1' 'http: {addr: "127.0.0.1:5000"}' 'storage: {filesystem: {rootdirectory: data}}' > registry.yml
+            docker-registry serve registry.yml > registry.log 2>&1 &
+            for try in $(seq 100); do socat -u OPEN:/dev/null TCP:127.0.0.1:5000 && break; sleep 0.05; done 2> /dev/null
+            img-tag -q busybox localhost:5000/new > /dev/null && img-push -q localhost:5000/new > /dev/null &&
+            "#,
+            $then
+        )
+    };
+}
+
+/// A registry, and an empty store.
+const REGISTRY: &str = registry!("rm -r root && mkdir root");
+
+/// A registry, and what is added to its image.
+const ADDITIONS: &str =
+    registry!("openssl ecparam -name prime256v1 -genkey -noout -out key.pem && echo x > file");
 
 /// Two tests of each: with a sample of the calls, and with all.
 macro_rules! fails_at_every_call {
@@ -87,6 +133,8 @@ fails_at_every_call! {
     macvlan_attach_undo => Container::undone(1).on_the_wire();
     macvlan_attach_repair => Container::repaired(1, "ip -n web link del eth0").on_the_wire();
 
+    link_hosts_repair => Container::repaired(6, "jq -r '.steps[-1].operations[].path // empty' web.json | xargs -r rm -f");
+
     union_fork => Step { script: "{} union-fork base@1 --id web > after.json", done: "union-fork --check < after.json > /dev/null", ..FORKED };
     union_fork_undo => Step {
         ready: "union-fork base@1 --id web > web.json",
@@ -114,6 +162,121 @@ fails_at_every_call! {
         ids: "try web",
         ..FORKED
     };
+    union_merge_repair => Step {
+        ready: MERGED_AND_LOST,
+        script: "{} union-merge --repair < web.json > after.json",
+        done: "union-merge --check < web.json > /dev/null",
+        ids: "try web",
+        ..FORKED
+    };
+    union_mount_with_a_volume => Step {
+        ready: "layer-apply --id web < busybox.json > web.json",
+        script: "{} union-mount -v vol:/www < web.json > after.json",
+        done: "test -e $STAVE_ROOT/volumes/vol/data/index.html && union-mount --check < after.json > /dev/null",
+        removal: "volume-rm -f vol > /dev/null",
+        ..NETWORK
+    };
+    img_mount => Step {
+        host: "mkdir dir",
+        ready: "true",
+        script: "{} img-mount --id web busybox dir > after.json",
+        done: "img-mount --check < after.json > /dev/null",
+        ..NETWORK
+    };
+    img_mount_undo => Step {
+        host: "mkdir dir",
+        ready: "img-mount --id web busybox dir > web.json",
+        script: "{} img-mount --undo dir > after.json",
+        done: "! mountpoint -q dir",
+        ..NETWORK
+    };
+    volume_create => Step {
+        script: "{} volume-create vol > after.json",
+        done: "test -d $STAVE_ROOT/volumes/vol/data",
+        removal: "volume-rm -f vol > /dev/null",
+        ..FILED
+    };
+    volume_rm => Step {
+        ready: "volume-create vol > /dev/null",
+        script: "{} volume-rm vol > after.json",
+        done: "test ! -e $STAVE_ROOT/volumes/vol",
+        removal: "volume-rm -f vol > /dev/null",
+        ..FILED
+    };
+    network_create => Step {
+        script: "{} network-create back > after.json",
+        done: "jq -e .name $STAVE_ROOT/networks/back.json",
+        removal: "if test -e $STAVE_ROOT/networks/back.json; then network-rm back > /dev/null; fi",
+        ..FILED
+    };
+    network_rm => Step {
+        ready: "network-create back > /dev/null",
+        script: "{} network-rm back > after.json",
+        done: "test ! -e $STAVE_ROOT/networks/back.json",
+        removal: "if test -e $STAVE_ROOT/networks/back.json; then network-rm back > /dev/null; fi",
+        ..FILED
+    };
+    container_start => Step {
+        ready: "layer-apply --id web < busybox.json | union-mount | ns-exec -d --network none -- sleep 1000 > web.json; container-stop -t 0 web > /dev/null",
+        script: "{} container-start web > after.json",
+        done: "pgrep -x sleep > /dev/null",
+        stays: true,
+        ..RUNNING
+    };
+    container_stop => Step { script: "{} container-stop -t 0 web > after.json", done: "! pgrep -x sleep", ..RUNNING };
+    container_update => Step {
+        script: "{} container-update --pids 60 web > after.json",
+        done: "path=$(jq -r .cgroup.path web.json); cat /sys/fs/cgroup$path/pids.max /sys/fs/cgroup/pids$path/pids.max 2> /dev/null | grep -qx 60",
+        ..RUNNING
+    };
+    container_pause => Step {
+        script: "{} container-pause web > after.json",
+        done: "path=$(jq -r .cgroup.path web.json); cd /sys/fs/cgroup
+            cat .$path/cgroup.freeze unified$path/cgroup.freeze freezer$path/freezer.state 2> /dev/null | grep -Eqx '1|FROZEN'",
+        ..RUNNING
+    };
+    container_cp => Step {
+        host: "echo x > file",
+        script: "{} container-cp file web:/added > after.json",
+        done: "grep -qx x $STAVE_ROOT/containers/web/rootfs/added",
+        ..RUNNING
+    };
+    step_begin => Step {
+        host: OWN,
+        ready: "netns-add -n --id web > web.json",
+        script: "{} step-begin own < web.json > after.json",
+        done: "jq -e '.steps[-1].tool == \"own\"' after.json > /dev/null",
+        ids: "--with own web",
+        ..NETWORK
+    };
+    step_done => Step {
+        host: OWN,
+        ready: "netns-add -n --id web | step-begin own > web.json",
+        script: "{} step-done own < web.json > after.json",
+        done: "jq -e '.steps[-1].state == \"done\"' after.json > /dev/null",
+        ids: "--with own web",
+        ..NETWORK
+    };
+    net_repair => Step {
+        ready: "netns-bridge -n --id web | veth-pair > web.json; ip link del stave0",
+        script: "{} net-repair web > after.json",
+        done: "netns-bridge --check < web.json | veth-pair --check > /dev/null",
+        documents: false,
+        ..NETWORK
+    };
+    netns_add_repair => Step {
+        ready: "netns-add -n --id web > web.json; ip netns del web",
+        script: "{} netns-add --repair < web.json > after.json",
+        done: "netns-add --check < web.json > /dev/null",
+        ..NETWORK
+    };
+    cgroup_limit_repair => Step {
+        ready: "cgroup-limit -n --id web --pids 50 > web.json; path=$(jq -r .cgroup.path web.json)
+            rmdir /sys/fs/cgroup$path /sys/fs/cgroup/*$path 2> /dev/null; ! cgroup-limit --check < web.json > /dev/null 2>&1",
+        script: "{} cgroup-limit --repair < web.json > after.json",
+        done: "cgroup-limit --check < web.json > /dev/null",
+        ..NETWORK
+    };
     netns_add => Step { ready: "true", script: "{} netns-add -n --id web > after.json", done: "netns-add --check < after.json > /dev/null", ..NETWORK };
     netns_add_undo => Step {
         ready: "netns-add -n --id web > web.json",
@@ -138,10 +301,38 @@ fails_at_every_call! {
         done: "bridge-attach --check < web.json > /dev/null",
         ..NETWORK
     };
+    egress_allow => Step {
+        script: "{} egress-allow 10.0.0.0/8 < web.json > after.json",
+        done: "egress-allow --check < after.json > /dev/null",
+        stays: true,
+        ..NETWORK
+    };
+    egress_allow_repair => Step {
+        ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | egress-allow 10.0.0.0/8 > web.json
+            pkill -x egress-allow; while pgrep -x egress-allow > /dev/null; do sleep 0.01; done; nft delete table netdev stave_egress_web",
+        script: "{} egress-allow --repair < web.json > after.json",
+        done: "egress-allow --check < web.json > /dev/null",
+        stays: true,
+        ..NETWORK
+    };
     egress_allow_undo => Step {
         ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | egress-allow 10.0.0.0/8 > web.json",
         script: "{} egress-allow --undo < web.json > after.json",
         done: "! nft list tables | grep stave_egress",
+        ..NETWORK
+    };
+    name_serve => Step {
+        script: "{} name-serve < web.json > after.json",
+        done: "name-serve --check < after.json > /dev/null",
+        stays: true,
+        ..NETWORK
+    };
+    name_serve_repair => Step {
+        ready: "netns-add -n --id web | bridge-attach back --subnet 10.55.0.0/24 | name-serve > web.json
+            pkill -x name-serve; while pgrep -x name-serve > /dev/null; do sleep 0.01; done",
+        script: "{} name-serve --repair < web.json > after.json",
+        done: "name-serve --check < web.json > /dev/null",
+        stays: true,
         ..NETWORK
     };
     name_serve_undo => Step {
@@ -180,12 +371,16 @@ fails_at_every_call! {
         "img-build -q --network none -t new context",
     );
     img_pull => Store::makes(
-        "printf '%s\\n' 'version: 0.1' 'http: {addr: \"127.0.0.1:5000\"}' 'storage: {filesystem: {rootdirectory: data}}' > registry.yml
-         docker-registry serve registry.yml > registry.log 2>&1 &
-         for try in $(seq 100); do socat -u OPEN:/dev/null TCP:127.0.0.1:5000 && break; sleep 0.05; done 2> /dev/null
-         img-tag -q busybox localhost:5000/new > /dev/null && img-push -q localhost:5000/new > /dev/null && rm -r root && mkdir root",
+        REGISTRY,
         "img-pull -q localhost:5000/new",
     );
+    img_pull_and_unpack => Store::makes(
+        REGISTRY,
+        "img-pull -q --apply localhost:5000/new",
+    );
+    img_attach => Store::keeps(ADDITIONS, "img-attach -q --artifact-type text/x.mark localhost:5000/new file:text/plain");
+    img_sign => Store::keeps(ADDITIONS, "img-sign -q --key key.pem localhost:5000/new");
+    img_export => Store::keeps("true", "img-export -q -o saved.tar busybox");
     img_tag => Store::makes("true", "img-tag -q busybox new");
     img_commit => Store::makes(
         "layer-apply --id web < busybox.json | union-mount > web.json; echo x > root/containers/web/rootfs/added

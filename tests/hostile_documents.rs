@@ -8,7 +8,7 @@ use std::{fmt::Write as _, path::Path};
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
 
-const TOOLS: [&str; 16] = [
+const TOOLS: [&str; 18] = [
     "layer-apply",
     "union-mount",
     "union-snapshot",
@@ -20,6 +20,8 @@ const TOOLS: [&str; 16] = [
     "veth-pair",
     "bridge-attach",
     "macvlan-attach",
+    "ipvlan-attach",
+    "img-mount",
     "portmap",
     "egress-allow",
     "name-serve",

@@ -113,6 +113,31 @@ fn img_tag_is_killed_at_every_change() {
 }
 
 #[test]
+fn img_edit_is_killed_at_every_change() {
+    let sandbox = Sandbox::with_busybox();
+    killed_at_every_change(&sandbox, "img-edit -q --label a=b -t new busybox");
+}
+
+#[test]
+fn img_convert_is_killed_at_every_change() {
+    let sandbox = Sandbox::with_busybox();
+    killed_at_every_change(&sandbox, "img-convert -q --compression zstd -t new busybox");
+}
+
+#[test]
+fn img_index_is_killed_at_every_change() {
+    let sandbox = Sandbox::with_busybox();
+    killed_at_every_change(&sandbox, "img-index -q new busybox");
+}
+
+#[test]
+fn img_copy_is_killed_at_every_change() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("img-copy -q store:busybox oci:layout:busybox > /dev/null && rm -r root && mkdir root").ok();
+    killed_at_every_change(&sandbox, "img-copy -q oci:layout:busybox store:new");
+}
+
+#[test]
 fn img_commit_is_killed_at_every_change() {
     let sandbox = Sandbox::with_busybox();
     let run =

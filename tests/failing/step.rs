@@ -17,8 +17,14 @@ pub(crate) struct Step {
     pub(crate) script: &'static str,
     /// A condition that holds after a run that reported success.
     pub(crate) done: &'static str,
-    /// The containers, as arguments of unwind.
+    /// The containers, as arguments of unwind. Empty for a tool that makes none.
     pub(crate) ids: &'static str,
+    /// What removes everything else that was made.
+    pub(crate) removal: &'static str,
+    /// Whether the tool writes a document.
+    pub(crate) documents: bool,
+    /// Whether it starts a process that stays.
+    pub(crate) stays: bool,
 }
 
 impl Step {
@@ -28,7 +34,8 @@ impl Step {
     }
 
     fn unwound(&self, sandbox: &Sandbox) -> testkit::Outcome {
-        sandbox.sh(&format!("unwind {} > /dev/null", self.ids))
+        let unwind = if self.ids.is_empty() { "true" } else { "unwind" };
+        sandbox.sh(&format!("{unwind} {} > /dev/null && {{ {}; }}", self.ids, self.removal))
     }
 }
 
@@ -54,7 +61,12 @@ impl Trial for Step {
     }
 
     fn script(&self, prefix: &str) -> String {
-        self.script.replace("{}", prefix)
+        if !self.stays {
+            return self.script.replace("{}", prefix);
+        }
+        // strace follows the process that stays, and the script does not wait for either of them.
+        let script = self.script.replace("{}", &prefix.replace("strace ", "strace -D "));
+        format!("rm -f trace; {{ {script}; }} > said 2>&1; status=$?; cat said >&2; exit $status")
     }
 
     fn clean(&self, sandbox: &Sandbox) {
@@ -68,7 +80,7 @@ impl Trial for Step {
             if done.status != 0 {
                 complaint += &format!("not done: {}{}\n", done.stdout, done.stderr);
             }
-        } else if !run.of_output && self.tool() != "unwind" {
+        } else if self.documents && !run.of_output && self.tool() != "unwind" {
             complaint += untold(sandbox, "after.json", self.tool());
         }
         after_unwind(sandbox, before, run, complaint, &self.unwound(sandbox))

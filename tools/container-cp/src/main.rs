@@ -105,11 +105,13 @@ impl ContainerCp {
                 let target = Target::find(to, destination.path(), &source)?;
                 let (reader, writer) = io::pipe().context("create a pipe")?;
                 thread::scope(|scope| {
-                    let packed = scope.spawn(|| {
+                    let pack = || {
                         let mut out = BufWriter::with_capacity(128 << 10, writer);
                         Packer::new(&from, &mut out).run(&source, &target.name)?;
                         out.flush().context("write the tar")
-                    });
+                    };
+                    let packed =
+                        thread::Builder::new().spawn_scoped(scope, pack).context("start a thread")?;
                     let input = BufReader::with_capacity(128 << 10, reader);
                     let unpacked = self.unpacker(to, &target, destination).run(input);
                     let packed =

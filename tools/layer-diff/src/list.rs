@@ -18,7 +18,8 @@ use super::trees::Trees;
 pub(crate) fn lines(trees: &Trees, lower: &[PathBuf]) -> Result<String> {
     let (reader, writer) = io::pipe().context("create a pipe")?;
     thread::scope(|scope| {
-        let written = scope.spawn(|| trees.write(writer, Compression::None).map(drop));
+        let write = || trees.write(writer, Compression::None).map(drop);
+        let written = thread::Builder::new().spawn_scoped(scope, write).context("start a thread")?;
         let read = read(BufReader::new(reader), lower);
         // If the reader fails, the writer ends with an error as well. The writer's own error says more.
         written.join().unwrap_or_else(|_| Err(anyhow!("the writing thread panicked")))?;

@@ -144,8 +144,11 @@ impl Watch<'_> {
             self.events.take()?;
             let (scope, records) = (self.scope, &mut self.records);
             let all = || repair(scope, records, Some(repair::LOCK));
-            let repaired = thread::scope(|threads| threads.spawn(all).join());
-            match repaired.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            let repaired = thread::scope(|threads| {
+                let started = thread::Builder::new().spawn_scoped(threads, all).context("start a thread")?;
+                started.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            match repaired {
                 Ok(outcome) => {
                     self.tell(&outcome);
                     self.events.watch_routes_of(outcome.bridges);

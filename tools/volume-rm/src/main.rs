@@ -35,7 +35,7 @@ struct VolumeRm {
 }
 
 impl VolumeRm {
-    /// Finds the volumes. One that is in use is an error.
+    /// Finds the volumes. One that is in use is an error. Of one whose removal failed, only the files are left.
     fn find(&self, context: &toolkit::Context) -> Result<Vec<volume::Information>> {
         let mut found = Vec::new();
         for name in &self.names {
@@ -44,7 +44,7 @@ impl VolumeRm {
                     volume.refuse_removal()?;
                     found.push(volume);
                 }
-                None if self.force => {}
+                None if self.force || volume::is_half_removed(&context.scope, name)? => {}
                 None => bail!("no volume {name:?}"),
             }
         }
@@ -66,9 +66,11 @@ impl Report for VolumeRm {
     fn report(&self, context: &toolkit::Context) -> Result<Value> {
         let is_synced = self.writing.is_synced()?;
         let mut removed = Vec::new();
-        for volume in self.find(context)? {
-            volume::remove(&context.scope, &volume.name, is_synced)?;
-            removed.push(volume.name);
+        self.find(context)?;
+        for name in &self.names {
+            if volume::remove(&context.scope, name, is_synced)? {
+                removed.push(name.as_str());
+            }
         }
         Ok(removed.into())
     }

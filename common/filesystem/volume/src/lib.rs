@@ -104,6 +104,12 @@ fn lock_all(all: &Path) -> io::Result<File> {
     }
 }
 
+/// Removes the directory of all volumes if there is none in it. Under its lock, as somebody may be about to make one.
+fn remove_empty(all: &Path) -> io::Result<()> {
+    let Some(_held) = lock(all)? else { return Ok(()) };
+    remove_if_empty(all)
+}
+
 /// Opens a directory and waits for its lock, which is held until the file is closed. None if there is no such
 /// directory.
 fn lock(path: &Path) -> io::Result<Option<File>> {
@@ -154,7 +160,7 @@ pub fn create(scope: &Scope, name: &str, labels: &Labels, is_synced: bool) -> Re
             .map(|()| true)
             .map_err(failed("create", name))
     };
-    create()
+    create().inspect_err(|_| drop(remove_empty(&all)))
 }
 
 /// What [`create`] does, as commands. Nothing for a volume that exists.
@@ -254,6 +260,7 @@ pub fn remove(scope: &Scope, name: &str, is_synced: bool) -> Result<bool, Error>
     let aside = all.join(format!(".{name}.removed"));
     let Some(volume) = Locked::open(scope, name)? else {
         mount::tree::remove(&aside)?;
+        remove_empty(&all).map_err(failed("remove", name))?;
         return Ok(false);
     };
     find(scope, name)?.map_or(Ok(()), |found| found.refuse_removal())?;
@@ -265,10 +272,17 @@ pub fn remove(scope: &Scope, name: &str, is_synced: bool) -> Result<bool, Error>
     take().map_err(failed("remove", name))?;
     drop(volume);
     mount::tree::remove(&aside)?;
-    let lock = lock_all(&all).map_err(failed("remove", name))?;
-    remove_if_empty(&all).map_err(failed("remove", name))?;
-    drop(lock);
+    remove_empty(&all).map_err(failed("remove", name))?;
     Ok(true)
+}
+
+/// Whether a removal of this volume has failed half way, so that [`remove`] has something left to do.
+///
+/// # Errors
+/// When it is not known.
+pub fn is_half_removed(scope: &Scope, name: &str) -> Result<bool, Error> {
+    let aside = directory(scope).join(format!(".{name}.removed"));
+    Ok(unless_gone(aside.symlink_metadata()).map_err(failed("read", name))?.is_some())
 }
 
 impl<'a> Locked<'a> {

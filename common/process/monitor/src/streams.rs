@@ -76,8 +76,8 @@ fn open(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
         opened => opened,
     };
     let opened = opened.map_err(failed)?;
-    match fstat(&opened).map(|found| FileType::from_raw_mode(found.st_mode)) {
-        Ok(FileType::Fifo) => Ok(opened),
+    match FileType::from_raw_mode(fstat(&opened).map_err(failed)?.st_mode) {
+        FileType::Fifo => Ok(opened),
         _ => Err(failed(Errno::INVAL)),
     }
 }

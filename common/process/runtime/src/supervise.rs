@@ -87,34 +87,41 @@ pub fn background(kept: &[RawFd], body: impl FnOnce() -> u8) -> Result<()> {
     let mut kept = [kept, &[null.as_raw_fd(), leaves.as_raw_fd()]].concat();
     sys::fork(move || {
         sys::close_others(&mut kept);
-        let detached = detach(&null);
-        drop(leaves);
-        match detached {
-            Ok(()) => body(),
-            Err(error) => error.status(),
+        match detach(&null) {
+            Ok(()) => {
+                drop(leaves);
+                body()
+            }
+            Err(errno) => {
+                let _ = rustix::io::write(&leaves, &errno.raw_os_error().to_ne_bytes());
+                125
+            }
         }
     })
     .map_err(Error::at("fork", ""))?;
     // The caller's end may close its terminal, whose signal must not reach the new process any more.
-    while rustix::io::read(&has_left, &mut [0_u8; 1]) == Err(Errno::INTR) {}
-    Ok(())
+    let mut why = [0; size_of::<i32>()];
+    match rustix::io::retry_on_intr(|| rustix::io::read(&has_left, &mut why)) {
+        Ok(length) if length == why.len() => {
+            let errno = Errno::from_raw_os_error(i32::from_ne_bytes(why));
+            Err(Error::system("detach", "from the caller", errno))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn detach(null: &OwnedFd) -> Result<()> {
-    let detach = || {
-        rustix::process::setsid()?;
-        rustix::process::chdir("/")?;
-        rustix::stdio::dup2_stdin(null)?;
-        rustix::stdio::dup2_stdout(null)?;
-        rustix::stdio::dup2_stderr(null)?;
-        sys::reset_signals()?;
-        // This process outlives the caller, whose arguments may hold secrets. It has what it still needs in
-        // variables.
-        let _ = sys::forget_arguments();
-        // The log may be a pipe whose reader goes away.
-        sys::ignore_broken_pipes()
-    };
-    detach().map_err(Error::at::<Errno>("detach", "from the caller"))
+fn detach(null: &OwnedFd) -> std::result::Result<(), Errno> {
+    rustix::process::setsid()?;
+    rustix::process::chdir("/")?;
+    rustix::stdio::dup2_stdin(null)?;
+    rustix::stdio::dup2_stdout(null)?;
+    rustix::stdio::dup2_stderr(null)?;
+    sys::reset_signals()?;
+    // This process outlives the caller, whose arguments may hold secrets. It has what it still needs in
+    // variables.
+    let _ = sys::forget_arguments();
+    // The log may be a pipe whose reader goes away.
+    sys::ignore_broken_pipes()
 }
 
 fn begin(spec: &Spec, streams: Streams<'_>, channel: &Channel) -> Result<Option<Running>> {

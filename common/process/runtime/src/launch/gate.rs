@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::{
     buffer::spare_capacity,
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair},
 };
 use seccomp::Program;
@@ -37,7 +37,8 @@ pub(super) fn open(gate: &OwnedFd, program: Option<&Program>) -> Result<()> {
 pub(super) fn wait(gate: BorrowedFd<'_>, awaits: bool) -> Result<Option<Program>> {
     // Not filled before: each page that is touched takes as long as a system call.
     let mut message = Vec::with_capacity(if awaits { 1 + Program::MOST_BYTES } else { 1 });
-    while rustix::io::read(gate, spare_capacity(&mut message)) == Err(Errno::INTR) {}
+    retry_on_intr(|| rustix::io::read(gate, spare_capacity(&mut message)))
+        .map_err(Error::at("wait", "for the parent process"))?;
     match message.split_first() {
         Some((_, program)) if awaits => match Program::from_bytes(program) {
             Some(program) => Ok(Some(program)),
