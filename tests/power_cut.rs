@@ -375,6 +375,7 @@ fn a_command_syncs_once() {
         ("img-load -q both.tar", 0, 0),
         ("img-build -q -t built -t again context", 1, 1),
         ("img-build -q -t built -t again context", 0, 0),
+        ("img-build -q -t built -t again --iidfile id --metadata-file told context", 0, 4),
         ("img-commit -q -t one -t other web", 1, 1),
         ("layer-diff -o diff.tar root/containers/web/upper", 0, 2),
         // A blob without an image is written again, because it may not have reached the disk.

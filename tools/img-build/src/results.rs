@@ -111,10 +111,10 @@ impl Results {
         let names = self.names();
         self.all_outputs().try_for_each(|output| output.write(context, built, &names, sync))?;
         if let Some(path) = &self.id_file {
-            write(path, &built.id.to_string())?;
+            write(path, &built.id.to_string(), sync)?;
         }
         if let Some(path) = &self.metadata_file {
-            write(path, &format!("{:#}\n", metadata(built, &names)))?;
+            write(path, &format!("{:#}\n", metadata(built, &names)), sync)?;
         }
         self.dependencies.write(&built.read)
     }
@@ -147,10 +147,10 @@ impl Results {
             }
         }
         if let Some(path) = &self.id_file {
-            write(path, &several.id.to_string())?;
+            write(path, &several.id.to_string(), sync)?;
         }
         if let Some(path) = &self.metadata_file {
-            write(path, &format!("{:#}\n", platforms::metadata(several, &names)))?;
+            write(path, &format!("{:#}\n", platforms::metadata(several, &names)), sync)?;
         }
         let read: BTreeSet<&PathBuf> = several.images.iter().flat_map(|(_, built)| &built.read).collect();
         self.dependencies.write(&read.into_iter().cloned().collect::<Vec<_>>())?;
@@ -171,9 +171,8 @@ impl Results {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|error| {
-        let error = operation::Error::new("write", format_args!("{path:?}"), error);
-        error.of(operation::Place::File).into()
-    })
+/// With `sync`, the file survives a power cut. `-` is a file here.
+fn write(path: &Path, text: &str, sync: bool) -> Result<()> {
+    let path = if toolkit::is_stdout(path) { Path::new("./-") } else { path };
+    toolkit::write_output(path, "id", sync, |target| Ok(target.write_all(text.as_bytes())?))
 }
