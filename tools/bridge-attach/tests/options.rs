@@ -68,6 +68,56 @@ fn several_addresses_and_routes_of_all_kinds() {
     sandbox.assert_as(&before);
 }
 
+/// Without a metric in the request, the kernel takes any IPv6 route of ours to the destination for the one to remove.
+#[test]
+fn a_route_that_rejects_is_undone_beside_another() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    let shown = || sandbox.within("a", "ip -6 route show fd09::/48").ok();
+    for kind in ["unreachable", "blackhole", "prohibit"] {
+        start(
+            &sandbox,
+            "a",
+            &format!("{DUAL} --route 'fd09::/48 via fd05::3 metric 7' --route 'fd09::/48 {kind}'"),
+        );
+        assert_eq!(shown().lines().count(), 2, "{}", shown());
+        sandbox.sh("bridge-attach --undo < a.json > /dev/null").ok();
+        assert_eq!(sandbox.within("a", "ip -6 route").ok(), "", "{kind}");
+        sandbox.sh("unwind a > /dev/null").ok();
+    }
+    // The route of another attachment stays.
+    start(&sandbox, "a", &format!("{DUAL} --route 'fd09::/48 unreachable'"));
+    let back = "bridge-attach back --subnet 10.6.0.0/24 --subnet6 fd06::/64 --route 'fd09::/48 via fd06::3 metric 7'";
+    sandbox.sh(&format!("{back} < a.json > b.json; bridge-attach --undo front < b.json > /dev/null")).ok();
+    let left = shown();
+    assert!(left.starts_with("fd09::/48 via fd06::3 dev eth1") && left.lines().count() == 1, "{left}");
+    sandbox.sh("unwind a > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+/// The next hop of a route may be on another network of the container.
+#[test]
+fn a_route_by_another_interface() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    start(&sandbox, "a", DUAL);
+    let routes = "--route '10.8.0.0/16 via 10.5.0.3' --route 'fd08::/48 via fd05::3 metric 7'";
+    let back = format!("bridge-attach back --subnet 10.6.0.0/24 --subnet6 fd06::/64 {routes}");
+    sandbox.sh(&format!("{back} < a.json > b.json; bridge-attach --check < b.json > /dev/null")).ok();
+    let shown = || sandbox.within("a", "ip route show 10.8.0.0/16; ip -6 route show fd08::/48").ok();
+    let told = shown();
+    assert!(told.starts_with("10.8.0.0/16 via 10.5.0.3 dev eth0 proto 83"), "{told}");
+    assert!(told.contains("\nfd08::/48 via fd05::3 dev eth0 proto 83 metric 7"), "{told}");
+    sandbox.sh("bridge-attach --undo < b.json > a.json").ok();
+    assert_eq!(shown(), "");
+    let far = back.replace("via 10.5.0.3", "via 10.7.0.3");
+    let refused = sandbox.sh(&format!("{far} < a.json > /dev/null")).exits(1).stderr;
+    let told = "bridge-attach: next hop 10.7.0.3 of route 10.8.0.0/16 is not in subnet 10.6.0.0/24\n";
+    assert!(refused.starts_with(told), "{refused}");
+    sandbox.sh("unwind a > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn no_default_route_where_none_is_wanted() {
     let sandbox = Sandbox::new();

@@ -6,7 +6,7 @@ mod parent;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, anyhow};
-use attachment::{Asked, Gateway, Gateways, Route, named::Named};
+use attachment::{Asked, Closed, Gateway, Gateways, Route, named::Named};
 use clap::Args;
 use document::{
     Document, Member, Step,
@@ -39,9 +39,9 @@ pub struct Inside {
     /// Metric of the default route, instead of the one that follows from the priority
     #[arg(long, value_name = "NUMBER", conflicts_with = "gateway_priority")]
     metric: Option<u32>,
-    /// Give the container no default route by this network
-    #[arg(long)]
-    no_default_route: bool,
+    /// Give the container no default route by this network, or with "=4" or "=6" none of this version of IP
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    no_default_route: Option<Closed>,
     /// Another name of the container for the others on this network, which name-serve answers; repeatable
     #[arg(long = "alias", value_name = "NAME", value_parser = names::parse_alias)]
     aliases: Vec<String>,
@@ -119,7 +119,10 @@ impl Inside {
             mac: self.mac_address,
             priority: Some(priority),
             metric,
-            no_default_route: self.no_default_route || named.is_some_and(|named| named.no_default_route),
+            no_default_route: match named {
+                Some(named) if named.no_default_route => Closed::Both,
+                _ => self.no_default_route.unwrap_or_default(),
+            },
             routers: Vec::new(),
             routes: routes.cloned().collect(),
             aliases: self.aliases.clone(),

@@ -159,6 +159,47 @@ pub fn gateways(
     }
 }
 
+/// The IP versions by which a container has no default route, although the network has a gateway.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Closed {
+    /// Neither of them.
+    #[default]
+    Neither,
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// Both.
+    Both,
+}
+
+impl Closed {
+    /// Whether the default route to this destination is left out.
+    pub(crate) fn leaves_out(self, all: IpNet) -> bool {
+        match self {
+            Self::Neither => false,
+            Self::Ipv4 => all.addr().is_ipv4(),
+            Self::Ipv6 => all.addr().is_ipv6(),
+            Self::Both => true,
+        }
+    }
+}
+
+impl FromStr for Closed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "4" => Ok(Self::Ipv4),
+            "6" => Ok(Self::Ipv6),
+            // As of a flag without values.
+            "true" => Ok(Self::Both),
+            "false" => Ok(Self::Neither),
+            _ => Err("4 or 6 is wanted, or true or false".to_owned()),
+        }
+    }
+}
+
 /// A route in the container: `10.8.0.0/16 via 172.17.0.9`. Without `via`, the next hop is the
 /// network's gateway. Or the route rejects packets: `10.8.0.0/16 blackhole`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,6 +313,18 @@ mod tests {
             let told = super::gateways(&[given], false, subnet, range);
             assert_eq!(told, Err(format!("{flag} is not for a network without IPv4")));
         }
+    }
+
+    #[test]
+    fn versions_without_a_default_route() {
+        let all: [IpNet; 2] = ["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        for (text, left_out) in
+            [("true", [true, true]), ("4", [true, false]), ("6", [false, true]), ("false", [false, false])]
+        {
+            let closed: Closed = text.parse().unwrap();
+            assert_eq!(all.map(|all| closed.leaves_out(all)), left_out, "{text}");
+        }
+        assert!("5".parse::<Closed>().is_err());
     }
 
     #[test]

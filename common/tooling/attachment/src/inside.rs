@@ -90,20 +90,26 @@ fn no_ipv6(on: &On) -> Unfit {
     }
 }
 
-/// The routes of the interface. Without a gateway, or on an internal network, there is no default route.
-pub(crate) fn routes(on: &On, asked: &Asked) -> Result<Vec<CniRoute>, Error> {
+/// The routes of the interface, and those whose next hop is on another interface in the namespace. Without a
+/// gateway, or on an internal network, there is no default route.
+pub(crate) fn routes(
+    on: &On,
+    asked: &Asked,
+    namespace: &Path,
+) -> Result<(Vec<CniRoute>, Vec<LinkOperation>), Error> {
     let (gateway, gateway6) = asked.gateways(on);
     let has_way_out = !on.is_internal() && (gateway.is_some() || gateway6.is_some());
-    let mut routes = Vec::new();
+    let (mut routes, mut others) = (Vec::new(), Vec::new());
     match asked.priority {
         Some((priority, _)) if on.is_internal() && priority != 0 => {
             return Err(Unfit::InternalPriority.into());
         }
         Some((priority, _)) if !has_way_out && priority > 0 => return Err(Unfit::NoWayOut.into()),
-        _ if on.is_internal() || asked.no_default_route => {}
+        _ if on.is_internal() => {}
         priority => {
             let metric = asked.metric.or(priority.map(crate::pair::metric));
             let to = |dst: IpNet, gateway: Option<IpAddr>| {
+                let gateway = gateway.filter(|_| !asked.no_default_route.leaves_out(dst));
                 gateway.map(|gw| CniRoute { dst, gw: Some(gw), priority: metric })
             };
             let all = match on.subnet() {
@@ -124,12 +130,39 @@ pub(crate) fn routes(on: &On, asked: &Asked) -> Result<Vec<CniRoute>, Error> {
             None => return Err(no_ipv6(on).into()),
         };
         let gateway = route.gateway.or(own).ok_or(Unfit::NoNextHop(destination))?;
-        if !subnet.contains(&gateway) {
-            return Err(Unfit::FarGateway { gateway, destination, subnet }.into());
+        if subnet.contains(&gateway) {
+            routes.push(CniRoute { dst: destination, gw: Some(gateway), priority: route.metric });
+            continue;
         }
-        routes.push(CniRoute { dst: destination, gw: Some(gateway), priority: route.metric });
+        let other = by_another(namespace, (destination, gateway), route.metric)?;
+        others.push(other.ok_or(Unfit::FarGateway { gateway, destination, subnet })?);
     }
-    Ok(routes)
+    Ok((routes, others))
+}
+
+/// The operation for a route by the interface in the namespace that has the next hop in its subnet. None if there is
+/// no such one.
+fn by_another(
+    namespace: &Path,
+    (destination, gateway): (IpNet, IpAddr),
+    metric: Option<u32>,
+) -> Result<Option<LinkOperation>, Error> {
+    // A planned namespace does not exist yet.
+    let Ok(inside) = Connection::open(Some(namespace)) else { return Ok(None) };
+    let addresses = if gateway.is_ipv4() { inside.addresses(None)? } else { inside.addresses6(None)? };
+    let Some(near) = addresses.iter().find(|one| one.address.contains(&gateway)) else { return Ok(None) };
+    let link = inside.link_at(near.link)?;
+    Ok(link.and_then(|link| {
+        Some(LinkOperation::RouteAdd {
+            namespace: Some(namespace.to_owned()),
+            destination,
+            gateway,
+            mac: link.mac?,
+            link: link.name,
+            metric,
+            protocol: Some(PROTOCOL),
+        })
+    }))
 }
 
 /// The operations for the routes that reject packets.

@@ -23,7 +23,8 @@ mod subnet;
 mod unfit;
 
 pub use argument::{
-    Gateway, Gateways, Route, gateways, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6,
+    Closed, Gateway, Gateways, Route, gateways, parse_name, parse_range, parse_range6, parse_subnet,
+    parse_subnet6,
 };
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};

@@ -11,7 +11,7 @@ use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
 use crate::{
-    Container, Route, bridge,
+    Closed, Container, Route, bridge,
     inside::{self, Inside, Leased},
     overlay,
     unfit::Unfit,
@@ -41,8 +41,8 @@ pub struct Asked {
     pub priority: Option<(i32, usize)>,
     /// The metric of its default route, instead of the one that follows from the priority.
     pub metric: Option<u32>,
-    /// Whether it has no default route, although the network has a gateway.
-    pub no_default_route: bool,
+    /// The IP versions by which it has no default route, although the network has a gateway.
+    pub no_default_route: Closed,
     /// The routers on the bridge's wire that have the way out instead of the host, at most one of each IP
     /// version.
     pub routers: Vec<IpAddr>,
@@ -119,7 +119,7 @@ pub fn pair(
     };
     inside::refuse_small(mtu, &leased)?;
     let mac = asked.mac.unwrap_or_else(|| inside::mac(&leased));
-    let routes = inside::routes(&network, asked)?;
+    let (routes, others) = inside::routes(&network, asked, namespace)?;
     let pair = Pair {
         inside: Inside::new(container, namespace, (mac, mtu), &leased, routes),
         on,
@@ -133,6 +133,7 @@ pub fn pair(
         operations.extend([lease.into(), claimed.into()]);
     }
     operations.extend(pair.operations().map(NetworkOperation::from));
+    operations.extend(others.into_iter().map(NetworkOperation::from));
     operations.extend(inside::refusals(asked, namespace).map(NetworkOperation::from));
     operations
         .extend(pair.inside.announcements(Some(pair.here.0.clone()), !guards).map(NetworkOperation::from));

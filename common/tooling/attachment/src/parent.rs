@@ -269,7 +269,7 @@ pub fn child(
     inside::refuse_small(mtu, &leased)?;
     let own = asked.mac.unwrap_or_else(|| inside::mac(&leased));
     let mac = if has_own_mac { own } else { lowers };
-    let routes = inside::routes(&network, asked)?;
+    let (routes, others) = inside::routes(&network, asked, namespace)?;
     let inside = Inside::new(container, namespace, (mac, mtu), &leased, routes);
     let mut operations: Vec<NetworkOperation> =
         leased.into_iter().map(|Leased { lease, .. }| lease.into()).collect();
@@ -283,6 +283,7 @@ pub fn child(
     };
     operations.push(made.into());
     operations.extend(inside.operations().map(NetworkOperation::from));
+    operations.extend(others.into_iter().map(NetworkOperation::from));
     operations.extend(inside::refusals(asked, namespace).map(NetworkOperation::from));
     operations.extend(inside.announcements(None, probed).map(NetworkOperation::from));
     Ok((asked.attachment(container, network, inside.result(Vec::new())), operations))

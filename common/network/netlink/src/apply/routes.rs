@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::{
     RouteMessageBuilder,
+    packet_core::NLM_F_CREATE,
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         route::{RouteMessage, RouteType},
@@ -84,19 +85,24 @@ pub(super) fn refuse(
     connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE)
 }
 
-/// Removes a route that rejects packets, if it has our protocol.
+/// Removes a route that rejects packets, if it has our protocol. In IPv6 the kernel compares neither the kind
+/// nor, without one in the request, the metric: it would remove any other route of ours to the destination.
 pub(super) fn unrefuse(
     connection: &Connection,
     destination: &IpNet,
     kind: Rejection,
     metric: Option<u32>,
 ) -> Result<(), Error> {
-    let Ok(route) = rejection(destination, kind, metric) else { return Ok(()) };
+    if !refuses(connection, destination, kind, metric)? {
+        return Ok(());
+    }
+    let exact = Some(metric_of(destination, metric.unwrap_or_default()));
+    let Ok(route) = rejection(destination, kind, exact) else { return Ok(()) };
     let message = RouteNetlinkMessage::DelRoute(route);
     unless_gone(connection.change("remove route", destination.to_string(), &message, 0))
 }
 
-/// Whether there is a route that rejects packets.
+/// Whether there is a route that rejects packets. One that was made without a metric has the kernel's.
 pub(super) fn refuses(
     connection: &Connection,
     destination: &IpNet,
@@ -104,14 +110,19 @@ pub(super) fn refuses(
     metric: Option<u32>,
 ) -> Result<bool, Error> {
     let routes = connection.routes_of_kinds(family(destination), None, &[of(kind)])?;
-    let is_it = |route: &Route| route.destination == destination.trunc() && has_metric(route, metric);
+    let metric = metric_of(destination, metric.unwrap_or_default());
+    let is_it = |route: &Route| route.destination == destination.trunc() && route.metric == metric;
     Ok(routes.iter().any(is_it))
 }
 
-/// Whether the route has the metric that it was made with. The kernel takes 0 for 1024 in IPv6 (IP6_RT_PRIO_USER).
+/// Whether the route has the metric that it was made with.
 fn has_metric(route: &Route, metric: Option<u32>) -> bool {
-    let made = |metric| if metric == 0 && route.destination.addr().is_ipv6() { 1024 } else { metric };
-    metric.is_none_or(|metric| route.metric == made(metric))
+    metric.is_none_or(|metric| route.metric == metric_of(&route.destination, metric))
+}
+
+/// The metric of a route that is made with this one. The kernel takes 0 for 1024 in IPv6 (IP6_RT_PRIO_USER).
+fn metric_of(destination: &IpNet, metric: u32) -> u32 {
+    if metric == 0 && destination.addr().is_ipv6() { 1024 } else { metric }
 }
 
 fn family(net: &IpNet) -> AddressFamily {
@@ -124,7 +135,8 @@ fn family(net: &IpNet) -> AddressFamily {
 /// Makes sure of the route to ::1 on a link.
 pub(super) fn add_loopback(connection: &Connection, link: &Link) -> Result<(), Error> {
     let message = RouteNetlinkMessage::NewRoute(to_loopback(link.index));
-    match connection.change("add route", format!("::1 on link {:?}", link.name), &message, CREATE) {
+    // With NLM_F_EXCL, that of another link with the same metric would count as this one.
+    match connection.change("add route", format!("::1 on link {:?}", link.name), &message, NLM_F_CREATE) {
         Err(error) if error.errno() == Errno::EEXIST => Ok(()),
         made => made,
     }
