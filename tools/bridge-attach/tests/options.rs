@@ -125,6 +125,19 @@ fn no_default_route_where_none_is_wanted() {
     let a = start(&sandbox, "a", &format!("{DUAL} --no-default-route --route '10.9.0.0/16 via 10.5.0.1'"));
     assert_eq!(a["networks"][0]["cni"]["routes"], json!([{"dst": "10.9.0.0/16", "gw": "10.5.0.1"}]));
     assert_eq!(sandbox.within("a", "ip route show default; ip -6 route show default").ok(), "");
+    // A published port answers this host only, and portmap says so, except where nobody else could ask.
+    let told = |publish: &str| {
+        sandbox.sh(&format!("portmap {publish} < a.json > ports.json; status=$?; portmap --undo < ports.json > /dev/null; exit $status")).exits(0).stderr
+    };
+    for (version, local) in [("IPv4", "127.0.0.1"), ("IPv6", "[::1]")] {
+        let told = told("-p 8080:80");
+        let part = format!(
+            "the ports answer this host, but no other machine by {version}: network \"front\" gives the container no \
+             default route of {version}; attach it without --no-default-route, or publish on {local}"
+        );
+        assert!(told.contains(&part), "{told}");
+    }
+    assert_eq!(told("-p 127.0.0.1:8080:80"), "");
     // Another network has the way out.
     sandbox.sh("bridge-attach back --subnet 10.6.0.0/24 < a.json | portmap -p 8080:80 > b.json").ok();
     sandbox.serve("a", "TCP4-LISTEN:80", "a");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use document::{Document, members};
 use toolkit::prelude::*;
 
-use super::publish::Container;
+use super::publish::{Container, Publish};
 
 /// The attachment to whose address the ports lead: the one with the default route, so that answers find their
 /// way.
@@ -48,5 +48,30 @@ pub(crate) fn container_of(attachment: &members::Attachment) -> Result<Container
     match container.each().next() {
         Some(_) => Ok(container),
         None => bail!("no address of network {:?} in `networks`", attachment.name),
+    }
+}
+
+/// Warns of ports on an address that other machines reach, if the container has no default route of that IP
+/// version by the attachment: its answers to them do not find their way. A process of this host asks from the
+/// bridge's own address, so it gets an answer.
+pub(crate) fn tell_unanswered_from_outside(
+    attachment: &members::Attachment,
+    container: Container,
+    wanted: &[Publish],
+) {
+    let ways = || wanted.iter().flat_map(|publish| publish.ways(container));
+    let is_for_others = |host: Option<IpAddr>| host.is_none_or(|host| !host.is_loopback());
+    for version in ["IPv4", "IPv6"] {
+        let is_it = |address: IpAddr| address.is_ipv4() == (version == "IPv4");
+        let is_asked = ways().any(|(host, ip)| is_it(ip) && is_for_others(host));
+        let mut routes = attachment.cni.routes.iter().filter(|route| route.dst.prefix_len() == 0);
+        if is_asked && !routes.any(|route| is_it(route.dst.addr())) {
+            operation::note(&format!(
+                "the ports answer this host, but no other machine by {version}: network {:?} gives the container no \
+                 default route of {version}; attach it without --no-default-route, or publish on {}",
+                attachment.name,
+                if version == "IPv4" { "127.0.0.1" } else { "[::1]" },
+            ));
+        }
     }
 }

@@ -25,7 +25,7 @@ mod routed;
 
 use std::{net::Ipv6Addr, process::ExitCode};
 
-use self::attachment::{attachment, container_of};
+use self::attachment::{attachment, container_of, tell_unanswered_from_outside};
 use anyhow::Result;
 use clap::{ArgGroup, Parser};
 use document::{
@@ -113,6 +113,7 @@ impl Filter for Portmap {
         if self.publish_all {
             wanted.extend(exposed::ports(document, &self.publish)?);
         }
+        tell_unanswered_from_outside(&attachment, container, &wanted);
         let (open, publish) = match attachment.on.bridge().and_then(|bridge| bridge.gateway_mode) {
             Some(GatewayMode::Routed) => routed::split(&wanted, container, &standing)?,
             _ => (Vec::new(), wanted),
