@@ -155,6 +155,36 @@ fn both_versions_of_ip_and_a_gateway_somewhere() {
     assert_eq!(sandbox.difference(&before), "");
 }
 
+/// Several networks of one container, each with a default route, whatever the interfaces are called.
+#[test]
+fn each_network_has_its_default_route() {
+    let (sandbox, before) = sandbox();
+    let networks = [("four", "10.5.0.0/24"), ("six", "fd01:5::/64"), ("other", "10.6.0.0/24")];
+    let networks = networks.map(|(name, subnet)| {
+        let ipam = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": subnet}]]}});
+        with(&with(&network("1.0.0"), json!({"name": name, "bridge": format!("br-{name}")})), ipam)
+    });
+    let call = |command: &str, interface: &str, configuration: &Value| {
+        let script = format!(
+            "CNI_COMMAND={command} CNI_CONTAINERID=one CNI_NETNS=/run/netns/one CNI_IFNAME={interface} CNI_PATH=cni cni/stave-bridge"
+        );
+        sandbox.sh_with(&script, configuration.to_string().as_bytes()).ok();
+    };
+    for interfaces in [["eth0", "eth1", "eth2"], ["wan", "lan", "dmz"], ["eth0", "net0", "net1"]] {
+        let all = || interfaces.iter().zip(&networks);
+        all().for_each(|(interface, network)| call("ADD", interface, network));
+        let [first, second, third] = interfaces;
+        let v4 = sandbox.within("one", "ip route show default").ok();
+        let v4: Vec<&str> = v4.lines().collect();
+        assert!(v4.len() == 2 && v4[0].starts_with(&format!("default via 10.5.0.1 dev {first} ")), "{v4:?}");
+        assert!(v4[1].starts_with(&format!("default via 10.6.0.1 dev {third} ")), "{v4:?}");
+        let v6 = sandbox.within("one", "ip -6 route show default").ok();
+        assert!(v6.starts_with(&format!("default via fd01:5::1 dev {second} ")), "{v6}");
+        all().rev().for_each(|(interface, network)| call("DEL", interface, network));
+        assert_eq!(sandbox.difference(&before), "");
+    }
+}
+
 #[test]
 fn what_cannot_be_done_is_named() {
     let (sandbox, before) = sandbox();

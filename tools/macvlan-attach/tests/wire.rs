@@ -494,6 +494,22 @@ fn a_cni_plugin() {
     assert_eq!((status, result["ips"].as_array().map(Vec::len)), (0, Some(2)), "{result}");
     assert_eq!(sandbox.within("one", "ip route show default").ok(), "");
     assert_eq!(plugin(&sandbox, "GC", &network(json!({"cni.dev/valid-attachments": []}))).0, 0);
+    // Of each version of IP, only `routes` says so. The usual gateway is the first address.
+    let ranges = json!([[{"subnet": "192.0.2.0/24", "gateway": "192.0.2.2"}], [{"subnet": "fd01:2::/64"}]]);
+    for (routes, gateways) in [
+        (json!([{"dst": "::/0"}]), ["", "fd01:2::1"]),
+        (json!([{"dst": "0.0.0.0/0"}]), ["192.0.2.2", ""]),
+        (json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "fd01:2::9"}]), ["192.0.2.2", "fd01:2::9"]),
+    ] {
+        let both = network(json!({"ipam": {"type": "host-local", "ranges": ranges, "routes": routes}}));
+        let (status, result) = plugin(&sandbox, "ADD", &both);
+        assert_eq!(status, 0, "{result}");
+        for (version, gateway) in ["-4", "-6"].into_iter().zip(gateways) {
+            let shown = sandbox.within("one", &format!("ip {version} route show default")).ok();
+            assert_eq!(shown.split(' ').nth(2).unwrap_or_default(), gateway, "{version} {routes}: {shown}");
+        }
+        assert_eq!(plugin(&sandbox, "DEL", &both), (0, Value::Null));
+    }
     for (more, told) in [
         (json!({"linkInContainer": true}), "\"linkInContainer\" with value true is not supported"),
         (json!({"ipam": {"type": "dhcp"}}), "\"ipam.type\" with value \"dhcp\" is not supported"),

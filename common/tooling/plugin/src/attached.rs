@@ -53,7 +53,7 @@ pub fn interface(request: &Request) -> Result<Vec<String>, Error> {
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     if environment.command == Command::Add {
         let interface = environment.attachment()?.interface;
-        add("--gateway-priority", crate::priority(&interface).to_string());
+        add("--metric", crate::metric(&interface, &environment.namespace()?).to_string());
         add("--interface", interface);
     }
     match configuration.get("mtu") {
@@ -85,9 +85,7 @@ pub fn on_a_wire(request: &Request, known: &[&str]) -> Result<Option<Vec<String>
         // The tool would take the first free address of the host's own wire.
         return Err(Error::unsupported("ipam", configuration.get("ipam").unwrap_or(&Value::Null)));
     }
-    if !addresses.take_way_out() {
-        arguments.push("--no-default-route".to_owned());
-    }
+    arguments.extend(addresses.take_way_out().into_iter().map(str::to_owned));
     arguments.extend(addresses.flags().into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
     Ok(Some(arguments))
 }

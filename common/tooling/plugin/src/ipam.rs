@@ -1,6 +1,6 @@
 //! `ipam` of a configuration, and the addresses that the runtime asks for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use cni::{Configuration, Error, strings};
 use ipnet::IpNet;
@@ -64,16 +64,29 @@ impl Addresses {
         Ok(addresses)
     }
 
-    /// Takes the gateways of the default routes for those of the subnets. Returns whether there is a default
-    /// route.
-    pub fn take_way_out(&mut self) -> bool {
+    /// Takes the gateways of the default routes for those of the subnets. Returns the flag for the IP versions
+    /// that have no default route.
+    pub fn take_way_out(&mut self) -> Option<&'static str> {
         for (all, gateway) in &self.out {
             let is_its = |subnet: &&mut Subnet| subnet.subnet.addr().is_ipv4() == all.addr().is_ipv4();
-            if let (Some(subnet), Some(_)) = (self.subnets.iter_mut().find(is_its), gateway) {
-                subnet.gateway = *gateway;
+            if let Some(subnet) = self.subnets.iter_mut().find(is_its) {
+                // The tool looks for a router of IPv4. That of IPv6 is host-local's: the first address.
+                let usual = match subnet.subnet {
+                    IpNet::V6(net) => {
+                        Some(Ipv6Addr::from_bits(net.network().to_bits().saturating_add(1)).into())
+                    }
+                    IpNet::V4(_) => None,
+                };
+                subnet.gateway = gateway.or(subnet.gateway).or(usual);
             }
         }
-        !self.out.is_empty()
+        let leads_out = |v4| self.out.iter().any(|(all, _)| all.addr().is_ipv4() == v4);
+        match (leads_out(true), leads_out(false)) {
+            (true, true) => None,
+            (true, false) => Some("--no-default-route=6"),
+            (false, true) => Some("--no-default-route=4"),
+            (false, false) => Some("--no-default-route"),
+        }
     }
 
     /// Whether no address and no subnet is named.
@@ -110,7 +123,9 @@ impl Addresses {
             return Ok(());
         }
         if self.subnets.iter().any(|other| other.subnet.addr().is_ipv4() == subnet.subnet.addr().is_ipv4()) {
-            return Err(Error::unsupported(key, &json!(subnet.subnet.to_string())));
+            let error = Error::unsupported(key, &json!(subnet.subnet.to_string()));
+            let details = "a network has one subnet of each version of IP: make another network of this one";
+            return Err(Error { details: details.to_owned(), ..error });
         }
         self.subnets.push(subnet);
         Ok(())

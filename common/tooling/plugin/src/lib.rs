@@ -16,6 +16,7 @@ pub mod tool;
 use std::{
     env,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -23,6 +24,7 @@ pub use attached::{attached, interface, on_a_wire, refuse_unknown};
 use cni::{Configuration, Environment, Error};
 use document::Document;
 pub use ipam::Addresses;
+use netlink::Connection;
 use serde_json::Value;
 
 /// A filter that is also a CNI plugin.
@@ -72,12 +74,27 @@ pub fn run(plugin: &Plugin) -> Option<ExitCode> {
     Some(exit)
 }
 
-/// The priority of the default route of `interface`: eth0 comes first, then eth1, and so on. Each network of
-/// a container has its own document here, so none knows the routes of the others.
-#[must_use]
-pub fn priority(interface: &str) -> i32 {
+/// The metric of the default route of `interface`: eth0 comes first, then eth1, and so on. Each network of
+/// a container has its own document here, so none knows the routes of the others. Interfaces without different
+/// numbers come in the order in which they are made.
+fn metric(interface: &str, namespace: &Path) -> u32 {
     let number: String = interface.chars().skip_while(|c| !c.is_ascii_digit()).collect();
-    -number.parse().unwrap_or(0).clamp(0, 900)
+    // As with --gateway-priority, of which each has a hundred metrics.
+    let wanted = 100_000 + 100 * number.parse().unwrap_or(0).min(900);
+    // The tool says why a namespace cannot be entered.
+    free_metric(namespace, wanted).unwrap_or(wanted)
+}
+
+/// The wanted metric, or the next higher one that no default route in the namespace has.
+///
+/// # Errors
+/// When the namespace cannot be entered, or the kernel does not answer.
+pub fn free_metric(namespace: &Path, wanted: u32) -> Result<u32, netlink::Error> {
+    let inside = Connection::open(Some(namespace))?;
+    let routes = inside.routes(None)?.into_iter().chain(inside.routes6(None)?);
+    let taken: Vec<u32> =
+        routes.filter(|route| route.destination.prefix_len() == 0).map(|route| route.metric).collect();
+    Ok((wanted..=u32::MAX).find(|metric| !taken.contains(metric)).unwrap_or(wanted))
 }
 
 /// The version of the answer, and the answer.
