@@ -121,6 +121,56 @@ fn a_link_follows_the_container_and_never_the_address() {
     sandbox.assert_as(&before);
 }
 
+/// A link opens the ports at the addresses of both versions of IP, and nothing else.
+#[test]
+fn a_link_by_ipv6() {
+    let (sandbox, before) = sandbox();
+    let both = format!("{APART} --subnet6 fd05::/64");
+    for (id, at, more) in [("db", 2, EXPOSED), ("web", 3, "link-hosts --link db"), ("other", 4, "cat")] {
+        let attach = format!("{both} --ip 10.5.0.{at} --ip6 fd05::{at}");
+        sandbox.sh(&format!("netns-add -n --id {id} | {more} | {attach} > {id}.json")).ok();
+        for port in [80, 81] {
+            sandbox.serve(id, &format!("TCP6-LISTEN:{port}"), id);
+        }
+    }
+    let from_web = "db [fd05:0000:0000:0000:0000:0000:0000:0003]";
+    let open = |answer: &str, version4: &str| {
+        for (from, to, told) in [
+            ("web", "TCP6:[fd05::2]:80", answer),
+            ("web", "TCP4:10.5.0.2:80", version4),
+            ("web", "TCP6:[fd05::2]:81", ""),
+            ("db", "TCP6:[fd05::3]:80", ""),
+            ("other", "TCP6:[fd05::2]:80", ""),
+            ("web", "TCP6:[fd05::4]:80", ""),
+        ] {
+            assert_eq!(sandbox.ask(from, to), told, "{from} asks {to}");
+        }
+    };
+    let ping =
+        |to: &str| sandbox.within("web", &format!("busybox ping -6 -c 1 -W 1 {to} > /dev/null")).status;
+    for bridged in [0, 1] {
+        sandbox.sh(&format!("echo {bridged} > /proc/sys/net/bridge/bridge-nf-call-ip6tables || true")).ok();
+        filtered(&sandbox, bridged);
+        open(from_web, "db [0000:0000:0000:0000:0000:ffff:0a05:0003]");
+        assert!(ping("fd05::2") != 0 && ping("fd05::4") != 0);
+    }
+    sandbox
+        .sh("link-hosts --check < web.json > /dev/null; bridge-attach --check < web.json > /dev/null")
+        .ok();
+    // What is lost is restored.
+    sandbox
+        .sh("nft flush ruleset; ip -6 neigh flush proxy dev front; net-repair --all > /dev/null 2>&1")
+        .ok();
+    open(from_web, "db [0000:0000:0000:0000:0000:ffff:0a05:0003]");
+    sandbox.sh("link-hosts --undo < web.json > undone.json").ok();
+    open("", "");
+    sandbox.sh("link-hosts --link db < undone.json > /dev/null").ok();
+    open(from_web, "db [0000:0000:0000:0000:0000:ffff:0a05:0003]");
+    end(&sandbox, "db web other");
+    sandbox.sh("echo 1 > /proc/sys/net/bridge/bridge-nf-call-ip6tables || true").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn an_undone_link_stays_closed() {
     let (sandbox, before) = sandbox();

@@ -184,26 +184,40 @@ pub(crate) fn standing(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, St
 }
 
 /// All links: who has it, and the port to which it leads. None if there is no table.
-pub(crate) fn links(socket: &Netfilter) -> Result<Vec<(Ipv4Addr, OpenPort)>, Refusal> {
-    let name = table::LINKED.name;
-    if socket.get(Kind::GetSet, INET, &encode::named(name))?.is_none() {
-        return Ok(Vec::new());
+pub(crate) fn links(socket: &Netfilter) -> Result<Vec<(IpAddr, OpenPort)>, Refusal> {
+    let mut links = Vec::new();
+    for (set, length) in [(&table::LINKED, 4), (&table::LINKED6, 16)] {
+        // The table of an earlier version has no set for IPv6.
+        if socket.get(Kind::GetSet, INET, &encode::named(set.name))?.is_none() {
+            continue;
+        }
+        links.extend(keys(socket, set.name)?.iter().filter_map(|key| link(key, length)));
     }
-    let read = |key: Vec<u8>| {
-        let (from, rest) = key.split_first_chunk::<4>()?;
-        let (to, rest) = rest.split_first_chunk::<4>()?;
-        let (protocol, rest) = rest.split_first_chunk::<4>()?;
-        let protocol = Protocol::ALL.into_iter().find(|known| *known as u8 == protocol[0])?;
-        let container_port = u16::from_be_bytes(*rest.first_chunk()?);
-        Some((Ipv4Addr::from(*from), OpenPort { protocol, container_ip: IpAddr::from(*to), container_port }))
-    };
-    Ok(keys(socket, name)?.into_iter().filter_map(read).collect())
+    Ok(links)
+}
+
+/// Reads the key of a link between addresses of this length.
+fn link(key: &[u8], length: usize) -> Option<(IpAddr, OpenPort)> {
+    let (from, rest) = key.split_at_checked(length)?;
+    let (to, rest) = rest.split_at_checked(length)?;
+    let (protocol, rest) = rest.split_first_chunk::<4>()?;
+    let protocol = Protocol::ALL.into_iter().find(|known| *known as u8 == protocol[0])?;
+    let container_port = u16::from_be_bytes(*rest.first_chunk()?);
+    Some((address(from)?, OpenPort { protocol, container_ip: address(to)?, container_port }))
+}
+
+/// The address of these bytes.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match *bytes {
+        [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).into()),
+        _ => Some(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into()),
+    }
 }
 
 /// The elements of the links from and to this address.
 pub(crate) fn links_of(socket: &Netfilter, address: IpAddr) -> Result<Vec<Element>, Refusal> {
-    let of = |(from, port): &(Ipv4Addr, OpenPort)| address == *from || address == port.container_ip;
-    let element = |(from, port): (Ipv4Addr, OpenPort)| table::linked_element(from, &port);
+    let of = |(from, port): &(IpAddr, OpenPort)| address == *from || address == port.container_ip;
+    let element = |(from, port): (IpAddr, OpenPort)| table::linked_element(from, &port);
     Ok(links(socket)?.into_iter().filter(of).map(element).collect())
 }
 
@@ -345,12 +359,11 @@ pub(crate) fn all(socket: &Netfilter) -> Result<Vec<Published>, Refusal> {
 
 /// Parses the key of one of the maps. Each part of a key takes four bytes.
 fn port_of(key: &[u8]) -> Option<(Protocol, Option<IpAddr>, u16)> {
-    let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
+    let (host, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
     let protocol = Protocol::ALL.into_iter().find(|one| *one as u8 == rest[0])?;
-    let host_ip = match *address {
+    let host_ip = match host {
         [] => None,
-        [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).into()),
-        _ => Some(Ipv6Addr::from(*address.first_chunk::<16>()?).into()),
+        host => Some(address(host)?),
     };
     Some((protocol, host_ip, u16::from_be_bytes([rest[4], rest[5]])))
 }

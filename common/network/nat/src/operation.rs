@@ -1,8 +1,4 @@
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-};
+use std::{collections::HashMap, net::IpAddr, path::PathBuf};
 
 use ipnet::{IpNet, Ipv6Net};
 use netlink::{
@@ -92,7 +88,7 @@ pub enum NatOperation {
         /// The id of the container that has the link.
         holder: String,
         /// Its address.
-        from: Ipv4Addr,
+        from: IpAddr,
         /// The id of the other container.
         to: String,
         /// The ports, with the other container's address.
@@ -153,9 +149,9 @@ impl NatOperation {
     /// The containers of a link, each with the address that the link is about.
     pub(crate) fn linked(&self) -> impl Iterator<Item = (IpAddr, &str)> {
         let both = match self {
-            Self::Link { holder, from, to, ports, .. } => ports
-                .first()
-                .map(|port| [(IpAddr::from(*from), holder.as_str()), (port.container_ip, to.as_str())]),
+            Self::Link { holder, from, to, ports, .. } => {
+                ports.first().map(|port| [(*from, holder.as_str()), (port.container_ip, to.as_str())])
+            }
             _ => None,
         };
         both.into_iter().flatten()
@@ -392,12 +388,12 @@ fn close(id: &str, to: &str) -> Result<(), Error> {
         if links.is_empty() {
             return Ok(Vec::new());
         }
-        let has: HashMap<_, _> = mapping::elements(socket, table::ADDRESSES.name)?.into_iter().collect();
+        let mut has: HashMap<_, _> = mapping::elements(socket, table::ADDRESSES.name)?.into_iter().collect();
+        has.extend(mapping::elements(socket, table::ADDRESSES6.name)?);
         let is_of = |address: IpAddr, id: &str| {
             has.get(&octets(address)).is_some_and(|holder| holder.as_deref() == Some(id))
         };
-        let between =
-            links.iter().filter(|(from, port)| is_of((*from).into(), id) && is_of(port.container_ip, to));
+        let between = links.iter().filter(|(from, port)| is_of(*from, id) && is_of(port.container_ip, to));
         Ok(between
             .map(|(from, port)| of_element(Kind::DelElement, 0, &table::linked_element(*from, port)))
             .collect())

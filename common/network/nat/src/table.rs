@@ -1,6 +1,6 @@
 //! The content of the table `inet stave`, and the reasons for it.
 
-use std::net::{self, IpAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -120,6 +120,10 @@ pub(crate) const OPEN6: Set =
 pub(crate) const LINKED: Set =
     Set { name: "linked", key: &[Ipv4Addr, Ipv4Addr, InetProto, InetService], data: None, interval: false };
 
+/// Like [`LINKED`], for IPv6.
+pub(crate) const LINKED6: Set =
+    Set { name: "linked6", key: &[Ipv6Addr, Ipv6Addr, InetProto, InetService], data: None, interval: false };
+
 /// Which container uses which bridge: the bridge, and the link that attaches the container to it.
 pub(crate) const USERS: Set = Set { name: "users", key: &[Ifname, Ifname], data: None, interval: false };
 
@@ -129,7 +133,7 @@ pub(crate) const ADDRESSES: Set = Set { name: "addresses", key: &[Ipv4Addr], dat
 /// Like [`ADDRESSES`], for IPv6.
 pub(crate) const ADDRESSES6: Set = Set { name: "addresses6", key: &[Ipv6Addr], data: None, interval: false };
 
-pub(crate) const SETS: [&Set; 22] = [
+pub(crate) const SETS: [&Set; 23] = [
     &PUBLISHED,
     &PUBLISHED6,
     &PUBLISHED_AT,
@@ -147,6 +151,7 @@ pub(crate) const SETS: [&Set; 22] = [
     &INTERNAL,
     &ISOLATED,
     &LINKED,
+    &LINKED6,
     &OPEN,
     &OPEN6,
     &USERS,
@@ -186,11 +191,14 @@ struct Version {
     subnets: &'static Set,
     open: &'static Set,
     addresses: &'static Set,
+    linked: &'static Set,
     /// The fields of the key of `published_at` and `open`.
     to_port: &'static [Field],
     /// The fields of the key of `bridges`.
     from_by: &'static [Field],
     from: &'static [Field],
+    /// The fields of the key of `linked`.
+    between: &'static [Field],
 }
 
 const V4: Version = Version {
@@ -203,9 +211,11 @@ const V4: Version = Version {
     subnets: &SUBNETS,
     open: &OPEN,
     addresses: &ADDRESSES,
+    linked: &LINKED,
     to_port: &[IpDaddr, L4Proto, ThDport],
     from_by: &[IpSaddr, OifName],
     from: &[IpSaddr],
+    between: &[IpSaddr, IpDaddr, L4Proto, ThDport],
 };
 
 const V6: Version = Version {
@@ -218,9 +228,11 @@ const V6: Version = Version {
     subnets: &SUBNETS6,
     open: &OPEN6,
     addresses: &ADDRESSES6,
+    linked: &LINKED6,
     to_port: &[Ip6Daddr, L4Proto, ThDport],
     from_by: &[Ip6Saddr, OifName],
     from: &[Ip6Saddr],
+    between: &[Ip6Saddr, Ip6Daddr, L4Proto, ThDport],
 };
 
 fn version(address: IpAddr) -> &'static Version {
@@ -295,19 +307,18 @@ fn forward() -> Vec<Rule> {
         // not pass here, unless br_netfilter sends them.
         rule("forward", &[among(OUT, &INTERNAL, false), crosses(), Statement::Drop]),
         rule("forward", &[among(IN, &INTERNAL, false), crosses(), Statement::Drop]),
-        // A link opens the other container's ports, and nothing else. Answers belong to a connection.
-        rule(
-            "forward",
-            &[
-                among(&[IifName, OifName], &ISOLATED, false),
-                among(&[IpSaddr, IpDaddr, L4Proto, ThDport], &LINKED, false),
-                Statement::Accept,
-            ],
-        ),
-        // The bridge keeps isolated ports apart. But a container could send a packet for its
-        // neighbour to the bridge's own address, and the host would forward it.
-        rule("forward", &[&[among(&[IifName, OifName], &ISOLATED, false)][..], &opens()].concat()),
     ];
+    for version in [&V4, &V6] {
+        // A link opens the other container's ports, and nothing else. Answers belong to a connection.
+        let linked = among(version.between, version.linked, false);
+        rules.push(rule(
+            "forward",
+            &[among(&[IifName, OifName], &ISOLATED, false), linked, Statement::Accept],
+        ));
+    }
+    // The bridge keeps isolated ports apart. But a container could send a packet for its
+    // neighbour to the bridge's own address, and the host would forward it.
+    rules.push(rule("forward", &[&[among(&[IifName, OifName], &ISOLATED, false)][..], &opens()].concat()));
     for version in [&V4, &V6] {
         // Containers on a routed bridge answer on their own addresses, for published ports and for ping.
         rules.push(rule("forward", &[among(version.to_port, version.open, false), Statement::Accept]));
@@ -408,14 +419,14 @@ pub(crate) fn open_element(port: &OpenPort, holder: &str) -> Element {
 
 /// The element for a port that the container at `from` reaches through a link. It has no holder,
 /// because the steps of both containers may add it.
-pub(crate) fn linked_element(from: net::Ipv4Addr, to: &OpenPort) -> Element {
+pub(crate) fn linked_element(from: IpAddr, to: &OpenPort) -> Element {
     let key = vec![
-        Value::Address(from.into()),
+        Value::Address(from),
         Value::Address(to.container_ip),
         Value::Protocol(to.protocol),
         Value::Port(to.container_port),
     ];
-    Element { set: LINKED.name, key, data: Vec::new(), comment: None }
+    Element { set: version(from).linked.name, key, data: Vec::new(), comment: None }
 }
 
 /// The element for a published port or port range.

@@ -101,6 +101,10 @@ const LISTED: &str = r#"table inet stave {
 		type ipv4_addr . ipv4_addr . inet_proto . inet_service
 	}
 
+	set linked6 {
+		type ipv6_addr . ipv6_addr . inet_proto . inet_service
+	}
+
 	set open {
 		type ipv4_addr . inet_proto . inet_service
 	}
@@ -147,6 +151,7 @@ const LISTED: &str = r#"table inet stave {
 		oifname . oifname @internal iifname . oifname != @same_bridge drop
 		iifname . iifname @internal iifname . oifname != @same_bridge drop
 		iifname . oifname @isolated ip saddr . ip daddr . meta l4proto . th dport @linked accept
+		iifname . oifname @isolated ip6 saddr . ip6 daddr . meta l4proto . th dport @linked6 accept
 		iifname . oifname @isolated ct status ! dnat ct state invalid,new,untracked drop
 		ip daddr . meta l4proto . th dport @open accept
 		oifname . oifname @routed icmp type echo-request accept
@@ -204,7 +209,7 @@ fn nft_lists_what_was_meant() {
         let json = sh("nft -j list ruleset");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let rules = json["nftables"].as_array().unwrap().iter().filter(|object| object.get("rule").is_some());
-        assert_eq!(rules.count(), 31, "however many ports and bridges");
+        assert_eq!(rules.count(), 32, "however many ports and bridges");
         assert!(undo_all(&list, &scope()).is_empty());
         assert!(undo_all(&list, &scope()).is_empty());
         assert_eq!(sh("nft list ruleset"), "");

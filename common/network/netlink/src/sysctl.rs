@@ -72,6 +72,11 @@ pub enum Variable {
         /// The interface.
         link: String,
     },
+    /// `net.ipv6.neigh.<link>.proxy_delay`: the same for IPv6.
+    NdpDelay {
+        /// The interface.
+        link: String,
+    },
 }
 
 /// Sets a variable, to 1 in most cases. The old value is saved in a file below `--run-dir`, so that the last
@@ -121,6 +126,7 @@ impl Variable {
             Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").path(),
             Self::ProxyArp { link } => Conf::proxy_arp(link).path(),
             Self::ProxyDelay { link } => Conf::proxy_delay(link).path(),
+            Self::NdpDelay { link } => Conf::ndp_delay(link).path(),
         }
     }
 
@@ -133,6 +139,7 @@ impl Variable {
             Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").name(),
             Self::ProxyArp { link } => Conf::proxy_arp(link).name(),
             Self::ProxyDelay { link } => Conf::proxy_delay(link).name(),
+            Self::NdpDelay { link } => Conf::ndp_delay(link).name(),
         }
     }
 
@@ -144,7 +151,7 @@ impl Variable {
     /// The value that is set.
     fn value(&self) -> &'static str {
         match self {
-            Self::ProxyDelay { .. } => "0",
+            Self::ProxyDelay { .. } | Self::NdpDelay { .. } => "0",
             _ => SET,
         }
     }
@@ -152,8 +159,8 @@ impl Variable {
     /// The value on a link that is about to be made.
     fn initial(&self) -> &'static str {
         match self {
-            // linux/net/ipv4/arp.c, `arp_tbl`, in hundredths of a second.
-            Self::ProxyDelay { .. } => "80",
+            // linux/net/ipv4/arp.c, `arp_tbl`, and linux/net/ipv6/ndisc.c, `nd_tbl`, in hundredths of a second.
+            Self::ProxyDelay { .. } | Self::NdpDelay { .. } => "80",
             _ => "0",
         }
     }
@@ -166,6 +173,7 @@ impl Variable {
             Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").is_plain(),
             Self::ProxyArp { link } => Conf::proxy_arp(link).is_plain(),
             Self::ProxyDelay { link } => Conf::proxy_delay(link).is_plain(),
+            Self::NdpDelay { link } => Conf::ndp_delay(link).is_plain(),
         }
     }
 }
@@ -253,7 +261,7 @@ impl Sysctl {
     pub fn plan(scope: &Scope, variable: Variable) -> Result<Self, Error> {
         let kept = variable.kept(scope);
         let is_claimed = match variable {
-            Variable::Ipv6Forward { .. } | Variable::ProxyNdp { .. } => {
+            Variable::Ipv6Forward { .. } | Variable::ProxyNdp { .. } | Variable::NdpDelay { .. } => {
                 forwarding::is_claimed_for_ipv6(scope)?
             }
             _ => forwarding::is_claimed(scope, None)?,

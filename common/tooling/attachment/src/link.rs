@@ -1,10 +1,7 @@
 //! Links between containers on a bridge that isolates its containers. Each opens the ports of one
 //! container for another one, as with Docker's `--icc=false`.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::collections::BTreeSet;
 
 use document::{
     Document,
@@ -82,27 +79,34 @@ fn link(id: &str, to: &str) -> String {
     format!("link-{id}:{to}")
 }
 
-/// The operation that opens the ports of the container `other`, at its attachment `far`.
+/// The operations that open the ports of the container `other`, at its attachment `far`: one for each two
+/// addresses of one IP version.
 fn between(
     scope: &Scope,
     (id, own): (&str, &Attachment),
     (other, far): (End<'_>, &Attachment),
-) -> Result<Option<NetworkOperation>, document::Error> {
-    let v4 = |attachment: &Attachment| -> Option<Ipv4Addr> {
-        attachment.addresses().find_map(|address| match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })
-    };
-    let (Some(from), Some(to), true) = (v4(own), v4(far), is_isolated(own)) else { return Ok(None) };
-    let ports = ports(other.document, u16::MAX)?.into_iter().filter_map(|(container_port, protocol)| {
-        let protocol = protocol.parse::<Protocol>().ok()?;
-        Some(OpenPort { protocol, container_ip: to.into(), container_port })
-    });
-    let ports: Vec<_> = ports.collect();
-    let while_claimed = Some(scope.claims(&link(id, other.id)));
-    let (holder, to) = (id.to_owned(), other.id.to_owned());
-    Ok((!ports.is_empty()).then(|| NatOperation::Link { holder, from, to, ports, while_claimed }.into()))
+) -> Result<Vec<NetworkOperation>, document::Error> {
+    if !is_isolated(own) {
+        return Ok(Vec::new());
+    }
+    let open = ports(other.document, u16::MAX)?;
+    let mut operations = Vec::new();
+    for from in own.addresses() {
+        for container_ip in far.addresses().filter(|to| to.is_ipv4() == from.is_ipv4()) {
+            let ports = open.iter().filter_map(|(container_port, protocol)| {
+                let protocol = protocol.parse::<Protocol>().ok()?;
+                Some(OpenPort { protocol, container_ip, container_port: *container_port })
+            });
+            let ports: Vec<_> = ports.collect();
+            if ports.is_empty() {
+                continue;
+            }
+            let while_claimed = Some(scope.claims(&link(id, other.id)));
+            let (holder, to) = (id.to_owned(), other.id.to_owned());
+            operations.push(NatOperation::Link { holder, from, to, ports, while_claimed }.into());
+        }
+    }
+    Ok(operations)
 }
 
 /// Whether the attachment's bridge isolates its containers.

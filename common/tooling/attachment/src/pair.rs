@@ -170,22 +170,35 @@ pub(crate) fn metric((priority, before): (i32, usize)) -> u32 {
     u32::try_from(METRIC - priority * 100 + before).unwrap_or_default()
 }
 
-/// The operations that make the host answer for the IPv6 addresses on one of its links.
+/// The operations that make the host answer for the IPv6 addresses on links: on that of `--ndp-proxy`, and on
+/// a bridge that isolates its containers, so that they send their packets for each other to the host, which
+/// decides (as [`Variable::ProxyArp`] does for IPv4).
 fn proxies(
     container: &Container<'_>,
     on: &members::Bridge,
     addresses: &[(IpNet, Option<IpAddr>)],
 ) -> Result<Vec<NetworkOperation>, Error> {
-    let Some(link) = &on.ndp_proxy else { return Ok(Vec::new()) };
-    let claim = Claim::new(container.scope, &format!("ndp-{link}"), &container.holder());
-    let user = bridge::user(container, &on.name);
-    let variable = Sysctl::plan(container.scope, Variable::ProxyNdp { link: link.clone() })?;
-    let mut operations: Vec<NetworkOperation> =
-        vec![claim.clone().into(), Shared::new(&claim, Used::new(&user, Some(&on.name), variable)).into()];
-    operations.extend(addresses.iter().filter_map(|(address, _)| match address {
-        IpNet::V6(net) => Some(LinkOperation::NdpProxy { link: link.clone(), address: net.addr() }.into()),
+    let addresses = addresses.iter().filter_map(|(address, _)| match address {
+        IpNet::V6(net) => Some(net.addr()),
         IpNet::V4(_) => None,
-    }));
+    });
+    let addresses: Vec<_> = addresses.collect();
+    let own = Some(&on.name).filter(|_| on.isolated && !addresses.is_empty());
+    let user = bridge::user(container, &on.name);
+    let mut operations: Vec<NetworkOperation> = Vec::new();
+    for link in on.ndp_proxy.iter().chain(own) {
+        let claim = Claim::new(container.scope, &format!("ndp-{link}"), &container.holder());
+        operations.push(claim.clone().into());
+        let delay = Variable::NdpDelay { link: link.clone() };
+        let answers = Variable::ProxyNdp { link: link.clone() };
+        let delay = own.filter(|own| *own == link).map(|_| delay);
+        for variable in [Some(answers), delay].into_iter().flatten() {
+            let variable = Sysctl::plan(container.scope, variable)?;
+            operations.push(Shared::new(&claim, Used::new(&user, Some(&on.name), variable)).into());
+        }
+        let proxy = |address: &_| LinkOperation::NdpProxy { link: link.clone(), address: *address }.into();
+        operations.extend(addresses.iter().map(proxy));
+    }
     Ok(operations)
 }
 

@@ -30,6 +30,10 @@ impl<'a> Conf<'a> {
         Self { family: "ipv4", kind: "neigh", link, variable: "proxy_delay" }
     }
 
+    pub(super) fn ndp_delay(link: &'a str) -> Self {
+        Self { family: "ipv6", kind: "neigh", link, variable: "proxy_delay" }
+    }
+
     pub(crate) fn disable_ipv6(link: &'a str) -> Self {
         Self::of_ipv6(link, "disable_ipv6")
     }

@@ -83,8 +83,10 @@ fn with_proc<T: Send>(
 /// The variables that are 0 on a link of ours with IPv6. No router decides its addresses. Duplicate
 /// address detection (RFC 4862, 5.4) is off for its link-local address, which is derived from the
 /// hardware address: during the detection, a second or more, the host would not resolve the
-/// neighbours of forwarded packets. `disable_ipv6` is last because it enables IPv6.
-pub(crate) const OFF: [&str; 3] = ["accept_ra", "accept_dad", "disable_ipv6"];
+/// neighbours of forwarded packets. No redirect (RFC 4861, 8) tells the hardware address of a neighbour that a
+/// bridge isolates: packets for it go by the host. The kernel has no variable for hosts that send none.
+/// `disable_ipv6` is last because it enables IPv6.
+pub(crate) const OFF: [&str; 4] = ["accept_ra", "accept_dad", "accept_redirects", "disable_ipv6"];
 
 /// Enables IPv6 on a link, without router advertisements.
 pub(crate) fn switch_ipv6_on(namespace: Option<&Path>, link: &str) -> Result<(), Error> {
