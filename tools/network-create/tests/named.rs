@@ -144,6 +144,18 @@ fn files_of_podman_and_of_cni() {
         ),
         ("cni.conflist", cni(json!({"ipam": {"type": "dhcp"}})), "ipam \"dhcp\" is not carried out"),
         ("cni.conflist", json!("x"), "invalid type: string \"x\""),
+        (
+            "pod.json",
+            podman(json!({"subnets": [{"subnet": "10.88.0.0/16"}, {"subnet": "10.66.0.0/16"}]})),
+            "subnet 10.66.0.0/16, the second one of its version of IP, is not carried out",
+        ),
+        (
+            "cni.conflist",
+            cni(
+                json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "fd01::/64"}], [{"subnet": "fd02::/64"}]]}}),
+            ),
+            "subnet fd02::/64, the second one of its version of IP, is not carried out",
+        ),
     ] {
         write(&sandbox, file, &content);
         let name = file.split('.').next().unwrap();
@@ -151,6 +163,8 @@ fn files_of_podman_and_of_cni() {
             sandbox.sh(&format!("netns-add -n --id web | bridge-attach {name} > /dev/null")).exits(1);
         let line = refused.stderr.lines().next().unwrap();
         assert!(line.starts_with("bridge-attach: read network \"") && line.contains(told), "{told}: {line}");
+        let hint = "hint: make another network of ";
+        assert_eq!(refused.stderr.contains(hint), told.contains("second"), "{}", refused.stderr);
         sandbox.sh("unwind web > /dev/null").ok();
     }
 }

@@ -247,7 +247,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
 impl Named {
     /// Takes over a subnet, at most one for each IP version.
     pub(super) fn add(&mut self, subnet: &Subnet) -> Result<(), Unusable> {
-        let twice = || Unusable::NotCarriedOut("a second subnet of one version of IP".to_owned());
+        let twice = || Unusable::SecondSubnet(subnet.subnet);
         let is_bridge = matches!(self.network, Kind::Bridge(_));
         let wanted = match subnet.gateway {
             Some(gateway) if !subnet.subnet.contains(&gateway) => {
@@ -312,7 +312,9 @@ impl Named {
     fn option(&mut self, key: &str, value: &str) -> Result<(), Unusable> {
         let wrong = || Unusable::Wrong(format!("options.{key} cannot be {value:?}"));
         match (key, value, &mut self.network) {
-            ("mtu", value, _) => {
+            // As in netavark, 0 is the usual one. The second name is Docker's.
+            ("mtu" | "com.docker.network.driver.mtu", "0", _) => {}
+            ("mtu" | "com.docker.network.driver.mtu", value, _) => {
                 let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
                 self.mtu = Some(mtu.ok_or_else(wrong)?);
             }

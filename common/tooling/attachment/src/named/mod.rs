@@ -59,6 +59,8 @@ pub(crate) enum Unusable {
     OtherName(String),
     #[error("{0} is not carried out")]
     NotCarriedOut(String),
+    #[error("subnet {0}, the second one of its version of IP, is not carried out")]
+    SecondSubnet(IpNet),
     #[error("the driver of network {name:?} is {driver}")]
     Driver { name: String, driver: String },
     #[error("{0}")]
@@ -223,7 +225,18 @@ fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 fn unusable(path: &Path, cause: Unusable) -> Error {
-    Error::new("read network", format_args!("{path:?}"), operation::Cause::Source(Box::new(cause)))
+    let hint = match &cause {
+        Unusable::SecondSubnet(subnet) => {
+            Some(format!("make another network of {subnet}, and attach the container to both"))
+        }
+        _ => None,
+    };
+    let error =
+        Error::new("read network", format_args!("{path:?}"), operation::Cause::Source(Box::new(cause)));
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
 }
 
 /// Chooses the missing subnets of a new network, which has these versions of IP. `others` are the existing networks. `on` is the
