@@ -247,7 +247,7 @@ impl Network {
             }
             let of_version = |other: &&Subnet| other.subnet.addr().is_ipv4() == subnet.addr().is_ipv4();
             if subnets[..at].iter().any(|other| of_version(&other)) {
-                bail!("subnet {subnet} is not supported: only one of each version of IP is");
+                return Err(work::second_subnet(subnet));
             }
             let Subnet { gateway, lease_range, .. } = &subnets[at];
             let (start, end) =
@@ -267,8 +267,10 @@ impl Network {
     /// Adds the subnets that are missing, and gateways.
     fn choose_subnets(&mut self, kind: Kind, pools: &Pools, taken: &[IpNet]) -> Result<()> {
         let subnets = self.subnets.get_or_insert_default();
+        let has_v4 = |subnets: &[Subnet]| subnets.iter().any(|one| one.subnet.addr().is_ipv4());
         let has_v6 = |subnets: &[Subnet]| subnets.iter().any(|one| one.subnet.addr().is_ipv6());
-        if kind == Kind::Bridge && subnets.is_empty() {
+        // As in netavark, `ipv6_enabled` means both versions.
+        if kind == Kind::Bridge && (subnets.is_empty() || self.ipv6_enabled && !has_v4(subnets)) {
             let free = pools.free(false, taken)?.context("no free IPv4 subnet in the pools")?;
             subnets.push(Subnet { subnet: free, gateway: None, lease_range: None });
         }

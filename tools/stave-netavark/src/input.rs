@@ -17,6 +17,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::{Map, Value};
 
 /// The largest input, in bytes.
 const MAX: u64 = 16 << 20;
@@ -37,6 +38,8 @@ pub(crate) struct Options {
     /// The container's own name servers.
     #[serde(default)]
     pub(crate) dns_servers: Option<Vec<IpAddr>>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
 }
 
 /// The container's interface on a network.
@@ -90,8 +93,11 @@ pub(crate) struct Interface {
     pub(crate) static_ips: Option<Vec<IpAddr>>,
     #[serde(default)]
     pub(crate) static_mac: Option<String>,
+    /// Options of the interface alone.
     #[serde(default)]
     pub(crate) options: Option<BTreeMap<String, String>>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -115,6 +121,8 @@ pub(crate) struct Network {
     /// Who leases the addresses: `driver`.
     #[serde(default)]
     pub(crate) ipam_options: Option<BTreeMap<String, String>>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +130,8 @@ pub(crate) struct Subnet {
     pub(crate) subnet: IpNet,
     #[serde(default)]
     pub(crate) gateway: Option<IpAddr>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
 }
 
 /// A published port, or a range of ports.
@@ -136,6 +146,28 @@ pub(crate) struct Port {
     pub(crate) protocol: String,
     #[serde(default)]
     pub(crate) range: u16,
+}
+
+/// Members of the container, of its interface, of a network and of a subnet that have no effect on what is made.
+const OF_CONTAINER: [&str; 1] = ["container_hostname"];
+const OF_NETWORK: [&str; 5] = ["created", "id", "ipv6_enabled", "labels", "name"];
+/// podman leases the addresses itself.
+const OF_SUBNET: [&str; 1] = ["lease_range"];
+
+/// Refuses the first member that is set and not `known`. Go writes unset members as null, `false`, and empty
+/// texts, lists and objects.
+fn refuse_unknown(other: &Map<String, Value>, known: &[&str], of: &str) -> Result<()> {
+    let is_set = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    };
+    match other.iter().find(|(key, value)| !known.contains(&key.as_str()) && is_set(value)) {
+        Some((key, _)) => bail!("member {key:?} of {of} is not supported"),
+        None => Ok(()),
+    }
 }
 
 /// The metric of default routes in netavark: those by a wire of the host come first.
@@ -185,6 +217,24 @@ pub(crate) fn read<T: DeserializeOwned>(file: Option<&Path>) -> Result<T> {
 }
 
 impl Options {
+    /// Refuses what is set and would have no effect.
+    pub(crate) fn refuse_unknown(&self) -> Result<()> {
+        refuse_unknown(&self.other, &OF_CONTAINER, "the container")?;
+        for (name, interface, network) in self.attachments()? {
+            refuse_unknown(&interface.other, &[], &format!("the interface on network {name:?}"))?;
+            refuse_unknown(&network.other, &OF_NETWORK, &format!("network {name:?}"))?;
+            for subnet in network.subnets.iter().flatten() {
+                refuse_unknown(&subnet.other, &OF_SUBNET, &format!("subnet {}", subnet.subnet))?;
+            }
+            if let Some((key, value)) = interface.options.iter().flatten().next() {
+                bail!(
+                    "option {key:?} with value {value:?} of the interface on network {name:?} is not supported"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Each network with the container's interface, in the order of the list, or of the interfaces' names.
     pub(crate) fn attachments(&self) -> Result<Vec<(&str, &Interface, &Network)>> {
         let mut all = Vec::new();

@@ -95,6 +95,7 @@ fn run(arguments: &Netavark) -> Result<Option<Value>> {
         }))),
         Command::Setup { namespace } => {
             let options: input::Options = input::read(arguments.file.as_deref())?;
+            options.refuse_unknown()?;
             work::setup(&options, namespace).map(Some)
         }
         Command::Teardown { namespace: _ } => {

@@ -39,9 +39,12 @@ impl Names {
         }
         let aliases = interface.aliases.iter().flatten();
         // A number, for example, cannot be looked up.
-        let aliases =
-            [&options.container_name].into_iter().chain(aliases).filter(|name| names::is_name(name));
-        let mut aliases: Vec<String> = aliases.map(|name| name.to_ascii_lowercase()).collect();
+        let (aliases, others): (Vec<_>, Vec<_>) =
+            [&options.container_name].into_iter().chain(aliases).partition(|name| names::is_name(name));
+        for other in others {
+            operation::note(&format!("nobody can look up {other:?}: it is no name of a host"));
+        }
+        let mut aliases: Vec<String> = aliases.into_iter().map(|name| name.to_ascii_lowercase()).collect();
         aliases.sort();
         aliases.dedup();
         let own = options.dns_servers.clone().filter(|servers| !servers.is_empty());

@@ -1,10 +1,14 @@
 //! `setup` and `teardown`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use attachment::named::FileRoute;
 use document::{Document, Id, members, record};
+use ipnet::IpNet;
 use netlink::Connection;
 use operation::Scope;
 use plugin::{foreign, tool};
@@ -50,7 +54,8 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
             let document = foreign::document(KIND, &id, namespace, &about)?;
             let (tool, mut flags) =
                 attached(interface, network).with_context(|| format!("network {name:?}"))?;
-            flags.extend(["--metric".to_owned(), free_metric(namespace, network.metric())?.to_string()]);
+            let metric = plugin::free_metric(namespace, network.metric())?.to_string();
+            flags.extend(["--metric".to_owned(), metric]);
             let mut document = run(tool, &flags, &document)?;
             made.push(id.clone());
             if !ports.is_empty() && Some(*name) == published {
@@ -60,35 +65,27 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
                 document = run(naming::TOOL, &names.flags(), &document)?;
                 has_names = true;
             }
-            status.insert((*name).to_owned(), block(&document)?);
+            let own = options.dns_servers.as_deref().filter(|_| !has_names);
+            status.insert((*name).to_owned(), block(&document, own)?);
         }
         let is_internal = |(.., network): &(&str, &Interface, &Network)| network.internal;
         match ports.is_empty() {
-            true => Ok(Value::Object(status)),
+            true => {}
             // As in netavark, nobody reaches an internal network by them.
             false if attachments.iter().all(is_internal) => {
                 operation::note("no port is published: every network of the container is internal");
-                Ok(Value::Object(status))
             }
             false => {
                 bail!("no port can be published: this host is the gateway of no network of the container")
             }
         }
+        Ok(Value::Object(status))
     })();
     if result.is_err() {
         // Only what this call made is undone.
         made.iter().rev().for_each(|id| drop(undo_all(&scope, id)));
     }
     result
-}
-
-/// The metric of the container's next default route: the wanted one, or the next one that no other has.
-fn free_metric(namespace: &Path, wanted: u32) -> Result<u32> {
-    let inside = Connection::open(Some(namespace))?;
-    let routes = inside.routes(None)?.into_iter().chain(inside.routes6(None)?);
-    let taken: Vec<u32> =
-        routes.filter(|route| route.destination.prefix_len() == 0).map(|route| route.metric).collect();
-    Ok((wanted..=u32::MAX).find(|metric| !taken.contains(metric)).unwrap_or(wanted))
 }
 
 /// Refuses ports of a container whose answers would leave by another network, where this host is not the
@@ -173,6 +170,8 @@ pub(crate) fn refuse_ipam(driver: &str) -> Result<()> {
 pub(crate) fn option(kind: Kind, key: &str, value: &str) -> Result<Vec<String>> {
     let flags = |flags: &[&str]| Ok(flags.iter().map(|flag| (*flag).to_owned()).collect());
     match (key, value) {
+        // As in netavark, 0 is the usual one.
+        ("mtu" | "com.docker.network.driver.mtu", "0") => flags(&[]),
         ("mtu" | "com.docker.network.driver.mtu", value) => match value.parse::<u32>() {
             Ok(68..=65535) => flags(&["--mtu", value]),
             _ => bail!("option {key:?} with value {value:?} is not 68 to 65535 bytes"),
@@ -216,10 +215,10 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
     let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
     add("--interface", interface.interface_name.clone());
     let (mut seen, mut gateways) = (Vec::new(), Vec::new());
-    for Subnet { subnet, gateway } in network.subnets.as_deref().unwrap_or_default() {
+    for Subnet { subnet, gateway, .. } in network.subnets.as_deref().unwrap_or_default() {
         let flag = if subnet.addr().is_ipv4() { "--subnet" } else { "--subnet6" };
         if seen.contains(&flag) {
-            bail!("subnet {subnet} is not supported: only one of each version of IP is");
+            return Err(second_subnet(*subnet));
         }
         seen.push(flag);
         add(flag, subnet.trunc().to_string());
@@ -244,13 +243,21 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
     for one in network.routes.as_deref().unwrap_or_default() {
         add("--route", route(one)?);
     }
-    for (key, value) in network.options.iter().chain(&interface.options).flatten() {
+    for (key, value) in network.options.iter().flatten() {
         flags.extend(option(kind, key, value)?);
     }
     if network.internal {
         flags.push("--internal".to_owned());
     }
     Ok((tool, flags))
+}
+
+/// The error for a subnet that is the second one of its IP version. podman would lease an address of each.
+pub(crate) fn second_subnet(subnet: IpNet) -> anyhow::Error {
+    anyhow!(
+        "subnet {subnet} is not supported: only one of each version of IP is; make another network of it, and \
+         attach the container to both"
+    )
 }
 
 /// The flags for the parent. None means the link of the default route.
@@ -271,8 +278,11 @@ fn ports(options: &Options) -> Vec<String> {
     }
 }
 
-/// netavark's status block for one network.
-fn block(document: &Document) -> Result<Value> {
+/// The domain that podman's containers search. `name-serve` answers their names in it.
+const SEARCHED: &str = "dns.podman";
+
+/// netavark's status block for one network. A container without names has name servers of its `own`.
+fn block(document: &Document, own: Option<&[IpAddr]>) -> Result<Value> {
     let attachments = document.attachments()?;
     let attachment = attachments.last().context("there is no attachment")?;
     let inside = attachment.cni.interfaces.iter().find(|interface| interface.sandbox.is_some());
@@ -288,6 +298,9 @@ fn block(document: &Document) -> Result<Value> {
         .collect();
     let interface = json!({"mac_address": mac, "subnets": subnets});
     let interfaces = Map::from_iter([(attachment.interface.clone(), interface)]);
-    let servers: Vec<_> = document.get::<members::Names>()?.map(|names| names.resolver).into_iter().collect();
-    Ok(json!({"dns_search_domains": [], "dns_server_ips": servers, "interfaces": interfaces}))
+    let (domains, servers) = match document.get::<members::Names>()? {
+        Some(names) => (vec![SEARCHED], vec![names.resolver]),
+        None => (Vec::new(), own.unwrap_or_default().to_vec()),
+    };
+    Ok(json!({"dns_search_domains": domains, "dns_server_ips": servers, "interfaces": interfaces}))
 }

@@ -52,6 +52,8 @@ fn what_is_missing_is_chosen() {
     assert!(both["subnets"][1]["subnet"].as_str().is_some_and(|net| net.starts_with("fd")), "{both}");
     let alone = made(&json!({"subnets": [{"subnet": "fd01::/64"}]}), &json!({}));
     assert_eq!((&alone["ipv6_enabled"], alone["subnets"].as_array().unwrap().len()), (&json!(true), 1));
+    let added = made(&json!({"ipv6_enabled": true, "subnets": [{"subnet": "fd01::/64"}]}), &json!({}));
+    assert_eq!(added["subnets"][1]["subnet"], "10.89.2.0/24", "ipv6_enabled means both versions");
     let wire = json!({"driver": "macvlan", "network_interface": "out0", "dns_enabled": true, "subnets": [{"subnet": "192.0.2.0/24"}]});
     // The subnet of the wire is that of the host's link.
     let wire = made(&wire, &json!({"check_used_subnets": false}));
@@ -120,7 +122,7 @@ fn what_setup_cannot_do_is_refused() {
         ),
         (
             json!({"subnets": [{"subnet": "10.5.0.0/16"}, {"subnet": "10.6.0.0/24"}]}),
-            "subnet 10.6.0.0/24 is not supported: only one of each version of IP is",
+            "subnet 10.6.0.0/24 is not supported: only one of each version of IP is; make another network of it, and attach the container to both",
         ),
         (
             json!({"subnets": [{"subnet": "10.5.0.0/16", "gateway": "10.6.0.1"}]}),

@@ -82,7 +82,7 @@ fn set_up_and_torn_down() {
         (json!({"options": {"mode": "unmanaged"}}), "bridge-attach: no interface \"podman1\""),
         (
             json!({"subnets": [{"subnet": "10.5.0.0/24"}, {"subnet": "10.6.0.0/24"}]}),
-            "network \"web\": subnet 10.6.0.0/24 is not supported: only one of each version of IP is",
+            "network \"web\": subnet 10.6.0.0/24 is not supported: only one of each version of IP is; make another network of it, and attach the container to both",
         ),
         (
             json!({"subnets": [{"subnet": "10.6.0.0/24"}]}),
@@ -125,6 +125,7 @@ fn names_and_the_name_servers_of_a_network() {
     let two = named("two", &[("back", "10.6.0.3")], &json!({}));
     let own = named("own", &[("web", "10.5.0.4")], &json!({"dns_servers": ["127.0.0.9"]}));
     let told = call("setup", "one", &one);
+    assert_eq!(told["web"]["dns_search_domains"], json!(["dns.podman"]));
     // A namespace has one resolver.
     assert_eq!(
         (&told["web"]["dns_server_ips"], &told["back"]["dns_server_ips"]),
@@ -147,6 +148,11 @@ fn names_and_the_name_servers_of_a_network() {
         // An alias is of one network, also that of a network whose record does not serve.
         ("two", "one-back", "10.6.0.2"),
         ("two", "one-web", "SERVFAIL"),
+        // In the domain that podman writes into the container's resolv.conf.
+        ("two", "one.dns.podman", "10.6.0.2"),
+        ("two", "One-back.DNS.podman", "10.6.0.2"),
+        ("two", "one-web.dns.podman", "NXDOMAIN"),
+        ("one", "git.example.dns.podman", "NXDOMAIN"),
         ("own", "one-web", "10.5.0.2"),
         ("own", "one-back", "SERVFAIL"),
         ("own", "one", "10.5.0.2"),
@@ -336,13 +342,92 @@ fn podmans_containers_find_each_other() {
     let told = sh(&format!(
         "podman network create --subnet 10.5.0.0/24 front > /dev/null
         {PODMAN_RUN} -d --name db --network front --network-alias store --rootfs $PWD/rootfs /bin/sleep 1000 > /dev/null
-        {PODMAN_RUN} --rm --network front --rootfs $PWD/rootfs /bin/sh -c 'cat /etc/resolv.conf; nslookup db; nslookup store'"
+        {PODMAN_RUN} --rm --network front --rootfs $PWD/rootfs /bin/sh -c 'cat /etc/resolv.conf; nslookup db; nslookup store; nslookup db.dns.podman'"
     ));
-    assert!(told.contains("nameserver 127.0.0.11"), "{told}");
-    assert_eq!(told.matches("10.5.0.2").count(), 2, "{told}");
+    assert!(told.contains("nameserver 127.0.0.11") && told.contains("search dns.podman"), "{told}");
+    assert_eq!(told.matches("10.5.0.2").count(), 3, "{told}");
     sh("podman --runtime runc rm -f -t 0 db > /dev/null");
     assert_eq!(sandbox.sh("ls $STAVE_RUN; nft list ruleset; ip -br link show type bridge").ok(), "locks\n");
     sandbox.remove_podmans_cgroups();
+}
+
+/// What would have no effect is refused by its name, and what podman usually says is not.
+#[test]
+fn members_without_an_effect() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip netns add one").ok();
+    let before = sandbox.snapshot();
+    let usual = json!({"created": "2026-01-01T00:00:00Z", "labels": {"a": "b"}, "network_dns_servers": null, "options": {"mtu": "0", "isolate": "true"},
+        "subnets": [{"subnet": "10.5.0.0/24", "gateway": "10.5.0.1", "lease_range": {"start_ip": "10.5.0.8"}}]});
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut options = options(&usual);
+        options["container_hostname"] = json!("one");
+        options["dns_servers"] = json!(["192.0.2.9"]);
+        let interface = json!({"static_mac": "02:00:00:00:00:07", "interface_name": "wan", "aliases": ["a"], "options": {}});
+        options["networks"]["web"].as_object_mut().unwrap().extend(interface.as_object().unwrap().clone());
+        change(&mut options);
+        options
+    };
+    let whole = changed(&|_| {});
+    let (status, result) = netavark(&sandbox, "setup", &whole);
+    let interface = json!({"mac_address": "02:00:00:00:00:07", "subnets": [{"ipnet": "10.5.0.9/24", "gateway": "10.5.0.1"}]});
+    // Without names on the network, podman writes the container's own name servers.
+    let told =
+        json!({"dns_search_domains": [], "dns_server_ips": ["192.0.2.9"], "interfaces": {"wan": interface}});
+    assert_eq!((status, &result["web"]), (0, &told), "{result}");
+    assert_eq!(netavark(&sandbox, "teardown", &whole), (0, Value::Null));
+    // A name that cannot be looked up is told, as by netavark.
+    let named = changed(&|options: &mut Value| {
+        options["network_info"]["web"]["dns_enabled"] = json!(true);
+        options["networks"]["web"]["aliases"] = json!(["fine", "a b", "77"]);
+    });
+    let outcome =
+        sandbox.sh_with("stave-netavark setup /run/netns/one", named.to_string().as_bytes()).exits(0);
+    for name in ["\"a b\"", "\"77\""] {
+        assert!(outcome.stderr.contains(&format!("nobody can look up {name}: it is no name of a host")));
+    }
+    assert!(!outcome.stderr.contains("fine"), "{}", outcome.stderr);
+    assert_eq!(netavark(&sandbox, "teardown", &named), (0, Value::Null));
+    assert_eq!(sandbox.difference(&before), "");
+    for (change, told) in [
+        (
+            &(|options: &mut Value| options["networks"]["web"]["options"] = json!({"metric": "7"}))
+                as &dyn Fn(&mut Value),
+            "option \"metric\" with value \"7\" of the interface on network \"web\" is not supported",
+        ),
+        (
+            &|options: &mut Value| {
+                options["networks"]["web"]["options"] = json!({"host_interface_name": "h0"})
+            },
+            "option \"host_interface_name\" with value \"h0\" of the interface on network \"web\" is not supported",
+        ),
+        (
+            &|options: &mut Value| options["networks"]["web"]["driver_opts"] = json!({"a": "b"}),
+            "member \"driver_opts\" of the interface on network \"web\" is not supported",
+        ),
+        (
+            &|options: &mut Value| options["network_info"]["web"]["shaping"] = json!(7),
+            "member \"shaping\" of network \"web\" is not supported",
+        ),
+        (
+            &|options: &mut Value| options["network_info"]["web"]["subnets"][0]["vlan"] = json!(7),
+            "member \"vlan\" of subnet 10.5.0.0/24 is not supported",
+        ),
+        (
+            &|options: &mut Value| options["policy"] = json!("x"),
+            "member \"policy\" of the container is not supported",
+        ),
+        (
+            &|options: &mut Value| {
+                options["network_info"]["web"]["options"]["com.docker.network.bridge.name"] = json!("b")
+            },
+            "network \"web\": option \"com.docker.network.bridge.name\" with value \"b\" is not supported",
+        ),
+    ] {
+        let (status, result) = netavark(&sandbox, "setup", &changed(change));
+        assert_eq!((status, &result["error"]), (1, &json!(told)));
+        assert_eq!(sandbox.difference(&before), "", "{told}");
+    }
 }
 
 /// Addresses, routes and options of networks, and a bridge that another program made.

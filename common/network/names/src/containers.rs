@@ -61,6 +61,10 @@ pub struct Containers {
     turn: usize,
 }
 
+/// The domain that podman's containers search (netavark, PODMAN_DEFAULT_SEARCH_DOMAIN). It has their names, and no
+/// others.
+const PODMANS: &str = ".dns.podman";
+
 /// Changes whenever the file changes, or a file in the directory is replaced.
 type Stamp = (u64, i64, i64);
 
@@ -183,12 +187,14 @@ impl Containers {
         let text = |label: &Vec<u8>| String::from_utf8(label.clone()).unwrap_or_default();
         let labels: Vec<String> = labels.iter().map(text).collect();
         let whole = labels.join(".");
-        let mut found = self.named(asker, &whole, None);
-        let mut is_ours = false;
+        let bare = whole.strip_suffix(PODMANS).filter(|_| asker.is_podmans);
+        let (whole, mut is_ours) = (bare.unwrap_or(&whole), bare.is_some());
+        let mut found = self.named(asker, whole, None);
         // `web.front`: a container, with the network that both containers are on.
         if let (true, Some((name, network))) = (found.is_empty(), whole.rsplit_once('.')) {
-            is_ours = asker.networks.iter().any(|one| one.name.eq_ignore_ascii_case(network));
-            found = if is_ours { self.named(asker, name, Some(network)) } else { found };
+            let is_its = asker.networks.iter().any(|one| one.name.eq_ignore_ascii_case(network));
+            found = if is_its { self.named(asker, name, Some(network)) } else { found };
+            is_ours |= is_its;
         }
         if found.is_empty() {
             return if is_ours { Found::Nobody } else { Found::Elsewhere };

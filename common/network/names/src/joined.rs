@@ -44,7 +44,8 @@ mod tests {
         write("x-1", "web", "front", "10.1.0.2", both);
         // Its resolver is in the other record.
         write("x-2", "web", "back", "10.2.0.2", r#","netavark":{"names":{"aliases":["web","Store"]}}"#);
-        write("x-3", "db", "back", "10.2.0.3", r#","names":{"aliases":["db"]}"#);
+        let alone = r#","netavark":{"names":{"aliases":["db"]}},"names":{"aliases":["db"]}"#;
+        write("x-3", "db", "back", "10.2.0.3", alone);
         // This one has no network of its own.
         std::fs::write(
             directory.path().join("in.json"),
@@ -61,10 +62,15 @@ mod tests {
             ("x-3", "shop", &[]),
             ("x-1", "shop", &["10.1.0.2"]),
             ("x-1", "store", &["10.2.0.2"]),
+            // In the domain that podman's containers search, also behind a network's name.
+            ("x-3", "web.dns.podman", &["10.2.0.2"]),
+            ("x-1", "db.back.dns.podman", &["10.2.0.3"]),
+            ("x-3", "shop.dns.podman", &[]),
             ("in", "db", &[]),
         ] {
             let asker = containers.container(asker).unwrap();
-            let told = match containers.find(&asker, &[name.as_bytes().to_vec()]) {
+            let labels: Vec<_> = name.split('.').map(|label| label.as_bytes().to_vec()).collect();
+            let told = match containers.find(&asker, &labels) {
                 Found::Addresses(mut addresses) => {
                     addresses.sort();
                     addresses.iter().map(ToString::to_string).collect()
@@ -74,6 +80,8 @@ mod tests {
             assert_eq!(told, found, "{} asks for {name}", asker.id);
         }
         let asker = containers.container("x-3").unwrap();
+        let labels = ["nobody", "dns", "podman"].map(|label| label.as_bytes().to_vec());
+        assert_eq!(containers.find(&asker, &labels), Found::Nobody, "no name server has that domain");
         let names = containers.names(&asker, "10.2.0.2".parse().unwrap()).unwrap();
         assert_eq!(names, ["store", "web"], "nobody knows podman's containers by an id of ours");
     }
