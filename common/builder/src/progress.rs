@@ -4,6 +4,7 @@
 mod display;
 mod events;
 mod frame;
+mod lines;
 
 use std::{
     cell::RefCell,
@@ -13,7 +14,8 @@ use std::{
 };
 
 pub(crate) use display::Display;
-use serde_json::json;
+pub(crate) use lines::{Lines, Mark, Printed};
+use serde_json::{Value, json};
 
 /// How many bytes of a command's output are read at a time.
 const PART: usize = 16 << 10;
@@ -54,12 +56,24 @@ pub struct Progress {
     step: RefCell<Option<Step>>,
     /// The stage that this process builds, if stages are built in parallel.
     stage: RefCell<Option<String>>,
+    /// The mark of objects, if another process of the build reads them.
+    mark: RefCell<Option<Mark>>,
 }
 
 impl Progress {
     /// Prints messages in this form.
     pub fn new(form: Form) -> Self {
-        Self { form, step: RefCell::default(), stage: RefCell::default() }
+        Self { form, step: RefCell::default(), stage: RefCell::default(), mark: RefCell::default() }
+    }
+
+    /// Prints events for the process that draws, which knows the mark.
+    pub(crate) fn drawn(mark: Mark) -> Self {
+        Self { mark: RefCell::new(Some(mark)), ..Self::new(Form::Drawn) }
+    }
+
+    /// The mark of objects, if they have one.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.mark.borrow().clone()
     }
 
     /// The form of the messages.
@@ -72,17 +86,34 @@ impl Progress {
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 
-    /// Sets the stage that is named in later events.
-    pub fn set_stage(&self, name: String) {
+    /// Sets the stage that is named in later events, and the mark of objects.
+    pub(crate) fn set_stage(&self, name: String, mark: Mark) {
         *self.stage.borrow_mut() = Some(name);
+        *self.mark.borrow_mut() = Some(mark);
     }
 
-    fn event(&self, event: &serde_json::Value) {
+    fn event(&self, event: &Value) {
         let mut event = event.clone();
         if let Some(stage) = &*self.stage.borrow() {
             event["stage"] = json!(stage);
         }
-        self.print(&format!("{event}\n"));
+        self.object(&event);
+    }
+
+    /// Prints an object on a line, in every form.
+    pub(crate) fn object(&self, object: &Value) {
+        match &*self.mark.borrow() {
+            Some(mark) => self.print(&mark.line(object)),
+            None => self.print(&format!("{object}\n")),
+        }
+    }
+
+    /// Prints a line about the result. The picture has it below all steps.
+    pub fn result(&self, text: &str) {
+        match self.form {
+            Form::Drawn => self.event(&json!({"event": "result", "text": text})),
+            _ => self.line(text),
+        }
     }
 
     /// Prints a line of any kind.

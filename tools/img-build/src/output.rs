@@ -149,6 +149,11 @@ impl Output {
         matches!(self, Self::Directory(_) | Self::Tar(_))
     }
 
+    /// Whether there is something to write besides the image in the store.
+    pub(crate) fn is_written(&self) -> bool {
+        !matches!(self, Self::Image(Image { push: false, .. }))
+    }
+
     /// Commands of other programs that have the same effect.
     pub(crate) fn explain(&self, image: &str, tags: &[Reference]) -> Vec<String> {
         let words = |words: &[&str]| operation::words(words.iter().copied());

@@ -81,6 +81,10 @@ impl Results {
         }
         options.tree = self.outputs.iter().any(Output::is_of_files);
         options.notes_reads = self.dependencies.are_wanted();
+        options.goes_on = self.all_outputs().any(|output| output.is_written())
+            || self.id_file.is_some()
+            || self.metadata_file.is_some()
+            || self.dependencies.are_wanted();
         Ok(())
     }
 

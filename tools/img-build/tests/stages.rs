@@ -52,3 +52,20 @@ fn a_stage_that_fails_ends_the_others() {
     assert!(!common::runs("sleep 600"), "nothing of the other stage goes on");
     assert_eq!(common::names(&fixture.root().join("build")), Vec::<String>::new());
 }
+
+/// Messages of the build and the output of commands come through one pipe.
+#[test]
+fn output_that_looks_like_an_event_is_output() {
+    let fixture = Fixture::new();
+    let say = r#"echo '{"event":"over","failed":false}'; echo '{"cache":{"cached":true}}'"#;
+    let text = format!(
+        "FROM busybox AS a\nRUN {say}\nFROM busybox AS b\nRUN true\nFROM busybox\nCOPY --from=a / /\nCOPY --from=b / /\n"
+    );
+    let built = fixture.build_with(&text, &["--jobs", "2", "--explain-cache", "--progress", "plain"]).ok();
+    let lines: Vec<&str> = built.stderr.lines().collect();
+    for line in [r#"[a] {"event":"over","failed":false}"#, r#"[a] {"cache":{"cached":true}}"#] {
+        assert!(lines.contains(&line), "{line}: {}", built.stderr);
+    }
+    let explained = lines.iter().filter(|line| line.starts_with(r#"{"cache":{"#)).count();
+    assert!(explained >= 3, "the objects of the build itself: {}", built.stderr);
+}

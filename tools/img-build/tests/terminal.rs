@@ -130,6 +130,26 @@ fn the_output_of_a_failed_command_is_below_its_line() {
     assert!(left.last().is_some_and(|line| line.starts_with("img-build: ")), "{left:?}");
 }
 
+/// What comes after the steps may fail.
+#[test]
+fn an_error_after_the_last_step_is_not_below_finished() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("file"), "").unwrap();
+    let place = fixture.path("file/below").display().to_string();
+    for flags in [
+        ["--cache-to", &format!("type=local,dest={place}")],
+        ["--metadata-file", "/dev/full"],
+        ["-o", &place],
+    ] {
+        let seen = Seen::of(&fixture, "FROM busybox\nRUN true\n", &flags);
+        let left = seen.left();
+        assert_eq!(seen.document, None, "{left:?}");
+        assert!(left[0].starts_with("[+] Building ") && left[0].ends_with("s (2/2)"), "{left:?}");
+        assert!(left[3].starts_with("Successfully built "), "{left:?}");
+        assert!(left.iter().any(|line| line.starts_with("img-build: ")), "{left:?}");
+    }
+}
+
 #[test]
 fn stages_that_are_built_side_by_side_have_lines_of_their_own() {
     let fixture = Fixture::new();

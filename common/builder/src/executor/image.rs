@@ -55,12 +55,12 @@ impl Builder<'_> {
         let id = Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;
         let layers: Vec<_> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();
         let descriptor = manifest::write(layout, config, &layers, &self.options.annotations)?;
-        self.progress.line(&format!("Successfully built {}", id.short()));
+        self.progress.result(&format!("Successfully built {}", id.short()));
         if !self.options.is_part {
             layout.name(&descriptor, &self.options.tags)?;
         }
         for tag in &self.options.tags {
-            self.progress.line(&format!("Successfully tagged {tag}"));
+            self.progress.result(&format!("Successfully tagged {tag}"));
         }
         cache_transfer::export(self.options, layout, &self.cache, &state.layers)?;
         let mut configuration = serde_json::to_value(&state.image)?;

@@ -67,7 +67,7 @@ use crate::{
     excerpt::without_passwords,
     network::Own,
     plan::{self, Plan, PlanError},
-    progress::{Display, Form, Progress},
+    progress::{Display, Form, Mark, Progress},
 };
 use contexts::Contexts;
 use input::Input;
@@ -176,6 +176,9 @@ pub struct Options {
     pub progress: Form,
     /// Whether to return all files of the image as one archive.
     pub tree: bool,
+    /// Whether the caller does more with the image, which may fail. The picture of the build then does not say
+    /// that it is finished.
+    pub goes_on: bool,
     /// `--keep-mtime`: whether copied files keep their times.
     pub keep_times: bool,
     /// `--normalize`: whether to remove what commands write differently each time.
@@ -330,13 +333,15 @@ impl<'a> Builder<'a> {
 
     /// Runs the build. On a terminal, a picture shows it.
     fn run_shown(mut self) -> Result<Built, Error> {
-        let display = (self.options.progress == Form::Terminal).then(Display::begin).flatten();
-        if display.is_some() {
-            self.progress = Progress::new(Form::Drawn);
+        let mark = (self.options.progress == Form::Terminal).then(|| Mark::draw().ok()).flatten();
+        let display = mark.clone().and_then(Display::begin);
+        if let (Some(_), Some(mark)) = (&display, mark) {
+            self.progress = Progress::drawn(mark);
         }
+        let finished = !self.options.goes_on && !self.options.is_part;
         let built = self.run();
         if let Some(display) = display {
-            display.end(built.is_err());
+            display.end(built.is_err(), finished);
         }
         built
     }

@@ -227,7 +227,7 @@ impl Builder<'_> {
             "step": self.step, "of": self.plan.steps, "cached": cached, "causes": why, "milliseconds": cost, "ignore": ignore,
         });
         operation::tell!("{words}");
-        operation::tell!("{}", json!({"cache": report}));
+        self.progress.object(&json!({"cache": report}));
     }
 }
 

@@ -25,16 +25,9 @@ use crate::{
     cache::Used,
     child,
     error::{Cause, Error, Failure},
+    progress::{Lines, Mark, Printed},
     workspace,
 };
-
-/// The longest line, in bytes. A longer line is printed in parts.
-const LINE: usize = 64 << 10;
-/// The longest JSON object, in bytes. It contains at most text of the Dockerfile, or names of files.
-const OBJECT: usize = 128 << 20;
-
-/// The beginnings of lines that are JSON objects of this program.
-const MARKS: [&[u8]; 2] = [b"{\"event\":", b"{\"cache\":"];
 
 /// What the process of a stage sends back.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,7 +47,9 @@ struct Worker {
     name: String,
     output: Option<io::PipeReader>,
     result: Option<io::PipeReader>,
-    line: Vec<u8>,
+    lines: Lines,
+    /// The mark of objects for the process that draws.
+    mark: Option<Mark>,
     answer: Vec<u8>,
 }
 
@@ -117,23 +112,26 @@ impl Builder<'_> {
         let made = || -> io::Result<_> { Ok((io::pipe()?, io::pipe()?)) };
         let ((output, to_output), (result, mut to_result)) = made().map_err(Cause::Workers)?;
         let name = self.file.name_of(at);
+        let for_picture = self.progress.mark();
+        let mark = for_picture.clone().map_or_else(Mark::draw, Ok).map_err(Cause::Workers)?;
         if let Some(process) = child::fork().map_err(|error| Cause::Workers(error.into()))? {
             let (output, result) = (Some(output), Some(result));
-            return Ok(Worker { process, name, output, result, line: Vec::new(), answer: Vec::new() });
+            let (lines, answer) = (Lines::new(mark), Vec::new());
+            return Ok(Worker { process, name, output, result, lines, mark: for_picture, answer });
         }
         drop((output, result));
         if dup2_stderr(&to_output).is_ok() {
             drop(to_output);
-            let answer = self.work(at);
+            let answer = self.work(at, mark);
             let _ = serde_json::to_vec(&answer).map(|answer| to_result.write_all(&answer));
         }
         std::process::exit(0)
     }
 
     /// Builds a stage. Runs in the process of the stage.
-    fn work(&mut self, at: usize) -> Result<Outcome, Failure> {
+    fn work(&mut self, at: usize, mark: Mark) -> Result<Outcome, Failure> {
         self.store.renew();
-        self.progress.set_stage(self.file.name_of(at));
+        self.progress.set_stage(self.file.name_of(at), mark);
         let state = self.stage(at).inspect_err(|_| self.progress.failed());
         self.progress.end();
         // The network and the directory of this process end with it.
@@ -183,23 +181,19 @@ impl Worker {
         if count == 0 {
             self.output = None;
         }
-        let mut text = Vec::new();
-        // A JSON object names its stage itself, or is about a step of the stage. It must stay on one line.
-        let is_object = |line: &[u8]| MARKS.iter().any(|mark| line.starts_with(mark));
-        // Only the new part is searched for line ends.
-        for part in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") {
-                if !is_object(&self.line) {
-                    text.extend_from_slice(format!("[{}] ", self.name).as_bytes());
-                }
-                text.append(&mut self.line);
-            }
+        let mut lines = self.lines.take(&buffer[..count]);
+        if count == 0 {
+            lines.extend(self.lines.rest());
         }
-        let longest = if is_object(&self.line) { OBJECT } else { LINE };
-        if !self.line.is_empty() && (count == 0 || self.line.len() > longest) {
-            text.extend_from_slice(format!("[{}] ", self.name).as_bytes());
-            text.append(&mut self.line);
+        let mut text = Vec::new();
+        for line in lines {
+            // An object names its stage itself, or is about a step of the stage.
+            let (before, mut line) = match line {
+                Printed::Object(line) => (self.mark.as_ref().map(Mark::to_string).unwrap_or_default(), line),
+                Printed::Text(line) => (format!("[{}] ", self.name), line),
+            };
+            text.extend_from_slice(before.as_bytes());
+            text.append(&mut line);
             text.push(b'\n');
         }
         // If standard error is closed, the build continues.

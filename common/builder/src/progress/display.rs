@@ -26,6 +26,7 @@ use super::{
     events::Event,
     frame::{Frame, Size},
     harmless,
+    lines::{Lines, Mark, Printed},
 };
 use crate::child;
 
@@ -33,8 +34,6 @@ use crate::child;
 const BETWEEN: u16 = 100;
 /// How much of the end of a command's output is looked at, in bytes.
 const OUTPUT: u64 = 4096;
-/// The longest line of text, in bytes. A longer line is printed in parts.
-const LINE: usize = 64 << 10;
 
 /// The process that draws. [`Display::end`] ends it.
 #[derive(Debug)]
@@ -42,12 +41,13 @@ pub(crate) struct Display {
     /// Standard error as it was before.
     terminal: Option<OwnedFd>,
     process: Pid,
+    mark: Mark,
 }
 
 impl Display {
-    /// Starts the process, and leads standard error to it. `None` if standard error is not a terminal, or the
+    /// Starts the process, and leads standard error to it. Events have this mark. `None` if standard error is not a terminal, or the
     /// process cannot be started: the build goes on without a picture. The caller must have one thread.
-    pub(crate) fn begin() -> Option<Self> {
+    pub(crate) fn begin(mark: Mark) -> Option<Self> {
         let stderr = io::stderr();
         if !stderr.is_terminal() {
             return None;
@@ -55,19 +55,20 @@ impl Display {
         let terminal = stderr.as_fd().try_clone_to_owned().ok()?;
         let (input, output) = io::pipe().ok()?;
         if let Some(process) = child::fork().ok()? {
-            let display = Self { terminal: Some(terminal), process };
+            let display = Self { terminal: Some(terminal), process, mark };
             // If this fails, the process finds the end of its input, and the build prints to the terminal.
             let _ = dup2_stderr(&output);
             return Some(display);
         }
         drop(output);
-        let _ = Screen::new(terminal.into(), input).and_then(Screen::show);
+        let _ = Screen::new(terminal.into(), input, mark).and_then(Screen::show);
         std::process::exit(0)
     }
 
-    /// Draws the last picture, and gives standard error back.
-    pub(crate) fn end(mut self, failed: bool) {
-        let _ = writeln!(io::stderr(), "{}", json!({"event": "over", "failed": failed}));
+    /// Draws the last picture, and gives standard error back. `finished` says that nothing is left to do.
+    pub(crate) fn end(mut self, failed: bool, finished: bool) {
+        let over = json!({"event": "over", "failed": failed, "finished": finished});
+        let _ = io::stderr().write_all(self.mark.line(&over).as_bytes());
         self.leave();
     }
 
@@ -89,8 +90,7 @@ impl Drop for Display {
 struct Screen {
     terminal: File,
     input: io::PipeReader,
-    /// The beginning of a line whose end has not arrived yet.
-    line: Vec<u8>,
+    lines: Lines,
     frame: Frame,
     /// How many lines of the picture are on the terminal.
     shown: usize,
@@ -98,11 +98,13 @@ struct Screen {
     logs: Vec<((Option<String>, u64), File)>,
     /// Lines to print when no step runs.
     later: Vec<String>,
+    /// Lines to print below everything.
+    results: Vec<String>,
     colors: bool,
 }
 
 impl Screen {
-    fn new(terminal: File, input: io::PipeReader) -> io::Result<Self> {
+    fn new(terminal: File, input: io::PipeReader, mark: Mark) -> io::Result<Self> {
         // The build decides when it ends: this process sees the end of its input then.
         for ignored in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT] {
             // SAFETY: to ignore a signal runs no code.
@@ -114,8 +116,17 @@ impl Screen {
         nix::unistd::dup2_stdout(&null)?;
         dup2_stderr(&null)?;
         let colors = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let (frame, line) = (Frame::new(Instant::now()), Vec::new());
-        Ok(Self { terminal, input, line, frame, shown: 0, logs: Vec::new(), later: Vec::new(), colors })
+        Ok(Self {
+            terminal,
+            input,
+            lines: Lines::new(mark),
+            frame: Frame::new(Instant::now()),
+            shown: 0,
+            logs: Vec::new(),
+            later: Vec::new(),
+            results: Vec::new(),
+            colors,
+        })
     }
 
     /// Draws until the build is over.
@@ -143,27 +154,25 @@ impl Screen {
     fn read(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 64 << 10];
         let count = self.input.read(&mut buffer)?;
-        for part in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(part);
-            let is_text = !self.line.starts_with(b"{");
-            if part.ends_with(b"\n") || (is_text && self.line.len() > LINE) {
-                let line = std::mem::take(&mut self.line);
-                let line = String::from_utf8_lossy(&line);
-                if self.handle(line.trim_end_matches('\n'))? {
-                    return Ok(true);
-                }
+        for line in self.lines.take(&buffer[..count]) {
+            if self.handle(&line)? {
+                return Ok(true);
             }
         }
-        if count == 0 && !self.line.is_empty() {
-            let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+        if count == 0
+            && let Some(line) = self.lines.rest()
+        {
             self.handle(&line)?;
         }
         Ok(count == 0)
     }
 
-    fn handle(&mut self, line: &str) -> io::Result<bool> {
-        let Some(event) = Event::parse(line) else {
-            self.print_above(line)?;
+    fn handle(&mut self, line: &Printed) -> io::Result<bool> {
+        let (Printed::Text(bytes) | Printed::Object(bytes)) = line;
+        let text = String::from_utf8_lossy(bytes);
+        let is_object = matches!(line, Printed::Object(_));
+        let Some(event) = is_object.then(|| Event::parse(&text)).flatten() else {
+            self.print_above(&text)?;
             return Ok(false);
         };
         let now = Instant::now();
@@ -175,12 +184,16 @@ impl Screen {
             }
             "warning" => self.print_above(&format!("[Warning] {}", event.text))?,
             "line" => self.later.push(event.text),
+            "result" => self.results.push(event.text),
             // The output of a step that failed. It stays below the line of the step.
             "output" => {
                 self.settle()?;
                 self.print(&format!("{}\n", event.text.trim_end_matches('\n')))?;
             }
-            "over" => self.frame.end(event.failed, now),
+            "over" => {
+                self.frame.end(&event, now);
+                self.later.append(&mut self.results);
+            }
             _ => self.frame.take(&event, now),
         }
         if !self.frame.is_running() && !self.later.is_empty() {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Event {
-    /// `begin`, `end`, `failed`, `log`, `line`, `output`, `warning` or `over`.
+    /// `begin`, `end`, `failed`, `log`, `line`, `output`, `warning`, `result` or `over`.
     #[serde(rename = "event")]
     pub(super) kind: String,
     /// The number of the step.
@@ -21,12 +21,14 @@ pub(super) struct Event {
     pub(super) cached: bool,
     /// Whether the build failed.
     pub(super) failed: bool,
+    /// Whether nothing of the build is left to do.
+    pub(super) finished: bool,
 }
 
 impl Event {
-    /// Parses a line. `None` if it is text for the user.
-    pub(super) fn parse(line: &str) -> Option<Self> {
-        let event: Self = line.starts_with("{\"event\":").then(|| serde_json::from_str(line).ok())??;
+    /// Parses an object. `None` if it is for the user.
+    pub(super) fn parse(object: &str) -> Option<Self> {
+        let event: Self = object.starts_with("{\"event\":").then(|| serde_json::from_str(object).ok())??;
         (!event.kind.is_empty()).then_some(event)
     }
 }

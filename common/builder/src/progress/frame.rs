@@ -86,11 +86,13 @@ pub(super) struct Frame {
     settled: usize,
     /// How many steps the build has.
     total: u64,
+    /// Whether nothing of the build is left to do.
+    finished: bool,
 }
 
 impl Frame {
     pub(super) fn new(now: Instant) -> Self {
-        Self { begin: now, steps: Vec::new(), settled: 0, total: 0 }
+        Self { begin: now, steps: Vec::new(), settled: 0, total: 0, finished: false }
     }
 
     /// Whether a step is running.
@@ -153,9 +155,10 @@ impl Frame {
     }
 
     /// The build is over. Steps that still run have failed, or were ended because another one failed.
-    pub(super) fn end(&mut self, failed: bool, now: Instant) {
+    pub(super) fn end(&mut self, event: &Event, now: Instant) {
+        self.finished = event.finished && !event.failed;
         let is_known = self.steps.iter().any(|step| step.end.is_some_and(|(_, mark)| mark == Mark::Failed));
-        let mark = match (failed, is_known) {
+        let mark = match (event.failed, is_known) {
             (false, _) => Mark::Done,
             (true, false) => Mark::Failed,
             (true, true) => Mark::Canceled,
@@ -167,8 +170,7 @@ impl Frame {
 
     fn head(&self, now: Instant, size: &Size) -> String {
         let done = self.steps.iter().filter(|step| !step.is_running()).count() as u64;
-        let failed = self.steps.iter().any(|step| step.end.is_some_and(|(_, mark)| mark == Mark::Failed));
-        let finished = if done == self.total && !failed { " FINISHED" } else { "" };
+        let finished = if self.finished && done == self.total { " FINISHED" } else { "" };
         let seconds = (now - self.begin).as_secs_f64();
         fit(&format!("[+] Building {seconds:.1}s ({done}/{}){finished}", self.total), "", size.columns)
     }
@@ -240,6 +242,7 @@ mod tests {
         frame
     }
 
+    const FAILED: &str = r#"{"event":"over","failed":true,"finished":true}"#;
     const BEGUN: &str = r#"{"event":"begin","step":2,"of":3,"text":"RUN make\nall"}"#;
 
     #[test]
@@ -267,7 +270,7 @@ mod tests {
             ]
         );
         frame.take(&event(r#"{"event":"failed","step":2}"#), later);
-        frame.end(true, later);
+        frame.end(&event(FAILED), later);
         let last = " => ERROR [2/3] RUN make  1.2s";
         assert_eq!(frame.lines(later, &SIZE)[2], last);
         assert_eq!(frame.lines(later, &Size { colors: true, ..SIZE })[2], format!("\x1b[31m{last}\x1b[0m"));
@@ -292,9 +295,22 @@ mod tests {
         assert_eq!(frame.lines(now, &Size { rows: 30, ..SIZE }).len(), 16, "and six lines of output");
         assert_eq!(frame.settle(now, &SIZE).len(), 8, "the head and all that have ended");
         assert_eq!(numbers(&frame.lines(now, &SIZE)), ["2/9", "9/9"]);
-        frame.end(false, now);
         let wide = Size { columns: 60, ..SIZE };
+        frame.end(&event(r#"{"event":"over","finished":true}"#), now);
         assert!(frame.settle(now, &wide)[0].ends_with("(9/9) FINISHED") && !frame.has_more());
+    }
+
+    #[test]
+    fn a_build_is_finished_when_nothing_is_left_to_do() {
+        let now = Instant::now();
+        let begun = r#"{"event":"begin","step":1,"of":1,"text":"A"}"#;
+        let mut frame = frame(now, &[begun, r#"{"event":"end","step":1}"#]);
+        let head = |frame: &Frame| frame.lines(now, &SIZE)[0].clone();
+        assert_eq!(head(&frame), "[+] Building 0.0s (1/1)", "the image is not written yet");
+        for over in [FAILED, r#"{"event":"over"}"#] {
+            frame.end(&event(over), now);
+            assert_eq!(head(&frame), "[+] Building 0.0s (1/1)", "{over}");
+        }
     }
 
     #[test]
@@ -309,7 +325,7 @@ mod tests {
             ],
         );
         assert_eq!(frame.all_running(), [(Some("x".to_owned()), 1)]);
-        frame.end(true, now);
+        frame.end(&event(FAILED), now);
         let lines = frame.settle(now, &SIZE);
         assert_eq!(
             lines,
