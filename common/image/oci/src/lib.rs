@@ -4,6 +4,7 @@
 //! and crane can read and write it directly, also while our tools run.
 
 pub mod digest;
+pub mod embedded;
 pub mod gc;
 pub mod image;
 pub mod index;

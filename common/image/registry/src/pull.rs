@@ -262,6 +262,9 @@ impl Resolving<'_> {
             Kind::Manifest => {
                 let manifest: ImageManifest = self.layout.manifest(descriptor)?;
                 self.fetch_configuration(manifest.config())?;
+                for layer in manifest.layers().iter().filter(|layer| layer.data().is_some()) {
+                    self.has(layer, &Digest::try_from(layer.digest())?)?;
+                }
                 found.manifests.push(manifest);
                 found.digests.push(Digest::try_from(descriptor.digest())?);
                 Ok(())
@@ -274,10 +277,20 @@ impl Resolving<'_> {
         }
     }
 
+    /// Whether the store has the blob, or its descriptor has the content, which is then stored.
+    fn has(&self, descriptor: &Descriptor, digest: &Digest) -> Result<bool, Error> {
+        if self.layout.has_sound_blob(descriptor)? {
+            self.layout.touch_blob(digest);
+            return Ok(true);
+        }
+        let Some(content) = oci::embedded::content(descriptor) else { return Ok(false) };
+        self.keep(Manifest { descriptor: descriptor.clone(), content })?;
+        Ok(true)
+    }
+
     fn fetch_manifest(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let digest = check_json(descriptor)?;
-        if self.layout.has_sound_blob(descriptor)? {
-            self.layout.touch_blob(&digest);
+        if self.has(descriptor, &digest)? {
             return Ok(());
         }
         let manifest = self
@@ -291,9 +304,7 @@ impl Resolving<'_> {
     }
 
     fn fetch_configuration(&self, descriptor: &Descriptor) -> Result<(), Error> {
-        let digest = check_json(descriptor)?;
-        if self.layout.has_sound_blob(descriptor)? {
-            self.layout.touch_blob(&digest);
+        if self.has(descriptor, &check_json(descriptor)?)? {
             return Ok(());
         }
         // Progress is shown only for layers.

@@ -8,7 +8,6 @@ use std::{
 };
 
 use archive::{Compression, Decompressed, Kind, Limits, Reader, peek};
-use base64::{Engine, prelude::BASE64_STANDARD};
 use oci_spec::image::{Descriptor, MediaType};
 use operation::Meter;
 use rustix::process::{Resource, Rlimit};
@@ -16,6 +15,7 @@ use rustix::process::{Resource, Rlimit};
 use super::{Error, Form};
 use crate::{
     digest::{Digest, Mismatch, Verifying},
+    embedded,
     layout::{self, Layout, MAX_JSON, SealedBlob},
     platform::Platform,
     reference::Reference,
@@ -274,7 +274,7 @@ impl Intake {
         }
         // A descriptor may have the content itself, and nothing else have it (image-spec, descriptor.md).
         if !self.held.contains_key(&digest)
-            && let Some(content) = embedded(descriptor)
+            && let Some(content) = embedded::content(descriptor)
         {
             self.held.insert(digest.clone(), Held::Small(content));
         }
@@ -371,14 +371,6 @@ impl Intake {
         let names = if names.is_empty() { "without names".to_owned() } else { names.join(", ") };
         Err(Error::Several { wanted: name.to_string(), names })
     }
-}
-
-/// The content in a descriptor, if it is the content that the descriptor is of.
-fn embedded(descriptor: &Descriptor) -> Option<Vec<u8>> {
-    let content = BASE64_STANDARD.decode(descriptor.data().as_ref()?).ok()?;
-    let digest = Digest::try_from(descriptor.digest()).ok()?;
-    let found = Verifying::new(&content[..], digest, descriptor.size()).finish();
-    found.is_ok().then_some(content)
 }
 
 /// A member's name as a key of the table, and for messages.
