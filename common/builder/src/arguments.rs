@@ -118,6 +118,18 @@ impl Global {
         Self::new(BTreeMap::new(), self.target.as_ref(), statements, escape, target)
     }
 
+    /// Replaces the value of a variable; without a value, as if it had none.
+    pub fn replace(&mut self, name: &str, value: Option<String>) {
+        let is_declared = self.declared.remove(name).is_some();
+        self.given.remove(name);
+        if let Some(value) = value {
+            if is_declared {
+                self.declared.insert(name.to_owned(), value.clone());
+            }
+            self.given.insert(name.to_owned(), value);
+        }
+    }
+
     /// The names of the variables that FROM can use.
     pub fn names(&self) -> impl Iterator<Item = String> {
         self.declared.keys().chain(self.platform.keys()).cloned()

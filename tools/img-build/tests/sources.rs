@@ -18,6 +18,7 @@ use common::{Built, Fixture};
 fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .current_dir(directory)
+        .env("TZ", "UTC")
         .args(["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"])
         .args(arguments)
         .output()
@@ -421,4 +422,55 @@ fn a_dockerfile_on_a_web_server_has_any_name() {
     let built = Built::new(command.output().unwrap()).ok();
     assert_eq!(built.configuration()["config"]["Labels"]["a"], "b");
     requests.join().unwrap();
+}
+
+#[test]
+fn the_epoch_is_the_time_of_the_context() {
+    let fixture = Fixture::new();
+    let dockerfile = "FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN echo ${SOURCE_DATE_EPOCH-unset} > /e\n";
+    let with_default = format!("ARG SOURCE_DATE_EPOCH=context\n{dockerfile}");
+    let build = |context: &str, flags: &[&str]| {
+        let mut command = fixture.command();
+        let built = Built::new(command.args(["-t", "built"]).args(flags).arg(context).output().unwrap()).ok();
+        let created = built.configuration()["created"].as_str().unwrap().to_owned();
+        (fixture.layers(&built, 1)[0]["e"].clone(), created)
+    };
+    let given = ["--build-arg", "SOURCE_DATE_EPOCH=context"];
+    let archive = |text: &str| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, content, time) in [("Dockerfile", text, 1_000_000_000), ("old", "", 5)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_mtime(time);
+            tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        tar.into_inner().unwrap()
+    };
+    let is_of = |seconds: &str, created: &str| (format!("644 0:0 {seconds}"), created.to_owned());
+    // The newest time in an archive, unless the server says one.
+    let (host, requests) = answers(vec![
+        ("", archive(dockerfile)),
+        ("Last-Modified: Fri, 13 Feb 2009 23:31:30 GMT\r\n", archive(&with_default)),
+    ]);
+    let address = format!("http://{host}/c.tar");
+    assert_eq!(build(&address, &given), is_of("1000000000", "2001-09-09T01:46:40Z"));
+    assert_eq!(build(&address, &[]), is_of("1234567890", "2009-02-13T23:31:30Z"));
+    requests.join().unwrap();
+    // The time of a commit.
+    let bare = repository(&fixture.path("r"), "sha1");
+    let address = format!("{}/r.git#v1", serve(fixture.path("r"), true));
+    let mut command = fixture.command();
+    let built = command.args(["-t", "built"]).args(given).arg(&address).output().unwrap();
+    let created = Built::new(built).ok().configuration()["created"].clone();
+    let shown = git(&bare, &["log", "-1", "--format=%cd", "--date=format-local:%Y-%m-%dT%H:%M:%SZ", "v1"]);
+    assert_eq!(created, shown);
+    // A directory has none.
+    let base =
+        fixture.config("FROM busybox\n")["created"].as_str().unwrap_or("1980-01-01T00:00:00Z").to_owned();
+    let context = fixture.path("context").display().to_string();
+    for (text, flags) in [(dockerfile, &given[..]), (&with_default, &[])] {
+        fixture.write("Dockerfile", text);
+        assert_eq!(build(&context, flags), is_of("unset", &base), "{text}");
+    }
 }

@@ -32,6 +32,19 @@ pub fn is_archive(file: &File) -> bool {
     file.seek(SeekFrom::Start(0)).is_ok() && found
 }
 
+/// The newest time of the entries of an archive, in seconds since 1970.
+///
+/// # Errors
+/// When the archive cannot be read.
+pub fn newest(file: File) -> io::Result<Option<i64>> {
+    let mut archive = Reader::new(Decompressed::padded(file, Limits::default())?);
+    let mut newest = None;
+    while let Some(entry) = archive.next()? {
+        newest = newest.max(Some(entry.mtime.seconds));
+    }
+    Ok(newest)
+}
+
 /// Unpacks an archive below `target`. Files keep the owners of the archive, unless `owner` replaces them.
 /// Directories that the archive does not list have the mode 0755 and belong to root, as in BuildKit: neither
 /// `--chmod` nor `--chown` applies to them.

@@ -72,6 +72,11 @@ impl Body {
         };
         Ok(Self { shown, modified, content })
     }
+
+    /// When the file was changed, as the server says.
+    pub(super) fn modified(&self) -> Option<i64> {
+        self.modified
+    }
 }
 
 impl Read for Body {

@@ -77,6 +77,10 @@ pub(super) struct Input {
     text: Vec<u8>,
     /// Whether the context was unpacked or fetched. Links in it must not lead out of it.
     is_sealed: bool,
+    /// The time of the commit, or of the file on the web server.
+    time: Option<i64>,
+    /// The archive that the context was unpacked from.
+    archive: Option<PathBuf>,
     /// The directory with what was unpacked.
     _workspace: Option<Workspace>,
 }
@@ -84,21 +88,22 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn read(options: &Options) -> Result<Self, Error> {
         let open = |path: &Path| File::open(path).map_err(Cause::system("read", path));
-        let (workspace, mut content, object) = match &options.context {
+        let (workspace, mut content, object, time) = match &options.context {
             Context::Directory(path) => return Self::in_directory(path, options.file.as_deref()),
             Context::Input => {
                 let workspace = workspace(options)?;
                 let path = workspace.path().join("input");
                 keep(&path, &mut io::stdin().lock(), STANDARD_INPUT)?;
-                (workspace, open(&path)?, STANDARD_INPUT.to_owned())
+                (workspace, open(&path)?, STANDARD_INPUT.to_owned(), None)
             }
             Context::Git(address) => return Self::in_repository(address, options),
             Context::Web(address) => {
                 let workspace = workspace(options)?;
                 let path = workspace.path().join("input");
                 let shown = registry::without_user(address);
-                keep(&path, &mut fetch::Body::get(address, options, Cause::Context)?, &shown)?;
-                (workspace, open(&path)?, shown)
+                let mut body = fetch::Body::get(address, options, Cause::Context)?;
+                keep(&path, &mut body, &shown)?;
+                (workspace, open(&path)?, shown, body.modified())
             }
         };
         let context = workspace.path().join("context");
@@ -107,7 +112,9 @@ impl Input {
         if copy::is_archive(&content) {
             copy::unpack_context(content, Path::new(&object), &open_readable(&context)?)
                 .map_err(|source| Cause::Input { object, source })?;
-            return Self::sealed(workspace, context, file.unwrap_or_else(|| DOCKERFILE.into()), options);
+            let archive = Some(workspace.path().join("input"));
+            let file = file.unwrap_or_else(|| DOCKERFILE.into());
+            return Ok(Self { time, archive, ..Self::sealed(workspace, context, file, options)? });
         }
         // A Dockerfile on a web server has any name, as in BuildKit. One on standard input has none.
         if let (Context::Input, Some(file)) = (&options.context, &file) {
@@ -116,7 +123,8 @@ impl Input {
         let text = content.rewind().and_then(|()| read_some(&mut content));
         let text = text.map_err(Cause::system("read", &workspace.path().join("input")))?;
         let file = below(&context, &file.unwrap_or_else(|| DOCKERFILE.into()));
-        Ok(Self { context, file, name: object, text, is_sealed: true, _workspace: Some(workspace) })
+        let (name, _workspace) = (object, Some(workspace));
+        Ok(Self { context, file, name, text, is_sealed: true, time, archive: None, _workspace })
     }
 
     fn in_repository(address: &git::Address, options: &Options) -> Result<Self, Error> {
@@ -124,12 +132,12 @@ impl Input {
         let step = workspace.step().map_err(Cause::from)?;
         let keep = options.arguments.get(KEEP_GIT).and_then(|value| truth(value));
         let keep = address.keep.or(keep).unwrap_or_default();
-        repository::check_out(address, None, options, (&step.upper, &step.work), keep)?;
+        let time = repository::check_out(address, None, options, (&step.upper, &step.work), keep)?;
         let context = step.upper;
         let file = options.file.clone().unwrap_or_else(|| {
             in_context(&context).strip_prefix(&context).map_or_else(|_| DOCKERFILE.into(), Path::to_owned)
         });
-        Self::sealed(workspace, context, file, options)
+        Ok(Self { time: Some(time), ..Self::sealed(workspace, context, file, options)? })
     }
 
     /// A context that was unpacked or fetched. The Dockerfile is in it, or on standard input.
@@ -145,7 +153,8 @@ impl Input {
         };
         let (name, text) = (file.display().to_string(), text.map_err(Cause::system("read", &file))?);
         let file = below(&context, &file);
-        Ok(Self { context, file, name, text, is_sealed: true, _workspace: Some(workspace) })
+        let _workspace = Some(workspace);
+        Ok(Self { context, file, name, text, is_sealed: true, time: None, archive: None, _workspace })
     }
 
     fn in_directory(context: &Path, file: Option<&Path>) -> Result<Self, Error> {
@@ -160,7 +169,8 @@ impl Input {
             _ => File::open(&file).and_then(|mut file| read_some(&mut file)),
         };
         let (name, text) = (file.display().to_string(), text.map_err(Cause::system("read", &file))?);
-        Ok(Self { context: context.to_owned(), file, name, text, is_sealed: false, _workspace: None })
+        let (context, _workspace) = (context.to_owned(), None);
+        Ok(Self { context, file, name, text, is_sealed: false, time: None, archive: None, _workspace })
     }
 
     /// The text of a `.dockerignore`: the context's or the Dockerfile's own.
@@ -174,6 +184,19 @@ impl Input {
     /// Whether the context's files belong to the build only, because they were unpacked or fetched.
     pub(super) fn is_sealed(&self) -> bool {
         self.is_sealed
+    }
+
+    /// The time of the context: that of a commit, `Last-Modified` of a web server, or else the newest one in an archive. A
+    /// directory has none.
+    pub(super) fn time(&self) -> Result<Option<i64>, Cause> {
+        let of_archive = |path: &PathBuf| {
+            let newest = File::open(path).and_then(copy::newest);
+            newest.map_err(Cause::system("read", path))
+        };
+        match self.time {
+            None => Ok(self.archive.as_ref().map(of_archive).transpose()?.flatten()),
+            known => Ok(known),
+        }
     }
 
     /// The part of the Dockerfile around a line, for messages.

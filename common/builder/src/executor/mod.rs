@@ -258,15 +258,23 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     })
 }
 
-/// `SOURCE_DATE_EPOCH` of the environment, or else that of an ARG before the first FROM.
-fn epoch(options: &Options, global: &Global) -> Result<Option<i64>, Cause> {
-    match options.epoch {
-        Some(given) => Ok(Some(given)),
-        None => {
-            let text = global.variable(oci::timestamp::SOURCE_DATE_EPOCH).unwrap_or_default();
-            oci::timestamp::epoch(&text).map_err(Cause::from)
-        }
+/// The value of `SOURCE_DATE_EPOCH` that stands for the time of the context.
+const CONTEXT: &str = "context";
+
+/// `SOURCE_DATE_EPOCH` of the environment, or else that of an ARG before the first FROM. `context` becomes the time of the
+/// context in it.
+fn epoch(options: &Options, input: &Input, global: &mut Global) -> Result<Option<i64>, Cause> {
+    use oci::timestamp::SOURCE_DATE_EPOCH as NAME;
+    if let Some(given) = options.epoch {
+        return Ok(Some(given));
     }
+    let text = global.given_value(NAME).or_else(|| global.variable(NAME)).unwrap_or_default();
+    if text != CONTEXT {
+        return oci::timestamp::epoch(&text).map_err(Cause::from);
+    }
+    let time = input.time()?.filter(|seconds| *seconds >= 0);
+    global.replace(NAME, time.map(|seconds| seconds.to_string()));
+    Ok(time)
 }
 
 impl<'a> Builder<'a> {
@@ -283,7 +291,7 @@ impl<'a> Builder<'a> {
         plan::know_all(&file.stages, &options.no_cache_filter).map_err(Error::Target)?;
         let name = file.stages[target].name.clone().unwrap_or_else(|| "default".to_owned());
         let at = |line, source| Error::Plan { file: input.name.clone(), line, source };
-        let global = Global::new(
+        let mut global = Global::new(
             options.arguments.clone(),
             options.platform.as_ref(),
             &file.arguments,
@@ -291,7 +299,7 @@ impl<'a> Builder<'a> {
             &name,
         )
         .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
-        let epoch = epoch(options, &global)?;
+        let epoch = epoch(options, input, &mut global)?;
         let store = open()?;
         let aliases = contexts::aliases(&options.contexts);
         let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);

@@ -19,20 +19,19 @@ pub(super) fn revision(address: &Address, options: &Options) -> Result<Revision,
 }
 
 /// Writes the files of a commit to `directory`. Without `revision`, uses the commit that the address means
-/// now. `scratch` is a directory for git objects.
+/// now. `scratch` is a directory for git objects. Returns the time of the commit.
 pub(super) fn check_out(
     address: &Address,
     revision: Option<&Revision>,
     options: &Options,
     (directory, scratch): (&Path, &Path),
     keep: bool,
-) -> Result<(), Cause> {
+) -> Result<i64, Cause> {
     let client = Client::new(registry::Options::default());
     let authorize = |remote: &str| options.authorization(&address.remote, remote);
     let remote = Remote::open(&address.remote, &client, &authorize)?;
     let revision = revision.map_or_else(|| remote.resolve(address), |known| Ok(known.clone()))?;
-    git::checkout((&remote, &revision, address), (&client, &authorize), directory, scratch, keep)?;
-    Ok(())
+    Ok(git::checkout((&remote, &revision, address), (&client, &authorize), directory, scratch, keep)?)
 }
 
 impl Options {

@@ -23,7 +23,8 @@ const DEPTH: usize = 10;
 /// get the time of their commit.
 ///
 /// `scratch` is an empty directory on the same file system. With `keep`, the objects in it become `.git`. If
-/// the address has a subdirectory, only that is written, without `.git`.
+/// the address has a subdirectory, only that is written, without `.git`. Returns the time of the commit, in seconds
+/// since 1970.
 ///
 /// # Errors
 /// When the server does not send the commit, or a file cannot be written.
@@ -33,9 +34,9 @@ pub fn checkout(
     directory: &Path,
     scratch: &Path,
     keep: bool,
-) -> Result<(), Error> {
-    let mut checkout =
-        Checkout { client, authorize, limits: Limits::default(), files: 0, bytes: 0, scratch, made: 0 };
+) -> Result<i64, Error> {
+    let limits = Limits::default();
+    let mut checkout = Checkout { client, authorize, limits, files: 0, bytes: 0, scratch, made: 0, time: 0 };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(Error::system("open", directory))?;
     let git = scratch.join("git");
@@ -52,7 +53,7 @@ pub fn checkout(
         let to = directory.join(".git");
         fs::rename(&git, &to).map_err(Error::system("rename", &git))?;
     }
-    Ok(())
+    Ok(checkout.time)
 }
 
 struct Checkout<'c> {
@@ -64,6 +65,8 @@ struct Checkout<'c> {
     scratch: &'c Path,
     /// The number of submodules so far.
     made: usize,
+    /// The time of the commit, without its submodules.
+    time: i64,
 }
 
 /// The maximum number of submodules in total.
@@ -89,6 +92,9 @@ impl Checkout<'_> {
     ) -> Result<(ObjectId, Objects<'r>), Error> {
         let (id, mut objects) = remote.fetch(commit, &git.join("objects"))?;
         let (tree, time) = tree_of(&mut objects, id)?;
+        if depth == 0 {
+            self.time = time;
+        }
         let modules = match with_modules {
             true => modules(&mut objects, tree)?,
             false => BTreeMap::new(),
