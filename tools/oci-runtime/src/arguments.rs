@@ -112,6 +112,9 @@ pub(crate) enum Command {
         /// The id of the container
         #[arg(value_name = "ID")]
         id: String,
+        /// Options of ps(1), which then makes the table: only the lines of the container are printed
+        #[arg(value_name = "PS-OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
     },
     /// Change the resource limits of a container
     Update(Box<Update>),

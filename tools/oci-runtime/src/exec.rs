@@ -23,7 +23,7 @@ pub(crate) fn run(context: &Context, arguments: &Exec) -> Result<u8> {
     }
     let request = container::Exec {
         preserved: lifecycle::preserved(arguments.preserve_fds),
-        cgroups: arguments.cgroup.iter().map(|text| cgroup(text)).collect(),
+        cgroups: arguments.cgroup.iter().flat_map(|text| cgroups(text)).collect(),
         ignores_pause: arguments.ignore_paused,
         pidfd_socket: arguments.pidfd_socket.clone(),
         pid_file: arguments.pid_file.clone(),
@@ -57,11 +57,13 @@ pub(crate) fn run(context: &Context, arguments: &Exec) -> Result<u8> {
     lifecycle::wait(running, &foreground, raw)
 }
 
-/// Parses `[CONTROLLER:]PATH`.
-fn cgroup(text: &str) -> (Option<String>, PathBuf) {
+/// Parses `[CONTROLLER[,CONTROLLER]…:]PATH`: the path of each controller.
+fn cgroups(text: &str) -> Vec<(Option<String>, PathBuf)> {
     match text.split_once(':') {
-        Some((controller, path)) => (Some(controller.to_owned()), path.into()),
-        None => (None, text.into()),
+        Some((controllers, path)) => {
+            controllers.split(',').map(|controller| (Some(controller.to_owned()), path.into())).collect()
+        }
+        None => vec![(None, text.into())],
     }
 }
 

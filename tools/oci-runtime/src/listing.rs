@@ -4,10 +4,11 @@ use std::{
     fs::OpenOptions,
     io::Write,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use container::{Container, Store, processes};
 use serde_json::{Value, json};
 
@@ -61,7 +62,15 @@ fn table<const N: usize>(header: [String; N], rows: Vec<[String; N]>) -> Result<
     std::io::stdout().write_all(toolkit::rows::table(&lines).as_bytes()).context("write standard output")
 }
 
-pub(crate) fn processes(container: &Container, format: Listing) -> Result<()> {
+/// Prints the processes. The format may come after the id, too; anything else there is for ps(1).
+pub(crate) fn processes(container: &Container, format: Listing, options: &[String]) -> Result<()> {
+    let words: Vec<&str> = options.iter().flat_map(|word| word.split('=')).collect();
+    let format = match words[..] {
+        [] => format,
+        ["-f" | "--format", "json"] => Listing::Json,
+        ["-f" | "--format", "table"] => Listing::Table,
+        _ => return by_ps(container, options),
+    };
     if format == Listing::Json {
         return line(&json!(processes::pids(container)?));
     }
@@ -74,6 +83,28 @@ pub(crate) fn processes(container: &Container, format: Listing) -> Result<()> {
     });
     // Those of `ps -ef`, which runc runs.
     table(["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"].map(str::to_owned), rows.collect())
+}
+
+/// Runs ps(1) with these options, as runc does. Prints its first line, and the lines of the container's processes.
+fn by_ps(container: &Container, options: &[String]) -> Result<()> {
+    let pids = processes::pids(container)?;
+    let output = Command::new("ps").args(options).output().context("run ps")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("run ps with {options:?}: {}", said.lines().next().unwrap_or("it failed"));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let header = lines.next().unwrap_or_default();
+    let Some(at) = header.split_whitespace().position(|name| name == "PID") else {
+        bail!("run ps with {options:?}: it prints no column PID, which tells the processes of the container");
+    };
+    let is_own = |line: &&str| {
+        let pid = line.split_whitespace().nth(at).and_then(|pid| pid.parse::<i32>().ok());
+        pid.is_some_and(|pid| pids.contains(&pid))
+    };
+    let shown: Vec<&str> = std::iter::once(header).chain(lines.filter(is_own)).collect();
+    writeln!(std::io::stdout(), "{}", shown.join("\n")).context("write standard output")
 }
 
 /// When a process was started, in UTC like the times of the log: the time of today, or the day, or the year.

@@ -84,7 +84,7 @@ fn run(arguments: &OciRuntime) -> Result<u8> {
         Command::Delete { force, id } => lifecycle::delete(&context, id, *force),
         Command::Pause(one) => Ok(container::pause(&store.get(&one.id)?)?),
         Command::Resume(one) => Ok(container::resume(&store.get(&one.id)?)?),
-        Command::Ps { format, id } => listing::processes(&store.get(id)?, *format),
+        Command::Ps { format, id, options } => listing::processes(&store.get(id)?, *format, options),
         Command::Update(update) => limits::update(&context, update),
         Command::Events { stats, interval, id } => limits::events(&store.get(id)?, *stats, *interval),
         Command::Spec { bundle, rootless } => listing::template(bundle, *rootless),

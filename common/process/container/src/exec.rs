@@ -78,6 +78,13 @@ pub fn exec(container: &Container, process: &Process, request: &Exec) -> Result<
 }
 
 fn groups(record: &Record, request: &Exec) -> Result<Vec<cgroup::Group>> {
+    let entered = |path: &PathBuf, cause: String| Error::new("enter", format_args!("cgroup {path:?}"), cause);
+    for (controller, path) in &request.cgroups {
+        let has = |name: &String| record.cgroups.all().iter().any(|home| home.controllers.contains(name));
+        if let Some(name) = controller.as_ref().filter(|name| !has(name)) {
+            return Err(entered(path, format!("unknown controller {name}")));
+        }
+    }
     let mut groups = Vec::new();
     for home in record.cgroups.all() {
         let is_asked = |(controller, _): &&(Option<String>, PathBuf)| match controller {
@@ -90,12 +97,13 @@ fn groups(record: &Record, request: &Exec) -> Result<Vec<cgroup::Group>> {
             Some(path) => {
                 let inside = path.strip_prefix("/").unwrap_or(path);
                 if inside.components().any(|part| part == Component::ParentDir) {
-                    let cause = format!("{} is not a sub cgroup path", path.display());
-                    return Err(Error::new("enter", format_args!("cgroup {path:?}"), cause));
+                    return Err(entered(path, format!("{} is not a sub cgroup path", path.display())));
                 }
-                let missing =
-                    || Error::new("enter", format_args!("cgroup {path:?}"), "the container has none there");
                 let home = cgroup::Home { path: home.path.join(inside), ..home.clone() };
+                let missing = || {
+                    let file = home.path.join("cgroup.procs");
+                    entered(path, format!("adding pid to {}: no such file or directory", file.display()))
+                };
                 Some(home.open()?.ok_or_else(missing)?)
             }
         };

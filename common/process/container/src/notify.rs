@@ -7,7 +7,7 @@ use oci_spec::runtime::Spec;
 use runtime::HookState;
 use serde_json::json;
 
-use crate::{Result, VERSION, console};
+use crate::{Error, Result, VERSION, console};
 
 /// Sends the descriptor that receives these calls to the program, with the state of the process
 /// (config-linux.md, "The Container Process State"). `first` is the pid of the container's first process.
@@ -27,5 +27,9 @@ pub(crate) fn hand_over(
         "metadata": metadata,
         "state": state.with(status, first),
     });
-    console::pass(path, state.to_string().as_bytes(), listener.as_fd())
+    console::pass(path, state.to_string().as_bytes(), listener.as_fd()).map_err(|error| {
+        // These are runc's words.
+        let cause = format!("failed to connect with seccomp agent: {error}");
+        Error::new("hand over", "system calls", cause)
+    })
 }
