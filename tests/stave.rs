@@ -364,7 +364,7 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         ("stop -x web", "stave: unknown flag: -x"),
         ("run --tty=maybe busybox", "stave: unknown flag: --tty"),
         ("create --detach-keys x busybox", "stave: unknown flag: --detach-keys"),
-        ("run --sig-proxy=false busybox", "stave: unknown flag: --sig-proxy"),
+        ("create --sig-proxy=false busybox", "stave: unknown flag: --sig-proxy"),
         ("run --env-file nowhere busybox", "stave: cannot read --env-file nowhere"),
         ("rm", "stave: rm takes a NAME"),
         ("ps --isolation", "stave: unknown flag: --isolation"),

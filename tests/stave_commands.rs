@@ -148,8 +148,15 @@ fn networks_that_are_not_there_or_not_meant() {
         125,
         "stave: --ip, --ip6, --mac-address and --network-alias need a network with a name: --network NAME",
     );
+    host.prints("network create --subnet 10.6.0.0/24 back", "back");
+    host.prints("network inspect front back | jq -r '.[].name'", "front\nback");
+    host.prints("network inspect -f '{{.Name}}' front", "front");
+    host.fails("network inspect nowhere", 1, "network-ls: no network \"nowhere\"");
+    host.prints("network disconnect -f front db", "");
     host.prints("rm -f db", "db");
-    host.prints("network rm front", "front");
+    // A missing network is no failure with -f.
+    host.prints("network rm -f nowhere front", "front");
+    host.prints("network rm back", "back");
     host.0.assert_as(&before);
 }
 
@@ -415,7 +422,7 @@ fn prune_of_each_kind() {
     host.prints("run -d --name on --network used busybox sleep 1000", "on");
     host.fails("container prune --filter until=1h", 2, "stave: prune filters by label only: until=1h");
     host.fails("container prune -a", 2, "stave: unknown flag: -a");
-    host.fails("system mv", 2, "stave: system takes df, info and prune");
+    host.fails("system mv", 2, "stave: system takes df, events, info and prune");
     let asked = host.stave("container prune < /dev/null").exits(0);
     assert_eq!(
         (asked.stdout.as_str(), asked.stderr.as_str()),

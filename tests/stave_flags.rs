@@ -187,6 +187,36 @@ fn a_container_in_the_foreground_can_be_left() {
 }
 
 #[test]
+fn signals_that_are_not_for_the_process() {
+    let host = Host::new();
+    let command = "sh -c 'trap \"exit 7\" INT TERM; echo ready; while :; do sleep 0.05; done'";
+    let client = |command: &str, signal: &str| {
+        format!(
+            "./stave {command} > out & until grep -q ready out; do sleep 0.01; done; kill -{signal} $!; wait $!"
+        )
+    };
+    // The client ends, and the container runs on.
+    host.0.sh(&client(&format!("run --name web --sig-proxy=false busybox {command}"), "HUP")).exits(129);
+    host.prints("ps --format '{{.Names}} {{.State}}'", "web running");
+    let attach = "./stave attach --no-stdin --sig-proxy=false web & sleep 0.5; kill -TERM $!; wait $!";
+    host.0.sh(attach).exits(143);
+    host.prints("ps --format '{{.Names}} {{.State}}'", "web running");
+    // By default, they reach the process.
+    host.0.sh("./stave attach --sig-proxy web < /dev/null & sleep 0.5; kill -TERM $!; wait $!").exits(7);
+    host.prints("wait web", "7");
+    host.0.sh(&client(&format!("run --name other --sig-proxy=true busybox {command}"), "TERM")).exits(7);
+    // Without a signal, it is as ever; with --rm, the container is removed at its own end.
+    host.0.sh("./stave run --rm --name short --sig-proxy=false busybox sh -c 'exit 3'").exits(3);
+    let line = "run --rm --name gone --sig-proxy=false busybox sh -c 'echo ready; sleep 3'";
+    host.0.sh(&client(line, "TERM")).exits(143);
+    host.prints("ps -q", "gone");
+    let script = "for i in $(seq 200); do ./stave ps -aq | grep -q gone || exit 0; sleep 0.1; done; exit 1";
+    host.0.sh(script).ok();
+    let line = "stave: exec takes no flag of run but -d, -i, -t, -e, --env-file, -w, -u, --privileged and --detach-keys";
+    host.fails("exec --sig-proxy=false web true", 125, line);
+}
+
+#[test]
 fn lists_and_numbers() {
     let host = Host::new();
     for name in ["k", "m", "l"] {

@@ -48,7 +48,37 @@ fn commands_of_images() {
         "{info}"
     );
     assert_eq!(host.stave("system info").ok(), info);
-    host.fails("info --format x", 2, "stave: info takes no --format");
+    let template = "{{.Images}} {{.Containers}} {{ .ContainersRunning }} {{.Driver}} {{.OSType}} {{.NCPU}}";
+    let processors = value("CPUs").unwrap();
+    host.prints(&format!("info --format '{template}'"), &format!("{images} 0 0 overlay linux {processors}"));
+    let bytes = host.stave("system info -f '{{.MemTotal}}'").ok();
+    assert!(bytes.trim().parse::<u64>().is_ok_and(|bytes| bytes > 1 << 20), "{bytes}");
+    assert_eq!(host.stave("info -f '{{.KernelVersion}}'").ok().trim(), value("Kernel Version").unwrap());
+    let version = host.stave("version").ok();
+    host.prints(
+        "version --format '{{.Client.Version}} {{.Server.Version}}'",
+        &version.trim().replace("stave", version.trim().split(' ').nth(1).unwrap()),
+    );
+    host.prints("info --format x", "x");
+    host.fails("info --format '{{.Swarm.NodeID}}'", 2, "stave: info --format has no field Swarm.NodeID");
+    host.fails("version -f '{{json .}}'", 2, "stave: version --format has no field {{json .}}");
+    host.fails("info --all", 2, "stave: info takes only --format: --all");
+}
+
+#[test]
+fn the_cache_of_builds_is_removed_alone() {
+    let host = Host::new();
+    host.0.sh("mkdir c && printf 'FROM busybox\\nRUN true\\n' > c/Dockerfile").ok();
+    host.stave("builder build -q --network none -t made c").ok();
+    let count = "ls $STAVE_ROOT/cache/*.json | wc -l";
+    assert_eq!(host.0.sh(count).ok(), "1\n");
+    host.prints("builder prune -f --dry-run", "");
+    assert_eq!(host.0.sh(count).ok(), "1\n");
+    host.prints("builder prune -f", "");
+    assert_eq!(host.0.sh("ls $STAVE_ROOT/cache | grep -c json || :").ok(), "0\n");
+    host.prints("images -q made | wc -l", "1");
+    host.fails("builder prune --filter label=a", 2, "stave: builder prune takes no --filter");
+    host.fails("builder ls", 2, "stave: builder takes build and prune");
 }
 
 /// As with `docker run`.

@@ -45,6 +45,9 @@ struct ContainerStart {
     /// Keys that detach from the container: ctrl-X or letters, separated by commas; empty for none
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", requires = "attach")]
     detach_keys: Keys,
+    /// With --attach, whether to pass signals on to the process; true by default
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, requires = "attach")]
+    sig_proxy: bool,
     /// Print TEXT for each container, one a line, with {id} replaced
     #[arg(long, value_name = "TEXT")]
     format: Option<String>,
@@ -93,7 +96,7 @@ impl ContainerStart {
             }
         };
         let container = Container::read(scope, id)?;
-        let how = Attachment { stdin: self.interactive, signals: true, keys: &self.detach_keys };
+        let how = Attachment { stdin: self.interactive, signals: self.sig_proxy, keys: &self.detach_keys };
         match life::attend(&connection, &container, &how)? {
             Outcome::Ended(status) => Ok(json!({"id": id, "exitStatus": status, "ended": true})),
             Outcome::Detached => {
