@@ -9,6 +9,7 @@
 mod address;
 mod argument;
 mod bridge;
+mod chosen;
 mod container;
 mod free;
 mod inside;

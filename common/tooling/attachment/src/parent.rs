@@ -11,7 +11,8 @@ use repair::NetworkOperation;
 
 use crate::{
     Container, Gateway,
-    bridge::{refuse_gateway, refuse_range},
+    bridge::refuse_gateway,
+    chosen::refuse_range,
     free::refuse_special,
     inside::{self, Inside, Leased},
     pair::Asked,

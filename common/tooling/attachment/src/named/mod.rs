@@ -20,7 +20,7 @@ use operation::{Error, Place, unless_gone};
 
 pub use file::{File, FileRoute, Subnet};
 
-use crate::{Gateway, Route, Wanted, WantedParent, bridge, free, parse_name, prefix, unfit::Unfit};
+use crate::{Gateway, Route, Wanted, WantedParent, bridge, chosen, free, parse_name, prefix, unfit::Unfit};
 
 /// A network from its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,7 +309,7 @@ pub fn subnet(subnet: IpNet, gateway: Gateway, range: Option<IpNet>) -> Result<S
         }
     };
     if let Some(range) = range {
-        bridge::refuse_range(range, subnet, gateway)?;
+        chosen::refuse_range(range, subnet, gateway)?;
     }
     Ok(Subnet::new(subnet, gateway, range))
 }
