@@ -337,12 +337,15 @@ impl File {
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::hard_link(&beside, &path)?;
-            let synced = fs::File::open(&directory).and_then(|directory| directory.sync_all());
-            synced.inspect_err(|_| drop(fs::remove_file(&path)))
+            let end = || {
+                fs::remove_file(&beside)?;
+                fs::File::open(&directory)?.sync_all()
+            };
+            end().inspect_err(|_| drop(fs::remove_file(&path)))
         };
         let written = write();
-        let _ = fs::remove_file(&beside);
         if written.is_err() {
+            let _ = fs::remove_file(&beside);
             // It stays if there are other networks.
             let _ = fs::remove_dir(&directory);
         }
