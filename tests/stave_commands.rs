@@ -128,39 +128,6 @@ fn networks_with_names() {
 }
 
 #[test]
-fn networks_that_are_not_there_or_not_meant() {
-    let host = Host::new();
-    let before = host.0.snapshot();
-    host.prints("network create --subnet 10.5.0.0/24 front", "front");
-    host.prints("run -d --name db --network front busybox sleep 1000", "db");
-    host.fails(
-        "network create host",
-        2,
-        "network-create: invalid value 'host' for '<NAME>': the name is reserved: `stave run --network` gives it another meaning",
-    );
-    host.fails("network connect none db", 1, "network-ls: no network \"none\"");
-    host.fails("network connect front none", 1, "stave: no container \"none\" in /run/stave");
-    host.fails("network disconnect front none", 1, "stave: no container \"none\" in /run/stave");
-    host.fails("network disconnect none db", 1, "stave: container \"db\" is not on network \"none\"");
-    host.fails("run --network none-such busybox true", 125, "network-ls: no network \"none-such\"");
-    host.fails(
-        "run --ip 10.5.0.9 busybox true",
-        125,
-        "stave: --ip, --ip6, --mac-address and --network-alias need a network with a name: --network NAME",
-    );
-    host.prints("network create --subnet 10.6.0.0/24 back", "back");
-    host.prints("network inspect front back | jq -r '.[].name'", "front\nback");
-    host.prints("network inspect -f '{{.Name}}' front", "front");
-    host.fails("network inspect nowhere", 1, "network-ls: no network \"nowhere\"");
-    host.prints("network disconnect -f front db", "");
-    host.prints("rm -f db", "db");
-    // A missing network is no failure with -f.
-    host.prints("network rm -f nowhere front", "front");
-    host.prints("network rm back", "back");
-    host.0.assert_as(&before);
-}
-
-#[test]
 fn a_terminal_shows_tables_and_lines() {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh("netns-add -n --id web > /dev/null").ok();

@@ -484,28 +484,3 @@ fn another_programs_bridge_of_ipv6_only() {
     sandbox.sh("unwind a > /dev/null; bridge-attach --check < b.json > /dev/null").ok();
     sandbox.sh("unwind b > /dev/null; pkill -P 1 socat || true; ! nft list tables | grep stave").ok();
 }
-
-/// Containers of another run directory need the same as those of ours.
-#[test]
-fn forwarding_and_answers_stay_for_another_run_directory() {
-    let (sandbox, _) = sandbox();
-    sandbox.sh("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding").ok();
-    let values = "cat /proc/sys/net/ipv6/conf/all/forwarding /proc/sys/net/ipv6/conf/out0/proxy_ndp";
-    assert_eq!(sandbox.sh(values).ok(), "0\n0\n");
-    let part = "--subnet 10.5.0.0/24 --subnet6 2001:db8::5:0:0/112 --gateway-mode routed --ndp-proxy out0";
-    let attach = |run: &str, id: &str| {
-        let pipe = format!("netns-add -n --id {id} | bridge-attach front {part} > /dev/null");
-        sandbox.sh(&format!("export STAVE_RUN=/run/{run}; {pipe}")).ok();
-    };
-    attach("r1", "a");
-    attach("r2", "b");
-    sandbox.sh("STAVE_RUN=/run/r2 unwind b > /dev/null").ok();
-    assert_eq!(sandbox.sh(values).ok(), "1\n1\n");
-    sandbox.sh("STAVE_RUN=/run/r1 unwind a > /dev/null").ok();
-    assert_eq!(sandbox.sh(values).ok(), "0\n0\n");
-    attach("r1", "a");
-    attach("r2", "b");
-    sandbox.sh("STAVE_RUN=/run/r1 unwind a > /dev/null").ok();
-    assert_eq!(sandbox.sh(values).ok(), "1\n1\n");
-    sandbox.sh("STAVE_RUN=/run/r2 unwind b > /dev/null").ok();
-}

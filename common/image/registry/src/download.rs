@@ -22,8 +22,8 @@ use crate::{
     Error,
     http::Answer,
     progress::{Event, Progress},
-    pull::Sources,
     repository::Repository,
+    sources::Sources,
     url::Url,
 };
 

@@ -43,6 +43,7 @@ pub mod referrers;
 mod repository;
 mod retry;
 pub mod signature;
+mod sources;
 mod tags;
 mod upload;
 mod url;

@@ -11,8 +11,8 @@ use oci::{
 use signing::{Payload, PublicKey, SIGNATURE};
 
 use crate::{
-    Client, Error, identity::Identity, policy::Demand, pull::Sources, referrers::cosign_tag,
-    repository::Repository, upload::Blobs,
+    Client, Error, identity::Identity, policy::Demand, referrers::cosign_tag, repository::Repository,
+    sources::Sources, upload::Blobs,
 };
 
 /// The maximum size of a signed text, in bytes.
