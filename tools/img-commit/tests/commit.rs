@@ -222,7 +222,7 @@ fn what_cannot_be_committed() {
     // A store that does not exist has no images.
     for flag in ["", "--explain"] {
         let empty = sandbox.sh(&format!("img-commit {flag} --root none web")).exits(1).stderr;
-        assert_eq!(empty, "img-commit: no image \"busybox\" in the image store\n");
+        assert_eq!(empty, "img-commit: no image \"base:latest\" in the image store\n");
     }
     assert_eq!(sandbox.sh("ls none").status, 2);
     let explained = sandbox.sh("img-commit --explain -t x -t y:2 -m 'a b' -c 'CMD x' web").ok();

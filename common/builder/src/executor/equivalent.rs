@@ -182,7 +182,7 @@ mod tests {
             (r#"ENV A="x y" B=$A:$C"#, "buildah config --env 'A=x y' --env 'B=$A:$C' c"),
             ("ENV A b c", "buildah config --env 'A=b c' c"),
             ("LABEL a=1 b='2 3'", "buildah config --label a=1 --label 'b=2 3' c"),
-            ("EXPOSE 80 53/udp", "buildah config --port 80/tcp --port 53/udp c"),
+            ("EXPOSE 80 53/udp", "buildah config --port 53/udp --port 80/tcp c"),
             ("USER 7:7", "buildah config --user 7:7 c"),
             ("WORKDIR /w", "buildah config --workingdir /w c"),
             ("VOLUME /a /b", "buildah config --volume /a --volume /b c"),

@@ -117,10 +117,10 @@ fn open(path: &Path) -> io::Result<File> {
 impl Open {
     pub(crate) fn new(log: Log) -> Result<Self> {
         let (object, place) = (format!("{:?}", log.path), log.place());
-        Self::open(log).map_err(|error| Error::new("open", object, error).of(place))
+        Self::of(log).map_err(|error| Error::new("open", object, error).of(place))
     }
 
-    fn open(log: Log) -> io::Result<Self> {
+    fn of(log: Log) -> io::Result<Self> {
         let file = open(&log.path)?;
         let written = length(&file)?;
         let index = log.indexed.then(|| open(&Log::index(&log.path))).transpose()?;

@@ -239,7 +239,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        let path = file.join("config.json");
+        let path = file.join("below/config.json");
         let error = keep(Some(&path), "h", &login("me", "p")).unwrap_err();
         let place = path.display();
         assert_eq!(error.to_string(), format!("edit the login for h in {place}: Not a directory"));
