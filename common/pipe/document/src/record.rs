@@ -261,7 +261,7 @@ fn read_file(path: &Path) -> Result<Option<Document>, Error> {
     let malformed = |error| match error {
         // Its text speaks of standard input.
         crate::Error::NotADocument(cause) => damaged(format!("it is not a document: {cause}").into()),
-        error => damaged(Cause::Source(Box::new(error))),
+        error => failed("read record", path)(Cause::Source(Box::new(error))),
     };
     Document::parse(&text).map(Some).map_err(malformed)
 }
