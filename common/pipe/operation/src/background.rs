@@ -14,7 +14,7 @@ use rustix::{
     process::geteuid,
 };
 
-use crate::peer::believed;
+use crate::peer::{self, believed};
 
 /// The message that tells the process to end.
 pub const END: &[u8] = b"end";
@@ -39,8 +39,8 @@ pub fn control() -> Result<OwnedFd, Errno> {
 /// A connection to the process. None if it does not run. The connection hangs up when the process ends.
 ///
 /// # Errors
-/// When it is unknown whether the process runs. EAGAIN if nobody accepts the connection: a process that is stopped, or a
-/// foreign one. Which, cannot be asked before it does.
+/// When it is unknown whether the process runs. EAGAIN if it accepts no connection: it may be stopped. A foreign process
+/// that does so is none.
 pub fn reach(address: &SocketAddrUnix) -> Result<Option<OwnedFd>, Errno> {
     let socket = control()?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
@@ -48,10 +48,20 @@ pub fn reach(address: &SocketAddrUnix) -> Result<Option<OwnedFd>, Errno> {
     match retry_on_intr(|| connect(&socket, address)) {
         // Nobody listens there.
         Err(Errno::CONNREFUSED) => return Ok(None),
+        // The kernel tells who listens only to those who are connected.
+        Err(Errno::AGAIN) if is_foreign(address) => return Ok(None),
         connected => connected?,
     }
     // Any process may listen under this name.
     Ok(believed(&socket, geteuid().as_raw())?.then_some(socket))
+}
+
+/// Whether only foreign processes have the socket that listens at this address. False if nobody can be found who has it:
+/// to see the descriptors of others takes root.
+fn is_foreign(address: &SocketAddrUnix) -> bool {
+    let owner = geteuid().as_raw();
+    let holders = address.abstract_name().map(peer::holders).unwrap_or_default();
+    !holders.is_empty() && !holders.iter().any(|(pid, uid)| *uid == owner && !peer::is_of_a_container(*pid))
 }
 
 /// Tells the process to end, and waits until it has: it closes this connection last. A process that closes the connection
@@ -117,6 +127,24 @@ mod tests {
         let waits = control().unwrap();
         connect(&waits, &address).unwrap();
         assert_eq!(end(&address), Err(Errno::AGAIN));
+    }
+
+    /// Anybody may take the name of a process that has ended.
+    #[test]
+    fn a_foreign_process_that_accepts_no_connection_is_none() {
+        let name = format!("squat-{}", std::process::id());
+        let script = "import os, socket, sys\nos.setuid(1000)\ns = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+            s.bind(chr(0) + sys.argv[1]); s.listen(0)\nc = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+            c.connect(chr(0) + sys.argv[1]); print(flush=True); sys.stdin.read()";
+        let mut python = std::process::Command::new("python3");
+        let pipe = std::process::Stdio::piped;
+        let mut squats = python.args(["-c", script, &name]).stdin(pipe()).stdout(pipe()).spawn().unwrap();
+        let ready = std::io::Read::read(squats.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+        let ended = end(&address);
+        drop(squats.stdin.take());
+        squats.wait().unwrap();
+        assert_eq!((ready, ended), (1, Ok(())));
     }
 
     #[test]

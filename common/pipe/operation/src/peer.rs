@@ -2,6 +2,7 @@
 
 use std::{
     ffi::CStr,
+    fs,
     io::Write,
     os::fd::{AsFd, OwnedFd},
 };
@@ -61,10 +62,41 @@ fn ask<O: GetSockOpt>(socket: impl AsFd, option: O) -> Result<O::Val, Errno> {
     getsockopt(&socket, option).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
+/// The processes that have the socket which listens at this abstract address of the thread's network namespace, with
+/// their users. Without root, only this user's.
+pub(crate) fn holders(name: &[u8]) -> Vec<(i32, u32)> {
+    let name = format!("@{}", String::from_utf8_lossy(name));
+    let table = fs::read("/proc/thread-self/net/unix").unwrap_or_default();
+    let table = String::from_utf8_lossy(&table);
+    // proc(5): Num, RefCount, Protocol, Flags (00010000: it listens), Type, St, Inode, Path.
+    let inodes = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (words.get(3) == Some(&"00010000") && words.get(7) == Some(&&*name)).then(|| words[6].to_owned())
+    });
+    let links: Vec<String> = inodes.map(|inode| format!("socket:[{inode}]")).collect();
+    let is_it = |entry: fs::DirEntry| {
+        fs::read_link(entry.path()).is_ok_and(|link| links.iter().any(|socket| link.as_os_str() == &**socket))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let with_user = |process: fs::DirEntry| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        let mut descriptors = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        descriptors.any(is_it).then_some((pid, user(pid)?))
+    };
+    processes.filter_map(with_user).collect()
+}
+
+/// The effective user of a process. The owner of its directory in `/proc` can be another one (proc(5)).
+fn user(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Whether a process is in a container's cgroup, or in other user and pid namespaces than this one. What `/proc` does
 /// not tell counts for nothing: it may be mounted with `hidepid`, and a process of another user does not show its
 /// namespaces. How many pids it has, everybody sees (proc_pid_status(5), "NSpid").
-fn is_of_a_container(pid: i32) -> bool {
+pub(crate) fn is_of_a_container(pid: i32) -> bool {
     let is_inside = || {
         let mut text = [0; 4096];
         Some(
