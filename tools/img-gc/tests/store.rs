@@ -172,7 +172,7 @@ fn what_nobody_can_read_may_mention_anything() {
         if torn { fs::write(&layout, "") } else { fs::remove_file(&layout) }.unwrap();
         let files = ["index.json", ".recent.json"];
         files.map(|file| fs::rename(images.join(file), store.path(file)).unwrap());
-        let refused = store.refused("img-load", &["-t", "two", "rootfs.tar"]);
+        let refused = String::from_utf8(store.run("img-load", &["-t", "two", "rootfs.tar"]).stderr).unwrap();
         assert!(refused.contains("it is missing, and there is no copy of it"), "{refused}");
         files.map(|file| fs::rename(store.path(file), images.join(file)).unwrap());
     }
