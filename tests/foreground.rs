@@ -214,7 +214,9 @@ fn output_that_does_not_fit_is_told() {
     let host = Host::new();
     host.0.sh("mkdir small && mount -t tmpfs -o size=16k small small").ok();
     host.prints("run -d --network none --name web busybox sleep 1000", "web");
-    let told = host.0.sh("container-exec web sh -c 'head -c 30000 /dev/zero' > small/out");
+    host.0.sh("head -c 100000 /dev/zero > small/full").exits(1);
+    // One write, so that the process does not live to be told that nobody reads any more.
+    let told = host.0.sh("container-exec web echo x > small/out");
     assert_eq!(
         (told.status, told.stderr.as_str()),
         (1, "container-exec: write the output of the process: No space left on device\n")

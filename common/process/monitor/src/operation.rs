@@ -48,9 +48,11 @@ impl Operation for MonitorOperation {
         let removed =
             |suffix| place.remove_stream(suffix).map_err(failed("remove", place.shown_stream(suffix)));
         streams::FILES.into_iter().try_for_each(removed)?;
-        place.remove_streams();
         let mut files = [socket::NAME, socket::NEW, streams::LOCK].into_iter();
-        files.try_for_each(|suffix| place.remove(suffix).map_err(failed("remove", place.shown(suffix))))
+        files.try_for_each(|suffix| place.remove(suffix).map_err(failed("remove", place.shown(suffix))))?;
+        place
+            .remove_streams()
+            .map_err(failed("remove directory", format!("{:?}", scope.run_dir.join(STREAMS))))
     }
 
     fn check(&self, scope: &Scope) -> Result<Condition, Error> {

@@ -67,9 +67,12 @@ impl Place {
     }
 
     /// Removes the directory of the streams, unless it has some.
-    pub(crate) fn remove_streams(&self) {
-        // Another container may use it, or has just removed it.
-        let _ = unlinkat(self, STREAMS, AtFlags::REMOVEDIR);
+    pub(crate) fn remove_streams(&self) -> std::result::Result<(), Errno> {
+        match unlinkat(self, STREAMS, AtFlags::REMOVEDIR) {
+            // Another container may use it, or has just removed it.
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// The path of one of the container's streams, quoted for messages.
