@@ -26,7 +26,7 @@ fn without_instance(document: &Value, part: &Value) -> String {
 /// The operation without the values that only the kernel decides.
 fn plain(mut operation: Value) -> Value {
     if let Some(operation) = operation.as_object_mut() {
-        for decided in ["pid", "startTime", "inode"] {
+        for decided in ["pid", "startTime", "pidNamespace", "inode"] {
             operation.remove(decided);
         }
     }
