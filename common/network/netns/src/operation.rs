@@ -1,5 +1,4 @@
 use std::{
-    ffi::OsStr,
     fs::{self, DirBuilder, File},
     io,
     os::{
@@ -18,7 +17,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     sys::statfs::{NSFS_MAGIC, fstatfs},
 };
-use operation::{Condition, Place, Scope, words};
+use operation::{Condition, Namespace, Place, Scope, words};
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
@@ -123,7 +122,7 @@ impl NetnsOperation {
     /// When something else is at the path, or the namespace cannot be mounted.
     pub fn name_again(&self, scope: &Scope) -> Result<bool, operation::Error> {
         scope.contain(&self.path)?;
-        let Some(standing) = self.inode.and_then(|inode| self.standing(inode)) else { return Ok(false) };
+        let Some(standing) = self.inode.and_then(Self::standing) else { return Ok(false) };
         let standing = format!("/proc/self/fd/{}", standing.as_raw_fd());
         // The number may be that of a newer namespace.
         let loopback = || Connection::here()?.link("lo");
@@ -141,14 +140,9 @@ impl NetnsOperation {
         Ok(true)
     }
 
-    /// The namespace with this inode number: that of a process, or of a file beside the path.
-    fn standing(&self, inode: u64) -> Option<File> {
-        let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
-        let is_process = |name: &OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-        let processes = entries(Path::new("/proc")).filter(|entry| is_process(&entry.file_name()));
-        let processes = processes.map(|entry| entry.path().join("ns/net"));
-        let beside = self.path.parent().map(entries).into_iter().flatten().map(|entry| entry.path());
-        beside.chain(processes).find_map(|path| {
+    /// The namespace with this inode number.
+    fn standing(inode: u64) -> Option<File> {
+        Namespace::Network.files().ok()?.find_map(|path| {
             if fs::metadata(&path).ok()?.ino() != inode {
                 return None;
             }

@@ -51,8 +51,9 @@ fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> 
 /// this returns, and so is all that was done on its file system before.
 ///
 /// # Errors
-/// When the record cannot be written, but only if the container's files survive a crash. Without them the
-/// container cannot be started again after a crash, so the record would be of no use.
+/// When the record cannot be written, if the container's files survive a crash. Without them the container cannot
+/// be started again after a crash, so the record would be of no use: then it is only removed, because nobody may
+/// take the older one for the state of today, and the error is that of the removal.
 pub fn write(scope: &Scope, id: &Id, document: &Document) -> Result<(), Error> {
     let directory = scope.container(id.as_str());
     let Ok(Some(rootfs)) = document.get::<Rootfs>() else { return Ok(()) };
@@ -65,7 +66,6 @@ pub fn write(scope: &Scope, id: &Id, document: &Document) -> Result<(), Error> {
         serde_json::to_vec(&text).map_err(|error| failed("write", &path)(Cause::Source(Box::new(error))))?;
     match put(&directory, &path, &text, rootfs.durable) {
         Err(error) if rootfs.durable => Err(failed("write", &path)(error)),
-        // Nobody may take the older one for the state of today.
         Err(_) => unless_gone(fs::remove_file(&path)).map(drop).map_err(failed("remove", &path)),
         Ok(()) => Ok(()),
     }

@@ -178,7 +178,7 @@ impl Record {
     }
 
     /// Notes that what the container has on the host is made again in this process's namespaces.
-    pub fn is_moved_here(&self) {
+    pub fn move_here(&self) {
         self.lock.note_origin();
     }
 

@@ -1,10 +1,6 @@
 //! In which namespaces something was made, to tell "gone" from "not to be seen from here".
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
 use crate::{Cause, Error};
 
@@ -54,23 +50,29 @@ impl Namespace {
         Ok(found.ino())
     }
 
+    /// The files by which namespaces of this kind can be entered: those that `ip netns` names, and those of processes.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn files(self) -> io::Result<impl Iterator<Item = PathBuf>> {
+        let is_process = |path: &PathBuf| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u32>().is_ok())
+        };
+        let processes = entries("/proc")?.into_iter().filter(is_process);
+        let named = match self {
+            Self::Network => entries(NAMED).unwrap_or_default(),
+            Self::Pids => Vec::new(),
+        };
+        Ok(named.into_iter().chain(processes.map(move |path| path.join("ns").join(self.file()))))
+    }
+
     /// Where the namespace with this inode is. `pids` is the pid namespace of whoever was in it.
     ///
     /// # Errors
     /// When `/proc` is not mounted, or cannot be read.
     pub fn find(self, inode: u64, pids: u64) -> Result<Whereabouts, Error> {
-        let is_it = |path: &Path| fs::metadata(path).is_ok_and(|found| found.ino() == inode);
-        let is_process = |path: &Path| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u32>().is_ok())
-        };
-        let processes = entries("/proc").map_err(Error::on("list", "/proc"))?.into_iter();
-        let processes =
-            processes.filter(|path| is_process(path)).map(|path| path.join("ns").join(self.file()));
-        let named = match self {
-            Self::Network => entries(NAMED).unwrap_or_default(),
-            Self::Pids => Vec::new(),
-        };
-        Ok(match named.into_iter().chain(processes).find(|path| is_it(path)) {
+        let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| found.ino() == inode);
+        Ok(match self.files().map_err(Error::on("list", "/proc"))?.find(is_it) {
             Some(path) => Whereabouts::At(path),
             None if pids == FIRST_PIDS && Self::Pids.own()? != FIRST_PIDS => Whereabouts::Hidden,
             None => Whereabouts::Gone,

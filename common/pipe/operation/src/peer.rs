@@ -88,9 +88,9 @@ pub(crate) fn holders(name: &[u8]) -> Vec<(i32, u32)> {
 
 /// The effective user of a process. The owner of its directory in `/proc` can be another one (proc(5)).
 fn user(pid: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    let mut text = [0; 4096];
+    let mut words = line_of_status(&pid, b"Uid:", &mut text)?;
+    std::str::from_utf8(words.nth(1)?).ok()?.parse().ok()
 }
 
 /// Whether a process is in a container's cgroup, or in other user and pid namespaces than this one. What `/proc` does
@@ -105,12 +105,7 @@ pub(crate) fn is_of_a_container(pid: i32) -> bool {
                 .any(|part| part == CONTAINERS),
         )
     };
-    let pids = |of: &dyn std::fmt::Display| {
-        let mut text = [0; 4096];
-        let lines = read(format_args!("{of}/status"), &mut text)?.split(|letter| *letter == b'\n');
-        let line = lines.filter_map(|line| line.strip_prefix(b"NSpid:")).next()?;
-        Some(line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count())
-    };
+    let pids = |of: &dyn std::fmt::Display| Some(line_of_status(of, b"NSpid:", &mut [0; 4096])?.count());
     let is_deeper = pids(&pid).zip(pids(&"self")).is_some_and(|(its, own)| its != own);
     let namespace = |of: &dyn std::fmt::Display, kind: &str| {
         let mut place = [0; LONGEST];
@@ -120,6 +115,17 @@ pub(crate) fn is_of_a_container(pid: i32) -> bool {
     let is_elsewhere =
         |kind: &str| namespace(&pid, kind).zip(namespace(&"self", kind)).is_some_and(|(its, own)| its != own);
     is_inside().unwrap_or_default() || is_deeper || is_elsewhere("user") || is_elsewhere("pid")
+}
+
+/// The words of a line of `/proc/PID/status` (proc_pid_status(5)).
+fn line_of_status<'a>(
+    of: &dyn std::fmt::Display,
+    name: &[u8],
+    text: &'a mut [u8; 4096],
+) -> Option<impl Iterator<Item = &'a [u8]>> {
+    let mut lines = read(format_args!("{of}/status"), text)?.split(|letter| *letter == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(name))?;
+    Some(line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()))
 }
 
 /// The beginning of a file below `/proc`.

@@ -79,7 +79,8 @@ impl Merge {
         self.sync(&target)
     }
 
-    /// Writes the file system of a durable level to the disk.
+    /// Writes the file system of a durable level to the disk. That of the record, which is written later, may be
+    /// another one (`union-mount --size`).
     fn sync(&self, inside: impl AsFd) -> Result<()> {
         if self.level.is_durable() {
             let object = format_args!("{:?}", self.level.directory);

@@ -106,7 +106,7 @@ fn hold(tool: &str, scope: &Scope, document: &Document, id: &Id) -> anyhow::Resu
     match known {
         Ok((is_of_here, recorded)) => {
             if !is_of_here {
-                record.is_moved_here();
+                record.move_here();
             }
             Ok((record, recorded))
         }
