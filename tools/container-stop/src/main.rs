@@ -19,14 +19,11 @@ use clap::Parser;
 use document::Id;
 use runtime::StopSignal;
 use serde_json::{Value, json};
-use toolkit::{Each, Named, prelude::*};
-
-/// The help of `--format`.
-const FORMAT: &str = "Print TEXT for each container, one a line, with {id} and {exitStatus} replaced";
+use toolkit::{Each, FORMAT_WITH_STATUS, Named, prelude::*};
 
 /// Stop containers with their stop signal, and kill them after a time
 #[derive(Parser)]
-#[command(name = "container-stop", version, mut_arg("format", |format| format.help(FORMAT)))]
+#[command(name = "container-stop", version, mut_arg("format", |format| format.help(FORMAT_WITH_STATUS)))]
 struct ContainerStop {
     /// Seconds to wait for the end before SIGKILL, instead of the container's own time, or else 10; -1 waits for ever
     #[arg(short, long, alias = "timeout", value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]

@@ -2,14 +2,14 @@
 
 use std::{fs, os::unix::fs::MetadataExt};
 
+use operation::Namespace;
 use runtime::Stat;
 use serde_json::{Value, json};
 use toolkit::{prelude::*, rows};
 
 /// The processes in the pid namespace of this one. One with a namespace of its own inside of it is left out.
 pub(crate) fn beside(pid: i32) -> Result<Vec<i32>> {
-    let namespace =
-        |pid: i32| fs::metadata(format!("/proc/{pid}/ns/pid")).map(|found| (found.dev(), found.ino()));
+    let namespace = |pid: i32| Namespace::Pids.of(pid);
     let own = namespace(pid).with_context(|| format!("read the pid namespace of process {pid}"))?;
     let listed = fs::read_dir("/proc").context("list \"/proc\"")?.flatten();
     let pids = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

@@ -21,14 +21,11 @@ use document::Id;
 use life::{Container, State};
 use operation::Scope;
 use serde_json::{Value, json};
-use toolkit::{Each, Named, prelude::*};
-
-/// The help of `--format`.
-const FORMAT: &str = "Print TEXT for each container, one a line, with {id} and {exitStatus} replaced";
+use toolkit::{Each, FORMAT_WITH_STATUS, Named, prelude::*};
 
 /// Wait until containers have ended, and print their exit statuses
 #[derive(Parser)]
-#[command(name = "container-wait", version, mut_arg("format", |format| format.help(FORMAT)))]
+#[command(name = "container-wait", version, mut_arg("format", |format| format.help(FORMAT_WITH_STATUS)))]
 struct ContainerWait {
     #[command(flatten)]
     named: Named,

@@ -15,7 +15,7 @@ use document::{
     record::{self, Record},
     table,
 };
-use operation::{Scope, words};
+use operation::{Namespace, Scope, words};
 use toolkit::{Common, Stage, UNWINDING, hint, session};
 
 /// How many tools are started in advance while another tool works.
@@ -75,20 +75,19 @@ impl Tools {
     /// errors that were not printed yet. A tool that failed has printed its own error.
     pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
         let id = document.id()?;
-        let mut errors = Vec::new();
-        if let Some(id) = &id {
-            self.take_over(id, document, &mut errors)?;
-        }
+        let lost = match &id {
+            Some(id) => self.take_over(id, document)?,
+            None => None,
+        };
         let instance: Option<Instance> = document.get()?;
         document.remove(Failure::NAME);
         let batches = self.batches(&document.tools()?);
         let mut to_start = batches.iter();
         let mut started: VecDeque<_> = to_start.by_ref().take(AHEAD).map(|batch| self.start(batch)).collect();
-        let mut failure = None;
-        let before = errors.len();
+        let (mut errors, mut failure) = (Vec::new(), None);
         for batch in &batches {
             let Some(waiting) = started.pop_front() else { break };
-            let has_failed = failure.is_some() || errors.len() > before;
+            let has_failed = failure.is_some() || !errors.is_empty();
             let given = waiting.and_then(|waiting| waiting.give(document, batch));
             started.extend(to_start.next().map(|batch| self.start(batch)));
             match given.and_then(|given| self.take(document, batch, given, has_failed)) {
@@ -104,7 +103,7 @@ impl Tools {
         {
             self.remove_record(id, instance.as_ref())?;
         }
-        Ok(errors)
+        Ok(lost.into_iter().chain(errors).collect())
     }
 
     /// Removes the record of a container that was undone. Usually the tools have done so. On a full disk they
@@ -121,14 +120,17 @@ impl Tools {
     }
 
     /// Replaces the document's steps by those of the container's record, and marks the record as being
-    /// unwound, so that no tool of a running pipe adds to it. A record without steps is removed at once.
-    fn take_over(&self, id: &Id, document: &mut Document, errors: &mut Vec<anyhow::Error>) -> Result<()> {
+    /// unwound, so that no tool of a running pipe adds to it. A record without steps is removed at once. Returns
+    /// the error of [`remains`].
+    fn take_over(&self, id: &Id, document: &mut Document) -> Result<Option<anyhow::Error>> {
         let Some((record, mut recorded)) = record::settled(&self.scope.run_dir, id)? else {
-            return self.without_record(id, document, errors);
+            return self.without_record(id, document);
         };
-        if recorded.tools()?.is_empty() {
+        let tools = recorded.tools()?;
+        if tools.is_empty() {
             record.remove()?;
-            return drop_steps_of_others(document);
+            drop_steps_of_others(document)?;
+            return Ok(None);
         }
         if !recorded.may_be_of_one_container(document)? {
             return Err(session::of_another(record.path(), id));
@@ -136,8 +138,10 @@ impl Tools {
         if !one_continues_the_other(&recorded, document)? {
             return Err(session::differs(record.path(), id));
         }
-        for namespace in recorded.tools()?.iter().flat_map(|tool| table::works_in(tool)) {
-            record.is_of_this(*namespace, id)?;
+        for namespace in [Namespace::Network, Namespace::Pids] {
+            if tools.iter().any(|tool| table::works_in(tool) == Some(namespace)) {
+                record::is_of_this(namespace, &self.scope.run_dir, id)?;
+            }
         }
         recorded.set(&Failure {
             tool: "unwind".to_owned(),
@@ -150,19 +154,14 @@ impl Tools {
         if !recorded.has_steps_of(document)? {
             *document = recorded;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Handles a container without record. If the machine was not restarted, the second record says what
     /// exists. After a restart, or without a second record, only the container's directory in `$STAVE_ROOT`
-    /// is left, and only that may be removed: by `union-mount --undo`, or here for a document without steps. If
-    /// more is left, `errors` tells.
-    fn without_record(
-        &self,
-        id: &Id,
-        document: &mut Document,
-        errors: &mut Vec<anyhow::Error>,
-    ) -> Result<()> {
+    /// is left, and only that may be removed: by `union-mount --undo`, or here for a document without steps.
+    /// Returns the error of [`remains`].
+    fn without_record(&self, id: &Id, document: &mut Document) -> Result<Option<anyhow::Error>> {
         match self.kept(id, document)? {
             Some(kept) => *document = kept,
             None if self.orphan(document)?.is_some() => {
@@ -174,11 +173,12 @@ impl Tools {
                 record.release();
             }
             None => {
-                errors.extend(remains(id, document)?);
+                let lost = remains(id, document)?;
                 drop_steps_of_others(document)?;
+                return Ok(lost);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The second record of the document's container, if it was written since the machine was started.

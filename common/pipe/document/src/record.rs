@@ -20,7 +20,7 @@ use rustix::{
 use crate::{
     Document, Id,
     replace::{self, replace},
-    shared_lock,
+    shared_lock, table,
 };
 
 /// For `map_err`: makes the error of `verb` on a record, a lock or their directory at `path`.
@@ -98,18 +98,27 @@ impl Lock {
         }
     }
 
-    /// Compares what [`Lock::note_origin`] noted with this process's namespace ([`is_of_this`]).
-    fn is_of_this(&self, namespace: Namespace, id: &Id) -> Result<bool, Error> {
+    /// What [`Lock::note_origin`] noted: the inodes of this namespace and of the pid namespace. None for a record
+    /// of a version before 0.2.
+    fn noted(&self, namespace: Namespace) -> Result<Option<(u64, u64)>, Error> {
         let mut noted = [0; 42];
         let length = self.held.read_at(&mut noted, 0).map_err(failed("read", &self.path))?;
         let noted = String::from_utf8_lossy(&noted[..length]);
         let mut inodes = noted.split_whitespace().map(str::parse);
-        match (inodes.next(), inodes.next()) {
-            (Some(Ok(network)), Some(Ok(pids))) => {
-                let inode = if namespace == Namespace::Pids { pids } else { network };
-                namespace.is_here(format_args!("container \"{id}\""), inode, pids)
-            }
-            _ => Ok(true),
+        Ok(match (inodes.next(), inodes.next()) {
+            (Some(Ok(network)), Some(Ok(pids))) => match namespace {
+                Namespace::Network => Some((network, pids)),
+                Namespace::Pids => Some((pids, pids)),
+            },
+            _ => None,
+        })
+    }
+
+    /// As the function [`is_of_this`].
+    fn is_of_this(&self, namespace: Namespace, id: &Id) -> Result<bool, Error> {
+        match self.noted(namespace)? {
+            Some((inode, pids)) => namespace.is_here(format_args!("container \"{id}\""), inode, pids),
+            None => Ok(true),
         }
     }
 
@@ -169,12 +178,12 @@ impl Record {
         read_file(&self.path)
     }
 
-    /// As the function [`is_of_this`].
+    /// Whether the record was begun in the namespace in which steps of this tool make something ([`is_of_this`]).
     ///
     /// # Errors
-    /// As there.
-    pub fn is_of_this(&self, namespace: Namespace, id: &Id) -> Result<bool, Error> {
-        self.lock.is_of_this(namespace, id)
+    /// Those of [`is_of_this`].
+    pub fn is_seen_by(&self, tool: &str, id: &Id) -> Result<bool, Error> {
+        table::works_in(tool).map_or(Ok(true), |namespace| self.lock.is_of_this(namespace, id))
     }
 
     /// Notes that what the container has on the host is made again in this process's namespaces.
@@ -222,11 +231,25 @@ impl Record {
 /// # Errors
 /// The refusal; when the lock's file cannot be read.
 pub fn is_of_this(namespace: Namespace, run_dir: &Path, id: &Id) -> Result<bool, Error> {
-    let path = run_dir.join("locks").join(lock_name(id));
-    match unless_gone(File::open(&path)).map_err(failed("open lock", &path))? {
-        Some(held) => Lock { path, held, beside: None }.is_of_this(namespace, id),
+    seen(run_dir, id)?.map_or(Ok(true), |lock| lock.is_of_this(namespace, id))
+}
+
+/// As [`is_of_this`], but does not look where another namespace is: a record that was begun there gives false.
+///
+/// # Errors
+/// When the lock's file cannot be read.
+pub fn is_begun_here(namespace: Namespace, run_dir: &Path, id: &Id) -> Result<bool, Error> {
+    match seen(run_dir, id)?.map_or(Ok(None), |lock| lock.noted(namespace))? {
+        Some((inode, _)) => Ok(inode == namespace.own()?),
         None => Ok(true),
     }
+}
+
+/// The lock of `id`, which is not taken; none if its file does not exist.
+fn seen(run_dir: &Path, id: &Id) -> Result<Option<Lock>, Error> {
+    let path = run_dir.join("locks").join(lock_name(id));
+    let held = unless_gone(File::open(&path)).map_err(failed("open lock", &path))?;
+    Ok(held.map(|held| Lock { path, held, beside: None }))
 }
 
 /// The name of a container's lock. The suffix tells it from a shared lock (`network`).

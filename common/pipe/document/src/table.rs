@@ -225,15 +225,15 @@ pub fn tools() -> impl Iterator<Item = &'static str> {
     ROWS.iter().flat_map(Row::tools)
 }
 
-/// The namespaces of the host in which steps of this tool make something: links, addresses, routes, rules and
+/// The namespace of the host in which steps of this tool make something: links, addresses, routes, rules and
 /// sockets belong to a network namespace, and a process to a pid namespace.
-pub fn works_in(tool: &str) -> &'static [Namespace] {
+pub fn works_in(tool: &str) -> Option<Namespace> {
+    let is_maker = |row: &Row| row.tools().any(|maker| maker == tool);
     match tool {
         // They make only a namespace, and a file.
-        "netns-add" | "link-hosts" => &[],
-        _ if makes(tool, Process::NAME) => &[Namespace::Pids],
-        _ if network_tools().contains(&tool) => &[Namespace::Network],
-        _ => &[],
+        "netns-add" | "link-hosts" => None,
+        _ if makes(tool, Process::NAME) => Some(Namespace::Pids),
+        _ => ROWS.iter().any(|row| row.is_network && is_maker(row)).then_some(Namespace::Network),
     }
 }
 

@@ -45,9 +45,19 @@ impl Namespace {
     /// # Errors
     /// When `/proc` is not mounted.
     pub fn own(self) -> Result<u64, Error> {
-        let path = format!("/proc/self/ns/{}", self.file());
-        let found = fs::metadata(&path).map_err(Error::on("look at", format_args!("{path:?}")))?;
-        Ok(found.ino())
+        self.inode("self").map_err(Error::on("look at", format_args!("\"/proc/self/ns/{}\"", self.file())))
+    }
+
+    /// The inode of a process's namespace.
+    ///
+    /// # Errors
+    /// When the process has ended, or does not show its namespaces.
+    pub fn of(self, pid: i32) -> io::Result<u64> {
+        self.inode(pid)
+    }
+
+    fn inode(self, process: impl std::fmt::Display) -> io::Result<u64> {
+        Ok(fs::metadata(format!("/proc/{process}/ns/{}", self.file()))?.ino())
     }
 
     /// The files by which namespaces of this kind can be entered: those that `ip netns` names, and those of processes.

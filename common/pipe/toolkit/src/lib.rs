@@ -38,7 +38,7 @@ pub use exit::Exit;
 pub use failure::{hint, of_place, print as print_error, report_line, with_failures};
 pub use input::{Input, Unread};
 pub use made::made_image;
-pub use named::Named;
+pub use named::{FORMAT_WITH_STATUS, Named};
 pub use output::{is_stdout, write_output};
 pub use recorded::{Records, Settled, recorded};
 pub use run::{

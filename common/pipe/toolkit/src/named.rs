@@ -4,6 +4,10 @@ use document::Id;
 
 use crate::Common;
 
+/// The help of `--format`, for a tool that tells exit statuses as well.
+pub const FORMAT_WITH_STATUS: &str =
+    "Print TEXT for each container, one a line, with {id} and {exitStatus} replaced";
+
 /// The arguments of a tool that works on containers one by one ([`crate::Each`]), flattened into the tool's own.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Named {

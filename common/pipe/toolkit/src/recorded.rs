@@ -149,13 +149,15 @@ impl<O: DeserializeOwned> Records<O> {
 /// Whether the container's network is in this process's network namespace. With `all`, one elsewhere is none
 /// of ours.
 fn is_of_here(scope: &Scope, id: &Id, all: bool) -> anyhow::Result<bool> {
-    match record::is_of_this(Namespace::Network, &scope.run_dir, id) {
-        Ok(false) if !all => {
+    if all {
+        return Ok(record::is_begun_here(Namespace::Network, &scope.run_dir, id)?);
+    }
+    match record::is_of_this(Namespace::Network, &scope.run_dir, id)? {
+        true => Ok(true),
+        false => {
             let ended = anyhow!("the network namespace of the host of container \"{id}\" has ended");
             Err(hint(ended, format!("`container-start {id}` starts it here")))
         }
-        Err(error) if !all || error.hint().is_none() => Err(error.into()),
-        found => Ok(found.unwrap_or(false)),
     }
 }
 

@@ -50,9 +50,9 @@ impl Operation for MonitorOperation {
         streams::FILES.into_iter().try_for_each(removed)?;
         let mut files = [socket::NAME, socket::NEW, streams::LOCK].into_iter();
         files.try_for_each(|suffix| place.remove(suffix).map_err(failed("remove", place.shown(suffix))))?;
-        place
-            .remove_streams()
-            .map_err(failed("remove directory", format!("{:?}", scope.run_dir.join(STREAMS))))
+        // Another container may use it.
+        let streams = scope.run_dir.join(STREAMS);
+        operation::remove_if_empty(&streams).map_err(failed("remove directory", format!("{streams:?}")))
     }
 
     fn check(&self, scope: &Scope) -> Result<Condition, Error> {

@@ -13,7 +13,7 @@ use crate::{Result, failed};
 /// The directory of the streams, below `$STAVE_RUN`.
 pub(crate) const STREAMS: &str = "streams";
 
-/// The directory with the socket and the streams of a container: `$STAVE_RUN`, where its record is.
+/// The directory with the socket of a container, `$STAVE_RUN`, where its record is. Its streams are in [`STREAMS`] below.
 #[derive(Debug)]
 pub struct Place {
     directory: OwnedFd,
@@ -62,15 +62,6 @@ impl Place {
     pub(crate) fn remove_stream(&self, suffix: &str) -> std::result::Result<(), Errno> {
         match unlinkat(self, self.stream(suffix), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => self.remove(suffix),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// Removes the directory of the streams, unless it has some.
-    pub(crate) fn remove_streams(&self) -> std::result::Result<(), Errno> {
-        match unlinkat(self, STREAMS, AtFlags::REMOVEDIR) {
-            // Another container may use it, or has just removed it.
-            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno),
         }
     }

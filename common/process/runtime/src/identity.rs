@@ -97,13 +97,8 @@ impl Identity {
             return Ok(None);
         };
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
-            // There may be no such pid here because it is one of another pid namespace.
-            Err(errno) if is_gone(&errno) && self.pid_namespace.is_some() => {
-                return self.stat().map(|_| None);
-            }
-            // EINVAL: the pid now belongs to a thread.
-            Err(Errno::INVAL) => return Ok(None),
-            Err(errno) if is_gone(&errno) => return Ok(None),
+            // EINVAL: the pid now belongs to a thread. In either case it may be one of another pid namespace.
+            Err(errno) if errno == Errno::INVAL || is_gone(&errno) => return self.stat().map(|_| None),
             result => result.map_err(Error::at("open", format_args!("process {pid}")))?,
         };
         // Checked after it was opened: if it matches now, it matched then.

@@ -3,11 +3,9 @@
 //! A new process is born into the namespace, and has the rights of the host's root until it has made its surroundings.
 //! A process that sees it and has CAP_SYS_PTRACE could take it over (CVE-2016-9962, CVE-2019-5736).
 
-use std::{fs, os::unix::fs::MetadataExt};
-
 use document::{Id, record};
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
-use operation::{Error, Scope, is_gone};
+use operation::{Error, Namespace, Scope, is_gone};
 use runtime::{Identity, spec};
 
 use crate::{Container, Result};
@@ -31,15 +29,14 @@ pub(crate) fn refuse_again(scope: &Scope, container: &Container) -> Result<()> {
 /// `own`: the container that starts, whose earlier process has ended.
 fn refuse(scope: &Scope, first: Identity, own: Option<&Id>) -> Result<()> {
     // If it is gone, so are the others there.
-    let Some(shared) = PidNamespace::of(first)? else { return Ok(()) };
+    let Some(shared) = namespace(first)? else { return Ok(()) };
     for id in record::list(&scope.run_dir)? {
         if own == Some(&id) {
             continue;
         }
         // One that does not run traces nothing.
         let Ok(other) = Container::running(scope, &id) else { continue };
-        if traces(&other.operation.spec) && PidNamespace::of(other.identity())?.is_some_and(|it| it == shared)
-        {
+        if traces(&other.operation.spec) && namespace(other.identity())? == Some(shared) {
             let what = format!("processes with container \"{id}\"");
             let why = "it has CAP_SYS_PTRACE, and could take over the new process before the command runs";
             let hint = "start that container without --cap-add SYS_PTRACE";
@@ -49,22 +46,18 @@ fn refuse(scope: &Scope, first: Identity, own: Option<&Id>) -> Result<()> {
     Ok(())
 }
 
-/// A pid namespace: the device and inode number of its file.
-#[derive(Debug, PartialEq, Eq)]
-struct PidNamespace(u64, u64);
-
-impl PidNamespace {
-    /// The namespace of a process, which cannot leave it. None if the process has ended. The owner on record does not tell
-    /// it: several containers may share a namespace by one another.
-    fn of(process: Identity) -> Result<Option<Self>> {
-        let path = format!("/proc/{}/ns/pid", process.pid);
-        let found = fs::metadata(&path).map(|found| Self(found.dev(), found.ino()));
-        // Checked now: if the process is alive, the pid was its own all the time.
-        match found {
-            _ if !process.is_alive()? => Ok(None),
-            Err(error) if is_gone(&error) => Ok(None),
-            found => found.map(Some).map_err(|error| Error::new("look at", format_args!("{path:?}"), error)),
-        }
+/// The inode of the pid namespace of a process, which cannot leave it. None if the process has ended. The owner on record
+/// does not tell it: several containers may share a namespace by one another.
+fn namespace(process: Identity) -> Result<Option<u64>> {
+    let found = Namespace::Pids.of(process.pid);
+    // Checked now: if the process is alive, the pid was its own all the time.
+    match found {
+        _ if !process.is_alive()? => Ok(None),
+        Err(error) if is_gone(&error) => Ok(None),
+        found => found.map(Some).map_err(|error| {
+            let object = format!("the pid namespace of process {}", process.pid);
+            Error::new("look at", object, error)
+        }),
     }
 }
 

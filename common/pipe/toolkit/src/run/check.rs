@@ -1,7 +1,7 @@
 //! `--check` and `--repair`: compare the document with the machine.
 
 use anyhow::{anyhow, bail};
-use document::{Document, Id, Step, kept, record::Record, table};
+use document::{Document, Id, Step, kept, record::Record};
 use operation::{Condition, Operation, Scope, interrupt};
 use serde::Deserialize;
 
@@ -98,14 +98,10 @@ fn compare<F: Filter>(
 /// The errors of [`recorded`], and of taking the lock.
 fn hold(tool: &str, scope: &Scope, document: &Document, id: &Id) -> anyhow::Result<(Record, Document)> {
     let record = Record::lock(&scope.run_dir, id)?;
-    let mut namespaces = table::works_in(tool).iter();
-    let is_of_here = namespaces.try_fold(true, |all, one| Ok(record.is_of_this(*one, id)? && all));
-    let known = is_of_here
-        .map_err(|error: operation::Error| error.into())
-        .and_then(|is_of_here| Ok((is_of_here, recorded(tool, scope, document, &record, id)?)));
-    match known {
-        Ok((is_of_here, recorded)) => {
-            if !is_of_here {
+    let is_seen = record.is_seen_by(tool, id).map_err(Into::into);
+    match is_seen.and_then(|is_seen| Ok((is_seen, recorded(tool, scope, document, &record, id)?))) {
+        Ok((is_seen, recorded)) => {
+            if !is_seen {
                 record.move_here();
             }
             Ok((record, recorded))

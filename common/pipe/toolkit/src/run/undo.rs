@@ -6,7 +6,6 @@ use document::{
     Contribution, Document, Id, Instance, Member, Step, StepState, kept,
     members::Failure,
     record::{self, Record},
-    table,
 };
 use operation::{Operation, Scope, causes, interrupt, undo_all};
 use serde_json::Value;
@@ -132,8 +131,8 @@ impl Undo<'_> {
             bail!("the document has steps and no `id`: it does not name their container");
         };
         let record = Record::lock(&self.scope.run_dir, &id)?;
-        let known = seen_from_here(self.tool, &record, &id)
-            .and_then(|()| recorded(self.scope, &record, &id, document));
+        let is_seen = record.is_seen_by(self.tool, &id).map_err(Into::into);
+        let known = is_seen.and_then(|_| recorded(self.scope, &record, &id, document));
         let undone = match known {
             Ok(Some(recorded)) => self.recorded::<O>(document, chosen, &record, recorded, &id),
             Ok(None) => self.unrecorded(document, chosen, &id).map(|()| false),
@@ -296,14 +295,6 @@ impl Undo<'_> {
         }
         Ok(())
     }
-}
-
-/// Refuses to undo a step in other namespaces than those in which it did something.
-fn seen_from_here(tool: &str, record: &Record, id: &Id) -> anyhow::Result<()> {
-    for namespace in table::works_in(tool) {
-        record.is_of_this(*namespace, id)?;
-    }
-    Ok(())
 }
 
 /// The document in the container's record. `None` if there is no record of this boot, so that nothing of the
