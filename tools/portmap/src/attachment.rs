@@ -61,16 +61,16 @@ pub(crate) fn tell_unanswered_from_outside(
 ) {
     let ways = || wanted.iter().flat_map(|publish| publish.ways(container));
     let is_for_others = |host: Option<IpAddr>| host.is_none_or(|host| !host.is_loopback());
-    for version in ["IPv4", "IPv6"] {
-        let is_it = |address: IpAddr| address.is_ipv4() == (version == "IPv4");
+    for own in container.each() {
+        let (version, local) = if own.is_ipv4() { ("IPv4", "127.0.0.1") } else { ("IPv6", "[::1]") };
+        let is_it = |address: IpAddr| address.is_ipv4() == own.is_ipv4();
         let is_asked = ways().any(|(host, ip)| is_it(ip) && is_for_others(host));
         let mut routes = attachment.cni.routes.iter().filter(|route| route.dst.prefix_len() == 0);
         if is_asked && !routes.any(|route| is_it(route.dst.addr())) {
             operation::note(&format!(
                 "the ports answer this host, but no other machine by {version}: network {:?} gives the container no \
-                 default route of {version}; attach it without --no-default-route, or publish on {}",
+                 default route of {version}; attach it without --no-default-route, or publish on {local}",
                 attachment.name,
-                if version == "IPv4" { "127.0.0.1" } else { "[::1]" },
             ));
         }
     }

@@ -278,9 +278,6 @@ fn ports(options: &Options) -> Vec<String> {
     }
 }
 
-/// The domain that podman's containers search. `name-serve` answers their names in it.
-const SEARCHED: &str = "dns.podman";
-
 /// netavark's status block for one network. A container without names has name servers of its `own`.
 fn block(document: &Document, own: Option<&[IpAddr]>) -> Result<Value> {
     let attachments = document.attachments()?;
@@ -299,7 +296,7 @@ fn block(document: &Document, own: Option<&[IpAddr]>) -> Result<Value> {
     let interface = json!({"mac_address": mac, "subnets": subnets});
     let interfaces = Map::from_iter([(attachment.interface.clone(), interface)]);
     let (domains, servers) = match document.get::<members::Names>()? {
-        Some(names) => (vec![SEARCHED], vec![names.resolver]),
+        Some(names) => (vec![names::PODMANS], vec![names.resolver]),
         None => (Vec::new(), own.unwrap_or_default().to_vec()),
     };
     Ok(json!({"dns_search_domains": domains, "dns_server_ips": servers, "interfaces": interfaces}))

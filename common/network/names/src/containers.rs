@@ -63,7 +63,7 @@ pub struct Containers {
 
 /// The domain that podman's containers search (netavark, PODMAN_DEFAULT_SEARCH_DOMAIN). It has their names, and no
 /// others.
-const PODMANS: &str = ".dns.podman";
+pub const PODMANS: &str = "dns.podman";
 
 /// Changes whenever the file changes, or a file in the directory is replaced.
 type Stamp = (u64, i64, i64);
@@ -187,7 +187,8 @@ impl Containers {
         let text = |label: &Vec<u8>| String::from_utf8(label.clone()).unwrap_or_default();
         let labels: Vec<String> = labels.iter().map(text).collect();
         let whole = labels.join(".");
-        let bare = whole.strip_suffix(PODMANS).filter(|_| asker.is_podmans);
+        let bare = whole.strip_suffix(PODMANS).and_then(|rest| rest.strip_suffix('.'));
+        let bare = bare.filter(|_| asker.is_podmans);
         let (whole, mut is_ours) = (bare.unwrap_or(&whole), bare.is_some());
         let mut found = self.named(asker, whole, None);
         // `web.front`: a container, with the network that both containers are on.

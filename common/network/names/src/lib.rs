@@ -26,7 +26,7 @@ mod stream;
 mod upstream;
 mod wire;
 
-pub use containers::{Container, Containers, Found};
+pub use containers::{Container, Containers, Found, PODMANS};
 pub use host::TTL;
 pub use operation::NamesOperation;
 pub use place::Place;

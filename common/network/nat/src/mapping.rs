@@ -10,6 +10,7 @@ use netlink::{
     netfilter::{INET, Kind, Netfilter},
     transaction::retry,
 };
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -183,27 +184,35 @@ pub(crate) fn standing(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, St
     Ok(found.collect())
 }
 
-/// All links: who has it, and the port to which it leads. None if there is no table.
+/// Like [`standing`]. Empty if there is no such set: no table, or that of an earlier version.
+pub(crate) fn standing_if_any(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, Standing)>, Refusal> {
+    match standing(socket, set) {
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+/// All links: who has it, and the port to which it leads. Empty if there is no table.
 pub(crate) fn links(socket: &Netfilter) -> Result<Vec<(IpAddr, OpenPort)>, Refusal> {
     let mut links = Vec::new();
-    for (set, length) in [(&table::LINKED, 4), (&table::LINKED6, 16)] {
-        // The table of an earlier version has no set for IPv6.
-        if socket.get(Kind::GetSet, INET, &encode::named(set.name))?.is_none() {
-            continue;
-        }
-        links.extend(keys(socket, set.name)?.iter().filter_map(|key| link(key, length)));
+    for set in [&table::LINKED, &table::LINKED6] {
+        links.extend(standing_if_any(socket, set.name)?.iter().filter_map(|(key, _)| link(key)));
     }
     Ok(links)
 }
 
-/// Reads the key of a link between addresses of this length.
-fn link(key: &[u8], length: usize) -> Option<(IpAddr, OpenPort)> {
-    let (from, rest) = key.split_at_checked(length)?;
-    let (to, rest) = rest.split_at_checked(length)?;
-    let (protocol, rest) = rest.split_first_chunk::<4>()?;
-    let protocol = Protocol::ALL.into_iter().find(|known| *known as u8 == protocol[0])?;
-    let container_port = u16::from_be_bytes(*rest.first_chunk()?);
+/// Reads the key of a link.
+fn link(key: &[u8]) -> Option<(IpAddr, OpenPort)> {
+    let (addresses, protocol, container_port) = split(key)?;
+    let (from, to) = addresses.split_at(addresses.len() / 2);
     Some((address(from)?, OpenPort { protocol, container_ip: address(to)?, container_port }))
+}
+
+/// The addresses of a key, and the protocol and port at its end. Each part of a key takes four bytes.
+fn split(key: &[u8]) -> Option<(&[u8], Protocol, u16)> {
+    let (addresses, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
+    let protocol = Protocol::ALL.into_iter().find(|one| *one as u8 == rest[0])?;
+    Some((addresses, protocol, u16::from_be_bytes([rest[4], rest[5]])))
 }
 
 /// The address of these bytes.
@@ -357,13 +366,12 @@ pub(crate) fn all(socket: &Netfilter) -> Result<Vec<Published>, Refusal> {
     Ok([list(socket, SINGLE)?, list(socket, RUNS)?].concat())
 }
 
-/// Parses the key of one of the maps. Each part of a key takes four bytes.
+/// Parses the key of one of the maps.
 fn port_of(key: &[u8]) -> Option<(Protocol, Option<IpAddr>, u16)> {
-    let (host, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
-    let protocol = Protocol::ALL.into_iter().find(|one| *one as u8 == rest[0])?;
+    let (host, protocol, port) = split(key)?;
     let host_ip = match host {
         [] => None,
         host => Some(address(host)?),
     };
-    Some((protocol, host_ip, u16::from_be_bytes([rest[4], rest[5]])))
+    Some((protocol, host_ip, port))
 }

@@ -157,12 +157,8 @@ struct Compared {
 fn standing(socket: &Netfilter) -> Result<HashMap<(&'static str, Vec<u8>), Standing>, Refusal> {
     let mut standing = HashMap::new();
     for set in table::SETS {
-        let elements = match mapping::standing(socket, set.name) {
-            // The table of an earlier version has no such set.
-            Err(refusal) if refusal.errno == Errno::ENOENT => continue,
-            elements => elements?,
-        };
-        standing.extend(elements.into_iter().map(|(key, is)| ((set.name, key), is)));
+        let elements = mapping::standing_if_any(socket, set.name)?.into_iter();
+        standing.extend(elements.map(|(key, is)| ((set.name, key), is)));
     }
     Ok(standing)
 }

@@ -13,7 +13,6 @@ use netlink::{
     netfilter::{Kind, Netfilter},
     transaction::retry,
 };
-use nix::errno::Errno;
 use operation::{Condition, Operation, Scope};
 use serde::{Deserialize, Serialize};
 
@@ -158,11 +157,8 @@ impl<O: Operation> Operation for Used<O> {
 /// Whether a container claims the bridge. False without the table.
 pub(crate) fn is_used(socket: &Netfilter, bridge: &str) -> Result<bool, Refusal> {
     let name = encode::first(&[Value::Interface(bridge.to_owned())]);
-    match mapping::elements(socket, table::USERS.name) {
-        Ok(users) => Ok(users.iter().any(|(key, _)| key.starts_with(&name))),
-        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
-        Err(refusal) => Err(refusal),
-    }
+    let users = mapping::standing_if_any(socket, table::USERS.name)?;
+    Ok(users.iter().any(|(key, _)| key.starts_with(&name)))
 }
 
 /// The container that has the address, in whichever run directory.

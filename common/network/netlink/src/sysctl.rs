@@ -107,6 +107,9 @@ impl Variable {
     fn read(&self) -> Result<Option<String>, Error> {
         let name = self.name();
         let value = read_visible(&self.path(), &name)?;
+        if value.is_some() {
+            return Ok(value);
+        }
         let is_hidden = match self {
             Self::IpForward { .. } => true,
             Self::Ipv6Forward { .. } => {
@@ -114,33 +117,29 @@ impl Variable {
             }
             _ => false,
         };
-        if value.is_none() && is_hidden { Err(hidden("read", &name)) } else { Ok(value) }
+        if is_hidden { Err(hidden("read", &name)) } else { Ok(None) }
+    }
+
+    /// The variable of one link, or of all. None for `ip_forward`, which has no link.
+    fn conf(&self) -> Option<Conf<'_>> {
+        Some(match self {
+            Self::IpForward { .. } => return None,
+            Self::Ipv6Forward { .. } => Conf::of_ipv6("all", "forwarding"),
+            Self::RouteLocalnet { link } => Conf::route_localnet(link),
+            Self::Forwarding { link } => Conf::forwarding(link),
+            Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp"),
+            Self::ProxyArp { link } => Conf::proxy_arp(link),
+            Self::ProxyDelay { link } => Conf::proxy_delay(link),
+            Self::NdpDelay { link } => Conf::ndp_delay(link),
+        })
     }
 
     fn path(&self) -> PathBuf {
-        match self {
-            Self::IpForward { .. } => "/proc/sys/net/ipv4/ip_forward".into(),
-            Self::Ipv6Forward { .. } => "/proc/sys/net/ipv6/conf/all/forwarding".into(),
-            Self::RouteLocalnet { link } => Conf::route_localnet(link).path(),
-            Self::Forwarding { link } => Conf::forwarding(link).path(),
-            Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").path(),
-            Self::ProxyArp { link } => Conf::proxy_arp(link).path(),
-            Self::ProxyDelay { link } => Conf::proxy_delay(link).path(),
-            Self::NdpDelay { link } => Conf::ndp_delay(link).path(),
-        }
+        self.conf().map_or_else(|| "/proc/sys/net/ipv4/ip_forward".into(), |conf| conf.path())
     }
 
     fn name(&self) -> String {
-        match self {
-            Self::IpForward { .. } => "net.ipv4.ip_forward".into(),
-            Self::Ipv6Forward { .. } => "net.ipv6.conf.all.forwarding".into(),
-            Self::RouteLocalnet { link } => Conf::route_localnet(link).name(),
-            Self::Forwarding { link } => Conf::forwarding(link).name(),
-            Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").name(),
-            Self::ProxyArp { link } => Conf::proxy_arp(link).name(),
-            Self::ProxyDelay { link } => Conf::proxy_delay(link).name(),
-            Self::NdpDelay { link } => Conf::ndp_delay(link).name(),
-        }
+        self.conf().map_or_else(|| "net.ipv4.ip_forward".into(), |conf| conf.name())
     }
 
     /// The file with the old value.
@@ -166,15 +165,7 @@ impl Variable {
     }
 
     fn is_plain(&self) -> bool {
-        match self {
-            Self::IpForward { .. } | Self::Ipv6Forward { .. } => true,
-            Self::RouteLocalnet { link } => Conf::route_localnet(link).is_plain(),
-            Self::Forwarding { link } => Conf::forwarding(link).is_plain(),
-            Self::ProxyNdp { link } => Conf::of_ipv6(link, "proxy_ndp").is_plain(),
-            Self::ProxyArp { link } => Conf::proxy_arp(link).is_plain(),
-            Self::ProxyDelay { link } => Conf::proxy_delay(link).is_plain(),
-            Self::NdpDelay { link } => Conf::ndp_delay(link).is_plain(),
-        }
+        self.conf().is_none_or(|conf| conf.is_plain())
     }
 }
 

@@ -89,18 +89,16 @@ fn between(
     if !is_isolated(own) {
         return Ok(Vec::new());
     }
-    let open = ports(other.document, u16::MAX)?;
+    let open = ports(other.document, u16::MAX)?.into_iter();
+    let open: Vec<(u16, Protocol)> = open.filter_map(|(port, by)| Some((port, by.parse().ok()?))).collect();
+    if open.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut operations = Vec::new();
     for from in own.addresses() {
         for container_ip in far.addresses().filter(|to| to.is_ipv4() == from.is_ipv4()) {
-            let ports = open.iter().filter_map(|(container_port, protocol)| {
-                let protocol = protocol.parse::<Protocol>().ok()?;
-                Some(OpenPort { protocol, container_ip, container_port: *container_port })
-            });
-            let ports: Vec<_> = ports.collect();
-            if ports.is_empty() {
-                continue;
-            }
+            let port = |&(container_port, protocol): &_| OpenPort { protocol, container_ip, container_port };
+            let ports = open.iter().map(port).collect();
             let while_claimed = Some(scope.claims(&link(id, other.id)));
             let (holder, to) = (id.to_owned(), other.id.to_owned());
             operations.push(NatOperation::Link { holder, from, to, ports, while_claimed }.into());
