@@ -175,8 +175,7 @@ impl Results {
     }
 }
 
-/// With `sync`, the file survives a power cut. `-` is a file here.
+/// With `sync`, the file survives a power cut.
 fn write(path: &Path, text: &str, sync: bool) -> Result<()> {
-    let path = if toolkit::is_stdout(path) { Path::new("./-") } else { path };
-    toolkit::write_output(path, "id", sync, |target| Ok(target.write_all(text.as_bytes())?))
+    toolkit::write_file(path, sync, |target| Ok(target.write_all(text.as_bytes())?))
 }

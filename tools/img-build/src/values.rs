@@ -20,7 +20,7 @@ pub(crate) fn argument(text: &str) -> Option<(String, String)> {
 
 /// The time of everything in the image, from the build arguments. The builder knows the time of the context.
 pub(crate) fn epoch(arguments: &BTreeMap<String, String>) -> Result<Option<i64>> {
-    let text = arguments.get(SOURCE_DATE_EPOCH).filter(|text| *text != "context");
+    let text = arguments.get(SOURCE_DATE_EPOCH).filter(|text| *text != timestamp::CONTEXT);
     Ok(text.map_or(Ok(None), |text| timestamp::epoch(text))?)
 }
 

@@ -32,19 +32,6 @@ pub fn is_archive(file: &File) -> bool {
     file.seek(SeekFrom::Start(0)).is_ok() && found
 }
 
-/// The newest time of the entries of an archive, in seconds since 1970.
-///
-/// # Errors
-/// When the archive cannot be read.
-pub fn newest(file: File) -> io::Result<Option<i64>> {
-    let mut archive = Reader::new(Decompressed::padded(file, Limits::default())?);
-    let mut newest = None;
-    while let Some(entry) = archive.next()? {
-        newest = newest.max(Some(entry.mtime.seconds));
-    }
-    Ok(newest)
-}
-
 /// Unpacks an archive below `target`. Files keep the owners of the archive, unless `owner` replaces them.
 /// Directories that the archive does not list have the mode 0755 and belong to root, as in BuildKit: neither
 /// `--chmod` nor `--chown` applies to them.
@@ -60,27 +47,28 @@ pub(super) fn unpack(
         let own = place.set_owner(Owner::default());
         let unpacked = unpack_entries(file, path, target, owner, place);
         place.set_owner(own);
-        unpacked
+        unpacked.map(drop)
     });
     place.set_mode(mode);
     unpacked
 }
 
-/// Unpacks below `target`, which exists.
+/// Unpacks below `target`, which exists. Returns the newest time of the entries, in seconds since 1970.
 fn unpack_entries(
     file: File,
     path: &Path,
     target: &Path,
     owner: Option<Owner>,
     place: &Place,
-) -> Result<(), CopyError> {
+) -> Result<Option<i64>, CopyError> {
     let failed = |source: io::Error| CopyError::Archive { path: path.to_owned(), source };
     let limits = Limits::default();
     let mut archive = Reader::new(Decompressed::padded(file, limits).map_err(failed)?);
-    let (mut count, mut size) = (0, 0_u64);
+    let (mut count, mut size, mut newest) = (0, 0_u64, None);
     while let Some(entry) = archive.next().map_err(|error| failed(error.into()))? {
         (count, size) = (count + 1, size.saturating_add(entry.size));
         limits.hold_entries(count, size).map_err(|error| failed(io::Error::other(error)))?;
+        newest = newest.max(Some(entry.mtime.seconds));
         let name = inside(&entry.path);
         if name.as_os_str().is_empty() {
             match entry.kind {
@@ -107,21 +95,26 @@ fn unpack_entries(
             Kind::Fifo => place.node(&at, &metadata, FileType::Fifo, 0)?,
         }
     }
-    Ok(())
+    Ok(newest)
 }
 
 /// Unpacks the archive of a build context into an empty directory. Its owners are ignored: they do not reach
-/// an image.
+/// an image. Returns the newest time of the entries, in seconds since 1970.
 ///
 /// # Errors
 /// When the archive is damaged or exceeds a limit, or a file cannot be made.
-pub fn unpack_context(file: File, path: &Path, directory: &std::os::fd::OwnedFd) -> Result<(), CopyError> {
+pub fn unpack_context(
+    file: File,
+    path: &Path,
+    directory: &std::os::fd::OwnedFd,
+) -> Result<Option<i64>, CopyError> {
     let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let root =
         directory.try_clone().map_err(|error| CopyError::Archive { path: path.to_owned(), source: error })?;
     let place = Place::new(root, owner, None);
-    unpack_entries(file, path, Path::new(""), Some(owner), &place)?;
-    place.finish()
+    let newest = unpack_entries(file, path, Path::new(""), Some(owner), &place)?;
+    place.finish()?;
+    Ok(newest)
 }
 
 /// Unpacks an archive that Stave made into a directory, with the archive's owners. Links cannot lead out of

@@ -11,7 +11,7 @@ mod place;
 mod stat_cache;
 mod tree;
 
-pub use archive::{is_archive, newest, unpack_context, unpack_tree};
+pub use archive::{is_archive, unpack_context, unpack_tree};
 pub use job::{Described, Fetched, Inline, Job, Listing};
 pub use mode::{Chmod, ChmodError};
 pub use owner::{NotOwned, Owner, OwnerError};

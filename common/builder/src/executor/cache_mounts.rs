@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
-    rc::Rc,
 };
 
 use oci::Digest;
@@ -22,7 +21,7 @@ use super::{
 use crate::{
     arguments::CACHE_NAMESPACE,
     cache::{self, chain_id},
-    copy::{Kind, Tree, clean, cleaned},
+    copy::{Kind, clean, cleaned},
     dockerfile::mount::{Sharing, Type},
     error::Cause,
 };
@@ -138,14 +137,7 @@ impl Builder<'_> {
         let new = self.store.workspace()?.step()?.upper;
         let (mut mode, mut uid, mut gid) = (0o755, 0, 0);
         if let Some(from) = &wanted.from {
-            let mounted;
-            let tree = match from {
-                From::Files(tree) => Rc::clone(tree),
-                From::Layers(layers) => {
-                    mounted = self.store.readable(layers)?;
-                    Rc::new(Tree::image(mounted.open()?))
-                }
-            };
+            let (_shown, tree) = self.open_source(from)?;
             // The name stands for the content that was read before.
             let copied = self.copy_out(wanted, &tree, &new)?;
             if copied.is_some_and(|copied| copied != shown) {

@@ -71,7 +71,7 @@ impl Builder<'_> {
             return self.rehearse_copy(state, request, short);
         }
         let revisions = self.fetch_for(&mut request)?;
-        let (_shown, tree) = self.open_source(from)?;
+        let (_shown, tree) = self.open_source(&from)?;
         let tree = &*tree;
         let listing = request.job.list(tree).map_err(failed)?;
         self.note_reads(tree, &listing);
@@ -114,11 +114,11 @@ impl Builder<'_> {
     }
 
     /// The files of a source, with the mount that shows them, if there is one.
-    fn open_source(&self, from: From) -> Result<(Option<Mounted>, Rc<Tree>), Cause> {
+    pub(super) fn open_source(&self, from: &From) -> Result<(Option<Mounted>, Rc<Tree>), Cause> {
         match from {
-            From::Files(tree) => Ok((None, tree)),
+            From::Files(tree) => Ok((None, Rc::clone(tree))),
             From::Layers(layers) => {
-                let shown = self.store.readable(&layers)?;
+                let shown = self.store.readable(layers)?;
                 let tree = Tree::image(shown.open()?);
                 Ok((Some(shown), Rc::new(tree)))
             }

@@ -77,10 +77,8 @@ pub(super) struct Input {
     text: Vec<u8>,
     /// Whether the context was unpacked or fetched. Links in it must not lead out of it.
     is_sealed: bool,
-    /// The time of the commit, or of the file on the web server.
+    /// The time of the commit, of the file on the web server, or else the newest one in an archive.
     time: Option<i64>,
-    /// The archive that the context was unpacked from.
-    archive: Option<PathBuf>,
     /// The directory with what was unpacked.
     _workspace: Option<Workspace>,
 }
@@ -110,11 +108,10 @@ impl Input {
         fs::create_dir(&context).map_err(Cause::system("create", &context))?;
         let file = options.file.clone();
         if copy::is_archive(&content) {
-            copy::unpack_context(content, Path::new(&object), &open_readable(&context)?)
+            let newest = copy::unpack_context(content, Path::new(&object), &open_readable(&context)?)
                 .map_err(|source| Cause::Input { object, source })?;
-            let archive = Some(workspace.path().join("input"));
             let file = file.unwrap_or_else(|| DOCKERFILE.into());
-            return Ok(Self { time, archive, ..Self::sealed(workspace, context, file, options)? });
+            return Ok(Self { time: time.or(newest), ..Self::sealed(workspace, context, file, options)? });
         }
         // A Dockerfile on a web server has any name, as in BuildKit. One on standard input has none.
         if let (Context::Input, Some(file)) = (&options.context, &file) {
@@ -124,7 +121,7 @@ impl Input {
         let text = text.map_err(Cause::system("read", &workspace.path().join("input")))?;
         let file = below(&context, &file.unwrap_or_else(|| DOCKERFILE.into()));
         let (name, _workspace) = (object, Some(workspace));
-        Ok(Self { context, file, name, text, is_sealed: true, time, archive: None, _workspace })
+        Ok(Self { context, file, name, text, is_sealed: true, time, _workspace })
     }
 
     fn in_repository(address: &git::Address, options: &Options) -> Result<Self, Error> {
@@ -154,7 +151,7 @@ impl Input {
         let (name, text) = (file.display().to_string(), text.map_err(Cause::system("read", &file))?);
         let file = below(&context, &file);
         let _workspace = Some(workspace);
-        Ok(Self { context, file, name, text, is_sealed: true, time: None, archive: None, _workspace })
+        Ok(Self { context, file, name, text, is_sealed: true, time: None, _workspace })
     }
 
     fn in_directory(context: &Path, file: Option<&Path>) -> Result<Self, Error> {
@@ -170,7 +167,7 @@ impl Input {
         };
         let (name, text) = (file.display().to_string(), text.map_err(Cause::system("read", &file))?);
         let (context, _workspace) = (context.to_owned(), None);
-        Ok(Self { context, file, name, text, is_sealed: false, time: None, archive: None, _workspace })
+        Ok(Self { context, file, name, text, is_sealed: false, time: None, _workspace })
     }
 
     /// The text of a `.dockerignore`: the context's or the Dockerfile's own.
@@ -188,15 +185,8 @@ impl Input {
 
     /// The time of the context: that of a commit, `Last-Modified` of a web server, or else the newest one in an archive. A
     /// directory has none.
-    pub(super) fn time(&self) -> Result<Option<i64>, Cause> {
-        let of_archive = |path: &PathBuf| {
-            let newest = File::open(path).and_then(copy::newest);
-            newest.map_err(Cause::system("read", path))
-        };
-        match self.time {
-            None => Ok(self.archive.as_ref().map(of_archive).transpose()?.flatten()),
-            known => Ok(known),
-        }
+    pub(super) fn time(&self) -> Option<i64> {
+        self.time
     }
 
     /// The part of the Dockerfile around a line, for messages.

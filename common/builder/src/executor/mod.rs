@@ -258,13 +258,10 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     })
 }
 
-/// The value of `SOURCE_DATE_EPOCH` that stands for the time of the context.
-const CONTEXT: &str = "context";
-
 /// `SOURCE_DATE_EPOCH` of the environment, or else that of an ARG before the first FROM. `context` becomes the time of the
 /// context in it.
 fn epoch(options: &Options, input: &Input, global: &mut Global) -> Result<Option<i64>, Cause> {
-    use oci::timestamp::SOURCE_DATE_EPOCH as NAME;
+    use oci::timestamp::{CONTEXT, SOURCE_DATE_EPOCH as NAME};
     if let Some(given) = options.epoch {
         return Ok(Some(given));
     }
@@ -272,7 +269,7 @@ fn epoch(options: &Options, input: &Input, global: &mut Global) -> Result<Option
     if text != CONTEXT {
         return oci::timestamp::epoch(&text).map_err(Cause::from);
     }
-    let time = input.time()?.filter(|seconds| *seconds >= 0);
+    let time = input.time().filter(|seconds| *seconds >= 0);
     global.replace(NAME, time.map(|seconds| seconds.to_string()));
     Ok(time)
 }

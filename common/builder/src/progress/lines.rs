@@ -18,8 +18,7 @@ impl Mark {
     /// # Errors
     /// When the system has no random bytes.
     pub(crate) fn draw() -> io::Result<Self> {
-        let bytes = operation::draw::<16>().map_err(io::Error::other)?;
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = operation::random_name().map_err(io::Error::other)?;
         Ok(Self(format!("{digits} ")))
     }
 

@@ -81,7 +81,7 @@ pub fn claims(own: &Path, number: u32) -> PathBuf {
 /// that has neither record nor directory does not count: it was lost when the machine restarted.
 ///
 /// # Errors
-/// When the claims cannot be read.
+/// When the claims cannot be read, or it is not known whether a fork has a record or a directory.
 pub fn forks(scope: &Scope, id: &str, from: u32) -> Result<Vec<String>> {
     let claims = scope.container(id).join("forks");
     let mut found = Vec::new();

@@ -268,14 +268,15 @@ impl Layout {
         let outside = Marks { marked: marks.marked.clone(), fresh: Vec::new() };
         let images = edit.forsake(grace, &outside);
         marks.scan(edit.text().as_bytes());
+        let (entries, malformed) = edit.sorted();
         // It may have named any blob.
-        if let Some(unnamed) = edit.malformed().into_iter().find(|entry| entry.digest.is_empty()) {
+        if let Some(unnamed) = malformed.into_iter().find(|entry| entry.digest.is_empty()) {
             let (path, name) = (self.index_path(), unnamed.reference.map(|name| name.to_string()));
             let (name, problem) = (name.unwrap_or_default(), unnamed.problem);
             return Err(Error::Entry { path, name, problem }.into());
         }
         let mut seen = Seen::new();
-        for entry in edit.list() {
+        for entry in entries {
             self.require_manifest(&entry.descriptor, 0, &mut seen).map_err(|source| {
                 let name = entry.reference.as_ref().map(ToString::to_string);
                 let name = name.unwrap_or_else(|| entry.descriptor.digest().to_string());

@@ -13,6 +13,9 @@ const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 /// The variable with the time of everything in an image (reproducible-builds.org).
 pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
+/// The value of this variable that stands for the time of a build's context.
+pub const CONTEXT: &str = "context";
+
 /// The last second of the year 9999. RFC 3339 has no later one.
 const LAST: i64 = 253_402_300_799;
 

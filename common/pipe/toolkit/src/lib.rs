@@ -39,7 +39,7 @@ pub use failure::{hint, of_place, print as print_error, report_line, with_failur
 pub use input::{Input, Unread};
 pub use made::made_image;
 pub use named::{FORMAT_WITH_STATUS, Named};
-pub use output::{is_stdout, write_output};
+pub use output::{is_stdout, write_file, write_output};
 pub use recorded::{Records, Settled, recorded};
 pub use run::{
     Hooks, Marker, UNWINDING, begin_step, export, filter, filter_of, filter_with, finish_step, help,

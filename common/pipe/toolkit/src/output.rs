@@ -33,9 +33,7 @@ pub fn write_output<T>(
     write: impl FnOnce(&mut dyn Write) -> Result<T>,
 ) -> Result<T> {
     if !is_stdout(path) {
-        return into_file(path, sync, write)
-            .with_context(|| format!("write {path:?}"))
-            .map_err(|error| of_place(error, Place::File));
+        return write_file(path, sync, write);
     }
     if io::stdout().is_terminal() {
         return Err(hint(
@@ -44,6 +42,16 @@ pub fn write_output<T>(
         ));
     }
     write(&mut io::stdout().lock()).map_err(|error| of_place(error, Place::Output))
+}
+
+/// As [`write_output`], to a file; `-` is one, too.
+///
+/// # Errors
+/// The errors of `write`, of opening and of renaming.
+pub fn write_file<T>(path: &Path, sync: bool, write: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
+    into_file(path, sync, write)
+        .with_context(|| format!("write {path:?}"))
+        .map_err(|error| of_place(error, Place::File))
 }
 
 /// Writes a file beside `path` and renames it. With `sync`, the content is on the disk before the rename, and

@@ -117,12 +117,12 @@ impl Edit<'_> {
 
     /// All entries, as [`Layout::list`] returns them, with the pending changes.
     pub fn list(&self) -> Vec<Entry> {
-        sorted_entries(&self.listed.index).0
+        self.sorted().0
     }
 
-    /// The entries that are no descriptors.
-    pub(crate) fn malformed(&self) -> Vec<Malformed> {
-        sorted_entries(&self.listed.index).1
+    /// The entries of [`Edit::list`], and those that are no descriptors.
+    pub(crate) fn sorted(&self) -> (Vec<Entry>, Vec<Malformed>) {
+        sorted_entries(&self.listed.index)
     }
 
     /// The names of the image with this digest.

@@ -64,7 +64,7 @@ fn name_of(descriptor: &Descriptor) -> Option<&str> {
 }
 
 /// An entry of `index.json` that is not a descriptor. It stays in the file, and img-gc keeps the blobs it
-/// names.
+/// names. If it has no digest, img-gc removes nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Malformed {
     /// The entry's name, if it can be read.

@@ -59,9 +59,6 @@ pub const MAX_JSON: u64 = 4 << 20;
 /// of the store.
 const MAX_INDEX: u64 = 64 << 20;
 
-/// The mode of the image store's directory.
-const PRIVATE: u32 = 0o700;
-
 /// An OCI image layout.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -92,7 +89,8 @@ impl Layout {
     /// can enter a new one: images may have secrets in them.
     ///
     /// # Errors
-    /// When the layout cannot be created, or the directory holds a layout of another version.
+    /// When the layout cannot be created, or the directory holds a layout of another version. [`Error::Lost`] if it
+    /// holds blobs, and neither a list of images nor a copy of it.
     pub fn open_or_create(path: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::open_or_create_with(path, true)
     }
@@ -102,15 +100,19 @@ impl Layout {
     /// # Errors
     /// Those of [`Layout::open_or_create`].
     pub fn open_or_create_with(path: impl Into<PathBuf>, sync: bool) -> Result<Self, Error> {
-        Self::open_or_make(path.into(), sync, PRIVATE)
+        Self::open_or_make(path.into(), sync, true)
     }
 
-    /// Like [`Layout::open_or_create_with`], with the same errors, for a layout that others may read.
+    /// Like [`Layout::open_or_create_with`], for a layout that others may read. Where it has blobs and no list, it gets
+    /// an empty one.
+    ///
+    /// # Errors
+    /// Those of [`Layout::open_or_create`], without [`Error::Lost`].
     pub fn open_or_create_public(path: impl Into<PathBuf>, sync: bool) -> Result<Self, Error> {
-        Self::open_or_make(path.into(), sync, 0o777)
+        Self::open_or_make(path.into(), sync, false)
     }
 
-    fn open_or_make(path: PathBuf, sync: bool, mode: u32) -> Result<Self, Error> {
+    fn open_or_make(path: PathBuf, sync: bool, is_store: bool) -> Result<Self, Error> {
         let layout = Self::new(path).with_sync(sync);
         match layout.version()? {
             Version::One => {
@@ -128,9 +130,9 @@ impl Layout {
             made.map_err(Error::io("create directory", path))
         };
         layout.path.parent().map_or(Ok(()), |parent| make(parent, 0o777))?;
-        make(&layout.path, mode)?;
+        make(&layout.path, if is_store { 0o700 } else { 0o777 })?;
         make(&layout.path.join("blobs/sha256"), 0o777)?;
-        layout.initialise(mode == PRIVATE)?;
+        layout.initialise(is_store)?;
         Ok(layout)
     }
 
