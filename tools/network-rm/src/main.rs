@@ -27,6 +27,9 @@ struct NetworkRm {
     /// The names of the networks
     #[arg(value_name = "NAME", required = true, value_parser = named::parse_network)]
     names: Vec<String>,
+    /// Ignore networks that do not exist
+    #[arg(short, long)]
+    force: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -37,7 +40,11 @@ impl NetworkRm {
         let (root, run_dir) = (&context.scope.root, &context.scope.run_dir);
         let mut found = Vec::new();
         for name in &self.names {
-            found.push(Named::find(root, name)?.ok_or_else(|| anyhow!("no network {name:?}"))?);
+            match Named::find(root, name)? {
+                Some(one) => found.push(one),
+                None if self.force => {}
+                None => bail!("no network {name:?}"),
+            }
         }
         for id in record::list(run_dir)? {
             let Some(document) = record::read(run_dir, &id)? else { continue };
@@ -64,10 +71,9 @@ impl Report for NetworkRm {
 
     fn report(&self, context: &toolkit::Context) -> Result<Value> {
         let _lock = Lock::take(&context.scope.run_dir, "network")?;
-        for Named { path, .. } in self.find(context)? {
-            named::remove(&path)?;
-        }
-        Ok(serde_json::to_value(&self.names)?)
+        let found = self.find(context)?;
+        found.iter().try_for_each(|one| named::remove(&one.path))?;
+        Ok(found.into_iter().map(|one| one.name).collect())
     }
 
     fn shown(&self, report: &Value) -> Option<String> {
