@@ -106,28 +106,21 @@ fn img_load_is_killed_at_every_change() {
     killed_at_every_change(&sandbox, "img-load -q archive.tar");
 }
 
-#[test]
-fn img_tag_is_killed_at_every_change() {
-    let sandbox = Sandbox::with_busybox();
-    killed_at_every_change(&sandbox, "img-tag busybox new");
+/// The tools that need nothing but an image.
+macro_rules! killed_with_an_image {
+    ($($name:ident => $command:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            killed_at_every_change(&Sandbox::with_busybox(), $command);
+        })*
+    };
 }
 
-#[test]
-fn img_edit_is_killed_at_every_change() {
-    let sandbox = Sandbox::with_busybox();
-    killed_at_every_change(&sandbox, "img-edit -q --label a=b -t new busybox");
-}
-
-#[test]
-fn img_convert_is_killed_at_every_change() {
-    let sandbox = Sandbox::with_busybox();
-    killed_at_every_change(&sandbox, "img-convert -q --compression zstd -t new busybox");
-}
-
-#[test]
-fn img_index_is_killed_at_every_change() {
-    let sandbox = Sandbox::with_busybox();
-    killed_at_every_change(&sandbox, "img-index -q new busybox");
+killed_with_an_image! {
+    img_tag_is_killed_at_every_change => "img-tag busybox new";
+    img_edit_is_killed_at_every_change => "img-edit -q --label a=b -t new busybox";
+    img_convert_is_killed_at_every_change => "img-convert -q --compression zstd -t new busybox";
+    img_index_is_killed_at_every_change => "img-index -q new busybox";
 }
 
 #[test]
