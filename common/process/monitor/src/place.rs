@@ -13,7 +13,7 @@ use crate::{Result, failed};
 /// The directory of the streams, below `$STAVE_RUN`.
 pub(crate) const STREAMS: &str = "streams";
 
-/// The directory with the socket of a container, `$STAVE_RUN`, where its record is. Its streams are in [`STREAMS`] below.
+/// The directory with the socket of a container, `$STAVE_RUN`, where its record is. Its streams are in `streams` below.
 #[derive(Debug)]
 pub struct Place {
     directory: OwnedFd,
