@@ -196,7 +196,7 @@ fn signals_that_are_not_for_the_process() {
         )
     };
     // The client ends, and the container runs on.
-    host.0.sh(&client(&format!("run --name web --sig-proxy=false busybox {command}"), "HUP")).exits(129);
+    host.0.sh(&client(&format!("run --name web --sig-proxy=false busybox {command}"), "USR1")).exits(138);
     host.prints("ps --format '{{.Names}} {{.State}}'", "web running");
     let attach = "./stave attach --no-stdin --sig-proxy=false web & sleep 0.5; kill -TERM $!; wait $!";
     host.0.sh(attach).exits(143);

@@ -10,6 +10,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -115,7 +116,17 @@ fn what_registries_must_not_answer() {
 fn sent_again_after_it_broke_and_not_when_it_is_there() {
     let (root, layer) = store();
     let digest = layer.to_string();
+    let named = AtomicBool::new(false);
     let (host, seen) = registry(move |request, count, stream| {
+        // The first time, the registry says that the manifest is damaged.
+        if request.starts_with("PUT /v2/a/b/manifests/") && !named.swap(true, Ordering::Relaxed) {
+            let body = r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#;
+            let length = body.len();
+            let damaged = format!(
+                "HTTP/1.1 400 Bad Request\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            return stream.write_all(damaged.as_bytes()).is_ok();
+        }
         // The registry has the configuration. The first upload of the layer breaks, the second one is refused.
         if request.starts_with("HEAD ") && !request.contains(&digest) {
             return stream.write_all(&head("200 OK", "")).is_ok();
@@ -130,7 +141,7 @@ fn sent_again_after_it_broke_and_not_when_it_is_there() {
     assert!(uploads.clone().all(|request| request.contains(&layer.to_string()[7..])));
     assert_eq!(uploads.count(), 3);
     let manifests = seen.iter().filter(|request| request.contains("/manifests/")).count();
-    assert_eq!(manifests, 1, "named once, at the end");
+    assert_eq!(manifests, 2, "named at the end, and once more");
     assert!(seen.last().unwrap().starts_with("PUT /v2/a/b/manifests/latest "));
 }
 

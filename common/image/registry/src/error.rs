@@ -40,6 +40,10 @@ pub enum Error {
         /// Whether the answer came from another host that the registry redirected to, such as an object
         /// store.
         elsewhere: bool,
+        /// Whether the registry says that what it received does not match its digest (OCI distribution-spec, "Error
+        /// Codes", `DIGEST_INVALID`). What is sent does, so it was damaged on the way, or the registry read a file that
+        /// another push was writing.
+        damaged: bool,
     },
     /// The answer breaks the protocol.
     #[error("{request}: {problem}")]
@@ -326,7 +330,7 @@ impl Error {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Connection { cause, .. } => cause.is_passing(),
-            Self::Refused { status, .. } => passes(*status),
+            Self::Refused { status, damaged, .. } => passes(*status) || *damaged,
             _ => false,
         }
     }

@@ -209,8 +209,10 @@ impl Answer {
         let retry_after = self.retry_after();
         let mut text = Vec::new();
         let _ = self.into_body().reader.take(MAX_DETAIL).read_to_end(&mut text);
-        let detail = detail(&text).map(String::into_boxed_str);
-        Error::Refused { request, status, detail, retry_after, elsewhere }
+        let value: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
+        let damaged = value.as_ref().is_some_and(|value| value["errors"][0]["code"] == "DIGEST_INVALID");
+        let detail = detail(value.as_ref(), &text).map(String::into_boxed_str);
+        Error::Refused { request, status, detail, retry_after, elsewhere, damaged }
     }
 }
 
@@ -252,10 +254,9 @@ pub(crate) fn quoted(text: &str) -> (String, Option<&str>) {
     (value, None)
 }
 
-/// The explanation in `{"errors": [{"code": …, "message": …}]}`, or the first line of plain text.
-fn detail(text: &[u8]) -> Option<String> {
-    let value: Option<serde_json::Value> = serde_json::from_slice(text).ok();
-    let said = match &value {
+/// The explanation in `{"errors": [{"code": …, "message": …}]}`, or the first line of plain text. `value` is the text as JSON.
+fn detail(value: Option<&serde_json::Value>, text: &[u8]) -> Option<String> {
+    let said = match value {
         Some(value) => {
             let first = &value["errors"][0];
             let message = first["message"].as_str().filter(|message| !message.is_empty());
