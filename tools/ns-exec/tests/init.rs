@@ -132,10 +132,12 @@ fn the_first_process_has_nothing_that_the_command_has_not() {
     // The init process keeps nothing in memory that ns-exec has read: the document, the record, the
     // environment.
     prepare(&sandbox, "busybox");
+    // A member that is too large for the heap.
+    sandbox.sh("jq -c '.note = (\"x\" * 300000) + \"of-the-note\"' ready.json > large.json").ok();
     let start = "CALLER=of-the-caller ns-exec -d --init -v /run/look:/look";
-    sandbox.sh(&format!("{start} -- sleep 1000 < ready.json > /dev/null")).ok();
+    sandbox.sh(&format!("{start} -- sleep 1000 < large.json > /dev/null")).ok();
     let id = sandbox.sh("jq -r '.layers[0].diffID' ready.json").ok();
-    let words = format!("{}/containers of-the-caller {}", sandbox.root().display(), id.trim());
+    let words = format!("{}/containers of-the-caller of-the-note {}", sandbox.root().display(), id.trim());
     let seen = sandbox.sh(&format!("ns-exec --join web -- /look 1 {words}"));
     assert_eq!(seen.stdout, "looked, 0 found\n", "{}", seen.stderr);
     // The words would be found: they are in the supervisor, which is the same program.

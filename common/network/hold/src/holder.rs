@@ -114,7 +114,7 @@ fn stay() {
                     let number = connection.as_raw_fd();
                     // SAFETY: nothing uses these descriptors any more; the process ends when this
                     // returns.
-                    unsafe { libc::close_range(0, number.cast_unsigned() - 1, 0) };
+                    unsafe { operation::close_descriptors(0, number.cast_unsigned() - 1) };
                     return;
                 }
             }

@@ -314,7 +314,7 @@ fn close_all_but(numbers: &[RawFd]) {
     let close = |from: RawFd, to: u32| {
         if from.cast_unsigned() <= to {
             // SAFETY: nothing in this process uses these descriptors any more.
-            unsafe { libc::close_range(from.cast_unsigned(), to, 0) };
+            unsafe { operation::close_descriptors(from.cast_unsigned(), to) };
         }
     };
     for number in numbers {

@@ -46,7 +46,7 @@ fn keep_only(kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         Errno::result(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })?;
     }
     // SAFETY: nothing in this process uses the descriptors that are closed here any more.
-    unsafe { libc::close_range(kept.len() as u32, u32::MAX, 0) };
+    unsafe { crate::close_descriptors(kept.len() as u32, u32::MAX) };
     chdir(c"/")
 }
 

@@ -9,6 +9,7 @@ pub mod aside;
 pub mod background;
 mod boot;
 mod claim;
+mod descriptors;
 mod error;
 pub mod interrupt;
 mod mask;
@@ -27,6 +28,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use boot::{BOOT, boot};
 pub use claim::{Claim, Shared, holds_another};
+pub use descriptors::close_descriptors;
 pub use error::{Cause, Code, Error, Message, errno_of, hint_of, is_gone, is_known, unless_gone};
 pub use mask::keep_others_out;
 pub use name::{draw, is_name, random_name};

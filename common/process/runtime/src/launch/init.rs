@@ -56,10 +56,10 @@ pub(super) fn run(process: &Process, command: &Command, has_terminal: bool, chan
     credentials::as_if_executed(process)?;
     // From here on the command uses the channel: it closes its side, or says why it is not executed.
     channel.ready()?;
-    let heap = sys::own_heap();
+    let memory = sys::own_memory().map_err(Error::at("read", "/proc/self/maps"))?;
     sys::close_others(&mut [open.as_raw_fd()]);
     // Nothing may be allocated or freed from here on.
-    sys::forget_memory(heap);
+    sys::forget_memory(&memory);
     // Processes of the same user may open its streams, like those of the command (`/proc/1/fd/1`).
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     // The command begins only now.

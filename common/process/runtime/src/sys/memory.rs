@@ -1,18 +1,55 @@
 //! Clears from memory what this program has read.
 
+use std::io;
+
 use nix::libc;
 
-/// The start and the end of the heap, without the part that the C library needs.
-pub(crate) fn own_heap() -> Option<(usize, usize)> {
-    // SAFETY: asks for the end of the heap, and moves nothing.
-    let end = unsafe { libc::sbrk(0) } as usize;
-    let start = super::own_stat().ok()?(47);
-    // In a static program, the variables of the thread, such as `errno`, come first on the heap. Behind them
-    // is the C library's data about the thread, less than 4 KiB.
+/// The most parts that the memory of this program may have here. It is small: it read a document, and has one thread.
+const PARTS: usize = 128;
+
+/// What this program has allocated: the start and the end of each part of its memory.
+pub(crate) struct OwnMemory {
+    parts: [(usize, usize); PARTS],
+    count: usize,
+}
+
+/// What this program has allocated, without its variables and the part that the C library needs.
+///
+/// # Errors
+/// When `/proc/self/maps` cannot be read, or the memory has too many parts (`E2BIG`).
+pub(crate) fn own_memory() -> io::Result<OwnMemory> {
     // SAFETY: the address of a variable of this thread.
     let errno = unsafe { libc::__errno_location() } as usize;
-    let start = if (start..end).contains(&errno) { errno + 4096 } else { start };
-    (start < end).then_some((start, end))
+    let variables = super::program_file::changed_segments();
+    let mut memory = OwnMemory { parts: [(0, 0); PARTS], count: 0 };
+    // The heap may grow until the file is read. What is read here is what may be cleared, not what must be kept.
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    for (mut start, end, is_heap) in maps.lines().filter_map(allocated) {
+        if variables.iter().any(|(from, to)| start < *to && *from < end) {
+            continue;
+        }
+        if (start..end).contains(&errno) {
+            // In a static program, the variables of the thread, such as `errno`, come first on the heap, or have memory
+            // of their own. Behind them is the C library's data about the thread, less than 4 KiB.
+            start = if is_heap { errno + 4096 } else { end };
+        }
+        if start < end {
+            *memory.parts.get_mut(memory.count).ok_or(io::ErrorKind::ArgumentListTooLong)? = (start, end);
+            memory.count += 1;
+        }
+    }
+    Ok(memory)
+}
+
+/// The start and the end of memory that belongs to no file and can be written, if the line shows such, and whether it is
+/// the heap (proc(5), /proc/pid/maps).
+fn allocated(line: &str) -> Option<(usize, usize, bool)> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let (rights, inode, name) = (words.next()?, words.nth(2)?, words.next());
+    let number = |text| usize::from_str_radix(text, 16).ok();
+    let is_own = rights == "rw-p" && inode == "0" && matches!(name, None | Some("[heap]"));
+    is_own.then_some((number(start)?, number(end)?, name.is_some()))
 }
 
 fn page() -> usize {
@@ -24,34 +61,36 @@ fn page() -> usize {
 /// gap that the kernel keeps free below a stack.
 const STACK: usize = 1 << 20;
 
-/// Clears the heap, and the unused part of the stack.
+/// Clears this memory, and the unused part of the stack.
 ///
 /// Afterwards the process must not allocate, and must not drop what it has allocated.
 #[inline(never)]
-pub(crate) fn forget_memory(heap: Option<(usize, usize)>) {
-    let here = std::ptr::from_ref(&heap) as usize;
+pub(crate) fn forget_memory(memory: &OwnMemory) {
+    let here = std::ptr::from_ref(&memory) as usize;
     // This call uses some of the stack below.
     let top = (here - (64 << 10)) / page() * page();
-    if let Some((start, end)) = heap {
+    for (start, end) in memory.parts.iter().take(memory.count).copied().chain([(top - STACK, top)]) {
         // The kernel drops whole pages only.
-        let rest = start.next_multiple_of(page()).min(end) - start;
-        // SAFETY: a part of the heap, which is mapped, and on which nothing is used any more.
-        unsafe { std::ptr::write_bytes(start as *mut u8, 0, rest) };
-    }
-    let heap =
-        heap.map(|(start, end)| (start.next_multiple_of(page()), end)).filter(|(start, end)| start < end);
-    for (start, end) in heap.into_iter().chain([(top - STACK, top)]) {
-        // SAFETY: nothing on the heap is used any more, and nothing below the stack pointer is in use. Parts of the range
-        // without memory are left out by the kernel.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+        let whole = start.next_multiple_of(page()).min(end);
+        // SAFETY: allocated memory, which is mapped, and in which nothing is used any more.
+        unsafe { std::ptr::write_bytes(start as *mut u8, 0, whole - start) };
+        if whole < end {
+            // SAFETY: nothing that was allocated is used any more, and nothing below the stack pointer is in use. Parts of
+            // the range without memory are left out by the kernel.
+            unsafe { libc::madvise(whole as *mut libc::c_void, end - whole, libc::MADV_DONTNEED) };
+        }
     }
 }
 
 /// Gives back memory that a process which stays does not need: free parts of the heap, and the pages of its
 /// program. These are read again when they are used.
 pub fn settle_memory() {
+    // Other C libraries give free memory back by themselves.
+    #[cfg(target_env = "gnu")]
     // SAFETY: gives free parts of the heap back, and moves nothing.
-    unsafe { libc::malloc_trim(0) };
+    unsafe {
+        libc::malloc_trim(0)
+    };
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     let mut mapping = None;
     for line in maps.lines() {

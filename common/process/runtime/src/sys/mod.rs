@@ -28,7 +28,7 @@ pub(crate) use arguments::forget_arguments;
 pub use inherited::{inherited, was_inherited};
 pub(crate) use joining::{Report, Undone, bear};
 pub use memory::settle_memory;
-pub(crate) use memory::{forget_memory, own_heap};
+pub(crate) use memory::{forget_memory, own_memory};
 pub(crate) use program_file::{ProgramFile, leave_program_file};
 pub(crate) use scheduling::{
     SchedulerAttributes, run_on_all_processors, set_io_priority, set_memory_policy, set_personality,
@@ -176,7 +176,7 @@ pub(crate) fn raise_loopback() -> Result<(), Errno> {
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.
-    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 

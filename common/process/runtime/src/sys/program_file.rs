@@ -100,7 +100,7 @@ pub(crate) fn leave_program_file(
 }
 
 /// The addresses of the program's segments that are writable, at least when it starts.
-fn changed_segments() -> Vec<(usize, usize)> {
+pub(super) fn changed_segments() -> Vec<(usize, usize)> {
     unsafe extern "C" fn note(
         info: *mut libc::dl_phdr_info,
         _: usize,
