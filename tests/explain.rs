@@ -231,6 +231,7 @@ fn to_explain_is_to_change_nothing() {
         ("container-kill --explain web", ""),
         ("container-logs --explain web", ""),
         ("container-pause --explain web", ""),
+        ("container-rename --explain web shop", ""),
         ("container-start --explain web", ""),
         ("container-start --explain --all", ""),
         ("container-stats --explain web", ""),

@@ -229,6 +229,11 @@ fails_at_every_call! {
         done: "path=$(jq -r .cgroup.path web.json); cat /sys/fs/cgroup$path/pids.max /sys/fs/cgroup/pids$path/pids.max 2> /dev/null | grep -qx 60",
         ..RUNNING
     };
+    container_rename => Step {
+        script: "{} container-rename web shop > after.json",
+        done: "test \"$(container-ls --format '{name}' web)\" = shop",
+        ..RUNNING
+    };
     container_pause => Step {
         script: "{} container-pause web > after.json",
         done: "path=$(jq -r .cgroup.path web.json); cd /sys/fs/cgroup

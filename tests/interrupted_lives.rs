@@ -62,6 +62,7 @@ fn what_changes_a_containers_life_is_killed_at_every_change() {
         (long.clone(), "container-kill cut"),
         (long.clone(), "container-pause cut"),
         (format!("{long}; container-pause cut > /dev/null"), "container-pause --resume cut"),
+        (long.clone(), "container-rename cut shop"),
         (long, "container-update --restart no --pids 40 cut"),
     ] {
         let script = |before: &str| format!("{before} {tool} > /dev/null");

@@ -335,13 +335,16 @@ fn after_a_restart_of_the_machine_what_should_run_is_made_again() {
     make("web-stopped", "--durable", "", &format!("--restart unless-stopped -- {run}"));
     make("web-lost", "", "", &format!("--restart always -- {run}"));
     make("web-beside", "--durable", "", &format!("--network container:web-never -- {run}"));
-    sandbox.sh("container-stop -t 0 web-stopped > /dev/null").ok();
+    sandbox
+        .sh("container-stop -t 0 web-stopped > /dev/null; container-rename web-stopped off > /dev/null")
+        .ok();
     sandbox.sh("until container-exec web test -s /runs; do sleep 0.01; done").ok();
     let address = sandbox.sh("container-ls --format '{ip}' web").ok();
     sandbox.sh(REBOOT).ok();
     // Those that nobody has started again are listed.
     let all = "web exited\nweb-beside exited\nweb-lost exited\nweb-never exited\nweb-stopped exited\n";
     assert_eq!(sandbox.sh("container-ls --format '{id} {state}'").ok(), all);
+    assert_eq!(sandbox.sh("container-ls --format '{id} {name}' off").ok(), "web-stopped off\n");
     assert_eq!(sandbox.sh("container-ls --records web-never | jq -r '.[].id'").ok(), "web-never\n");
     let outcome = sandbox.sh("container-start --all --format '{id}'").exits(1);
     assert_eq!(outcome.stdout.lines().next(), Some("web"), "{}", outcome.stderr);
@@ -369,7 +372,7 @@ fn after_a_restart_of_the_machine_what_should_run_is_made_again() {
         outcome.stderr
     );
     // Containers that should not run are started on request.
-    sandbox.sh("container-start web-never web-stopped > /dev/null").ok();
+    sandbox.sh("container-start web-never off > /dev/null; test -L /run/stave/off.json").ok();
     assert_eq!(sandbox.sh("container-ls --running --format '{id}'").ok(), "web\nweb-never\nweb-stopped\n");
     sandbox
         .sh("unwind web web-never web-stopped web-lost web-beside > /dev/null; umount /proc/sys/kernel/random/boot_id")

@@ -368,7 +368,7 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         ("run --env-file nowhere busybox", "stave: cannot read --env-file nowhere"),
         ("rm", "stave: rm takes a NAME"),
         ("ps --isolation", "stave: unknown flag: --isolation"),
-        ("rename web", "stave: unknown command: rename"),
+        ("rename web", "stave: rename takes a NAME and a NEW-NAME"),
         ("start", "stave: start takes a NAME"),
     ] {
         // As with Docker, because 2 may be the command's own status.

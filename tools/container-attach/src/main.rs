@@ -26,7 +26,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "container-attach", version)]
 struct ContainerAttach {
-    /// The container's id
+    /// The container, by its id or its name
     #[arg(value_name = "ID")]
     container: Id,
     /// Keys that detach from the container: ctrl-X or letters, separated by commas; empty for none

@@ -73,15 +73,21 @@ impl ContainerCp {
         }
     }
 
+    /// Both sides, with the ids of the containers.
+    fn sides(&self, context: &Context) -> (Side, Side) {
+        (self.source.found(&context.scope), self.destination.found(&context.scope))
+    }
+
     fn run(&self, context: &Context) -> Result<()> {
         self.check()?;
-        let from = self.open(context, &self.source)?;
-        let other = match (&self.source, &self.destination) {
+        let (source, destination) = self.sides(context);
+        let from = self.open(context, &source)?;
+        let other = match (&source, &destination) {
             (Side::Container { id: from, .. }, Side::Container { id: to, .. }) if from == to => None,
             (_, destination) => Some(self.open(context, destination)?),
         };
         let to = other.as_ref().unwrap_or(&from);
-        match (&self.source, &self.destination) {
+        match (&source, &destination) {
             (Side::Stream, destination) => {
                 let target = Target::directory(to, destination.path())?;
                 let input = BufReader::with_capacity(128 << 10, io::stdin());
@@ -147,7 +153,8 @@ impl Report for ContainerCp {
                 Side::Container { id, path } => root::shown(&context.scope, id, path)?,
             })
         };
-        let (source, destination) = (side(&self.source)?, side(&self.destination)?);
+        let (source, destination) = self.sides(context);
+        let (source, destination) = (side(&source)?, side(&destination)?);
         let owner = if self.archive { "-a" } else { "-dR" };
         Ok(vec![match (&self.source, &self.destination) {
             (Side::Stream, _) => operation::words(["tar", "-x", "-C", &destination]),

@@ -1,11 +1,12 @@
-//! `ID:PATH`, a path on the host, or `-`.
+//! `CONTAINER:PATH`, a path on the host, or `-`.
 
 use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use document::Id;
+use document::{Id, name};
+use operation::Scope;
 
 /// One side of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,16 @@ impl FromStr for Side {
 }
 
 impl Side {
+    /// The same side, with the container's id if it was given by its name.
+    pub(crate) fn found(&self, scope: &Scope) -> Self {
+        match self {
+            Self::Container { id, path } => {
+                Self::Container { id: name::resolve(scope, id), path: path.clone() }
+            }
+            other => other.clone(),
+        }
+    }
+
     /// The path. Empty for a stream.
     pub(crate) fn path(&self) -> &Path {
         match self {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use document::{
-    Id, Instance,
+    Id, Instance, Name,
     members::{Image, Process},
 };
 use life::{Container, Point, State};
@@ -18,6 +18,8 @@ use toolkit::{
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     instance: Option<Instance>,
+    /// What the container is called, if that is not its id.
+    name: Option<Name>,
     image: Option<String>,
     process: Process,
     state: State,
@@ -36,6 +38,7 @@ impl Known {
         let has_started = container.process.pid > 0 && !container.has_lost_its_ground();
         Ok(Self {
             instance: container.document.get()?,
+            name: container.document.get()?,
             image: image.map(reference),
             process: container.process.clone(),
             state: container.state()?,
@@ -50,11 +53,16 @@ impl Known {
             "time": time.text(),
             "event": name,
             "id": id,
+            "name": self.called(id),
             "instance": self.instance,
             "image": self.image,
             "exitStatus": null,
             "health": null,
         })
+    }
+
+    fn called(&self, id: &Id) -> String {
+        self.name.as_ref().map_or_else(|| id.to_string(), Name::to_string)
     }
 
     fn finished(&self) -> Option<Point> {
@@ -109,6 +117,11 @@ pub(crate) fn changes(id: &Id, before: Option<&Known>, now: Option<&Known>) -> V
         }
     };
     let Some(now) = now else { return events };
+    if let Some(old) = before.filter(|old| old.name != now.name) {
+        let mut event = now.event(id, time, "rename");
+        event["oldName"] = old.called(id).into();
+        events.push(event);
+    }
     events.extend(before.filter(|old| now.is_updated(old)).map(|_| now.event(id, time, "update")));
     let is_same = before.is_some_and(|before| before.is_same_process(now));
     if !is_same && now.process.pid > 0 {
@@ -160,7 +173,11 @@ fn action(event: &Value) -> (String, Map<String, Value>) {
         attributes.insert("exitCode".into(), status.to_string().into());
     }
     attributes.insert("image".into(), event["image"].as_str().unwrap_or_default().into());
-    attributes.insert("name".into(), event["id"].clone());
+    attributes.insert("name".into(), event["name"].clone());
+    if let Some(old) = event["oldName"].as_str() {
+        // As with Docker.
+        attributes.insert("oldName".into(), format!("/{old}").into());
+    }
     (action, attributes)
 }
 
@@ -229,7 +246,8 @@ pub(crate) fn admits(filters: &[Filter], event: &Value) -> bool {
             filter.key == "image"
                 && found.strip_prefix(filter.value.as_str()).is_some_and(|tag| tag.starts_with(':'))
         };
-        filter.key == "type" || found == filter.value || is_untagged()
+        let is_called = || filter.key == "id" && event["name"] == filter.value.as_str();
+        filter.key == "type" || found == filter.value || is_called() || is_untagged()
     };
     filters.iter().all(|filter| filters.iter().any(|other| other.key == filter.key && holds(other)))
 }
@@ -243,6 +261,7 @@ mod tests {
         whole.as_object_mut().unwrap().extend(process.as_object().unwrap().clone());
         Known {
             instance: serde_json::from_value(json!(instance)).unwrap(),
+            name: None,
             image: Some("busybox:latest".into()),
             process: serde_json::from_value(whole).unwrap(),
             state,
@@ -269,8 +288,10 @@ mod tests {
         let always =
             known("0808080808080808", json!({"pid": 9, "startTime": 2, "restart": "always"}), State::Running);
         let another = known("0808080808080808", json!({"pid": 9, "startTime": 2}), State::Running);
+        let called = Known { name: Some("shop".parse().unwrap()), ..runs.clone() };
         for (before, now, expected) in [
-            (None, Some(&made), &["create"][..]),
+            (Some(&runs), Some(&called), &["rename"][..]),
+            (None, Some(&made), &["create"]),
             (None, Some(&runs), &["create", "start"]),
             (Some(&made), Some(&runs), &["start"]),
             (Some(&runs), Some(&runs), &[]),
@@ -295,6 +316,9 @@ mod tests {
             let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
             assert_eq!(names, expected, "{before:?} {now:?}");
         }
+        let renamed = docker(&changes(&id, Some(&called), Some(&runs))[0]);
+        let attributes = &renamed["Actor"]["Attributes"];
+        assert_eq!((&attributes["name"], &attributes["oldName"]), (&json!("web"), &json!("/shop")));
         let past = over.past(&id);
         assert_eq!(past[1].1["exitStatus"], 137);
         assert_eq!(past[1].1["time"], "2026-01-01T00:00:00.000000000Z");
@@ -302,12 +326,13 @@ mod tests {
 
     #[test]
     fn filters_of_one_kind_are_alternatives() {
-        let event = json!({"id": "web", "event": "die", "image": "busybox:latest"});
+        let event = json!({"id": "web", "name": "shop", "event": "die", "image": "busybox:latest"});
         let filters =
             |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Filter>>();
         for (texts, expected) in [
             (&[][..], true),
             (&["container=web"], true),
+            (&["container=shop"], true),
             (&["container=db"], false),
             (&["container=db", "container=web"], true),
             (&["container=web", "event=start"], false),

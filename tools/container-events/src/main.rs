@@ -43,8 +43,8 @@ struct ContainerEvents {
     /// for each KEY
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
-    /// Print TEXT for each event, one a line, with {time}, {event}, {id}, {image}, {exitStatus}, {health}
-    /// replaced; `json` prints Docker's form, and a template such as `{{.Action}}` has its fields
+    /// Print TEXT for each event, one a line, with {time}, {event}, {id}, {name}, {image}, {exitStatus},
+    /// {health} replaced; `json` prints Docker's form, and a template such as `{{.Action}}` has its fields
     #[arg(long, value_name = "TEXT", value_parser = change::format)]
     format: Option<Format>,
     #[command(flatten)]

@@ -27,7 +27,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "container-exec", version, mut_arg("verbose", |verbose| verbose.short(None)))]
 struct ContainerExec {
-    /// The container's id
+    /// The container, by its id or its name
     #[arg(value_name = "ID")]
     container: Id,
     /// Leave the command in the background; its output is discarded

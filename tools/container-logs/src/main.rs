@@ -29,7 +29,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "container-logs", version)]
 struct ContainerLogs {
-    /// The container's id
+    /// The container, by its id or its name
     #[arg(value_name = "ID")]
     container: Id,
     /// Follow the log until the container ends

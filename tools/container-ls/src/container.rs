@@ -26,6 +26,8 @@ use super::{
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Container {
     id: Id,
+    /// What it is called.
+    pub(crate) name: Id,
     /// Distinguishes the container from a later one with the same id.
     pub(crate) instance: Option<Instance>,
     image: Option<String>,
@@ -81,6 +83,7 @@ impl Container {
         });
         Ok(Self {
             id: id.clone(),
+            name: record.called()?.unwrap_or_else(|| id.clone()),
             instance: record.get()?,
             stop_signal: stop_signal(process.as_ref(), image.as_ref()),
             labels: labels(process.as_ref(), image.as_ref()),
@@ -191,13 +194,13 @@ pub(crate) fn table(rows: &Value, no_trunc: bool) -> String {
         let command = rows::word(&row["command"]).chars().take(shown).collect();
         let created = row["created"].as_i64().map(ago).unwrap_or_default();
         let cell = |name: &str| rows::word(&row[name]);
-        [cell("id"), cell("image"), command, created, cell("status"), cell("ip"), cell("ports")]
+        [cell("name"), cell("image"), command, created, cell("status"), cell("ip"), cell("ports")]
     };
     if !rows::good(rows).any(|row| row["size"].is_u64()) {
         return rows::table(&[heads].into_iter().chain(rows::good(rows).map(line)).collect::<Vec<_>>());
     }
-    let sized = |[id, image, command, created, status, ip, ports]: [String; 7], size| {
-        [id, image, command, created, status, ip, ports, size]
+    let sized = |[name, image, command, created, status, ip, ports]: [String; 7], size| {
+        [name, image, command, created, status, ip, ports, size]
     };
     let mut lines = vec![sized(heads, "SIZE".to_owned())];
     lines.extend(rows::good(rows).map(|row| sized(line(row), size(row).unwrap_or_default())));

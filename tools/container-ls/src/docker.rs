@@ -51,7 +51,7 @@ pub(crate) fn row(row: &Value, no_trunc: bool) -> Row {
     let at = created.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     let mut fields = json!({
             "ID": row["id"],
-            "Names": row["id"],
+            "Names": row["name"],
             "Image": rows::word(&row["image"]),
             "Command": format!("{command:?}"),
             "CreatedAt": at.map(|at| at.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()).unwrap_or_default(),
@@ -106,7 +106,7 @@ pub(crate) fn filtered<T: PartialOrd>(
         let has = |name: &str, fits: &dyn Fn(&str) -> bool| {
             row[name].as_array().into_iter().flatten().any(|one| one.as_str().is_some_and(fits))
         };
-        let is_kept = filters.name("name", &text("id"))?
+        let is_kept = filters.name("name", &text("name"))?
             && filters.any("id", |wanted| text("id").starts_with(wanted))
             && filters.labels(&row["labels"].as_object().cloned().unwrap_or_default())
             && filters.any("exited", |code| row["state"] == "exited" && text("exitStatus") == code)
@@ -166,13 +166,14 @@ mod tests {
     #[test]
     fn filters_of_docker_ps() {
         let rows = [
-            json!({"id": "web", "created": 1, "state": "running", "image": "busybox:latest", "labels": {"a": "1"}, "health": "healthy",
+            json!({"id": "web", "name": "shop", "created": 1, "state": "running", "image": "busybox:latest", "labels": {"a": "1"}, "health": "healthy",
                 "networks": ["front"], "ports": ["0.0.0.0:10080->80/tcp", "[::1]:53-55->53-55/udp"]}),
-            json!({"id": "db", "created": 2, "state": "exited", "exitStatus": 3, "image": "debian:12", "labels": {}, "networks": [], "ports": []}),
+            json!({"id": "db", "name": "db", "created": 2, "state": "exited", "exitStatus": 3, "image": "debian:12", "labels": {}, "networks": [], "ports": []}),
         ];
         for (filters, expected) in [
             (&[][..], "web db"),
-            (&[("name", "w")], "web"),
+            (&[("name", "sh")], "web"),
+            (&[("name", "w")], ""),
             (&[("id", "d")], "db"),
             (&[("label", "a")], "web"),
             (&[("label", "a=2")], ""),

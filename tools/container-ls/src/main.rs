@@ -5,7 +5,7 @@
 //! the machine, reads the second records in `$STAVE_ROOT`. Prints a line for each record that cannot be read. Changes
 //! nothing.
 //! # Reads
-//! No document. Reads `id`, `instance`, `image`, `network`, `ports` and `process` from each record.
+//! No document. Reads `id`, `name`, `instance`, `image`, `network`, `ports` and `process` from each record.
 //! # Adds
 //! Nothing; prints a JSON array, or with `--table`, `--ids`, `--format` and `--tree` text, or a picture with
 //! `--svg`. `--format` takes our `{member}`, and Docker's templates with the fields of `docker ps`, or with
@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use self::container::Container;
 use clap::Parser;
-use document::{Document, Id};
+use document::{Document, Id, name};
 use serde::Deserialize;
 use serde_json::Value;
 use sizes::Sizes;
@@ -61,7 +61,7 @@ struct ContainerLs {
     /// Print commands in full
     #[arg(long)]
     no_trunc: bool,
-    /// Print TEXT for each container, one a line, with {id}, {instance}, {image}, {command}, {created},
+    /// Print TEXT for each container, one a line, with {id}, {name}, {instance}, {image}, {command}, {created},
     /// {state}, {status}, {health}, {restarts}, {limits}, {exitStatus}, {pid}, {ip}, {ports}, {log},
     /// {stopSignal}, {labels}, {networks} and {mounts} replaced; or a template of `docker ps`: {{.Names}},
     /// {{json .}}, table {{.ID}}\t{{.Status}}
@@ -187,7 +187,8 @@ impl ContainerLs {
     fn filtered(&self, context: &toolkit::Context, rows: Value) -> Result<Value> {
         let (Value::Array(rows), false) = (&rows, self.filter.is_empty()) else { return Ok(rows) };
         let (failed, good): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(|row| row["error"].is_string());
-        let created = |name: &str| container::created(&context.scope, &name.parse().ok()?);
+        let found = |name: &str| Some(name::resolve(&context.scope, &name.parse().ok()?));
+        let created = |name: &str| container::created(&context.scope, &found(name)?);
         let kept = docker::filtered(good, &self.filter, created)?;
         Ok(Value::Array(failed.into_iter().chain(kept).collect()))
     }

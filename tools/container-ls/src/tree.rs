@@ -64,7 +64,7 @@ impl Drawn {
         let image: Option<Image> = record.get()?;
         let name =
             image.map(|image| image.reference.unwrap_or_else(|| image.descriptor.digest().to_string()));
-        let title = [Some(id.to_string()), Some(container.status.clone()), name];
+        let title = [Some(container.name.to_string()), Some(container.status.clone()), name];
         let layers = record.get::<Layers>()?.map(|layers| layers.0).unwrap_or_default();
         let layers = layers.into_iter().map(|layer| match layer.place {
             Place::Directory(path) | Place::Erofs(path) => path.display().to_string(),

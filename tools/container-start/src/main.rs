@@ -30,7 +30,7 @@ use toolkit::{prelude::*, rows};
 #[derive(Parser)]
 #[command(name = "container-start", version, group = ArgGroup::new("what").args(["ids", "all"]).required(true))]
 struct ContainerStart {
-    /// The ids of the containers
+    /// The containers, by their ids or names
     #[arg(value_name = "ID")]
     ids: Vec<Id>,
     /// Start all containers that should run by their restart policies, as after a restart of the machine
@@ -48,7 +48,7 @@ struct ContainerStart {
     /// With --attach, whether to pass signals on to the process; true by default
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, requires = "attach")]
     sig_proxy: bool,
-    /// Print TEXT for each container, one a line, with {id} replaced
+    /// Print TEXT for each container, one a line, with {id} and {name} replaced
     #[arg(long, value_name = "TEXT")]
     format: Option<String>,
     #[command(flatten)]
@@ -140,7 +140,10 @@ impl Report for ContainerStart {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let one = |id: &Id| self.one(context, id).or_else(|error| self.not_executed(id, error));
+        let one = |id: &Id| {
+            let row = self.one(context, id).or_else(|error| self.not_executed(id, error))?;
+            Ok(rows::called(&context.scope, id, row))
+        };
         Ok(rows::each("container-start", &self.ids(context)?, one))
     }
 
@@ -162,7 +165,7 @@ impl Report for ContainerStart {
     }
 
     fn shown(&self, report: &Value) -> Option<String> {
-        Some(rows::lines("{id}", report))
+        Some(rows::lines("{name}", report))
     }
 }
 

@@ -12,6 +12,7 @@ use toolkit::{listing::Row, prelude::*, rows};
 #[derive(Debug)]
 pub(crate) struct Sample {
     pub(crate) id: Id,
+    name: Id,
     when: Instant,
     used: Current,
     /// Bytes received and bytes sent.
@@ -23,12 +24,18 @@ impl Sample {
         let limits = container.limits();
         let used = container.cgroup().map(|path| Current::of(path, limits)).transpose()?.unwrap_or_default();
         let network = network(container.identity().pid);
-        Ok(Self { id: container.id.clone(), when: Instant::now(), used, network })
+        Ok(Self { id: container.id.clone(), name: container.called(), when: Instant::now(), used, network })
     }
 
     /// Of a container that does not run: it uses nothing.
     pub(crate) fn of_ended(container: &Container) -> Self {
-        Self { id: container.id.clone(), when: Instant::now(), used: Current::default(), network: None }
+        Self {
+            id: container.id.clone(),
+            name: container.called(),
+            when: Instant::now(),
+            used: Current::default(),
+            network: None,
+        }
     }
 
     /// The row. The processor usage needs an earlier sample.
@@ -46,6 +53,7 @@ impl Sample {
             .map(|(memory, limit)| rounded(memory as f64 * 100.0 / limit.max(1) as f64));
         json!({
             "id": self.id,
+            "name": self.name,
             "cpuPercent": percent,
             "cpuTime": self.used.cpu_time,
             "memory": self.used.memory,
@@ -113,7 +121,7 @@ pub(crate) fn docker(row: &Value) -> Row {
     let known = |text: String| if text == "-" { "--".to_owned() } else { text };
     let fields = json!({
         "Container": row["id"],
-        "Name": row["id"],
+        "Name": row["name"],
         "ID": row["id"],
         "CPUPerc": known(percent(row, "cpuPercent")),
         "MemUsage": pair(row, "memory", "memoryLimit"),
@@ -143,7 +151,7 @@ pub(crate) fn table(rows: &Value) -> String {
     let mut lines = vec![headings];
     for row in rows.as_array().into_iter().flatten() {
         lines.push([
-            rows::word(&row["id"]),
+            rows::word(&row["name"]),
             percent(row, "cpuPercent"),
             pair(row, "memory", "memoryLimit"),
             percent(row, "memoryPercent"),
@@ -161,9 +169,9 @@ mod tests {
     #[test]
     fn a_row_as_docker_has_it() {
         let fields =
-            docker(&json!({"id": "web", "cpuPercent": 1.5, "memory": 1 << 20, "memoryLimit": 2 << 20}))
+            docker(&json!({"id": "web", "name": "shop", "cpuPercent": 1.5, "memory": 1 << 20, "memoryLimit": 2 << 20}))
                 .fields;
-        assert_eq!((fields["Name"].as_str(), fields["CPUPerc"].as_str()), (Some("web"), Some("1.50%")));
+        assert_eq!((fields["Name"].as_str(), fields["CPUPerc"].as_str()), (Some("shop"), Some("1.50%")));
         assert_eq!(
             (fields["MemUsage"].as_str(), fields["PIDs"].as_str()),
             (Some("1.0MiB / 2.0MiB"), Some("--"))

@@ -24,7 +24,7 @@ use toolkit::{prelude::*, rows};
 #[derive(Parser)]
 #[command(name = "container-top", version)]
 struct ContainerTop {
-    /// The container's id
+    /// The container, by its id or its name
     #[arg(value_name = "ID")]
     container: Id,
     /// Print a table instead of JSON

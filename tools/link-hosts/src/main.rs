@@ -22,7 +22,7 @@ use std::{collections::HashSet, net::IpAddr, process::ExitCode};
 use anyhow::{Context as _, Result, anyhow};
 use attachment::{End, NetworkOperation};
 use clap::Parser;
-use document::{Document, members, record};
+use document::{Document, members, name, record};
 use link::Link;
 use operation::Scope;
 use toolkit::{Common, Context, Filter, Plan, hint};
@@ -61,20 +61,21 @@ impl Filter for LinkHosts {
         let step = document.tools()?.iter().filter(|tool| *tool == TOOL).count() + 1;
         let mut linked = HashSet::new();
         for link in &self.links {
-            let path = context.scope.run_dir.join(format!("{}.json", link.container));
-            let other = record::read(&context.scope.run_dir, &link.container)?.ok_or_else(|| {
+            let id = name::resolve(&context.scope, &link.container);
+            let path = record::path(&context.scope.run_dir, &id);
+            let other = record::read(&context.scope.run_dir, &id)?.ok_or_else(|| {
                 let error = anyhow!("container \"{}\" has no record {path:?}", link.container);
                 hint(error, "start the container first")
             })?;
             let ip = address(&other, document, link).with_context(|| format!("read record {path:?}"))??;
-            // As with Docker: the alias first, then the container's own name, without duplicates.
-            let mut names = vec![link.alias.clone()];
-            names.extend((link.alias != link.container.as_str()).then(|| link.container.to_string()));
+            // As with Docker: the alias first, then the container's own name, without duplicates. Its id comes last.
+            let mut names = vec![link.alias.clone(), link.container.to_string(), id.to_string()];
+            names.dedup();
             hosts.entries.push(members::HostEntry { ip, names });
             hosts.environment.extend(environment::variables(&context.id, &link.alias, ip, &other)?);
-            if linked.insert(&link.container) {
+            if linked.insert(id.clone()) {
                 let own = End { id: &context.id, document };
-                let other = End { id: link.container.as_str(), document: &other };
+                let other = End { id: id.as_str(), document: &other };
                 operations.extend(attachment::open_link(&context.scope, step, own, other)?);
             }
         }

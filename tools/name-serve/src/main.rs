@@ -2,8 +2,8 @@
 //!
 //! # Does
 //! Has the host's resolver answer at 127.0.0.11 in the container's network namespace, and starts the resolver
-//! if necessary: one process for all containers. It answers ids, network aliases, and the names that links
-//! give, each also with the network's name appended, and reverse queries for addresses of these networks. It
+//! if necessary: one process for all containers. It answers names, ids, network aliases, and the
+//! names that links give, each also with the network's name appended, and reverse queries for addresses of these networks. It
 //! forwards everything else to the host's name servers. It reads the records, so a recreated container has
 //! its name at once. After egress-allow, that tool's resolver answers the names that are on its list.
 //! # Reads

@@ -6,7 +6,6 @@ use document::{
     Document, Id,
     members::{Attachment, Egress, Hosts, Names, Network as Member},
 };
-use life::Container;
 use runtime::spec;
 use toolkit::prelude::*;
 
@@ -14,6 +13,7 @@ use super::{
     files::{self, Content, File},
     names::Gateway,
     request::{Mode, Request},
+    sharing,
 };
 
 /// The network, the host name and the files in `/etc`.
@@ -77,7 +77,7 @@ fn shared(request: &Request, context: &Context, id: &Id) -> Result<Network> {
     if request.names.are_given() {
         bail!("--add-host and --dns would change the names of others: leave out --network");
     }
-    let other = Container::running(&context.scope, id)?;
+    let other = sharing::running(&context.scope, id)?;
     let network = match other.document.get::<Member>()? {
         Some(member) => spec::Network::Shared(member.namespace),
         None => spec::Network::Container(other.identity()),

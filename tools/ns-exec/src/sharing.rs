@@ -3,7 +3,7 @@
 use std::{path::Path, str::FromStr};
 
 use clap::Args;
-use document::Id;
+use document::{Id, name};
 use life::Container;
 use mount::MountOperation;
 use operation::Scope;
@@ -85,6 +85,11 @@ fn container(text: &str, known: &str) -> Result<Id, String> {
     id.parse().map_err(|error: document::InvalidId| error.to_string())
 }
 
+/// Another container, by its id or its name, if it runs.
+pub(crate) fn running(scope: &Scope, container: &Id) -> Result<Container> {
+    Ok(Container::running(scope, &name::resolve(scope, container))?)
+}
+
 /// The namespaces that the flags ask for.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -119,7 +124,7 @@ pub(crate) fn choose(request: &Request, context: &Context) -> Result<Shared> {
         }
         Some(Whose::Host) => Some(host_name()),
         Some(Whose::Container(id)) => {
-            let other = Container::running(scope, id)?.operation;
+            let other = running(scope, id)?.operation;
             Some(other.spec.hostname().clone().unwrap_or_else(host_name))
         }
     };
@@ -132,7 +137,7 @@ fn owner(whose: Option<Whose>, scope: &Scope) -> Result<Owner> {
     Ok(match whose.unwrap_or_default() {
         Whose::Private => Owner::Own,
         Whose::Host => Owner::Host,
-        Whose::Container(id) => Owner::Container(Container::running(scope, &id)?.identity()),
+        Whose::Container(id) => Owner::Container(running(scope, &id)?.identity()),
     })
 }
 
@@ -166,7 +171,7 @@ fn memory(ipc: Ipc, size: Option<u64>, context: &Context, shared: &mut Shared) -
             SharedMemory::At(target)
         }
         Ipc::Container(id) => {
-            let other = Container::running(&context.scope, &id)?;
+            let other = running(&context.scope, &id)?;
             shared.owners.ipc = Owner::Container(other.identity());
             let other = other.operation;
             // The first mount on this path is the container's. A volume comes later in the list, and is not

@@ -54,6 +54,7 @@ tools! {
     "container-logs" container_logs "../../container-logs/src/main.rs";
     "container-ls" container_ls "../../container-ls/src/main.rs";
     "container-pause" container_pause "../../container-pause/src/main.rs";
+    "container-rename" container_rename "../../container-rename/src/main.rs";
     "container-start" container_start "../../container-start/src/main.rs";
     "container-stats" container_stats "../../container-stats/src/main.rs";
     "container-stop" container_stop "../../container-stop/src/main.rs";

@@ -18,6 +18,8 @@ use crate::{joined::joined, recorded::parse};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
     pub(crate) id: String,
+    /// What it is called, if that is not its id, in lower case.
+    pub(crate) name: Option<String>,
     /// Whether the container may look up the names of others.
     pub(crate) is_served: bool,
     /// Whether podman made it. Then nobody knows it by its id.
@@ -133,7 +135,9 @@ impl Containers {
         // A record that changes from here on changes the directory again.
         self.read = now;
         let entries = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
+        // A link is only another name of a container.
         let records: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
             .collect();
@@ -217,7 +221,9 @@ impl Containers {
         let by = |one: &&Network| network.is_none_or(|name| one.name.eq_ignore_ascii_case(name));
         self.all()
             .flat_map(|other| {
-                let is_called = other.id.eq_ignore_ascii_case(name) || linked.contains(&other.id.as_str());
+                let is_called = other.id.eq_ignore_ascii_case(name)
+                    || other.name.as_deref() == Some(name)
+                    || linked.contains(&other.id.as_str());
                 // An alias counts only on its own network.
                 let called = move |one: &&Network| is_called || one.aliases.iter().any(|alias| alias == name);
                 shared(asker, other).filter(by).filter(called).flat_map(|one| one.addresses.clone())
@@ -236,8 +242,8 @@ impl Containers {
         let names = |other: &Container| {
             let mut on = shared(asker, other).filter(|network| network.addresses.contains(&address));
             let network = on.next()?;
-            let id = (!other.is_podmans).then(|| other.id.clone());
-            Some(id.into_iter().chain(network.aliases.clone()))
+            let own = (!other.is_podmans).then(|| other.name.as_ref().unwrap_or(&other.id).clone());
+            Some(own.into_iter().chain(network.aliases.clone()))
         };
         let mut found: Vec<String> = Vec::new();
         // Each of podman's records has all networks of the container.
@@ -330,6 +336,9 @@ mod tests {
                 .replace("\"interface\"", "\"aliases\":[\"Only\"],\"interface\"")
                 .replacen("Only", "Elsewhere", 1),
         );
+        let shop = record("box", &[("back", "10.2.0.8")], "");
+        write("box", shop.replace("\"id\":\"box\"", "\"id\":\"box\",\"name\":\"Shop\""));
+        std::os::unix::fs::symlink("box.json", directory.join("Shop.json")).unwrap();
         write("gone", record("gone", &[("back", "10.2.0.5")], r#","error":{"tool":"x"}"#));
         write("old", r#"{"id":"old","network":{"bridge":{"name":"br-front"},"cni":{"ips":[{"address":"10.1.0.9/8"}]}}}"#.into());
         fs::write(directory.join("bad.json"), "nonsense").unwrap();
@@ -362,6 +371,8 @@ mod tests {
             (&web, "elsewhere", "10.1.0.7"),
             (&db, "only", "10.2.0.7"),
             (&db, "elsewhere", "Elsewhere"),
+            (&web, "shop", "10.2.0.8"),
+            (&web, "box", "10.2.0.8"),
             (&web, "old", "10.1.0.9"),
             (&db, "old", "Elsewhere"),
             (&db, "store", "Elsewhere"),
@@ -375,6 +386,7 @@ mod tests {
         assert_eq!(turns, ["10.2.0.3 10.2.0.4", "10.2.0.4 10.2.0.3"]);
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         assert_eq!(containers.names(&web, address("10.2.0.3")).unwrap(), ["db", "data"]);
+        assert_eq!(containers.names(&web, address("10.2.0.8")).unwrap(), ["shop"]);
         assert_eq!(containers.names(&db, address("10.1.0.2")).unwrap(), [""; 0]);
         assert_eq!(containers.names(&web, address("192.0.2.1")), None);
         // A replaced record takes effect at once.

@@ -10,6 +10,7 @@ use crate::{Container, containers::Network};
 #[derive(Deserialize)]
 struct Record {
     id: String,
+    name: Option<String>,
     #[serde(default)]
     networks: Vec<Attachment>,
     network: Option<First>,
@@ -134,5 +135,6 @@ pub(crate) fn parse(text: &[u8]) -> Option<Container> {
         entry.names.into_iter().map(move |name| (lower(name), id.clone()))
     });
     let links = links.collect();
-    Some(Container { id: record.id, is_served, is_podmans, namespace, networks, links, servers })
+    let (id, name) = (record.id, record.name.map(lower));
+    Some(Container { id, name, is_served, is_podmans, namespace, networks, links, servers })
 }

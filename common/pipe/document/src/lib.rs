@@ -9,6 +9,7 @@ mod format;
 mod id;
 pub mod kept;
 pub mod members;
+pub mod name;
 mod network;
 mod object;
 mod order;
@@ -31,6 +32,7 @@ use serde_json::value::RawValue;
 
 pub use id::{At, Id, Instance, InvalidId};
 pub use members::{Contribution, Failure, Member, Stage, Step, StepState, Steps};
+pub use name::Name;
 pub use shared_lock::Sole;
 pub use steps::SplitOff;
 
@@ -126,8 +128,8 @@ impl Document {
             None => {
                 let Some((first, _)) = document.members.0.first() else { return Ok(Self::new()) };
                 // Other objects (a CNI result, an image manifest) start with members of their own. A
-                // handwritten document may lack the version.
-                if table::row(first).is_some() {
+                // handwritten document may lack the version. Many begin with a name.
+                if table::row(first).is_some() && first != Name::NAME {
                     let mut whole = Self::new();
                     whole.members.0.extend(document.members.0);
                     return Ok(whole);
@@ -247,8 +249,10 @@ impl Document {
         Self::LETTING_GO.contains(&tool) && self.has_ended()
     }
 
-    /// Takes over what the container's record knows better: which process it has, and how that ended. Both have the same steps.
+    /// Takes over what the container's record knows better: what it is called, which process it has, and how that ended. Both
+    /// have the same steps.
     pub fn catch_up_with(&mut self, recorded: &Self) {
+        self.be_called_as(recorded);
         #[derive(serde::Deserialize, PartialEq)]
         #[serde(rename_all = "camelCase")]
         struct Told {

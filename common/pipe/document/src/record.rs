@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use crate::{
-    Document, Id,
+    Document, Id, name,
     replace::{self, replace},
     shared_lock, table,
 };
@@ -140,6 +140,7 @@ impl Drop for Lock {
 /// A container's record, locked.
 #[derive(Debug)]
 pub struct Record {
+    id: Id,
     path: PathBuf,
     lock: Lock,
 }
@@ -152,7 +153,7 @@ impl Record {
     /// When the lock cannot be taken.
     pub fn lock(run_dir: &Path, id: &Id) -> Result<Self, Error> {
         let lock = Lock::take(run_dir, &lock_name(id))?;
-        Ok(Self { path: path(run_dir, id), lock })
+        Ok(Self { id: id.clone(), path: path(run_dir, id), lock })
     }
 
     /// Locks the record of `id` if its lock exists. Makes no file, so that a process that ends while its
@@ -162,7 +163,7 @@ impl Record {
     /// When the lock cannot be taken.
     pub fn lock_existing(run_dir: &Path, id: &Id) -> Result<Option<Self>, Error> {
         let path = path(run_dir, id);
-        Ok(Lock::take_existing(run_dir, &lock_name(id))?.map(|lock| Self { path, lock }))
+        Ok(Lock::take_existing(run_dir, &lock_name(id))?.map(|lock| Self { id: id.clone(), path, lock }))
     }
 
     /// The path of the record.
@@ -197,7 +198,9 @@ impl Record {
     /// # Errors
     /// When the record cannot be written. The old record stays.
     pub fn write(&self, document: &Document) -> Result<(), Error> {
-        if !self.path.exists() {
+        if !is_there(&self.path) {
+            // A link that a killed container-rename has left.
+            remove_file(&self.path)?;
             self.lock.note_origin();
         }
         let beside = self.path.with_extension("json.new");
@@ -205,11 +208,14 @@ impl Record {
             .map_err(failed("write record", &self.path))
     }
 
-    /// Removes the record and its lock.
+    /// Removes the record, the names of the container and the lock.
     ///
     /// # Errors
     /// When one of them cannot be removed.
     pub fn remove(self) -> Result<(), Error> {
+        if let Some(run_dir) = self.path.parent() {
+            name::release(run_dir, &self.id, None)?;
+        }
         // The spare file. No other process writes to it while the lock is held.
         remove_file(&self.path.with_extension("json.new"))?;
         remove_file(&self.path)?;
@@ -218,7 +224,7 @@ impl Record {
 
     /// Releases the lock. Removes the lock's file if there is no record.
     pub fn release(self) {
-        if !self.path.exists() {
+        if !is_there(&self.path) {
             let _ = self.lock.remove();
         }
     }
@@ -262,6 +268,11 @@ pub fn path(run_dir: &Path, id: &Id) -> PathBuf {
     run_dir.join(format!("{id}.json"))
 }
 
+/// Whether there is a record, and not only the name of another container.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|file| !file.is_symlink())
+}
+
 fn remove_file(path: &Path) -> Result<(), Error> {
     unless_gone(fs::remove_file(path)).map(drop).map_err(failed("remove", path))
 }
@@ -270,6 +281,10 @@ fn read_file(path: &Path) -> Result<Option<Document>, Error> {
     let text = match replace::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) if path.is_symlink() => {
+            let named = |id| failed("read record", path)(format!("it is the name of container \"{id}\""));
+            return name::holder(path)?.map_or(Ok(None), |id| Err(named(id)));
+        }
         Err(error) => return Err(failed("read record", path)(error)),
     };
     let damaged = |cause: Cause| {
@@ -329,7 +344,7 @@ pub fn settled(run_dir: &Path, id: &Id) -> Result<Option<(Record, Document)>, Er
     }
 }
 
-/// The ids of all records in `run_dir`, sorted. Other files are skipped. A missing directory has no records.
+/// The ids of all records in `run_dir`, sorted. Names and other files are skipped. A missing directory has no records.
 ///
 /// # Errors
 /// When the directory cannot be read.
@@ -341,7 +356,11 @@ pub fn list(run_dir: &Path) -> Result<Vec<Id>, Error> {
     };
     let mut ids = Vec::new();
     for entry in entries {
-        let name = entry.map_err(failed("read directory", run_dir))?.file_name();
+        let entry = entry.map_err(failed("read directory", run_dir))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            continue;
+        }
+        let name = entry.file_name();
         ids.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok()));
     }
     ids.sort();

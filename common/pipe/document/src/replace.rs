@@ -33,21 +33,21 @@ const F_SETSIG: i32 = 10;
 /// Reads the file at `path`. The result is the whole content at some moment.
 ///
 /// # Errors
-/// When the file cannot be opened, locked or read, or is not a regular file; when somebody else than root and
+/// When the file cannot be opened, locked or read, or is a link or no regular file; when somebody else than root and
 /// this user may have written it.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     loop {
         // Opening a FIFO would wait for a writer. `O_NONBLOCK` would not help: with it, opening does not wait for
         // the end of a lease either.
-        if !fs::metadata(path)?.is_file() {
+        if !fs::symlink_metadata(path)?.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
-        let mut file = File::open(path)?;
+        let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
         retry_on_intr(|| flock(&file, FlockOperation::LockShared))?;
         // The file may have become the spare file meanwhile.
         let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         let opened = file.metadata()?;
-        if fs::metadata(path).map(inode).ok() == Some(inode(opened.clone())) {
+        if fs::symlink_metadata(path).map(inode).ok() == Some(inode(opened.clone())) {
             let own = rustix::process::geteuid().as_raw();
             if ![0, own].contains(&opened.uid()) {
                 return Err(io::Error::other(format!("it belongs to user {}", opened.uid())));

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use operation::Namespace;
 
 use crate::{
-    Id, Instance, Member, VERSION,
+    Id, Instance, Member, Name, VERSION,
     members::{
         Cgroup, Egress, Failure, Hosts, Image, Layers, Names, Network, Networks, Planned, Ports, Process,
         Rootfs, Stage, Steps,
@@ -36,7 +36,7 @@ pub struct Row {
 }
 
 /// All members, in their usual order in a document.
-pub const ROWS: [Row; 17] = [
+pub const ROWS: [Row; 18] = [
     Row {
         name: "stave",
         makers: &[],
@@ -54,6 +54,15 @@ pub const ROWS: [Row; 17] = [
         others: "the first tool that needs one",
         holds: "the container's id: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at most 64 characters; given with `--id`, or drawn",
         schema: of::<Id>,
+    },
+    Row {
+        name: Name::NAME,
+        makers: &[],
+        extenders: &[],
+        is_network: false,
+        others: "container-rename",
+        holds: "what the container is called, if that is not its id; the record's counts, whatever a document says",
+        schema: of::<Name>,
     },
     Row {
         name: Instance::NAME,

@@ -20,6 +20,7 @@ use operation::Scope;
 use crate::{
     defaults, failure,
     kind::Kind,
+    naming,
     switches::{self, Settled},
 };
 
@@ -400,12 +401,18 @@ fn with_defaults<T: clap::Parser>(
     })
 }
 
+/// Parses the tool's own arguments beside `--undo` and the like. None where they are not complete.
+pub(crate) fn beside<T: clap::Parser>(kind: Kind, arguments: &[OsString]) -> Option<T> {
+    strict(kind, &mut kind.command::<T>().args_override_self(true), arguments).ok()
+}
+
 fn strict<T: clap::Parser>(
     kind: Kind,
     command: &mut Command,
     arguments: &[OsString],
 ) -> Result<T, clap::Error> {
-    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let mut matches = naming::with_ids(command, matches, arguments)?;
     let is_given = |flag: &&&str| matches.value_source(flag) == Some(ValueSource::CommandLine);
     if let Some(flag) = kind.rejected().iter().find(is_given) {
         let (tool, flag) = (command.get_name().to_owned(), flag.replace('_', "-"));

@@ -20,6 +20,7 @@ pub mod listing;
 mod made;
 mod manual;
 mod named;
+mod naming;
 mod output;
 mod recorded;
 pub mod rows;

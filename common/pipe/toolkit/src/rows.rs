@@ -1,8 +1,8 @@
 //! Reports with one row for each of several things. They are printed as JSON, as a table for people, or as
 //! lines for scripts.
 
-use document::Id;
-use operation::printable_word;
+use document::{Id, record};
+use operation::{Scope, printable_word};
 use serde_json::{Value, json};
 
 use crate::{Exit, failure, failure::Ended};
@@ -63,6 +63,14 @@ pub fn each(tool: &str, ids: &[Id], mut act: impl FnMut(&Id) -> anyhow::Result<V
         }
     };
     Value::Array(ids.iter().map(one).collect())
+}
+
+/// The row of a container, with what the container is called.
+pub fn called(scope: &Scope, id: &Id, mut row: Value) -> Value {
+    let recorded = record::read(&scope.run_dir, id).ok().flatten();
+    let name = recorded.and_then(|document| document.called().ok().flatten());
+    row["name"] = json!(name.as_ref().unwrap_or(id));
+    row
 }
 
 /// Whether it is the row of an error of [`each`]. The member `error` of a document is an object.

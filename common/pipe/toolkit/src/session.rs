@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail};
 use document::{
-    Contribution, Document, Id, Instance, Member, Step, StepState, kept,
+    Contribution, Document, Id, Instance, Member, Name, Step, StepState, kept,
     record::{self, Lock, Record},
 };
 use operation::{Operation, Scope};
@@ -244,8 +244,10 @@ pub(crate) fn begun(document: &Document, tool: &str) -> anyhow::Result<(usize, S
 fn opened(document: &Document, recorded: Option<&Document>, id: &Id) -> anyhow::Result<Document> {
     let mut opened = document.clone();
     name(&mut opened, id)?;
-    if let Some(recorded) = recorded {
-        opened.catch_up_with(recorded);
+    match recorded {
+        Some(recorded) => opened.catch_up_with(recorded),
+        // A new container is called by its id.
+        None => opened.remove(Name::NAME),
     }
     Ok(opened)
 }

@@ -281,7 +281,7 @@ pub trait Report: clap::Parser {
 /// `--format` prints a line for each.
 pub trait Each: clap::Parser {
     /// What a terminal shows of a row.
-    const SHOWN: &'static str = "{id}";
+    const SHOWN: &'static str = "{name}";
 
     /// The containers, and the arguments that every tool takes.
     fn named(&self) -> &Named;
@@ -315,7 +315,8 @@ impl<T: Each> Report for T {
 
     fn report(&self, context: &Context) -> anyhow::Result<Value> {
         self.refuse()?;
-        Ok(rows::each(Self::command().get_name(), &self.named().ids, |id| self.one(context, id)))
+        let one = |id: &Id| Ok(rows::called(&context.scope, id, self.one(context, id)?));
+        Ok(rows::each(Self::command().get_name(), &self.named().ids, one))
     }
 
     fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>> {

@@ -125,6 +125,11 @@ impl Container {
             .with_hint("start it first, with container-start"))
     }
 
+    /// What the container is called.
+    pub fn called(&self) -> Id {
+        self.document.called().ok().flatten().unwrap_or_else(|| self.id.clone())
+    }
+
     /// The container's first process, which an undo of the step ends.
     pub fn identity(&self) -> Identity {
         self.operation.identity

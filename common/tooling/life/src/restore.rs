@@ -1,7 +1,7 @@
 //! Restores a container's record after a restart of the machine, which removed it.
 
 use document::{
-    Document, Id, kept,
+    Document, Id, kept, name,
     record::{self, Record},
 };
 use operation::{Error, Scope};
@@ -73,6 +73,7 @@ fn make(scope: &Scope, record: &Record, id: &Id) -> Result<bool> {
         let wanted = container.outlives_machine();
         container.end_with_machine(wanted)?;
     }
+    name::claim_again(&scope.run_dir, id, &mut container.document)?;
     // The second record stays unchanged until the container is made again: it tells that written files may be
     // lost.
     record.write(&container.document)?;

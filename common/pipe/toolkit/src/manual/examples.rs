@@ -98,6 +98,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "container-rename",
+        &[(
+            "Call the container web shop. Other containers find it by that name at once:",
+            "container-rename web shop",
+        )],
+    ),
+    (
         "container-start",
         &[
             ("Start a container that has ended:", "container-start web"),

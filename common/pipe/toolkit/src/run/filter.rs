@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Common, Exit, Filter, Plan, Session, Stage,
-    arguments::{Asked, Invocation},
+    arguments::{self, Asked, Invocation},
     failure,
     input::{self, Input},
     kind::Kind,
@@ -253,7 +253,7 @@ fn aside<F: Filter>(tool: &str, common: &Common, arguments: &[OsString]) -> Exit
     if common.schema || common.generate.is_some() {
         return schema::print::<F>((tool, Kind::Filter), common, F::READS, F::Adds::MEMBERS);
     }
-    let filter = F::try_parse_from(arguments).ok();
+    let filter = arguments::beside::<F>(Kind::Filter, arguments);
     let named = filter.as_ref().map_or(Ok(None), F::named);
     let input = match named.and_then(|container| Input::named(container.as_ref(), common)) {
         Ok(input) => input,
