@@ -6,7 +6,7 @@ use document::{
     Document, Id, Member,
     members::{Failure, Rootfs},
 };
-use life::{End, Recorded};
+use life::{End, Recorded, Turn};
 use monitor::{Attended, Ended, Log, Place};
 use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, interrupt};
@@ -56,6 +56,8 @@ pub(crate) struct Launched {
     scope: Scope,
     id: Id,
     stop_signal: StopSignal,
+    /// Held until the process is released.
+    turn: Option<Turn>,
 }
 
 enum State {
@@ -159,6 +161,8 @@ impl Hooks<NsExec> for Start {
     ) -> Result<Launched> {
         let ContainerOperation::Process(process) = operation else { bail!("no process was planned") };
         let id = document.id()?.ok_or_else(|| anyhow!("the container has no id"))?;
+        let takes_turn = (!self.create).then(|| Turn::take(scope, &id, &process.spec));
+        let turn = takes_turn.transpose()?;
         let state = self.fork(scope, &id, document, process)?;
         let identity = match &state {
             State::Supervised => process.identity,
@@ -173,6 +177,7 @@ impl Hooks<NsExec> for Start {
             scope: scope.clone(),
             id,
             stop_signal: runtime::spec::stop_signal(&process.spec).unwrap_or_default(),
+            turn,
         })
     }
 
@@ -190,6 +195,7 @@ impl Hooks<NsExec> for Start {
             }
             state => Ok((state, Vec::new())),
         };
+        launched.turn = None;
         let (state, warnings) = released?;
         launched.state = state;
         warnings.iter().for_each(|warning| operation::tell!("{TOOL}: warning: {warning}"));
@@ -212,7 +218,7 @@ impl Hooks<NsExec> for Start {
     }
 
     fn stay(&mut self, launched: Launched, document: Document) -> u8 {
-        let Launched { state, identity, scope, id, stop_signal } = launched;
+        let Launched { state, identity, scope, id, stop_signal, .. } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
         let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit, stop_signal));
         let attended = self.attended.take();

@@ -181,6 +181,29 @@ fn no_process_is_born_among_those_that_may_trace_it() {
     start("new", "--pid container:web").ok();
 }
 
+/// Nor together with one: who starts second waits until the first one's command runs.
+#[test]
+fn no_process_is_born_together_with_one_that_may_trace_it() {
+    let sandbox = Sandbox::with_busybox();
+    // The first process that the container sees is stopped before its command runs.
+    let stops = "until kill -STOP -1 2> /dev/null; do :; done; echo stopped; exec sleep 1000";
+    sandbox
+        .sh(&format!(
+            "layer-apply --id web < busybox.json | union-mount | ns-exec -d -- sh -c '{stops}' > web.json
+            for id in new killed debugger; do layer-apply --id $id < busybox.json | union-mount > $id.json; done"
+        ))
+        .ok();
+    let first = "setsid ns-exec -d --pid container:web -- sleep 1000 < new.json > new.out 2>&1 &";
+    sandbox.sh(first).ok();
+    until_logged(&sandbox, "stopped");
+    let second = "ns-exec -d --cap-add SYS_PTRACE --pid container:web -- sleep 1000";
+    sandbox.sh(&format!("timeout -s KILL 0.5 {second} < killed.json > killed.out")).exits(137);
+    sandbox.sh("ns-exec --join web -- kill -CONT -1").ok();
+    sandbox.sh(&format!("timeout 20 {second} < debugger.json > debugger.out")).ok();
+    let locks = sandbox.sh("ls /run/stave/locks").ok();
+    assert!(!locks.contains("pids"), "{locks}");
+}
+
 /// A start again is a start.
 #[test]
 fn no_process_is_born_again_among_those_that_may_trace_it() {

@@ -122,8 +122,11 @@ impl Lock {
         }
     }
 
-    /// Removes the lock's file, and releases the lock.
-    fn remove(self) -> Result<(), Error> {
+    /// Removes the lock's file, and releases the lock. Who waits for it makes another file.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove(self) -> Result<(), Error> {
         remove_file(&self.path)
     }
 }

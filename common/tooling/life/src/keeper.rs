@@ -13,7 +13,7 @@ use operation::Scope;
 use runtime::{Identity, Running, Stdio, Streams};
 use serde_json::json;
 
-use crate::{Container, Result, beside, health::Check, policy, tracers, unread};
+use crate::{Container, Result, Turn, beside, health::Check, policy, unread};
 
 /// The record of one container, as its monitor uses it.
 #[derive(Debug, Clone)]
@@ -78,8 +78,9 @@ impl Recorded {
         if !is_wanted(&container) || container.document.has_failed() {
             return Ok(Err(Next::Leave));
         }
-        let allowed = tracers::refuse_again(&self.scope, &container).map_err(runtime::Error::from);
-        let started = match allowed.and_then(|()| runtime::start(&container.operation.spec, streams)) {
+        let spec = &container.operation.spec;
+        let turn = Turn::take(&self.scope, &self.id, spec).map_err(runtime::Error::from);
+        let (_turn, started) = match turn.and_then(|turn| Ok((turn, runtime::start(spec, streams)?))) {
             Ok(started) => started,
             Err(error) => {
                 // No other code counts this attempt.

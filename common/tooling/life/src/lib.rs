@@ -36,7 +36,7 @@ pub use restore::{every, known, restore};
 pub use session::{Attachment, Outcome, attend};
 pub use start::{may_start, rest, start, start_attached};
 pub use stop::{explain_kill, kill, stop};
-pub use tracers::refuse_tracers;
+pub use tracers::{Turn, refuse_tracers};
 pub use update::{explain_update, is_lost_with_machine, update};
 pub use wait::wait;
 

@@ -4,7 +4,7 @@ use document::{Document, Id, kept, record::Record};
 use monitor::{Connection, Input, MonitorOperation, Place};
 use operation::{Error, Operation, Scope};
 
-use crate::{Container, Recorded, Result, State, beside, keeper, output::Equipment, tracers, wait};
+use crate::{Container, Recorded, Result, State, Turn, beside, keeper, output::Equipment, wait};
 
 /// Whether the container could be started if its process had ended. Changes nothing.
 ///
@@ -130,7 +130,7 @@ pub fn rest(scope: &Scope, id: &Id) -> Result<()> {
 }
 
 fn run(scope: &Scope, record: &Record, container: &mut Container, attach: Option<bool>) -> Result<Started> {
-    tracers::refuse_again(scope, container)?;
+    let _turn = Turn::take(scope, &container.id, &container.operation.spec)?;
     // A start that was killed may have recorded the streams, and not made them.
     MonitorOperation { monitored: container.id.to_string() }.apply(scope)?;
     let mut recorded = Recorded::new(scope, &container.id, &container.document)?;

@@ -3,7 +3,10 @@
 //! A new process is born into the namespace, and has the rights of the host's root until it has made its surroundings.
 //! A process that sees it and has CAP_SYS_PTRACE could take it over (CVE-2016-9962, CVE-2019-5736).
 
-use document::{Id, record};
+use document::{
+    Id,
+    record::{self, Lock},
+};
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 use operation::{Error, Namespace, Scope, is_gone};
 use runtime::{Identity, spec};
@@ -18,15 +21,35 @@ pub fn refuse_tracers(scope: &Scope, first: Identity) -> Result<()> {
     refuse(scope, first, None)
 }
 
-/// As [`refuse_tracers`], for a container that is started again. One with a pid namespace of its own is never refused.
-pub(crate) fn refuse_again(scope: &Scope, container: &Container) -> Result<()> {
-    match spec::owner(&container.operation.spec, LinuxNamespaceType::Pid) {
-        Some(first) => refuse(scope, first, Some(&container.id)),
-        None => Ok(()),
+/// A turn to start a process. If it shares a pid namespace, no other process starts there before this is dropped.
+#[derive(Debug)]
+pub struct Turn(Option<Lock>);
+
+impl Turn {
+    /// Waits for the turn to start the process of `spec` for the container `id`, and refuses as [`refuse_tracers`]. Who
+    /// starts at the same time with CAP_SYS_PTRACE is on record by then, or begins when this process is out of reach.
+    ///
+    /// # Errors
+    /// As [`refuse_tracers`]; when the lock cannot be taken.
+    pub fn take(scope: &Scope, id: &Id, spec: &Spec) -> Result<Self> {
+        let Some(first) = spec::owner(spec, LinuxNamespaceType::Pid) else { return Ok(Self(None)) };
+        // If it is gone, nothing starts.
+        let Some(shared) = namespace(first)? else { return Ok(Self(None)) };
+        // One for each namespace: a container can stop the processes that start in its own.
+        let turn = Self(Some(Lock::take(&scope.run_dir, &format!("pids-{shared}"))?));
+        refuse(scope, first, Some(id))?;
+        Ok(turn)
     }
 }
 
-/// `own`: the container that starts, whose earlier process has ended.
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // A file that stays is used by the next one.
+        let _ = self.0.take().map(Lock::remove);
+    }
+}
+
+/// `own`: the container that starts, which has no process yet.
 fn refuse(scope: &Scope, first: Identity, own: Option<&Id>) -> Result<()> {
     // If it is gone, so are the others there.
     let Some(shared) = namespace(first)? else { return Ok(()) };
