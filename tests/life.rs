@@ -271,6 +271,20 @@ fn a_health_check_that_prints_without_end_and_a_pause_do_not_stop_the_monitor() 
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
+/// Others wait for the record while a check starts.
+#[test]
+fn a_container_that_stops_its_health_check_is_stopped_all_the_same() {
+    let sandbox = Sandbox::with_busybox();
+    let health = "--health-cmd true --health-interval 0.01 --health-timeout 0.2 --health-retries 1";
+    let stops = "while :; do kill -STOP -1 2> /dev/null; done";
+    start(&sandbox, "", &format!("-d {health} -- sh -c '{stops}'"));
+    // Some checks run before they are stopped.
+    let stopped =
+        "until grep -q 'the command did not run within 200ms' /run/stave/web.json; do sleep 0.02; done";
+    sandbox.sh(&format!("timeout 20 sh -c \"{stopped}\"")).ok();
+    sandbox.sh("timeout 20 container-stop -t 0 web > /dev/null && unwind web > /dev/null").ok();
+}
+
 #[test]
 fn of_an_earlier_run_no_memory_was_wanting() {
     let sandbox = Sandbox::with_busybox();

@@ -246,6 +246,9 @@ pub fn freeze(scope: &Scope, id: &Id, path: &std::path::Path, on: bool) -> Resul
 /// How long to try to write an end to the record: the disk may be full or the file system read-only.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the command of a health check may take until it runs.
+const STARTING: Duration = Duration::from_secs(10);
+
 /// The pause before the next attempt to write.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -291,13 +294,17 @@ impl Keeper for Recorded {
             return None;
         }
         let shell = container.setting("Shell");
-        let command = Check::of(container.process.healthcheck.as_ref())?.command(shell.as_ref())?;
+        let check = Check::of(container.process.healthcheck.as_ref())?;
+        let command = check.command(shell.as_ref())?;
         let spec = &container.operation.spec;
         let mut process = spec.process().clone()?;
         process.set_args(Some(command)).set_terminal(Some(false));
         let out = Stdio::Fd(output.as_fd());
         let streams = Streams { stdin: Stdio::Null, stdout: out, stderr: out };
-        let started = runtime::join(spec, identity, &process, streams).and_then(runtime::Started::release);
+        // Others wait for the record meanwhile.
+        let limit = check.probe().timeout.min(STARTING);
+        let started = runtime::join(spec, identity, &process, streams)
+            .and_then(|started| started.release_within(limit));
         record.release();
         started.map_err(|error| *told = error.to_string()).ok()
     }

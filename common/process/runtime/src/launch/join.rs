@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::{
     io::Errno,
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use super::{Running, Started, channel::Channel, command, command::Command, never_ran, reap};
@@ -64,19 +64,25 @@ pub(super) fn hand_over(
     }
 }
 
-/// The process of the command, after the first process has ended.
+/// The process of the command, after the first process has ended. The first one waits for the command, and the container
+/// can stop that.
 pub(super) fn taken_over(
     mut started: Started,
     report: &Report,
     path: &str,
     mut running: Running,
 ) -> Result<Running> {
+    let late = started.in_time(&started.process).err();
+    if late.is_some() {
+        let _ = pidfd_send_signal(&started.process, Signal::KILL);
+    }
     started.reaped = true;
     let status = reap(&started.process);
     let Some(pid) = report.pid() else {
-        return Err(match report.failure() {
-            Some((undone, errno)) => failure(undone, path, errno),
-            None => never_ran(status),
+        return Err(match (late, report.failure()) {
+            (Some(late), _) => late,
+            (None, Some((undone, errno))) => failure(undone, path, errno),
+            (None, None) => never_ran(status),
         });
     };
     running.process = Pid::from_raw(pid)
@@ -84,6 +90,11 @@ pub(super) fn taken_over(
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(Error::at("open", format_args!("process {pid}")))?;
     running.identity = Identity::of(pid)?;
+    if let Some(late) = late {
+        let _ = pidfd_send_signal(&running.process, Signal::KILL);
+        let _ = reap(running.as_fd());
+        return Err(late);
+    }
     if let Some((undone, errno)) = report.failure() {
         let _ = reap(running.as_fd());
         return Err(failure(undone, path, errno));

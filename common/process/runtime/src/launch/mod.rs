@@ -25,7 +25,10 @@ mod scheduling;
 mod sources;
 pub(crate) mod stdio;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
 
 use cgroup::Group;
 use oci_spec::runtime::{Process, Spec};
@@ -35,7 +38,7 @@ use running::{never_ran, reap};
 use seccomp::Program;
 
 use crate::{
-    Error, Identity,
+    Error, Identity, ended,
     error::Result,
     sys::{self, ProgramFile, Report},
 };
@@ -140,6 +143,8 @@ pub struct Started {
     /// Dropped when the process runs (see [`ProgramFile`]).
     _program: Option<ProgramFile>,
     reaped: bool,
+    /// By when the command must run, and how long that was.
+    until: Option<(Instant, Duration)>,
 }
 
 /// A process that executes its command.
@@ -222,6 +227,7 @@ impl Started {
             rest: None,
             _program: None,
             reaped: false,
+            until: None,
         }
     }
 
@@ -241,6 +247,25 @@ impl Started {
         })
     }
 
+    /// As [`Started::release`], but gives up after this time: the processes of a container can stop one that joins.
+    ///
+    /// # Errors
+    /// As [`Started::release`]; when the command does not run by then.
+    pub fn release_within(mut self, limit: Duration) -> Result<Running> {
+        self.until = Some((Instant::now() + limit, limit));
+        self.release()
+    }
+
+    /// Waits until something can be read, as long as the process may take.
+    fn in_time(&self, from: impl AsFd) -> Result<()> {
+        let Some((until, limit)) = self.until else { return Ok(()) };
+        match ended(from, Some(until.saturating_duration_since(Instant::now()))) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::new(format_args!("start: the command did not run within {limit:?}"))),
+            Err(errno) => Err(Error::system("wait", "for the process", errno)),
+        }
+    }
+
     /// As [`Started::release`]. `on_notifications` gets the descriptor on which system calls arrive that the
     /// seccomp policy passes to another program.
     ///
@@ -256,6 +281,7 @@ impl Started {
         let (mut warnings, mut terminal, mut namespaces) = (Vec::new(), None, Vec::new());
         let (mut command, mut has_begun) = (String::new(), false);
         loop {
+            self.in_time(&self.channel)?;
             match self.channel.receive()? {
                 Some(Message::Warning(text)) => warnings.push(text),
                 Some(Message::Terminal(master)) => terminal = Some(master),
