@@ -101,14 +101,16 @@ int main(int count, char **words) {
 }
 "#;
 
+/// Containers with a process beside them that Stave finds by its name.
+const NAMED: &str = "layer-apply --id web < busybox.json | union-mount | netns-add | bridge-attach lan0 | name-serve | ns-exec -d -- sleep 1000 > web.json";
+const RESTRICTED: &str = "layer-apply --id few < busybox.json | union-mount | netns-add | bridge-attach lan0 | egress-allow a.test | ns-exec -d -- sleep 1000 > few.json";
+
 /// The same for Stave's own processes: a container on the host's network reaches their sockets.
 #[test]
 fn a_container_on_the_hosts_network_commands_no_process_of_stave() {
     let sandbox = sandbox(&[("tell", TELL)]);
     let before = sandbox.snapshot();
-    let named = "layer-apply --id web < busybox.json | union-mount | netns-add | bridge-attach lan0 | name-serve | ns-exec -d -- sleep 1000 > web.json";
-    let restricted = "layer-apply --id few < busybox.json | union-mount | netns-add | bridge-attach lan0 | egress-allow a.test | ns-exec -d -- sleep 1000 > few.json";
-    sandbox.sh(&format!("{named} && {restricted}")).ok();
+    sandbox.sh(&format!("{NAMED} && {RESTRICTED}")).ok();
     let evil = |flags: &str, command: &str| {
         let container =
             "layer-apply --id evil < busybox.json | union-mount | ns-exec -v /run/tell:/tell --network host";
@@ -139,6 +141,25 @@ fn a_container_on_the_hosts_network_commands_no_process_of_stave() {
         ))
         .ok();
     sandbox.sh("timeout 60 unwind -q web few holds > /dev/null; rm /run/log").ok();
+    sandbox.assert_as(&before);
+}
+
+/// Another user of the host who has the names before these processes start keeps no container from starting.
+#[test]
+fn a_squatter_keeps_no_process_of_stave_out() {
+    let sandbox = sandbox(&[("tell", TELL)]);
+    let before = sandbox.snapshot();
+    for name in ["stave/names/host", "stave/egress/few"] {
+        let user = "setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all sh -c";
+        let squats = format!("{user} 'exec /run/tell hold {name}' > squats 2>&1 & echo $! >> squatters");
+        sandbox.sh(&format!("> squats; {squats}; until grep -q holds squats; do sleep 0.02; done")).ok();
+    }
+    sandbox.sh(&format!("{NAMED} && {RESTRICTED}")).ok();
+    let stand = "name-serve --check < web.json > /dev/null && egress-allow --check < few.json > /dev/null";
+    sandbox
+        .sh(&format!("{stand} && ls /run/stave-sockets/*/*names*host && stat -c %a /run/stave-sockets"))
+        .ok();
+    sandbox.sh("timeout 60 unwind -q web few > /dev/null && kill $(cat squatters) && test ! -e /run/stave-sockets").ok();
     sandbox.assert_as(&before);
 }
 

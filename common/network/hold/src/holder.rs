@@ -1,10 +1,8 @@
 //! A process that holds ports with sockets, where no BPF program can.
 //!
 //! The sockets are bound but do not listen. The kernel refuses packets to such a port that the
-//! rules do not translate. No traffic passes through the process; it sleeps. It listens on an
-//! abstract socket whose name says which container's ports it holds. Such names belong to a network
-//! namespace, as ports do. By this name it can be found and told to end, even after another tool
-//! was killed at any moment.
+//! rules do not translate. No traffic passes through the process; it sleeps. Its name
+//! (`operation::background`) says which container's ports it holds.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -17,12 +15,12 @@ use nix::{
     unistd::{geteuid, setsid},
 };
 use operation::{
-    background::{self, END, PATIENCE, WAITING, control, reach},
+    background::{self, END, Name, PATIENCE, WAITING, reach},
     is_believed,
 };
 use rustix::{
     io::{Errno, fcntl_dupfd_cloexec, retry_on_intr},
-    net::{RecvFlags, SocketAddrUnix, accept, bind, listen, recv, sockopt},
+    net::{RecvFlags, accept, bind, listen, recv, sockopt},
 };
 
 use crate::{Port, bound};
@@ -31,37 +29,31 @@ use crate::{Port, bound};
 const BEGINS: i32 = 1;
 
 /// The name of a holder: the container, and the first of the ports, which no other holder has.
-fn name(holder: &str, first: Port) -> Result<SocketAddrUnix, Errno> {
-    SocketAddrUnix::new_abstract_name(format!("stave/hold/{holder}/{first}").as_bytes())
+fn name(holder: &str, first: Port) -> Name {
+    Name::new("hold", &format!("{holder}/{first}"))
 }
 
 /// Whether the holder runs.
 pub(crate) fn stands(holder: &str, first: Port) -> Result<bool, Errno> {
-    reach(&name(holder, first)?).map(|found| found.is_some())
+    reach(&name(holder, first)).map(|found| found.is_some())
 }
 
 /// Tells the holder to end, and waits until it has.
 pub(crate) fn end(holder: &str, first: Port) -> Result<(), Errno> {
-    background::end(&name(holder, first)?)
+    background::end(&name(holder, first))
 }
 
 /// Starts a holder for these ports. `first` is part of its name. EADDRINUSE if a process has one of
 /// the ports.
 pub(crate) fn start(holder: &str, first: Port, ports: &[Port]) -> Result<(), Errno> {
     raise_limit();
-    let mut sockets = vec![control()?];
-    match bind(&sockets[0], &name(holder, first)?) {
-        Err(Errno::ADDRINUSE) if stands(holder, first)? => return Ok(()),
-        // Another program has the name.
-        Err(Errno::ADDRINUSE) => return Err(Errno::EXIST),
-        bound => bound?,
-    }
+    let Some(control) = background::claim(&name(holder, first))? else { return Ok(()) };
+    let mut sockets = vec![control];
     for port in ports {
         let Some(socket) = bound::socket(*port)? else { continue };
         bind(&socket, &bound::address(*port))?;
         sockets.push(socket);
     }
-    listen(&sockets[0], WAITING)?;
     let (has_begun, begins) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     sockets.insert(BEGINS as usize, begins);
     // In the child these descriptors get the first numbers, so they must be above them here.
@@ -121,25 +113,5 @@ fn stay() {
             Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(_) => return,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rustix::net::connect;
-
-    use super::*;
-
-    #[test]
-    fn one_who_takes_no_connections_may_be_the_holder() {
-        let (holder, first) =
-            (format!("test-{}", std::process::id()), Port::new(nat::Protocol::Tcp, None, 1));
-        assert_eq!(stands(&holder, first), Ok(false));
-        let other = control().unwrap();
-        bind(&other, &name(&holder, first).unwrap()).unwrap();
-        listen(&other, 0).unwrap();
-        let waits = control().unwrap();
-        connect(&waits, &name(&holder, first).unwrap()).unwrap();
-        assert_eq!(start(&holder, first, &[]), Err(Errno::AGAIN));
     }
 }

@@ -17,6 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use operation::background;
 use rustix::{io::Errno, thread::CapabilitySet};
 
 use crate::{
@@ -69,7 +70,8 @@ pub(crate) fn serve(run_dir: &Path, id: &str, place: &Place) -> Result<(), Errno
 
 /// Takes the container's sockets away from the process, which ends after the last one.
 pub(crate) fn withdraw(run_dir: &Path, id: &str) -> Result<(), Errno> {
-    resident::tell(&name(), &message(WITHDRAW, run_dir, id), &[]).map(drop)
+    resident::tell(&name(), &message(WITHDRAW, run_dir, id), &[])?;
+    background::forget(&name())
 }
 
 fn start(claim: Claim) -> Result<(), Errno> {

@@ -1,8 +1,7 @@
 //! A background process beside the containers, found by name.
 //!
-//! It listens on an abstract socket, whose name belongs to a network namespace, as the containers
-//! do. By this name it can be found and told to end, even after another tool was killed at any
-//! moment. Everything that may fail is opened before the fork, so the starter gets the error.
+//! It is found, and told to end, by its name (`operation::background`). Everything that may fail is
+//! opened before the fork, so the starter gets the error.
 
 use std::{
     ffi::CStr,
@@ -21,8 +20,9 @@ use nix::{
     },
     unistd::{ForkResult, Gid, Uid, chdir, fork, setgroups, setresgid, setresuid, setsid},
 };
+pub use operation::background::Name;
 use operation::{
-    background::{self, END, WAITING, control},
+    background::{self, END, WAITING},
     is_believed,
 };
 use rustix::{
@@ -30,7 +30,7 @@ use rustix::{
     io::Errno,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, SocketAddrUnix, SocketFlags, accept_with, bind, listen, recv, recvmsg, send, sendmsg,
+        SendFlags, SocketFlags, accept_with, listen, recv, recvmsg, send, sendmsg,
     },
     thread::{
         CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_name, set_no_new_privs,
@@ -48,28 +48,13 @@ const ANSWER: usize = 16;
 /// a container, as systemd gives them out, it is the uid 65535, which is -1 in 16 bits and so no user.
 const IDS: [u32; 2] = [1_207_959_551, 65_534];
 
-/// The name of a background process in a network namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name(String);
-
-impl Name {
-    /// The name of the process that does `job` for the container, or other object, `of`.
-    pub fn new(job: &str, of: &str) -> Self {
-        Self(format!("stave/{job}/{of}"))
-    }
-
-    fn address(&self) -> Result<SocketAddrUnix, Errno> {
-        SocketAddrUnix::new_abstract_name(self.0.as_bytes())
-    }
-}
-
 /// A connection to the process. None if it does not run. The connection hangs up when the process
 /// ends.
 ///
 /// # Errors
 /// When it is unknown whether the process runs.
 pub fn watch(name: &Name) -> Result<Option<OwnedFd>, Errno> {
-    background::reach(&name.address()?)
+    background::reach(name)
 }
 
 /// Whether the process runs.
@@ -85,7 +70,7 @@ pub fn stands(name: &Name) -> Result<bool, Errno> {
 /// # Errors
 /// As [`watch`]; ETIMEDOUT when it does not end.
 pub fn end(name: &Name) -> Result<(), Errno> {
-    background::end(&name.address()?)
+    background::end(name)
 }
 
 /// Sends a message with these descriptors. Returns the answer. None if the process does not run, or
@@ -124,15 +109,9 @@ impl Claim {
     /// Takes the name. None if such a process runs already.
     ///
     /// # Errors
-    /// EEXIST when another program has the name.
+    /// EEXIST when another program has the name, and there is no other place.
     pub fn take(name: &Name) -> Result<Option<Self>, Errno> {
-        let socket = control()?;
-        match bind(&socket, &name.address()?) {
-            Err(Errno::ADDRINUSE) if stands(name)? => return Ok(None),
-            Err(Errno::ADDRINUSE) => return Err(Errno::EXIST),
-            bound => bound?,
-        }
-        listen(&socket, WAITING)?;
+        let Some(socket) = background::claim(name)? else { return Ok(None) };
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Some(Self(socket)))
     }

@@ -16,6 +16,7 @@ mod mask;
 mod name;
 mod namespace;
 mod note;
+mod own_names;
 mod peer;
 mod place;
 pub mod quantity;
