@@ -195,6 +195,9 @@ pub enum Cause {
     /// A tool that makes the network of a build failed. It printed the reason itself.
     #[error("the tools that make it failed")]
     NoNetwork,
+    /// A RUN asks for the host's network, and the caller has not permitted it.
+    #[error("network.host is not allowed: `--allow network.host` permits it")]
+    HostNetwork,
     /// The command of a RUN failed.
     #[error("The command '{command}' returned a non-zero code: {status}")]
     Failed {

@@ -174,6 +174,7 @@ impl Build {
             root: context.scope.root.clone(),
             run_dir: context.scope.run_dir.clone(),
             network: self.run.network(),
+            host_network: self.run.host_network(),
             surroundings: self.run.surroundings(),
             only_looks: self.steps.lint || self.common.explain || self.common.dry_run,
             no_sync: !self.writing.is_synced()?,

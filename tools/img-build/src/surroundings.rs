@@ -10,6 +10,9 @@ pub(crate) struct RunFlags {
     /// The network of RUN; by default the build's own, with access to the outside
     #[arg(long, value_name = "MODE", default_value = "default")]
     network: Mode,
+    /// Permit `RUN --network=host` in the Dockerfile and in ONBUILD of its base images
+    #[arg(long, value_name = "RIGHT")]
+    allow: Vec<Right>,
     /// Map a name to an address, or to this host's, in the /etc/hosts of RUN; repeatable
     #[arg(long, value_name = "NAME:ADDRESS|host-gateway")]
     add_host: Vec<Entry>,
@@ -28,7 +31,19 @@ enum Mode {
     Host,
 }
 
+/// What a Dockerfile may not do by itself, as BuildKit names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Right {
+    #[value(name = "network.host")]
+    HostNetwork,
+}
+
 impl RunFlags {
+    /// Whether a RUN may ask for the host's network. With `--network host`, all have it.
+    pub(crate) fn host_network(&self) -> bool {
+        self.network() == Network::Host || self.allow.contains(&Right::HostNetwork)
+    }
+
     pub(crate) fn network(&self) -> Network {
         match self.network {
             Mode::Default => Network::Own,

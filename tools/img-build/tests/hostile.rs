@@ -300,6 +300,19 @@ fn a_dockerfile_gives_itself_no_privileges() {
             built.stderr
         );
     }
+    // The host's network is for those whom the caller permits it.
+    let host = "RUN --network=host test -e /sys/class/net/lo";
+    fixture.build_with(&format!("FROM busybox\nONBUILD {host}\n"), &[]).ok();
+    let refused = "network.host is not allowed: `--allow network.host` permits it";
+    for (text, flags, error) in [
+        (format!("FROM busybox\n{host}\n"), &[][..], refused),
+        ("FROM built\n".to_owned(), &["--network", "none"], refused),
+        (format!("FROM busybox\n{host}\n"), &["--allow", "network.host"], ""),
+    ] {
+        let built = fixture.build_with(&text, flags);
+        assert_eq!(built.status == 0, error.is_empty(), "{text}: {}", built.stderr);
+        assert!(built.stderr.contains(error), "{text}: {}", built.stderr);
+    }
     // Nor does a frontend that the file names: none is started.
     let text = "# syntax=example.invalid/evil\nFROM busybox\nRUN ! grep -q 1fffffffff /proc/self/status\n";
     fixture.build_with(text, &[]).ok();

@@ -137,6 +137,8 @@ pub struct Options {
     pub target: Option<String>,
     /// `--network`.
     pub network: Network,
+    /// `--allow network.host`: whether `RUN --network=host` is permitted.
+    pub host_network: bool,
     /// Settings of RUN besides its network.
     pub surroundings: Surroundings,
     /// `--annotation`: annotations of the manifest.

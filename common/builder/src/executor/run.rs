@@ -72,7 +72,9 @@ impl Builder<'_> {
         let network = match run.network {
             RunNetwork::Default => self.options.network,
             RunNetwork::None => Network::None,
-            RunNetwork::Host => Network::Host,
+            RunNetwork::Host if self.options.host_network => Network::Host,
+            // The file, or the base image by ONBUILD, may be somebody else's.
+            RunNetwork::Host => return Err(Cause::HostNetwork),
         };
         let wanted = self.mounts(state, at, &run.mounts)?;
         let base = self.base_key(state, &script, &arguments);
