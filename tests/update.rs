@@ -56,14 +56,14 @@ fn a_limit_that_is_refused_changes_nothing() {
     start(&sandbox, "| cgroup-limit --memory 64m", "-d -- sleep 1000");
     let record = || sandbox.sh("jq -S . /run/stave/web.json").ok();
     let before = record();
-    let refused = sandbox.sh("container-update --memory 100m --cpuset-cpus 4095 web").exits(1);
+    let refused = sandbox.sh("container-update --memory 100m --pids 99999999999 web").exits(1);
     assert!(refused.stderr.starts_with("container-update: "), "{}", refused.stderr);
     let before_all = before.clone();
     assert_eq!((record(), limit(&sandbox, MEMORY).as_str()), (before, "67108864"));
     // Neither does one beside a limit that the container did not have.
-    let shares = limit(&sandbox, "pids.max");
-    sandbox.sh("container-update --pids 7 --cpuset-cpus 4095 web").exits(1);
-    assert_eq!((record(), limit(&sandbox, "pids.max")), (before_all, shares));
+    let pids = limit(&sandbox, "pids.max");
+    sandbox.sh("container-update --cpus 0.5 --pids 99999999999 web").exits(1);
+    assert_eq!((record(), limit(&sandbox, "pids.max")), (before_all, pids));
     let small = sandbox.sh("container-update -m 5m web").exits(1);
     assert_eq!(small.stderr, "container-update: limit the memory to 5242880 bytes: it is at least 6m\n");
     let nothing = sandbox.sh("container-update web").exits(1);

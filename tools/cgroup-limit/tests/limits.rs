@@ -86,7 +86,9 @@ fn what_the_kernel_lacks_is_refused_by_name_and_leaves_nothing() {
         ),
         ("-m 1M", "limit the memory to 1048576 bytes: it is at least 6m"),
         ("--device-read-bps /dev/null:1m", "\"/dev/null\" is not a block device"),
-        ("--cpuset-cpus 4000", "cpuset.cpus"),
+        ("--memory-reservation 1M", "reserve 1048576 bytes of memory: it is at least 6m"),
+        ("--cpuset-cpus 4000", "use the processors 4000: this machine has "),
+        ("--pids 99999999999", "pids.max"),
     ] {
         let outcome = sandbox.sh(&format!("cgroup-limit -n --id refused {arguments} > /dev/null"));
         assert_eq!(outcome.status, 1, "{arguments}: {outcome:?}");

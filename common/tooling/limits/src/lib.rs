@@ -46,10 +46,10 @@ pub struct Limits {
     #[arg(long, group = "limit", value_name = "SHARES", value_parser = shares)]
     cpu_shares: Option<u64>,
     /// The processors that the container may use, such as 0-2,4
-    #[arg(long, group = "limit", value_name = "LIST")]
+    #[arg(long, group = "limit", value_name = "LIST", value_parser = list)]
     cpuset_cpus: Option<String>,
     /// The memory nodes that the container may use
-    #[arg(long, group = "limit", value_name = "LIST")]
+    #[arg(long, group = "limit", value_name = "LIST", value_parser = list)]
     cpuset_mems: Option<String>,
     /// Limit the number of processes and threads; -1 for no limit
     #[arg(long, alias = "pids-limit", group = "limit", value_name = "N", allow_hyphen_values = true)]
@@ -103,6 +103,34 @@ fn quota(text: &str) -> Result<i64, String> {
         Ok(time @ 1000..) => Ok(time),
         _ => Err("it is at least 1000, or -1".to_owned()),
     }
+}
+
+/// The ranges of a list such as 0-2,4 (cpuset(7)). None if it is no such list.
+fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last).then_some((first, last))
+    };
+    list.split(',').map(range).collect()
+}
+
+/// Parses a list of processors or memory nodes. An empty one is no limit, as with Docker.
+fn list(text: &str) -> Result<String, String> {
+    match text.is_empty() || ranges(text).is_some() {
+        true => Ok(text.to_owned()),
+        false => Err("it is a list such as 0-2,4".to_owned()),
+    }
+}
+
+/// Refuses what the machine does not have: cgroup version 2 would ignore it. `online` is the kernel's own list.
+fn available(kind: &str, list: Option<&str>, online: &str) -> Result<()> {
+    let (Some(wanted), Some(own)) = (list.and_then(ranges), ranges(online.trim())) else { return Ok(()) };
+    let has = |(first, last): &(u32, u32)| own.iter().any(|(from, to)| from <= first && last <= to);
+    if !wanted.iter().all(has) {
+        bail!("use the {kind} {}: this machine has {}", list.unwrap_or_default(), online.trim());
+    }
+    Ok(())
 }
 
 /// Processor time in microseconds of each [`PERIOD`]. 0 for no limit.
@@ -186,7 +214,7 @@ impl Limits {
     /// The limits in the form of OCI runtime-spec, for a new container.
     ///
     /// # Errors
-    /// For a memory limit that is too small, and a device that is none.
+    /// For a memory limit that is too small, for processors that the machine does not have, and for a device that is none.
     pub fn resources(&self) -> Result<LinuxResources> {
         let mut resources = LinuxResources::default();
         // 0 means no limit, as with Docker.
@@ -194,6 +222,9 @@ impl Limits {
             .map(|bytes| bytes.filter(|bytes| *bytes != 0));
         if let Some(bytes) = limit.filter(|bytes| *bytes < LEAST_MEMORY) {
             bail!("limit the memory to {bytes} bytes: it is at least 6m");
+        }
+        if let Some(bytes) = reservation.filter(|bytes| *bytes < LEAST_MEMORY) {
+            bail!("reserve {bytes} bytes of memory: it is at least 6m");
         }
         if let (Some(limit), Some(reserved)) = (limit, reservation)
             && limit < reserved
@@ -209,9 +240,13 @@ impl Limits {
             Some(Processors(quota)) => drop(cpu.set_quota(Some(quota)).set_period(Some(PERIOD))),
             None => drop(cpu.set_quota(self.cpu_quota).set_period(self.cpu_period)),
         }
-        cpu.set_shares(self.cpu_shares.filter(|shares| *shares != 0))
-            .set_cpus(self.cpuset_cpus.clone())
-            .set_mems(self.cpuset_mems.clone());
+        let [cpus, mems] =
+            [&self.cpuset_cpus, &self.cpuset_mems].map(|list| list.clone().filter(|list| !list.is_empty()));
+        // Where the kernel does not tell what it has, it still refuses.
+        let online = |kind| std::fs::read_to_string(format!("/sys/devices/system/{kind}/online"));
+        available("processors", cpus.as_deref(), &online("cpu").unwrap_or_default())?;
+        available("memory nodes", mems.as_deref(), &online("node").unwrap_or_default())?;
+        cpu.set_shares(self.cpu_shares.filter(|shares| *shares != 0)).set_cpus(cpus).set_mems(mems);
         resources.set_cpu(Some(cpu.clone()).filter(|cpu| *cpu != LinuxCpu::default()));
         resources.set_pids(self.pids.map(|limit| {
             let mut pids = LinuxPids::default();
@@ -318,6 +353,14 @@ mod tests {
         assert!(limits(Some(64 << 20), Some(128 << 20)).resources().is_err());
         assert!(limits(Some(64 << 20), Some(64 << 20)).resources().is_ok());
         assert!(limits(None, Some(64 << 20)).resources().is_ok());
+        assert!(limits(None, Some(1 << 20)).resources().is_err());
+        for (text, is_list) in [("0-2,4", true), ("", true), ("1-0", false), (",", false), ("a", false)] {
+            assert_eq!(list(text).is_ok(), is_list, "{text}");
+        }
+        let error = available("processors", Some("0,7"), "0-3,5\n").unwrap_err();
+        assert_eq!(error.to_string(), "use the processors 0,7: this machine has 0-3,5");
+        assert!(available("processors", Some("5,1-2"), "0-3,5\n").is_ok());
+        assert!(available("processors", Some("7"), "").is_ok());
         let changes =
             Limits { cpu_shares: Some(0), io_weight: Some(0), ..Limits::default() }.changes().unwrap();
         assert_eq!(changes.cpu().as_ref().and_then(LinuxCpu::shares), Some(1024));
