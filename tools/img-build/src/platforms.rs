@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use builder::{Built, CacheTo, Options, Several};
+use builder::{Built, Options, Several};
 use oci::{Platform, Reference, save::Format};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
@@ -15,14 +15,9 @@ pub(crate) fn trees(several: &Several) -> Result<Vec<(String, &File)>> {
 }
 
 /// Refuses results that exist for one image only.
-pub(crate) fn hold(outputs: impl IntoIterator<Item = Output>, cache_to: &[CacheTo]) -> Result<()> {
+pub(crate) fn hold(outputs: impl IntoIterator<Item = Output>) -> Result<()> {
     if outputs.into_iter().any(|output| matches!(output, Output::Archive(_, Format::Docker, _))) {
         bail!("-o type=docker,dest=FILE has one image: with several platforms, write type=oci,dest=FILE");
-    }
-    if cache_to.iter().any(|to| *to != CacheTo::Inline) {
-        bail!(
-            "--cache-to has the steps of one platform: with several, write type=inline, or build for each separately"
-        );
     }
     Ok(())
 }

@@ -38,8 +38,8 @@ pub(crate) struct Results {
     /// Push the image to the registries in its names, as -o type=image,push=true does
     #[arg(long)]
     push: bool,
-    /// Export cached steps: type=inline, type=registry,ref=NAME or type=local,dest=DIR, with mode=min|max;
-    /// repeatable
+    /// Export cached steps: type=inline, type=registry,ref=NAME or type=local,dest=DIR[,tag=TAG], with
+    /// mode=min|max and ignore-error=true; repeatable
     #[arg(long, value_name = "PLACE", value_parser = builder::CacheTo::parse)]
     cache_to: Vec<builder::CacheTo>,
     /// Write the image's id to this file
@@ -125,7 +125,7 @@ impl Results {
 
     /// Refuses what a build for several platforms does not write.
     pub(crate) fn hold_several(&self) -> Result<()> {
-        platforms::hold(self.all_outputs(), &self.cache_to)
+        platforms::hold(self.all_outputs())
     }
 
     /// As [`Results::write`], for several platforms: names and registries have the index, and files have a directory

@@ -34,6 +34,27 @@ fn results_of_another_machine() {
 }
 
 #[test]
+fn the_cache_of_several_platforms() {
+    let here = Fixture::new();
+    let text = "FROM --platform=$BUILDPLATFORM busybox AS make\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n\
+                FROM scratch\nCOPY --from=make /arch /\n";
+    let (cache, platforms) = (here.path("cache").display().to_string(), "--platform=linux/amd64,linux/arm64");
+    let to = format!("type=local,dest={cache},mode=max,tag=one");
+    let first = here.build_with(text, &[platforms, "--cache-to", &to]).ok();
+    for (from, cached) in [("tag=one", 6), ("tag=two", 0)] {
+        let there = Fixture::new();
+        let from = format!("type=local,src={cache},{from}");
+        let again = there.build_with(text, &[platforms, "--cache-from", &from]).ok();
+        assert_eq!(again.cached(), cached, "{}", again.stderr);
+        assert_eq!(again.document["image"]["descriptor"], first.document["image"]["descriptor"]);
+    }
+    let place = here.write("file", "").join("below").display().to_string();
+    let to = format!("type=local,dest={place},ignore-error=true");
+    let built = here.build_with(text, &["--cache-to", &to]).ok();
+    assert!(built.stderr.contains(&format!("warning: no cache to {place}: ")), "{}", built.stderr);
+}
+
+#[test]
 fn the_cache_in_a_base_is_not_that_of_the_image() {
     let fixture = Fixture::new();
     let base = |arguments: &[&str]| {

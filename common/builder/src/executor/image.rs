@@ -4,7 +4,7 @@ use oci::{Digest, spec::MediaType};
 
 use super::{
     Builder, Built,
-    cache_transfer::{self, CacheTo, Mode},
+    cache_transfer::{self, CacheTo, Results},
     stage::State,
 };
 use crate::{cache::MEMBER, config::Image, error::Cause, manifest};
@@ -33,13 +33,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Writes the image and gives it its names.
-    pub(super) fn finish(&self, mut state: State) -> Result<Built, Cause> {
+    /// Writes the image and gives it its names. Returns the step results for `--cache-to`, which a part of a larger build
+    /// does not export itself.
+    pub(super) fn finish(&self, mut state: State) -> Result<(Built, Results), Cause> {
         if self.options.squash {
             self.squash(&mut state)?;
         }
         if self.options.cache_to.contains(&CacheTo::Inline) {
-            let cached = cache_transfer::entries(&self.cache, &state.layers, Mode::Min)?;
+            let cached = cache_transfer::entries(&self.cache, &state.layers)?;
             state.image.other.insert(MEMBER.to_owned(), cached);
         }
         let labels = self.options.labels.iter().cloned();
@@ -62,9 +63,12 @@ impl Builder<'_> {
         for tag in &self.options.tags {
             self.progress.result(&format!("Successfully tagged {tag}"));
         }
-        cache_transfer::export(self.options, layout, &self.cache, &state.layers)?;
+        let results = Results::of(self.options, &self.cache, &state.layers);
+        if !self.options.is_part {
+            results.export(self.options, layout)?;
+        }
         let mut configuration = serde_json::to_value(&state.image)?;
         configuration.sort_all_objects();
-        Ok(Built { descriptor, configuration, id, tree: None, read: Vec::new() })
+        Ok((Built { descriptor, configuration, id, tree: None, read: Vec::new() }, results))
     }
 }

@@ -44,6 +44,7 @@ use runtime::hosts::Entry;
 use rustix::fs::Mode;
 
 pub use agent::agent;
+use cache_transfer::Results;
 pub use cache_transfer::{CacheFrom, CacheTo};
 pub use contexts::Named;
 pub use equivalent::explain_changes;
@@ -256,7 +257,7 @@ pub fn build(options: &Options) -> Result<Built, Error> {
         for finding in builder.findings()? {
             builder.progress.warning(&format!("{}:{}: {finding}", input.name, finding.line));
         }
-        builder.run_shown()
+        builder.run_shown().map(|(built, _)| built)
     })
 }
 
@@ -339,7 +340,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Runs the build. On a terminal, a picture shows it.
-    fn run_shown(mut self) -> Result<Built, Error> {
+    fn run_shown(mut self) -> Result<(Built, Results), Error> {
         let mark = (self.options.progress == Form::Terminal).then(|| Mark::draw().ok()).flatten();
         let display = mark.clone().and_then(Display::begin);
         if let (Some(_), Some(mark)) = (&display, mark) {
@@ -353,7 +354,7 @@ impl<'a> Builder<'a> {
         built
     }
 
-    fn run(mut self) -> Result<Built, Error> {
+    fn run(mut self) -> Result<(Built, Results), Error> {
         // From here on, img-gc sees that a build is running.
         self.store.workspace()?;
         cache_transfer::import(self.options, &self.store, &self.cache)?;
@@ -361,7 +362,8 @@ impl<'a> Builder<'a> {
         self.progress.end();
         let tree = self.options.tree.then(|| self.tree(&last)).transpose()?;
         let read = self.contexts.read(self.input, self.options)?;
-        Ok(Built { tree, read, ..self.finish(last)? })
+        let (built, results) = self.finish(last)?;
+        Ok((Built { tree, read, ..built }, results))
     }
 
     /// Builds the stages. Returns the target.

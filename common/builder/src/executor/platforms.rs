@@ -3,7 +3,7 @@
 use oci::{Digest, Layout, Platform, index, spec::Descriptor};
 use rustix::fs::Mode;
 
-use super::{Builder, Built, Options, input::Input, store::Store};
+use super::{Builder, Built, Options, cache_transfer::Results, input::Input, store::Store};
 use crate::error::{Cause, Error};
 
 /// What a build for several platforms made.
@@ -30,7 +30,7 @@ pub fn build_for(options: &Options, platforms: &[Platform]) -> Result<Several, E
     layout.keep_meanwhile(&[]).map_err(Cause::from)?;
     let input = Input::read(options)?;
     input.work(|file| {
-        let (mut images, mut entries) = (Vec::new(), Vec::new());
+        let (mut images, mut entries, mut results) = (Vec::new(), Vec::new(), Results::default());
         for (at, platform) in platforms.iter().enumerate() {
             let own = Options {
                 platform: Some(platform.clone()),
@@ -45,12 +45,14 @@ pub fn build_for(options: &Options, platforms: &[Platform]) -> Result<Several, E
                 builder.progress.warning(&format!("{}:{}: {finding}", input.name, finding.line));
             }
             builder.progress.line(&format!("# Building for {platform}"));
-            let built = builder.run_shown()?;
+            let (built, own_results) = builder.run_shown()?;
+            results.add(own_results);
             entries.push(entry(&layout, &built, platform)?);
             images.push((platform.clone(), built));
         }
         let index = index::write(&layout, &entries, &[]).map_err(Cause::from)?;
         layout.name(&index, &options.tags).map_err(Cause::from)?;
+        results.export(options, &layout)?;
         let id = Digest::try_from(index.digest()).map_err(oci::layout::Error::from).map_err(Cause::from)?;
         Ok(Several { index, id, images })
     })
