@@ -154,7 +154,9 @@ pub(crate) fn dockerfile(data: &[u8]) {
     let arguments = &file.arguments;
     let Ok(global) = Global::new(Default::default(), None, arguments, file.escape, "default") else { return };
     let aliases = Aliases::default();
-    let Ok(plan) = plan(&file, file.stages.len() - 1, &global, &aliases, &|_, _| Vec::new()) else { return };
+    let Ok(plan) = plan(&file, [file.stages.len() - 1], &global, &aliases, &|_, _| Vec::new()) else {
+        return;
+    };
     assert!(plan.stages.iter().all(|at| plan.needs[*at].iter().all(|need| plan.stages.contains(need))));
     let ignore = Ignore::default();
     let around = Surroundings { plan: &plan, global: &global, image: &|_, _| None, ignore: &ignore };

@@ -12,6 +12,7 @@ use crate::{
         mount::{self, MountFields},
         parse_trigger,
         suggest::suggest,
+        word_of,
     },
 };
 
@@ -43,9 +44,9 @@ impl PlanError {
             Self::BlankBase(word) | Self::Circular(word) | Self::OutOfBounds(word) | Self::Later(word) => {
                 Some(word.clone())
             }
-            Self::NoTarget(..) | Self::NoStage(..) | Self::Expand(_) | Self::Platform(_) | Self::Mount(_) => {
-                None
-            }
+            Self::Platform(word, _) => Some(word.clone()),
+            Self::Mount(message) => word_of(message).map(str::to_owned),
+            Self::NoTarget(..) | Self::NoStage(..) | Self::Expand(_) => None,
         }
     }
 }
@@ -90,7 +91,7 @@ impl Aliases {
 /// The stages that a target needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The indexes of the stages, in the order of the file. The target is the last.
+    /// The indexes of the stages, in the order of the file. The last target is the last.
     pub stages: Vec<usize>,
     /// The base of each stage in the file.
     pub bases: Vec<Origin>,
@@ -128,9 +129,9 @@ pub enum PlanError {
     /// A stage copies from a later one.
     #[error("cannot copy from stage {0:?}, it needs to be defined before current stage")]
     Later(String),
-    /// The value of `--platform` is invalid.
-    #[error(transparent)]
-    Platform(#[from] InvalidPlatform),
+    /// The value of `--platform` is invalid. It is given as it was written, and with its variables expanded.
+    #[error("platform {0}: {1}")]
+    Platform(String, InvalidPlatform),
     /// The value of `--mount` is invalid.
     #[error("{0}")]
     Mount(String),
@@ -205,15 +206,14 @@ pub(crate) fn names(stages: &[Stage]) -> Vec<&str> {
 /// Returns the ONBUILD instructions of an image, for a platform.
 pub type Triggers<'a> = dyn Fn(&str, Option<&Platform>) -> Vec<String> + 'a;
 
-/// Finds the stages that `target` needs. `triggers` returns the ONBUILD instructions of an image, which may
+/// Finds the stages that these targets need. `triggers` returns the ONBUILD instructions of an image, which may
 /// need stages too. Stages that nothing needs are not built.
 ///
 /// # Errors
-/// [`PlanError`], with the line number; 0 if it is not about a line.
 /// [`PlanError`], with the number of the line.
 pub fn plan(
     file: &Dockerfile,
-    target: usize,
+    targets: impl IntoIterator<Item = usize>,
     global: &Global,
     aliases: &Aliases,
     triggers: &Triggers<'_>,
@@ -229,7 +229,7 @@ pub fn plan(
     }
     let mut needs = vec![Vec::new(); file.stages.len()];
     let mut needed = vec![false; file.stages.len()];
-    let mut pending = vec![target];
+    let mut pending: Vec<usize> = targets.into_iter().collect();
     while let Some(at) = pending.pop() {
         if std::mem::replace(&mut needed[at], true) {
             continue;
@@ -301,7 +301,10 @@ pub(crate) fn platform(
 ) -> Result<Option<Platform>, PlanError> {
     let lookup = |name: &str| global.variable(name);
     match &stage.platform {
-        Some(platform) => Ok(Some(Expander::new(file.escape, &lookup).word(platform)?.parse()?)),
+        Some(written) => {
+            let parsed = Expander::new(file.escape, &lookup).word(written)?.parse();
+            parsed.map(Some).map_err(|error| PlanError::Platform(written.clone(), error))
+        }
         None => Ok(global.target().cloned()),
     }
 }
@@ -354,7 +357,7 @@ mod tests {
             "with-triggers" => vec!["COPY --from=tool /x /y".to_owned(), "no instruction".to_owned()],
             _ => Vec::new(),
         };
-        plan(&file, target, &global, &Aliases::default(), &triggers)
+        plan(&file, [target], &global, &Aliases::default(), &triggers)
     }
 
     #[test]

@@ -130,6 +130,27 @@ fn build_arguments_for_the_builder() {
     );
 }
 
+/// The excerpt marks the word to correct.
+#[test]
+fn the_wrong_word_is_marked() {
+    let fixture = Fixture::new();
+    for (instruction, word) in [
+        ("RUN --mount=type=cahce,target=/x true", "cahce"),
+        ("RUN --mount=type=cache,tarrget=/x true", "tarrget"),
+        ("RUN --mount=type=cache,target=/x,sharing=lock true", "lock"),
+        ("COPY --chmod=64a Dockerfile /", "64a"),
+        ("COPY --from=$X / /", "--from"),
+        ("ONBUILD FROM x", "FROM"),
+        ("HEALTHCHECK --interval=1us CMD x", "--interval"),
+        ("FROM --platform=none busybox", "none"),
+    ] {
+        let built = fixture.build_with(&format!("FROM busybox\n{instruction}\n"), &[]);
+        let before = " ".repeat(instruction.rfind(word).unwrap());
+        let marked = format!(">>> {instruction}\n     |     {before}{}\n", "^".repeat(word.len()));
+        assert!(built.stderr.contains(&marked), "{}", built.stderr);
+    }
+}
+
 #[test]
 fn a_variable_that_is_missing_in_from_is_named_before_the_error() {
     let fixture = Fixture::new();

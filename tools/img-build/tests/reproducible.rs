@@ -176,6 +176,18 @@ fn checks_alone() {
     assert_eq!(built.error(), "img-build: lint violation found for rules: JSONArgsRecommended");
     let built = fixture.build("FROM busybox\nCMD x\n");
     assert!(built.stderr.contains("Dockerfile:2: JSONArgsRecommended: "), "{}", built.stderr);
+    // All stages are checked, except with a target. A build checks what it builds.
+    let unused = "FROM busybox AS a\nENV old form\nFROM busybox AS b\n";
+    let built = fixture.build(unused);
+    assert!(!built.stderr.contains("LegacyKeyValueFormat"), "{}", built.stderr);
+    assert!(lint(&[]).1.contains("WARNING: LegacyKeyValueFormat\n"));
+    assert_eq!(lint(&["--target", "b"]), (Some(0), String::new()));
+    // An instruction that is wrong hides nothing about those before it.
+    let built = fixture.build_with("FROM busybox AS A\nMAINTAINER me\nMAINTAIN\n", &[]);
+    let (first, rest) = built.stderr.split_once('\n').unwrap();
+    assert!(first.contains("Dockerfile:1: StageNameCasing: "), "{first}");
+    assert!(rest.contains("Dockerfile:2: MaintainerDeprecated: "), "{rest}");
+    assert!(built.error().contains("unknown instruction: MAINTAIN"), "{rest}");
 }
 
 #[test]

@@ -24,7 +24,10 @@ pub struct Error {
 
 /// The word of an instruction that a message is about, if the message names one.
 pub(crate) fn word_of(message: &str) -> Option<&str> {
-    const BEFORE: [&str; 14] = [
+    if let Some((word, _)) = message.split_once(" isn't allowed as an ONBUILD trigger") {
+        return Some(word);
+    }
+    const BEFORE: [&str; 17] = [
         "unknown instruction: ",
         "unknown flag: ",
         "missing a value on flag: ",
@@ -39,6 +42,9 @@ pub(crate) fn word_of(message: &str) -> Option<&str> {
         "can't find = in \"",
         "invalid chmod parameter: '",
         "Unknown type \"",
+        "variable expansion is not supported for ",
+        "Interval \"",
+        "invalid escape token '",
     ];
     let rest = BEFORE.iter().find_map(|start| message.split_once(start).map(|(_, rest)| rest))?;
     let end = rest.find([' ', '\'', '"', ',', '=']).unwrap_or(rest.len());
@@ -70,6 +76,25 @@ pub struct Dockerfile {
 }
 
 impl Dockerfile {
+    /// Parses an instruction and adds it to the others. `broken` are the numbers of the lines that are not UTF-8.
+    fn take(&mut self, line: &lines::Line, broken: &[usize]) -> Result<(), String> {
+        let parsed = grammar::parse(line, self.escape)?;
+        if is_broken(line, broken) && !is_description(&parsed) {
+            return Err("an instruction has bytes that are not UTF-8".to_owned());
+        }
+        match parsed {
+            grammar::Parsed::Stage(stage) => self.stages.push(stage),
+            grammar::Parsed::Statement(statement) => match self.stages.last_mut() {
+                Some(stage) => stage.statements.push(statement),
+                None if matches!(statement.instruction, Instruction::Arg(_)) => {
+                    self.arguments.push(statement);
+                }
+                None => return Err("no build stage in current context".to_owned()),
+            },
+        }
+        Ok(())
+    }
+
     /// The name of a stage, or `stage-` and its number.
     pub(crate) fn name_of(&self, stage: usize) -> String {
         self.stages[stage].name.clone().unwrap_or_else(|| format!("stage-{stage}"))
@@ -86,6 +111,17 @@ const INSTRUCTIONS: usize = 4000;
 /// # Errors
 /// [`Error`] in Docker's words.
 pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
+    match parse_some(file)? {
+        (dockerfile, None) => Ok(dockerfile),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// Parses the instructions up to the first that is wrong. Returns its error beside the others.
+///
+/// # Errors
+/// [`Error`], if the lines cannot be told from each other.
+pub(crate) fn parse_some(file: &[u8]) -> Result<(Dockerfile, Option<Error>), Error> {
     let text = String::from_utf8_lossy(file);
     let lines = lines::split(&text)?;
     let mut dockerfile = Dockerfile {
@@ -102,27 +138,16 @@ pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
     }
     let broken = broken(file);
     for line in lines.lines {
-        let at = |message| Error::new(line.first, message);
-        let parsed = grammar::parse(&line, lines.escape).map_err(at)?;
-        if is_broken(&line, &broken) && !is_description(&parsed) {
-            return Err(at("an instruction has bytes that are not UTF-8".to_owned()));
-        }
-        match parsed {
-            grammar::Parsed::Stage(stage) => dockerfile.stages.push(stage),
-            grammar::Parsed::Statement(statement) => match dockerfile.stages.last_mut() {
-                Some(stage) => stage.statements.push(statement),
-                None if matches!(statement.instruction, Instruction::Arg(_)) => {
-                    dockerfile.arguments.push(statement);
-                }
-                None => return Err(Error::new(line.first, "no build stage in current context")),
-            },
+        if let Err(message) = dockerfile.take(&line, &broken) {
+            return Ok((dockerfile, Some(Error::new(line.first, message))));
         }
     }
-    match (&*dockerfile.stages, &*dockerfile.arguments) {
-        ([], []) => Err(Error::new(1, "file with no instructions")),
-        ([], [first, ..]) => Err(Error::new(first.line, "no build stage in current context")),
-        _ => Ok(dockerfile),
-    }
+    let missing = match (&*dockerfile.stages, &*dockerfile.arguments) {
+        ([], []) => Some(Error::new(1, "file with no instructions")),
+        ([], [first, ..]) => Some(Error::new(first.line, "no build stage in current context")),
+        _ => None,
+    };
+    Ok((dockerfile, missing))
 }
 
 /// The numbers of the lines that are not UTF-8.

@@ -43,6 +43,7 @@ impl Cause {
             Self::Metadata(
                 MetadataError::Port(word) | MetadataError::Protocol(word) | MetadataError::Signal(word),
             ) => Some(word.clone()),
+            Self::Copy { source, .. } => dockerfile::word_of(&source.to_string()).map(str::to_owned),
             Self::RunMount { message, .. } => dockerfile::word_of(message).map(str::to_owned),
             _ => None,
         }

@@ -16,7 +16,7 @@ use crate::{
 /// When the Dockerfile cannot be read, or its stages do not fit together.
 pub fn explain(options: &Options) -> Result<Vec<String>, Error> {
     let input = Input::read(options)?;
-    input.work(|file| lines(options, &input.name, &file))
+    input.work(options, |file| lines(options, &input.name, &file))
 }
 
 fn lines(options: &Options, name: &str, file: &Dockerfile) -> Result<Vec<String>, Error> {
@@ -30,7 +30,7 @@ fn lines(options: &Options, name: &str, file: &Dockerfile) -> Result<Vec<String>
         "default",
     )
     .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
-    let plan = plan::plan(file, target, &global, &contexts::aliases(&options.contexts), &|_, _| Vec::new())
+    let plan = plan::plan(file, [target], &global, &contexts::aliases(&options.contexts), &|_, _| Vec::new())
         .map_err(|(line, error)| name(line, error))?;
     // The directories for everything that the steps make.
     let places = ["build", "cache", "images", "layers"].map(|name| options.root.join(name));

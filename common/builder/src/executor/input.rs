@@ -11,7 +11,7 @@ use std::{
 use operation::quantity::truth;
 use rustix::fs::OFlags;
 
-use super::{Options, fetch, repository, store::open_readable};
+use super::{Options, fetch, lint, repository, store::open_readable};
 use crate::{
     arguments::KEEP_GIT,
     copy,
@@ -196,10 +196,20 @@ impl Input {
 
     /// Parses the Dockerfile and calls `work` with it. Shows the part of the Dockerfile that an error is
     /// about.
-    pub(super) fn work<T>(&self, work: impl FnOnce(Dockerfile) -> Result<T, Error>) -> Result<T, Error> {
-        let parsed =
-            dockerfile::parse(&self.text).map_err(|source| Error::Syntax { file: self.name.clone(), source });
-        let worked = parsed.and_then(work);
+    pub(super) fn work<T>(
+        &self,
+        options: &Options,
+        work: impl FnOnce(Dockerfile) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let parsed = dockerfile::parse_some(&self.text).and_then(|parsed| match parsed {
+            (file, None) => Ok(file),
+            (file, Some(error)) => {
+                lint::warn_of_written(options, &self.name, &file);
+                Err(error)
+            }
+        });
+        let worked =
+            parsed.map_err(|source| Error::Syntax { file: self.name.clone(), source }).and_then(work);
         let place = |error: &Error| Some((error.line()?, error.word()));
         if let Some((line, word)) = worked.as_ref().err().and_then(place) {
             // If standard error is closed, the document still has the error.

@@ -11,7 +11,7 @@ use crate::{
     dockerfile::{Dockerfile, Instruction},
     error::{Cause, Error},
     ignore::Ignore,
-    lint::{Checks, Finding, Surroundings, lint as check, undeclared_in_from},
+    lint::{Checks, Finding, Surroundings, lint as check, lint_written, undeclared_in_from},
     progress::{Form, Progress},
 };
 
@@ -24,8 +24,17 @@ fn checks(options: &Options, file: &Dockerfile) -> Result<Checks, Cause> {
 /// Warns about variables of FROM that are not declared, because a build cannot be planned. Then they are the
 /// likely reason.
 pub(super) fn warn_of_from(options: &Options, name: &str, file: &Dockerfile, global: &Global) {
+    warn(options, name, file, |checks| undeclared_in_from(file, global, checks));
+}
+
+/// Warns about the instructions before one that is wrong: the Dockerfile cannot be checked further.
+pub(super) fn warn_of_written(options: &Options, name: &str, file: &Dockerfile) {
+    warn(options, name, file, |checks| lint_written(file, checks));
+}
+
+fn warn(options: &Options, name: &str, file: &Dockerfile, find: impl FnOnce(&Checks) -> Vec<Finding>) {
     let progress = Progress::new(options.progress);
-    let findings = checks(options, file).map(|checks| undeclared_in_from(file, global, &checks));
+    let findings = checks(options, file).map(|checks| find(&checks));
     for finding in findings.unwrap_or_default() {
         progress.warning(&format!("{name}:{}: {finding}", finding.line));
     }
@@ -76,7 +85,7 @@ impl Builder<'_> {
 /// Whatever would end a build before its first step.
 pub fn lint(options: &Options) -> Result<Vec<String>, Error> {
     let input = Input::read(options)?;
-    input.work(|file| {
+    input.work(options, |file| {
         let open = || Store::look(options);
         let builder = Builder::new(options, &input, file, open, Some(Rehearsal::default()))?;
         let findings = builder.findings()?;

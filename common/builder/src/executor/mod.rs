@@ -252,7 +252,7 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let open = || Store::open(options);
     let input = Input::read(options)?;
-    input.work(|file| {
+    input.work(options, |file| {
         let builder = Builder::new(options, &input, file, open, None)?;
         for finding in builder.findings()? {
             builder.progress.warning(&format!("{}:{}: {finding}", input.name, finding.line));
@@ -303,7 +303,9 @@ impl<'a> Builder<'a> {
         let store = open()?;
         let aliases = contexts::aliases(&options.contexts);
         let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);
-        let plan = plan::plan(&file, target, &global, &aliases, &triggers)
+        // Without a target, all stages are checked, as BuildKit does.
+        let first = if options.lint && options.target.is_none() { 0 } else { target };
+        let plan = plan::plan(&file, first..=target, &global, &aliases, &triggers)
             .inspect_err(|_| lint::warn_of_from(options, &input.name, &file, &global))
             .map_err(|(line, error)| at(line, error))?;
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);

@@ -29,7 +29,7 @@ pub fn build_for(options: &Options, platforms: &[Platform]) -> Result<Several, E
     // From here on, img-gc keeps what is built, although it has no name so far.
     layout.keep_meanwhile(&[]).map_err(Cause::from)?;
     let input = Input::read(options)?;
-    input.work(|file| {
+    input.work(options, |file| {
         let (mut images, mut entries, mut results) = (Vec::new(), Vec::new(), Results::default());
         for (at, platform) in platforms.iter().enumerate() {
             let own = Options {

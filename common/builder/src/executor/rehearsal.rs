@@ -78,7 +78,7 @@ impl Rehearsal {
 /// Whatever would end the build before something has to run.
 pub fn rehearse(options: &Options) -> Result<Vec<String>, Error> {
     let input = Input::read(options)?;
-    input.work(|file| {
+    input.work(options, |file| {
         let open = || Store::look(options);
         let mut builder = Builder::new(options, &input, file, open, Some(Rehearsal::default()))?;
         builder.findings()?;

@@ -53,34 +53,49 @@ const RESERVED: [&str; 2] = ["scratch", "context"];
 /// Runs the checks. Returns the findings in the order of their lines, without those that `checks` skips.
 pub fn lint(file: &Dockerfile, around: &Surroundings<'_>, checks: &Checks) -> Vec<Finding> {
     let mut found = Found { checks, own: None, findings: Vec::new() };
-    for &line in &file.empty_continuations {
-        found.add(line, "NoEmptyContinuation", "Empty continuation line".to_owned());
-    }
-    for statement in &file.arguments {
-        found.with(&statement.comments);
-        described(&mut found, statement);
-    }
+    written(&mut found, file);
     names(&mut found, file);
     casing(&mut found, file);
     defaults(&mut found, file, around);
     for (at, stage) in file.stages.iter().enumerate() {
         found.with(&stage.comments);
         from(&mut found, file, stage, around);
+        if around.plan.stages.contains(&at) && !around.plan.replaced[at] {
+            platform(&mut found, at, stage, around);
+        }
+    }
+    Rules::new(file, around).run(&mut found);
+    found.in_order()
+}
+
+/// The findings of the checks that look at single instructions, as they are written. They need no plan of the build,
+/// and a later instruction may be wrong.
+pub fn lint_written(file: &Dockerfile, checks: &Checks) -> Vec<Finding> {
+    let mut found = Found { checks, own: None, findings: Vec::new() };
+    written(&mut found, file);
+    found.in_order()
+}
+
+fn written(found: &mut Found<'_>, file: &Dockerfile) {
+    for &line in &file.empty_continuations {
+        found.add(line, "NoEmptyContinuation", "Empty continuation line".to_owned());
+    }
+    for statement in &file.arguments {
+        found.with(&statement.comments);
+        described(found, statement);
+    }
+    for stage in &file.stages {
+        found.with(&stage.comments);
+        named(found, stage);
         for statement in &stage.statements {
             found.with(&statement.comments);
             if matches!(statement.instruction, Instruction::Maintainer(_)) {
                 let message = "Maintainer instruction is deprecated in favor of using label".to_owned();
                 found.add(statement.line, "MaintainerDeprecated", message);
             }
-            described(&mut found, statement);
-        }
-        if around.plan.stages.contains(&at) && !around.plan.replaced[at] {
-            platform(&mut found, at, stage, around);
+            described(found, statement);
         }
     }
-    Rules::new(file, around).run(&mut found);
-    found.findings.sort_by_key(|finding| finding.line);
-    found.findings
 }
 
 /// The findings so far.
@@ -92,6 +107,12 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// The findings in the order of their lines.
+    fn in_order(mut self) -> Vec<Finding> {
+        self.findings.sort_by_key(|finding| finding.line);
+        self.findings
+    }
+
     /// Takes the checks option from the comments before an instruction.
     fn with(&mut self, comments: &[String]) {
         self.own = comments.iter().find_map(|comment| Checks::in_comment(comment));
@@ -191,7 +212,8 @@ fn defaults(found: &mut Found<'_>, file: &Dockerfile, around: &Surroundings<'_>)
     }
 }
 
-fn from(found: &mut Found<'_>, file: &Dockerfile, stage: &Stage, around: &Surroundings<'_>) {
+/// Checks the name of a stage, and the `AS` before it.
+fn named(found: &mut Found<'_>, stage: &Stage) {
     if let Some(name) = stage.name.as_deref() {
         let written = stage.written_name.as_deref().unwrap_or(name);
         if written != name {
@@ -207,6 +229,9 @@ fn from(found: &mut Found<'_>, file: &Dockerfile, stage: &Stage, around: &Surrou
             found.add(stage.line, "FromAsCasing", message);
         }
     }
+}
+
+fn from(found: &mut Found<'_>, file: &Dockerfile, stage: &Stage, around: &Surroundings<'_>) {
     undeclared(found, file, stage, around.global);
     let Some(platform) = &stage.platform else { return };
     let (set, unset) = used(file.escape, platform, &|name| around.global.variable(name));

@@ -6,7 +6,7 @@ fn found(text: &str, ignore: &str) -> Vec<String> {
     let file = parse(text.as_bytes()).unwrap();
     let global = Global::new(Default::default(), None, &file.arguments, '\\', "default").unwrap();
     let aliases = plan::Aliases::default();
-    let plan = plan::plan(&file, file.stages.len() - 1, &global, &aliases, &|_, _| Vec::new()).unwrap();
+    let plan = plan::plan(&file, [file.stages.len() - 1], &global, &aliases, &|_, _| Vec::new()).unwrap();
     let image = |name: &str, _: Option<&Platform>| {
         let config = Config { env: vec!["PATH=/bin".to_owned(), "KNOWN=1".to_owned()], ..Config::default() };
         let (os, architecture) =
