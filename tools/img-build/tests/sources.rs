@@ -154,7 +154,9 @@ fn a_repository_must_be_the_one_that_is_meant() {
     let bare = repository(&fixture.path("r"), "sha1");
     let address = format!("{}/r.git", serve(fixture.path("r"), true));
     let newest = git(&bare, &["rev-parse", "main"]);
-    fixture.build(&format!("FROM scratch\nADD --checksum={newest} {address} /\n"));
+    for known in [&newest[..], &newest[..1]] {
+        fixture.build(&format!("FROM scratch\nADD --checksum={known} {address} /\n"));
+    }
     fixture.build(&format!("FROM scratch\nADD {address}?commit={}&branch=main /\n", &newest[..12]));
     let other = "0123456789012345678901234567890123456789";
     for (add, error) in [

@@ -272,8 +272,9 @@ fn checksum(text: &str, sources: &[String]) -> Result<Option<Digest>, Cause> {
     let wrong = |problem| Cause::NoChecksum(text.to_owned(), problem);
     match sources {
         [source] if Address::parse(source).is_some() => {
+            // The beginning of a commit's name is enough.
             let is_commit =
-                (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+                (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
             if is_commit { Ok(None) } else { Err(wrong("not a commit: hexadecimal digits")) }
         }
         [source] if is_web(source) => {

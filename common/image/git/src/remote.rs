@@ -252,7 +252,7 @@ impl<'a> Remote<'a> {
             }
         };
         if let Some(wanted) = &address.commit {
-            let fits = |id: &str| wanted.len() >= 7 && id.starts_with(wanted.as_str());
+            let fits = |id: &str| !wanted.is_empty() && id.starts_with(wanted.as_str());
             if !fits(&revision.commit) && !tag.as_deref().is_some_and(fits) {
                 let (remote, wanted) = (self.name.clone(), wanted.clone());
                 return Err(Error::Commit { remote, wanted, found: revision.commit });
