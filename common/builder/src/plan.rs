@@ -46,7 +46,7 @@ impl PlanError {
             }
             Self::Platform(word, _) => Some(word.clone()),
             Self::Mount(message) => word_of(message).map(str::to_owned),
-            Self::NoTarget(..) | Self::NoStage(..) | Self::Expand(_) => None,
+            Self::NoTarget(..) | Self::NoStage(..) | Self::Expand(_) | Self::Epoch(_) => None,
         }
     }
 }
@@ -135,6 +135,9 @@ pub enum PlanError {
     /// The value of `--mount` is invalid.
     #[error("{0}")]
     Mount(String),
+    /// `SOURCE_DATE_EPOCH` names a stage that does more than fetch a source.
+    #[error("the stage of SOURCE_DATE_EPOCH {0}")]
+    Epoch(&'static str),
 }
 
 /// What `name` means in the stage `at`. A number is the index of a stage. A name means the nearest earlier

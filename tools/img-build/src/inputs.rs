@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use oci::Platform;
 use toolkit::prelude::*;
 
-use super::values::{argument, epoch, platform, secret};
+use super::values::{argument, platform, secret};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Inputs {
@@ -74,7 +74,6 @@ impl Inputs {
         if let Some((name, value)) = argument(oci::timestamp::SOURCE_DATE_EPOCH) {
             arguments.entry(name).or_insert(value);
         }
-        options.epoch = epoch(&arguments)?;
         options.arguments = arguments;
         options.file = self.file.clone();
         options.context = self.context.clone();

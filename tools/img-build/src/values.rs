@@ -1,12 +1,7 @@
-//! Parses the values of flags: build arguments, secrets, labels, and the time.
-
-use std::collections::BTreeMap;
+//! Parses the values of flags: build arguments, secrets and labels.
 
 use builder::Secret;
-use oci::{
-    Platform,
-    timestamp::{self, SOURCE_DATE_EPOCH},
-};
+use oci::Platform;
 use toolkit::prelude::*;
 
 /// Parses `NAME=VALUE`. A name alone takes the value of the environment variable, and is ignored if that is
@@ -16,12 +11,6 @@ pub(crate) fn argument(text: &str) -> Option<(String, String)> {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => Some((text.to_owned(), std::env::var(text).ok()?)),
     }
-}
-
-/// The time of everything in the image, from the build arguments. The builder knows the time of the context.
-pub(crate) fn epoch(arguments: &BTreeMap<String, String>) -> Result<Option<i64>> {
-    let text = arguments.get(SOURCE_DATE_EPOCH).filter(|text| *text != timestamp::CONTEXT);
-    Ok(text.map_or(Ok(None), |text| timestamp::epoch(text))?)
 }
 
 /// Parses `id=ID` with `src=FILE` or `env=VARIABLE`. Without these, the id names an environment variable if

@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use common::{Built, Fixture};
+use common::{Built, Fixture, answers};
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
@@ -347,23 +347,6 @@ fn an_agent_of_ssh() {
     assert!(wrong.error().contains("it is no socket; an agent holds keys"), "{}", wrong.stderr);
 }
 
-/// A web server that sends these heads and contents in this order. Returns the requests.
-fn answers(all: Vec<(&'static str, Vec<u8>)>) -> (String, thread::JoinHandle<Vec<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let served = move |(head, content): (&str, Vec<u8>)| {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut request = String::new();
-        while !request.ends_with("\r\n\r\n") && reader.read_line(&mut request).unwrap() > 0 {}
-        let length = content.len();
-        let head = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n");
-        stream.write_all(&[head.as_bytes(), &content].concat()).unwrap();
-        request.to_lowercase()
-    };
-    (host, thread::spawn(move || all.into_iter().map(served).collect()))
-}
-
 #[test]
 fn a_web_server_is_told_who_asks_and_may_compress() {
     let fixture = Fixture::new();
@@ -426,6 +409,52 @@ fn a_dockerfile_on_a_web_server_has_any_name() {
     requests.join().unwrap();
 }
 
+/// An archive with the Dockerfile `text` of 9 September 2001, and an older file.
+fn archive(text: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content, time) in [("Dockerfile", text, 1_000_000_000), ("old", "", 5)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(time);
+        tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn the_epoch_is_the_time_of_a_source() {
+    let fixture = Fixture::new();
+    let (modified, body) = ("Last-Modified: Fri, 13 Feb 2009 23:31:30 GMT\r\n", archive("x"));
+    let (host, requests) = answers(vec![("", body.clone()), (modified, body.clone()), ("", body)]);
+    let rest = "FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN echo $SOURCE_DATE_EPOCH > /e\n";
+    let stage = |instructions: &str| {
+        format!("ARG SOURCE_DATE_EPOCH=source\nFROM scratch AS Source\nARG N=c\n{instructions}\n{rest}")
+    };
+    let added = stage(&format!("ADD http://{host}/$N.tar /"));
+    let epoch = |built: &Built| fixture.layers(built, 1)[0]["e"].clone();
+    for time in ["1000000000", "1234567890"] {
+        assert_eq!(epoch(&fixture.build(&added)), format!("644 0:0 {time}"));
+    }
+    let context = ["--build-context", &format!("source=http://{host}/c.tar")];
+    let given = ["--build-arg", "SOURCE_DATE_EPOCH=source"];
+    let built = fixture.build_with(rest, &[context, given].concat()).ok();
+    assert_eq!(epoch(&built), "644 0:0 1000000000");
+    requests.join().unwrap();
+    for (instructions, problem) in [
+        ("COPY Dockerfile /", "must have no other instructions than ARG and ADD"),
+        ("ADD Dockerfile /", "must fetch from a web server or a repository of git"),
+        ("", "must have one ADD, of one source"),
+    ] {
+        let built = fixture.build_with(&stage(instructions), &[]);
+        let error = format!("Dockerfile:2: the stage of SOURCE_DATE_EPOCH {problem}");
+        assert!(built.error().ends_with(&error), "{}", built.stderr);
+    }
+    // A number given counts before the name.
+    let built = fixture.build_with(&added, &["--build-arg", "SOURCE_DATE_EPOCH=7"]).ok();
+    assert_eq!(epoch(&built), "644 0:0 7");
+}
+
 #[test]
 fn the_epoch_is_the_time_of_the_context() {
     let fixture = Fixture::new();
@@ -438,17 +467,6 @@ fn the_epoch_is_the_time_of_the_context() {
         (fixture.layers(&built, 1)[0]["e"].clone(), created)
     };
     let given = ["--build-arg", "SOURCE_DATE_EPOCH=context"];
-    let archive = |text: &str| {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (name, content, time) in [("Dockerfile", text, 1_000_000_000), ("old", "", 5)] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
-            header.set_mode(0o644);
-            header.set_mtime(time);
-            tar.append_data(&mut header, name, content.as_bytes()).unwrap();
-        }
-        tar.into_inner().unwrap()
-    };
     let is_of = |seconds: &str, created: &str| (format!("644 0:0 {seconds}"), created.to_owned());
     // The newest time in an archive, unless the server says one.
     let (host, requests) = answers(vec![

@@ -144,28 +144,36 @@ pub(super) fn copy(
     }
 }
 
+/// Downloads a file to a new one at `path`. It must have the digest `checksum`, if given. Returns the file from its
+/// beginning, its digest, and when it was changed, if the server says that.
+pub(super) fn download(
+    options: &Options,
+    address: &str,
+    checksum: Option<&Digest>,
+    path: &Path,
+) -> Result<(File, Digest, Option<i64>), Cause> {
+    let open = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    let file = open.map_err(Cause::system("create", path))?;
+    let mut body = Body::get(address, options, Cause::Fetch)?;
+    let algorithm = checksum.map_or(Algorithm::Sha256, Digest::algorithm);
+    let mut writer = Hashing::new(file, algorithm);
+    let shown = registry::without_user(address);
+    copy((&mut body, Path::new(&shown)), (&mut writer, path))?;
+    let (mut file, digest, _) = writer.finish();
+    if let Some(wanted) = checksum.filter(|wanted| **wanted != digest) {
+        return Err(Cause::Checksum { address: shown, wanted: wanted.clone(), found: digest });
+    }
+    rewind(&mut file, path)?;
+    Ok((file, digest, body.modified))
+}
+
 impl Builder<'_> {
-    /// Downloads a file. It must have the digest `checksum`, if given.
+    /// Downloads a file for ADD. It must have the digest `checksum`, if given.
     pub(super) fn fetch(&self, address: &str, checksum: Option<&Digest>) -> Result<Fetched, Cause> {
         let path = self.store.workspace()?.step()?.upper.join("file");
-        let open = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
-        let file = open.map_err(Cause::system("create", &path))?;
-        let mut body = Body::get(address, self.options, Cause::Fetch)?;
-        let algorithm = checksum.map_or(Algorithm::Sha256, Digest::algorithm);
-        let mut writer = Hashing::new(file, algorithm);
-        let shown = registry::without_user(address);
-        copy((&mut body, Path::new(&shown)), (&mut writer, &path))?;
-        let (mut file, digest, _) = writer.finish();
-        if let Some(wanted) = checksum.filter(|wanted| **wanted != digest) {
-            return Err(Cause::Checksum {
-                address: registry::without_user(address),
-                wanted: wanted.clone(),
-                found: digest,
-            });
-        }
-        rewind(&mut file, &path)?;
+        let (file, digest, modified) = download(self.options, address, checksum, &path)?;
         // If the server sends no time, the time is the same in every build.
-        let modified = body.modified.unwrap_or(0);
+        let modified = modified.unwrap_or(0);
         Ok(Fetched { name: name_of(address), file: Rc::new(file), digest: digest.to_string(), modified })
     }
 }

@@ -220,7 +220,7 @@ impl Input {
 }
 
 /// A directory for what is unpacked. A build that only looks must not write to the store.
-fn workspace(options: &Options) -> Result<Workspace, Cause> {
+pub(super) fn workspace(options: &Options) -> Result<Workspace, Cause> {
     match options.only_looks {
         true => Ok(Workspace::aside(&std::env::temp_dir())?),
         false => Ok(Workspace::new(&options.root)?),

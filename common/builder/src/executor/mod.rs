@@ -4,6 +4,7 @@ mod agent;
 mod cache_mounts;
 mod cache_transfer;
 mod contexts;
+mod epoch;
 mod equivalent;
 mod explain;
 mod failed;
@@ -188,8 +189,6 @@ pub struct Options {
     pub normalize: bool,
     /// `--depfile`: whether to record which files are read.
     pub notes_reads: bool,
-    /// `SOURCE_DATE_EPOCH`: the time of everything in the image, in seconds since 1970.
-    pub epoch: Option<i64>,
 }
 
 /// A built image.
@@ -261,22 +260,6 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     })
 }
 
-/// `SOURCE_DATE_EPOCH` of the environment, or else that of an ARG before the first FROM. `context` becomes the time of the
-/// context in it.
-fn epoch(options: &Options, input: &Input, global: &mut Global) -> Result<Option<i64>, Cause> {
-    use oci::timestamp::{CONTEXT, SOURCE_DATE_EPOCH as NAME};
-    if let Some(given) = options.epoch {
-        return Ok(Some(given));
-    }
-    let text = global.given_value(NAME).or_else(|| global.variable(NAME)).unwrap_or_default();
-    if text != CONTEXT {
-        return oci::timestamp::epoch(&text).map_err(Cause::from);
-    }
-    let time = input.time().filter(|seconds| *seconds >= 0);
-    global.replace(NAME, time.map(|seconds| seconds.to_string()));
-    Ok(time)
-}
-
 impl<'a> Builder<'a> {
     fn new(
         options: &'a Options,
@@ -299,7 +282,7 @@ impl<'a> Builder<'a> {
             &name,
         )
         .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
-        let epoch = epoch(options, input, &mut global)?;
+        let epoch = epoch::epoch(options, input, &file, &mut global)?;
         let store = open()?;
         let aliases = contexts::aliases(&options.contexts);
         let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);

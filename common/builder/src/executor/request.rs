@@ -268,7 +268,7 @@ fn history(
 
 /// Parses `--checksum`, which needs a single source: the digest of a downloaded file, or the commit of a
 /// repository.
-fn checksum(text: &str, sources: &[String]) -> Result<Option<Digest>, Cause> {
+pub(super) fn checksum(text: &str, sources: &[String]) -> Result<Option<Digest>, Cause> {
     let wrong = |problem| Cause::NoChecksum(text.to_owned(), problem);
     match sources {
         [source] if Address::parse(source).is_some() => {
@@ -287,7 +287,11 @@ fn checksum(text: &str, sources: &[String]) -> Result<Option<Digest>, Cause> {
 
 /// Whether `.git` is kept. Also sets the commit that `--checksum` names. Flag and addresses must not
 /// contradict each other.
-fn keep_git(flag: Option<bool>, repositories: &mut [Address], checksum: Option<&str>) -> Result<bool, Cause> {
+pub(super) fn keep_git(
+    flag: Option<bool>,
+    repositories: &mut [Address],
+    checksum: Option<&str>,
+) -> Result<bool, Cause> {
     let mut keep = flag;
     for address in repositories {
         match (keep, address.keep) {

@@ -5,10 +5,12 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Output,
+    thread,
 };
 
 use assert_cmd::Command;
@@ -206,4 +208,21 @@ pub fn names(path: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// A web server that sends these heads and contents in this order. Returns the requests.
+pub fn answers(all: Vec<(&'static str, Vec<u8>)>) -> (String, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let served = move |(head, content): (&str, Vec<u8>)| {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") && reader.read_line(&mut request).unwrap() > 0 {}
+        let length = content.len();
+        let head = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), &content].concat()).unwrap();
+        request.to_lowercase()
+    };
+    (host, thread::spawn(move || all.into_iter().map(served).collect()))
 }
