@@ -112,15 +112,22 @@ fn reference(text: &str) -> Result<Reference, String> {
     text.parse::<Reference>().map(Reference::pinned).map_err(|error| format!("{text:?}: {error}"))
 }
 
+/// Refuses the services that only BuildKit knows.
+fn no_service(kind: &str) -> Result<(), String> {
+    match kind {
+        "gha" | "s3" | "azblob" => {
+            Err(format!("type={kind} is not carried out: a cache is in a registry or a directory"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Why a setting is refused.
 fn refused(kind: &str, name: &str, value: &str) -> String {
     let why = match name {
         "compression" | "compression-level" | "force-compression" => "layers are kept as gzip",
         "oci-mediatypes" | "image-manifest" => "a cache is an image of OCI",
         "reset" => "remove the directory before the build",
-        _ if matches!(kind, "gha" | "s3" | "azblob") => {
-            return format!("type={kind} is not carried out: a cache is in a registry or a directory");
-        }
         _ => return format!("{name:?} is not carried out for type={kind}"),
     };
     format!("{name}={value} is not carried out: {why}")
@@ -134,6 +141,7 @@ impl CacheFrom {
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields = fields(text);
         let (kind, mut place, mut which) = (kind(&fields), None, Which::All);
+        no_service(kind)?;
         for (name, value) in &fields {
             match (kind, *name) {
                 (_, "type") => {}
@@ -162,6 +170,7 @@ impl CacheTo {
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields = fields(text);
         let (kind, mut place, mut mode) = (kind(&fields), None, Mode::Min);
+        no_service(kind)?;
         let (mut ignores_errors, mut tag) = (false, "latest");
         for (name, value) in &fields {
             let is = |wanted: bool| truth(value) == Some(wanted);
@@ -394,6 +403,9 @@ mod tests {
         assert_eq!(to("type=inline"), Ok(CacheTo::Inline));
         assert_eq!(to("type=local,dest=x,mode=max"), image(place("latest"), Mode::Max, false));
         assert_eq!(to("type=local,dest=x,tag=a,ignore-error=true"), image(place("a"), Mode::Min, true));
+        let service = "type=gha is not carried out: a cache is in a registry or a directory";
+        assert_eq!(to("type=gha,mode=max"), Err(service.to_owned()));
+        assert_eq!(from("type=gha"), Err(service.to_owned()));
         let registry = Place::Registry("h/a:latest".parse().unwrap());
         assert_eq!(
             to("type=local,dest=x,compression=gzip,reset=true"),
