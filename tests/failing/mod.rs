@@ -67,13 +67,11 @@ impl Fault {
 
     /// Whether the line gives the fault's reason, or an accepted other reason. The C library's resolver does
     /// not say why it found no address, and its threads do not distinguish a lack of memory from a lack of
-    /// threads. Rust's library does not say why it could not look at a directory. The command of a RUN prints its own
-    /// errors.
+    /// threads. The command of a RUN prints its own errors.
     fn is_told_by(&self, line: &str) -> bool {
         let others = ["the host has no address", "start a thread: Try again"];
         self.words.iter().any(|words| line.contains(words))
             || others.iter().any(|other| line.ends_with(other))
-            || line.contains(": create directory ") && line.ends_with(": File exists")
             || line.contains(" returned a non-zero code: ")
     }
 }

@@ -294,7 +294,7 @@ fn write(beside: &Path, path: &Path, entry: &Entry, step: &str) -> io::Result<()
     fs::write(beside, text)?;
     match fs::rename(beside, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            path.parent().map_or(Ok(()), |above| operation::make_directories(above, 0o777))?;
             fs::rename(beside, path)
         }
         result => result,

@@ -117,7 +117,7 @@ fn lock_of(run_dir: &Path, id: &str) -> PathBuf {
 fn hold_lock(run_dir: &Path, id: &str) -> Result<(PathBuf, File), Cause> {
     let lock = lock_of(run_dir, id);
     let locks = run_dir.join("locks");
-    fs::create_dir_all(&locks).map_err(Cause::system("create", &locks))?;
+    operation::make_directories(&locks, 0o777).map_err(Cause::system("create", &locks))?;
     let beside = lock.with_extension("new");
     let locked = File::options().write(true).create_new(true).mode(0o600).open(&beside);
     let locked = locked.map_err(Cause::system("create", &beside))?;

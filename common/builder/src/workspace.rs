@@ -49,7 +49,7 @@ impl Workspace {
         // A build and a cache mount may contain set-user-id programs and secrets. Nobody else may reach them
         // (CVE-2021-41091).
         for directory in [&all, &root.join("cache")] {
-            fs::create_dir_all(directory).map_err(at(directory))?;
+            operation::make_directories(directory, 0o777).map_err(at(directory))?;
             fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(at(directory))?;
         }
         let gate = gate(&all).map_err(at(&all))?;

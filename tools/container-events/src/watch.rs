@@ -36,7 +36,7 @@ impl Watch {
     /// Watches the records. Creates their directory if necessary.
     pub(crate) fn new(scope: &Scope) -> Result<Self> {
         let failed = || format!("watch {:?}", scope.run_dir);
-        std::fs::create_dir_all(&scope.run_dir).with_context(failed)?;
+        operation::make_directories(&scope.run_dir, 0o777).with_context(failed)?;
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let inotify = inotify::init(flags).with_context(failed)?;
         let wanted =

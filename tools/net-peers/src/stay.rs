@@ -243,7 +243,7 @@ fn follow(client: &Client, prefix: &str, events: &Sender<Event>) -> Result<()> {
 /// Sends an event when a record changes.
 fn records(scope: &Scope, events: Sender<Event>) -> Result<()> {
     let failed = || format!("watch {:?}", scope.run_dir);
-    std::fs::create_dir_all(&scope.run_dir).with_context(failed)?;
+    operation::make_directories(&scope.run_dir, 0o777).with_context(failed)?;
     let watched = inotify::init(inotify::CreateFlags::CLOEXEC).with_context(failed)?;
     let flags = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::DELETE;
     inotify::add_watch(&watched, &scope.run_dir, flags).with_context(failed)?;

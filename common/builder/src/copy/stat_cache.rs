@@ -129,7 +129,7 @@ impl StatCache {
             return Ok(());
         }
         let directory = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(directory)?;
+        operation::make_directories(directory, 0o777)?;
         let records = self.kept.map_or(usize::MAX, |kept| kept + fresh.len());
         if records <= 2 * self.known.len() + 1000 {
             self.kept = Some(records);

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -105,7 +105,7 @@ impl Builder<'_> {
         held: &mut Held,
     ) -> Result<PathBuf, Cause> {
         let all = self.caches()?;
-        fs::create_dir_all(&all).map_err(Cause::system("create directory", &all))?;
+        operation::make_directories(&all, 0o777).map_err(Cause::system("create directory", &all))?;
         for number in 0.. {
             let name = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
             if sharing != Sharing::Shared {

@@ -188,7 +188,7 @@ impl Builder<'_> {
         let beside = self.store.workspace()?.path().join("step.json");
         fs::write(&beside, serde_json::to_vec(&now)?).map_err(Cause::system("write", &beside))?;
         if let Some(above) = path.parent() {
-            fs::create_dir_all(above).map_err(Cause::system("create directory", above))?;
+            operation::make_directories(above, 0o777).map_err(Cause::system("create directory", above))?;
         }
         fs::rename(&beside, &path).map_err(Cause::system("write", &path))
     }

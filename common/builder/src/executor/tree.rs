@@ -34,7 +34,7 @@ impl Builder<'_> {
 /// When a file cannot be written.
 pub fn write_tree(tree: &File, directory: &Path) -> Result<(), Error> {
     let file = tree.try_clone().map_err(Cause::system("read", directory))?;
-    fs::create_dir_all(directory).map_err(Cause::system("create", directory))?;
+    operation::make_directories(directory, 0o777).map_err(Cause::system("create", directory))?;
     let root = open_readable(directory)?;
     copy::unpack_tree(file, directory, root)
         .map_err(|source| Cause::Output { path: directory.to_owned(), source })?;

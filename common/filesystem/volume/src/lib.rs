@@ -97,7 +97,7 @@ fn failed<C: Into<Cause>>(verb: &'static str, name: &str) -> impl FnOnce(C) -> E
 fn lock_all(all: &Path) -> io::Result<File> {
     loop {
         // Other users must not reach set-user-ID programs in a volume.
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(all)?;
+        operation::make_directories(all, 0o700)?;
         if let Some(directory) = lock(all)? {
             return Ok(directory);
         }

@@ -301,12 +301,12 @@ fn keep_repository(
     }
     for directory in ["refs/heads", "refs/tags", "objects/info"] {
         let path = git.join(directory);
-        fs::create_dir_all(&path).map_err(Error::system("create directory", &path))?;
+        operation::make_directories(&path, 0o777).map_err(Error::system("create directory", &path))?;
     }
     for (name, text) in text {
         let path = git.join(name);
         let above = path.parent().map_or(PathBuf::new(), Path::to_owned);
-        fs::create_dir_all(&above).map_err(Error::system("create directory", &above))?;
+        operation::make_directories(&above, 0o777).map_err(Error::system("create directory", &above))?;
         fs::write(&path, text).map_err(Error::system("write", &path))?;
     }
     let path = git.join("index");

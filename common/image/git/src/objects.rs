@@ -37,7 +37,7 @@ impl<'a> Objects<'a> {
         dumb: Option<Dumb<'a>>,
     ) -> Result<Self, Error> {
         let packs = directory.join("pack");
-        fs::create_dir_all(&packs).map_err(Error::system("create directory", &packs))?;
+        operation::make_directories(&packs, 0o777).map_err(Error::system("create directory", &packs))?;
         Ok(Self {
             remote: remote.to_owned(),
             directory: directory.to_owned(),

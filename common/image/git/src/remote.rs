@@ -379,7 +379,8 @@ impl Dumb<'_> {
         let (start, rest) = hex.split_at(2);
         if let Some(reply) = self.web.file(&format!("objects/{start}/{rest}"))? {
             let directory = objects.directory.join(start);
-            fs::create_dir_all(&directory).map_err(Error::system("create directory", &directory))?;
+            operation::make_directories(&directory, 0o777)
+                .map_err(Error::system("create directory", &directory))?;
             let path = directory.join(rest);
             let mut file = fs::File::create(&path).map_err(Error::system("create", &path))?;
             io::copy(&mut reply.take(LIST * 16), &mut file).map_err(Error::system("write", &path))?;

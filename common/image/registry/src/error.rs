@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf, time::Duration};
 
 use oci::{digest::Mismatch, layout};
-use rustix::io::Errno;
+use operation::is_full;
 use transport::Untrusted;
 
 use crate::{
@@ -12,8 +12,6 @@ use crate::{
     proxy::{self, Proxy},
     url::Url,
 };
-
-const NO_SPACE: i32 = Errno::NOSPC.raw_os_error();
 
 /// Why a registry operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -319,7 +317,7 @@ impl Error {
                 Some(format!("{name} removes the image with all its names there"))
             }
             // On a full disk, the place of the error says more.
-            Self::Login { source, .. } if source.errno().is_some_and(|errno| errno as i32 == NO_SPACE) => None,
+            Self::Login { source, .. } if is_full(source) => None,
             Self::Login { .. } => Some("--authfile names another file".to_owned()),
             Self::Destination { .. } => Some("push it under a tag, or under its own digest".to_owned()),
             _ => None,

@@ -181,7 +181,7 @@ impl Journal {
     /// Opens the file, or creates it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)?;
+            operation::make_directories(directory, 0o777)?;
         }
         let file = File::options()
             .read(true)

@@ -84,7 +84,7 @@ impl Operation for Lease {
 
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
         self.validate(scope)?;
-        fs::create_dir_all(&self.directory).map_err(file("create", &self.directory))?;
+        operation::make_directories(&self.directory, 0o777).map_err(file("create", &self.directory))?;
         let beside = self.beside();
         fs::write(&beside, format!("{}\n", self.holder)).map_err(file("create", &beside))?;
         if let Err(error) = self.take() {

@@ -294,7 +294,7 @@ impl Sysctl {
     fn write_kept(&self, text: &str) -> Result<(), operation::Error> {
         let write = || -> io::Result<()> {
             if let Some(parent) = self.kept.parent() {
-                fs::create_dir_all(parent)?;
+                operation::make_directories(parent, 0o777)?;
             }
             let beside = self.kept.with_added_extension("new");
             fs::write(&beside, text)?;

@@ -1,9 +1,9 @@
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, File},
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -234,10 +234,7 @@ fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
 
 /// Makes the directory as `ip netns add` does: writable for root, readable for everybody.
 fn create_directory(path: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
+    operation::make_directories(path, 0o755)
         .map_err(|source| Error::new("create directory", format!("{path:?}"), errno_of(&source)))
 }
 

@@ -89,7 +89,7 @@ impl Peers {
         let path = path(run_dir, bridge);
         let write = || -> io::Result<()> {
             let directory = directory(run_dir);
-            fs::create_dir_all(&directory)?;
+            ::operation::make_directories(&directory, 0o777)?;
             let mut file = tempfile::NamedTempFile::new_in(&directory)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             file.persist(&path)?;

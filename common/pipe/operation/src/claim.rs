@@ -109,7 +109,7 @@ impl Operation for Claim {
 
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
         self.validate(scope)?;
-        fs::create_dir_all(&self.directory).map_err(self.error("create"))?;
+        crate::make_directories(&self.directory, 0o777).map_err(self.error("create"))?;
         fs::OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -326,6 +326,11 @@ pub fn is_gone(error: &impl Code) -> bool {
     matches!(error.code(), Some(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV))
 }
 
+/// Whether the system says that there is no room: the disk is full, or the user's share of it.
+pub fn is_full(error: &impl Code) -> bool {
+    matches!(error.code(), Some(Errno::ENOSPC | Errno::EDQUOT))
+}
+
 /// The value, or `None` if the thing is gone ([`is_gone`]).
 ///
 /// # Errors

@@ -4,6 +4,8 @@ use nix::{errno::Errno, unistd::geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde::{Deserialize, Serialize};
 
+use crate::is_full;
+
 /// Where the failed operation worked. The code that makes the error knows this, so nobody has to guess from
 /// the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +43,7 @@ impl Place {
     /// What the user can do about this error of the system in this place; `None` if nothing is known.
     pub fn hint(self, errno: Errno) -> Option<&'static str> {
         match errno {
-            Errno::ENOSPC | Errno::EDQUOT => self.full(),
+            errno if is_full(&errno) => self.full(),
             Errno::EROFS => self.read_only(),
             Errno::EACCES | Errno::EPERM if !geteuid().is_root() => Some(self.denied(errno)),
             Errno::EPERM if self == Self::Namespace && !is_admin() => Some(IN_CONTAINER),

@@ -61,7 +61,7 @@ impl Store {
     pub(crate) fn add(&self, id: &str) -> Result<(Container, OwnedFd)> {
         let container = self.named(id)?;
         let on = |path: &Path| Error::on::<std::io::Error>("create", format!("{path:?}"));
-        DirBuilder::new().recursive(true).mode(0o711).create(&self.0).map_err(on(&self.0))?;
+        operation::make_directories(&self.0, 0o711).map_err(on(&self.0))?;
         match DirBuilder::new().mode(0o700).create(&container.directory) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 Err(of_container("create", id)("container with given ID already exists"))

@@ -1,9 +1,4 @@
-use std::{
-    fs::DirBuilder,
-    io::Write,
-    os::{fd::AsFd, unix::fs::DirBuilderExt},
-    path::Path,
-};
+use std::{io::Write, os::fd::AsFd, path::Path};
 
 use operation::{Condition, Scope, remove_if_empty};
 use rustix::{
@@ -72,7 +67,7 @@ fn with_parent(path: &Path) -> std::result::Result<(std::os::fd::OwnedFd, &std::
         }
         let Some(parent) = path.parent() else { return Err(Errno::INVAL) };
         // Containers lie below it, and other users must not reach them.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
+        let made = ::operation::make_directories(parent, 0o700);
         made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     }
 }

@@ -25,7 +25,6 @@ mod removal;
 mod side_by_side;
 
 use std::{
-    fs,
     io::{self, Read},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -98,7 +97,7 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match openat(CWD, &path, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
-                fs::create_dir_all(&path).map_err(error("create directory", &path))?;
+                operation::make_directories(&path, 0o777).map_err(error("create directory", &path))?;
                 openat(CWD, &path, flags, Mode::empty())
             }
             other => other,

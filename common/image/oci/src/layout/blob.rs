@@ -301,7 +301,7 @@ impl Layout {
 fn link(layout: &Layout, file: &File, temporary: Option<Temporary>, place: &Path) -> Result<(), Error> {
     layout.note_unsynced();
     if let Some(directory) = place.parent() {
-        fs::create_dir_all(directory).map_err(Error::io("create directory", directory))?;
+        operation::make_directories(directory, 0o777).map_err(Error::io("create directory", directory))?;
     }
     if let Some(temporary) = temporary {
         return fs::rename(&temporary.0, place).map_err(Error::io("create", place));

@@ -9,6 +9,7 @@ use std::{
 };
 
 use oci_spec::image::Descriptor;
+use operation::is_full;
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
@@ -326,7 +327,7 @@ impl Layout {
         let both = write(&kept_beside, &kept).map_err(Error::io("write", &place)).and_then(|_| write_index());
         let written = match both {
             // The copy is only an aid. On a full disk its space is what allows a name to be removed.
-            Err(error) if is_no_space(&error) => {
+            Err(error) if operation::errno_of(&error).is_some_and(|errno| is_full(&errno)) => {
                 let _ = fs::remove_file(&kept_beside);
                 fs::remove_file(&place).map_err(|_| error).and_then(|()| write_index())
             }
@@ -378,11 +379,6 @@ impl Layout {
         hold(manifest.config())?;
         manifest.layers().iter().filter(is_here).try_for_each(hold)
     }
-}
-
-fn is_no_space(error: &Error) -> bool {
-    let full = [Errno::NOSPC, Errno::DQUOT].map(|errno| errno.raw_os_error());
-    operation::errno_of(error).is_some_and(|errno| full.contains(&(errno as i32)))
 }
 
 /// The device and inode of a file. They tell it apart from a file that replaced it.

@@ -23,7 +23,6 @@ mod writing;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
 };
@@ -126,8 +125,7 @@ impl Layout {
             Version::None | Version::Torn => {}
         }
         let make = |path: &Path, mode: u32| {
-            let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-            made.map_err(Error::io("create directory", path))
+            operation::make_directories(path, mode).map_err(Error::io("create directory", path))
         };
         layout.path.parent().map_or(Ok(()), |parent| make(parent, 0o777))?;
         make(&layout.path, if is_store { 0o700 } else { 0o777 })?;

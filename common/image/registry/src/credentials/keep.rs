@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File as Opened},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -101,7 +101,7 @@ fn edit<T>(
     // Keep a symbolic link: its target may be a file that several programs share.
     let target = through_links(path);
     let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(wrong)?;
+    operation::make_directories(directory, 0o700).map_err(wrong)?;
     // Two logins at the same time must not overwrite each other.
     let lock = Opened::open(directory).map_err(wrong)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| wrong(error.into()))?;

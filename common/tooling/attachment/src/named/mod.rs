@@ -326,7 +326,7 @@ impl File {
     /// When a network with this name exists, or the file cannot be written.
     pub fn create(&self, root: &Path) -> Result<PathBuf, Error> {
         let directory = directory(root);
-        fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+        operation::make_directories(&directory, 0o777).map_err(failed("create", &directory))?;
         let path = self.path(root);
         let mut text = serde_json::to_string_pretty(self).map_err(|error| unusable(&path, error.into()))?;
         text.push('\n');
