@@ -89,6 +89,20 @@ fn a_step_that_could_not_be_undone_does_not_keep_the_one_below_it() {
     assert_gone(&sandbox, &before, "netns-bridge --undo before veth-pair --undo");
 }
 
+/// The kernel refuses to make a link that exists. If the tool then cannot look for it, it says why.
+#[test]
+fn a_repair_that_lost_an_answer_says_so() {
+    let sandbox = sandbox();
+    sandbox.sh(&format!("{PIPE}; ip link del stave0")).ok();
+    let refused = "strace -f -qq -o trace -e trace=recvfrom net-repair web > /dev/null; grep -n EEXIST trace | head -1 | cut -d: -f1";
+    let at: usize = sandbox.sh(refused).ok().trim().parse().unwrap();
+    let fail = failing("recvfrom", "ENOSPC", at + 1);
+    let repaired = sandbox.sh(&format!("ip link del stave0; {fail} net-repair web > /dev/null")).exits(1);
+    assert!(repaired.stderr.contains(": No space left on device\n"), "{}", repaired.stderr);
+    assert!(!repaired.stderr.contains("File exists"), "{}", repaired.stderr);
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
 #[test]
 fn forwarding_is_put_back_with_the_last_network_and_stays_for_others() {
     let sandbox = sandbox();

@@ -156,7 +156,10 @@ impl LinkOperation {
             Self::VethAdd { name, mac, master, mtu, peer, mark } => {
                 match add_veth(name, *mac, master, *mtu, peer) {
                     Err(error) if error.errno() == Errno::EEXIST => {
-                        attach_again(name, *mac, master, mark.as_ref()).unwrap_or(Err(error))
+                        match attach_again(name, *mac, master, mark.as_ref())? {
+                            true => Ok(()),
+                            false => Err(error),
+                        }
                     }
                     made => made.and_then(|()| mark_veth(name, *mac, peer, mark.as_ref())),
                 }
@@ -271,7 +274,7 @@ impl LinkOperation {
         let Some((namespace, name, mac)) = self.target() else { return Ok(Condition::Present) };
         let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
         match find(namespace, name, mac)? {
-            Ours::Here(connection, link) => self.compare_with(&connection, &link, (namespace, name)),
+            Ours::Here(connection, link) => self.compare_with(&connection, &link, (namespace, name), &place),
             Ours::Missing => Ok(Condition::Missing(format!("link {name:?}{place}"))),
             Ours::Different => {
                 Ok(Condition::Different(format!("link {name:?}{place} has another hardware address")))
@@ -279,14 +282,14 @@ impl LinkOperation {
         }
     }
 
-    /// Compares the operation with its link, which has this name in this namespace.
+    /// Compares the operation with its link, which has this name in this namespace. `place` names the latter.
     fn compare_with(
         &self,
         connection: &Connection,
         link: &Link,
         (namespace, name): (Option<&Path>, &str),
+        place: &str,
     ) -> Result<Condition, Error> {
-        let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
         let missing = |what: &str| Condition::Missing(format!("{what}{place}"));
         Ok(match self {
             Self::LinkUp { .. } if !link.up => missing(&format!("link {name:?} set up")),
@@ -300,7 +303,7 @@ impl LinkOperation {
             Self::Isolate { .. } if !link.isolated => missing(&format!("isolation of link {name:?}")),
             Self::VethAdd { master, peer, .. } => compare_veth(connection, link, master, peer)?,
             Self::VxlanAdd { master, .. } => compare_port(connection, link, master)?,
-            Self::ChildAdd { child, mark, .. } => children::compare(link, *child, mark, &place),
+            Self::ChildAdd { child, mark, .. } => children::compare(link, *child, mark, place),
             Self::VlanAdd { parent, .. } => children::compare_vlan(connection, link, parent)?,
             Self::AddressAdd { address, .. } => match lacks(connection, link, *address)? {
                 Some(what) => missing(&what),
@@ -437,13 +440,14 @@ fn mark_veth(name: &str, mac: Mac, peer: &Peer, mark: Option<&Mark>) -> Result<(
 }
 
 /// Attaches the container's link to its bridge again after the bridge was removed and made anew.
-/// None if there is no such link.
-fn attach_again(name: &str, mac: Mac, bridge: &str, mark: Option<&Mark>) -> Option<Result<(), Error>> {
-    let Ok(Ours::Here(connection, link)) = find(None, name, mac) else { return None };
+/// Returns whether there is such a link.
+fn attach_again(name: &str, mac: Mac, bridge: &str, mark: Option<&Mark>) -> Result<bool, Error> {
+    let Ours::Here(connection, link) = find(None, name, mac)? else { return Ok(false) };
     if link.master.is_some() || link.alias.is_none() || link.alias != mark.map(Mark::alias) {
-        return None;
+        return Ok(false);
     }
-    Some(attach(&connection, &link, bridge))
+    attach(&connection, &link, bridge)?;
+    Ok(true)
 }
 
 /// Attaches a link to a bridge.

@@ -219,11 +219,16 @@ impl Repair<'_> {
                         Reach::Whole => here.filter(|here| *here != Condition::Present),
                     }
                 }
-                Some(LinkOperation::ChildAdd { .. }) => {
-                    let there = operation.check(self.scope).ok();
-                    made_again = matches!(there, Some(Condition::Missing(_)));
-                    there
-                }
+                Some(LinkOperation::ChildAdd { .. }) => match operation.check(self.scope) {
+                    Ok(there) => {
+                        made_again = matches!(there, Condition::Missing(_));
+                        Some(there)
+                    }
+                    Err(error) => {
+                        self.fail(at, error);
+                        continue;
+                    }
+                },
                 Some(link) => self.picture.condition(link),
                 None => None,
             };
