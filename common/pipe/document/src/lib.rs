@@ -20,6 +20,7 @@ mod shared_lock;
 mod steps;
 mod sum;
 pub mod table;
+mod waiting;
 
 use std::{
     io::{self, Read},

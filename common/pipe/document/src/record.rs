@@ -14,13 +14,13 @@ pub use operation::Error;
 use operation::{Cause, Namespace, Place, unless_gone};
 use rustix::{
     fs::{FlockOperation, flock},
-    io::retry_on_intr,
+    io::{Errno, retry_on_intr},
 };
 
 use crate::{
     Document, Id, name,
     replace::{self, replace},
-    shared_lock, table,
+    shared_lock, table, waiting,
 };
 
 /// For `map_err`: makes the error of `verb` on a record, a lock or their directory at `path`.
@@ -54,7 +54,9 @@ impl Lock {
             let open = || options.open(&path);
             let file = open()
                 .or_else(|error| match error.kind() {
-                    io::ErrorKind::NotFound => fs::create_dir_all(&directory).and_then(|()| open()),
+                    io::ErrorKind::NotFound => {
+                        operation::make_directories(&directory, 0o777).and_then(|()| open())
+                    }
                     _ => Err(error),
                 })
                 .map_err(failed("open lock", &path))?;
@@ -79,7 +81,14 @@ impl Lock {
     /// Waits for the lock. Returns `None` if its last holder has removed the file: nobody else would see a
     /// lock on it.
     fn wait(path: &Path, file: File) -> Result<Option<Self>, Error> {
-        let locked = retry_on_intr(|| flock(&file, FlockOperation::LockExclusive));
+        let lock = |how| retry_on_intr(|| flock(&file, how));
+        let locked = match lock(FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                let (named, holder) = (format!("{path:?}"), || waiting::holder(&file));
+                waiting::told(&named, holder, || lock(FlockOperation::LockExclusive))
+            }
+            locked => locked,
+        };
         locked.map_err(|errno| failed("lock", path)(io::Error::from(errno)))?;
         let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
         let opened = file.metadata().map_err(failed("lock", path))?;

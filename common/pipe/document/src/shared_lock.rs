@@ -6,10 +6,12 @@
 use std::{
     io,
     os::fd::OwnedFd,
+    sync::atomic::{AtomicI32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use operation::{believed, has_hung_up};
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -19,6 +21,8 @@ use rustix::{
     },
     process::geteuid,
 };
+
+use crate::waiting;
 
 /// How long its holder may take from having the address to listening there.
 const MOMENT: Duration = Duration::from_micros(200);
@@ -34,20 +38,32 @@ const WAITING: i32 = 4096;
 /// When no socket can be opened, or its holder cannot be looked at.
 pub(crate) fn take(name: &str) -> io::Result<Option<OwnedFd>> {
     let address = SocketAddrUnix::new_abstract_name(format!("stave/lock/{name}").as_bytes())?;
+    if let Some(own) = hold(&address)? {
+        return Ok(Some(own));
+    }
+    let seen = AtomicI32::new(0);
+    let holder = || Some(seen.load(Ordering::Relaxed)).filter(|pid| *pid > 0);
+    waiting::told(&format!("{name:?} of this network namespace"), holder, || wait(&address, &seen))
+}
+
+/// As [`take`], while another process has the lock. `seen` is that process.
+fn wait(address: &SocketAddrUnix, seen: &AtomicI32) -> io::Result<Option<OwnedFd>> {
     let mut begun = Instant::now();
     loop {
-        if let Some(own) = hold(&address)? {
+        if let Some(own) = hold(address)? {
             return Ok(Some(own));
         }
         let holder = socket(SocketFlags::empty())?;
         sockopt::set_socket_timeout(&holder, sockopt::Timeout::Send, Some(PATIENCE))?;
-        match retry_on_intr(|| connect(&holder, &address)) {
+        match retry_on_intr(|| connect(&holder, address)) {
             // It does not listen yet, or no longer.
             Err(Errno::CONNREFUSED | Errno::AGAIN) if begun.elapsed() < PATIENCE => thread::sleep(MOMENT),
             Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
             Err(errno) => return Err(errno.into()),
             Ok(()) if !believed(&holder, geteuid().as_raw())? && !has_hung_up(&holder)? => return Ok(None),
             Ok(()) => {
+                let pid = getsockopt(&holder, PeerCredentials).map_or(0, |peer| peer.pid());
+                seen.store(pid, Ordering::Relaxed);
                 retry_on_intr(|| poll(&mut [PollFd::new(&holder, PollFlags::empty())], None))?;
                 begun = Instant::now();
             }
