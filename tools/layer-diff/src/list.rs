@@ -37,8 +37,10 @@ fn read(input: impl io::BufRead, lower: &[PathBuf]) -> Result<String> {
         };
         let (kind, path) = match name.strip_prefix(WHITEOUT) {
             Some(name) => ('D', path.with_file_name(OsStr::from_bytes(name))),
-            None if diff::has(lower, path) => ('C', path.components().collect()),
-            None => ('A', path.components().collect()),
+            None => {
+                let is_below = diff::has(lower, path).with_context(|| format!("look below {path:?}"))?;
+                (if is_below { 'C' } else { 'A' }, path.components().collect())
+            }
         };
         text += &format!("{kind} /{}\n", plain(&path));
     }

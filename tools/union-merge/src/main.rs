@@ -39,6 +39,9 @@ struct UnionMerge {
     /// The container that the fork is based on.
     #[arg(skip)]
     onto: OnceCell<Id>,
+    /// Whether the fork's record could be read.
+    #[arg(skip)]
+    read: RefCell<Option<Result<()>>>,
     /// The lock of the fork's record, while it is merged.
     #[arg(skip)]
     held: RefCell<Option<Record>>,
@@ -59,9 +62,16 @@ impl Contribution for Nothing {
 
 impl UnionMerge {
     /// The container that the fork is based on, from the fork's record. None if it is not a fork.
-    fn find(&self) -> Option<Id> {
-        let recorded = record::read(&self.common.scope().ok()?.run_dir, &self.fork).ok()??;
-        recorded.get::<Rootfs>().ok()??.fork.map(|fork| fork.container)
+    fn find(&self) -> Result<Option<Id>> {
+        let Some(recorded) = record::read(&self.common.scope()?.run_dir, &self.fork)? else {
+            return Ok(None);
+        };
+        Ok(recorded.get::<Rootfs>()?.and_then(|rootfs| rootfs.fork).map(|fork| fork.container))
+    }
+
+    /// Refuses to go on if the container that the fork is based on is not known.
+    fn known(&self) -> Result<()> {
+        self.read.take().unwrap_or(Ok(()))
     }
 }
 
@@ -75,11 +85,20 @@ impl Filter for UnionMerge {
     }
 
     fn container(&self) -> Option<&Id> {
-        Some(self.onto.get_or_init(|| self.find().unwrap_or_else(|| self.fork.clone())))
+        let onto = self.onto.get_or_init(|| {
+            let (onto, read) = match self.find() {
+                Ok(onto) => (onto, Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            self.read.replace(Some(read));
+            onto.unwrap_or_else(|| self.fork.clone())
+        });
+        Some(onto)
     }
 
     /// Nobody may use the fork while it is read. Its record is locked before that of the container, as the fork of a fork is.
     fn before(&self, scope: &Scope, _: &Document) -> Result<()> {
+        self.known()?;
         // What is no fork is found to be its own container, and is refused later.
         if !self.common.undo && self.container() != Some(&self.fork) {
             *self.held.borrow_mut() = Record::lock_existing(&scope.run_dir, &self.fork)?;
@@ -93,6 +112,7 @@ impl Filter for UnionMerge {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        self.known()?;
         let other = record::read_existing(&context.scope.run_dir, &self.fork)?;
         let id = context.id.parse()?;
         let merge = union::merge(&context.scope, document, &id, &self.fork, &other)?;

@@ -98,11 +98,48 @@ fn the_fork_is_not_changed_by_another_tool_meanwhile() {
     let sandbox = Sandbox::with_busybox();
     forked(&sandbox, "");
     at(&sandbox, "a", "echo two > file");
-    let waits = "flock /run/stave/locks/a.container timeout 1 union-merge a > /dev/null";
-    sandbox.sh(waits).exits(124);
+    let waits = "flock /run/stave/locks/a.container timeout 2.3 union-merge a > /dev/null";
+    let told = sandbox.sh(waits).exits(124).stderr;
+    let lock = "union-merge: waits for lock \"/run/stave/locks/a.container\", which process ";
+    assert!(told.starts_with(lock) && told.ends_with(" (flock) has\n"), "{told}");
     sandbox.sh("union-merge a > /dev/null").ok();
     assert_eq!(at(&sandbox, "web", "cat file"), "two\n");
     sandbox.sh("unwind web a > /dev/null").ok();
+}
+
+/// The power is cut while a fork is merged: the record that survives knows nothing of it.
+#[test]
+fn a_power_cut_during_a_merge_leaves_the_container_as_it_was() {
+    let sandbox = Sandbox::with_busybox();
+    let restart = "rm /run/stave/web.json; cat /proc/sys/kernel/random/uuid > boot
+        mount --bind boot /proc/sys/kernel/random/boot_id";
+    for snapshot in [0, 1] {
+        let place = if snapshot == 0 { "." } else { "levels/1" };
+        for cut in ["mv upper merged && mv before upper", "mv upper merged", "true"] {
+            let before = sandbox.snapshot();
+            sandbox.sh("layer-apply --id web < busybox.json | union-mount --durable > web.json").ok();
+            if snapshot == 1 {
+                sandbox.sh("union-snapshot web > web.json").ok();
+            }
+            sandbox.sh(&format!("union-fork web@{snapshot} --id a > /dev/null")).ok();
+            at(&sandbox, "a", "echo two > file");
+            sandbox.sh("cp $STAVE_ROOT/containers/web/record.json kept; union-merge a > /dev/null; unwind a > /dev/null").ok();
+            let cut = format!(
+                "mv kept $STAVE_ROOT/containers/web/record.json
+                (cd $STAVE_ROOT/containers/web && umount rootfs && cd {place} && {cut}) && {restart}"
+            );
+            sandbox.sh(&cut).ok();
+            sandbox.sh("union-mount --repair < web.json > next.json").ok();
+            if snapshot == 1 {
+                sandbox.sh("union-snapshot --repair < next.json > /dev/null").ok();
+            }
+            let left =
+                at(&sandbox, "web", &format!("ls -d file ../{place}/merged ../{place}/before; ls www"));
+            assert_eq!(left, "index.html\n", "{cut}");
+            sandbox.sh("unwind web > /dev/null; umount /proc/sys/kernel/random/boot_id; rm boot").ok();
+            sandbox.assert_as(&before);
+        }
+    }
 }
 
 #[test]

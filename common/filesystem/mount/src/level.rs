@@ -56,8 +56,13 @@ pub struct Level {
 
 /// Returns the directory of level `number`. `around` is the directory that contains the upper directory of
 /// level 0.
-pub fn directory(around: &Path, number: u32) -> PathBuf {
+pub(crate) fn directory(around: &Path, number: u32) -> PathBuf {
     around.join("levels").join(number.to_string())
+}
+
+/// Returns the directory of level `number`, which is `around` itself for level 0.
+pub fn place(around: &Path, number: u32) -> PathBuf {
+    if number == 0 { around.to_owned() } else { directory(around, number) }
 }
 
 /// Removes the levels above level `newest`. `around` is the directory that contains the upper directory of
@@ -105,6 +110,32 @@ pub fn forks(scope: &Scope, id: &str, from: u32) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// The directory in which a new top for the level in `directory` is made, from its own and others.
+pub fn merged(directory: &Path) -> PathBuf {
+    directory.join("merged")
+}
+
+/// The top that a merged one has replaced, in the directory of its level.
+pub fn before(directory: &Path) -> PathBuf {
+    directory.join("before")
+}
+
+/// Takes back a merge into the level in `directory`, which may be half done. The level must not be mounted. Returns whether its top
+/// was replaced.
+///
+/// # Errors
+/// When a directory cannot be renamed or removed.
+pub fn unmerge(directory: &Path) -> Result<bool> {
+    let (upper, before) = (directory.join("upper"), before(directory));
+    let found = operation::unless_gone(before.symlink_metadata()).map_err(on("look at", &before))?;
+    if found.is_some() {
+        tree::discard(&upper, directory)?;
+        std::fs::rename(&before, &upper).map_err(on("rename", &before))?;
+    }
+    tree::discard(&merged(directory), directory)?;
+    Ok(found.is_some())
+}
+
 pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
     let entries = operation::unless_gone(std::fs::read_dir(directory)).map_err(on("list", directory))?;
     let mut names = Vec::new();
@@ -147,15 +178,12 @@ impl Level {
         let base = self.base.as_deref().ok_or_else(unknown)?;
         // If owners are mapped, the overlay uses other paths for the directories.
         let around = base.upper.as_deref().and_then(Path::parent).ok_or_else(unknown)?;
-        let place = |number: u32| match number {
-            0 => around.to_owned(),
-            number => directory(around, number),
-        };
         let mut lower = base.lower.clone();
-        lower.extend((0..number).map(|below| place(below).join("upper")));
+        lower.extend((0..number).map(|below| place(around, below).join("upper")));
         let source = if number == 0 { base.source.clone() } else { format!("{}@{number}", base.source) };
         let boot = if base.durable { None } else { self.boot.clone() };
-        let (upper, work) = (Some(place(number).join("upper")), Some(place(number).join("work")));
+        let place = place(around, number);
+        let (upper, work) = (Some(place.join("upper")), Some(place.join("work")));
         Ok(Overlay { source, lower, upper, work, boot, ..base.clone() })
     }
 
@@ -169,10 +197,7 @@ impl Level {
         let before = now.as_ref().map(|entry| self.number_at(entry)).transpose()?;
         let level = self.overlay(self.number)?;
         if self.work().join("work").symlink_metadata().is_err() {
-            let below = match self.number {
-                1 => self.around().to_owned(),
-                number => self.directory.with_file_name((number - 1).to_string()),
-            };
+            let below = place(self.around(), self.number - 1);
             tree::copy_attributes(&below.join("upper"), &self.upper())?;
         }
         self.replace(before, &level, Overlay::mount)?;

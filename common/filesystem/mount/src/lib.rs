@@ -34,7 +34,7 @@ pub use level::Level;
 pub use merged::substituted;
 pub use operation::{MountOperation, SHOWN};
 pub use options::Options;
-pub use overlay::Overlay;
+pub use overlay::{Newest, Overlay};
 pub use volume::{InvalidVolume, Volume, VolumeOptions, plain};
 
 /// Runs a test that mounts on a thread with its own mount namespace, so that a test that is killed leaves no mount.

@@ -7,11 +7,8 @@
 //! one of its levels becomes writable again.
 
 use std::{
-    fs::{self, DirBuilder},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::DirBuilderExt,
-    },
+    fs,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -45,10 +42,7 @@ fn directory(around: &Path, run: u32) -> PathBuf {
 
 /// The upper directory of a level.
 fn upper(around: &Path, number: u32) -> PathBuf {
-    match number {
-        0 => around.join("upper"),
-        number => level::directory(around, number).join("upper"),
-    }
+    level::place(around, number).join("upper")
 }
 
 /// Replaces each run of levels that is merged by its merged directory. The directories are the lowest first.
@@ -108,7 +102,7 @@ pub(crate) fn start(around: &Path, newest: u32, userxattr: bool, durable: bool) 
         tree::discard(&all.join(&name), around)?;
     }
     let new = all.join(format!("{run}.{}{NEW}", std::process::id()));
-    DirBuilder::new().recursive(true).mode(0o700).create(&new).map_err(on("create directory", &new))?;
+    ::operation::make_directories(&new, 0o700).map_err(on("create directory", &new))?;
     let held = open(&new)?;
     flock(&held, FlockOperation::LockExclusive).map_err(on("lock", &new))?;
     let work = || {
@@ -135,7 +129,7 @@ fn make(around: &Path, run: u32, new: &Path, userxattr: bool, durable: bool) -> 
         tops: &tops,
         files: Files::Linked,
         userxattr,
-        is_below: &|_| true,
+        is_below: &|_| Ok(true),
         goes_on: &|| new.symlink_metadata().is_ok(),
     };
     let target = open(new)?;
@@ -250,6 +244,21 @@ mod tests {
         }
     }
 
+    /// Adds a level, as if it had changed one file, made one, and removed the one of the level below.
+    fn add(around: &Path, number: u32) {
+        let upper = upper(around, number);
+        fs::create_dir_all(&upper).unwrap();
+        fs::create_dir_all(level(around, number).work()).unwrap();
+        fs::write(upper.join("last"), number.to_string()).unwrap();
+        fs::write(upper.join(format!("f{number}")), "").unwrap();
+        if number > 0 {
+            let (removed, kind) =
+                (upper.join(format!("f{}", number - 1)), rustix::fs::FileType::CharacterDevice);
+            rustix::fs::mknodat(CWD, removed, kind, Mode::empty(), 0).unwrap();
+        }
+        start(around, number, false, false).unwrap();
+    }
+
     /// In a test, which has several threads, levels are merged before `start` returns.
     #[test]
     fn more_levels_than_overlayfs_has_directories() {
@@ -260,26 +269,7 @@ mod tests {
                 fs::create_dir(around.join(name)).unwrap();
             }
             let scope = operation::Scope { root: around.to_owned(), run_dir: around.join("run") };
-            // As if each level had changed one file, made one, and removed the one of the level below.
-            for number in 0..530_u32 {
-                let upper = upper(around, number);
-                fs::create_dir_all(&upper).unwrap();
-                fs::create_dir_all(level(around, number).work()).unwrap();
-                fs::write(upper.join("last"), number.to_string()).unwrap();
-                fs::write(upper.join(format!("f{number}")), "").unwrap();
-                if number > 0 {
-                    let removed = upper.join(format!("f{}", number - 1));
-                    rustix::fs::mknodat(
-                        CWD,
-                        removed,
-                        rustix::fs::FileType::CharacterDevice,
-                        Mode::empty(),
-                        0,
-                    )
-                    .unwrap();
-                }
-                start(around, number, false, false).unwrap();
-            }
+            (0..530).for_each(|number| add(around, number));
             let merged = || fs::read_dir(around.join("runs")).unwrap().count();
             assert_eq!(merged(), 32, "all but the newest two runs");
             for directory in [level(around, 530).upper(), level(around, 530).work()] {
@@ -304,7 +294,9 @@ mod tests {
             for number in 201..529 {
                 fs::remove_dir_all(level::directory(around, number)).unwrap();
             }
-            crate::Overlay { newest: Some(200), ..*base }.mount_below().unwrap();
+            crate::Overlay { newest: Some(crate::Newest { number: 200, merged: false }), ..*base }
+                .mount_below()
+                .unwrap();
             assert_eq!(merged(), 12, "level 200 is in run 12");
             level(around, 200).mount().unwrap();
             assert_eq!((names(), last()), (vec!["f200".into(), "last".into()], "200".to_owned()));

@@ -71,10 +71,19 @@ pub struct Overlay {
     /// Whether set-user-ID bits count for nothing: programs of an image must give nobody rights on the host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nosuid: bool,
-    /// The number of the container's newest snapshot; 0 if it has none; `None` if unknown. It is computed
-    /// from the steps of the record, and not stored again.
+    /// The container's newest level; `None` if unknown. It is computed from the steps of the record, and not
+    /// stored again.
     #[serde(default, skip_serializing)]
-    pub newest: Option<u32>,
+    pub newest: Option<Newest>,
+}
+
+/// The newest level of a container, as its record lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest {
+    /// The number of the newest snapshot; 0 if there is none.
+    pub number: u32,
+    /// Whether a fork was merged into the level.
+    pub merged: bool,
 }
 
 impl Overlay {
@@ -123,15 +132,18 @@ impl Overlay {
     /// Mounts the overlay as the base of its levels. If there is a snapshot, the upper directory is frozen:
     /// the overlay is mounted read-only until the level is mounted too. Levels newer than the newest snapshot
     /// are removed. They exist if the power was cut before the snapshot was recorded, and contain no data
-    /// yet.
+    /// yet. A merge that was not recorded is taken back for the same reason.
     ///
     /// # Errors
     /// As [`Overlay::mount`]; when a newer level cannot be removed.
     pub(crate) fn mount_below(&self) -> Result<()> {
-        let Some(newest) = self.newest else { return self.mount() };
+        let Some(Newest { number: newest, merged }) = self.newest else { return self.mount() };
         if let Some(around) = self.upper.as_deref().and_then(Path::parent) {
             level::remove_newer(around, newest)?;
             merged::forget(around, newest)?;
+            if !merged {
+                level::unmerge(&level::place(around, newest))?;
+            }
         }
         match newest > 0 && !self.readonly {
             true => Self { readonly: true, ..self.clone() }.mount(),

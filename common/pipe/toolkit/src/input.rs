@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use document::{Document, Error, Id, record};
 
-use crate::{Common, Exit, failure, hint, streams};
+use crate::{Common, Exit, Stage, failure, hint, run, streams};
 
 /// The hint for a user who gave no document.
 pub(crate) const FROM_TOOL: &str = "put it after another tool in a pipe, or start with -n";
@@ -35,6 +35,8 @@ pub enum Input {
 pub struct Unread {
     error: anyhow::Error,
     exit: Exit,
+    /// Whether it is the record of a container that the arguments name.
+    is_recorded: bool,
 }
 
 impl Input {
@@ -72,19 +74,22 @@ impl Input {
             Self::Empty => Ok(Document::new()),
             Self::Standard(from) if !self.is_there() => {
                 let error = hint(anyhow!("standard input is a terminal, not a document"), *from);
-                Err(Unread { error, exit: Exit::Usage })
+                Err(Unread { error, exit: Exit::Usage, is_recorded: false })
             }
-            Self::Standard(_) => streams::read_document()
-                .map_err(|error| Unread { error: error.into(), exit: Exit::Unreadable }),
+            Self::Standard(_) => streams::read_document().map_err(|error| Unread {
+                error: error.into(),
+                exit: Exit::Unreadable,
+                is_recorded: false,
+            }),
             Self::Record(run_dir, id) => {
                 let read = record::read_existing(run_dir, id);
-                read.map_err(|error| Unread { error: error.into(), exit: Exit::Failed })
+                read.map_err(|error| Unread { error: error.into(), exit: Exit::Failed, is_recorded: true })
             }
             Self::File(path) => {
                 let opened = File::open(path).with_context(|| format!("open {path:?}"));
                 let read =
                     opened.and_then(|file| Document::read(file).with_context(|| format!("read {path:?}")));
-                read.map_err(|error| Unread { error, exit: Exit::Unreadable })
+                read.map_err(|error| Unread { error, exit: Exit::Unreadable, is_recorded: false })
             }
         }
     }
@@ -100,6 +105,18 @@ impl Unread {
         }
     }
 
+    /// Ends a tool that cannot go on. A document of another version is passed on as it is; without a record, a document that
+    /// says only what failed.
+    pub(crate) fn fail(self, tool: &str, pass_on: impl FnOnce(&Document)) -> Exit {
+        if self.is_recorded {
+            return run::fail(tool, Document::new(), Stage::Record, &self.error, pass_on);
+        }
+        if let Some(document) = self.of_other_version() {
+            pass_on(document);
+        }
+        self.tell(tool)
+    }
+
     /// Prints the reason, and returns the exit status.
     pub(crate) fn tell(self, tool: &str) -> Exit {
         failure::print(tool, &self.error);
@@ -110,15 +127,5 @@ impl Unread {
 /// Reads the document for a tool that writes it to standard output. Returns the exit status if there is no
 /// document.
 pub(crate) fn read(tool: &str, common: &Common, from: &'static str) -> Result<Document, Exit> {
-    read_from(tool, &Input::of(common, from))
-}
-
-/// The same, from another source.
-pub(crate) fn read_from(tool: &str, input: &Input) -> Result<Document, Exit> {
-    input.read().map_err(|unread| {
-        if let Some(document) = unread.of_other_version() {
-            let _ = streams::write_document(document);
-        }
-        unread.tell(tool)
-    })
+    Input::of(common, from).read().map_err(|unread| unread.fail(tool, run::to_output))
 }

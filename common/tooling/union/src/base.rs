@@ -2,16 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use document::{Document, Member, Step, members::Rootfs};
-use mount::{Level, MountOperation, Overlay, level};
+use document::{Document, Member, Step, members::Rootfs, table};
+use mount::{Level, MountOperation, Newest, Overlay, level};
 use operation::Scope;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{MERGE, Result, said, unread};
-
-/// The tools that mount a root file system.
-const TOOLS: [&str; 2] = ["union-mount", "union-fork"];
 
 /// The tool that takes snapshots.
 pub const SNAPSHOT: &str = "union-snapshot";
@@ -32,13 +29,9 @@ impl Base {
     /// # Errors
     /// When the id of the boot cannot be read.
     pub fn level(self, number: u32, target: PathBuf) -> Result<Level> {
-        let directory = match number {
-            0 => self.around,
-            number => level::directory(&self.around, number),
-        };
         Ok(Level {
             number,
-            directory,
+            directory: level::place(&self.around, number),
             target,
             source: self.overlay.source.clone(),
             boot: Some(operation::boot()?),
@@ -49,14 +42,12 @@ impl Base {
     }
 }
 
-/// The step that mounted the root file system.
+/// The step that mounted the root file system: all others that say something of it come later.
 pub(crate) fn step(document: &Document) -> Result<Step> {
-    for tool in TOOLS {
-        if let Some((_, step)) = document.last_step_of(tool).map_err(unread)? {
-            return Ok(step);
-        }
-    }
-    Err(missing())
+    let tools = document.tools().map_err(unread)?;
+    let tool = tools.iter().find(|tool| table::makes(tool, Rootfs::NAME)).ok_or_else(missing)?;
+    let step = document.last_step_of(tool).map_err(unread)?;
+    step.map(|(_, step)| step).ok_or_else(missing)
 }
 
 fn missing() -> operation::Error {
@@ -113,10 +104,7 @@ pub fn refuse_undo(scope: &Scope, document: &Document) -> Result<()> {
 /// # Errors
 /// That there is such a merge.
 pub fn refuse_below_merge(document: &Document, number: u32) -> Result<()> {
-    let merges = document.steps_of(MERGE).map_err(unread)?;
-    let is_above =
-        |operation: &Value| operation["level"]["number"].as_u64().is_some_and(|at| at >= u64::from(number));
-    if !merges.iter().flat_map(|(_, step)| &step.operations).any(is_above) {
+    if merges(document)?.iter().all(|merged| *merged < number) {
         return Ok(());
     }
     let error = said(format!("undo snapshot {number}: a fork was merged after it"));
@@ -136,12 +124,25 @@ pub fn refuse_below_forks(scope: &Scope, document: &Document, number: u32) -> Re
     Err(error.with_hint(format!("`unwind {}` first", forks.join(" "))))
 }
 
-/// Adds what other steps say to the operations of a step that mounted the root file system: to its overlay, the number of the newest
-/// snapshot.
+/// Adds what other steps say to the operations of a step that mounted the root file system: to its overlay, the newest level.
 pub fn complete_mount(document: &Document, operations: &mut [Value]) {
+    let newest = newest(document).and_then(|number| {
+        let merges = merges(document)?;
+        Ok(Newest { number, merged: merges.contains(&number) })
+    });
+    let newest = newest.ok().and_then(|newest| serde_json::to_value(newest).ok());
     for overlay in operations.iter_mut().filter(|operation| operation["op"] == "overlay-mount") {
-        overlay["newest"] = newest(document).ok().into();
+        overlay["newest"] = newest.clone().into();
     }
+}
+
+/// The numbers of the levels into which the steps of the document merge forks.
+fn merges(document: &Document) -> Result<Vec<u32>> {
+    let merges = document.steps_of(MERGE).map_err(unread)?;
+    let numbers = merges.iter().flat_map(|(_, step)| &step.operations).filter_map(|operation| {
+        operation["level"]["number"].as_u64().and_then(|number| u32::try_from(number).ok())
+    });
+    Ok(numbers.collect())
 }
 
 /// Adds what other steps say to the operations of a snapshot or a merge: to its level, the base overlay, the volumes, and whether

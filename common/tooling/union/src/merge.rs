@@ -10,11 +10,12 @@ use std::{
 use document::{At, Document, Id, Instance, members::Rootfs};
 use layer::diff;
 use mount::{
-    Level,
+    Level, level,
     tree::{self, Files, Merging},
     users,
 };
 use operation::{Condition, Error, Operation, Scope};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -40,14 +41,12 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// The directory of the merged top while it is made.
     fn merged(&self) -> PathBuf {
-        self.level.directory.join("merged")
+        level::merged(&self.level.directory)
     }
 
-    /// The directory of the old top.
     fn before(&self) -> PathBuf {
-        self.level.directory.join("before")
+        level::before(&self.level.directory)
     }
 
     /// Makes the new top beside the old one, which contains only mount points.
@@ -63,7 +62,9 @@ impl Merge {
             // The fork may go on writing to its own.
             files: Files::Copied,
             userxattr: self.level.is_userxattr(),
-            is_below: &|path| diff::has(lower, path),
+            is_below: &|path| {
+                diff::has(lower, path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            },
             goes_on: &|| true,
         };
         let target = open(&merged)?;
@@ -90,13 +91,10 @@ impl Merge {
     }
 
     fn back(&self) -> Result<()> {
-        let (upper, before) = (self.level.upper(), self.before());
-        if before.symlink_metadata().is_ok() {
-            tree::discard(&upper, &self.level.directory)?;
-            fs::rename(&before, &upper).map_err(on("rename", &before))?;
-            self.sync(open(&self.level.directory)?)?;
+        match level::unmerge(&self.level.directory)? {
+            true => self.sync(open(&self.level.directory)?),
+            false => Ok(()),
         }
-        tree::discard(&self.merged(), &self.level.directory)
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Merging<'a> {
     /// Whether overlayfs's attributes are those of `userxattr`.
     pub userxattr: bool,
     /// Whether the directories below all tops have something at a path. The mark of a deleted file is left out if not.
-    pub is_below: &'a dyn Fn(&Path) -> bool,
+    pub is_below: &'a dyn Fn(&Path) -> Result<bool, Errno>,
     /// Is asked before each entry. The merge ends with [`Errno::CANCELED`] if it returns false.
     pub goes_on: &'a dyn Fn() -> bool,
 }
@@ -164,7 +164,7 @@ impl Merging<'_> {
         if is_whiteout(stat) {
             let path = [here, b"/", name.to_bytes()].concat();
             let path = path.strip_prefix(b"./").unwrap_or(&path);
-            if !(self.is_below)(Path::new(OsStr::from_bytes(path))) {
+            if !(self.is_below)(Path::new(OsStr::from_bytes(path)))? {
                 return Ok(());
             }
             return mknodat(target, name, FileType::CharacterDevice, Mode::empty(), 0);
@@ -275,49 +275,54 @@ mod tests {
         all
     }
 
+    /// A base, and the tops `one`, `two` and `three` upon it.
+    fn make_tops(dir: &Path) {
+        fs::create_dir_all(dir.join("base/etc/deep")).unwrap();
+        fs::create_dir_all(dir.join("base/gone")).unwrap();
+        fs::create_dir(dir.join("empty")).unwrap();
+        for name in ["etc/a", "etc/deep/b", "gone/c", "d"] {
+            fs::write(dir.join("base").join(name), name).unwrap();
+        }
+        written(dir, &["base"], "one", |root| {
+            fs::write(root.join("etc/a"), "one").unwrap();
+            fs::remove_dir_all(root.join("gone")).unwrap();
+            fs::create_dir(root.join("new")).unwrap();
+            fs::write(root.join("new/file"), "one").unwrap();
+            fs::hard_link(root.join("new/file"), root.join("twin")).unwrap();
+            fs::remove_file(root.join("d")).unwrap();
+            fs::write(root.join("passing"), "one").unwrap();
+        });
+        written(dir, &["one", "base"], "two", |root| {
+            fs::create_dir(root.join("gone")).unwrap();
+            fs::write(root.join("gone/again"), "two").unwrap();
+            fs::create_dir(root.join("d")).unwrap();
+            fs::remove_dir_all(root.join("etc/deep")).unwrap();
+            fs::create_dir(root.join("etc/deep")).unwrap();
+            fs::remove_file(root.join("passing")).unwrap();
+            fs::set_permissions(root.join("new"), std::os::unix::fs::PermissionsExt::from_mode(0o711))
+                .unwrap();
+        });
+        written(dir, &["two", "one", "base"], "three", |root| {
+            fs::write(root.join("etc/deep/three"), "three").unwrap();
+            fs::remove_dir(root.join("d")).unwrap();
+            fs::write(root.join("d"), "three").unwrap();
+            std::os::unix::fs::chown(root, Some(5), None).unwrap();
+        });
+    }
+
     #[test]
     fn an_overlay_of_the_result_shows_what_one_of_the_tops_shows() {
         crate::apart(|| {
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path();
-            fs::create_dir_all(dir.join("base/etc/deep")).unwrap();
-            fs::create_dir_all(dir.join("base/gone")).unwrap();
-            fs::create_dir(dir.join("empty")).unwrap();
-            for name in ["etc/a", "etc/deep/b", "gone/c", "d"] {
-                fs::write(dir.join("base").join(name), name).unwrap();
-            }
-            written(dir, &["base"], "one", |root| {
-                fs::write(root.join("etc/a"), "one").unwrap();
-                fs::remove_dir_all(root.join("gone")).unwrap();
-                fs::create_dir(root.join("new")).unwrap();
-                fs::write(root.join("new/file"), "one").unwrap();
-                fs::hard_link(root.join("new/file"), root.join("twin")).unwrap();
-                fs::remove_file(root.join("d")).unwrap();
-                fs::write(root.join("passing"), "one").unwrap();
-            });
-            written(dir, &["one", "base"], "two", |root| {
-                fs::create_dir(root.join("gone")).unwrap();
-                fs::write(root.join("gone/again"), "two").unwrap();
-                fs::create_dir(root.join("d")).unwrap();
-                fs::remove_dir_all(root.join("etc/deep")).unwrap();
-                fs::create_dir(root.join("etc/deep")).unwrap();
-                fs::remove_file(root.join("passing")).unwrap();
-                fs::set_permissions(root.join("new"), std::os::unix::fs::PermissionsExt::from_mode(0o711))
-                    .unwrap();
-            });
-            written(dir, &["two", "one", "base"], "three", |root| {
-                fs::write(root.join("etc/deep/three"), "three").unwrap();
-                fs::remove_dir(root.join("d")).unwrap();
-                fs::write(root.join("d"), "three").unwrap();
-                std::os::unix::fs::chown(root, Some(5), None).unwrap();
-            });
+            make_tops(dir);
             let wanted = mounted(dir, &["three", "two", "one", "base"], None, all);
             let tops = ["one", "two", "three"].map(|name| File::open(dir.join(name)).unwrap());
             let tops: Vec<_> = tops.iter().map(AsFd::as_fd).collect();
             for files in [Files::Copied, Files::Linked] {
                 let name = format!("{files:?}");
                 fs::create_dir(dir.join(&name)).unwrap();
-                let is_below = |path: &Path| dir.join("base").join(path).symlink_metadata().is_ok();
+                let is_below = |path: &Path| Ok(dir.join("base").join(path).symlink_metadata().is_ok());
                 let merging =
                     Merging { tops: &tops, files, userxattr: false, is_below: &is_below, goes_on: &|| true };
                 merging.merge(File::open(dir.join(&name)).unwrap()).unwrap();
@@ -331,7 +336,7 @@ mod tests {
                 tops: &tops,
                 files: Files::Linked,
                 userxattr: false,
-                is_below: &|_| true,
+                is_below: &|_| Ok(true),
                 goes_on: &|| false,
             };
             let (_, errno) = stops.merge(File::open(dir.join("empty")).unwrap()).unwrap_err();

@@ -1,49 +1,50 @@
 //! What the directories below an upper one have.
 
 use std::{
+    io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
+use operation::unless_gone;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::overlay;
 
 /// Whether the directories, lowest first, have something at this path. No symbolic link on the way is followed.
-pub fn has(lower: &[PathBuf], path: &Path) -> bool {
+///
+/// # Errors
+/// When a directory cannot be looked at: what it has is unknown.
+pub fn has(lower: &[PathBuf], path: &Path) -> io::Result<bool> {
     for layer in lower.iter().rev() {
         let mut at = layer.clone();
+        let mut hides = false;
         let mut parts = path.components().peekable();
         while let Some(part) = parts.next() {
             at.push(part);
-            let Ok(found) = at.symlink_metadata() else { break };
+            let Some(found) = unless_gone(at.symlink_metadata())? else { break };
             if found.file_type().is_char_device() && found.rdev() == 0 {
-                return false;
+                return Ok(false);
             }
             if parts.peek().is_none() {
-                return true;
+                return Ok(true);
             }
             // What is no directory, or an opaque one, hides what the layers below have in its place.
             if !found.is_dir() {
-                return false;
+                return Ok(false);
             }
-            if is_opaque(&at) {
-                return parts
-                    .try_fold(at, |at, part| {
-                        let next = at.join(part);
-                        next.symlink_metadata().ok().map(|_| next)
-                    })
-                    .is_some();
-            }
+            hides = hides || is_opaque(&at)?;
+        }
+        if hides {
+            return Ok(false);
         }
     }
-    false
+    Ok(false)
 }
 
-fn is_opaque(directory: &Path) -> bool {
+fn is_opaque(directory: &Path) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = openat(CWD, directory, flags, Mode::empty());
-    open.is_ok_and(|open| overlay::is_opaque(open).unwrap_or_default())
+    Ok(overlay::is_opaque(openat(CWD, directory, flags, Mode::empty())?)?)
 }
 
 #[cfg(test)]
@@ -60,10 +61,17 @@ mod tests {
         fs::create_dir_all(layer("two").join("etc")).unwrap();
         std::os::unix::fs::symlink("/", layer("two").join("etc/deep")).unwrap();
         let lower = [layer("one"), layer("two")];
-        let path = |text: &str| PathBuf::from(text);
-        assert!(has(&lower[..1], &path("etc/deep/file")));
-        assert!(!has(&lower, &path("etc/deep/file")), "a link is in the way");
-        assert!(has(&lower, &path("etc/deep")) && has(&lower, &path("etc")));
-        assert!(!has(&lower, &path("etc/none")) && !has(&[], &path("etc")));
+        let has = |lower: &[PathBuf], at: &str| has(lower, Path::new(at)).unwrap();
+        assert!(has(&lower[..1], "etc/deep/file"));
+        assert!(!has(&lower, "etc/deep/file"), "a link is in the way");
+        assert!(has(&lower, "etc/deep") && has(&lower, "etc"));
+        assert!(!has(&lower, "etc/none") && !has(&[], "etc"));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
+        assert!(has(&[dir.path().join("loop")], Path::new("etc")).is_err());
     }
 }

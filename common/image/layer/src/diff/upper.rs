@@ -97,7 +97,8 @@ fn entry<W: Write>(
         }
         if overlay::is_whiteout(&stat) || is_whiteout_file(directory, name, &path, &stat)? {
             // In one top it is there because there is something below.
-            if parts.len() == 1 || has(&options.lower, Path::new(OsStr::from_bytes(&path))) {
+            let is_below = || has(&options.lower, Path::new(OsStr::from_bytes(&path)));
+            if parts.len() == 1 || is_below().map_err(tree("look below", &path))? {
                 let at = path.len() - name.len();
                 entries.whiteout(&path[..at.saturating_sub(1)], name)?;
             }

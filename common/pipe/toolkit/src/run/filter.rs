@@ -17,7 +17,7 @@ use crate::{
     Common, Exit, Filter, Plan, Session, Stage,
     arguments::{self, Asked, Invocation},
     failure,
-    input::{self, Input},
+    input::Input,
     kind::Kind,
     schema, session,
     streams::{close_output, explained, shows},
@@ -59,10 +59,13 @@ fn job<F: Filter, H: Hooks<F>>(tool: &str, version: &str, filter: &F) -> u8 {
     let mut document = match hooks.input().read() {
         Ok(document) => document,
         Err(unread) => {
-            if let Some(document) = unread.of_other_version() {
-                hooks.pass_on(document);
-            }
-            return H::status(unread.tell(tool), None);
+            let explains = filter.common().explain;
+            let exit = unread.fail(tool, |document| {
+                if !explains {
+                    hooks.pass_on(document)
+                }
+            });
+            return H::status(exit, None);
         }
     };
     if document.has_failed() && !hooks.looks_into(&mut document) {
@@ -259,9 +262,9 @@ fn aside<F: Filter>(tool: &str, common: &Common, arguments: &[OsString]) -> Exit
         Ok(input) => input,
         Err(error) => return fail(tool, Document::new(), Stage::Arguments, &error, output::<F>(common)),
     };
-    let mut document = match input::read_from(tool, &input) {
+    let mut document = match input.read() {
         Ok(document) => document,
-        Err(exit) => return exit,
+        Err(unread) => return unread.fail(tool, output::<F>(common)),
     };
     let planned = document.is_planned().unwrap_or_default();
     let (stage, result) = match common.undo {

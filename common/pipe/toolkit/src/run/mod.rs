@@ -35,7 +35,7 @@ pub use undo::{UNWINDING, is_unwound};
 pub use walker::walker;
 
 /// Prints the failure, and passes the document on with `error`.
-fn fail(
+pub(crate) fn fail(
     tool: &str,
     mut document: Document,
     stage: Stage,
@@ -50,7 +50,7 @@ fn fail(
 }
 
 /// Passes a document on to standard output. An error is not printed, because the tool has failed already.
-fn to_output(document: &Document) {
+pub(crate) fn to_output(document: &Document) {
     let _ = write_document(document);
 }
 
