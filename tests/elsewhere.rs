@@ -40,6 +40,13 @@ fn what_cannot_be_seen_from_another_namespace_is_not_taken_for_gone() {
         let tool = command.split(' ').next().unwrap();
         refused(&sandbox, command, &format!("{tool}: {pids}"));
     }
+    // Any other one that cannot be seen may exist too. Nobody but the user knows whether it has ended.
+    sandbox.sh("sed -i 's/[0-9]*$/1/' $STAVE_RUN/locks/web.container").ok();
+    refused(&sandbox, "unwind web", &format!("unwind: {pids}"));
+    let hint =
+        "hint: run the command there, or on the host; if that namespace has ended, set STAVE_ORIGIN=ended\n";
+    let unseen = sandbox.sh("unwind web > /dev/null").exits(1).stderr;
+    assert!(unseen.ends_with(hint), "{unseen}");
     sandbox.sh("sed -i 's/\"pidNamespace\":[0-9]*/\"pidNamespace\":4026531836/' $STAVE_RUN/web.json").ok();
     for command in ["container-stop web", "container-kill web"] {
         let outcome = sandbox.sh(&format!("{command} > /dev/null")).exits(1);
@@ -64,6 +71,27 @@ fn what_was_in_a_namespace_that_has_ended_is_gone() {
     sandbox.sh("net-repair --all > /dev/null").ok();
     let ended = sandbox.sh("net-repair web > /dev/null").exits(1).stderr;
     assert!(ended.contains("the network namespace of the host of container \"web\" has ended"), "{ended}");
+    sandbox.sh("unwind web > /dev/null").ok();
+    // Only the machine's first pid namespace shows that one has ended.
+    let pipe = "layer-apply --id web < busybox.json | union-mount | ns-exec -d --network none -- sleep 300 > web.json";
+    sandbox.sh(&format!("unshare -pf --mount-proc sh -c '{pipe}'")).ok();
+    sandbox.sh("unwind web > /dev/null").exits(1);
+    sandbox.sh("STAVE_ORIGIN=ended unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+/// Undo would unmount there what is still mounted here, and forget it.
+#[test]
+fn a_store_that_is_read_only_in_another_mount_namespace_is_left_alone() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    sandbox.sh(STARTED).ok();
+    let told = format!("write to {:?}: Read-only file system", sandbox.root().join("containers/web"));
+    let closed = "unshare -m sh -c 'mount --bind $STAVE_ROOT $STAVE_ROOT; mount -o remount,bind,ro $STAVE_ROOT; $0 \"$@\"'";
+    for command in ["unwind web", "unwind", "ns-exec --undo", "union-mount --undo"] {
+        let tool = command.split(' ').next().unwrap();
+        refused(&sandbox, &format!("{closed} {command}"), &format!("{tool}: {told}"));
+    }
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
 }

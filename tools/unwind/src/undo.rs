@@ -143,6 +143,7 @@ impl Tools {
                 record::is_of_this(namespace, &self.scope.run_dir, id)?;
             }
         }
+        session::refuse_read_only(&self.scope, id, &tools)?;
         recorded.set(&Failure {
             tool: "unwind".to_owned(),
             step: Stage::Undo,

@@ -8,6 +8,9 @@ use crate::{Cause, Error};
 /// `PROC_PID_INIT_INO`).
 const FIRST_PIDS: u64 = 0xEFFF_FFFC;
 
+/// The environment variable by which a user says that a namespace which cannot be seen has ended: its value is `ended`.
+const ORIGIN: &str = "STAVE_ORIGIN";
+
 /// Where `ip netns` names network namespaces (ip-netns(8)).
 const NAMED: &str = "/run/netns";
 
@@ -25,7 +28,7 @@ pub enum Namespace {
 pub enum Whereabouts {
     /// It can be entered by this file.
     At(PathBuf),
-    /// It may exist: this process sees only a part of the machine's processes.
+    /// It may exist: this process sees only a part of the machine's processes, and not those that were in it.
     Hidden,
     /// No process and no name of `ip netns` is left of it, so what was in it is gone.
     Gone,
@@ -84,8 +87,8 @@ impl Namespace {
         let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| found.ino() == inode);
         Ok(match self.files().map_err(Error::on("list", "/proc"))?.find(is_it) {
             Some(path) => Whereabouts::At(path),
-            None if pids == FIRST_PIDS && Self::Pids.own()? != FIRST_PIDS => Whereabouts::Hidden,
-            None => Whereabouts::Gone,
+            None if is_said_to_have_ended() || sees_all_of(pids)? => Whereabouts::Gone,
+            None => Whereabouts::Hidden,
         })
     }
 
@@ -110,10 +113,27 @@ impl Namespace {
             Whereabouts::At(path) => {
                 Err(refused(format!("`nsenter --{flag}={} COMMAND` runs a command there", path.display())))
             }
-            Whereabouts::Hidden => Err(refused("run the command on the host".to_owned())),
+            Whereabouts::Hidden => Err(refused(format!(
+                "run the command there, or on the host; if that namespace has ended, set {ORIGIN}=ended"
+            ))),
             Whereabouts::Gone => Ok(false),
         }
     }
+}
+
+/// Whether this process would see every process of the pid namespace `pids`, if there were one: it is its own, one below
+/// it, or this is the machine's first.
+fn sees_all_of(pids: u64) -> Result<bool, Error> {
+    let own = Namespace::Pids.own()?;
+    if own == FIRST_PIDS || own == pids {
+        return Ok(true);
+    }
+    let mut files = Namespace::Pids.files().map_err(Error::on("list", "/proc"))?;
+    Ok(files.any(|path| fs::metadata(path).is_ok_and(|found| found.ino() == pids)))
+}
+
+fn is_said_to_have_ended() -> bool {
+    std::env::var_os(ORIGIN).is_some_and(|said| said == "ended")
 }
 
 fn entries(directory: &str) -> io::Result<Vec<PathBuf>> {
@@ -131,6 +151,9 @@ mod tests {
             assert!(kind.is_here("it", own, pids).unwrap());
             assert!(matches!(kind.find(own, pids).unwrap(), Whereabouts::At(_)));
             assert!(!kind.is_here("it", 1, pids).unwrap(), "no namespace has this number");
+            // Who was in a pid namespace that cannot be seen may be anywhere.
+            let unseen = if pids == FIRST_PIDS { Whereabouts::Gone } else { Whereabouts::Hidden };
+            assert_eq!(kind.find(1, 2).unwrap(), unseen);
         }
     }
 }

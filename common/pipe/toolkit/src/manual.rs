@@ -22,6 +22,10 @@ const EVERYWHERE: Variables = &[
         "STAVE_RUN",
         "Where records, locks and leases are until the next restart of the machine, as --run-dir; /run/stave by default, or $XDG_RUNTIME_DIR/stave.",
     ),
+    (
+        "STAVE_ORIGIN",
+        "ended: the namespaces in which a container was started have ended, where that cannot be seen.",
+    ),
 ];
 const STORE: Variables = &[(
     "STAVE_SYNC",

@@ -6,7 +6,13 @@ use std::path::Path;
 use anyhow::{anyhow, bail};
 use document::{
     Contribution, Document, Id, Instance, Member, Name, Step, StepState, kept,
+    members::{Process, Rootfs},
     record::{self, Lock, Record},
+    table,
+};
+use nix::{
+    errno::Errno,
+    unistd::{AccessFlags, access},
 };
 use operation::{Operation, Scope};
 use serde_json::{Map, Value};
@@ -286,6 +292,23 @@ pub(crate) fn no_record(record: &Path, id: &Id) -> anyhow::Error {
         anyhow!("container \"{id}\" has no record {record:?}"),
         "it was unwound, the machine was restarted, or --run-dir differs: start it again",
     )
+}
+
+/// Refuses to undo steps of these tools while the container's directory is read-only from here. Otherwise a part would be
+/// undone, such as a mount of this mount namespace only, and nobody would know of the same mount elsewhere.
+///
+/// # Errors
+/// That it is read-only.
+pub fn refuse_read_only(scope: &Scope, id: &Id, tools: &[impl AsRef<str>]) -> anyhow::Result<()> {
+    let has_files = |tool: &str| table::makes(tool, Rootfs::NAME) || table::makes(tool, Process::NAME);
+    let directory = scope.container(id.as_str());
+    let is_read_only = || access(&directory, AccessFlags::W_OK) == Err(Errno::EROFS);
+    if tools.iter().any(|tool| has_files(tool.as_ref())) && is_read_only() {
+        let error = operation::Error::new("write to", format_args!("{directory:?}"), Errno::EROFS);
+        let hint = "mount it read-write, or run the command in a mount namespace where it is";
+        return Err(error.with_hint(hint).into());
+    }
+    Ok(())
 }
 
 /// Refuses a container whose files may be half written because the machine was restarted.

@@ -132,7 +132,9 @@ impl Undo<'_> {
         };
         let record = Record::lock(&self.scope.run_dir, &id)?;
         let is_seen = record.is_seen_by(self.tool, &id).map_err(Into::into);
-        let known = is_seen.and_then(|_| recorded(self.scope, &record, &id, document));
+        let known = is_seen
+            .and_then(|_| session::refuse_read_only(self.scope, &id, &[self.tool]))
+            .and_then(|()| recorded(self.scope, &record, &id, document));
         let undone = match known {
             Ok(Some(recorded)) => self.recorded::<O>(document, chosen, &record, recorded, &id),
             Ok(None) => self.unrecorded(document, chosen, &id).map(|()| false),
