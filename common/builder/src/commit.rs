@@ -19,7 +19,7 @@ use crate::{
     cache::Layer,
     config::{Config, History, Image},
     copy::clean,
-    dockerfile::{self, Instruction, expand::Expander},
+    dockerfile::{self, Instruction, Statement, expand::Expander},
     error::Cause,
     manifest, metadata,
     moment::Moment,
@@ -166,9 +166,9 @@ fn write_layer(commit: &Commit, layout: &Layout, moment: Moment) -> Result<Optio
 }
 
 /// Applies the instructions. An ENTRYPOINT removes the CMD of the image, but not the CMD of an earlier
-/// instruction in `changes`.
-pub(crate) fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause> {
-    let mut command_is_set = false;
+/// instruction in `changes`. Returns the instructions.
+pub(crate) fn change(image: &mut Image, changes: &[String]) -> Result<Vec<Statement>, Cause> {
+    let (mut command_is_set, mut statements) = (false, Vec::new());
     for text in changes {
         let failed = |problem: String| Cause::Change { text: text.clone(), problem };
         let statement = dockerfile::parse_trigger(text).map_err(|error| failed(error.message))?;
@@ -182,6 +182,7 @@ pub(crate) fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause>
             let path = expander.word(path).map_err(|error| failed(error.to_string()))?;
             let path = clean(&image.config.working_dir, &path);
             image.config.working_dir = Path::new("/").join(path).to_string_lossy().into_owned();
+            statements.push(statement);
             continue;
         }
         command_is_set |= matches!(statement.instruction, Instruction::Cmd(_));
@@ -191,6 +192,7 @@ pub(crate) fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause>
             Some(changed) => changed.apply(image),
             None => return Err(failed(format!("not an instruction that changes an image: {CHANGES}"))),
         }
+        statements.push(statement);
     }
-    Ok(())
+    Ok(statements)
 }

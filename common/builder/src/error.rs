@@ -7,8 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::errno::Errno;
-
 use crate::{
     copy::{CopyError, NotOwned, OwnerError},
     dockerfile::{self, expand::ExpandError},
@@ -57,8 +55,8 @@ pub enum Error {
     #[error(transparent)]
     Target(PlanError),
     /// A stage failed that another process built.
-    #[error("{}", .0.message)]
-    Worker(Failure),
+    #[error("{}", operation::Error::from(.0.error.clone()))]
+    Worker(Box<Failure>),
     /// An error that no line of the Dockerfile is responsible for.
     #[error(transparent)]
     Other(#[from] Cause),
@@ -67,9 +65,7 @@ pub enum Error {
 /// An error in a form that can be sent to another process.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
-    message: String,
-    errno: Option<i32>,
-    hint: Option<String>,
+    error: operation::Message,
     line: Option<usize>,
     word: Option<String>,
     left: Option<Box<Left>>,
@@ -77,10 +73,9 @@ pub struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let (hint, line, word) = (error.hint(), error.line(), error.word());
+        let (line, word) = (error.line(), error.word());
         let left = error.left().cloned().map(Box::new);
-        let errno = operation::errno_of(&error).map(|errno| errno as i32);
-        Self { message: error.to_string(), errno, hint, line, word, left }
+        Self { error: operation::Error::from(error).to_message(), line, word, left }
     }
 }
 
@@ -396,14 +391,10 @@ impl From<Error> for operation::Error {
     /// Adds a hint, if there is one. Everything that a build writes is below `--root`.
     fn from(error: Error) -> Self {
         let hint = error.hint();
-        let error = match error {
-            Error::Worker(Failure { message, errno: Some(errno), .. }) => {
-                let cause = operation::Cause::Explained(Errno::from_raw(errno), message);
-                Self::new("", "", cause)
-            }
-            error => Self::caused_by(error),
-        };
-        let error = error.of(operation::Place::Store);
+        if let Error::Worker(failure) = error {
+            return failure.error.into();
+        }
+        let error = Self::caused_by(error).of(operation::Place::Store);
         match hint {
             Some(hint) => error.with_hint(hint),
             None => error,
@@ -451,7 +442,6 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Step { source, .. } => source.hint(),
-            Self::Worker(failure) => failure.hint.clone(),
             Self::Other(cause) => cause.hint(),
             _ => None,
         }
@@ -466,6 +456,8 @@ impl From<(PathBuf, io::Error)> for Cause {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
     /// A stage may be built by another process. The hint depends on the number.

@@ -74,7 +74,7 @@ impl Source for ImgEdit {
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
-        self.job(context)?;
+        let (job, image) = self.job(context)?;
         const NAME: &str = "edited";
         let mut lines = vec![operation::words(["buildah", "from", "--name", NAME, &self.image])];
         if let Some([old, new]) = self.rebase.as_deref() {
@@ -86,7 +86,7 @@ impl Source for ImgEdit {
         }
         let files = self.append.iter().map(|path| path.to_string_lossy().into_owned());
         lines.extend(files.map(|path| operation::words(["buildah", "add", NAME, &path, "/"])));
-        lines.extend(explain_changes(NAME, &self.changes).map_err(operation::Error::from)?);
+        lines.extend(explain_changes(NAME, &job, &image).map_err(operation::Error::from)?);
         let annotations: Vec<_> =
             self.annotations.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let flag = |label: &str| if label.contains('=') { "--label" } else { "--unsetlabel" };

@@ -1,16 +1,19 @@
 //! Instructions as commands of buildah, for `--explain`.
 
+use oci::{Layout, spec::Descriptor};
 use operation::words;
 
 use super::run::script;
 use crate::{
     arguments::{Global, Local},
+    commit::change,
     config::Image,
     dockerfile::{
-        self, Instruction, Statement,
+        Instruction, Statement,
         expand::Expander,
         instruction::{Healthcheck, Pair, Run, RunNetwork},
     },
+    edit::Edit,
     error::Cause,
     metadata::{self, MetadataError},
 };
@@ -147,23 +150,27 @@ fn healthcheck(check: &Healthcheck) -> Vec<String> {
     flags
 }
 
-/// The commands to the same effect as changes of an image, one for each.
+/// The commands to the same effect as the changes of an image's configuration, one for each.
 ///
 /// # Errors
-/// [`Cause::Change`] for a text that is not an instruction.
-pub fn explain_changes(container: &str, changes: &[String]) -> Result<Vec<String>, Cause> {
+/// As the run's: the image cannot be read, or [`Cause::Change`].
+pub fn explain_changes(container: &str, edit: &Edit, image: &Descriptor) -> Result<Vec<String>, Cause> {
+    let layout = Layout::look(edit.root.join("images"))?;
+    let found = layout.image(image, edit.platform.as_ref())?;
+    changed(container, serde_json::from_value(found.raw_configuration)?, &edit.changes)
+}
+
+/// The commands, if the image takes the changes.
+fn changed(container: &str, mut image: Image, changes: &[String]) -> Result<Vec<String>, Cause> {
     let (mut known, global) = (Known::default(), Global::default());
-    let command = |text: &String| {
-        let failed = |problem: String| Cause::Change { text: text.clone(), problem };
-        let statement = dockerfile::parse_trigger(text).map_err(|error| failed(error.message))?;
-        Ok(known.command(container, &statement, (&global, '\\')))
-    };
-    changes.iter().map(command).collect()
+    let statements = change(&mut image, changes)?;
+    Ok(statements.iter().map(|statement| known.command(container, statement, (&global, '\\'))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dockerfile;
 
     fn commands(text: &str) -> Vec<String> {
         let file = dockerfile::parse(format!("FROM a\n{text}").as_bytes()).unwrap();
@@ -225,8 +232,10 @@ mod tests {
             ]
         );
         let changes = ["ENV A=2 B=$A".to_owned(), "USER $A".to_owned()];
-        let lines = explain_changes("c", &changes).unwrap();
+        let lines = changed("c", Image::default(), &changes).unwrap();
         assert_eq!(lines, ["buildah config --env A=2 --env 'B=$A' c", "buildah config --user 2 c"]);
-        explain_changes("c", &["nonsense".to_owned()]).unwrap_err();
+        for refused in ["nonsense", "RUN a", "SHELL [\"/bin/sh\"]", "MAINTAINER a", "STOPSIGNAL nonsense"] {
+            changed("c", Image::default(), &[refused.to_owned()]).unwrap_err();
+        }
     }
 }

@@ -69,7 +69,7 @@ use crate::{
     excerpt::without_passwords,
     network::Own,
     plan::{self, Plan, PlanError},
-    progress::{Display, Form, Mark, Progress},
+    progress::{Display, Form, Progress},
 };
 use contexts::Contexts;
 use input::Input;
@@ -326,10 +326,9 @@ impl<'a> Builder<'a> {
 
     /// Runs the build. On a terminal, a picture shows it.
     fn run_shown(mut self) -> Result<(Built, Results), Error> {
-        let mark = (self.options.progress == Form::Terminal).then(|| Mark::draw().ok()).flatten();
-        let display = mark.clone().and_then(Display::begin);
-        if let (Some(_), Some(mark)) = (&display, mark) {
-            self.progress = Progress::drawn(mark);
+        let display = if self.options.progress == Form::Terminal { Display::begin() } else { None };
+        if let Some(display) = &display {
+            self.progress = display.progress();
         }
         let finished = !self.options.goes_on && !self.options.is_part;
         let built = self.run();

@@ -129,7 +129,7 @@ impl Builder<'_> {
     }
 
     /// Builds a stage. Runs in the process of the stage.
-    fn work(&mut self, at: usize, mark: Mark) -> Result<Outcome, Failure> {
+    fn work(&mut self, at: usize, mark: Mark) -> Result<Outcome, Box<Failure>> {
         self.store.renew();
         self.progress.set_stage(self.file.name_of(at), mark);
         let state = self.stage(at).inspect_err(|_| self.progress.failed());
@@ -217,7 +217,7 @@ impl Worker {
     /// Waits for the process, and returns the outcome of its stage.
     fn end(self) -> Result<Outcome, Error> {
         let _ = waitpid(self.process, None);
-        let answer: Result<Outcome, Failure> = serde_json::from_slice(&self.answer).map_err(|_| {
+        let answer: Result<Outcome, Box<Failure>> = serde_json::from_slice(&self.answer).map_err(|_| {
             Cause::Workers(io::Error::other(format!("the process of stage {:?} was killed", self.name)))
         })?;
         answer.map_err(Error::Worker)

@@ -23,6 +23,7 @@ use nix::{
 use serde_json::json;
 
 use super::{
+    Progress,
     events::Event,
     frame::{Frame, Size},
     harmless,
@@ -45,13 +46,14 @@ pub(crate) struct Display {
 }
 
 impl Display {
-    /// Starts the process, and leads standard error to it. Events have this mark. `None` if standard error is not a terminal, or the
-    /// process cannot be started: the build goes on without a picture. The caller must have one thread.
-    pub(crate) fn begin(mark: Mark) -> Option<Self> {
+    /// Starts the process, and leads standard error to it. `None` if standard error is not a terminal, or the process cannot be
+    /// started: the build goes on without a picture. The caller must have one thread.
+    pub(crate) fn begin() -> Option<Self> {
         let stderr = io::stderr();
         if !stderr.is_terminal() {
             return None;
         }
+        let mark = Mark::draw().ok()?;
         let terminal = stderr.as_fd().try_clone_to_owned().ok()?;
         let (input, output) = io::pipe().ok()?;
         if let Some(process) = child::fork().ok()? {
@@ -63,6 +65,11 @@ impl Display {
         drop(output);
         let _ = Screen::new(terminal.into(), input, mark).and_then(Screen::show);
         std::process::exit(0)
+    }
+
+    /// Prints the events that the process draws.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::drawn(self.mark.clone())
     }
 
     /// Draws the last picture, and gives standard error back. `finished` says that nothing is left to do.

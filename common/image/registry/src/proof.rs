@@ -56,11 +56,9 @@ impl Client {
         keys: &[PublicKey],
         repository_of: &Reference,
     ) -> Result<(), Error> {
-        self.prove(
-            image,
-            digest,
-            &Proof { keys, identity: &Identity::repository_of(repository_of), by: None },
-        )
+        let identity = Identity::repository_of(repository_of);
+        let sources = Sources::new(self, image, &())?;
+        prove(&sources, image, digest, &Proof { keys, identity: &identity, by: None })
     }
 
     /// Makes sure that an image has the signatures that the policy demands: its own digest or, if that is an index, all
@@ -72,34 +70,37 @@ impl Client {
         digest: &Digest,
         taken: &[Digest],
     ) -> Result<(), Error> {
+        if demands.is_empty() {
+            return Ok(());
+        }
+        let sources = Sources::new(self, image, &())?;
         demands.iter().try_for_each(|Demand { keys, identity, path }| {
             let proof = Proof { keys, identity, by: Some(path) };
-            match self.prove(image, digest, &proof) {
+            match prove(&sources, image, digest, &proof) {
                 Err(Error::Unproven { .. }) if taken.iter().any(|taken| taken != digest) => {
-                    taken.iter().try_for_each(|taken| self.prove(image, taken, &proof))
+                    taken.iter().try_for_each(|taken| prove(&sources, image, taken, &proof))
                 }
                 outcome => outcome,
             }
         })
     }
+}
 
-    /// Looks for a proof at all places of the image. A mirror need not be trusted for that: it cannot make signatures.
-    fn prove(&self, image: &Reference, digest: &Digest, proof: &Proof<'_>) -> Result<(), Error> {
-        let sources = Sources::new(self, image, &())?;
-        let mut failure = Error::GivenUp;
-        for index in sources.remaining() {
-            match sources.get(index).and_then(|repository| proof.find(repository, image, digest)) {
-                Ok(()) => return Ok(()),
-                // The registry itself comes last. If it cannot be asked, a mirror may have had another reason.
-                Err(error) => match (&failure, &error) {
-                    (Error::Unproven { why, .. }, other)
-                        if *why != Unproven::None && !matches!(other, Error::Unproven { .. }) => {}
-                    _ => failure = error,
-                },
-            }
+/// Looks for a proof at all places of the image. A mirror need not be trusted for that: it cannot make signatures.
+fn prove(sources: &Sources<'_>, image: &Reference, digest: &Digest, proof: &Proof<'_>) -> Result<(), Error> {
+    let mut failure = Error::GivenUp;
+    for index in sources.remaining() {
+        match sources.get(index).and_then(|repository| proof.find(repository, image, digest)) {
+            Ok(()) => return Ok(()),
+            // The registry itself comes last. If it cannot be asked, a mirror may have had another reason.
+            Err(error) => match (&failure, &error) {
+                (Error::Unproven { why, .. }, other)
+                    if *why != Unproven::None && !matches!(other, Error::Unproven { .. }) => {}
+                _ => failure = error,
+            },
         }
-        Err(failure)
     }
+    Err(failure)
 }
 
 /// What proves that an image is as its signer had it.
