@@ -22,7 +22,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("attachment", &["pipe", "network"]),
     ("attach-flags", &["pipe", "network", "attachment"]),
     ("builder", &["operation", "filesystem", "image", "network", "process"]),
-    ("plugin", &["pipe", "network"]),
+    ("plugin", &["pipe", "network", "attachment"]),
     ("remote", &["pipe", "image"]),
     ("limits", &["pipe"]),
     ("life", &["operation", "document", "filesystem", "process"]),

@@ -82,7 +82,7 @@ struct NetworkCreate {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     icc: bool,
     /// The MTU of the interfaces in bytes; by default that of the route out
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(attachment::MTU))]
     mtu: Option<u32>,
     /// Join the network to the same one on other hosts by the VXLAN with this number; see net-peers
     #[arg(long, value_name = "NUMBER", requires = "vxlan_local", value_parser = clap::value_parser!(u32).range(1..1 << 24))]

@@ -73,7 +73,7 @@ impl NetworkCreate {
     pub(crate) fn mtu(&self) -> Result<Option<String>> {
         let given = self.option("mtu").map(str::to_owned);
         match &given {
-            Some(value) if !value.parse().is_ok_and(|mtu: u32| (68..=65535).contains(&mtu)) => {
+            Some(value) if attachment::parse_mtu(value).is_none() => {
                 bail!("-o mtu={value} is not 68 to 65535 bytes")
             }
             _ => Ok(self.mtu.map(|mtu| mtu.to_string()).or(given)),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use attachment::named::FileRoute;
 use ipnet::IpNet;
-use plugin::foreign;
+use plugin::{foreign, is_set};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, SeqAccess, Visitor},
@@ -154,16 +154,8 @@ const OF_NETWORK: [&str; 5] = ["created", "id", "ipv6_enabled", "labels", "name"
 /// podman leases the addresses itself.
 const OF_SUBNET: [&str; 1] = ["lease_range"];
 
-/// Refuses the first member that is set and not `known`. Go writes unset members as null, `false`, and empty
-/// texts, lists and objects.
+/// Refuses the first member that is set and not `known`.
 fn refuse_unknown(other: &Map<String, Value>, known: &[&str], of: &str) -> Result<()> {
-    let is_set = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(members) => !members.is_empty(),
-        Value::Bool(true) | Value::Number(_) => true,
-    };
     match other.iter().find(|(key, value)| !known.contains(&key.as_str()) && is_set(value)) {
         Some((key, _)) => bail!("member {key:?} of {of} is not supported"),
         None => Ok(()),

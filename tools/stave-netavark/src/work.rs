@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use attachment::named::FileRoute;
-use document::{Document, Id, members, record};
+use document::{Document, Id, members, record, table};
 use ipnet::IpNet;
 use netlink::Connection;
 use operation::Scope;
@@ -18,9 +18,6 @@ use super::{
     input::{Interface, Network, Options, Port, Subnet},
     naming::{self, Names},
 };
-
-/// The tools, in the order in which setup runs them.
-const TOOLS: [&str; 5] = ["bridge-attach", "macvlan-attach", "ipvlan-attach", "portmap", naming::TOOL];
 
 /// The prefix of the ids, and the document's member that says to which network and container a record
 /// belongs.
@@ -116,7 +113,10 @@ pub(crate) fn teardown(options: &Options) -> Result<()> {
 
 /// Undoes what was made for one network of a container.
 fn undo_all(scope: &Scope, id: &Id) -> Result<()> {
-    TOOLS.iter().rev().map(|name| undo(scope, id, name)).fold(Ok(()), Result::and)
+    let Some(document) = record::read(&scope.run_dir, id)? else { return Ok(()) };
+    let (tools, known) = (document.tools()?, table::network_tools());
+    let own = tools.iter().rev().filter(|tool| known.contains(&tool.as_str()));
+    own.map(|name| undo(scope, id, name)).fold(Ok(()), Result::and)
 }
 
 pub(crate) fn undo(scope: &Scope, id: &Id, name: &str) -> Result<()> {
@@ -172,9 +172,9 @@ pub(crate) fn option(kind: Kind, key: &str, value: &str) -> Result<Vec<String>> 
     match (key, value) {
         // As in netavark, 0 is the usual one.
         ("mtu" | "com.docker.network.driver.mtu", "0") => flags(&[]),
-        ("mtu" | "com.docker.network.driver.mtu", value) => match value.parse::<u32>() {
-            Ok(68..=65535) => flags(&["--mtu", value]),
-            _ => bail!("option {key:?} with value {value:?} is not 68 to 65535 bytes"),
+        ("mtu" | "com.docker.network.driver.mtu", value) => match attachment::parse_mtu(value) {
+            Some(_) => flags(&["--mtu", value]),
+            None => bail!("option {key:?} with value {value:?} is not 68 to 65535 bytes"),
         },
         ("metric", value) if value.parse::<u32>().is_ok() => flags(&[]),
         ("metric", value) => bail!("option {key:?} with value {value:?} is not a number"),

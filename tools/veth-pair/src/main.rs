@@ -29,7 +29,7 @@ use toolkit::{Common, Context, Filter, Plan, hint};
 struct VethPair {
     /// The MTU of the interface in bytes; by default that of the route out, or of a bridge that Stave did not
     /// make
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(attachment::MTU))]
     mtu: Option<u32>,
     #[command(flatten)]
     common: Common,

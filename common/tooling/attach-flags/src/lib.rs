@@ -51,7 +51,7 @@ pub struct Inside {
     routes: Vec<Route>,
     /// MTU of the interface in bytes; default: that of the default route; on a bridge that Stave did not make,
     /// the bridge's
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(attachment::MTU))]
     mtu: Option<u32>,
 }
 

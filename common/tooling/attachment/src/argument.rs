@@ -1,9 +1,17 @@
 //! Parses arguments: names, subnets, routes.
 
-use std::{net::IpAddr, str::FromStr};
+use std::{net::IpAddr, ops::RangeInclusive, str::FromStr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::Rejection;
+
+/// How large an MTU may be, in bytes: what an IPv4 header needs (RFC 791), to the longest packet.
+pub const MTU: RangeInclusive<i64> = 68..=65535;
+
+/// Parses an MTU. None if it cannot be one.
+pub fn parse_mtu(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|mtu| MTU.contains(&i64::from(*mtu)))
+}
 
 /// Parses an interface name by the kernel's rules (net/core/dev.c, `dev_valid_name`).
 ///

@@ -6,7 +6,7 @@ use document::members::{CniInterface, CniIp, CniResult, CniRoute, On};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lease::Lease;
 use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL};
-use operation::Error;
+use operation::{Error, is_gone};
 
 use crate::{Container, address::Source, pair::Asked, unfit::Unfit};
 
@@ -147,8 +147,11 @@ fn by_another(
     (destination, gateway): (IpNet, IpAddr),
     metric: Option<u32>,
 ) -> Result<Option<LinkOperation>, Error> {
-    // A planned namespace does not exist yet.
-    let Ok(inside) = Connection::open(Some(namespace)) else { return Ok(None) };
+    let inside = match Connection::open(Some(namespace)) {
+        // A planned namespace does not exist yet.
+        Err(error) if is_gone(&error.errno()) => return Ok(None),
+        inside => inside?,
+    };
     let addresses = if gateway.is_ipv4() { inside.addresses(None)? } else { inside.addresses6(None)? };
     let Some(near) = addresses.iter().find(|one| one.address.contains(&gateway)) else { return Ok(None) };
     let link = inside.link_at(near.link)?;

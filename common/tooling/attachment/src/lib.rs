@@ -24,14 +24,14 @@ mod subnet;
 mod unfit;
 
 pub use argument::{
-    Closed, Gateway, Gateways, Route, gateways, parse_name, parse_range, parse_range6, parse_subnet,
-    parse_subnet6,
+    Closed, Gateway, Gateways, MTU, Route, gateways, parse_mtu, parse_name, parse_range, parse_range6,
+    parse_subnet, parse_subnet6,
 };
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
 pub use free::overlap;
 pub use link::{End, complete as complete_links, open as open_link, ports};
-pub use pair::{Asked, pair, priority};
+pub use pair::{Asked, metric, pair, priority};
 pub use parent::{WantedParent, child};
 pub use prefix::random as random_prefix;
 pub use published::refuse_published;

@@ -163,8 +163,9 @@ pub fn priority(number: i32, attachments: &[Attachment]) -> Result<(i32, usize),
     }
 }
 
-/// The metric of the default route.
-pub(crate) fn metric((priority, before): (i32, usize)) -> u32 {
+/// The metric of the default route of an attachment with this priority, behind so many others that have the same. Each
+/// priority has a hundred metrics.
+pub fn metric((priority, before): (i32, usize)) -> u32 {
     let priority = i64::from(priority).clamp(-900, 900);
     let before = i64::try_from(before).unwrap_or(99).min(99);
     u32::try_from(METRIC - priority * 100 + before).unwrap_or_default()

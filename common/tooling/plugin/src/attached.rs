@@ -22,18 +22,23 @@ const KNOWN: [&str; 12] = [
     "type",
 ];
 
+/// Whether a member is set. Go writes unset members as null, `false`, 0, and empty texts, lists and objects.
+pub fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(yes) => *yes,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+    }
+}
+
 /// Refuses members that neither every plugin has nor this one (`known`).
 ///
 /// # Errors
 /// [`Code::UnsupportedField`] for the first of them.
 pub fn refuse_unknown(request: &Request, known: &[&str]) -> Result<(), Error> {
-    // Go writes unset members as `false`, 0 and empty strings.
-    let is_set = |value: &Value| {
-        !matches!(value, Value::Null | Value::Bool(false))
-            && *value != json!(0)
-            && *value != json!("")
-            && *value != json!([])
-    };
     let is_known = |key: &str| KNOWN.contains(&key) || known.contains(&key);
     let mut members = request.configuration.members();
     match members.find(|(key, value)| !is_known(key) && is_set(value)) {

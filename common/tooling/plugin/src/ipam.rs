@@ -1,6 +1,6 @@
 //! `ipam` of a configuration, and the addresses that the runtime asks for.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use cni::{Configuration, Error, strings};
 use ipnet::IpNet;
@@ -71,12 +71,7 @@ impl Addresses {
             let is_its = |subnet: &&mut Subnet| subnet.subnet.addr().is_ipv4() == all.addr().is_ipv4();
             if let Some(subnet) = self.subnets.iter_mut().find(is_its) {
                 // The tool looks for a router of IPv4. That of IPv6 is host-local's: the first address.
-                let usual = match subnet.subnet {
-                    IpNet::V6(net) => {
-                        Some(Ipv6Addr::from_bits(net.network().to_bits().saturating_add(1)).into())
-                    }
-                    IpNet::V4(_) => None,
-                };
+                let usual = subnet.subnet.addr().is_ipv6().then(|| lease::gateway(subnet.subnet));
                 subnet.gateway = gateway.or(subnet.gateway).or(usual);
             }
         }

@@ -20,7 +20,7 @@ use std::{
     process::ExitCode,
 };
 
-pub use attached::{attached, interface, on_a_wire, refuse_unknown};
+pub use attached::{attached, interface, is_set, on_a_wire, refuse_unknown};
 use cni::{Configuration, Environment, Error};
 use document::Document;
 pub use ipam::Addresses;
@@ -79,8 +79,7 @@ pub fn run(plugin: &Plugin) -> Option<ExitCode> {
 /// numbers come in the order in which they are made.
 fn metric(interface: &str, namespace: &Path) -> u32 {
     let number: String = interface.chars().skip_while(|c| !c.is_ascii_digit()).collect();
-    // As with --gateway-priority, of which each has a hundred metrics.
-    let wanted = 100_000 + 100 * number.parse().unwrap_or(0).min(900);
+    let wanted = attachment::metric((-number.parse().unwrap_or(0), 0));
     // The tool says why a namespace cannot be entered.
     free_metric(namespace, wanted).unwrap_or(wanted)
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Kind, Named, Unusable, bridge_of, range};
-use crate::{Gateway, Route, Wanted, WantedParent};
+use crate::{Gateway, Route, Wanted, WantedParent, parse_mtu};
 
 /// The drivers that are carried out.
 const DRIVERS: [&str; 3] = ["bridge", "macvlan", "ipvlan"];
@@ -315,8 +315,7 @@ impl Named {
             // As in netavark, 0 is the usual one. The second name is Docker's.
             ("mtu" | "com.docker.network.driver.mtu", "0", _) => {}
             ("mtu" | "com.docker.network.driver.mtu", value, _) => {
-                let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
-                self.mtu = Some(mtu.ok_or_else(wrong)?);
+                self.mtu = Some(parse_mtu(value).ok_or_else(wrong)?);
             }
             ("metric", value, _) => self.metric = Some(value.parse().map_err(|_| wrong())?),
             ("no_default_route", value, _) => self.no_default_route = value.parse().map_err(|_| wrong())?,
