@@ -89,12 +89,29 @@ fn a_planned_pipe_is_the_real_one() {
     sandbox.sh("unwind web db > /dev/null").ok();
 }
 
+/// Only an unpacked layer tells the user's directory.
+#[test]
+fn a_home_that_is_not_known_yet_is_not_planned() {
+    let sandbox = Sandbox::with_busybox();
+    let pipe = "layer-apply --dry-run --id web < busybox.json | union-mount | ns-exec -d --network none -- true | jq -c .process.spec.env";
+    let planned = sandbox.sh(pipe).exits(0);
+    let later = "# HOME is the user's directory in /etc/passwd of the container\n";
+    assert!(planned.stderr.contains(later), "{}", planned.stderr);
+    assert!(!planned.stdout.contains("HOME="), "{}", planned.stdout);
+    sandbox.sh("layer-apply --id first < busybox.json > /dev/null").ok();
+    let planned = sandbox.sh(pipe).exits(0);
+    assert!(!planned.stderr.contains(later), "{}", planned.stderr);
+    assert!(planned.stdout.contains("HOME=/root"), "{}", planned.stdout);
+}
+
 #[test]
 fn the_other_tools_plan_what_they_do() {
     let sandbox = Sandbox::with_busybox();
     // The kernel need not have ipvlan.
     let networks = "netns-add | bridge-attach back --subnet 10.55.0.0/24 | macvlan-attach mac --parent out0 --subnet 10.56.0.0/24";
     sandbox.sh(&format!("echo '{{\"stave\":1,\"id\":\"db\"}}' | {networks} | name-serve > db.json")).ok();
+    // An unpacked layer tells HOME.
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
     for (id, pipe) in [
         (
             "named",

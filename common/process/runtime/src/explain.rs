@@ -182,6 +182,9 @@ fn process(process: &Process) -> Vec<String> {
     if process.no_new_privileges().unwrap_or_default() {
         line.push("--no-new-privs".to_owned());
     }
+    if !process.env().iter().flatten().any(|variable| variable.starts_with("HOME=")) {
+        lines.push("# HOME is the user's directory in /etc/passwd of the container".to_owned());
+    }
     line.extend(["env", "-i"].map(str::to_owned));
     line.extend(process.env().iter().flatten().cloned());
     line.extend(process.args().iter().flatten().cloned());

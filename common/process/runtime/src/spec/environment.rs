@@ -5,8 +5,8 @@ use super::Overrides;
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The variables in Docker's order: defaults, links, the image's, and the requested ones. A later variable
-/// replaces an earlier one.
-pub(super) fn of(run: &image::Config, overrides: &Overrides, home: &str) -> Vec<String> {
+/// replaces an earlier one. `home` is the user's directory, if it is known.
+pub(super) fn of(run: &image::Config, overrides: &Overrides, home: Option<&str>) -> Vec<String> {
     let mut list = vec![PATH.to_owned()];
     let told = !overrides.without_hostname_variable;
     if let Some(hostname) = overrides.hostname.clone().or_else(host_name).filter(|_| told) {
@@ -17,7 +17,8 @@ pub(super) fn of(run: &image::Config, overrides: &Overrides, home: &str) -> Vec<
     }
     set(&mut list, overrides.links.iter().chain(run.env().iter().flatten()));
     // As runc does, even if the variable is empty.
-    if !list.iter().any(|variable| name(variable) == "HOME" && variable != "HOME=") {
+    let is_set = list.iter().any(|variable| name(variable) == "HOME" && variable != "HOME=");
+    if let (Some(home), false) = (home, is_set) {
         set(&mut list, [&format!("HOME={home}")]);
     }
     list

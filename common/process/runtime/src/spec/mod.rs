@@ -306,13 +306,15 @@ fn process(run: &image::Config, overrides: &Overrides) -> Result<Process> {
     }
     let capabilities = capabilities::sets(overrides).map_err(Error::new)?;
     let User { uid, gid, groups, home } = user;
+    // Without accounts, the process gets the directory that its own /etc/passwd names.
+    let home = (overrides.users != user::Users::None).then_some(home);
     let mut builder = UserBuilder::default().uid(uid).gid(gid);
     if !groups.is_empty() {
         builder = builder.additional_gids(groups);
     }
     let mut process = ProcessBuilder::default()
         .args(command(run)?)
-        .env(environment::of(run, overrides, &home))
+        .env(environment::of(run, overrides, home.as_deref()))
         .cwd(cwd)
         .user(builder.build().map_err(invalid)?)
         .capabilities(capabilities)
