@@ -194,6 +194,25 @@ fn an_internal_network_has_no_way_out_and_no_way_in() {
     sandbox.assert_as(&before);
 }
 
+/// What is refused beside networks without a gateway, and why.
+const NO_GATEWAY: [(&str, &str); 6] = [
+    ("bridge-attach quiet", "bridge \"quiet\" has no gateway"),
+    ("bridge-attach quiet --subnet 10.7.0.0/24 --gateway 10.7.0.9", "bridge \"quiet\" has no gateway"),
+    ("bridge-attach quiet --gateway none", "bridge \"quiet\" has no address that gives its subnet"),
+    (
+        "bridge-attach front --gateway none",
+        "bridge \"front\" has address 10.5.0.1/24, and no gateway is wanted",
+    ),
+    (
+        "bridge-attach new --gateway none --route 10.9.0.0/16",
+        "route 10.9.0.0/16 has no next hop: the network has no gateway",
+    ),
+    (
+        "bridge-attach new --gateway none --gateway-priority 1",
+        "a network without a gateway has no way out for --gateway-priority",
+    ),
+];
+
 #[test]
 fn a_bridge_without_an_address() {
     let (sandbox, before) = sandbox();
@@ -224,23 +243,7 @@ fn a_bridge_without_an_address() {
         .ok();
     traffic(&sandbox, "after a flush", &table);
     start(&sandbox, "c", FRONT);
-    for (stage, told) in [
-        ("bridge-attach quiet", "bridge \"quiet\" has no gateway"),
-        ("bridge-attach quiet --subnet 10.7.0.0/24 --gateway 10.7.0.9", "bridge \"quiet\" has no gateway"),
-        ("bridge-attach quiet --gateway none", "bridge \"quiet\" has no address that gives its subnet"),
-        (
-            "bridge-attach front --gateway none",
-            "bridge \"front\" has address 10.5.0.1/24, and no gateway is wanted",
-        ),
-        (
-            "bridge-attach new --gateway none --route 10.9.0.0/16",
-            "route 10.9.0.0/16 has no next hop: the network has no gateway",
-        ),
-        (
-            "bridge-attach new --gateway none --gateway-priority 1",
-            "a network without a gateway has no way out for --gateway-priority",
-        ),
-    ] {
+    for (stage, told) in NO_GATEWAY {
         let refused = sandbox.sh(&format!("netns-add -n --id d | {stage} > /dev/null")).exits(1);
         assert_eq!(refused.stderr.lines().next(), Some(&*format!("bridge-attach: {told}")), "{stage}");
         sandbox.sh("unwind d > /dev/null").ok();

@@ -109,19 +109,68 @@ impl Random {
     }
 }
 
-fn change(random: &mut Random, number: usize) -> Change {
-    let file = FILES[random.below(FILES.len())];
-    let at = move |fixture: &Fixture| fixture.path("context").join(file);
-    let mut change = Change {
+/// A change that changes nothing yet.
+fn none() -> Change {
+    Change {
         expected: String::new(),
         arguments: Vec::new(),
         text: STEPS.to_owned(),
         make: Box::new(|_| {}),
         take_back: Box::new(|_| {}),
-    };
+    }
+}
+
+fn change(random: &mut Random, number: usize) -> Change {
+    let file = FILES[random.below(FILES.len())];
+    let mut change = none();
     match random.below(8) {
+        at @ 0..=3 => return change_of_file(random, number, file, at),
+        4 => {
+            let name = ["ONE", "TWO"][random.below(2)];
+            change.expected = format!("argument {name}");
+            change.arguments = vec!["--build-arg".to_owned(), format!("{name}=given{number}")];
+        }
+        5 => {
+            let flags = [("shm-size", "9m"), ("add-host", "h:192.0.2.9"), ("ulimit", "nofile=77")];
+            let (name, value) = flags[random.below(3)];
+            change.expected = format!("flag {name}");
+            change.arguments = vec![format!("--{name}"), value.to_owned()];
+        }
+        6 => {
+            let (from, to, cause) = PARTS[random.below(PARTS.len())];
+            let end = if from.ends_with('\n') { "\n" } else { "" };
+            let middle = if from.starts_with("echo") { String::new() } else { number.to_string() };
+            change.expected = cause.to_owned();
+            change.text = STEPS.replacen(from, &format!("{to}{middle}{end}"), 1);
+        }
+        _ => {
+            change.expected = "environment BASE".to_owned();
+            change.make = Box::new(move |fixture| {
+                fixture.load("busybox", &testkit::busybox(), json!({"Env": [format!("BASE={number}")]}));
+            });
+            change.take_back = Box::new(|fixture| fixture.load("busybox", &testkit::busybox(), json!({})));
+        }
+    }
+    change
+}
+
+/// Parts of the steps, what replaces them, and the cause that is then named.
+const PARTS: [(&str, &str, &str); 7] = [
+    ("KEY=value", "KEY=", "environment KEY"),
+    ("l=1", "l=x", "instruction text"),
+    ("/w\n", "/w", "instruction directory"),
+    ("echo two", "echo three", "instruction command"),
+    ("USER 3", "USER 4", "instruction user"),
+    ("1:2", "3:", "instruction text"),
+    ("EXPOSE 80", "EXPOSE 9", "instruction text"),
+];
+
+/// One of four changes of a file of the context.
+fn change_of_file(random: &mut Random, number: usize, file: &'static str, kind: usize) -> Change {
+    let at = move |fixture: &Fixture| fixture.path("context").join(file);
+    let mut change = Change { expected: format!("file {file}"), ..none() };
+    match kind {
         0 => {
-            change.expected = format!("file {file}");
             change.make = Box::new(move |fixture| fs::write(at(fixture), format!("new {number}")).unwrap());
             change.take_back = Box::new(move |fixture| fs::write(at(fixture), file).unwrap());
         }
@@ -136,51 +185,16 @@ fn change(random: &mut Random, number: usize) -> Change {
             (change.make, change.take_back) = (Box::new(mode(other)), Box::new(mode(0o644)));
         }
         2 => {
-            change.expected = format!("file {file}");
             change.make = Box::new(move |fixture| fs::remove_file(at(fixture)).unwrap());
             change.take_back = Box::new(move |fixture| drop(fixture.write(file, file)));
         }
-        3 => {
+        _ => {
             let new = format!("{file}-{number}");
             change.expected = format!("file {new}");
             let again = new.clone();
             change.make = Box::new(move |fixture| drop(fixture.write(&new, "new")));
             change.take_back =
                 Box::new(move |fixture| fs::remove_file(fixture.path("context").join(&again)).unwrap());
-        }
-        4 => {
-            let name = ["ONE", "TWO"][random.below(2)];
-            change.expected = format!("argument {name}");
-            change.arguments = vec!["--build-arg".to_owned(), format!("{name}=given{number}")];
-        }
-        5 => {
-            let flags = [("shm-size", "9m"), ("add-host", "h:192.0.2.9"), ("ulimit", "nofile=77")];
-            let (name, value) = flags[random.below(3)];
-            change.expected = format!("flag {name}");
-            change.arguments = vec![format!("--{name}"), value.to_owned()];
-        }
-        6 => {
-            let parts = [
-                ("KEY=value", "KEY=", "environment KEY"),
-                ("l=1", "l=x", "instruction text"),
-                ("/w\n", "/w", "instruction directory"),
-                ("echo two", "echo three", "instruction command"),
-                ("USER 3", "USER 4", "instruction user"),
-                ("1:2", "3:", "instruction text"),
-                ("EXPOSE 80", "EXPOSE 9", "instruction text"),
-            ];
-            let (from, to, cause) = parts[random.below(parts.len())];
-            let end = if from.ends_with('\n') { "\n" } else { "" };
-            let middle = if from.starts_with("echo") { String::new() } else { number.to_string() };
-            change.expected = cause.to_owned();
-            change.text = STEPS.replacen(from, &format!("{to}{middle}{end}"), 1);
-        }
-        _ => {
-            change.expected = "environment BASE".to_owned();
-            change.make = Box::new(move |fixture| {
-                fixture.load("busybox", &testkit::busybox(), json!({"Env": [format!("BASE={number}")]}));
-            });
-            change.take_back = Box::new(|fixture| fixture.load("busybox", &testkit::busybox(), json!({})));
         }
     }
     change

@@ -4,6 +4,28 @@
 
 use testkit::{Sandbox, file, rootfs};
 
+/// Names that no image has, or that none can have. `app` is the digest of another image.
+#[track_caller]
+fn others_are_refused(sandbox: &Sandbox, app: &str) {
+    for (name, says) in [
+        (
+            "debian:12",
+            "no image \"debian:12\" in the image store\nhint: img-ls lists the images; img-pull fetches one from a registry",
+        ),
+        (&*format!("debian@{app}"), "no image "),
+        ("Debian", "\"Debian\" cannot be the name of an image: it must be lower case"),
+        (
+            "../debian",
+            "\"../debian\" cannot be the name of an image: \"..\" is not a registry's host and port",
+        ),
+        ("", "\"\" cannot be the name of an image: it is empty"),
+        (&"f".repeat(64), "no image "),
+    ] {
+        let outcome = sandbox.sh(&format!("img-inspect '{name}'")).exits(1);
+        assert!(outcome.stderr.starts_with(&format!("img-inspect: {says}")), "{name}: {}", outcome.stderr);
+    }
+}
+
 #[test]
 fn names_and_ids_in_all_forms() {
     let sandbox = Sandbox::new();
@@ -45,23 +67,7 @@ fn names_and_ids_in_all_forms() {
     for name in [&*format!("localhost:5000/team/app@{app}"), &app, &app[7..19]] {
         assert_eq!(found(name), app, "{name}");
     }
-    for (name, says) in [
-        (
-            "debian:12",
-            "no image \"debian:12\" in the image store\nhint: img-ls lists the images; img-pull fetches one from a registry",
-        ),
-        (&*format!("debian@{app}"), "no image "),
-        ("Debian", "\"Debian\" cannot be the name of an image: it must be lower case"),
-        (
-            "../debian",
-            "\"../debian\" cannot be the name of an image: \"..\" is not a registry's host and port",
-        ),
-        ("", "\"\" cannot be the name of an image: it is empty"),
-        (&"f".repeat(64), "no image "),
-    ] {
-        let outcome = sandbox.sh(&format!("img-inspect '{name}'")).exits(1);
-        assert!(outcome.stderr.starts_with(&format!("img-inspect: {says}")), "{name}: {}", outcome.stderr);
-    }
+    others_are_refused(&sandbox, &app);
     // The list has each image once, with all its names.
     let list = sandbox.sh("img-ls | jq -c '[.images[].references]'").ok();
     assert_eq!(list.trim(), r#"[["debian:latest","localhost/other:tag"],["localhost:5000/team/app:1.0"]]"#);

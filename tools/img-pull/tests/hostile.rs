@@ -156,6 +156,16 @@ fn refused(at: At, answer: Vec<u8>, then: Option<Vec<u8>>) -> String {
     error.trim_end().to_owned()
 }
 
+/// A redirection.
+fn to(location: &str) -> Vec<u8> {
+    head("307 Temporary Redirect", &format!("Location: {location}\r\nContent-Length: 0\r\n"))
+}
+
+/// A chunk of an answer without a length.
+fn chunked(content: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", content.len()).as_bytes(), content, b"\r\n"].concat()
+}
+
 #[test]
 fn layers_that_registries_must_not_send() {
     let content = layer();
@@ -164,11 +174,7 @@ fn layers_that_registries_must_not_send() {
     let blob = format!("img-pull: get http://HOST/v2/a/b/blobs/{digest}");
     let more =
         format!("img-pull: content of {digest} has more than {size} bytes, its descriptor says {size}");
-    let to = |location: &str| {
-        head("307 Temporary Redirect", &format!("Location: {location}\r\nContent-Length: 0\r\n"))
-    };
     let end = || Some(Vec::new());
-    let chunked = |content: &[u8]| [format!("{:x}\r\n", content.len()).as_bytes(), content, b"\r\n"].concat();
     let endless = head("200 OK", "Transfer-Encoding: chunked\r\n");
     for (answer, then, expected) in [
         (ok(&zeros), end(), format!("img-pull: content of {digest} has digest {}", Digest::of(&zeros))),

@@ -16,6 +16,27 @@ fn layer(sandbox: &Sandbox, name: &str) -> String {
     sandbox.sh(&found).ok().trim().to_owned()
 }
 
+/// What is said when the image is pulled into an empty store, and once more.
+#[track_caller]
+fn pulled_twice(sandbox: &Sandbox, short: &str, digest: &str) {
+    let pulled = sandbox.sh("img-pull --root fresh localhost:5000/lib/a").exits(0).stderr;
+    assert_eq!(
+        pulled,
+        format!(
+            "latest: Pulling from lib/a\n{short}: Pulling fs layer\n{short}: Pull complete\nDigest: {digest}\n\
+             Status: Downloaded newer image for localhost:5000/lib/a:latest\n"
+        )
+    );
+    let again = sandbox.sh("img-pull --root fresh localhost:5000/lib/a").exits(0).stderr;
+    assert_eq!(
+        again,
+        format!(
+            "latest: Pulling from lib/a\nDigest: {digest}\n\
+             Status: Image is up to date for localhost:5000/lib/a:latest\n"
+        )
+    );
+}
+
 #[test]
 fn there_and_back() {
     let sandbox = with_registries();
@@ -46,22 +67,7 @@ fn there_and_back() {
     let seen = sandbox.sh("skopeo inspect --tls-verify=false docker://localhost:5000/lib/b").json();
     assert_eq!(seen["Digest"], pushed["digest"]);
 
-    let pulled = sandbox.sh("img-pull --root fresh localhost:5000/lib/a").exits(0).stderr;
-    assert_eq!(
-        pulled,
-        format!(
-            "latest: Pulling from lib/a\n{short}: Pulling fs layer\n{short}: Pull complete\nDigest: {digest}\n\
-             Status: Downloaded newer image for localhost:5000/lib/a:latest\n"
-        )
-    );
-    let again = sandbox.sh("img-pull --root fresh localhost:5000/lib/a").exits(0).stderr;
-    assert_eq!(
-        again,
-        format!(
-            "latest: Pulling from lib/a\nDigest: {digest}\n\
-             Status: Image is up to date for localhost:5000/lib/a:latest\n"
-        )
-    );
+    pulled_twice(&sandbox, &short, digest);
     let named = sandbox.sh("img-push -q --root fresh localhost:5000/lib/a localhost:5000/lib/c").json();
     assert_eq!(named["mounted"], 1, "what was pulled from a repository is in it");
     sandbox.sh("img-pull -q --root applied --apply localhost:5000/lib/b > /dev/null").ok();

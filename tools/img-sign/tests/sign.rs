@@ -135,20 +135,20 @@ fn signatures_that_are_made_at_the_same_time_all_stay() {
         .ok();
 }
 
+/// Writes a policy with this requirement for two places of the registry.
+fn write_policy(sandbox: &Sandbox, requirement: &str) {
+    let text = format!(
+        r#"{{"default": [{{"type": "reject"}}], "transports": {{"docker": {{"localhost:5000/lib": [{requirement}],
+            "localhost:5000/copy": [{requirement}]}}}}}}"#
+    );
+    let text = text.replace("PWD", sandbox.directory().to_str().unwrap());
+    std::fs::write(sandbox.directory().join("policy.json"), text).unwrap();
+}
+
 #[test]
 fn a_policy_asks_for_signatures() {
     let sandbox = with_keys();
-    let policy = |requirement: &str| {
-        let text = format!(
-            r#"{{"default": [{{"type": "reject"}}], "transports": {{"docker": {{"localhost:5000/lib": [{requirement}],
-                "localhost:5000/copy": [{requirement}]}}}}}}"#
-        );
-        std::fs::write(
-            sandbox.directory().join("policy.json"),
-            text.replace("PWD", sandbox.directory().to_str().unwrap()),
-        )
-        .unwrap();
-    };
+    let policy = |requirement: &str| write_policy(&sandbox, requirement);
     let pull = |words: &str| {
         sandbox.sh(&format!("img-pull -q --root fresh --policy policy.json {words} > /dev/null"))
     };

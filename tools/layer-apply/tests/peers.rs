@@ -72,6 +72,10 @@ fn every_format_of_gnu_tar() {
     }
 }
 
+/// Lists what is in a directory. umoci gives unlisted parents the current time, so times of directories are left out.
+const LIST: &str = "find . -mindepth 1 \\( -type d -printf '%p %y %m %U %G\\n' -o -printf '%p %y %m %U %G %T@ %s %l\\n' \\) | LC_ALL=C sort;
+        find . -type f -exec sha256sum {} + | LC_ALL=C sort";
+
 #[test]
 fn what_umoci_makes_of_several_layers() {
     let dir = tempfile::tempdir().unwrap();
@@ -117,17 +121,14 @@ fn what_umoci_makes_of_several_layers() {
     let lower: Vec<_> = directories.iter().rev().map(|path| path.display().to_string()).collect();
     let merged = dir.path().join("merged");
     fs::create_dir(&merged).unwrap();
-    // umoci gives unlisted parents the current time, so times of directories are left out.
-    let list = "find . -mindepth 1 \\( -type d -printf '%p %y %m %U %G\\n' -o -printf '%p %y %m %U %G %T@ %s %l\\n' \\) | LC_ALL=C sort;
-        find . -type f -exec sha256sum {} + | LC_ALL=C sort";
     let ours = sh(
         dir.path(),
         &format!(
-            "unshare -m sh -ec \"mount -t overlay overlay -o ro,lowerdir={} merged; cd merged; exec sh -s\" <<'E'\n{list}\nE",
+            "unshare -m sh -ec \"mount -t overlay overlay -o ro,lowerdir={} merged; cd merged; exec sh -s\" <<'E'\n{LIST}\nE",
             lower.join(":")
         ),
     );
-    let theirs = sh(&bundle.join("rootfs"), list);
+    let theirs = sh(&bundle.join("rootfs"), LIST);
     let differences: Vec<_> = ours
         .lines()
         .filter(|line| !theirs.contains(line))

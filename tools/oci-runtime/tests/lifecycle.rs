@@ -123,6 +123,45 @@ fn run_as(sandbox: &Sandbox, id: &str) -> testkit::Outcome {
     sandbox.sh(&format!("oci-runtime run -b b {id} < /dev/null"))
 }
 
+/// What `ps` tells of the container `one`, which has a second process.
+fn processes_are_listed(sandbox: &Sandbox) {
+    sandbox.sh("oci-runtime exec -d --pid-file pid one sleep 500 < /dev/null > /dev/null 2>&1").ok();
+    let pids = sandbox.sh("oci-runtime ps -f json one").json();
+    assert_eq!(pids.as_array().unwrap().len(), 2);
+    let written: i64 = sandbox.sh("cat pid").ok().parse().unwrap();
+    assert!(pids.as_array().unwrap().iter().any(|pid| pid.as_i64() == Some(written)), "{pids}");
+    let table = sandbox.sh("oci-runtime ps one").ok();
+    assert!(table.starts_with("UID") && table.contains("sleep 500\n"), "{table}");
+    assert_eq!(sandbox.sh("oci-runtime ps one -f json").json(), pids, "the format may come last");
+    // Anything else after the id is for ps(1).
+    let table = sandbox.sh("oci-runtime ps one -e -o ppid,pid,args").ok();
+    let told: Vec<i64> =
+        table.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect();
+    assert!(table.trim_start().starts_with("PPID") && table.contains("sleep 500\n"), "{table}");
+    assert_eq!(json!(told), pids);
+    let refused = sandbox.sh("oci-runtime ps one -e -o args").exits(1);
+    let error = r#"run ps with ["-e", "-o", "args"]: it prints no column PID, which tells the processes of the container"#;
+    assert_error(&refused, error);
+}
+
+/// `exec --cgroup` in the container `one`.
+fn cgroups_are_entered(sandbox: &Sandbox) {
+    let exec = |arguments: &str| sandbox.sh(&format!("oci-runtime exec {arguments} < /dev/null"));
+    let missing = exec("--cgroup none one true").exits(255);
+    assert!(missing.stderr.contains("/none/cgroup.procs: no such file or directory"), "{}", missing.stderr);
+    let unknown = exec("--cgroup nosuch,other:/ one true").exits(255);
+    assert_error(&unknown, "enter cgroup \"/\": unknown controller nosuch");
+    // A list is for each of its controllers.
+    let make = "for c in memory pids; do mkdir /sys/fs/cgroup/$c$(sed -n \"s/^[0-9]*:$c://p\" /proc/$(oci-runtime state one | jq .pid)/cgroup)/below; done";
+    sandbox.sh(make).ok();
+    let entered = exec("--cgroup memory,pids:below one cat /proc/self/cgroup").ok();
+    let below: Vec<&str> = entered.lines().filter(|line| line.ends_with("/below")).collect();
+    assert!(
+        below.len() == 2 && [":memory:", ":pids:"].iter().all(|name| entered.contains(name)),
+        "{entered}"
+    );
+}
+
 #[test]
 fn other_commands_in_a_container() {
     let sandbox = bundle();
@@ -149,36 +188,8 @@ fn other_commands_in_a_container() {
     )
     .unwrap();
     assert_eq!(exec("-p process.json one").ok(), "c\n3\n");
-    sandbox.sh("oci-runtime exec -d --pid-file pid one sleep 500 < /dev/null > /dev/null 2>&1").ok();
-    let pids = sandbox.sh("oci-runtime ps -f json one").json();
-    assert_eq!(pids.as_array().unwrap().len(), 2);
-    let written: i64 = sandbox.sh("cat pid").ok().parse().unwrap();
-    assert!(pids.as_array().unwrap().iter().any(|pid| pid.as_i64() == Some(written)), "{pids}");
-    let table = sandbox.sh("oci-runtime ps one").ok();
-    assert!(table.starts_with("UID") && table.contains("sleep 500\n"), "{table}");
-    assert_eq!(sandbox.sh("oci-runtime ps one -f json").json(), pids, "the format may come last");
-    // Anything else after the id is for ps(1).
-    let table = sandbox.sh("oci-runtime ps one -e -o ppid,pid,args").ok();
-    let told: Vec<i64> =
-        table.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect();
-    assert!(table.trim_start().starts_with("PPID") && table.contains("sleep 500\n"), "{table}");
-    assert_eq!(json!(told), pids);
-    let refused = sandbox.sh("oci-runtime ps one -e -o args").exits(1);
-    let error = r#"run ps with ["-e", "-o", "args"]: it prints no column PID, which tells the processes of the container"#;
-    assert_error(&refused, error);
-    let missing = exec("--cgroup none one true").exits(255);
-    assert!(missing.stderr.contains("/none/cgroup.procs: no such file or directory"), "{}", missing.stderr);
-    let unknown = exec("--cgroup nosuch,other:/ one true").exits(255);
-    assert_error(&unknown, "enter cgroup \"/\": unknown controller nosuch");
-    // A list is for each of its controllers.
-    let make = "for c in memory pids; do mkdir /sys/fs/cgroup/$c$(sed -n \"s/^[0-9]*:$c://p\" /proc/$(oci-runtime state one | jq .pid)/cgroup)/below; done";
-    sandbox.sh(make).ok();
-    let entered = exec("--cgroup memory,pids:below one cat /proc/self/cgroup").ok();
-    let below: Vec<&str> = entered.lines().filter(|line| line.ends_with("/below")).collect();
-    assert!(
-        below.len() == 2 && [":memory:", ":pids:"].iter().all(|name| entered.contains(name)),
-        "{entered}"
-    );
+    processes_are_listed(&sandbox);
+    cgroups_are_entered(&sandbox);
     // Nobody would know the process.
     exec("-d --pid-file missing/pid one sleep 600").exits(255);
     exec("--pid-file none one nosuch").exits(255);

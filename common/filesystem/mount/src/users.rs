@@ -176,7 +176,18 @@ fn is_over(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
+
+    /// A process that has run the script, here or in another mount namespace, and stays.
+    fn run(target: &Path, script: &str, elsewhere: bool) -> Child {
+        let mut command = Command::new(if elsewhere { "unshare" } else { "env" });
+        let script = format!("{script}; echo ready; cat");
+        command.args(elsewhere.then_some("--mount")).args(["sh", "-c", &script]).env("TARGET", target);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        child
+    }
 
     #[test]
     fn one_that_works_in_it_is_found_and_one_that_only_sees_it_is_not() {
@@ -188,24 +199,8 @@ mod tests {
             let mount = tmpfs.mount(rustix::mount::MountAttrFlags::empty()).unwrap();
             mount.attach(crate::resolve::place(&target).unwrap()).unwrap();
             drop(mount);
-            let run = |script: &str, elsewhere: bool| {
-                let mut command = Command::new(if elsewhere { "unshare" } else { "env" });
-                command.args(elsewhere.then_some("--mount")).args([
-                    "sh",
-                    "-c",
-                    &format!("{script}; echo ready; cat"),
-                ]);
-                let mut child = command
-                    .env("TARGET", &target)
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .spawn()
-                    .unwrap();
-                let mut line = [0; 6];
-                std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-                child
-            };
-            let end = |mut child: std::process::Child| {
+            let run = |script: &str, elsewhere: bool| run(&target, script, elsewhere);
+            let end = |mut child: Child| {
                 drop(child.stdin.take());
                 child.wait().unwrap();
             };

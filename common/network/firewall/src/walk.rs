@@ -211,6 +211,20 @@ mod tests {
         Chain { name: name.into(), forward, rules }
     }
 
+    /// Asserts what drops the packets of a bridge, with the rules for IPv4 and with the same rules for IPv6.
+    #[track_caller]
+    fn assert_drops(base: Chain, expected: Option<Dropped>, what: &str) {
+        let drops = chain("drops", None, vec![rule(7, "", Verdict::Drop)]);
+        let chains = [base.clone(), drops, chain("empty", None, vec![])];
+        assert_eq!(base.drops(&chains, "br0", false), expected, "{what}");
+        let turned = |rule: &Rule| Rule {
+            conditions: rule.conditions.iter().cloned().map(of_the_other).collect(),
+            ..rule.clone()
+        };
+        let base = Chain { rules: base.rules.iter().map(turned).collect(), ..base };
+        assert_eq!(base.drops(&chains, "br0", true), expected, "{what}, of IPv6");
+    }
+
     #[test]
     fn packets_are_followed_to_what_drops_them() {
         use Verdict::{Accept, Drop, Goto, Jump, Return};
@@ -263,17 +277,7 @@ mod tests {
             ("any name", Policy::Drop, vec![rule(1, ">*", Accept)], None),
             ("only between its ports", Policy::Drop, vec![rule(1, ">br0 <br0", Accept)], all(None)),
         ] {
-            let base = chain("FORWARD", Some(policy), rules);
-            let chains =
-                [base.clone(), chain("drops", None, vec![rule(7, "", Drop)]), chain("empty", None, vec![])];
-            assert_eq!(base.drops(&chains, "br0", false), expected, "{what}");
-            // The same in the other direction.
-            let turned = |rule: &Rule| Rule {
-                conditions: rule.conditions.iter().cloned().map(of_the_other).collect(),
-                ..rule.clone()
-            };
-            let base = Chain { rules: base.rules.iter().map(turned).collect(), ..base };
-            assert_eq!(base.drops(&chains, "br0", true), expected, "{what}, of IPv6");
+            assert_drops(chain("FORWARD", Some(policy), rules), expected, what);
         }
     }
 

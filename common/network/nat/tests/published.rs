@@ -77,6 +77,23 @@ fn a_range_of_many_ports_is_one_transaction() {
     });
 }
 
+/// Other ports, how many of them there are, and whether one of them is taken by those of the test.
+const BESIDE: [(&str, u16, bool); 13] = [
+    ("tcp * 20000 172.17.0.3 80", 1, true),
+    ("tcp 127.0.0.1 29999 172.17.0.3 80", 1, true),
+    ("tcp * 30000 172.17.0.3 80", 1, false),
+    ("udp * 20000 172.17.0.3 80", 1, false),
+    ("udp * 20299 fd00::3 80", 1, true),
+    ("udp ::1 20299 fd00::3 80", 1, true),
+    ("udp 127.0.0.2 300 172.17.0.3 80", 1, false),
+    ("udp * 300 172.17.0.3 80", 1, true),
+    ("tcp * 29999 172.17.0.3 29999", 2, true),
+    ("tcp * 19999 172.17.0.3 19999", 2, true),
+    ("tcp * 19000 172.17.0.3 19000", 1000, false),
+    ("udp * 1 172.17.0.3 1", 7, true),
+    ("udp 127.0.0.9 8 172.17.0.3 8", 2, false),
+];
+
 /// A port range is one element, and collides with each of its ports.
 #[test]
 fn a_run_of_ports_is_one_element() {
@@ -104,22 +121,8 @@ fn a_run_of_ports_is_one_element() {
             assert!(explained.contains(&format!("inet stave {map} '{{ {element} }}'")), "{explained}");
         }
         let runs = nat::runs().unwrap();
-        for (wanted, is_taken) in [
-            (mapping("tcp * 20000 172.17.0.3 80"), true),
-            (mapping("tcp 127.0.0.1 29999 172.17.0.3 80"), true),
-            (mapping("tcp * 30000 172.17.0.3 80"), false),
-            (mapping("udp * 20000 172.17.0.3 80"), false),
-            (mapping("udp * 20299 fd00::3 80"), true),
-            (mapping("udp ::1 20299 fd00::3 80"), true),
-            (mapping("udp 127.0.0.2 300 172.17.0.3 80"), false),
-            (mapping("udp * 300 172.17.0.3 80"), true),
-            (run("tcp * 29999 172.17.0.3 29999", 2), true),
-            (run("tcp * 19999 172.17.0.3 19999", 2), true),
-            (run("tcp * 19000 172.17.0.3 19000", 1000), false),
-            (run("udp * 1 172.17.0.3 1", 7), true),
-            (run("udp 127.0.0.9 8 172.17.0.3 8", 2), false),
-        ] {
-            let wanted = [wanted];
+        for (spec, count, is_taken) in BESIDE {
+            let wanted = [run(spec, count)];
             assert_eq!(nat::taken(&wanted, &runs).unwrap().is_some(), is_taken, "{wanted:?}");
         }
         let mut db =
