@@ -80,6 +80,7 @@ fn with_pairs(text: Cow<'_, str>) -> Cow<'_, str> {
 pub fn document(text: &[u8], expected: Kind) -> Result<Value, serde_json::Error> {
     let mut value: Value = from_slice(text)?;
     if matches!(expected, Kind::Manifest | Kind::Index) {
+        shape::kind(&mut value)?;
         // Null in place of the list of the other kind is no list.
         null_as_empty(&mut value, if expected == Kind::Index { "/manifests" } else { "/layers" });
         hold(&value, expected)?;
@@ -94,15 +95,15 @@ pub fn document(text: &[u8], expected: Kind) -> Result<Value, serde_json::Error>
 /// Checks that `value` is a document of the `expected` kind and of no other.
 pub(crate) fn hold(value: &Value, expected: Kind) -> Result<(), serde_json::Error> {
     let wrong = |problem: String| Err(serde_json::Error::custom(problem));
-    match value.get("schemaVersion") {
-        None => {}
-        Some(version) if *version == 2 => {}
-        Some(version) => return wrong(format!("schemaVersion is {version}, not 2")),
-    }
-    match value.get("mediaType") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(own)) if own.is_empty() || kind_of(&own.as_str().into()) == expected => {}
+    let is_told = match value.get("mediaType") {
+        None | Some(Value::Null) => false,
+        Some(Value::String(own)) if own.is_empty() => false,
+        Some(Value::String(own)) if kind_of(&own.as_str().into()) == expected => true,
         Some(own) => return wrong(format!("it says that it is {own}")),
+    };
+    // Programs go by it only where the media type does not tell. Version 1 is another format.
+    if let Some(version) = value.get("schemaVersion").filter(|version| **version != 2 && !is_told) {
+        return wrong(format!("schemaVersion is {version}, not 2"));
     }
     let has = |name: &str| value.get(name).is_some_and(|member| !member.is_null());
     match has("manifests") && (has("layers") || has("config")) {
@@ -234,6 +235,13 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_without_layers_has_none() {
+        let read = |text: &str| document(text.as_bytes(), Kind::Manifest).unwrap();
+        assert_eq!(read(r#"{"config":{"digest":"x"}}"#)["layers"], serde_json::json!([]));
+        assert_eq!(read("{}").get("layers"), None);
+    }
+
+    #[test]
     fn documents_that_are_what_they_should_be() {
         let manifest = "application/vnd.oci.image.manifest.v1+json";
         let index = "application/vnd.oci.image.index.v1+json";
@@ -244,6 +252,13 @@ mod tests {
                 None,
             ),
             (r#"{"schemaVersion":2,"mediaType":"","layers":[]}"#.to_owned(), Kind::Manifest, None),
+            (format!(r#"{{"schemaVersion":1,"mediaType":"{manifest}","layers":[]}}"#), Kind::Manifest, None),
+            (format!(r#"{{"SchemaVersion":2,"MediaType":"{manifest}","Layers":[]}}"#), Kind::Manifest, None),
+            (
+                r#"{"layers":[],"Manifests":[]}"#.to_owned(),
+                Kind::Manifest,
+                Some("it is an index and a manifest at once".to_owned()),
+            ),
             (r#"{"layers":[],"manifests":null}"#.to_owned(), Kind::Manifest, None),
             (r#"{"manifests":[],"layers":null,"config":null}"#.to_owned(), Kind::Index, None),
             (

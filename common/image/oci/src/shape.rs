@@ -169,16 +169,7 @@ impl Shape {
                 }
             }
             (Members(known), Value::Object(members)) => {
-                // Go's decoder does not look at the letters, and takes the last one.
-                let is_other =
-                    |name: &&str, member: &str| *name != member && name.eq_ignore_ascii_case(member);
-                let twice = |name: &&str| {
-                    members.contains_key(*name) && members.keys().any(|member| is_other(name, member))
-                };
-                if let Some(name) = known.iter().map(|(name, _)| *name).find(twice) {
-                    let found = "there twice, in other letters".to_owned();
-                    return Err(Wrong { path: format!(".{name}"), found, wanted: "once" });
-                }
+                spell(members, known.iter().map(|(name, _)| *name))?;
                 for (name, shape) in *known {
                     match members.get_mut(*name) {
                         None => {}
@@ -195,6 +186,40 @@ impl Shape {
         }
         Ok(())
     }
+}
+
+/// Gives the members the letters of `known`. Go's decoder takes upper and lower case for the same, and of two
+/// spellings the last one. That is ambiguous, and an error here.
+fn spell<'a>(
+    members: &mut Map<String, Value>,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Result<(), Wrong> {
+    for name in known {
+        let is_it = |member: &&String| name.eq_ignore_ascii_case(member);
+        let other = match members.keys().filter(is_it).collect::<Vec<_>>()[..] {
+            [] => continue,
+            [only] if only == name => continue,
+            [only] => only.clone(),
+            _ => {
+                let found = "there twice, in other letters".to_owned();
+                return Err(Wrong { path: format!(".{name}"), found, wanted: "once" });
+            }
+        };
+        if let Some(value) = members.shift_remove(&other) {
+            members.insert(name.to_owned(), value);
+        }
+    }
+    Ok(())
+}
+
+/// Gives the members that tell a manifest from an index their usual letters.
+///
+/// # Errors
+/// When one of them is there in two spellings.
+pub(crate) fn kind(value: &mut Value) -> Result<(), serde_json::Error> {
+    let Value::Object(members) = value else { return Ok(()) };
+    let telling = ["schemaVersion", "mediaType", "config", "layers", "manifests"];
+    spell(members, telling).map_err(Wrong::into_error)
 }
 
 fn words_for(value: &Value) -> String {
@@ -215,6 +240,12 @@ pub(crate) fn document(value: &mut Value, kind: Kind) -> Result<(), serde_json::
     match kind {
         Kind::Manifest => {
             MANIFEST.normalise(value).map_err(Wrong::into_error)?;
+            // As in Go, where no list is an empty list. Without a configuration it is no manifest of an image.
+            if let Value::Object(members) = value
+                && members.contains_key("config")
+            {
+                members.entry("layers").or_insert_with(|| json!([]));
+            }
             let typed = |part: &mut Value| {
                 if let Value::Object(members) = part {
                     members.entry("mediaType").or_insert_with(|| "".into());
@@ -327,6 +358,22 @@ mod tests {
             })
         );
         assert_eq!(Platform::from(&read), host);
+    }
+
+    #[test]
+    fn letters_do_not_matter_unless_there_are_two_spellings() {
+        let mut value = json!({"OS": "linux", "Architecture": "arm64", "Config": {"cmd": ["sh"], "ENV": ["A=b"]},
+            "RootFS": {"Type": "layers", "Diff_IDs": []}});
+        let read = configuration(&mut value).unwrap();
+        let config = read.config().as_ref().unwrap();
+        assert_eq!(config.cmd().as_deref(), Some(&["sh".to_owned()][..]));
+        assert_eq!(config.env().as_deref(), Some(&["A=b".to_owned()][..]));
+        assert_eq!(read.architecture().to_string(), "arm64");
+        let twice = "config.Cmd is there twice, in other letters, not once";
+        for config in [json!({"Cmd": [], "cmd": []}), json!({"CMD": [], "cmd": []})] {
+            let mut value = json!({"config": config, "rootfs": {}});
+            assert_eq!(configuration(&mut value).unwrap_err().to_string(), twice);
+        }
     }
 
     #[test]

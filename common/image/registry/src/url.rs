@@ -38,30 +38,34 @@ impl Url {
             return Err(format!("{authority:?} is not a host and port"));
         }
         let path = path.split('#').next().unwrap_or_default();
-        if !path.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err("an address with spaces or control characters".to_owned());
+        if path.bytes().any(|b| b.is_ascii_control()) {
+            return Err("an address with control characters".to_owned());
         }
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = graphic(path);
+        let path = if path.starts_with('/') { path } else { format!("/{path}") };
         Ok(Self { tls, authority: authority.to_ascii_lowercase(), path })
     }
 
-    /// Resolves `location` in an answer from this address (RFC 3986, section 5.2, without dot segments).
+    /// Resolves `location` in an answer from this address (RFC 3986, section 5.2).
     pub(crate) fn join(&self, location: &str) -> Result<Self, String> {
         let scheme = if self.tls { "https" } else { "http" };
-        let head = location.split(['/', '?']).next().unwrap_or_default();
+        let head = location.split(['/', '?', '#']).next().unwrap_or_default();
         if head.contains(':') {
             return Self::parse(location);
         }
-        let absolute = if location.starts_with("//") {
-            format!("{scheme}:{location}")
-        } else if location.starts_with('/') {
-            format!("{scheme}://{}{location}", self.authority)
-        } else {
-            let path = self.path.split('?').next().unwrap_or_default();
-            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-            format!("{scheme}://{}{parent}/{location}", self.authority)
+        if location.starts_with("//") {
+            return Self::parse(&format!("{scheme}:{location}"));
+        }
+        let (path, rest) = location.split_at(location.find(['?', '#']).unwrap_or(location.len()));
+        let own = self.path.split('?').next().unwrap_or_default();
+        let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let path = match path {
+            "" if rest.starts_with('?') => own.to_owned(),
+            "" => self.path.clone(),
+            path if path.starts_with('/') => without_dots(path),
+            path => without_dots(&format!("{parent}/{path}")),
         };
-        Self::parse(&absolute)
+        Self::parse(&format!("{scheme}://{}{path}{rest}", self.authority))
     }
 
     /// Adds a parameter to the query.
@@ -143,6 +147,38 @@ pub(crate) fn authorization_in(address: &str) -> Option<String> {
     Some(format!("Basic {}", STANDARD.encode(pair)))
 }
 
+/// The text with spaces and bytes that are not ASCII in percent-encoding, as Go writes them.
+fn graphic(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte.is_ascii_graphic() {
+            true => encoded.push(char::from(byte)),
+            false => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// The path without the segments `.` and `..` (RFC 3986, section 5.2.4). It begins with `/`.
+fn without_dots(path: &str) -> String {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let mut kept = Vec::new();
+    for (at, segment) in segments.iter().enumerate() {
+        match *segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            segment => {
+                kept.push(segment);
+                continue;
+            }
+        }
+        if at + 1 == segments.len() {
+            kept.push("");
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
 /// Decodes percent-encoding. A `%` without two digits stays as it is.
 pub fn decode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -216,8 +252,16 @@ mod tests {
             ("gopher://h/1", Err("scheme \"gopher\" is not http or https")),
             ("http://user:secret@h/", Err("it has a user's name")),
             ("http:///etc", Err("\"\" is not a host and port")),
-            ("/a b", Err("an address with spaces or control characters")),
-            ("/a\r\nX: 1", Err("an address with spaces or control characters")),
+            ("?y=2", Ok("https://host:5000/v2/a/blobs/uploads/?y=2")),
+            ("?y=12:30#part", Ok("https://host:5000/v2/a/blobs/uploads/?y=12:30")),
+            ("", Ok("https://host:5000/v2/a/blobs/uploads/?x=1")),
+            ("#a:b", Ok("https://host:5000/v2/a/blobs/uploads/?x=1")),
+            ("../b?y=../z", Ok("https://host:5000/v2/a/blobs/b?y=../z")),
+            ("./x/./../y/..", Ok("https://host:5000/v2/a/blobs/uploads/")),
+            ("../../../../../../cdn/b", Ok("https://host:5000/cdn/b")),
+            ("/v2/../.", Ok("https://host:5000/")),
+            ("/a b?c=\u{e9} d", Ok("https://host:5000/a%20b?c=%C3%A9%20d")),
+            ("/a\r\nX: 1", Err("an address with control characters")),
         ] {
             let joined = here.join(location).map(|url| url.full());
             assert_eq!(joined, expected.map(str::to_owned).map_err(str::to_owned), "{location}");
