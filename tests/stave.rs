@@ -382,21 +382,13 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
             125,
             "portmap: invalid value 'x:80' for '--publish <SPEC>': \"x\" is not a port: 1 to 65535",
         ),
-        (
-            "exec -d nobody true",
-            125,
-            "container-exec: container \"nobody\" has no record \"/run/stave/nobody.json\"",
-        ),
+        ("exec -d nobody true", 125, "container-exec: no container \"nobody\" in /run/stave"),
         (
             "run -p '80; touch made' busybox true",
             125,
             "portmap: invalid value '80; touch made' for '--publish <SPEC>': \"80; touch made\" is not a port: 1 to 65535",
         ),
-        (
-            "exec nobody true",
-            125,
-            "container-exec: container \"nobody\" has no record \"/run/stave/nobody.json\"",
-        ),
+        ("exec nobody true", 125, "container-exec: no container \"nobody\" in /run/stave"),
     ] {
         host.fails(arguments, status, line);
         host.0.assert_as(&before);

@@ -29,7 +29,7 @@ fn stop_and_rm_of_several() {
     let line = "container-ls: no container \"nobody\" in /run/stave";
     // Flags may be anywhere.
     let outcome = host.stave("stop a nobody -t 0 b").exits(1);
-    let none = "container-stop: container \"nobody\" has no record \"/run/stave/nobody.json\"";
+    let none = "container-stop: no container \"nobody\" in /run/stave";
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().next()), ("a\nb\n", Some(none)));
     let outcome = host.stave("rm a nobody b").exits(1);
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().next()), ("a\nb\n", Some(line)));

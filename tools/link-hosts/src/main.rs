@@ -63,10 +63,7 @@ impl Filter for LinkHosts {
         for link in &self.links {
             let id = name::resolve(&context.scope, &link.container);
             let path = record::path(&context.scope.run_dir, &id);
-            let other = record::read(&context.scope.run_dir, &id)?.ok_or_else(|| {
-                let error = anyhow!("container \"{}\" has no record {path:?}", link.container);
-                hint(error, "start the container first")
-            })?;
+            let other = record::read_existing(&context.scope.run_dir, &id)?;
             let ip = address(&other, document, link).with_context(|| format!("read record {path:?}"))??;
             // As with Docker: the alias first, then the container's own name, without duplicates. Its id comes last.
             let mut names = vec![link.alias.clone(), link.container.to_string(), id.to_string()];

@@ -222,7 +222,7 @@ fn what_cannot_be_shared_is_refused() {
             "--uts none",
             "invalid value 'none' for '--uts <private|host|container:ID>': it is private, host or container:ID",
         ),
-        ("--pid container:missing", "container \"missing\" has no record \"/run/stave/missing.json\""),
+        ("--pid container:missing", "no container \"missing\" in /run/stave"),
         (
             "--pid host --die-with-parent",
             "--die-with-parent needs a pid namespace that ends with its first process: leave out --pid",

@@ -108,7 +108,7 @@ impl Container {
     /// When the container has no record or no process, or the record cannot be read.
     pub fn read(scope: &Scope, id: &Id) -> Result<Self> {
         let none = || said(format!("container \"{id}\" has no process")).with_hint("ns-exec starts one");
-        Self::of(id, recorded(scope, id)?)?.ok_or_else(none)
+        Self::of(id, record::read_existing(&scope.run_dir, id)?)?.ok_or_else(none)
     }
 
     /// The container `id`, if its process runs.
@@ -116,7 +116,7 @@ impl Container {
     /// # Errors
     /// When the process does not run, or the record cannot be read.
     pub fn running(scope: &Scope, id: &Id) -> Result<Self> {
-        if let Some(container) = Self::of(id, recorded(scope, id)?)?
+        if let Some(container) = Self::of(id, record::read_existing(&scope.run_dir, id)?)?
             && container.is_running()?
         {
             return Ok(container);
@@ -395,16 +395,6 @@ impl Container {
     pub(crate) fn has_step_of(&self, tool: &str) -> bool {
         self.document.tools().is_ok_and(|tools| tools.iter().any(|name| name == tool))
     }
-}
-
-/// The record of a container.
-fn recorded(scope: &Scope, id: &Id) -> Result<Document> {
-    let missing = || {
-        let path = record::path(&scope.run_dir, id);
-        said(format!("container \"{id}\" has no record {path:?}"))
-            .with_hint("container-ls lists the containers")
-    };
-    record::read(&scope.run_dir, id)?.ok_or_else(missing)
 }
 
 /// An error that consists of these words only.
