@@ -48,17 +48,15 @@ const LISTS: [&str; 2] = ["fd", "map_files"];
 /// When `target` or the list of processes cannot be read.
 pub fn elsewhere(target: &Path) -> Result<Option<User>> {
     let Some(device) = device_of(target)? else { return Ok(None) };
-    let own =
-        namespace(&open("thread-self")?).map_err(on("look at", Path::new("/proc/thread-self/ns/mnt")))?;
+    let own = namespace("thread-self").map_err(on("look at", Path::new("/proc/thread-self/ns/mnt")))?;
     // For each mount namespace: the ids of its mounts of this file system.
     let mut seen: HashMap<Vec<u8>, Vec<u64>> = HashMap::new();
     for pid in pids()? {
         // The first thread may have ended before the others, and each thread can have its own mount
         // namespace.
         for thread in threads(pid) {
-            let Ok(process) = open(&thread.to_string()) else { continue };
             // Fails for a thread that has ended, and for one that the caller may not examine.
-            let Ok(namespace) = namespace(&process) else { continue };
+            let Ok(namespace) = namespace(&thread.to_string()) else { continue };
             if namespace == own {
                 continue;
             }
@@ -74,7 +72,7 @@ pub fn elsewhere(target: &Path) -> Result<Option<User>> {
                 seen.insert(namespace.clone(), ids);
             }
             if let Some(ids) = seen.get(&namespace).filter(|ids| !ids.is_empty())
-                && uses(&process, ids)
+                && open(&thread.to_string()).is_ok_and(|process| uses(&process, ids))
             {
                 return Ok(Some(User::of(pid)));
             }
@@ -128,7 +126,14 @@ fn pids() -> Result<Vec<u32>> {
 /// Returns the threads of a process, or the first one if they cannot be read. Each has a directory in
 /// `/proc`, which `/proc` does not list.
 fn threads(pid: u32) -> Vec<u32> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let list = format!("/proc/{pid}/task");
+    // A directory has two links, and one for each directory in it. Most processes have one thread, and to list
+    // it takes four system calls more.
+    let links = statx(CWD, &list, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::NLINK);
+    if links.is_ok_and(|found| found.stx_nlink == 3) {
+        return vec![pid];
+    }
+    let entries = fs::read_dir(list).into_iter().flatten().flatten();
     let threads: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     if threads.is_empty() { vec![pid] } else { threads }
 }
@@ -140,8 +145,9 @@ fn open(name: &str) -> Result<OwnedFd> {
         .map_err(on("open", &path))
 }
 
-fn namespace(process: &OwnedFd) -> std::result::Result<Vec<u8>, Errno> {
-    readlinkat(process, "ns/mnt", Vec::new()).map(|name| name.into_bytes())
+/// The mount namespace of a process or a thread.
+fn namespace(name: &str) -> std::result::Result<Vec<u8>, Errno> {
+    readlinkat(CWD, format!("/proc/{name}/ns/mnt"), Vec::new()).map(|name| name.into_bytes())
 }
 
 /// Whether the process uses one of these mounts. A process that has ended uses none.
@@ -187,6 +193,21 @@ mod tests {
         let mut line = [0; 6];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
         child
+    }
+
+    #[test]
+    fn all_threads_are_listed_and_one_that_is_alone() {
+        use nix::unistd::gettid;
+        let mut alone = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert_eq!(threads(alone.id()), [alone.id()]);
+        std::thread::spawn(|| {
+            let own = u32::try_from(gettid().as_raw()).unwrap();
+            assert!(threads(std::process::id()).contains(&own));
+        })
+        .join()
+        .unwrap();
+        drop(alone.stdin.take());
+        alone.wait().unwrap();
     }
 
     #[test]
