@@ -35,7 +35,7 @@ pub use id::{At, Id, Instance, InvalidId};
 pub use members::{Contribution, Failure, Member, Stage, Step, StepState, Steps};
 pub use name::Name;
 pub use shared_lock::Sole;
-pub use steps::SplitOff;
+pub use steps::{SplitOff, StepText};
 
 /// The version of the contract: the value of the member `stave`.
 pub const VERSION: u64 = 1;

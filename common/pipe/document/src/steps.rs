@@ -12,6 +12,24 @@ use crate::{Document, Error, Member, Step, Steps, sum, table};
 #[derive(Debug)]
 pub struct SplitOff(Vec<Box<RawValue>>);
 
+/// A step of a document that is not parsed yet.
+#[derive(Debug, Clone, Copy)]
+pub struct StepText<'a> {
+    /// The index of the step in the document.
+    pub at: usize,
+    text: &'a RawValue,
+}
+
+impl StepText<'_> {
+    /// Parses the step.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it cannot be read.
+    pub fn step(self) -> Result<Step, Error> {
+        serde_json::from_str(self.text.get()).map_err(malformed)
+    }
+}
+
 /// The part of a step that matters here: all but its operations.
 #[derive(Deserialize)]
 struct Outline {
@@ -74,10 +92,26 @@ impl Document {
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list, or a step of this tool cannot be read.
     pub fn steps_of(&self, tool: &str) -> Result<Vec<(usize, Step)>, Error> {
+        self.texts_of(tool)?.into_iter().map(|text| Ok((text.at, text.step()?))).collect()
+    }
+
+    /// As [`Document::steps_of`], but parses no step.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `steps` is not a list of steps.
+    pub fn texts_of(&self, tool: &str) -> Result<Vec<StepText<'_>>, Error> {
         let texts: Vec<&RawValue> = self.step_list()?;
         let tools = self.tools()?;
         let own = tools.iter().zip(texts).enumerate().filter(|(_, (name, _))| *name == tool);
-        own.map(|(at, (_, text))| Ok((at, serde_json::from_str(text.get()).map_err(malformed)?))).collect()
+        Ok(own.map(|(at, (_, text))| StepText { at, text }).collect())
+    }
+
+    /// Whether both documents have the same text.
+    pub fn is_same_text(&self, other: &Self) -> bool {
+        let (own, others) = (&self.members.0, &other.members.0);
+        let mut pairs = own.iter().zip(others);
+        own.len() == others.len()
+            && pairs.all(|((name, text), (other, others))| name == other && text.get() == others.get())
     }
 
     /// The index of the last step that is equal to `step`.
@@ -89,11 +123,10 @@ impl Document {
     }
 
     fn last_step(&self, tool: &str, is_it: impl Fn(&Step) -> bool) -> Result<Option<(usize, Step)>, Error> {
-        let texts: Vec<&RawValue> = self.step_list()?;
-        for (at, _) in self.tools()?.iter().enumerate().rev().filter(|(_, name)| *name == tool) {
-            let step: Step = serde_json::from_str(texts[at].get()).map_err(malformed)?;
+        for text in self.texts_of(tool)?.into_iter().rev() {
+            let step = text.step()?;
             if is_it(&step) {
-                return Ok(Some((at, step)));
+                return Ok(Some((text.at, step)));
             }
         }
         Ok(None)

@@ -92,6 +92,25 @@ fn what_was_made_is_recorded_and_goes_with_undo() {
 }
 
 #[test]
+fn undo_parses_no_older_step() {
+    let place = Place::new();
+    let (_, first, _) = place.run(&["a"], r#"{"stave":1,"id":"web"}"#);
+    let (_, mut document, _) = place.run(&["b"], &first.to_string());
+    document["steps"][0]["operations"] = json!(7);
+    fs::write(place.run_dir().join("web.json"), document.to_string()).unwrap();
+    let (status, after, errors) = place.run(&["--undo"], &document.to_string());
+    assert_eq!((status, errors.as_str(), after["steps"].as_array().unwrap().len()), (0, "", 1));
+    let recorded: Value =
+        serde_json::from_slice(&fs::read(place.run_dir().join("web.json")).unwrap()).unwrap();
+    assert_eq!(recorded, after);
+    assert_eq!(place.files(), ["locks/web.container", "notes/a", "web.json", "web.json.new"]);
+    let (status, _, errors) = place.run(&["--undo"], &after.to_string());
+    assert_eq!(status, 1, "{errors}");
+    assert!(errors.starts_with("leave-note: member `steps`: invalid type: integer `7`"), "{errors}");
+    assert!(place.files().contains(&"notes/a".to_owned()));
+}
+
+#[test]
 fn half_of_it_is_taken_back_when_the_other_half_fails() {
     let place = Place::new();
     fs::create_dir_all(place.run_dir().join("notes/b")).unwrap();

@@ -3,7 +3,7 @@
 
 use anyhow::{anyhow, bail};
 use document::{
-    Contribution, Document, Id, Instance, Member, Step, StepState, kept,
+    Contribution, Document, Id, Instance, Member, Step, StepState, StepText, kept,
     members::Failure,
     record::{self, Record},
 };
@@ -36,7 +36,7 @@ pub(crate) fn run<F: Filter>(
     let (lock, unrecorded) = (F::LOCK, F::undo_unrecorded);
     // The tool's own arguments are not needed, and where they are not complete each step is meant.
     let is_meant = |step: &Step| filter.is_none_or(|filter| filter.is_meant(step));
-    if document.steps_of(tool)?.is_empty() {
+    if document.texts_of(tool)?.is_empty() {
         return pardon(tool, scope, document);
     }
     Undo {
@@ -57,15 +57,15 @@ pub(crate) fn run<F: Filter>(
 /// # Errors
 /// The refusal; when the document or the record cannot be read.
 pub(crate) fn is_possible<F: Filter>(tool: &str, scope: &Scope, document: &Document) -> anyhow::Result<bool> {
-    let own = document.steps_of(tool)?;
-    let (Some((_, step)), Some(id)) = (own.last(), document.id()?) else { return Ok(false) };
+    let own = document.texts_of(tool)?;
+    let (Some(last), Some(id)) = (own.last(), document.id()?) else { return Ok(false) };
     let record = Record::lock(&scope.run_dir, &id)?;
     let known = recorded(scope, &record, &id, document);
     record.release();
     if let Some(known) = known? {
-        let listed = known.steps_of(tool)?;
-        if let Some(found) = counterpart(&listed, own.len() - 1, step) {
-            F::refuse_undo(scope, &known, &listed[found].1)?;
+        let listed = known.texts_of(tool)?;
+        if let Some((_, step)) = counterpart(&listed, own.len() - 1, &last.step()?)? {
+            F::refuse_undo(scope, &known, &step)?;
         }
     }
     Ok(true)
@@ -100,6 +100,9 @@ pub(crate) struct Undo<'a> {
     pub(crate) unrecorded: fn(&Scope, &Id) -> anyhow::Result<()>,
 }
 
+/// A step to undo: its position among the tool's steps, and its index in the document.
+type Chosen = (usize, (usize, Step));
+
 /// A step at its index in a document, and those of its operations that could not be undone.
 type Outcome = (usize, Step, Vec<Value>);
 
@@ -116,11 +119,7 @@ impl Undo<'_> {
     /// When the document or the record cannot be read or written, or an operation could not be undone. The
     /// first error is returned; the others are printed on standard error.
     pub(crate) fn steps<O: Operation>(self, count: usize, document: &mut Document) -> anyhow::Result<()> {
-        let all = document.steps_of(self.tool)?;
-        let meant = all.into_iter().enumerate().filter(|(_, (_, step))| (self.is_meant)(step));
-        let mut chosen: Vec<_> = meant.collect();
-        chosen.drain(..chosen.len().saturating_sub(count));
-        chosen.reverse();
+        let chosen = self.chosen(count, document)?;
         if chosen.is_empty() {
             return Ok(());
         }
@@ -147,17 +146,32 @@ impl Undo<'_> {
         undone.map(drop)
     }
 
-    /// Undoes the chosen steps by the record. Returns whether the record lists nothing any more. Each chosen
-    /// step comes with its position among the tool's steps, and its index in the document.
+    /// The last `count` steps of the tool that are meant, newest first. Older ones are not parsed: a container can
+    /// have hundreds of snapshots.
+    fn chosen(&self, count: usize, document: &Document) -> anyhow::Result<Vec<Chosen>> {
+        let mut chosen = Vec::new();
+        for (place, text) in document.texts_of(self.tool)?.into_iter().enumerate().rev() {
+            if chosen.len() == count {
+                break;
+            }
+            let step = text.step()?;
+            if (self.is_meant)(&step) {
+                chosen.push((place, (text.at, step)));
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Undoes the chosen steps by the record. Returns whether the record lists nothing any more.
     fn recorded<O: Operation>(
         self,
         document: &mut Document,
-        chosen: Vec<(usize, (usize, Step))>,
+        chosen: Vec<Chosen>,
         record: &Record,
         mut recorded: Document,
         id: &Id,
     ) -> anyhow::Result<bool> {
-        let mut listed = recorded.steps_of(self.tool)?;
+        let mut listed = recorded.texts_of(self.tool)?;
         let _lock = session::lock(self.scope, self.lock)?;
         interrupt::block()?;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -171,41 +185,58 @@ impl Undo<'_> {
                 errors.push(error.into());
                 break;
             }
-            let Some(found) = counterpart(&listed, place, &step) else {
-                // The step was undone before.
-                ours.push((at, step, Vec::new()));
-                continue;
+            let (found, recorded_step) = match counterpart(&listed, place, &step) {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    // The step was undone before.
+                    ours.push((at, step, Vec::new()));
+                    continue;
+                }
+                Err(error) => {
+                    errors.push(error);
+                    break;
+                }
             };
-            // unwind undoes the record step by step, and its document tells what is left, even if the record
-            // could not be written meanwhile. A step that depends on this one has failed to be undone, and
-            // that was reported.
-            let is_unwound = is_unwound();
-            let there = if is_unwound { &*document } else { &recorded };
-            if let Err(error) = (self.refuse)(self.scope, there, &listed[found].1) {
-                let is_of_system = operation::errno_of(&*error).is_some();
-                errors.extend((!is_unwound || is_of_system).then_some(error));
+            if !self.may_undo(document, &recorded, &recorded_step, &mut errors) {
                 break;
             }
-            match self.undo::<O>(&recorded, &listed[found].1, &mut errors) {
+            match self.undo::<O>(&recorded, &recorded_step, &mut errors) {
                 Err(error) => errors.push(error),
                 Ok(remains) => {
-                    let (there, found) = match remains.is_empty() {
-                        true => listed.remove(found),
-                        false => listed[found].clone(),
-                    };
+                    let there = listed[found].at;
+                    if remains.is_empty() {
+                        listed.remove(found);
+                    }
                     ours.push((at, step, remains.clone()));
-                    theirs.push((there, found, remains));
+                    theirs.push((there, recorded_step, remains));
                 }
             }
         }
-        self.settle(document, ours)?;
         let changed = !theirs.is_empty();
         let was_durable = kept::is_durable(&recorded);
-        self.settle(&mut recorded, theirs)?;
+        self.settle_both(document, ours, &mut recorded, theirs)?;
         if was_durable && !kept::is_durable(&recorded) {
             errors.extend(kept::sync_removal(self.scope, id).err().map(Into::into));
         }
         self.keep(record, &recorded, id, changed, errors)
+    }
+
+    /// Whether the step must not be refused. unwind undoes the record step by step, and its document tells what is
+    /// left, even if the record could not be written meanwhile. A step that depends on this one has failed to be
+    /// undone then, and that was reported.
+    fn may_undo(
+        &self,
+        document: &Document,
+        recorded: &Document,
+        step: &Step,
+        errors: &mut Vec<anyhow::Error>,
+    ) -> bool {
+        let is_unwound = is_unwound();
+        let there = if is_unwound { document } else { recorded };
+        let Err(error) = (self.refuse)(self.scope, there, step) else { return true };
+        let is_of_system = operation::errno_of(&*error).is_some();
+        errors.extend((!is_unwound || is_of_system).then_some(error));
+        false
     }
 
     /// Writes the record without what was undone. Prints all errors but the first, which it returns. Returns whether the
@@ -257,12 +288,7 @@ impl Undo<'_> {
 
     /// Undoes the chosen steps without a record. What the steps did is not known then, and only the
     /// container's own directory is certain to belong to it.
-    fn unrecorded(
-        self,
-        document: &mut Document,
-        chosen: Vec<(usize, (usize, Step))>,
-        id: &Id,
-    ) -> anyhow::Result<()> {
+    fn unrecorded(self, document: &mut Document, chosen: Vec<Chosen>, id: &Id) -> anyhow::Result<()> {
         let _lock = session::lock(self.scope, self.lock)?;
         interrupt::block()?;
         (self.unrecorded)(self.scope, id)?;
@@ -272,6 +298,23 @@ impl Undo<'_> {
     /// Removes the chosen steps from a document.
     fn forget(&self, document: &mut Document, chosen: Vec<(usize, (usize, Step))>) -> anyhow::Result<()> {
         self.settle(document, chosen.into_iter().map(|(_, (at, step))| (at, step, Vec::new())).collect())
+    }
+
+    /// Settles the document and the record. They are nearly always equal, and then this is done once.
+    fn settle_both(
+        &self,
+        document: &mut Document,
+        ours: Vec<Outcome>,
+        recorded: &mut Document,
+        theirs: Vec<Outcome>,
+    ) -> anyhow::Result<()> {
+        let are_equal = document.is_same_text(recorded) && ours == theirs;
+        self.settle(document, ours)?;
+        if are_equal {
+            recorded.clone_from(document);
+            return Ok(());
+        }
+        self.settle(recorded, theirs)
     }
 
     /// Keeps the operations that could not be undone in each step. Removes a step that has none.
@@ -324,11 +367,21 @@ fn recorded(
 }
 
 /// Finds the step in the record that corresponds to a step of the document: the same step, or else the one at
-/// the same position, because the document may be older or changed by hand.
-fn counterpart(listed: &[(usize, Step)], place: usize, step: &Step) -> Option<usize> {
-    let is_it = |(_, other): &(usize, Step)| other == step;
-    match listed.get(place).is_some_and(is_it) {
-        true => Some(place),
-        false => listed.iter().rposition(is_it).or((place < listed.len()).then_some(place)),
+/// the same position, because the document may be older or changed by hand. Returns its place in the list, and
+/// the step.
+///
+/// # Errors
+/// When a step of the list cannot be read.
+fn counterpart(listed: &[StepText<'_>], place: usize, step: &Step) -> anyhow::Result<Option<(usize, Step)>> {
+    let there = listed.get(place).map(|text| text.step()).transpose()?;
+    if there.as_ref() == Some(step) {
+        return Ok(there.map(|there| (place, there)));
     }
+    for (other, text) in listed.iter().enumerate().rev() {
+        let found = text.step()?;
+        if found == *step {
+            return Ok(Some((other, found)));
+        }
+    }
+    Ok(there.map(|there| (place, there)))
 }
