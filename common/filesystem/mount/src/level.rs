@@ -252,7 +252,7 @@ impl Level {
         }
         self.replace(before, &self.overlay(self.number)?, |overlay| {
             work()?;
-            self.again(overlay)
+            self.again(overlay, volatile::forget)
         })
     }
 
@@ -313,7 +313,7 @@ impl Level {
             }
             let _ = self
                 .overlay(before)
-                .and_then(|overlay| self.again(&overlay))
+                .and_then(|overlay| self.again(&overlay, volatile::forget))
                 .and_then(|()| carried.put(&self.target));
         })
     }
@@ -326,10 +326,10 @@ impl Level {
     }
 
     /// Mounts a level again that was mounted earlier in this boot of the machine, and that no process uses
-    /// any more.
-    fn again(&self, overlay: &Overlay) -> Result<()> {
+    /// any more. `forget` removes the mark of a volatile upper directory.
+    fn again(&self, overlay: &Overlay, forget: impl FnOnce(&Overlay) -> Result<()>) -> Result<()> {
         if !overlay.durable && self.boot == Some(boot()?) {
-            volatile::forget(overlay)?;
+            forget(overlay)?;
         }
         overlay.mount()
     }
@@ -358,7 +358,7 @@ impl Level {
             let below = self.overlay(self.number - 1)?;
             self.replace(number, &below, |overlay| {
                 forget()?;
-                self.again(overlay)
+                self.again(overlay, |overlay| volatile::set_aside(overlay, &self.directory))
             })?;
         } else {
             forget()?;
