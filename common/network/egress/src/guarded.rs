@@ -35,10 +35,31 @@ const fn net6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
 }
 
+/// Networks of IPv6 addresses that lead to the IPv4 address in their last bits: by a NAT64 (RFC 6052, RFC 8215), and
+/// IPv4-compatible ones (RFC 4291, 2.5.5.1).
+const TRANSLATED: [IpNet; 3] = [
+    net6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
+    net6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
+    net6([0, 0, 0, 0, 0, 0, 0, 0], 96),
+];
+
+/// The IPv4 address to which an IPv6 address leads.
+fn within(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(v6) = address else { return None };
+    let [.., high, low] = v6.segments();
+    let four = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)).into();
+    match v6.segments() {
+        // 6to4 (RFC 3056).
+        [0x2002, first, second, ..] => Some(four(first, second)),
+        _ => TRANSLATED.iter().any(|net| net.contains(&address)).then(|| four(high, low)),
+    }
+}
+
 /// Whether an answer to a name may open this address. `closed` are the networks that none may open.
 /// What is listed by address may be opened anyway.
 pub(crate) fn may_open(address: IpAddr, allow: &[Entry], closed: &[IpNet]) -> bool {
     let address = address.to_canonical();
+    let is_inside = within(address).is_some_and(|inside| !may_open(inside, &[], closed));
     let is_special = match address {
         IpAddr::V4(v4) => {
             v4.is_loopback()
@@ -51,9 +72,9 @@ pub(crate) fn may_open(address: IpAddr, allow: &[Entry], closed: &[IpNet]) -> bo
             v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local()
         }
     };
-    let within = |net: &IpNet| net.contains(&address);
-    let listed = allow.iter().any(|entry| matches!(&entry.target, Target::Addresses(net) if within(net)));
-    listed || !(is_special || METADATA.iter().any(within) || closed.iter().any(within))
+    let is_in = |net: &IpNet| net.contains(&address);
+    let listed = allow.iter().any(|entry| matches!(&entry.target, Target::Addresses(net) if is_in(net)));
+    listed || !(is_special || is_inside || METADATA.iter().any(is_in) || closed.iter().any(is_in))
 }
 
 #[cfg(test)]
@@ -78,10 +99,19 @@ mod tests {
             "fd00:42::42",
             "fd00:a9fe:a9fe::1",
             "10.1.2.3",
+            // By a NAT64, or by 6to4.
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "64:ff9b::a01:203",
         ] {
             assert!(!may(secret, &[]), "{secret}");
         }
-        assert!(may("192.0.2.1", &[]) && may("2001:db8::1", &[]));
+        for open in ["192.0.2.1", "2001:db8::1", "64:ff9b::c000:201", "2002:c000:201::1"] {
+            assert!(may(open, &[]), "{open}");
+        }
+        assert!(may("64:ff9b::a9fe:a9fe", &["64:ff9b::a9fe:a9fe".parse().unwrap()]));
         // An address that is listed itself may be opened.
         assert!(may("192.0.0.192", &["192.0.0.192".parse().unwrap()]));
     }
