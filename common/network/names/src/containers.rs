@@ -38,7 +38,7 @@ pub struct Container {
 pub(crate) struct Network {
     pub(crate) name: String,
     pub(crate) bridge: String,
-    /// The subnets of the network.
+    /// The subnets of the network, if only containers have addresses of them.
     pub(crate) subnets: Vec<IpNet>,
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether the network is internal.
@@ -106,7 +106,7 @@ impl Container {
 pub enum Found {
     /// The addresses of the name.
     Addresses(Vec<IpAddr>),
-    /// The name is of a container's form, but no container has it.
+    /// The name is in podman's domain, but no container has it.
     Nobody,
     /// The name is not a container's.
     Elsewhere,
@@ -193,13 +193,13 @@ impl Containers {
         let whole = labels.join(".");
         let bare = whole.strip_suffix(PODMANS).and_then(|rest| rest.strip_suffix('.'));
         let bare = bare.filter(|_| asker.is_podmans);
-        let (whole, mut is_ours) = (bare.unwrap_or(&whole), bare.is_some());
+        let (whole, is_ours) = (bare.unwrap_or(&whole), bare.is_some());
         let mut found = self.named(asker, whole, None);
-        // `web.front`: a container, with the network that both containers are on.
+        // `web.front`: a container, with the network that both containers are on. If nobody has that name, it may
+        // be one in DNS: networks are called `dev` or `lan`, too.
         if let (true, Some((name, network))) = (found.is_empty(), whole.rsplit_once('.')) {
             let is_its = asker.networks.iter().any(|one| one.name.eq_ignore_ascii_case(network));
             found = if is_its { self.named(asker, name, Some(network)) } else { found };
-            is_ours |= is_its;
         }
         if found.is_empty() {
             return if is_ours { Found::Nobody } else { Found::Elsewhere };
@@ -231,14 +231,10 @@ impl Containers {
             .collect()
     }
 
-    /// The names of the container with this address. None if no network of `asker` has such an
-    /// address.
+    /// The names of the container with this address. None if no container has it that `asker` may know, and it
+    /// may be the address of another machine.
     pub(crate) fn names(&mut self, asker: &Container, address: IpAddr) -> Option<Vec<String>> {
         self.refresh();
-        if !asker.networks.iter().flat_map(|network| &network.subnets).any(|subnet| subnet.contains(&address))
-        {
-            return None;
-        }
         let names = |other: &Container| {
             let mut on = shared(asker, other).filter(|network| network.addresses.contains(&address));
             let network = on.next()?;
@@ -252,7 +248,8 @@ impl Containers {
                 found.push(name);
             }
         }
-        Some(found)
+        let mut subnets = asker.networks.iter().flat_map(|network| &network.subnets);
+        (!found.is_empty() || subnets.any(|subnet| subnet.contains(&address))).then_some(found)
     }
 }
 
@@ -291,7 +288,7 @@ mod tests {
     fn record(id: &str, networks: &[(&str, &str)], more: &str) -> String {
         let network = |(name, address): &(&str, &str)| {
             format!(
-                r#"{{"name":"{name}","interface":"eth0","bridge":{{"name":"br-{name}","subnet":"10.0.0.0/8"}},"cni":{{"ips":[{{"address":"{address}/8"}}]}}}}"#
+                r#"{{"name":"{name}","interface":"eth0","bridge":{{"name":"br-{name}","subnet":"10.0.0.0/8","gateway":"10.0.0.1"}},"cni":{{"ips":[{{"address":"{address}/8"}}]}}}}"#
             )
         };
         let networks: Vec<_> = networks.iter().map(network).collect();
@@ -328,7 +325,7 @@ mod tests {
         write("db2", record("db2", &[("back", "10.2.0.4")], r#","names":{"aliases":["data"]}"#));
         write(
             "kept",
-            record("kept", &[("back", "10.2.0.6")], "").replace("/8\"},", "/8\",\"internal\":true},"),
+            record("kept", &[("back", "10.2.0.6")], "").replace("0.1\"},", "0.1\",\"internal\":true},"),
         );
         write(
             "two",
@@ -362,8 +359,9 @@ mod tests {
             (&web, "db", "10.2.0.3"),
             (&web, "store", "10.2.0.3"),
             (&web, "db.back", "10.2.0.3"),
-            (&web, "db.front", "Nobody"),
-            (&web, "nobody.front", "Nobody"),
+            (&web, "db.front", "Elsewhere"),
+            // It may be a name in DNS.
+            (&web, "nobody.front", "Elsewhere"),
             (&web, "nobody", "Elsewhere"),
             (&web, "gone", "Elsewhere"),
             // Each network has aliases of its own.
@@ -389,6 +387,12 @@ mod tests {
         assert_eq!(containers.names(&web, address("10.2.0.8")).unwrap(), ["shop"]);
         assert_eq!(containers.names(&db, address("10.1.0.2")).unwrap(), [""; 0]);
         assert_eq!(containers.names(&web, address("192.0.2.1")), None);
+        // On the wire of the host, other machines have names, too.
+        let on_the_wire = record("wired", &[("wire", "10.3.0.2")], "").replace("\"bridge\"", "\"parent\"");
+        write(directory.path(), "wired", on_the_wire);
+        let wired = containers.container("wired").unwrap();
+        assert_eq!(containers.names(&wired, address("10.3.0.2")).unwrap(), ["wired"]);
+        assert_eq!(containers.names(&wired, address("10.3.0.9")), None);
         // A replaced record takes effect at once.
         write(directory.path(), "db", record("db", &[("back", "10.2.0.7")], ""));
         assert_eq!(containers.find(&web, &labels("db")), Found::Addresses(vec![address("10.2.0.7")]));

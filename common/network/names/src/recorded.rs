@@ -33,9 +33,9 @@ struct Process {
 #[derive(Deserialize)]
 struct Attachment {
     name: String,
+    bridge: Option<Bridge>,
     /// Of a network without a bridge, the link of the host that its containers share.
-    #[serde(alias = "parent")]
-    bridge: Bridge,
+    parent: Option<Bridge>,
     cni: Cni,
     /// Names that count on this network only.
     #[serde(default)]
@@ -54,8 +54,17 @@ struct First {
 struct Bridge {
     name: String,
     subnet: Option<IpNet>,
+    gateway: Option<IpAddr>,
     #[serde(default)]
     internal: bool,
+}
+
+impl Bridge {
+    /// Whether only containers and this host have addresses in the network. On a bridge of which this host is not
+    /// the gateway, other machines may have some.
+    fn is_ours(&self) -> bool {
+        self.gateway.is_some() || self.internal
+    }
 }
 
 #[derive(Deserialize)]
@@ -113,20 +122,27 @@ pub(crate) fn parse(text: &[u8]) -> Option<Container> {
         all.dedup();
         all
     };
-    let network = |name: String, bridge: Bridge, cni: Cni, own: Vec<String>| Network {
-        name,
-        aliases: names(own),
-        internal: bridge.internal,
-        bridge: bridge.name,
-        subnets: cni.ips.iter().map(|ip| ip.address).chain(bridge.subnet).map(|net| net.trunc()).collect(),
-        addresses: cni.ips.into_iter().filter(|_| runs).map(|ip| ip.address.addr()).collect(),
+    let network = |name: String, (bridge, is_ours): (Bridge, bool), cni: Cni, own: Vec<String>| {
+        let subnets = cni.ips.iter().map(|ip| ip.address).chain(bridge.subnet).filter(|_| is_ours);
+        Network {
+            name,
+            aliases: names(own),
+            internal: bridge.internal,
+            bridge: bridge.name,
+            subnets: subnets.map(|net| net.trunc()).collect(),
+            addresses: cni.ips.into_iter().filter(|_| runs).map(|ip| ip.address.addr()).collect(),
+        }
     };
-    let mut networks: Vec<_> =
-        record.networks.into_iter().map(|one| network(one.name, one.bridge, one.cni, one.aliases)).collect();
+    let attached = |one: Attachment| {
+        let bridge = one.bridge.map(|bridge| (bridge.is_ours(), bridge));
+        let (is_ours, on) = bridge.or(one.parent.map(|parent| (false, parent)))?;
+        Some(network(one.name, (on, is_ours), one.cni, one.aliases))
+    };
+    let mut networks: Vec<_> = record.networks.into_iter().filter_map(attached).collect();
     let namespace = record.network.as_ref().and_then(|network| network.namespace.clone());
     let first = record.network.and_then(|first| first.bridge.zip(first.cni));
     if let (Some((bridge, cni)), true) = (first, networks.is_empty()) {
-        networks.push(network(bridge.name.clone(), bridge, cni, Vec::new()));
+        networks.push(network(bridge.name.clone(), (bridge, true), cni, Vec::new()));
     }
     let entries = record.hosts.into_iter().flat_map(|hosts| hosts.entries);
     // The other container's own name comes last.
