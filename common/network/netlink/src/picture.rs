@@ -23,7 +23,7 @@ impl Picture {
         let connection = Connection::open(None)?;
         let links = connection.all()?.into_iter().map(|link| (link.name.clone(), link)).collect();
         let mut addresses: HashMap<u32, Vec<Address>> = HashMap::new();
-        for address in connection.addresses(None)? {
+        for address in connection.addresses(None)?.into_iter().chain(connection.addresses6(None)?) {
             addresses.entry(address.link).or_default().push(address);
         }
         Ok(Self { links, addresses })
