@@ -91,6 +91,7 @@ impl BridgeAttach {
                 subnet6,
                 range6: ip6_range,
                 gateway6: v6,
+                further: self.subnets.further.clone(),
                 gateway_mode: self.gateway_mode.unwrap_or(GatewayMode::Nat),
                 internal,
                 isolated: self.icc == Some(false),

@@ -265,3 +265,27 @@ fn forwarding_and_answers_stay_for_another_run_directory() {
     assert_eq!(sandbox.sh(values).ok(), "1\n1\n");
     sandbox.sh("STAVE_RUN=/run/r2 unwind b > /dev/null").ok();
 }
+
+/// A container with a network for each IP version: its ports lead to the address that has the default route.
+#[test]
+fn ports_over_a_network_of_each_version() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip address add 2001:db8::1/64 dev out0 nodad").ok();
+    sandbox.outside("ip address add 2001:db8::2/64 dev eth0 nodad").ok();
+    let before = sandbox.snapshot();
+    let (four, six) =
+        ("bridge-attach four --subnet 10.5.0.0/24", "bridge-attach six --ipv4=false --subnet6 fd01:5::/64");
+    start(&sandbox, "a", &format!("{four} | {six} | portmap -p 8080:80"));
+    sandbox.serve("a", "TCP6-LISTEN:80", "a");
+    let ports = sandbox.sh("jq -c '[.ports[] | [.hostIP, .containerPort]]' a.json").ok();
+    assert_eq!(ports, "[[null,80],[\"::\",80]]\n");
+    for to in ["TCP4:192.0.2.1:8080", "TCP6:[2001:db8::1]:8080"] {
+        assert!(sandbox.ask("outside", to).starts_with("a "), "{to}");
+    }
+    sandbox.sh("unwind a > /dev/null; pkill -P 1 socat || true").ok();
+    // In one mode: that of the network with the way out.
+    start(&sandbox, "a", &format!("{four} | {six} --gateway-mode routed | portmap -p 8080:80"));
+    assert_eq!(sandbox.sh("jq -c '[.ports[] | [.hostIP, .hostPort]]' a.json").ok(), "[[null,8080]]\n");
+    sandbox.sh("unwind a > /dev/null").ok();
+    sandbox.assert_as(&before);
+}

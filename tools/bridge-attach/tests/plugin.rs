@@ -146,8 +146,14 @@ fn both_versions_of_ip_and_a_gateway_somewhere() {
     let address = result["ips"][0]["address"].as_str().unwrap_or_default();
     assert!(status == 0 && address.starts_with("fd01:5::") && result["ips"][1].is_null(), "{result}");
     assert_eq!(plugin(&sandbox, "stave-bridge", "DEL", "one", &alone), (0, Value::Null));
-    let twice = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "10.6.0.0/24"}]]}});
-    let (_, error) = plugin(&sandbox, "stave-bridge", "ADD", "one", &with(&network("1.0.0"), twice));
+    // An address of each set of ranges.
+    let of = |sets: Value| with(&network("1.0.0"), json!({"ipam": {"type": "host-local", "ranges": sets}}));
+    let two = of(json!([[{"subnet": "10.5.0.0/24"}], [{"subnet": "10.6.0.0/24", "gateway": "10.6.0.9"}]]));
+    let (_, result) = plugin(&sandbox, "stave-bridge", "ADD", "one", &two);
+    assert_eq!(result["ips"][1]["gateway"], "10.6.0.9", "{result}");
+    assert_eq!(plugin(&sandbox, "stave-bridge", "DEL", "one", &two), (0, Value::Null));
+    let either = of(json!([[{"subnet": "10.5.0.0/24"}, {"subnet": "10.6.0.0/24"}]]));
+    let (_, error) = plugin(&sandbox, "stave-bridge", "ADD", "one", &either);
     assert_eq!(
         (&error["code"], &error["msg"]),
         (&json!(2), &json!("\"ipam.ranges\" with value \"10.6.0.0/24\" is not supported"))

@@ -31,7 +31,7 @@ fn side(attachment: &Attachment) -> Result<Link> {
 pub(crate) fn networks(attachments: &[Attachment]) -> Vec<IpNet> {
     let of = |one: &Attachment| {
         let own = one.cni.ips.iter().map(|ip| ip.address.trunc());
-        own.chain([one.on.subnet().trunc()]).collect::<Vec<_>>()
+        own.chain(one.on.subnet().map(|subnet| subnet.trunc())).collect::<Vec<_>>()
     };
     let mut all: Vec<IpNet> = attachments.iter().flat_map(of).collect();
     all.sort();

@@ -17,7 +17,7 @@
 mod environment;
 mod link;
 
-use std::{collections::HashSet, net::IpAddr, process::ExitCode};
+use std::{collections::HashSet, process::ExitCode};
 
 use anyhow::{Context as _, Result, anyhow};
 use attachment::{End, NetworkOperation};
@@ -64,12 +64,14 @@ impl Filter for LinkHosts {
             let id = name::resolve(&context.scope, &link.container);
             let path = record::path(&context.scope.run_dir, &id);
             let other = record::read_existing(&context.scope.run_dir, &id)?;
-            let ip = address(&other, document, link).with_context(|| format!("read record {path:?}"))??;
+            let addresses = other.addresses_for(document).with_context(|| format!("read record {path:?}"))?;
+            let first = *addresses.first().ok_or_else(|| no_address(link))?;
             // As with Docker: the alias first, then the container's own name, without duplicates. Its id comes last.
             let mut names = vec![link.alias.clone(), link.container.to_string(), id.to_string()];
             names.dedup();
-            hosts.entries.push(members::HostEntry { ip, names });
-            hosts.environment.extend(environment::variables(&context.id, &link.alias, ip, &other)?);
+            let entry = |ip| members::HostEntry { ip, names: names.clone() };
+            hosts.entries.extend(addresses.into_iter().map(entry));
+            hosts.environment.extend(environment::variables(&context.id, &link.alias, first, &other)?);
             if linked.insert(id.clone()) {
                 let own = End { id: &context.id, document };
                 let other = End { id: id.as_str(), document: &other };
@@ -80,16 +82,12 @@ impl Filter for LinkHosts {
     }
 }
 
-/// The other container's address, preferably on a network that both containers are on. The outer error is
-/// about the record, the inner one about the container.
-fn address(other: &Document, own: &Document, link: &Link) -> Result<Result<IpAddr>, document::Error> {
-    Ok(other.address_for(own)?.ok_or_else(|| {
-        let error = anyhow!("container \"{}\" has no address", link.container);
-        hint(
-            error,
-            "a link needs a container in a network: bridge-attach, or netns-bridge and veth-pair, join one",
-        )
-    }))
+fn no_address(link: &Link) -> anyhow::Error {
+    let error = anyhow!("container \"{}\" has no address", link.container);
+    hint(
+        error,
+        "a link needs a container in a network: bridge-attach, or netns-bridge and veth-pair, join one",
+    )
 }
 
 pub(crate) fn main() -> ExitCode {

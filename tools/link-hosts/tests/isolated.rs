@@ -133,6 +133,8 @@ fn a_link_by_ipv6() {
             sandbox.serve(id, &format!("TCP6-LISTEN:{port}"), id);
         }
     }
+    let entries = sandbox.sh("jq -c '[.hosts.entries[] | [.ip, .names[]]]' web.json").ok();
+    assert_eq!(entries, "[[\"10.5.0.2\",\"db\"],[\"fd05::2\",\"db\"]]\n");
     let from_web = "db [fd05:0000:0000:0000:0000:0000:0000:0003]";
     let open = |answer: &str, version4: &str| {
         for (from, to, told) in [

@@ -76,3 +76,20 @@ fn a_cni_plugin() {
     sandbox.sh("pkill -P 1 socat || true").ok();
     sandbox.assert_as(&before);
 }
+
+/// Without `ipam`, the container gets no address.
+#[test]
+fn a_cni_plugin_without_addresses() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("mkdir cni && ln -s $(command -v macvlan-attach) cni/stave-macvlan && ip netns add one").ok();
+    for ipam in [json!({}), Value::Null] {
+        let bare = json!({"cniVersion": "1.1.0", "name": "wire", "type": "stave-macvlan", "master": "out0", "ipam": ipam});
+        let (status, result) = plugin(&sandbox, "ADD", &bare);
+        assert_eq!(
+            (status, &result["ips"], &result["interfaces"][0]["name"]),
+            (0, &Value::Null, &json!("eth0"))
+        );
+        assert_eq!(sandbox.within("one", "ip -o addr show eth0; ip route").ok(), "");
+        assert_eq!(plugin(&sandbox, "DEL", &bare), (0, Value::Null));
+    }
+}

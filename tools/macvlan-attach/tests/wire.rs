@@ -326,21 +326,29 @@ fn write_cni(sandbox: &Sandbox, change: &Value) {
 #[test]
 fn networks_by_name() {
     let (sandbox, before) = sandbox();
-    let made = sandbox.sh("network-create wire --driver macvlan -o parent=out0 -o mode=private --ip-range 192.0.2.64/26 --label a=b").json();
+    let subnets = "--subnet 192.0.2.0/24 --ip-range 192.0.2.64/26 --subnet 198.51.100.0/24";
+    let made = sandbox
+        .sh(&format!(
+            "network-create wire --driver macvlan -o parent=out0 -o mode=private {subnets} --label a=b"
+        ))
+        .json();
     let shown = json!([made["driver"], made["network_interface"], made["options"], made["subnets"]]);
     let range = json!({"start_ip": "192.0.2.64", "end_ip": "192.0.2.127"});
     let subnet = json!({"subnet": "192.0.2.0/24", "gateway": "192.0.2.2", "lease_range": range});
-    assert_eq!(shown, json!(["macvlan", "out0", {"mode": "private"}, [subnet]]));
+    assert_eq!(
+        shown,
+        json!(["macvlan", "out0", {"mode": "private"}, [subnet, {"subnet": "198.51.100.0/24", "gateway": "198.51.100.1"}]])
+    );
     write_podman(&sandbox, &json!({}));
     sandbox.sh("netns-add -n --id a | macvlan-attach wire > a.json; netns-add -n --id b | macvlan-attach pod > b.json").ok();
-    let told = "jq -c '.networks[0] | [.name, .parent.mode, .cni.ips[0].address, .cni.interfaces[0].mtu]' a.json b.json";
+    let told = "jq -c '.networks[0] | [.name, .parent.mode, .cni.ips[].address, .cni.interfaces[0].mtu]' a.json b.json";
     assert_eq!(
         sandbox.sh(told).ok(),
-        "[\"wire\",\"private\",\"192.0.2.64/24\",1500]\n[\"pod\",\"bridge\",\"192.0.2.65/24\",1300]\n"
+        "[\"wire\",\"private\",\"192.0.2.64/24\",\"198.51.100.2/24\",1500]\n[\"pod\",\"bridge\",\"192.0.2.65/24\",1300]\n"
     );
     let listed =
         sandbox.sh("network-ls wire | jq -c '.[] | [.driver, .parent, .bridge, .subnets, .containers]'").ok();
-    assert_eq!(listed, "[\"macvlan\",\"out0\",null,[\"192.0.2.0/24\"],[\"a\"]]\n");
+    assert_eq!(listed, "[\"macvlan\",\"out0\",null,[\"192.0.2.0/24\",\"198.51.100.0/24\"],[\"a\"]]\n");
     for (command, told) in [
         (
             "bridge-attach wire",

@@ -14,6 +14,7 @@
 //! # Needs
 //! Write access to `$STAVE_ROOT`.
 
+mod bridge;
 mod options;
 mod parent;
 
@@ -39,7 +40,8 @@ struct NetworkCreate {
     /// How the containers are connected: by a bridge, or each by a macvlan or ipvlan on a link of the host
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = ["bridge", "macvlan", "ipvlan"])]
     driver: String,
-    /// Of a macvlan or ipvlan: parent=LINK, by default that of the default route, and mode=MODE; mtu=BYTES;
+    /// mtu=BYTES, metric=NUMBER or no_default_route=true; of a macvlan or ipvlan also parent=LINK, by default that of
+    /// the default route, and mode=MODE; of a bridge also isolate=true, and Docker's options com.docker.network.*;
     /// repeatable
     #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = toolkit::pair)]
     options: Vec<(String, String)>,
@@ -49,17 +51,21 @@ struct NetworkCreate {
     /// With `false`, the network has IPv6 only
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     ipv4: bool,
-    /// The subnet, one for each IP version; by default the first of 172.17.0.0/16, 172.18.0.0/16 and so on that no
-    /// interface, route or other network uses
+    /// The subnet; by default the first of 172.17.0.0/16, 172.18.0.0/16 and so on that no interface, route or other
+    /// network uses. Repeatable: containers have an address of each
     #[arg(long = "subnet", value_name = "CIDR", value_parser = options::subnet)]
     subnets: Vec<IpNet>,
-    /// Lease only addresses of this part of the subnet; one for each IP version
+    /// Lease only addresses of this part of the subnet; one for each subnet
     #[arg(long = "ip-range", value_name = "CIDR", value_parser = options::range)]
     ranges: Vec<IpNet>,
-    /// The bridge's address, the gateway of the containers; by default the subnet's first; one for each IP
-    /// version. For a macvlan or ipvlan, the router on the host's network. "none": no gateway
+    /// The bridge's address, the gateway of the containers; by default the subnet's first; one for each
+    /// subnet. For a macvlan or ipvlan, the router on the host's network. "none": no gateway
     #[arg(long = "gateway", value_name = "ADDRESS|none")]
     gateways: Vec<Gateway>,
+    /// Who gives out the addresses: Stave ("default" or "host-local"), or for a macvlan or ipvlan nobody ("none"
+    /// or "null")
+    #[arg(long, value_name = "WHO", default_value = "default", value_parser = ["default", "host-local", "none", "null"])]
+    ipam_driver: String,
     /// Add IPv6, with a random unique local subnet (fd00::/8)
     #[arg(long)]
     ipv6: bool,
@@ -104,7 +110,7 @@ impl NetworkCreate {
     /// The network, on subnets that no other network uses.
     fn file(&self, context: &toolkit::Context) -> Result<File> {
         let root = &context.scope.root;
-        let bridge = self.bridge.clone().unwrap_or_else(|| named::bridge_of(&self.name));
+        let bridge = self.bridge()?;
         let mut others = Vec::new();
         for name in Named::list(root)? {
             // A file that cannot be used is reported when it is used.
@@ -127,46 +133,7 @@ impl NetworkCreate {
             file.labels.insert(key.to_owned(), value.to_owned());
         }
         file.id = operation::random_name()?;
-        Ok(file)
-    }
-
-    fn on_bridge(&self, bridge: &str, others: &[Named]) -> Result<File> {
-        if let Some((key, _)) = self.options.iter().find(|(key, _)| key != "mtu") {
-            bail!("-o {key} is not for the driver bridge");
-        }
-        let nets = self.nets()?;
-        let gateways = self.gateways(&nets)?;
-        let (subnet, subnet6) = named::subnets(
-            self.ipv4,
-            nets.subnet,
-            self.ipv6,
-            nets.subnet6,
-            self.ndp_proxy.as_deref(),
-            others,
-        )?;
-        let mut file = File::new(&self.name, "bridge", bridge);
-        let range = nets.range.map(Into::into);
-        let v4 = subnet.map(|subnet| named::subnet(subnet.into(), gateways.v4, range)).transpose()?;
-        file.subnets.extend(v4);
-        let (gateway, range) = (gateways.v6, nets.range6.map(Into::into));
-        match subnet6 {
-            Some(subnet6) => file.subnets.push(named::subnet(subnet6.into(), gateway, range)?),
-            None if range.is_some() => bail!("--ip6-range needs --ipv6 or --subnet6"),
-            None if gateway.address().is_some() => bail!("a --gateway of IPv6 needs --ipv6 or --subnet6"),
-            None => {}
-        }
-        file.ipv6_enabled = subnet6.is_some();
-        file.internal = self.internal;
-        let options = [
-            self.mtu()?.map(|mtu| ("mtu", mtu)),
-            (!self.icc).then(|| ("icc", "false".to_owned())),
-            (self.gateway_mode == GatewayMode::Routed).then(|| ("gateway_mode", "routed".to_owned())),
-            self.ndp_proxy.clone().map(|link| ("ndp_proxy", link)),
-            self.vxlan.map(|id| ("vxlan", id.to_string())),
-            self.vxlan_local.map(|local| ("vxlan_local", local.to_string())),
-            self.vxlan_port.map(|port| ("vxlan_port", port.to_string())),
-        ];
-        file.options = options.into_iter().flatten().map(|(key, value)| (key.to_owned(), value)).collect();
+        file.refuse_unusable()?;
         Ok(file)
     }
 }

@@ -1,10 +1,16 @@
 //! The options of a driver, `-o KEY=VALUE`, and what there is one of for each IP version.
 
-use attachment::Gateways;
+use attachment::{Further, Gateway, Gateways};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toolkit::prelude::*;
 
 use super::NetworkCreate;
+
+/// Docker's name of the option `mtu`.
+const MTU: &str = "com.docker.network.driver.mtu";
+
+/// podman's options about the containers' default route.
+const OF_ROUTES: [&str; 2] = ["metric", "no_default_route"];
 
 /// The subnets and their ranges, by IP version.
 #[derive(Debug, Default)]
@@ -13,6 +19,10 @@ pub(crate) struct Nets {
     pub(crate) range: Option<Ipv4Net>,
     pub(crate) subnet6: Option<Ipv6Net>,
     pub(crate) range6: Option<Ipv6Net>,
+    /// The subnets after the first of each IP version.
+    pub(crate) further: Vec<Further>,
+    /// The gateways of the others.
+    gateways: Vec<Gateway>,
 }
 
 /// Parses a subnet of either IP version.
@@ -53,9 +63,17 @@ fn by_version(
 impl NetworkCreate {
     /// The subnets and ranges that were asked for.
     pub(crate) fn nets(&self) -> Result<Nets> {
-        let (subnet, subnet6) = by_version("--subnet", &self.subnets, self.subnet6)?;
-        let (range, range6) = by_version("--ip-range", &self.ranges, self.ip6_range)?;
-        Ok(Nets { subnet, range, subnet6, range6 })
+        let (mut subnets, mut ranges, mut gateways) =
+            (self.subnets.clone(), self.ranges.clone(), self.gateways.clone());
+        let further = Further::take(&mut subnets, &mut gateways, &mut ranges);
+        let (subnet, subnet6) = by_version("--subnet", &subnets, self.subnet6)?;
+        let (range, range6) = by_version("--ip-range", &ranges, self.ip6_range)?;
+        Ok(Nets { subnet, range, subnet6, range6, further, gateways })
+    }
+
+    /// Whether the containers get no address.
+    pub(crate) fn has_no_addresses(&self) -> bool {
+        ["none", "null"].contains(&self.ipam_driver.as_str())
     }
 
     /// The value of an option: the last one, as for all flags.
@@ -65,13 +83,28 @@ impl NetworkCreate {
 
     /// The gateways. Without IPv4, no flag is about it.
     pub(crate) fn gateways(&self, nets: &Nets) -> Result<Gateways> {
-        let found = attachment::gateways(&self.gateways, self.ipv4, nets.subnet, nets.range);
+        let found = attachment::gateways(&nets.gateways, self.ipv4, nets.subnet, nets.range);
         found.map_err(|wrong| anyhow!(wrong))
+    }
+
+    /// Refuses options that no network has, and that are none of `own`.
+    pub(crate) fn refuse_options(&self, own: &[&str]) -> Result<()> {
+        let is_known =
+            |key: &str| ["mtu", MTU].iter().chain(&OF_ROUTES).chain(own).any(|known| *known == key);
+        match self.options.iter().find(|(key, _)| !is_known(key)) {
+            Some((key, _)) => bail!("-o {key} is not for the driver {}", self.driver),
+            None => Ok(()),
+        }
+    }
+
+    /// The options about the containers' default route, for the network's file.
+    pub(crate) fn of_routes(&self) -> impl Iterator<Item = (&'static str, String)> {
+        OF_ROUTES.into_iter().filter_map(|key| Some((key, self.option(key)?.to_owned())))
     }
 
     /// The MTU from either flag.
     pub(crate) fn mtu(&self) -> Result<Option<String>> {
-        let given = self.option("mtu").map(str::to_owned);
+        let given = self.option("mtu").or(self.option(MTU)).map(str::to_owned);
         match &given {
             Some(value) if attachment::parse_mtu(value).is_none() => {
                 bail!("-o mtu={value} is not 68 to 65535 bytes")

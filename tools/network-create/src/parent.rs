@@ -15,15 +15,20 @@ impl NetworkCreate {
     pub(crate) fn on_parent(&self, others: &[Named]) -> Result<File> {
         self.refuse_flags_of_bridges()?;
         let usual = if self.driver == "macvlan" { Child::MACVLAN[0] } else { Child::IPVLAN[0] };
-        let mode = self.option("mode").unwrap_or(usual);
+        let dockers = format!("{}_mode", self.driver);
+        let mode = self.option("mode").or(self.option(&dockers)).unwrap_or(usual);
         let child = Child::of(&self.driver, mode);
         let child = child.ok_or_else(|| anyhow!("a {} has no mode {mode:?}", self.driver))?;
         let parent = self.option("parent").map(attachment::parse_name).transpose();
         let parent = parent.map_err(|wrong| anyhow!("-o parent: {wrong}"))?;
+        if self.has_no_addresses() {
+            self.refuse_addresses()?;
+        }
         let nets = self.nets()?;
         let Gateways { v4, v6 } = self.gateways(&nets)?;
         let wanted = WantedParent {
             parent,
+            addresses: !self.has_no_addresses(),
             ipv4: self.ipv4,
             subnet: nets.subnet,
             range: nets.range,
@@ -31,6 +36,7 @@ impl NetworkCreate {
             subnet6: nets.subnet6,
             range6: nets.range6,
             gateway6: v6,
+            further: nets.further,
             internal: self.internal,
             ..WantedParent::new(child)
         };
@@ -42,15 +48,41 @@ impl NetworkCreate {
         };
         let elsewhere: Vec<Named> = others.iter().filter(is_other).cloned().collect();
         let subnet6 = found.ipv6.as_ref().map(|ipv6| ipv6.subnet);
-        named::refuse_taken(&[Some(found.subnet), subnet6], &elsewhere)?;
+        let further = found.further.iter().map(|further| Some(further.subnet));
+        named::refuse_taken(
+            &[found.subnet, subnet6].into_iter().chain(further).collect::<Vec<_>>(),
+            &elsewhere,
+        )?;
         let mut file = File::new(&self.name, &self.driver, &found.name);
-        file.subnets.push(Subnet::new(found.subnet, found.gateway, found.ip_range));
+        match found.subnet {
+            Some(subnet) => file.subnets.push(Subnet::new(subnet, found.gateway, found.ip_range)),
+            None => file = file.without_addresses(),
+        }
         file.subnets.extend(found.ipv6.map(|ipv6| Subnet::new(ipv6.subnet, ipv6.gateway, ipv6.ip_range)));
+        let further = found.further.into_iter();
+        file.subnets.extend(further.map(|one| Subnet::new(one.subnet, one.gateway, one.ip_range)));
         file.ipv6_enabled = subnet6.is_some();
         file.internal = self.internal;
         let options = [Some(("mode", mode.to_owned())), self.mtu()?.map(|mtu| ("mtu", mtu))];
-        file.options = options.into_iter().flatten().map(|(key, value)| (key.to_owned(), value)).collect();
+        let options = options.into_iter().flatten().chain(self.of_routes());
+        file.options = options.map(|(key, value)| (key.to_owned(), value)).collect();
         Ok(file)
+    }
+
+    /// Refuses the flags about addresses.
+    fn refuse_addresses(&self) -> Result<()> {
+        let flags = [
+            self.subnets.first().map(|_| "--subnet"),
+            self.ranges.first().map(|_| "--ip-range"),
+            self.gateways.first().map(|_| "--gateway"),
+            self.subnet6.map(|_| "--subnet6"),
+            self.ip6_range.map(|_| "--ip6-range"),
+            (!self.ipv4).then_some("--ipv4"),
+        ];
+        match flags.into_iter().flatten().next() {
+            Some(flag) => bail!("{flag} is not for a network without addresses"),
+            None => Ok(()),
+        }
     }
 
     /// Refuses the flags and options that only a network on a bridge has.
@@ -63,11 +95,9 @@ impl NetworkCreate {
             (!self.icc).then_some("--icc"),
             self.vxlan.map(|_| "--vxlan"),
         ];
-        let option = self.options.iter().find(|(key, _)| !["parent", "mode", "mtu"].contains(&key.as_str()));
-        let option = option.map(|(key, _)| format!("-o {key}"));
-        match flags.into_iter().flatten().next().map(str::to_owned).or(option) {
+        match flags.into_iter().flatten().next() {
             Some(flag) => bail!("{flag} is not for the driver {}", self.driver),
-            None => Ok(()),
+            None => self.refuse_options(&["parent", "mode", &format!("{}_mode", self.driver)]),
         }
     }
 }

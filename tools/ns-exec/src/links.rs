@@ -9,7 +9,7 @@ use std::{
 };
 
 use document::{Document, members::Hosts, record};
-use operation::{Condition, Error, Operation, Place, Scope, quote, unless_gone};
+use operation::{Condition, Error, Operation, Place, Scope, quote, unless_gone, words};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
@@ -22,7 +22,7 @@ use super::operation::ContainerOperation;
 /// Read at most this many bytes of a file that a container may write.
 const MOST: u64 = 1 << 20;
 
-/// Changes this container's address in another container's `/etc/hosts`. Writes the file in place, because it
+/// Changes this container's addresses in another container's `/etc/hosts`. Writes the file in place, because it
 /// is mounted in that container. Undo leaves it, as Docker does: nobody else has the address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "link-follow")]
@@ -33,6 +33,9 @@ pub(crate) struct LinkFollow {
     names: String,
     /// The new address.
     address: IpAddr,
+    /// The new address of the other IP version, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    second: Option<IpAddr>,
 }
 
 /// Returns the links that lead to an earlier address of this container.
@@ -53,9 +56,14 @@ pub(crate) fn plan(context: &Context, document: &Document) -> Result<Vec<Contain
         }
         let Some(other) = record::read(run_dir, &id)? else { continue };
         let entries = other.get::<Hosts>()?.unwrap_or_default().entries;
-        let Some(address) = document.address_for(&other)? else { continue };
-        let names = entries.into_iter().map(|entry| entry.names.join(" ")).filter(|names| is_to_us(names));
-        let follow = names.map(|names| LinkFollow { path: path.clone(), names, address });
+        let mut addresses = document.addresses_for(&other)?.into_iter();
+        let Some(address) = addresses.next() else { continue };
+        let second = addresses.next();
+        let mut names: Vec<String> = entries.into_iter().map(|entry| entry.names.join(" ")).collect();
+        // The entries of both IP versions have the same names.
+        names.dedup();
+        let names = names.into_iter().filter(|names| is_to_us(names));
+        let follow = names.map(|names| LinkFollow { path: path.clone(), names, address, second });
         found.extend(follow.filter(|link| link.changed(&text).is_some()).map(ContainerOperation::from));
     }
     Ok(found)
@@ -91,16 +99,26 @@ fn names_of(line: &str) -> Option<&str> {
 }
 
 impl LinkFollow {
-    /// Returns the text with the new address. `None` if the address is already there, or no line has these
-    /// names.
+    /// The lines of the new addresses.
+    fn lines(&self) -> impl Iterator<Item = String> {
+        [self.address].into_iter().chain(self.second).map(|address| format!("{address}\t{}", self.names))
+    }
+
+    /// Returns the text with the new addresses, where the first line with these names was. `None` if exactly the
+    /// new addresses are already there, or no line has these names.
     fn changed(&self, text: &str) -> Option<String> {
-        let own = format!("{}\t{}", self.address, self.names);
         let is_ours = |line: &&str| names_of(line) == Some(&*self.names);
-        let is_outdated = text.lines().any(|line| is_ours(&line) && line != own);
-        let line = |line| if is_ours(&line) { own.as_str() } else { line };
-        let changed = || text.lines().flat_map(|old| [line(old), "\n"]).collect();
+        let standing: Vec<&str> = text.lines().filter(is_ours).collect();
+        let own: Vec<String> = self.lines().collect();
         // A file that was not read completely must not be written.
-        ((text.len() as u64) < MOST && is_outdated).then(changed)
+        if text.len() as u64 >= MOST || standing.is_empty() || standing == own {
+            return None;
+        }
+        let at = text.lines().position(|line| is_ours(&line)).unwrap_or_default();
+        let others = |skip, count| text.lines().skip(skip).take(count).filter(|line| !is_ours(line));
+        let own = own.iter().map(String::as_str);
+        let lines = others(0, at).chain(own).chain(others(at, usize::MAX));
+        Some(lines.flat_map(|line| [line, "\n"]).collect())
     }
 
     fn rewrite(&self) -> io::Result<()> {
@@ -115,8 +133,10 @@ impl LinkFollow {
 impl Operation for LinkFollow {
     fn explain(&self) -> Vec<String> {
         let path = quote(&self.path.to_string_lossy());
-        let change = quote(&format!("s/^[^\t]*\t{}$/{}\t{}/", self.names, self.address, self.names));
-        vec![format!("sed {change} {path} > /tmp/hosts && cat /tmp/hosts > {path}")]
+        let others = words(["grep", "-v", &format!("\t{}$", self.names)]);
+        let own = self.lines().map(|line| format!(" && {} >> /tmp/hosts", words(["echo", &line])));
+        let own: String = own.collect();
+        vec![format!("{others} {path} > /tmp/hosts{own} && cat /tmp/hosts > {path}")]
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
@@ -139,17 +159,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_with_exactly_these_names_changes() {
-        let link = |names: &str| LinkFollow {
+    fn lines_with_exactly_these_names_change() {
+        let link = |names: &str, second: Option<&str>| LinkFollow {
             path: "/x".into(),
             names: names.into(),
             address: "10.0.0.9".parse().unwrap(),
+            second: second.map(|second| second.parse().unwrap()),
         };
+        let both = |names| link(names, Some("fd00::9"));
         let hosts = "127.0.0.1\tlocalhost\n10.0.0.2\tdatabase db\n10.0.0.3\tdb\n# 10.0.0.2 db";
         let changed = "127.0.0.1\tlocalhost\n10.0.0.9\tdatabase db\n10.0.0.3\tdb\n# 10.0.0.2 db\n";
-        assert_eq!(link("database db").changed(hosts).as_deref(), Some(changed));
-        assert_eq!(link("database db").changed(changed), None);
-        assert_eq!(link("web").changed(hosts), None);
-        assert_eq!(link("web").changed(""), None);
+        assert_eq!(link("database db", None).changed(hosts).as_deref(), Some(changed));
+        assert_eq!(link("database db", None).changed(changed), None);
+        assert_eq!(link("web", None).changed(hosts), None);
+        assert_eq!(link("web", None).changed(""), None);
+        // A second address comes and goes.
+        let more = "127.0.0.1\tlocalhost\n10.0.0.9\tdatabase db\nfd00::9\tdatabase db\n10.0.0.3\tdb\n# 10.0.0.2 db\n";
+        assert_eq!(both("database db").changed(hosts).as_deref(), Some(more));
+        assert_eq!(both("database db").changed(more), None);
+        assert_eq!(link("database db", None).changed(more).as_deref(), Some(changed));
     }
 }

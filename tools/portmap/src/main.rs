@@ -25,13 +25,10 @@ mod routed;
 
 use std::{net::Ipv6Addr, process::ExitCode};
 
-use self::attachment::{attachment, container_of, tell_unanswered_from_outside};
+use self::attachment::{Targets, tell_unanswered_from_outside};
 use anyhow::Result;
 use clap::{ArgGroup, Parser};
-use document::{
-    Document,
-    members::{self, GatewayMode},
-};
+use document::{Document, members};
 use hand_over::HandOver;
 use nat::Mapping;
 use operation::Scope;
@@ -105,18 +102,18 @@ impl Filter for Portmap {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        let attachment = attachment(document)?;
-        let container = container_of(&attachment)?;
+        let targets = Targets::find(document)?;
+        let container = targets.container;
         // A member of the wrong type gives its own error.
         let standing = document.get::<members::Ports>()?.map_or_else(Vec::new, |ports| ports.0);
         let mut wanted = self.publish.clone();
         if self.publish_all {
             wanted.extend(exposed::ports(document, &self.publish)?);
         }
-        tell_unanswered_from_outside(&attachment, container, &wanted);
-        let (open, publish) = match attachment.on.bridge().and_then(|bridge| bridge.gateway_mode) {
-            Some(GatewayMode::Routed) => routed::split(&wanted, container, &standing)?,
-            _ => (Vec::new(), wanted),
+        tell_unanswered_from_outside(&targets, &wanted);
+        let (open, publish) = match targets.is_routed() {
+            true => routed::split(&wanted, container, &standing)?,
+            false => (Vec::new(), wanted),
         };
         let chosen = free::mappings(&publish, container, !self.no_hold)?;
         let mappings = chosen.concat();

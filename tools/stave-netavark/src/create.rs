@@ -225,7 +225,10 @@ impl Network {
             None if kind != Kind::Bridge && !has_subnets => "dhcp",
             given => given.unwrap_or("host-local"),
         };
-        work::refuse_ipam(driver).with_context(|| format!("network {:?}", self.name))?;
+        work::refuse_ipam(kind, driver).with_context(|| format!("network {:?}", self.name))?;
+        if driver == work::NO_ADDRESSES && has_subnets {
+            bail!("ipam driver \"none\" has no subnets");
+        }
         ipam.insert("driver".to_owned(), driver.to_owned());
         Ok(())
     }
@@ -244,10 +247,6 @@ impl Network {
             }
             if let Some(other) = taken.iter().find(|other| overlap(other, &subnet)) {
                 bail!("subnet {subnet} overlaps {other}, which is in use");
-            }
-            let of_version = |other: &&Subnet| other.subnet.addr().is_ipv4() == subnet.addr().is_ipv4();
-            if subnets[..at].iter().any(|other| of_version(&other)) {
-                return Err(work::second_subnet(subnet));
             }
             let Subnet { gateway, lease_range, .. } = &subnets[at];
             let (start, end) =

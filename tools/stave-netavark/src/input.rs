@@ -181,12 +181,22 @@ impl Network {
     /// Whether the network has a gateway out of it.
     fn has_gateway(&self) -> bool {
         let subnets = self.subnets.as_deref().unwrap_or_default();
-        !self.internal && (subnets.is_empty() || subnets.iter().any(|one| one.gateway.is_some()))
+        let ipam = self.ipam_options.as_ref().and_then(|options| options.get("driver"));
+        let has_addresses = ipam.is_none_or(|driver| driver != super::work::NO_ADDRESSES);
+        !self.internal
+            && has_addresses
+            && (subnets.is_empty() || subnets.iter().any(|one| one.gateway.is_some()))
     }
 
     /// Whether the containers of the network have a default route by it.
     pub(crate) fn leads_out(&self) -> bool {
         self.has_gateway() && self.option("no_default_route") != Some("true")
+    }
+
+    /// Whether the network has IPv4, or IPv6. Without subnets, it has IPv4.
+    pub(crate) fn has(&self, ipv4: bool) -> bool {
+        let subnets = self.subnets.as_deref().unwrap_or_default();
+        subnets.iter().any(|one| one.subnet.addr().is_ipv4() == ipv4) || (ipv4 && subnets.is_empty())
     }
 
     /// Whether this host is the network's gateway, so that it can publish ports.
@@ -241,8 +251,18 @@ impl Options {
 }
 
 impl Port {
+    /// The host's address, if it is a single one.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.host_ip.parse().ok().filter(|address: &IpAddr| *address != IpAddr::from([0; 4]))
+    }
+
     /// The port in the form of `portmap -p`, for each protocol.
     pub(crate) fn specs(&self) -> Vec<String> {
+        self.specs_at(&self.host_ip)
+    }
+
+    /// The same at another address of the host.
+    pub(crate) fn specs_at(&self, host_ip: &str) -> Vec<String> {
         let last = |first: u16| u32::from(first) + u32::from(self.range.max(1)) - 1;
         let run = |first: u16| match self.range {
             0 | 1 => first.to_string(),
@@ -250,7 +270,7 @@ impl Port {
         };
         let protocols = if self.protocol.is_empty() { "tcp" } else { &self.protocol };
         let (host, container) = (run(self.host_port), run(self.container_port));
-        let spec = |protocol: &str| foreign::port(&self.host_ip, &host, &container, protocol.trim());
+        let spec = |protocol: &str| foreign::port(host_ip, &host, &container, protocol.trim());
         protocols.split(',').map(spec).collect()
     }
 }

@@ -18,6 +18,7 @@
 mod create;
 mod input;
 mod naming;
+mod ports;
 mod work;
 
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};

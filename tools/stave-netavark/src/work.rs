@@ -8,15 +8,15 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use attachment::named::FileRoute;
 use document::{Document, Id, members, record, table};
-use ipnet::IpNet;
 use netlink::Connection;
 use operation::Scope;
 use plugin::{foreign, tool};
 use serde_json::{Map, Value, json};
 
 use super::{
-    input::{Interface, Network, Options, Port, Subnet},
+    input::{Interface, Network, Options, Subnet},
     naming::{self, Names},
+    ports,
 };
 
 /// The prefix of the ids, and the document's member that says to which network and container a record
@@ -30,18 +30,16 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
     let mut made = Vec::new();
     Connection::open(Some(namespace))?.set_loopback_up()?;
     let result = (|| {
-        refuse_dead_ports(options, &attachments)?;
-        // Where the answers leave.
-        let published = attachments.iter().filter(|(.., network)| network.publishes());
-        let published = published
-            .min_by_key(|(.., network)| (!network.leads_out(), network.metric()))
-            .map(|(name, ..)| *name);
         let mut status = Map::new();
-        // When a network is joined later, podman gives the ports again.
         let has = |tool| naming::has(&scope, &options.container_id, tool);
-        let mut ports = if has("portmap")? { Vec::new() } else { ports(options) };
+        let tool = |(name, interface, network): &(&str, &Interface, &Network)| {
+            attached(interface, network).with_context(|| format!("network {name:?}"))
+        };
+        let tools = attachments.iter().map(tool).collect::<Result<Vec<_>>>()?;
+        // When a network is joined later, podman gives the ports again.
+        let ports = if has("portmap")? { Vec::new() } else { ports::wanted(options, &attachments)? };
         let mut has_names = has(naming::TOOL)?;
-        for (name, interface, network) in &attachments {
+        for ((name, interface, network), (tool, mut flags)) in attachments.iter().zip(tools) {
             let id = id_of(&options.container_id, name)?;
             let names = Names::wanted(options, interface, network);
             let mut about = json!({"network": name, "containerID": options.container_id});
@@ -49,14 +47,12 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
                 about["names"] = serde_json::to_value(names)?;
             }
             let document = foreign::document(KIND, &id, namespace, &about)?;
-            let (tool, mut flags) =
-                attached(interface, network).with_context(|| format!("network {name:?}"))?;
             let metric = plugin::free_metric(namespace, network.metric())?.to_string();
             flags.extend(["--metric".to_owned(), metric]);
             let mut document = run(tool, &flags, &document)?;
             made.push(id.clone());
-            if !ports.is_empty() && Some(*name) == published {
-                document = run("portmap", &std::mem::take(&mut ports), &document)?;
+            for (_, flags) in ports.iter().filter(|(network, _)| network == name) {
+                document = run("portmap", flags, &document)?;
             }
             if let (Some(names), false) = (&names, has_names) {
                 document = run(naming::TOOL, &names.flags(), &document)?;
@@ -65,17 +61,6 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
             let own = options.dns_servers.as_deref().filter(|_| !has_names);
             status.insert((*name).to_owned(), block(&document, own)?);
         }
-        let is_internal = |(.., network): &(&str, &Interface, &Network)| network.internal;
-        match ports.is_empty() {
-            true => {}
-            // As in netavark, nobody reaches an internal network by them.
-            false if attachments.iter().all(is_internal) => {
-                operation::note("no port is published: every network of the container is internal");
-            }
-            false => {
-                bail!("no port can be published: this host is the gateway of no network of the container")
-            }
-        }
         Ok(Value::Object(status))
     })();
     if result.is_err() {
@@ -83,21 +68,6 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
         made.iter().rev().for_each(|id| drop(undo_all(&scope, id)));
     }
     result
-}
-
-/// Refuses ports of a container whose answers would leave by another network, where this host is not the
-/// gateway: each network has a document of its own, so `portmap` does not see the others.
-fn refuse_dead_ports(options: &Options, attachments: &[(&str, &Interface, &Network)]) -> Result<()> {
-    let all = || attachments.iter().filter(|(.., network)| network.leads_out());
-    let main = all().min_by_key(|(.., network)| network.metric());
-    let Some((name, ..)) = main.filter(|(.., network)| !network.publishes()) else { return Ok(()) };
-    // Without a bridge at all, that is the error.
-    if ports(options).is_empty() || !attachments.iter().any(|(.., network)| network.publishes()) {
-        return Ok(());
-    }
-    bail!(
-        "no port can be published: the default route of the container is by network {name:?}, whose gateway is not this host"
-    )
 }
 
 /// Undoes everything, as far as possible. Returns the first error.
@@ -158,13 +128,18 @@ impl Kind {
     }
 }
 
-/// Refuses addresses that podman does not lease itself.
-pub(crate) fn refuse_ipam(driver: &str) -> Result<()> {
+/// Refuses addresses that podman does not lease itself. Without any, a container gets one by itself.
+pub(crate) fn refuse_ipam(kind: Kind, driver: &str) -> Result<()> {
     match driver {
         "host-local" => Ok(()),
-        driver => bail!("ipam driver {driver:?} is not supported, only host-local"),
+        NO_ADDRESSES if kind != Kind::Bridge => Ok(()),
+        NO_ADDRESSES => bail!("ipam driver \"none\" is not supported on a bridge"),
+        driver => bail!("ipam driver {driver:?} is not supported, only host-local and none"),
     }
 }
+
+/// The ipam driver of networks whose containers get no address.
+pub(crate) const NO_ADDRESSES: &str = "none";
 
 /// The flags for an option of a network. Empty if it is met anyway. The metric is read with the network.
 pub(crate) fn option(kind: Kind, key: &str, value: &str) -> Result<Vec<String>> {
@@ -202,23 +177,28 @@ pub(crate) fn route(route: &FileRoute) -> Result<String> {
 
 /// The tool that attaches the container, and its flags. Unsupported settings are errors.
 fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, Vec<String>)> {
-    let ipam = network.ipam_options.iter().flatten().find(|(key, _)| *key == "driver");
-    ipam.map_or(Ok(()), |(_, driver)| refuse_ipam(driver))?;
+    let ipam = network.ipam_options.as_ref().and_then(|options| options.get("driver"));
     let link = network.network_interface.as_deref().filter(|name| !name.is_empty());
     let kind = Kind::of(&network.driver)?;
+    ipam.map_or(Ok(()), |driver| refuse_ipam(kind, driver))?;
     let (tool, mut flags) = match (kind, link) {
         (Kind::Bridge, Some(bridge)) => ("bridge-attach", vec![bridge.to_owned()]),
         (Kind::Bridge, None) => bail!("network_interface is missing"),
         (Kind::Macvlan, link) => ("macvlan-attach", parent(link)),
         (Kind::Ipvlan, link) => ("ipvlan-attach", parent(link)),
     };
+    if ipam.is_some_and(|driver| driver == NO_ADDRESSES) {
+        flags.push("--no-addresses".to_owned());
+    }
     let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
     add("--interface", interface.interface_name.clone());
     let (mut seen, mut gateways) = (Vec::new(), Vec::new());
     for Subnet { subnet, gateway, .. } in network.subnets.as_deref().unwrap_or_default() {
         let flag = if subnet.addr().is_ipv4() { "--subnet" } else { "--subnet6" };
         if seen.contains(&flag) {
-            return Err(second_subnet(*subnet));
+            let gateway = gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.to_string());
+            add("--further-subnet", format!("{} gateway {gateway}", subnet.trunc()));
+            continue;
         }
         seen.push(flag);
         add(flag, subnet.trunc().to_string());
@@ -252,30 +232,9 @@ fn attached(interface: &Interface, network: &Network) -> Result<(&'static str, V
     Ok((tool, flags))
 }
 
-/// The error for a subnet that is the second one of its IP version. podman would lease an address of each.
-pub(crate) fn second_subnet(subnet: IpNet) -> anyhow::Error {
-    anyhow!(
-        "subnet {subnet} is not supported: only one of each version of IP is; make another network of it, and \
-         attach the container to both"
-    )
-}
-
 /// The flags for the parent. None means the link of the default route.
 fn parent(link: Option<&str>) -> Vec<String> {
     link.into_iter().flat_map(|link| ["--parent".to_owned(), link.to_owned()]).collect()
-}
-
-/// The flags for portmap. Empty without ports. podman listens on the ports itself.
-fn ports(options: &Options) -> Vec<String> {
-    let ports = options.port_mappings.as_deref().unwrap_or_default();
-    let specs: Vec<String> = ports.iter().flat_map(Port::specs).collect();
-    match specs.is_empty() {
-        true => Vec::new(),
-        false => {
-            let flags = specs.into_iter().flat_map(|spec| ["-p".to_owned(), spec]);
-            flags.chain(["--no-hold".to_owned()]).collect()
-        }
-    }
 }
 
 /// netavark's status block for one network. A container without names has name servers of its `own`.

@@ -57,7 +57,7 @@ fn set_up_and_torn_down() {
         ),
         (
             json!({"ipam_options": {"driver": "dhcp"}}),
-            "network \"web\": ipam driver \"dhcp\" is not supported, only host-local",
+            "network \"web\": ipam driver \"dhcp\" is not supported, only host-local and none",
         ),
         (
             json!({"driver": "macvlan", "network_interface": "out0", "options": {"bclim": "3"}}),
@@ -79,13 +79,12 @@ fn set_up_and_torn_down() {
             json!({"options": {"metric": "-1"}}),
             "network \"web\": option \"metric\" with value \"-1\" is not a number",
         ),
-        (json!({"options": {"mode": "unmanaged"}}), "bridge-attach: no interface \"podman1\""),
         (
-            json!({"subnets": [{"subnet": "10.5.0.0/24"}, {"subnet": "10.6.0.0/24"}]}),
-            "network \"web\": subnet 10.6.0.0/24 is not supported: only one of each version of IP is; make another network of it, and attach the container to both",
+            json!({"options": {"mode": "unmanaged"}}),
+            "no port can be published: this host is the gateway of no network of the container",
         ),
         (
-            json!({"subnets": [{"subnet": "10.6.0.0/24"}]}),
+            json!({"subnets": [{"subnet": "10.6.0.0/24", "gateway": "10.6.0.1"}]}),
             "bridge-attach: address 10.5.0.9 is not in subnet 10.6.0.0/24",
         ),
     ] {

@@ -6,6 +6,7 @@
 mod cni;
 mod configuration;
 mod format;
+mod gateway_mode;
 mod id;
 pub mod kept;
 pub mod members;

@@ -11,9 +11,8 @@ use serde_json::{Map, Value};
 pub use crate::{
     cni::{CniInterface, CniIp, CniResult, CniRoute},
     configuration::Configuration,
-    network::{
-        Attached, Attachment, Bridge, GatewayMode, Ipv6, Namespace, Network, Networks, On, Parent, Vxlan,
-    },
+    gateway_mode::GatewayMode,
+    network::{Attached, Attachment, Bridge, Namespace, Network, Networks, On, Parent, Subnet, Vxlan},
     rootfs::{Fork, Rootfs},
 };
 

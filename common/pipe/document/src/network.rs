@@ -1,7 +1,7 @@
 //! The members about a container's networks: `network` is its namespace, and `networks` are the namespace's
 //! attachments.
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr};
+use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Contribution, Document, Error,
+    gateway_mode::GatewayMode,
     members::{CniResult, Member, member},
 };
 
@@ -90,10 +91,11 @@ impl On {
         }
     }
 
-    /// The IPv4 subnet. Of a network without IPv4, the IPv6 subnet.
-    pub fn subnet(&self) -> IpNet {
+    /// The IPv4 subnet. Of a network without IPv4, the IPv6 subnet. `None` for a network whose containers get no
+    /// address.
+    pub fn subnet(&self) -> Option<IpNet> {
         match self {
-            Self::Bridge(bridge) => bridge.subnet,
+            Self::Bridge(bridge) => Some(bridge.subnet),
             Self::Parent(parent) => parent.subnet,
         }
     }
@@ -115,10 +117,18 @@ impl On {
     }
 
     /// The IPv6 network beside the one of IPv4.
-    pub fn ipv6(&self) -> Option<&Ipv6> {
+    pub fn ipv6(&self) -> Option<&Subnet> {
         match self {
             Self::Bridge(bridge) => bridge.ipv6.as_ref(),
             Self::Parent(parent) => parent.ipv6.as_ref(),
+        }
+    }
+
+    /// The subnets after the first of each IP version.
+    pub fn further(&self) -> &[Subnet] {
+        match self {
+            Self::Bridge(bridge) => &bridge.further,
+            Self::Parent(parent) => &parent.further,
         }
     }
 
@@ -235,8 +245,14 @@ impl Attachment {
     /// The metric of the default route. The attachment with the lowest metric has the way out. An attachment
     /// without a default route has the highest metric.
     pub fn metric(&self) -> u64 {
-        let metrics = self.cni.routes.iter().filter(|route| route.dst.prefix_len() == 0);
-        metrics.map(|route| route.priority.unwrap_or_default().into()).min().unwrap_or(u64::MAX)
+        self.metric_of(true).min(self.metric_of(false))
+    }
+
+    /// The metric of the default route of IPv4, or of IPv6. Without one, it is the highest.
+    pub fn metric_of(&self, ipv4: bool) -> u64 {
+        let routes = self.cni.routes.iter().filter(|route| route.dst.prefix_len() == 0);
+        let own = routes.filter(|route| route.dst.addr().is_ipv4() == ipv4);
+        own.map(|route| route.priority.unwrap_or_default().into()).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -255,16 +271,23 @@ impl Document {
         Ok(all)
     }
 
-    /// The address at which the other container reaches this one: the address on a link of the host that both
-    /// are attached to, otherwise the first address. `None` if this container has no attachment.
+    /// The addresses at which the other container reaches this one, one of each IP version: those on a link of
+    /// the host that both are attached to, otherwise those of the first attachment. Empty if this container has
+    /// no attachment.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `network` or `networks` of one of them does not have its form.
-    pub fn address_for(&self, other: &Self) -> Result<Option<IpAddr>, Error> {
+    pub fn addresses_for(&self, other: &Self) -> Result<Vec<IpAddr>, Error> {
         let (own, theirs) = (self.attachments()?, other.attachments()?);
         let is_shared = |one: &&Attachment| theirs.iter().any(|other| other.on.link() == one.on.link());
-        let found = own.iter().find(is_shared).or(own.first());
-        Ok(found.and_then(|attachment| attachment.addresses().next()))
+        let Some(found) = own.iter().find(is_shared).or(own.first()) else { return Ok(Vec::new()) };
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in found.addresses() {
+            if addresses.iter().all(|other| other.is_ipv4() != address.is_ipv4()) {
+                addresses.push(address);
+            }
+        }
+        Ok(addresses)
     }
 }
 
@@ -290,7 +313,10 @@ pub struct Bridge {
     pub ip_range: Option<IpNet>,
     /// The IPv6 network of the bridge beside the one of IPv4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<Ipv6>,
+    pub ipv6: Option<Subnet>,
+    /// The subnets after the first of each IP version. The containers have an address of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Subnet>,
     /// Whether the network is internal: its containers reach each other and the host, and nothing else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
@@ -318,9 +344,10 @@ pub struct Parent {
     pub driver: String,
     /// The mode: `bridge`, `private`, `vepa` or `passthru` of a macvlan, `l2`, `l3` or `l3s` of an ipvlan.
     pub mode: String,
-    /// The network on the wire, `192.0.2.0/24`.
-    #[schemars(with = "String")]
-    pub subnet: IpNet,
+    /// The network on the wire, `192.0.2.0/24`. `None` for a network whose containers get no address.
+    #[schemars(with = "Option<String>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<IpNet>,
     /// The router on the wire. `None` for a network without a gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
@@ -330,7 +357,10 @@ pub struct Parent {
     pub ip_range: Option<IpNet>,
     /// The IPv6 network on the wire, if the container has an address of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<Ipv6>,
+    pub ipv6: Option<Subnet>,
+    /// The subnets after the first of each IP version. The container has an address of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Subnet>,
     /// Whether the network is internal: the container has no default route.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
@@ -354,11 +384,11 @@ pub struct Vxlan {
     pub link: Option<String>,
 }
 
-/// The IPv6 part of a [`Bridge`] or a [`Parent`].
+/// A subnet of a [`Bridge`] or a [`Parent`] beside its first one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Ipv6 {
-    /// The network, `fd01:2345:6789::/64`.
+pub struct Subnet {
+    /// The subnet, `fd01:2345:6789::/64`.
     #[schemars(with = "String")]
     pub subnet: IpNet,
     /// The containers' gateway: the bridge's own address, or a router on the wire. `None` for a network
@@ -369,35 +399,6 @@ pub struct Ipv6 {
     #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
-}
-
-/// How the containers on a bridge are reached from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum GatewayMode {
-    /// By published ports on the host's addresses. The containers' traffic gets the host's address
-    /// (masquerading).
-    Nat,
-    /// By the containers' own addresses, which others need a route to. The containers' traffic keeps its
-    /// address.
-    Routed,
-}
-
-impl GatewayMode {
-    /// The names of the modes, as [`FromStr`] reads them.
-    pub const NAMES: [&str; 2] = ["nat", "routed"];
-}
-
-impl FromStr for GatewayMode {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "nat" => Ok(Self::Nat),
-            "routed" => Ok(Self::Routed),
-            _ => Err(format!("{name:?} is no gateway mode")),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -448,9 +449,10 @@ mod tests {
             assert!(shown(&document(json!({"stave": 1, "network": network(less)}))).is_empty());
         }
         let other = document(json!({"stave": 1, "networks": [attachment("b", "eth0", "10.0.0.9/24")]}));
-        assert_eq!(both.address_for(&other).unwrap(), Some([10, 0, 0, 3].into()));
-        assert_eq!(both.address_for(&document(json!({"stave": 1}))).unwrap(), Some([10, 0, 0, 2].into()));
-        assert_eq!(document(json!({"stave": 1})).address_for(&both).unwrap(), None);
+        let none = document(json!({"stave": 1}));
+        assert_eq!(both.addresses_for(&other).unwrap(), [IpAddr::from([10, 0, 0, 3])]);
+        assert_eq!(both.addresses_for(&none).unwrap(), [IpAddr::from([10, 0, 0, 2])]);
+        assert!(none.addresses_for(&both).unwrap().is_empty());
     }
 
     #[test]

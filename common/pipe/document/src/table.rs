@@ -146,7 +146,7 @@ pub const ROWS: [Row; 18] = [
         is_network: true,
         others: "",
         holds: "an array of attachments: `name` (of the network), `interface` (in the namespace), `bridge` (`name`, `subnet`, `gateway`, \
-                `gatewayMode`: `nat` or `routed`, `ipRange`, `ipv6`, `internal`, `isolated`, `ndpProxy`, and `vxlan` of a network of several hosts) or `parent` (`name`, `driver`, `mode`, `subnet`, `gateway`, `ipRange`, `ipv6`, `internal`), `aliases` (names on this network), `cni` (a CNI 1.1.0 result)",
+                `gatewayMode`: `nat` or `routed`, `ipRange`, `ipv6`, `further`, `internal`, `isolated`, `ndpProxy`, and `vxlan` of a network of several hosts) or `parent` (`name`, `driver`, `mode`, `subnet`, `gateway`, `ipRange`, `ipv6`, `further`, `internal`), `aliases` (names on this network), `cni` (a CNI 1.1.0 result)",
         schema: of::<Networks>,
     },
     Row {

@@ -6,7 +6,7 @@ mod parent;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, anyhow};
-use attachment::{Asked, Closed, Gateway, Gateways, Route, named::Named};
+use attachment::{Asked, Closed, Further, Gateway, Gateways, Route, named::Named};
 use clap::Args;
 use document::{
     Document, Member, Step,
@@ -34,7 +34,7 @@ pub struct Inside {
     #[arg(long, value_name = "MAC", value_parser = unicast)]
     mac_address: Option<Mac>,
     /// The network with the highest priority (-900 to 900) has the default route; among equals, the first
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-900..=900))]
+    #[arg(long, alias = "gw-priority", value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-900..=900))]
     gateway_priority: i32,
     /// Metric of the default route, instead of the one that follows from the priority
     #[arg(long, value_name = "NUMBER", conflicts_with = "gateway_priority")]
@@ -78,6 +78,10 @@ pub struct Subnets {
     /// Lease IPv6 addresses only from this part of the subnet
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range6)]
     pub ip6_range: Option<Ipv6Net>,
+    /// A further subnet of one of these IP versions, of which the container has an address, too: "10.2.0.0/24",
+    /// with "gateway ADDRESS" or "range CIDR" after it, if they are wanted; repeatable
+    #[arg(long = "further-subnet", value_name = "SUBNET")]
+    pub further: Vec<Further>,
     /// Isolate the network from all others: its containers reach only each other and this host
     #[arg(long)]
     pub internal: bool,
@@ -150,6 +154,7 @@ impl Subnets {
             self.gateways.first().map(|_| "--gateway"),
             self.subnet6.map(|_| "--subnet6"),
             self.ip6_range.map(|_| "--ip6-range"),
+            self.further.first().map(|_| "--further-subnet"),
             self.internal.then_some("--internal"),
         ];
         own.into_iter().flatten()

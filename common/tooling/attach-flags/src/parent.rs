@@ -53,6 +53,9 @@ pub struct Attach<D: Driver> {
     parent: Option<String>,
     #[arg(long, value_name = "MODE", help = D::MODE, value_parser = PossibleValuesParser::new(D::MODES))]
     mode: Option<String>,
+    /// Give the container no address: it gets one by itself, by DHCP for example
+    #[arg(long, conflicts_with_all = ["subnet", "ip_range", "gateways", "ipv4", "subnet6", "ip6_range", "further"])]
+    no_addresses: bool,
     #[command(flatten)]
     inside: Inside,
     #[command(flatten)]
@@ -75,7 +78,11 @@ impl<D: Driver> Attach<D> {
             let driver = D::KIND;
             return Err(hint(error, format!("network-create --driver {driver} makes one; or add --parent")));
         };
-        let own = [self.parent.as_ref().map(|_| "--parent"), self.mode.as_ref().map(|_| "--mode")];
+        let own = [
+            self.parent.as_ref().map(|_| "--parent"),
+            self.mode.as_ref().map(|_| "--mode"),
+            self.no_addresses.then_some("--no-addresses"),
+        ];
         refuse_flags(&found, &mut own.into_iter().flatten().chain(self.subnets.given()))?;
         Ok(Some(found))
     }
@@ -93,6 +100,7 @@ impl<D: Driver> Attach<D> {
         Ok(WantedParent {
             child,
             parent,
+            addresses: !self.no_addresses,
             ipv4,
             subnet,
             range: ip_range,
@@ -100,6 +108,7 @@ impl<D: Driver> Attach<D> {
             subnet6,
             range6: ip6_range,
             gateway6,
+            further: self.subnets.further.clone(),
             internal,
         })
     }

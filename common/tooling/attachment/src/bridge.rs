@@ -11,8 +11,9 @@ use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
 use crate::{
-    Container, Gateway, Gateways,
+    Container, Further, Gateway, Gateways,
     chosen::{Chosen, refuse_needless_proxy, refuse_ranges},
+    further,
     overlay::{self, Overlay},
     prefix, subnet,
     unfit::Unfit,
@@ -39,6 +40,8 @@ pub struct Wanted {
     pub range6: Option<Ipv6Net>,
     /// The bridge's IPv6 address, chosen like the IPv4 address.
     pub gateway6: Gateway,
+    /// The subnets after the first of each IP version. A bridge of ours keeps those that it has.
+    pub further: Vec<Further>,
     /// How its containers can be reached from outside.
     pub gateway_mode: GatewayMode,
     /// Whether only this host and the containers reach each other.
@@ -81,6 +84,7 @@ impl Wanted {
             subnet6: None,
             range6: None,
             gateway6: Gateway::Usual,
+            further: Vec::new(),
             gateway_mode: GatewayMode::Nat,
             internal: false,
             isolated: false,
@@ -121,7 +125,7 @@ impl Wanted {
     }
 
     /// Whether the bridge has an address that is the containers' gateway.
-    fn has_gateway(&self) -> bool {
+    pub(crate) fn has_gateway(&self) -> bool {
         let (has_ipv4, has_ipv6) = (self.ipv4, self.has_ipv6());
         let Gateways { v4, v6 } = self.own_gateways();
         (has_ipv4 && v4 != Gateway::None) || (has_ipv6 && v6 != Gateway::None)
@@ -161,19 +165,13 @@ pub fn network<E: From<Error>>(
     let forward6 = chosen.v6.map(|_| plan(Variable::Ipv6Forward { bridge: name.clone() })).transpose()?;
     let has_gateway = wanted.has_gateway();
     let forwards4 = has_gateway && wanted.ipv4;
-    let nat = NatOperation::Bridge {
-        bridge: name.clone(),
-        subnet: chosen.first().0,
-        subnet6: chosen.subnet6().filter(|_| wanted.ipv4),
-        user: Some(sharing.user.clone()),
-        // Without a gateway, the host's forwarding is not switched on.
-        closed: forwards4 && forward.previous == "0",
-        closed6: has_gateway && forward6.as_ref().is_some_and(|forward| forward.previous == "0"),
-        mode: wanted.mode(chosen.of_others),
-    };
+    // Without a gateway, the host's forwarding is not switched on.
+    let closed = forwards4 && forward.previous == "0";
+    let closed6 = has_gateway && forward6.as_ref().is_some_and(|forward| forward.previous == "0");
     refuse_needless_proxy(wanted, &chosen)?;
     // The rules that protect 127.0.0.0/8 before route_localnet, which opens it.
-    let mut operations: Vec<NetworkOperation> = vec![sharing.claim.clone().into(), nat.into()];
+    let mut operations: Vec<NetworkOperation> = vec![sharing.claim.clone().into()];
+    operations.extend(sharing.rules(wanted, &chosen, (closed, closed6)));
     operations.extend(sharing.links(container, &chosen));
     operations.extend(chosen.overlay.iter().flat_map(|overlay| sharing.overlay(overlay)));
     if forwards4 {
@@ -218,6 +216,28 @@ impl Sharing<'_> {
         NetworkOperation: From<Shared<Used<O>>>,
     {
         Shared::new(&self.claim, Used::new(&self.user, Some(self.bridge), operation)).into()
+    }
+
+    /// The operations that make the rules: one for the first subnets, and one for each further one. `closed` says
+    /// for IPv4 and IPv6 whether the host did not forward before.
+    fn rules(
+        &self,
+        wanted: &Wanted,
+        chosen: &Chosen,
+        (closed, closed6): (bool, bool),
+    ) -> Vec<NetworkOperation> {
+        let rules = |subnet, subnet6| NatOperation::Bridge {
+            bridge: self.bridge.to_owned(),
+            subnet,
+            subnet6,
+            user: Some(self.user.clone()),
+            closed,
+            closed6,
+            mode: wanted.mode(chosen.of_others),
+        };
+        let first = rules(chosen.first().0, chosen.subnet6().filter(|_| wanted.ipv4));
+        let further = chosen.further.iter().map(|one| rules(one.subnet, None));
+        [first].into_iter().chain(further).map(NetworkOperation::from).collect()
     }
 
     /// The operations that make the bridge and its addresses.
@@ -337,7 +357,10 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     };
     let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
     let has_address = v4.or(v6).is_some_and(|first| first.has_address);
-    let chosen = v4.into_iter().chain(v6);
+    let first: Vec<_> = v4.iter().chain(&v6).map(|chosen| chosen.subnet).collect();
+    let further = further::choose(&connection, standing.as_ref(), wanted, &first)?;
+    let (further, members): (Vec<_>, Vec<_>) = further.into_iter().unzip();
+    let chosen = v4.into_iter().chain(v6).chain(further);
     let addresses = chosen.filter_map(|chosen| Some((chosen.address()?, chosen.present)));
     let mac = match standing.as_ref() {
         Some(link) => link.mac,
@@ -354,7 +377,7 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let v4 = v4.map(|v4| (v4.subnet, v4.gateway));
     let v6 = v6.map(|v6| (v6.subnet, v6.gateway));
     let of_others = standing.is_some() && !is_ours;
-    Ok(Chosen { v4, v6, has_address, of_others, mac, operations, overlay })
+    Ok(Chosen { v4, v6, further: members, has_address, of_others, mac, operations, overlay })
 }
 
 /// The bridge's address in the subnet: the existing one, otherwise the wanted one or the first.

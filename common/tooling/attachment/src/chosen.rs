@@ -15,6 +15,8 @@ pub(crate) struct Chosen {
     pub(crate) v4: Option<(IpNet, Option<IpAddr>)>,
     /// The IPv6 subnet and gateway.
     pub(crate) v6: Option<(IpNet, Option<IpAddr>)>,
+    /// The subnets after the first of each IP version.
+    pub(crate) further: Vec<members::Subnet>,
     /// Whether the bridge has an address of its first subnet already.
     pub(crate) has_address: bool,
     /// Whether it is another program's bridge.
@@ -42,7 +44,7 @@ impl Chosen {
     /// The bridge for the document.
     pub(crate) fn member(&self, wanted: &Wanted) -> members::Bridge {
         let ipv6 =
-            |(subnet, gateway)| members::Ipv6 { subnet, gateway, ip_range: wanted.range6.map(Into::into) };
+            |(subnet, gateway)| members::Subnet { subnet, gateway, ip_range: wanted.range6.map(Into::into) };
         let (subnet, gateway) = self.first();
         let range6 = wanted.range6.map(IpNet::from).filter(|_| !wanted.ipv4);
         members::Bridge {
@@ -52,6 +54,7 @@ impl Chosen {
             gateway_mode: Some(wanted.gateway_mode),
             ip_range: wanted.range.map(Into::into).or(range6),
             ipv6: self.v6.filter(|_| wanted.ipv4).map(ipv6),
+            further: self.further.clone(),
             internal: wanted.internal,
             isolated: wanted.isolated,
             vxlan: wanted.vxlan.clone(),

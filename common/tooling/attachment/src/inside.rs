@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use document::members::{CniInterface, CniIp, CniResult, CniRoute, On};
+use document::members::{CniInterface, CniIp, CniResult, CniRoute, On, Subnet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lease::Lease;
 use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL};
@@ -17,42 +17,40 @@ pub(crate) struct Leased {
     gateway: Option<IpAddr>,
 }
 
-/// Plans the leases of the container's addresses. `link` is the bridge or the parent. If strangers may
-/// have addresses on it, it is `probed`.
+/// Plans the leases of the container's addresses, one of each subnet, and of further ones that are asked for. `link` is
+/// the bridge or the parent. If strangers may have addresses on it, it is `probed`.
 pub(crate) fn lease(
     container: &Container<'_>,
     on: &On,
     (connection, link, probed): (&Connection, &Link, bool),
     asked: &Asked,
 ) -> Result<Vec<Leased>, Error> {
-    let lease = |subnet, range, gateway, wanted| -> Result<Leased, Error> {
+    let lease = |of: &Subnet, wanted| -> Result<Leased, Error> {
+        let Subnet { subnet, ip_range: range, gateway } = *of;
         let source = Source { container, on, subnet, range, gateway, connection, link, probed };
         Ok(Leased { lease: source.lease(wanted)?, subnet, gateway })
     };
-    let is_v6 = on.subnet().addr().is_ipv6();
-    let (first, second) = match is_v6 {
-        false => (asked.address, asked.address6),
-        true => (asked.address6, asked.address),
-    };
-    let (gateway, gateway6) = asked.gateways(on);
-    let mut leased = vec![lease(on.subnet(), on.ip_range(), gateway, first)?];
-    match (on.ipv6(), second) {
-        (Some(v6), wanted) => leased.push(lease(v6.subnet, v6.ip_range, gateway6, wanted)?),
-        (None, Some(_)) if is_v6 => return Err(Unfit::NoIpv4.into()),
-        (None, Some(_)) => return Err(no_ipv6(on).into()),
-        (None, None) => {}
-    }
-    for address in &asked.further {
-        if leased.iter().any(|leased| leased.lease.address == *address) {
-            return Err(Unfit::TwiceWanted(*address).into());
+    let subnets = asked.subnets(on);
+    let mut wanted: Vec<IpAddr> = asked.addresses().collect();
+    for (at, address) in wanted.iter().enumerate() {
+        let mut of_version = subnets.iter().filter(|one| one.subnet.addr().is_ipv4() == address.is_ipv4());
+        match of_version.clone().find(|one| one.subnet.contains(address)).or(of_version.next()) {
+            _ if wanted[..at].contains(address) => return Err(Unfit::TwiceWanted(*address).into()),
+            None => return Err(lacks(on, address.is_ipv4()).into()),
+            Some(Subnet { subnet, .. }) if !subnet.contains(address) => {
+                return Err(Unfit::AddressOutside { address: *address, subnet: *subnet }.into());
+            }
+            Some(_) => {}
         }
-        let further = match on.ipv6() {
-            _ if address.is_ipv6() == is_v6 => lease(on.subnet(), on.ip_range(), gateway, Some(*address)),
-            Some(v6) => lease(v6.subnet, v6.ip_range, gateway6, Some(*address)),
-            None if is_v6 => Err(Unfit::NoIpv4.into()),
-            None => Err(no_ipv6(on).into()),
-        };
-        leased.push(further?);
+    }
+    let mut leased = Vec::new();
+    for one in &subnets {
+        let own = wanted.iter().position(|address| one.subnet.contains(address)).map(|at| wanted.remove(at));
+        leased.push(lease(one, own)?);
+    }
+    for address in wanted {
+        let of = subnets.iter().find(|one| one.subnet.contains(&address));
+        leased.extend(of.map(|of| lease(of, Some(address))).transpose()?);
     }
     Ok(leased)
 }
@@ -70,21 +68,27 @@ pub(crate) fn refuse_small(mtu: u32, leased: &[Leased]) -> Result<(), Error> {
 }
 
 /// The hardware address that belongs to the addresses. It follows from them, so that no neighbour
-/// remembers an earlier one for them.
-pub(crate) fn mac(leased: &[Leased]) -> Mac {
+/// remembers an earlier one for them. Without addresses, it is random.
+pub(crate) fn mac(container: &Container<'_>, leased: &[Leased]) -> Result<Mac, Error> {
+    if leased.is_empty() {
+        return Ok(Mac::draw(container.id, operation::draw()?));
+    }
     let mut addresses = leased.iter().map(|leased| leased.lease.address);
     let v4 = addresses.clone().find_map(|address| match address {
         IpAddr::V4(address) => Some(Mac::from(address)),
         IpAddr::V6(_) => None,
     });
-    v4.unwrap_or_else(|| {
+    Ok(v4.unwrap_or_else(|| {
         let first = addresses.next().map(|address| address.to_string());
         Mac::derive(&first.unwrap_or_default(), "address")
-    })
+    }))
 }
 
-fn no_ipv6(on: &On) -> Unfit {
+/// The error for what needs IPv4, or IPv6, on a network that lacks it.
+fn lacks(on: &On, ipv4: bool) -> Unfit {
     match on {
+        _ if on.subnet().is_none() => Unfit::NoAddresses,
+        _ if ipv4 => Unfit::NoIpv4,
         On::Bridge(bridge) => Unfit::NoIpv6(bridge.name.clone()),
         On::Parent(_) => Unfit::NoSubnet6,
     }
@@ -98,6 +102,7 @@ pub(crate) fn routes(
     namespace: &Path,
 ) -> Result<(Vec<CniRoute>, Vec<LinkOperation>), Error> {
     let (gateway, gateway6) = asked.gateways(on);
+    let subnets = asked.subnets(on);
     let has_way_out = !on.is_internal() && (gateway.is_some() || gateway6.is_some());
     let (mut routes, mut others) = (Vec::new(), Vec::new());
     match asked.priority {
@@ -113,8 +118,8 @@ pub(crate) fn routes(
                 gateway.map(|gw| CniRoute { dst, gw: Some(gw), priority: metric })
             };
             let all = match on.subnet() {
-                IpNet::V4(_) => IpNet::from(Ipv4Net::default()),
-                IpNet::V6(_) => Ipv6Net::default().into(),
+                Some(IpNet::V6(_)) => IpNet::from(Ipv6Net::default()),
+                Some(IpNet::V4(_)) | None => Ipv4Net::default().into(),
             };
             routes.extend(to(all, gateway));
             routes.extend(to(Ipv6Net::default().into(), gateway6));
@@ -122,20 +127,19 @@ pub(crate) fn routes(
     }
     for route in asked.routes.iter().filter(|route| route.rejection.is_none()) {
         let destination = route.destination;
-        let is_v6 = |net: IpNet| net.addr().is_ipv6();
-        let (subnet, own) = match on.ipv6() {
-            _ if is_v6(destination) == is_v6(on.subnet()) => (on.subnet(), gateway),
-            _ if is_v6(on.subnet()) => return Err(Unfit::NoIpv4.into()),
-            Some(v6) => (v6.subnet, gateway6),
-            None => return Err(no_ipv6(on).into()),
+        let is_v4 = destination.addr().is_ipv4();
+        let mut of_version = subnets.iter().filter(|one| one.subnet.addr().is_ipv4() == is_v4);
+        let subnet = match of_version.clone().next() {
+            None => return Err(lacks(on, is_v4).into()),
+            Some(first) => first,
         };
-        let gateway = route.gateway.or(own).ok_or(Unfit::NoNextHop(destination))?;
-        if subnet.contains(&gateway) {
+        let gateway = route.gateway.or(subnet.gateway).ok_or(Unfit::NoNextHop(destination))?;
+        if of_version.any(|one| one.subnet.contains(&gateway)) {
             routes.push(CniRoute { dst: destination, gw: Some(gateway), priority: route.metric });
             continue;
         }
         let other = by_another(namespace, (destination, gateway), route.metric)?;
-        others.push(other.ok_or(Unfit::FarGateway { gateway, destination, subnet })?);
+        others.push(other.ok_or(Unfit::FarGateway { gateway, destination, subnet: subnet.subnet })?);
     }
     Ok((routes, others))
 }

@@ -12,6 +12,7 @@ mod bridge;
 mod chosen;
 mod container;
 mod free;
+mod further;
 mod inside;
 mod link;
 pub mod named;
@@ -30,6 +31,7 @@ pub use argument::{
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
 pub use free::overlap;
+pub use further::Further;
 pub use link::{End, complete as complete_links, open as open_link, ports};
 pub use pair::{Asked, metric, pair, priority};
 pub use parent::{WantedParent, child};

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use document::members::{self, Attachment, On};
+use document::members::{self, Attachment, On, Subnet};
 use ipnet::IpNet;
 use nat::{NatOperation, Used};
 use netlink::{Connection, Link, LinkOperation, Mac, Peer, Sysctl, Variable};
@@ -59,7 +59,20 @@ impl Asked {
     pub(crate) fn gateways(&self, on: &On) -> (Option<IpAddr>, Option<IpAddr>) {
         let router = |subnet: IpNet| self.routers.iter().find(|router| subnet.contains(*router)).copied();
         let second = on.ipv6().and_then(|v6| v6.gateway.or_else(|| router(v6.subnet)));
-        (on.gateway().or_else(|| router(on.subnet())), second)
+        (on.gateway().or_else(|| on.subnet().and_then(router)), second)
+    }
+
+    /// The network's subnets, with their gateways: the first one, that of IPv6 beside it, and the further ones.
+    pub(crate) fn subnets(&self, on: &On) -> Vec<Subnet> {
+        let (gateway, gateway6) = self.gateways(on);
+        let first = on.subnet().map(|subnet| Subnet { subnet, gateway, ip_range: on.ip_range() });
+        let second = on.ipv6().map(|v6| Subnet { gateway: gateway6, ..v6.clone() });
+        first.into_iter().chain(second).chain(on.further().iter().cloned()).collect()
+    }
+
+    /// The addresses that are asked for.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address.into_iter().chain(self.address6).chain(self.further.iter().copied())
     }
 
     /// The attachment's further members.
@@ -118,7 +131,7 @@ pub fn pair(
         (None, None) => bridge.mtu,
     };
     inside::refuse_small(mtu, &leased)?;
-    let mac = asked.mac.unwrap_or_else(|| inside::mac(&leased));
+    let mac = asked.mac.map_or_else(|| inside::mac(container, &leased), Ok)?;
     let (routes, others) = inside::routes(&network, asked, namespace)?;
     let pair = Pair {
         inside: Inside::new(container, namespace, (mac, mtu), &leased, routes),

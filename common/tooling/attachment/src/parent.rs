@@ -3,14 +3,14 @@
 
 use std::{net::IpAddr, path::Path};
 
-use document::members::{Attachment, Ipv6, On, Parent};
+use document::members::{Attachment, On, Parent, Subnet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::{Child, Connection, Link, LinkOperation, Mac, Peer};
 use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
 use crate::{
-    Container, Gateway,
+    Container, Further, Gateway,
     bridge::refuse_gateway,
     chosen::refuse_range,
     free::refuse_special,
@@ -27,6 +27,8 @@ pub struct WantedParent {
     /// The link's name. `eth0.100` is the VLAN 100 on `eth0`; if it does not exist, it is made. None
     /// means the link of the default route.
     pub parent: Option<String>,
+    /// Whether the containers have addresses. Those without one get it by themselves, if they need one.
+    pub addresses: bool,
     /// Whether it has IPv4. Without it, it has an IPv6 subnet.
     pub ipv4: bool,
     /// The IPv4 subnet. None means the one of the parent's address.
@@ -42,6 +44,8 @@ pub struct WantedParent {
     pub range6: Option<Ipv6Net>,
     /// The router for IPv6, chosen like that for IPv4.
     pub gateway6: Gateway,
+    /// The subnets after the first of each IP version.
+    pub further: Vec<Further>,
     /// Whether the containers have no default route.
     pub internal: bool,
 }
@@ -52,6 +56,7 @@ impl WantedParent {
         Self {
             child,
             parent: None,
+            addresses: true,
             ipv4: true,
             subnet: None,
             range: None,
@@ -59,6 +64,7 @@ impl WantedParent {
             subnet6: None,
             range6: None,
             gateway6: Gateway::Usual,
+            further: Vec::new(),
             internal: false,
         }
     }
@@ -87,6 +93,21 @@ impl WantedParent {
     /// The network on this parent.
     fn member(&self, connection: &Connection, lower: &Lower) -> Result<Parent, Error> {
         let index = Some(lower.link.index).filter(|index| *index != 0);
+        let mut parent = Parent {
+            name: lower.link.name.clone(),
+            driver: self.child.kind().to_owned(),
+            mode: self.child.mode().to_owned(),
+            subnet: None,
+            gateway: None,
+            ip_range: None,
+            ipv6: None,
+            further: Vec::new(),
+            internal: self.internal,
+            other: Default::default(),
+        };
+        if !self.addresses {
+            return Ok(parent);
+        }
         let v6 = self.ipv6(connection, index)?;
         let v4 = match self.ipv4 {
             true => Some(self.v4(connection, lower, index)?),
@@ -96,21 +117,39 @@ impl WantedParent {
             Some(v4) => (v4, v6),
             None => (v6.ok_or(Unfit::NoSubnet6)?, None),
         };
-        Ok(Parent {
-            name: lower.link.name.clone(),
-            driver: self.child.kind().to_owned(),
-            mode: self.child.mode().to_owned(),
-            subnet: first.subnet,
-            gateway: first.gateway,
-            ip_range: first.ip_range,
-            ipv6: second,
-            internal: self.internal,
-            other: Default::default(),
-        })
+        parent.further = self.further(connection, index, &first, second.as_ref())?;
+        (parent.subnet, parent.gateway, parent.ip_range) =
+            (Some(first.subnet), first.gateway, first.ip_range);
+        parent.ipv6 = second;
+        Ok(parent)
     }
 
-    /// The IPv4 subnet, in the form of an IPv6 one.
-    fn v4(&self, connection: &Connection, lower: &Lower, index: Option<u32>) -> Result<Ipv6, Error> {
+    /// The further subnets.
+    fn further(
+        &self,
+        connection: &Connection,
+        index: Option<u32>,
+        first: &Subnet,
+        second: Option<&Subnet>,
+    ) -> Result<Vec<Subnet>, Error> {
+        let mut own: Vec<_> =
+            index.map(|index| connection.addresses(Some(index))).transpose()?.unwrap_or_default();
+        own.extend(index.map(|index| connection.addresses6(Some(index))).transpose()?.into_iter().flatten());
+        let is_own = |address: IpAddr| own.iter().any(|found| found.address.addr() == address);
+        let mut others: Vec<IpNet> = [first].into_iter().chain(second).map(|one| one.subnet).collect();
+        let mut chosen = Vec::new();
+        let all = others.clone();
+        for one in &self.further {
+            one.refuse_alone(&all, || Unfit::NoSubnet6)?;
+            one.refuse_overlap(others.iter().copied())?;
+            others.push(one.subnet);
+            chosen.push(one.on_parent(is_own)?);
+        }
+        Ok(chosen)
+    }
+
+    /// The IPv4 subnet.
+    fn v4(&self, connection: &Connection, lower: &Lower, index: Option<u32>) -> Result<Subnet, Error> {
         let own = index.map(|index| connection.addresses(Some(index))).transpose()?.unwrap_or_default();
         let subnet = match self.subnet {
             Some(subnet) => subnet,
@@ -132,10 +171,10 @@ impl WantedParent {
         if let Some(range) = self.range {
             refuse_range(range.into(), subnet, gateway)?;
         }
-        Ok(Ipv6 { subnet, gateway, ip_range: self.range.map(Into::into) })
+        Ok(Subnet { subnet, gateway, ip_range: self.range.map(Into::into) })
     }
 
-    fn ipv6(&self, connection: &Connection, index: Option<u32>) -> Result<Option<Ipv6>, Error> {
+    fn ipv6(&self, connection: &Connection, index: Option<u32>) -> Result<Option<Subnet>, Error> {
         let Some(subnet) = self.subnet6.map(IpNet::from) else { return Ok(None) };
         let own = index.map(|index| connection.addresses6(Some(index))).transpose()?.unwrap_or_default();
         let is_own = |address: IpAddr| own.iter().any(|found| found.address.addr() == address);
@@ -144,7 +183,7 @@ impl WantedParent {
         if let Some(range) = self.range6 {
             refuse_range(range.into(), subnet, gateway)?;
         }
-        Ok(Some(Ipv6 { subnet, gateway, ip_range: self.range6.map(Into::into) }))
+        Ok(Some(Subnet { subnet, gateway, ip_range: self.range6.map(Into::into) }))
     }
 }
 
@@ -268,7 +307,7 @@ pub fn child(
     let probed = wanted.child.is_on_the_wire() && lower.link.up;
     let leased = inside::lease(container, &network, (&connection, &lower.link, probed), asked)?;
     inside::refuse_small(mtu, &leased)?;
-    let own = asked.mac.unwrap_or_else(|| inside::mac(&leased));
+    let own = asked.mac.map_or_else(|| inside::mac(container, &leased), Ok)?;
     let mac = if has_own_mac { own } else { lowers };
     let (routes, others) = inside::routes(&network, asked, namespace)?;
     let inside = Inside::new(container, namespace, (mac, mtu), &leased, routes);

@@ -21,6 +21,8 @@ pub(crate) enum Unfit {
     NoRoom { range: IpNet, subnet: IpNet },
     #[error("bridge {bridge:?} has address {address}, outside of subnet {subnet}")]
     OtherAddress { bridge: String, address: IpNet, subnet: IpNet },
+    #[error("bridge {bridge:?} has no address in subnet {subnet}")]
+    FurtherSubnet { bridge: String, subnet: IpNet },
     #[error("subnet {subnet} overlaps {special}, which is reserved")]
     Special { subnet: IpNet, special: IpNet },
     #[error("bridge {bridge:?} has address {standing}, not {wanted}")]
@@ -93,6 +95,8 @@ pub(crate) enum Unfit {
     LargeMtu { mtu: u32, parent: String, most: u32 },
     #[error("the network has no IPv6 subnet")]
     NoSubnet6,
+    #[error("the network's containers get no address")]
+    NoAddresses,
     #[error("the network has no IPv4")]
     NoIpv4,
     #[error("the container is on {0} already")]
@@ -145,7 +149,7 @@ impl Unfit {
             }
             Self::OtherHosts { .. } => "choose another with --ip, or leave it out",
             Self::NothingToProxy => "add --gateway-mode routed and --subnet6",
-            Self::NoVxlan(_) => "unwind the containers that are on it, or use another bridge",
+            Self::FurtherSubnet { .. } | Self::NoVxlan(_) => "unwind the containers that are on it, or use another bridge",
             Self::HasVxlan(_) => "name its network instead of the bridge",
             Self::NoIpv6(_) => "bridge-attach --ipv6 makes a bridge that has it",
             Self::NoPriority(_) => {
@@ -167,6 +171,7 @@ impl Unfit {
             | Self::NoWire(_)
             | Self::OtherVlan { .. }
             | Self::NoWayOut
+            | Self::NoAddresses
             | Self::NoIpv4
             | Self::NoBridge(_)
             | Self::NoLink(_)

@@ -87,8 +87,14 @@ pub fn on_a_wire(request: &Request, known: &[&str]) -> Result<Option<Vec<String>
     }
     let mut addresses = Addresses::read(request)?;
     if addresses.is_empty() {
-        // The tool would take the first free address of the host's own wire.
-        return Err(Error::unsupported("ipam", configuration.get("ipam").unwrap_or(&Value::Null)));
+        let is_none =
+            configuration.get("ipam").is_none_or(|ipam| ipam["type"].as_str().is_none_or(str::is_empty));
+        if !is_none {
+            return Err(Error::unsupported("ipam", configuration.get("ipam").unwrap_or(&Value::Null)));
+        }
+        // Without the flag, the tool would take the first free address of the host's own wire.
+        arguments.push("--no-addresses".to_owned());
+        return Ok(Some(arguments));
     }
     arguments.extend(addresses.take_way_out().into_iter().map(str::to_owned));
     arguments.extend(addresses.flags().into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));

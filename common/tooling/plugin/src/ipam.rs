@@ -12,7 +12,7 @@ use crate::Request;
 /// host-local and static are read.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    /// At most one for each IP version.
+    /// The container gets an address of each.
     subnets: Vec<Subnet>,
     wanted: Vec<IpAddr>,
     routes: Vec<String>,
@@ -97,7 +97,18 @@ impl Addresses {
         if !self.subnets.is_empty() && versions.all(|is_ipv6| is_ipv6) {
             flags.push(("--ipv4", "false".to_owned()));
         }
+        let mut seen = Vec::new();
         for Subnet { subnet, range, gateway } in self.subnets {
+            if seen.contains(&subnet.addr().is_ipv4()) {
+                let with = |word: &str, value: Option<String>| {
+                    value.map(|value| format!(" {word} {value}")).unwrap_or_default()
+                };
+                let gateway = with("gateway", gateway.map(|gateway| gateway.to_string()));
+                let range = with("range", range.map(|range| range.to_string()));
+                flags.push(("--further-subnet", format!("{subnet}{gateway}{range}")));
+                continue;
+            }
+            seen.push(subnet.addr().is_ipv4());
             let of = |v4, v6| if subnet.addr().is_ipv4() { v4 } else { v6 };
             flags.push((of("--subnet", "--subnet6"), subnet.to_string()));
             flags.extend(range.map(|range| (of("--ip-range", "--ip6-range"), range.to_string())));
@@ -110,16 +121,16 @@ impl Addresses {
         flags
     }
 
-    /// Takes over a subnet, at most one for each IP version.
-    fn add(&mut self, key: &str, subnet: Subnet) -> Result<(), Error> {
+    /// Takes over a subnet. It may be an alternative to the one before, of which the container gets an address.
+    fn add(&mut self, key: &str, subnet: Subnet, is_alternative: bool) -> Result<(), Error> {
         let known = self.subnets.iter_mut().find(|other| other.subnet == subnet.subnet);
         if let (Some(known), None) = (known, subnet.range) {
             known.gateway = known.gateway.or(subnet.gateway);
             return Ok(());
         }
-        if self.subnets.iter().any(|other| other.subnet.addr().is_ipv4() == subnet.subnet.addr().is_ipv4()) {
+        if is_alternative {
             let error = Error::unsupported(key, &json!(subnet.subnet.to_string()));
-            let details = "a network has one subnet of each version of IP: make another network of this one";
+            let details = "a set of ranges has one range: make another set, of which the container gets an address, too";
             return Err(Error { details: details.to_owned(), ..error });
         }
         self.subnets.push(subnet);
@@ -135,12 +146,15 @@ impl Addresses {
         let ranges = configuration.capability("ipRanges").filter(|ranges| **ranges != json!([]));
         let sets = ranges.or(ipam.get("ranges")).and_then(Value::as_array).cloned().unwrap_or_default();
         let one = if ipam.get("subnet").is_some() { Some(ipam.clone()) } else { None };
-        let mut all: Vec<Value> = one.into_iter().collect();
-        all.extend(sets.iter().flat_map(|set| set.as_array().cloned().unwrap_or_default()));
-        all.iter().try_for_each(|range| self.range(range))
+        one.iter().try_for_each(|range| self.range(range, false))?;
+        for set in &sets {
+            let mut ranges = set.as_array().into_iter().flatten().enumerate();
+            ranges.try_for_each(|(at, range)| self.range(range, at > 0))?;
+        }
+        Ok(())
     }
 
-    fn range(&mut self, range: &Value) -> Result<(), Error> {
+    fn range(&mut self, range: &Value, is_alternative: bool) -> Result<(), Error> {
         let text = |key: &str| range[key].as_str().filter(|text| !text.is_empty());
         let subnet: IpNet = parse("subnet", text("subnet").unwrap_or_default(), "a subnet")?;
         let subnet = subnet.trunc();
@@ -150,7 +164,7 @@ impl Addresses {
             (None, None) => None,
             _ => Some(part_of(subnet, start, end)?),
         };
-        self.add("ipam.ranges", Subnet { subnet, range: part, gateway })
+        self.add("ipam.ranges", Subnet { subnet, range: part, gateway }, is_alternative)
     }
 
     fn fixed(&mut self, ipam: &Value) -> Result<(), Error> {
@@ -164,7 +178,7 @@ impl Addresses {
             self.wanted.push(net.addr());
             let gateway = one["gateway"].as_str().filter(|text| !text.is_empty());
             let gateway = gateway.map(|text| parse("gateway", text, "an address")).transpose()?;
-            self.add("ipam.addresses", Subnet { subnet: net.trunc(), range: None, gateway })?;
+            self.add("ipam.addresses", Subnet { subnet: net.trunc(), range: None, gateway }, false)?;
         }
         Ok(())
     }

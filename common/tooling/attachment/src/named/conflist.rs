@@ -194,11 +194,19 @@ impl Named {
         ipam: Ipam,
         gateway: impl Fn(IpNet, IpAddr) -> Option<IpAddr>,
     ) -> Result<(), Unusable> {
-        for one in ipam.ranges.into_iter().flatten().chain(ipam.single) {
-            let Range { subnet, range_start, range_end, gateway: given } = one;
-            let part = range(subnet, range_start.as_deref(), range_end.as_deref())?;
-            let usual = given.unwrap_or_else(|| lease::gateway(subnet.trunc()));
-            self.add(&Subnet::new(subnet, gateway(subnet, usual), part))?;
+        let sets = ipam.ranges.into_iter().chain(ipam.single.map(|single| vec![single]));
+        for set in sets {
+            // A set has alternatives, of which a container gets one address.
+            if let [first, .., last] = &*set {
+                let what = format!("a set of ranges with {} and {}", first.subnet, last.subnet);
+                return Err(not(what));
+            }
+            for one in set {
+                let Range { subnet, range_start, range_end, gateway: given } = one;
+                let part = range(subnet, range_start.as_deref(), range_end.as_deref())?;
+                let usual = given.unwrap_or_else(|| lease::gateway(subnet.trunc()));
+                self.add(&Subnet::new(subnet, gateway(subnet, usual), part))?;
+            }
         }
         self.set_versions();
         Ok(())

@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use document::members::Vxlan;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::{Child, Rejection};
+use operation::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Kind, Named, Unusable, bridge_of, range};
-use crate::{Gateway, Route, Wanted, WantedParent, parse_mtu};
+use crate::{Further, Gateway, Route, Wanted, WantedParent, parse_mtu};
 
 /// The drivers that are carried out.
 const DRIVERS: [&str; 3] = ["bridge", "macvlan", "ipvlan"];
+
+/// Addresses are given out here, or not at all.
+const LOCAL: &str = "host-local";
+const NONE: &str = "none";
 
 /// The subnet, the range to lease from, and the gateway.
 type Parts<'a, N> = (&'a mut Option<N>, &'a mut Option<N>, &'a mut Gateway);
@@ -33,7 +38,7 @@ pub struct File {
     /// The creation time (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// The subnets, at most one for each IP version.
+    /// The subnets. Containers have an address of each.
     #[serde(default)]
     pub subnets: Vec<Subnet>,
     /// Further routes for its containers.
@@ -55,7 +60,7 @@ pub struct File {
     /// across hosts `vxlan`, `vxlan_local` and `vxlan_port`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
-    /// IPAM options: `driver` is `host-local`.
+    /// IPAM options: `driver` is `host-local`, or `none` for a macvlan or ipvlan without addresses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ipam_options: BTreeMap<String, String>,
     /// Unknown members.
@@ -142,7 +147,7 @@ impl Subnet {
 impl File {
     /// A network on a bridge, or with another driver on a parent.
     pub fn new(name: &str, driver: &str, link: &str) -> Self {
-        let is_local = ("driver".to_owned(), "host-local".to_owned());
+        let is_local = ("driver".to_owned(), LOCAL.to_owned());
         Self {
             name: name.to_owned(),
             id: String::new(),
@@ -161,6 +166,17 @@ impl File {
         }
     }
 
+    /// Who gives out the addresses.
+    fn ipam(&self) -> &str {
+        self.ipam_options.get("driver").map_or(LOCAL, String::as_str)
+    }
+
+    /// Makes it a network whose containers get no address.
+    pub fn without_addresses(mut self) -> Self {
+        self.ipam_options.insert("driver".to_owned(), NONE.to_owned());
+        self
+    }
+
     /// The kind of the network, without its subnets and most options.
     fn kind(&self, name: &str) -> Result<Kind, Unusable> {
         let link = self.network_interface.clone().filter(|link| !link.is_empty());
@@ -177,7 +193,9 @@ impl File {
         let mode = self.options.get("mode").map_or(usual, String::as_str);
         let child = Child::of(&self.driver, mode)
             .ok_or_else(|| Unusable::Wrong(format!("options.mode cannot be {mode:?}")))?;
-        Ok(Kind::Parent(WantedParent { parent: link, internal: self.internal, ..WantedParent::new(child) }))
+        let addresses = self.ipam() != NONE;
+        let wanted = WantedParent::new(child);
+        Ok(Kind::Parent(WantedParent { parent: link, addresses, internal: self.internal, ..wanted }))
     }
 
     /// The VXLAN of the options, if there is one.
@@ -201,13 +219,29 @@ impl File {
         }))
     }
 
+    /// Refuses a network that could not be read from its file.
+    ///
+    /// # Errors
+    /// Why.
+    pub fn refuse_unusable(&self) -> Result<(), Error> {
+        let text = serde_json::to_vec(self).map_err(Error::caused_by)?;
+        read(&self.name, &text).map(drop).map_err(Error::caused_by)
+    }
+
     fn refuse_unknown(&self) -> Result<(), Unusable> {
         let not = |what: String| Err(Unusable::NotCarriedOut(what));
         if !DRIVERS.contains(&self.driver.as_str()) {
             return not(format!("driver {:?}", self.driver));
         }
-        if let Some(driver) = self.ipam_options.get("driver").filter(|driver| *driver != "host-local") {
-            return not(format!("ipam_options.driver {driver:?}"));
+        match self.ipam() {
+            NONE if self.driver == "bridge" => {
+                return not("ipam_options.driver \"none\" of a bridge".to_owned());
+            }
+            NONE if !self.subnets.is_empty() => {
+                return Err(Unusable::Wrong("ipam_options.driver \"none\" has no subnets".to_owned()));
+            }
+            NONE | LOCAL => {}
+            driver => return not(format!("ipam_options.driver {driver:?}")),
         }
         // podman lists containers there. An empty value has no effect.
         let asks = |value: &Value| {
@@ -237,6 +271,13 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     }
     if let Kind::Bridge(network) = &mut named.network {
         network.vxlan = file.vxlan()?;
+        if let (Some(_), Some(further)) = (&network.vxlan, network.further.first()) {
+            let what = format!(
+                "subnet {}, the second one of its version of IP, beside options.vxlan",
+                further.subnet
+            );
+            return Err(Unusable::NotCarriedOut(what));
+        }
     }
     for route in &file.routes {
         named.routes.push(route.route().map_err(Unusable::Wrong)?);
@@ -245,9 +286,8 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
 }
 
 impl Named {
-    /// Takes over a subnet, at most one for each IP version.
+    /// Takes over a subnet.
     pub(super) fn add(&mut self, subnet: &Subnet) -> Result<(), Unusable> {
-        let twice = || Unusable::SecondSubnet(subnet.subnet);
         let is_bridge = matches!(self.network, Kind::Bridge(_));
         let wanted = match subnet.gateway {
             Some(gateway) if !subnet.subnet.contains(&gateway) => {
@@ -262,8 +302,13 @@ impl Named {
         let range = subnet.range()?;
         let (v4, v6) = self.parts();
         match (subnet.subnet, range) {
-            (IpNet::V4(_), _) if v4.0.is_some() => return Err(twice()),
-            (IpNet::V6(_), _) if v6.0.is_some() => return Err(twice()),
+            (net, range) if (if net.addr().is_ipv4() { v4.0.is_some() } else { v6.0.is_some() }) => {
+                let further = Further { subnet: net.trunc(), gateway: wanted, range };
+                match &mut self.network {
+                    Kind::Bridge(network) => network.further.push(further),
+                    Kind::Parent(network) => network.further.push(further),
+                }
+            }
             (IpNet::V4(net), range) => {
                 let range = range.and_then(|range| match range {
                     IpNet::V4(range) => Some(range),

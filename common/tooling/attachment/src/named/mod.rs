@@ -20,7 +20,9 @@ use operation::{Error, Place, unless_gone};
 
 pub use file::{File, FileRoute, Subnet};
 
-use crate::{Gateway, Route, Wanted, WantedParent, bridge, chosen, free, parse_name, prefix, unfit::Unfit};
+use crate::{
+    Further, Gateway, Route, Wanted, WantedParent, bridge, chosen, free, parse_name, prefix, unfit::Unfit,
+};
 
 /// A network from its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +61,6 @@ pub(crate) enum Unusable {
     OtherName(String),
     #[error("{0} is not carried out")]
     NotCarriedOut(String),
-    #[error("subnet {0}, the second one of its version of IP, is not carried out")]
-    SecondSubnet(IpNet),
     #[error("the driver of network {name:?} is {driver}")]
     Driver { name: String, driver: String },
     #[error("{0}")]
@@ -188,13 +188,14 @@ impl Named {
         }
     }
 
-    /// Its subnets, at most one for each IP version.
+    /// Its subnets.
     pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
-        let (v4, v6) = match &self.network {
-            Kind::Bridge(wanted) => (wanted.subnet, wanted.subnet6),
-            Kind::Parent(parent) => (parent.subnet, parent.subnet6),
+        let (v4, v6, further) = match &self.network {
+            Kind::Bridge(wanted) => (wanted.subnet, wanted.subnet6, &wanted.further),
+            Kind::Parent(parent) => (parent.subnet, parent.subnet6, &parent.further),
         };
-        v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from))
+        let further = further.iter().map(|one| one.subnet);
+        v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from)).chain(further)
     }
 
     /// The names of all networks, sorted.
@@ -225,18 +226,7 @@ fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 fn unusable(path: &Path, cause: Unusable) -> Error {
-    let hint = match &cause {
-        Unusable::SecondSubnet(subnet) => {
-            Some(format!("make another network of {subnet}, and attach the container to both"))
-        }
-        _ => None,
-    };
-    let error =
-        Error::new("read network", format_args!("{path:?}"), operation::Cause::Source(Box::new(cause)));
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
+    Error::new("read network", format_args!("{path:?}"), operation::Cause::Source(Box::new(cause)))
 }
 
 /// Chooses the missing subnets of a new network, which has these versions of IP. `others` are the existing networks. `on` is the
@@ -278,6 +268,22 @@ pub fn subnets(
         None => None,
     };
     Ok((subnet, subnet6))
+}
+
+/// The further subnets of a new network, whose first ones are chosen. `others` are the existing networks.
+///
+/// # Errors
+/// When one collides with another network, an interface or a route, or its gateway or range is wrong.
+pub fn further(all: &[Further], first: &[Option<IpNet>], others: &[Named]) -> Result<Vec<Subnet>, Error> {
+    let connection = Connection::open(None)?;
+    refuse_taken(&all.iter().map(|one| Some(one.subnet)).collect::<Vec<_>>(), others)?;
+    let one = |(at, one): (usize, &Further)| {
+        let before = all[..at].iter().map(|other| other.subnet);
+        one.refuse_overlap(first.iter().flatten().copied().chain(before))?;
+        one.refuse_collision(&connection)?;
+        subnet(one.subnet, one.gateway, one.range)
+    };
+    all.iter().enumerate().map(one).collect()
 }
 
 /// Refuses subnets of a new network that overlap those of `others`.
