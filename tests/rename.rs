@@ -95,6 +95,8 @@ fn a_name_is_of_one_container() {
     }
     let taken = sandbox.sh("netns-add -n --id shop > shop.json").exits(1);
     assert!(taken.stderr.contains("shop.json\": it is the name of container \"web\""), "{}", taken.stderr);
+    let back = sandbox.sh("container-rename --explain shop web").ok();
+    assert_eq!(back, "rm /run/stave/shop.json\n");
     // Another name releases the first, and the id is always a name.
     sandbox.sh("container-rename shop inn && netns-add -n --id shop > shop.json && unwind -q shop").ok();
     sandbox.sh("container-rename inn web && container-rename db inn").ok();

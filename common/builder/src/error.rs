@@ -100,6 +100,9 @@ pub enum Cause {
         /// The cause.
         source: IgnoreError,
     },
+    /// `--cache-from` names a tag or digest that no image there has.
+    #[error("no image there has this tag or digest")]
+    NoCacheOf,
     /// FROM, COPY --from or RUN --mount names an image that is not in the store.
     #[error("no image \"{0}\" in the store")]
     NoImage(String),

@@ -179,7 +179,8 @@ pub(crate) fn is_named(stage: &Stage, name: &str) -> bool {
     stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name))
 }
 
-fn named(stages: &[Stage], name: &str) -> Option<usize> {
+/// The last stage of this name: it counts where a name occurs twice.
+pub(crate) fn named(stages: &[Stage], name: &str) -> Option<usize> {
     stages.iter().rposition(|stage| is_named(stage, name))
 }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use document::{
-    Id, Instance, Name,
+    Id, Instance,
     members::{Image, Process},
 };
 use life::{Container, Point, State};
@@ -18,8 +18,8 @@ use toolkit::{
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     instance: Option<Instance>,
-    /// What the container is called, if that is not its id.
-    name: Option<Name>,
+    /// What the container is called.
+    name: Id,
     image: Option<String>,
     process: Process,
     state: State,
@@ -38,7 +38,7 @@ impl Known {
         let has_started = container.process.pid > 0 && !container.has_lost_its_ground();
         Ok(Self {
             instance: container.document.get()?,
-            name: container.document.get()?,
+            name: container.called(),
             image: image.map(reference),
             process: container.process.clone(),
             state: container.state()?,
@@ -53,16 +53,12 @@ impl Known {
             "time": time.text(),
             "event": name,
             "id": id,
-            "name": self.called(id),
+            "name": self.name,
             "instance": self.instance,
             "image": self.image,
             "exitStatus": null,
             "health": null,
         })
-    }
-
-    fn called(&self, id: &Id) -> String {
-        self.name.as_ref().map_or_else(|| id.to_string(), Name::to_string)
     }
 
     fn finished(&self) -> Option<Point> {
@@ -119,7 +115,7 @@ pub(crate) fn changes(id: &Id, before: Option<&Known>, now: Option<&Known>) -> V
     let Some(now) = now else { return events };
     if let Some(old) = before.filter(|old| old.name != now.name) {
         let mut event = now.event(id, time, "rename");
-        event["oldName"] = old.called(id).into();
+        event["oldName"] = json!(old.name);
         events.push(event);
     }
     events.extend(before.filter(|old| now.is_updated(old)).map(|_| now.event(id, time, "update")));
@@ -261,7 +257,7 @@ mod tests {
         whole.as_object_mut().unwrap().extend(process.as_object().unwrap().clone());
         Known {
             instance: serde_json::from_value(json!(instance)).unwrap(),
-            name: None,
+            name: "web".parse().unwrap(),
             image: Some("busybox:latest".into()),
             process: serde_json::from_value(whole).unwrap(),
             state,
@@ -288,7 +284,7 @@ mod tests {
         let always =
             known("0808080808080808", json!({"pid": 9, "startTime": 2, "restart": "always"}), State::Running);
         let another = known("0808080808080808", json!({"pid": 9, "startTime": 2}), State::Running);
-        let called = Known { name: Some("shop".parse().unwrap()), ..runs.clone() };
+        let called = Known { name: "shop".parse().unwrap(), ..runs.clone() };
         for (before, now, expected) in [
             (Some(&runs), Some(&called), &["rename"][..]),
             (None, Some(&made), &["create"]),

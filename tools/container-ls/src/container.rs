@@ -83,7 +83,7 @@ impl Container {
         });
         Ok(Self {
             id: id.clone(),
-            name: record.called()?.unwrap_or_else(|| id.clone()),
+            name: record.called(id)?,
             instance: record.get()?,
             stop_signal: stop_signal(process.as_ref(), image.as_ref()),
             labels: labels(process.as_ref(), image.as_ref()),

@@ -32,7 +32,7 @@ pub(crate) fn of(scope: &Scope, id: &Id, record: &Document) -> Result<Value> {
     let log = process.as_ref().and_then(|process| process.log.clone()).unwrap_or_default();
     Ok(json!({
         "Id": id,
-        "Name": format!("/{}", record.called()?.unwrap_or_else(|| id.clone())),
+        "Name": format!("/{}", record.called(id)?),
         "Created": born.unwrap_or_else(|| NEVER.to_owned()),
         "Path": words.first().cloned().unwrap_or_default(),
         "Args": words.get(1..).unwrap_or_default(),

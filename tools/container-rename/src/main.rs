@@ -41,17 +41,24 @@ impl Report for ContainerRename {
 
     fn report(&self, context: &Context) -> Result<Value> {
         let (scope, id) = (&context.scope, &self.container);
-        let old = record::read_existing(&scope.run_dir, id)?.called()?;
-        life::rename(scope, id, &self.name)?;
+        let old = life::rename(scope, id, &self.name)?;
         Ok(json!({"id": id, "name": self.name, "oldName": old}))
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let scope = &context.scope;
         life::may_rename(scope, &self.container, &self.name)?;
-        let link = record::path(&scope.run_dir, self.name.as_id());
-        let record = format!("{}.json", self.container);
-        Ok(vec![operation::words(["ln", "-s", &record, &link.to_string_lossy()])])
+        let link = |name: &Name| record::path(&scope.run_dir, name.as_id()).to_string_lossy().into_owned();
+        let mut commands = Vec::new();
+        // The id needs no link.
+        if *self.name.as_id() != self.container {
+            let record = format!("{}.json", self.container);
+            commands.push(operation::words(["ln", "-s", &record, &link(&self.name)]));
+        }
+        if let Some(old) = record::read_existing(&scope.run_dir, &self.container)?.get::<Name>()? {
+            commands.push(operation::words(["rm", &link(&old)]));
+        }
+        Ok(commands)
     }
 
     fn shown(&self, _: &Value) -> Option<String> {

@@ -140,10 +140,8 @@ impl Report for ContainerStart {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let one = |id: &Id| {
-            let row = self.one(context, id).or_else(|error| self.not_executed(id, error))?;
-            Ok(rows::called(&context.scope, id, row))
-        };
+        let started = |id: &Id| self.one(context, id).or_else(|error| self.not_executed(id, error));
+        let one = |id: &Id| rows::called(&context.scope, id, || started(id));
         Ok(rows::each("container-start", &self.ids(context)?, one))
     }
 

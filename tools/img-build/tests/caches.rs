@@ -46,6 +46,8 @@ fn the_cache_of_several_platforms() {
         let from = format!("type=local,src={cache},{from}");
         let again = there.build_with(text, &[platforms, "--cache-from", &from]).ok();
         assert_eq!(again.cached(), cached, "{}", again.stderr);
+        let warning = "no image there has this tag or digest";
+        assert_eq!(again.stderr.contains(warning), cached == 0, "{}", again.stderr);
         assert_eq!(again.document["image"]["descriptor"], first.document["image"]["descriptor"]);
     }
     let place = here.write("file", "").join("below").display().to_string();

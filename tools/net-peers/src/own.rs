@@ -25,7 +25,7 @@ pub(crate) fn containers(scope: &Scope, network: &str) -> Result<BTreeMap<String
         let aliases = document.get::<Names>()?.map(|names| names.aliases).unwrap_or_default();
         if let Some((mac, addresses)) = station(attachment) {
             let aliases = aliases.into_iter().chain(attachment.aliases.clone());
-            let mut own = vec![document.called()?.unwrap_or_else(|| id.clone()).to_string(), id.to_string()];
+            let mut own = vec![document.called(&id)?.to_string(), id.to_string()];
             own.dedup();
             let names = own.into_iter().chain(aliases).collect();
             containers.insert(id.to_string(), Station { mac, addresses, names });

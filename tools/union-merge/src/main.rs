@@ -39,9 +39,6 @@ struct UnionMerge {
     /// The container that the fork is based on.
     #[arg(skip)]
     onto: OnceCell<Id>,
-    /// Whether the fork's record could be read.
-    #[arg(skip)]
-    read: RefCell<Option<Result<()>>>,
     /// The lock of the fork's record, while it is merged.
     #[arg(skip)]
     held: RefCell<Option<Record>>,
@@ -71,7 +68,11 @@ impl UnionMerge {
 
     /// Refuses to go on if the container that the fork is based on is not known.
     fn known(&self) -> Result<()> {
-        self.read.take().unwrap_or(Ok(()))
+        // Without a record that can be read, the fork is taken for its own container.
+        if self.container() == Some(&self.fork) {
+            self.find()?;
+        }
+        Ok(())
     }
 }
 
@@ -85,15 +86,7 @@ impl Filter for UnionMerge {
     }
 
     fn container(&self) -> Option<&Id> {
-        let onto = self.onto.get_or_init(|| {
-            let (onto, read) = match self.find() {
-                Ok(onto) => (onto, Ok(())),
-                Err(error) => (None, Err(error)),
-            };
-            self.read.replace(Some(read));
-            onto.unwrap_or_else(|| self.fork.clone())
-        });
-        Some(onto)
+        Some(self.onto.get_or_init(|| self.find().ok().flatten().unwrap_or_else(|| self.fork.clone())))
     }
 
     /// Nobody may use the fork while it is read. Its record is locked before that of the container, as the fork of a fork is.

@@ -246,6 +246,9 @@ fn of_layout(layout: &Layout, path: &Path, which: &Which) -> Result<Vec<Value>, 
         .filter(|found| which.has(found))
         .map(|found| found.descriptor.clone())
         .collect();
+    if wanted.is_empty() && *which != Which::All {
+        return Err(Cause::NoCacheOf);
+    }
     intake.forget_names();
     let found = intake.commit(None).map_err(failed)?;
     let found = found.iter().filter(|image| wanted.contains(&image.descriptor));

@@ -1,7 +1,7 @@
 //! `SOURCE_DATE_EPOCH`: the time of everything in the image, as a number of seconds, or as the name of the source whose time it
 //! is.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use oci::{
     Digest,
@@ -15,13 +15,10 @@ use super::{
     store::open_readable,
 };
 use crate::{
-    arguments::Global,
+    arguments::{Global, Local},
+    config::Config,
     copy,
-    dockerfile::{
-        Dockerfile, Instruction, Stage,
-        expand::Expander,
-        instruction::{Argument, Copy},
-    },
+    dockerfile::{Dockerfile, Instruction, Stage, expand::Expander, instruction::Copy},
     error::{Cause, Error},
     plan::{self, PlanError},
 };
@@ -39,7 +36,7 @@ pub(super) fn epoch(
         Ok(time) => return Ok(time),
         Err(invalid) => invalid,
     };
-    let stage = file.stages.iter().find(|stage| plan::is_named(stage, &text));
+    let stage = plan::named(&file.stages, &text).and_then(|at| file.stages.get(at));
     let time = match (options.contexts.get(&text), stage) {
         _ if text == CONTEXT => input.time(),
         (Some(named), _) => of_context(options, named)?,
@@ -72,31 +69,25 @@ fn source_of(
     stage: &Stage,
     global: &Global,
 ) -> Result<(String, Option<String>), PlanError> {
-    let mut own = BTreeMap::new();
-    let expand = |own: &BTreeMap<String, String>, text: &str| {
-        // Its own name means nothing yet.
-        let outside = |name: &str| global.variable(name).filter(|_| name != NAME);
-        let lookup = |name: &str| own.get(name).cloned().or_else(|| outside(name));
-        Expander::new(file.escape, &lookup).word(text)
-    };
-    if expand(&own, &stage.base)? != "scratch" {
+    // The name of the variable itself means nothing yet.
+    let outside = |name: &str| global.variable(name).filter(|_| name != NAME);
+    if Expander::new(file.escape, &outside).word(&stage.base)? != "scratch" {
         return Err(PlanError::Epoch("must be FROM scratch"));
     }
+    let (mut local, config) = (Local::default(), Config::default());
     let mut found = None;
     for statement in &stage.statements {
         match &statement.instruction {
             Instruction::Arg(arguments) => {
-                for Argument { name, default } in arguments {
-                    let default = default.as_deref().map(|text| expand(&own, text)).transpose()?;
-                    if let Some(value) = global.given_value(name).or(default) {
-                        own.insert(name.clone(), value);
-                    }
-                }
+                local.declare(arguments, global, &config, file.escape)?;
+                local.hide(NAME);
             }
             Instruction::Add(Copy { sources, documents, checksum, .. }) => match &sources[..] {
                 [source] if documents.is_empty() && found.is_none() => {
-                    let checksum = checksum.as_deref().map(|text| expand(&own, text)).transpose()?;
-                    found = Some((expand(&own, source)?, checksum));
+                    let lookup = |name: &str| local.variable(name, &config);
+                    let expander = Expander::new(file.escape, &lookup);
+                    let checksum = checksum.as_deref().map(|text| expander.word(text)).transpose()?;
+                    found = Some((expander.word(source)?, checksum));
                 }
                 _ => return Err(PlanError::Epoch("must have one ADD, of one source")),
             },

@@ -51,10 +51,10 @@ impl Url {
         let scheme = if self.tls { "https" } else { "http" };
         let head = location.split(['/', '?', '#']).next().unwrap_or_default();
         if head.contains(':') {
-            return Self::parse(location);
+            return Self::parse(location).map(Self::in_normal_form);
         }
         if location.starts_with("//") {
-            return Self::parse(&format!("{scheme}:{location}"));
+            return Self::parse(&format!("{scheme}:{location}")).map(Self::in_normal_form);
         }
         let (path, rest) = location.split_at(location.find(['?', '#']).unwrap_or(location.len()));
         let own = self.path.split('?').next().unwrap_or_default();
@@ -66,6 +66,13 @@ impl Url {
             path => without_dots(&format!("{parent}/{path}")),
         };
         Self::parse(&format!("{scheme}://{}{path}{rest}", self.authority))
+    }
+
+    /// The same address without dot segments.
+    fn in_normal_form(self) -> Self {
+        let (path, query) = self.path.split_at(self.path.find('?').unwrap_or(self.path.len()));
+        let path = without_dots(path) + query;
+        Self { path, ..self }
     }
 
     /// Adds a parameter to the query.
@@ -260,6 +267,8 @@ mod tests {
             ("./x/./../y/..", Ok("https://host:5000/v2/a/blobs/uploads/")),
             ("../../../../../../cdn/b", Ok("https://host:5000/cdn/b")),
             ("/v2/../.", Ok("https://host:5000/")),
+            ("http://o/a/../b?c=../d", Ok("http://o/b?c=../d")),
+            ("//o:1/a/./b", Ok("https://o:1/a/b")),
             ("/a b?c=\u{e9} d", Ok("https://host:5000/a%20b?c=%C3%A9%20d")),
             ("/a\r\nX: 1", Err("an address with control characters")),
         ] {

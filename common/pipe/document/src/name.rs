@@ -5,7 +5,12 @@
 //! name of at most one container. A link counts only if the record at its end has this name: another one is left by a
 //! container-rename that was killed.
 
-use std::{fmt, fs, io, os::unix::fs::symlink, path::Path, str::FromStr};
+use std::{
+    fmt, fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use operation::{Cause, Error, Place, Scope, unless_gone};
 use schemars::JsonSchema;
@@ -69,7 +74,7 @@ pub fn find(scope: &Scope, word: &Id) -> Result<Option<Id>, Error> {
     for id in kept::list(scope)? {
         if !record::path(&scope.run_dir, &id).exists()
             && let Some(kept) = kept::read(scope, &id)?
-            && kept.document.called().is_ok_and(|name| name.as_ref() == Some(word))
+            && kept.document.called(&id).is_ok_and(|name| name == *word)
         {
             return Ok(Some(id));
         }
@@ -99,7 +104,7 @@ pub(crate) fn holder(path: &Path) -> Result<Option<Id>, Error> {
     if record::path(run_dir, &id).is_symlink() {
         return Ok(None);
     }
-    let called = record::read(run_dir, &id)?.and_then(|document| document.called().ok().flatten());
+    let called = record::read(run_dir, &id)?.and_then(|document| document.called(&id).ok());
     Ok((called.is_some() && called == id_in(path)).then_some(id))
 }
 
@@ -126,18 +131,23 @@ pub fn claim(run_dir: &Path, id: &Id, name: &Name) -> Result<(), Error> {
 /// # Errors
 /// When a link cannot be removed.
 pub fn release(run_dir: &Path, id: &Id, keep: Option<&Name>) -> Result<(), Error> {
-    let own = Path::new("").join(format!("{id}.json"));
+    let own = PathBuf::from(format!("{id}.json"));
+    let is_own = |path: &Path| fs::read_link(path).is_ok_and(|target| target == own);
     let entries = unless_gone(fs::read_dir(run_dir)).map_err(failed("read directory", run_dir))?;
     for entry in entries.into_iter().flatten() {
         let entry = entry.map_err(failed("read directory", run_dir))?;
         let path = entry.path();
         let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-        if is_link
-            && fs::read_link(&path).is_ok_and(|target| target == own)
-            && id_in(&path).as_ref() != keep.map(Name::as_id)
-        {
+        let Some(name) = id_in(&path).filter(|name| Some(name) != keep.map(Name::as_id)) else { continue };
+        if !is_link || !is_own(&path) {
+            continue;
+        }
+        // Another process may make a record or a claim of this name. Then the link is no more, or counts for nothing.
+        let Some(place) = record::Record::lock_if_free(run_dir, &name)? else { continue };
+        if is_own(&path) {
             unless_gone(fs::remove_file(&path)).map_err(failed("remove", &path))?;
         }
+        place.release();
     }
     Ok(())
 }
@@ -168,15 +178,12 @@ pub fn claim_again(run_dir: &Path, id: &Id, document: &mut Document) -> Result<(
 }
 
 impl Document {
-    /// What the container is called: its name, or else its id.
+    /// What the container `id`, whose document this is, is called: its name, or else its id.
     ///
     /// # Errors
-    /// When one of them is malformed.
-    pub fn called(&self) -> Result<Option<Id>, crate::Error> {
-        Ok(match self.get::<Name>()? {
-            Some(name) => Some(name.0),
-            None => self.id()?,
-        })
+    /// When the name is malformed.
+    pub fn called(&self, id: &Id) -> Result<Id, crate::Error> {
+        Ok(self.get::<Name>()?.map_or_else(|| id.clone(), |name| name.0))
     }
 
     /// Takes over the name in the container's record. A document that was written before or after has another one.
@@ -269,11 +276,11 @@ mod tests {
         }
         let mut other = whole.clone();
         claim_again(&scope.run_dir, &id("web"), &mut other).unwrap();
-        assert_eq!(other.called().unwrap(), Some(id("shop")));
+        assert_eq!(other.called(&id("web")).unwrap(), id("shop"));
         // Another container has the name meanwhile.
         fs::remove_file(scope.run_dir.join("shop.json")).unwrap();
         Record::lock(&scope.run_dir, &id("shop")).unwrap().write(&document("shop", None)).unwrap();
         claim_again(&scope.run_dir, &id("web"), &mut whole).unwrap();
-        assert_eq!(whole.called().unwrap(), Some(id("web")));
+        assert_eq!(whole.called(&id("web")).unwrap(), id("web"));
     }
 }

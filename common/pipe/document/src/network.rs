@@ -272,15 +272,18 @@ impl Document {
     }
 
     /// The addresses at which the other container reaches this one, one of each IP version: those on a link of
-    /// the host that both are attached to, otherwise those of the first attachment. Empty if this container has
-    /// no attachment.
+    /// the host that both are attached to, otherwise those of the first attachment that has one. Empty if none
+    /// has.
     ///
     /// # Errors
     /// [`Error::Malformed`] if `network` or `networks` of one of them does not have its form.
     pub fn addresses_for(&self, other: &Self) -> Result<Vec<IpAddr>, Error> {
         let (own, theirs) = (self.attachments()?, other.attachments()?);
         let is_shared = |one: &&Attachment| theirs.iter().any(|other| other.on.link() == one.on.link());
-        let Some(found) = own.iter().find(is_shared).or(own.first()) else { return Ok(Vec::new()) };
+        let mut reachable = own.iter().filter(|one| one.addresses().next().is_some());
+        let Some(found) = reachable.clone().find(is_shared).or_else(|| reachable.next()) else {
+            return Ok(Vec::new());
+        };
         let mut addresses: Vec<IpAddr> = Vec::new();
         for address in found.addresses() {
             if addresses.iter().all(|other| other.is_ipv4() != address.is_ipv4()) {
@@ -453,6 +456,12 @@ mod tests {
         assert_eq!(both.addresses_for(&other).unwrap(), [IpAddr::from([10, 0, 0, 3])]);
         assert_eq!(both.addresses_for(&none).unwrap(), [IpAddr::from([10, 0, 0, 2])]);
         assert!(none.addresses_for(&both).unwrap().is_empty());
+        // An attachment without an address, though both are on it, leads to nobody.
+        let mut bare = attachment("a", "eth0", "10.0.0.2/24");
+        bare["cni"]["ips"] = json!([]);
+        let list = json!([bare, attachment("b", "eth1", "10.0.0.3/24")]);
+        let bare = document(json!({"stave": 1, "networks": list}));
+        assert_eq!(bare.addresses_for(&both).unwrap(), [IpAddr::from([10, 0, 0, 3])]);
     }
 
     #[test]

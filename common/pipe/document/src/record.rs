@@ -46,27 +46,38 @@ impl Lock {
     /// # Errors
     /// When the lock's file cannot be made or locked.
     pub fn take(run_dir: &Path, name: &str) -> Result<Self, Error> {
-        let directory = run_dir.join("locks");
-        let path = directory.join(name);
+        let path = run_dir.join("locks").join(name);
         loop {
-            let mut options = File::options();
-            options.create(true).truncate(false).read(true).write(true).mode(0o600);
-            let open = || options.open(&path);
-            let file = open()
-                .or_else(|error| match error.kind() {
-                    io::ErrorKind::NotFound => {
-                        operation::make_directories(&directory, 0o777).and_then(|()| open())
-                    }
-                    _ => Err(error),
-                })
-                .map_err(failed("open lock", &path))?;
-            if let Some(mut lock) = Self::wait(&path, file)? {
+            if let Some(mut lock) = Self::wait(&path, Self::open(&path)?)? {
                 if name == NETWORK {
                     lock.beside = shared_lock::take(name).map_err(failed("lock", &path))?;
                 }
                 return Ok(lock);
             }
         }
+    }
+
+    /// As [`Lock::take`], but returns `None` if another process has the lock.
+    fn take_if_free(run_dir: &Path, name: &str) -> Result<Option<Self>, Error> {
+        let path = run_dir.join("locks").join(name);
+        let file = Self::open(&path)?;
+        match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            locked => locked.map_err(failed("lock", &path)).and_then(|()| Self::current(&path, file)),
+        }
+    }
+
+    /// Opens the lock's file. Makes it and its directory, if they are missing.
+    fn open(path: &Path) -> Result<File, Error> {
+        let mut options = File::options();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let again = |error: io::Error| match (error.kind(), path.parent()) {
+            (io::ErrorKind::NotFound, Some(directory)) => {
+                operation::make_directories(directory, 0o777).and_then(|()| options.open(path))
+            }
+            _ => Err(error),
+        };
+        options.open(path).or_else(again).map_err(failed("open lock", path))
     }
 
     /// As [`Lock::take`], but returns `None` if the lock's file does not exist. Makes no file.
@@ -90,6 +101,11 @@ impl Lock {
             locked => locked,
         };
         locked.map_err(|errno| failed("lock", path)(io::Error::from(errno)))?;
+        Self::current(path, file)
+    }
+
+    /// The lock on this file, if the file is still the lock's.
+    fn current(path: &Path, file: File) -> Result<Option<Self>, Error> {
         let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
         let opened = file.metadata().map_err(failed("lock", path))?;
         let lock = Self { path: path.to_owned(), held: file, beside: None };
@@ -166,6 +182,15 @@ impl Record {
     pub fn lock(run_dir: &Path, id: &Id) -> Result<Self, Error> {
         let lock = Lock::take(run_dir, &lock_name(id))?;
         Ok(Self { id: id.clone(), path: path(run_dir, id), lock })
+    }
+
+    /// Locks the record of `id`, unless another process has locked it.
+    ///
+    /// # Errors
+    /// When the lock cannot be taken.
+    pub(crate) fn lock_if_free(run_dir: &Path, id: &Id) -> Result<Option<Self>, Error> {
+        let lock = Lock::take_if_free(run_dir, &lock_name(id))?;
+        Ok(lock.map(|lock| Self { id: id.clone(), path: path(run_dir, id), lock }))
     }
 
     /// Locks the record of `id` if its lock exists. Makes no file, so that a process that ends while its

@@ -25,9 +25,11 @@ pub(crate) fn told<T>(lock: &str, holder: impl Fn() -> Option<i32> + Send, wait:
     };
     thread::scope(|scope| {
         // Without a thread it waits silently.
-        let _ = thread::Builder::new().spawn_scoped(scope, tell);
+        let teller = thread::Builder::new().spawn_scoped(scope, tell);
         let result = wait();
         drop(waits);
+        // The end of the scope does not wait until the thread itself is gone, and the caller may fork next.
+        let _ = teller.map(|teller| teller.join());
         result
     })
 }

@@ -138,7 +138,11 @@ pub fn claim(name: &Name) -> Result<Option<OwnedFd>, Errno> {
 /// As [`claim`], where another program has the name.
 fn claim_file(name: &Name) -> Result<Option<OwnedFd>, Errno> {
     for _ in 0..TRIES {
-        let names = OwnNames::make().map_err(|_| Errno::EXIST)?;
+        let names = match OwnNames::make() {
+            // Somebody has just removed the directory.
+            Err(Errno::NOENT) => continue,
+            made => made.map_err(|_| Errno::EXIST)?,
+        };
         names.lock()?;
         let (socket, address) = (control()?, names.address(&name.0).map_err(|_| Errno::EXIST)?);
         if reach_at(&address)?.is_some() {
@@ -147,7 +151,6 @@ fn claim_file(name: &Name) -> Result<Option<OwnedFd>, Errno> {
         // Whoever had it has ended.
         names.remove(&name.0)?;
         match bind(&socket, &address) {
-            // Somebody has just removed the directory.
             Err(Errno::NOENT) => continue,
             bound => bound?,
         }

@@ -1,6 +1,6 @@
 //! Sizes, times and truth values, as arguments and a Dockerfile have them.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// Parses a number of bytes with an optional unit: `64G`, `1 gib`, `512kb`, `1.5g`. Each unit is 1024 times the one
 /// before. A part of a byte is left out.
@@ -117,6 +117,16 @@ fn times(number: &str, unit: u64) -> Option<u64> {
     let part =
         if fraction.is_empty() { 0 } else { fraction.parse::<u128>().ok()? * u128::from(unit) / scale };
     whole.checked_mul(unit)?.checked_add(u64::try_from(part).ok()?)
+}
+
+/// The ranges in a list of numbers such as `0-2,4` (cpuset(7), "List format"). None if it is no such list.
+pub fn ranges(list: &str) -> Option<Vec<RangeInclusive<usize>>> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last).then_some(first..=last)
+    };
+    list.split(',').map(range).collect()
 }
 
 #[cfg(test)]

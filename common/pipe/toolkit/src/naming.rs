@@ -1,6 +1,7 @@
-//! Names of containers on the command line: the one place where they become ids.
+//! Names of containers as whole arguments: here they become ids.
 //!
-//! Each argument of the type [`Id`] or [`At`] is about a container that there is, except `--id`, which names a new one.
+//! Each argument of the type [`Id`] or [`At`] is about a container that there is, except `--id`, which names a new one. A tool
+//! that finds a name inside another argument (`shop:/path`, `container:shop`) calls [`name::resolve`].
 
 use std::{any::TypeId, ffi::OsString, path::PathBuf};
 

@@ -65,12 +65,17 @@ pub fn each(tool: &str, ids: &[Id], mut act: impl FnMut(&Id) -> anyhow::Result<V
     Value::Array(ids.iter().map(one).collect())
 }
 
-/// The row of a container, with what the container is called.
-pub fn called(scope: &Scope, id: &Id, mut row: Value) -> Value {
-    let recorded = record::read(&scope.run_dir, id).ok().flatten();
-    let name = recorded.and_then(|document| document.called().ok().flatten());
-    row["name"] = json!(name.as_ref().unwrap_or(id));
-    row
+/// The row that `act` gives for a container, with what the container is called.
+///
+/// # Errors
+/// Those of `act`.
+pub fn called(scope: &Scope, id: &Id, act: impl FnOnce() -> anyhow::Result<Value>) -> anyhow::Result<Value> {
+    let name = || record::read(&scope.run_dir, id).ok().flatten()?.called(id).ok();
+    // A container may remove itself at its end. After a restart of the machine, it has no record before its start.
+    let before = name();
+    let mut row = act()?;
+    row["name"] = json!(before.or_else(name).as_ref().unwrap_or(id));
+    Ok(row)
 }
 
 /// Whether it is the row of an error of [`each`]. The member `error` of a document is an object.

@@ -315,7 +315,7 @@ impl<T: Each> Report for T {
 
     fn report(&self, context: &Context) -> anyhow::Result<Value> {
         self.refuse()?;
-        let one = |id: &Id| Ok(rows::called(&context.scope, id, self.one(context, id)?));
+        let one = |id: &Id| rows::called(&context.scope, id, || self.one(context, id));
         Ok(rows::each(Self::command().get_name(), &self.named().ids, one))
     }
 

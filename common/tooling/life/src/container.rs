@@ -127,7 +127,7 @@ impl Container {
 
     /// What the container is called.
     pub fn called(&self) -> Id {
-        self.document.called().ok().flatten().unwrap_or_else(|| self.id.clone())
+        self.document.called(&self.id).unwrap_or_else(|_| self.id.clone())
     }
 
     /// The container's first process, which an undo of the step ends.

@@ -5,13 +5,13 @@ use operation::{Error, Scope};
 
 use crate::{Container, Result, unread};
 
-/// Gives a container another name. Whenever this is killed, each of its records has the old name or the new one, and the first
+/// Gives a container another name, and returns the old one. Whenever this is killed, each of its records has the old name or the new one, and the first
 /// record's counts.
 ///
 /// # Errors
 /// When the name is the container's already or another one's, there is no such container, or a record cannot be written. The
 /// container then keeps its name.
-pub fn rename(scope: &Scope, id: &Id, new: &Name) -> Result<()> {
+pub fn rename(scope: &Scope, id: &Id, new: &Name) -> Result<Id> {
     may_rename(scope, id, new)?;
     if new.as_id() == id {
         return write(scope, id, new);
@@ -29,7 +29,7 @@ pub fn rename(scope: &Scope, id: &Id, new: &Name) -> Result<()> {
 /// Why it cannot.
 pub fn may_rename(scope: &Scope, id: &Id, new: &Name) -> Result<()> {
     let document = record::read_existing(&scope.run_dir, id)?;
-    if document.called().map_err(unread)?.as_ref() == Some(new.as_id()) {
+    if document.called(id).map_err(unread)? == *new.as_id() {
         return Err(failed(id, format!("\"{new}\" is its name already")));
     }
     match name::find(scope, new.as_id())? {
@@ -46,14 +46,15 @@ fn failed(id: &Id, why: impl Into<operation::Cause>) -> Error {
     Error::new("rename", format_args!("container \"{id}\""), why)
 }
 
-/// Claims the name, and writes both records.
-fn write(scope: &Scope, id: &Id, new: &Name) -> Result<()> {
+/// Claims the name, and writes both records. Returns the old name.
+fn write(scope: &Scope, id: &Id, new: &Name) -> Result<Id> {
     let missing = || record::missing(&scope.run_dir, id);
     let record = Record::lock_existing(&scope.run_dir, id)?.ok_or_else(missing)?;
     let before = record.read()?.ok_or_else(missing)?;
     if before.has_failed() {
         return Err(failed(id, "it is being unwound"));
     }
+    let old = before.called(id).map_err(unread)?;
     let mut document = before.clone();
     // Its id is a name that nobody else can have.
     let keep = match new.as_id() == id {
@@ -68,12 +69,16 @@ fn write(scope: &Scope, id: &Id, new: &Name) -> Result<()> {
         }
     };
     if let Err(error) = put(scope, &record, id, &document) {
-        let _ = record.write(&before);
-        let old: Option<Name> = before.get().ok().flatten();
-        let _ = name::release(&scope.run_dir, id, old.as_ref());
+        // If the first record keeps the new name, so must its link.
+        if record.write(&before).is_ok() {
+            let old: Option<Name> = before.get().ok().flatten();
+            let _ = name::release(&scope.run_dir, id, old.as_ref());
+        }
         return Err(error);
     }
-    name::release(&scope.run_dir, id, keep)
+    // A link that stays counts for nothing.
+    let _ = name::release(&scope.run_dir, id, keep);
+    Ok(old)
 }
 
 fn put(scope: &Scope, record: &Record, id: &Id, document: &Document) -> Result<()> {

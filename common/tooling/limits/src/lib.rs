@@ -1,6 +1,7 @@
 //! The limits of the command line, with Docker's names, for the tools that set and change them.
 
 use std::{
+    ops::RangeInclusive,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::PathBuf,
     str::FromStr,
@@ -11,7 +12,7 @@ use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice,
     LinuxThrottleDeviceBuilder,
 };
-use operation::quantity::size;
+use operation::quantity::{ranges, size};
 use rustix::fs::{major, minor};
 use toolkit::prelude::*;
 
@@ -105,16 +106,6 @@ fn quota(text: &str) -> Result<i64, String> {
     }
 }
 
-/// The ranges of a list such as 0-2,4 (cpuset(7)). None if it is no such list.
-fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
-    let range = |text: &str| {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        (first <= last).then_some((first, last))
-    };
-    list.split(',').map(range).collect()
-}
-
 /// Parses a list of processors or memory nodes. An empty one is no limit, as with Docker.
 fn list(text: &str) -> Result<String, String> {
     match text.is_empty() || ranges(text).is_some() {
@@ -126,7 +117,9 @@ fn list(text: &str) -> Result<String, String> {
 /// Refuses what the machine does not have: cgroup version 2 would ignore it. `online` is the kernel's own list.
 fn available(kind: &str, list: Option<&str>, online: &str) -> Result<()> {
     let (Some(wanted), Some(own)) = (list.and_then(ranges), ranges(online.trim())) else { return Ok(()) };
-    let has = |(first, last): &(u32, u32)| own.iter().any(|(from, to)| from <= first && last <= to);
+    let has = |wanted: &RangeInclusive<usize>| {
+        own.iter().any(|own| own.start() <= wanted.start() && wanted.end() <= own.end())
+    };
     if !wanted.iter().all(has) {
         bail!("use the {kind} {}: this machine has {}", list.unwrap_or_default(), online.trim());
     }

@@ -8,6 +8,7 @@ use oci_spec::runtime::{
     IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonalityDomain, LinuxSchedulerFlag,
     LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler, Spec,
 };
+use operation::quantity::ranges;
 
 use crate::{Error, error::Result, sys};
 
@@ -46,20 +47,15 @@ pub(super) fn affinity(list: Option<&String>) -> Result<()> {
     let object = || format!("the CPU affinity {list:?}");
     let wrong = || Error::system("set", object(), "it is no list of processors");
     let mut set = nix::sched::CpuSet::new();
-    for mut range in ranges(list, nix::sched::CpuSet::count()).ok_or_else(wrong)? {
+    for mut range in ranges_below(list, nix::sched::CpuSet::count()).ok_or_else(wrong)? {
         range.try_for_each(|processor| set.set(processor)).map_err(|_| wrong())?;
     }
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(Error::at("set", object()))
 }
 
-/// The ranges in a list (cpuset(7), "List format") of numbers below `limit`; none if the list is malformed.
-fn ranges(list: &str, limit: usize) -> Option<Vec<RangeInclusive<usize>>> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        (first <= last && last < limit).then_some(first..=last)
-    };
-    list.split(',').map(range).collect()
+/// The ranges in a list of numbers below `limit`; none if the list is malformed.
+fn ranges_below(list: &str, limit: usize) -> Option<Vec<RangeInclusive<usize>>> {
+    ranges(list).filter(|ranges| ranges.iter().all(|range| *range.end() < limit))
 }
 
 /// The highest number of nodes that a kernel can be built for (`NODES_SHIFT`).
@@ -75,7 +71,7 @@ pub(super) fn memory(spec: &Spec) -> Result<()> {
         let wrong = || Error::system("set", object(), format!("{list:?} is no list of NUMA nodes"));
         const BITS: usize = c_ulong::BITS as usize;
         nodes.resize(NODES / BITS, 0);
-        for node in ranges(list, NODES).ok_or_else(wrong)?.into_iter().flatten() {
+        for node in ranges_below(list, NODES).ok_or_else(wrong)?.into_iter().flatten() {
             nodes[node / BITS] |= 1 << (node % BITS);
         }
     }

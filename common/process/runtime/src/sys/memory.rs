@@ -24,32 +24,33 @@ pub(crate) fn own_memory() -> io::Result<OwnMemory> {
     let mut memory = OwnMemory { parts: [(0, 0); PARTS], count: 0 };
     // The heap may grow until the file is read. What is read here is what may be cleared, not what must be kept.
     let maps = std::fs::read_to_string("/proc/self/maps")?;
-    for (mut start, end, is_heap) in maps.lines().filter_map(allocated) {
+    for (start, end) in maps.lines().filter_map(allocated) {
         if variables.iter().any(|(from, to)| start < *to && *from < end) {
             continue;
         }
-        if (start..end).contains(&errno) {
-            // In a static program, the variables of the thread, such as `errno`, come first on the heap, or have memory
-            // of their own. Behind them is the C library's data about the thread, less than 4 KiB.
-            start = if is_heap { errno + 4096 } else { end };
-        }
-        if start < end {
-            *memory.parts.get_mut(memory.count).ok_or(io::ErrorKind::ArgumentListTooLong)? = (start, end);
+        // The variables of the thread, such as `errno`, lie on the heap or in memory of their own, which the kernel may show
+        // as one with other memory. They and the C library's data about the thread take less than 4 KiB on either side.
+        let parts = match (start..end).contains(&errno) {
+            true => [(start, errno.saturating_sub(4096)), (errno + 4096, end)],
+            false => [(start, end), (0, 0)],
+        };
+        for part in parts.into_iter().filter(|(start, end)| start < end) {
+            *memory.parts.get_mut(memory.count).ok_or(io::ErrorKind::ArgumentListTooLong)? = part;
             memory.count += 1;
         }
     }
     Ok(memory)
 }
 
-/// The start and the end of memory that belongs to no file and can be written, if the line shows such, and whether it is
-/// the heap (proc(5), /proc/pid/maps).
-fn allocated(line: &str) -> Option<(usize, usize, bool)> {
+/// The start and the end of memory that belongs to no file and can be written, if the line shows such (proc(5),
+/// /proc/pid/maps).
+fn allocated(line: &str) -> Option<(usize, usize)> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let (rights, inode, name) = (words.next()?, words.nth(2)?, words.next());
     let number = |text| usize::from_str_radix(text, 16).ok();
     let is_own = rights == "rw-p" && inode == "0" && matches!(name, None | Some("[heap]"));
-    is_own.then_some((number(start)?, number(end)?, name.is_some()))
+    is_own.then_some((number(start)?, number(end)?))
 }
 
 fn page() -> usize {
