@@ -24,14 +24,17 @@ impl NetworkCreate {
         Ok(given.unwrap_or_else(|| named::bridge_of(&self.name)))
     }
 
-    /// The gateway mode, from the flag or from Docker's options.
-    fn mode(&self) -> Result<GatewayMode> {
-        let (four, six) = (self.docker::<GatewayMode>(MODE4)?, self.docker::<GatewayMode>(MODE6)?);
-        match (four, six) {
-            (Some(one), Some(other)) if one != other => {
+    /// The gateway mode, from the flag or from Docker's options. Each of these counts for its own version of IP.
+    fn mode(&self, has_ipv6: bool) -> Result<GatewayMode> {
+        let of =
+            |option: &str| -> Result<GatewayMode> { Ok(self.docker(option)?.unwrap_or(self.gateway_mode)) };
+        let (four, six) = (of(MODE4)?, of(MODE6)?);
+        match (self.ipv4, has_ipv6) {
+            (true, true) if four != six => {
                 bail!("-o {MODE4} and -o {MODE6} differ: a network has one gateway mode")
             }
-            _ => Ok(four.or(six).unwrap_or(self.gateway_mode)),
+            (true, _) => Ok(four),
+            _ => Ok(six),
         }
     }
 
@@ -72,7 +75,7 @@ impl NetworkCreate {
         file.subnets.extend(named::further(&nets.further, &first, others)?);
         file.ipv6_enabled = subnet6.is_some();
         file.internal = self.internal;
-        let (icc, mode) = (self.icc && self.docker(ICC)?.unwrap_or(true), self.mode()?);
+        let (icc, mode) = (self.icc && self.docker(ICC)?.unwrap_or(true), self.mode(subnet6.is_some())?);
         let options = [
             self.option("isolate").map(|value| ("isolate", value.to_owned())),
             self.mtu()?.map(|mtu| ("mtu", mtu)),

@@ -274,8 +274,9 @@ fn options_of_docker_and_podman() {
         ("metric=x", "options.metric cannot be \"x\"".to_owned()),
         ("vlan=7", "-o vlan is not for the driver bridge".to_owned()),
         (&format!("{bridge}.enable_icc=no"), format!("-o {bridge}.enable_icc cannot be \"no\"")),
+        // Each counts for its own version of IP.
         (
-            &format!("{bridge}.gateway_mode_ipv4=nat -o {bridge}.gateway_mode_ipv6=routed"),
+            &format!("{bridge}.gateway_mode_ipv6=routed --ipv6"),
             format!(
                 "-o {bridge}.gateway_mode_ipv4 and -o {bridge}.gateway_mode_ipv6 differ: a network has one gateway mode"
             ),

@@ -235,10 +235,15 @@ impl Network {
 
     /// Checks the subnets that are given.
     fn check_subnets(&mut self, taken: &[IpNet]) -> Result<()> {
+        let is_unmanaged = self.is_unmanaged();
         let subnets = self.subnets.get_or_insert_default();
         for at in 0..subnets.len() {
             let subnet = subnets[at].subnet.trunc();
             subnets[at].subnet = subnet;
+            let is_same_version = |other: &Subnet| other.subnet.addr().is_ipv4() == subnet.addr().is_ipv4();
+            if is_unmanaged && subnets[..at].iter().any(is_same_version) {
+                bail!("an unmanaged bridge has one subnet of each IP version, and {subnet} is a second one");
+            }
             if subnet.prefix_len() + 2 > subnet.max_prefix_len() {
                 bail!("subnet {subnet} has no room for a gateway and a container");
             }

@@ -47,6 +47,12 @@ pub(crate) fn wanted<'a>(
     };
     let Some((name, _, main)) = best(&|_| true).filter(|_| !ports.is_empty()) else { return Ok(Vec::new()) };
     let lacks = [true, false].into_iter().find(|is_ipv4| !main.has(*is_ipv4));
+    // The answers of that version must leave by it, too.
+    let is_dead = |is_ipv4: bool| {
+        let ways = attachments.iter().filter(|(.., network)| network.leads_out() && network.has(is_ipv4));
+        ways.min_by_key(|(.., network)| network.metric()).is_some_and(|(.., network)| !network.publishes())
+    };
+    let lacks = lacks.filter(|is_ipv4| !is_dead(*is_ipv4));
     let second = lacks.and_then(|is_ipv4| Some((is_ipv4, best(&|network| network.has(is_ipv4))?.0)));
     let specs = |is_meant: &dyn Fn(&Port) -> Option<Vec<String>>| {
         let specs = ports.iter().filter_map(is_meant).flatten().flat_map(|spec| ["-p".to_owned(), spec]);
@@ -86,8 +92,9 @@ mod tests {
             let subnets: Vec<_> =
                 subnets.iter().map(|subnet| json!({"subnet": subnet, "gateway": gateway(subnet)})).collect();
             interfaces[name] = json!({"interface_name": format!("eth{at}")});
+            let driver = if *name == "wire" { "macvlan" } else { "bridge" };
             info[name] =
-                json!({"driver": "bridge", "subnets": subnets, "options": {"metric": metric.to_string()}});
+                json!({"driver": driver, "subnets": subnets, "options": {"metric": metric.to_string()}});
         }
         let port = |port: u16, host: &str| json!({"container_port": port, "host_port": 8000 + port, "host_ip": host});
         let ports = [port(80, ""), port(81, "127.0.0.1"), port(82, "::1")];
@@ -118,5 +125,7 @@ mod tests {
             ]
         );
         assert_eq!(told(&[("both", both, 100), ("six", six, 101)]).len(), 1);
+        // The answers of IPv6 would leave by the wire.
+        assert_eq!(told(&[("four", four, 50), ("wire", &["fd07::/64"], 99), ("six", six, 100)]), [one]);
     }
 }

@@ -35,31 +35,36 @@ const fn net6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
 }
 
-/// Networks of IPv6 addresses that lead to the IPv4 address in their last bits: by a NAT64 (RFC 6052, RFC 8215), and
-/// IPv4-compatible ones (RFC 4291, 2.5.5.1).
-const TRANSLATED: [IpNet; 3] = [
-    net6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
-    net6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
-    net6([0, 0, 0, 0, 0, 0, 0, 0], 96),
-];
+/// Where IPv6 addresses have the octets of the IPv4 address to which they lead.
+const LAST: [usize; 4] = [12, 13, 14, 15];
 
-/// The IPv4 address to which an IPv6 address leads.
-fn within(address: IpAddr) -> Option<IpAddr> {
-    let IpAddr::V6(v6) = address else { return None };
-    let [.., high, low] = v6.segments();
-    let four = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)).into();
-    match v6.segments() {
+/// The same behind a NAT64 whose prefix has 48, 56, 64 or 96 bits (RFC 6052, 2.2).
+const BEHIND: [[usize; 4]; 4] = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], LAST];
+
+/// The IPv4 addresses to which an IPv6 address may lead.
+fn within(address: IpAddr) -> Vec<IpAddr> {
+    let IpAddr::V6(v6) = address else { return Vec::new() };
+    let places = match v6.segments() {
         // 6to4 (RFC 3056).
-        [0x2002, first, second, ..] => Some(four(first, second)),
-        _ => TRANSLATED.iter().any(|net| net.contains(&address)).then(|| four(high, low)),
-    }
+        [0x2002, ..] => &[[2, 3, 4, 5]][..],
+        // By a NAT64, and IPv4-compatible ones (RFC 4291, 2.5.5.1).
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0, ..] => &[LAST],
+        // By a NAT64 with a prefix of the site's own in this one (RFC 8215).
+        [0x64, 0xff9b, 1, ..] => &BEHIND,
+        _ => &[],
+    };
+    let octets = v6.octets();
+    let four = |place: &[usize; 4]| Ipv4Addr::from(place.map(|at| octets[at]));
+    // The rest of a longer prefix is no address.
+    let is_address = |found: &Ipv4Addr| places.len() == 1 || found.octets()[0] != 0;
+    places.iter().map(four).filter(is_address).map(IpAddr::V4).collect()
 }
 
 /// Whether an answer to a name may open this address. `closed` are the networks that none may open.
 /// What is listed by address may be opened anyway.
 pub(crate) fn may_open(address: IpAddr, allow: &[Entry], closed: &[IpNet]) -> bool {
     let address = address.to_canonical();
-    let is_inside = within(address).is_some_and(|inside| !may_open(inside, &[], closed));
+    let is_inside = within(address).into_iter().any(|inside| !may_open(inside, &[], closed));
     let is_special = match address {
         IpAddr::V4(v4) => {
             v4.is_loopback()
@@ -102,13 +107,18 @@ mod tests {
             // By a NAT64, or by 6to4.
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:aa:fe:a9fe::",
+            "64:ff9b:1:2:a9:fea9:fe00:0",
             "::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
             "64:ff9b::a01:203",
         ] {
             assert!(!may(secret, &[]), "{secret}");
         }
-        for open in ["192.0.2.1", "2001:db8::1", "64:ff9b::c000:201", "2002:c000:201::1"] {
+        for open in
+            ["192.0.2.1", "2001:db8::1", "64:ff9b::c000:201", "64:ff9b:1::c000:201", "2002:c000:201::1"]
+        {
             assert!(may(open, &[]), "{open}");
         }
         assert!(may("64:ff9b::a9fe:a9fe", &["64:ff9b::a9fe:a9fe".parse().unwrap()]));

@@ -55,15 +55,23 @@ struct Bridge {
     name: String,
     subnet: Option<IpNet>,
     gateway: Option<IpAddr>,
+    ipv6: Option<Second>,
     #[serde(default)]
     internal: bool,
+}
+
+/// The IPv6 network of a bridge with both versions.
+#[derive(Deserialize)]
+struct Second {
+    gateway: Option<IpAddr>,
 }
 
 impl Bridge {
     /// Whether only containers and this host have addresses in the network. On a bridge of which this host is not
     /// the gateway, other machines may have some.
     fn is_ours(&self) -> bool {
-        self.gateway.is_some() || self.internal
+        let second = self.ipv6.as_ref().and_then(|ipv6| ipv6.gateway);
+        self.gateway.or(second).is_some() || self.internal
     }
 }
 

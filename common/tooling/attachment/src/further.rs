@@ -59,6 +59,8 @@ impl Further {
     /// Takes the subnets after the first of each IP version, each with the gateway and the range that lie in it.
     pub fn take(subnets: &mut Vec<IpNet>, gateways: &mut Vec<Gateway>, ranges: &mut Vec<IpNet>) -> Vec<Self> {
         let (mut first, mut further) = (Vec::<IpNet>::new(), Vec::new());
+        // It is for the whole network. A gateway beside it is refused with those of the first subnets.
+        let has_none = gateways.contains(&Gateway::None);
         for subnet in subnets.drain(..) {
             let is_second = first.iter().any(|one| one.addr().is_ipv4() == subnet.addr().is_ipv4());
             if !is_second {
@@ -67,12 +69,11 @@ impl Further {
             }
             let is_in =
                 |gateway: &Gateway| gateway.address().is_some_and(|address| subnet.contains(&address));
-            let gateway = gateways.iter().position(is_in).map(|at| gateways.remove(at));
-            let gateway = gateway.unwrap_or(if gateways.contains(&Gateway::None) {
-                Gateway::None
-            } else {
-                Gateway::Usual
-            });
+            let gateway = match gateways.iter().position(is_in) {
+                _ if has_none => Gateway::None,
+                Some(at) => gateways.remove(at),
+                None => Gateway::Usual,
+            };
             let range = ranges.iter().position(|range| subnet.contains(range)).map(|at| ranges.remove(at));
             further.push(Self { subnet, gateway, range });
         }

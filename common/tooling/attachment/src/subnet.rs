@@ -68,7 +68,13 @@ pub(crate) fn choose(
         (None, None) if wants_none && standing.is_some() => {
             return Err(Unfit::UnknownSubnet(name.to_owned()).into());
         }
-        (None, None) if own.is_empty() => first_free(connection, &[])?,
+        (None, None) if own.is_empty() => {
+            let further = wanted.further.iter().filter_map(|one| match one.subnet {
+                IpNet::V4(subnet) => Some(subnet),
+                IpNet::V6(_) => None,
+            });
+            first_free(connection, &further.collect::<Vec<_>>())?
+        }
         // The address has another family or kind; reported below.
         (None, None) => candidates().next().unwrap_or_default(),
     };
