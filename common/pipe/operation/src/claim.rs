@@ -93,7 +93,11 @@ pub fn holds_another(directory: &Path, own: &str) -> io::Result<bool> {
     };
     let mut entries = RawDir::new(opened, &mut buffer);
     while let Some(entry) = entries.next() {
-        let entry = entry?;
+        let entry = match entry {
+            // Somebody has just removed the directory.
+            Err(Errno::NOENT) => return Ok(false),
+            entry => entry?,
+        };
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." && name != own.as_bytes() {
             return Ok(true);
