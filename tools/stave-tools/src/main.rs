@@ -123,10 +123,19 @@ tools! {
     "volume-rm" volume_rm "../../volume-rm/src/main.rs";
 }
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// The file's own name.
 const OWN: &str = "stave-tools";
 
 fn main() -> ExitCode {
+    #[cfg(target_env = "musl")]
+    // SAFETY: no other thread runs yet, and nobody else calls it.
+    unsafe {
+        dlmalloc::enable_alloc_after_fork()
+    };
     let mut words = env::args_os();
     let called = words.next().unwrap_or_default();
     if let Some(tool) = named(&called) {
