@@ -108,7 +108,7 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::a9fe:a9fe",
             "64:ff9b:1:a9fe:a9:fe00::",
-            "64:ff9b:1:aa:fe:a9fe::",
+            "64:ff9b:1:a9:fe:a9fe::",
             "64:ff9b:1:2:a9:fea9:fe00:0",
             "::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
