@@ -12,7 +12,8 @@ pub use crate::{
     cni::{CniInterface, CniIp, CniResult, CniRoute},
     configuration::Configuration,
     gateway_mode::GatewayMode,
-    network::{Attached, Attachment, Bridge, Namespace, Network, Networks, On, Parent, Subnet, Vxlan},
+    network::{Attached, Attachment, Namespace, Network, Networks},
+    on::{Bridge, On, Parent, Subnet, Vxlan},
     rootfs::{Fork, Rootfs},
 };
 

@@ -12,11 +12,15 @@ use std::{
     str::FromStr,
 };
 
-use operation::{Cause, Error, Place, Scope, unless_gone};
+use operation::{Cause, Error, Scope, unless_gone};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Document, Id, InvalidId, Member, kept, record};
+use crate::{
+    Document, Id, InvalidId, Member, kept,
+    lock::{failed, remove_file},
+    record,
+};
 
 /// `name`: what a container is called, if that is not its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -45,11 +49,6 @@ impl fmt::Display for Name {
 
 impl Member for Name {
     const NAME: &'static str = "name";
-}
-
-/// For `map_err`: makes the error of `verb` on a name's link at `path`.
-fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> Error {
-    move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::RunDir)
 }
 
 /// The container that somebody means by a word, which is its id or its name. None if there is no such container.
@@ -121,9 +120,17 @@ fn id_in(path: &Path) -> Option<Id> {
 pub fn claim(run_dir: &Path, id: &Id, name: &Name) -> Result<(), Error> {
     let path = record::path(run_dir, name.as_id());
     if path.is_symlink() && holder(&path)?.is_none() {
-        unless_gone(fs::remove_file(&path)).map_err(failed("remove", &path))?;
+        remove_file(&path)?;
     }
     symlink(format!("{id}.json"), &path).map_err(failed("make link", &path))
+}
+
+/// Takes a claim back. The caller has still locked what [`claim`] needs.
+///
+/// # Errors
+/// When the link cannot be removed.
+pub fn take_back(run_dir: &Path, name: &Name) -> Result<(), Error> {
+    remove_file(&record::path(run_dir, name.as_id()))
 }
 
 /// Gives up all names that the container `id` has claimed, except `keep`. The caller has locked its record.
@@ -145,7 +152,7 @@ pub fn release(run_dir: &Path, id: &Id, keep: Option<&Name>) -> Result<(), Error
         // Another process may make a record or a claim of this name. Then the link is no more, or counts for nothing.
         let Some(place) = record::Record::lock_if_free(run_dir, &name)? else { continue };
         if is_own(&path) {
-            unless_gone(fs::remove_file(&path)).map_err(failed("remove", &path))?;
+            remove_file(&path)?;
         }
         place.release();
     }

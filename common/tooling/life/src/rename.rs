@@ -70,9 +70,8 @@ fn write(scope: &Scope, id: &Id, new: &Name) -> Result<Id> {
     };
     if let Err(error) = put(scope, &record, id, &document) {
         // If the first record keeps the new name, so must its link.
-        if record.write(&before).is_ok() {
-            let old: Option<Name> = before.get().ok().flatten();
-            let _ = name::release(&scope.run_dir, id, old.as_ref());
+        if record.write(&before).is_ok() && keep.is_some() {
+            let _ = name::take_back(&scope.run_dir, new);
         }
         return Err(error);
     }
