@@ -53,10 +53,10 @@ struct NetworkCreate {
     ipv4: bool,
     /// The subnet; by default the first of 172.17.0.0/16, 172.18.0.0/16 and so on that no interface, route or other
     /// network uses. Repeatable: containers have an address of each
-    #[arg(long = "subnet", value_name = "CIDR", value_parser = options::subnet)]
+    #[arg(long = "subnet", value_name = "CIDR", value_parser = attachment::parse_any_subnet)]
     subnets: Vec<IpNet>,
     /// Lease only addresses of this part of the subnet; one for each subnet
-    #[arg(long = "ip-range", value_name = "CIDR", value_parser = options::range)]
+    #[arg(long = "ip-range", value_name = "CIDR", value_parser = attachment::parse_any_range)]
     ranges: Vec<IpNet>,
     /// The bridge's address, the gateway of the containers; by default the subnet's first; one for each
     /// subnet. For a macvlan or ipvlan, the router on the host's network. "none": no gateway

@@ -25,22 +25,6 @@ pub(crate) struct Nets {
     gateways: Vec<Gateway>,
 }
 
-/// Parses a subnet of either IP version.
-pub(crate) fn subnet(text: &str) -> Result<IpNet, String> {
-    match text.contains(':') {
-        true => attachment::parse_subnet6(text).map(IpNet::V6),
-        false => attachment::parse_subnet(text).map(IpNet::V4),
-    }
-}
-
-/// Parses a part of a subnet of either IP version.
-pub(crate) fn range(text: &str) -> Result<IpNet, String> {
-    match text.contains(':') {
-        true => attachment::parse_range6(text).map(IpNet::V6),
-        false => attachment::parse_range(text).map(IpNet::V4),
-    }
-}
-
 /// The networks of a flag, one of each IP version. `other` is that of the flag for IPv6 alone.
 fn by_version(
     flag: &str,

@@ -54,6 +54,28 @@ pub fn parse_range(text: &str) -> Result<Ipv4Net, String> {
     }
 }
 
+/// Parses a subnet of either IP version.
+///
+/// # Errors
+/// Why the subnet is invalid.
+pub fn parse_any_subnet(text: &str) -> Result<IpNet, String> {
+    match text.contains(':') {
+        true => parse_subnet6(text).map(IpNet::V6),
+        false => parse_subnet(text).map(IpNet::V4),
+    }
+}
+
+/// Parses a part of a subnet of either IP version.
+///
+/// # Errors
+/// Why the range is invalid.
+pub fn parse_any_range(text: &str) -> Result<IpNet, String> {
+    match text.contains(':') {
+        true => parse_range6(text).map(IpNet::V6),
+        false => parse_range(text).map(IpNet::V4),
+    }
+}
+
 /// Parses an IPv6 subnet. It must be large enough that its addresses need not be counted.
 ///
 /// # Errors

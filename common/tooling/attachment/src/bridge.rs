@@ -15,6 +15,7 @@ use crate::{
     chosen::{Chosen, refuse_needless_proxy, refuse_ranges},
     further,
     overlay::{self, Overlay},
+    own::Own,
     prefix, subnet,
     unfit::Unfit,
 };
@@ -351,14 +352,15 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
         Some(_) if wanted.unmanaged && is_ours => return Err(Unfit::Managed(name.to_owned()).into()),
         _ => {}
     }
+    let own = Own::of(&connection, standing.as_ref().map(|link| link.index))?;
     let v4 = match wanted.ipv4 {
-        true => Some(subnet::choose(&connection, standing.as_ref(), wanted)?),
+        true => Some(subnet::choose(&connection, standing.as_ref(), &own, wanted)?),
         false => None,
     };
-    let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
+    let v6 = prefix::choose(&connection, standing.as_ref(), &own, wanted)?;
     let has_address = v4.or(v6).is_some_and(|first| first.has_address);
     let first: Vec<_> = v4.iter().chain(&v6).map(|chosen| chosen.subnet).collect();
-    let further = further::choose(&connection, standing.as_ref(), wanted, &first)?;
+    let further = further::choose(&connection, standing.as_ref(), &own, wanted, &first)?;
     let (further, members): (Vec<_>, Vec<_>) = further.into_iter().unzip();
     let chosen = v4.into_iter().chain(v6).chain(further);
     let addresses = chosen.filter_map(|chosen| Some((chosen.address()?, chosen.present)));

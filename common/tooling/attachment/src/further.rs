@@ -8,9 +8,12 @@ use netlink::{Connection, Link, PROTOCOL};
 use operation::Error;
 
 use crate::{
-    Gateway, Wanted, bridge,
+    Gateway, Wanted,
+    argument::{parse_any_range, parse_any_subnet},
+    bridge,
     chosen::refuse_range,
     free::{self, overlap},
+    own::Own,
     prefix,
     subnet::Chosen,
     unfit::Unfit,
@@ -35,23 +38,15 @@ impl FromStr for Further {
         let wrong = || "a further subnet is written like \"10.2.0.0/24 gateway 10.2.0.1\"".to_owned();
         let words: Vec<&str> = text.split_whitespace().collect();
         let (subnet, pairs) = words.split_first().ok_or_else(wrong)?;
-        let mut further = Self { subnet: parse(subnet)?, gateway: Gateway::Usual, range: None };
+        let mut further = Self { subnet: parse_any_subnet(subnet)?, gateway: Gateway::Usual, range: None };
         for pair in pairs.chunks(2) {
             match *pair {
                 ["gateway", address] => further.gateway = address.parse()?,
-                ["range", range] => further.range = Some(range.parse().map_err(|_| wrong())?),
+                ["range", range] => further.range = Some(parse_any_range(range)?),
                 _ => return Err(wrong()),
             }
         }
         Ok(further)
-    }
-}
-
-/// Parses a subnet of either IP version.
-fn parse(text: &str) -> Result<IpNet, String> {
-    match text.contains(':') {
-        true => crate::parse_subnet6(text).map(IpNet::V6),
-        false => crate::parse_subnet(text).map(IpNet::V4),
     }
 }
 
@@ -116,18 +111,8 @@ impl Further {
         }
     }
 
-    /// The subnet with its gateway, on a link with other addresses (`is_own`).
-    pub(crate) fn on_parent(&self, is_own: impl Fn(IpAddr) -> bool) -> Result<Subnet, Error> {
-        let usual = Some(lease::gateway(self.subnet)).filter(|first| !is_own(*first));
-        let gateway = match self.gateway {
-            Gateway::Usual => usual,
-            wanted => bridge::gateway("", self.subnet, wanted, None)?,
-        };
-        free::refuse_special(self.subnet)?;
-        self.member(gateway)
-    }
-
-    fn member(&self, gateway: Option<IpAddr>) -> Result<Subnet, Error> {
+    /// The subnet in the document.
+    pub(crate) fn member(&self, gateway: Option<IpAddr>) -> Result<Subnet, Error> {
         if let Some(range) = self.range {
             refuse_range(range, self.subnet, gateway)?;
         }
@@ -140,22 +125,16 @@ impl Further {
 pub(crate) fn choose(
     connection: &Connection,
     standing: Option<&Link>,
+    own: &Own,
     wanted: &Wanted,
     first: &[IpNet],
 ) -> Result<Vec<(Chosen, Subnet)>, Error> {
     let is_ours = standing.is_some_and(Link::is_our_bridge);
-    let own = match standing {
-        Some(link) => {
-            let addresses = connection.addresses(Some(link.index))?.into_iter();
-            addresses.chain(connection.addresses6(Some(link.index))?).collect()
-        }
-        None => Vec::new(),
-    };
     let mut all = wanted.further.clone();
     let is_known = |all: &[Further], net: &IpNet| {
         first.iter().chain(all.iter().map(|one| &one.subnet)).any(|known| *known == net.trunc())
     };
-    for one in own.iter().filter(|one| is_ours && one.protocol == Some(PROTOCOL)) {
+    for one in own.all().filter(|one| is_ours && one.protocol == Some(PROTOCOL)) {
         if !is_known(&all, &one.address) {
             all.push(Further { subnet: one.address.trunc(), gateway: Gateway::Usual, range: None });
         }
@@ -164,7 +143,7 @@ pub(crate) fn choose(
     for one in &all {
         one.refuse_alone(first, || Unfit::NoIpv6(wanted.bridge.clone()))?;
         one.refuse_overlap(first.iter().copied().chain(chosen.iter().map(|(one, _)| one.subnet)))?;
-        let present = own.iter().filter(|_| is_ours).find(|own| own.address.trunc() == one.subnet);
+        let present = own.all().filter(|_| is_ours).find(|own| own.address.trunc() == one.subnet);
         let gateway = if wanted.has_gateway() { one.gateway } else { Gateway::None };
         let gateway =
             bridge::gateway(&wanted.bridge, one.subnet, gateway, present.map(|own| own.address.addr()))?;

@@ -17,6 +17,7 @@ mod inside;
 mod link;
 pub mod named;
 mod overlay;
+mod own;
 mod pair;
 mod parent;
 mod prefix;
@@ -25,8 +26,8 @@ mod subnet;
 mod unfit;
 
 pub use argument::{
-    Closed, Gateway, Gateways, MTU, Route, gateways, parse_mtu, parse_name, parse_range, parse_range6,
-    parse_subnet, parse_subnet6,
+    Closed, Gateway, Gateways, MTU, Route, gateways, parse_any_range, parse_any_subnet, parse_mtu,
+    parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6,
 };
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};

@@ -12,9 +12,9 @@ use repair::NetworkOperation;
 use crate::{
     Container, Further, Gateway,
     bridge::refuse_gateway,
-    chosen::refuse_range,
     free::refuse_special,
     inside::{self, Inside, Leased},
+    own::Own,
     pair::Asked,
     unfit::Unfit,
 };
@@ -108,16 +108,17 @@ impl WantedParent {
         if !self.addresses {
             return Ok(parent);
         }
-        let v6 = self.ipv6(connection, index)?;
+        let own = Own::of(connection, index)?;
+        let v6 = self.ipv6(&own)?;
         let v4 = match self.ipv4 {
-            true => Some(self.v4(connection, lower, index)?),
+            true => Some(self.v4(connection, lower, index, &own)?),
             false => None,
         };
         let (first, second) = match v4 {
             Some(v4) => (v4, v6),
             None => (v6.ok_or(Unfit::NoSubnet6)?, None),
         };
-        parent.further = self.further(connection, index, &first, second.as_ref())?;
+        parent.further = self.further(&own, &first, second.as_ref())?;
         (parent.subnet, parent.gateway, parent.ip_range) =
             (Some(first.subnet), first.gateway, first.ip_range);
         parent.ipv6 = second;
@@ -125,17 +126,7 @@ impl WantedParent {
     }
 
     /// The further subnets.
-    fn further(
-        &self,
-        connection: &Connection,
-        index: Option<u32>,
-        first: &Subnet,
-        second: Option<&Subnet>,
-    ) -> Result<Vec<Subnet>, Error> {
-        let mut own: Vec<_> =
-            index.map(|index| connection.addresses(Some(index))).transpose()?.unwrap_or_default();
-        own.extend(index.map(|index| connection.addresses6(Some(index))).transpose()?.into_iter().flatten());
-        let is_own = |address: IpAddr| own.iter().any(|found| found.address.addr() == address);
+    fn further(&self, own: &Own, first: &Subnet, second: Option<&Subnet>) -> Result<Vec<Subnet>, Error> {
         let mut others: Vec<IpNet> = [first].into_iter().chain(second).map(|one| one.subnet).collect();
         let mut chosen = Vec::new();
         let all = others.clone();
@@ -143,17 +134,23 @@ impl WantedParent {
             one.refuse_alone(&all, || Unfit::NoSubnet6)?;
             one.refuse_overlap(others.iter().copied())?;
             others.push(one.subnet);
-            chosen.push(one.on_parent(is_own)?);
+            chosen.push(on_wire(one, None, own)?);
         }
         Ok(chosen)
     }
 
     /// The IPv4 subnet.
-    fn v4(&self, connection: &Connection, lower: &Lower, index: Option<u32>) -> Result<Subnet, Error> {
-        let own = index.map(|index| connection.addresses(Some(index))).transpose()?.unwrap_or_default();
+    fn v4(
+        &self,
+        connection: &Connection,
+        lower: &Lower,
+        index: Option<u32>,
+        own: &Own,
+    ) -> Result<Subnet, Error> {
         let subnet = match self.subnet {
             Some(subnet) => subnet,
             None => own
+                .v4
                 .iter()
                 .find_map(|found| match found.address {
                     IpNet::V4(net) => Some(net.trunc()).filter(|net| net.prefix_len() <= 30),
@@ -165,41 +162,27 @@ impl WantedParent {
         let routes = index.map(|index| connection.routes(Some(index))).transpose()?.unwrap_or_default();
         let router = routes.iter().filter(|route| route.destination.prefix_len() == 0);
         let router = router.filter_map(|route| route.gateway).find(|router| subnet.contains(router));
-        let is_own = |address: IpAddr| own.iter().any(|found| found.address.addr() == address);
-        let gateway = choose(self.gateway, subnet, router, is_own)?;
-        refuse_special(subnet)?;
-        if let Some(range) = self.range {
-            refuse_range(range.into(), subnet, gateway)?;
-        }
-        Ok(Subnet { subnet, gateway, ip_range: self.range.map(Into::into) })
+        on_wire(&Further { subnet, gateway: self.gateway, range: self.range.map(Into::into) }, router, own)
     }
 
-    fn ipv6(&self, connection: &Connection, index: Option<u32>) -> Result<Option<Subnet>, Error> {
+    fn ipv6(&self, own: &Own) -> Result<Option<Subnet>, Error> {
         let Some(subnet) = self.subnet6.map(IpNet::from) else { return Ok(None) };
-        let own = index.map(|index| connection.addresses6(Some(index))).transpose()?.unwrap_or_default();
-        let is_own = |address: IpAddr| own.iter().any(|found| found.address.addr() == address);
-        let gateway = choose(self.gateway6, subnet, None, is_own)?;
-        refuse_special(subnet)?;
-        if let Some(range) = self.range6 {
-            refuse_range(range.into(), subnet, gateway)?;
-        }
-        Ok(Some(Subnet { subnet, gateway, ip_range: self.range6.map(Into::into) }))
+        let (gateway, range) = (self.gateway6, self.range6.map(Into::into));
+        on_wire(&Further { subnet, gateway, range }, None, own).map(Some)
     }
 }
 
-/// The gateway of a subnet: the wanted one, `router`, or the first address.
-fn choose(
-    wanted: Gateway,
-    subnet: IpNet,
-    router: Option<IpAddr>,
-    is_own: impl Fn(IpAddr) -> bool,
-) -> Result<Option<IpAddr>, Error> {
-    match wanted {
-        Gateway::None => Ok(None),
-        Gateway::At(gateway) => refuse_gateway(subnet, gateway).map(|()| Some(gateway)),
+/// A subnet on the wire of a parent with the addresses `own`. The gateway is the wanted one, `router`, or the first address.
+fn on_wire(wanted: &Further, router: Option<IpAddr>, own: &Own) -> Result<Subnet, Error> {
+    let subnet = wanted.subnet;
+    let gateway = match wanted.gateway {
+        Gateway::None => None,
+        Gateway::At(gateway) => refuse_gateway(subnet, gateway).map(|()| Some(gateway))?,
         // A container does not reach its host over the parent.
-        Gateway::Usual => Ok(router.or(Some(lease::gateway(subnet)).filter(|first| !is_own(*first)))),
-    }
+        Gateway::Usual => router.or(Some(lease::gateway(subnet)).filter(|first| !own.has(*first))),
+    };
+    refuse_special(subnet)?;
+    wanted.member(gateway)
 }
 
 /// The parent on this host.

@@ -6,30 +6,25 @@ use ipnet::{IpNet, Ipv6Net};
 use netlink::{Connection, Link};
 use operation::Error;
 
-use crate::{Gateway, Wanted, bridge, free::refuse_special, subnet::Chosen, unfit::Unfit};
+use crate::{Gateway, Wanted, bridge, free::refuse_special, own::Own, subnet::Chosen, unfit::Unfit};
 
 /// Chooses the subnet: the bridge's existing one, otherwise the wanted one or a new one. None for a
 /// bridge without IPv6.
 pub(crate) fn choose(
     connection: &Connection,
     standing: Option<&Link>,
+    own: &Own,
     wanted: &Wanted,
 ) -> Result<Option<Chosen>, Error> {
-    let own = match standing {
-        Some(link) => connection.addresses6(Some(link.index))?,
-        None => Vec::new(),
-    };
     // A link-local address cannot be used beyond its link.
-    let mut lasting = own.iter().filter(|one| !is_of_link(one.address)).peekable();
+    let mut lasting = own.v6.iter().filter(|one| !is_of_link(one.address)).peekable();
     let first = lasting.peek().map(|address| address.address);
     let is_it = |net: IpNet| wanted.subnet6.is_none_or(|subnet| net.trunc() == IpNet::from(subnet));
     let is_ours = standing.is_some_and(Link::is_our_bridge);
     let name = || wanted.bridge.clone();
     let own_gateway = wanted.own_gateways().v6;
     let wants_none = own_gateway == Gateway::None;
-    if let (false, Some(link)) = (wanted.ipv4, standing)
-        && !connection.addresses(Some(link.index))?.is_empty()
-    {
+    if !wanted.ipv4 && !own.v4.is_empty() {
         let (standing, flag) = ("has IPv4", "without --ipv4=false");
         return Err(Unfit::OtherKind { bridge: name(), standing, flag }.into());
     }
@@ -70,8 +65,8 @@ pub(crate) fn choose(
 }
 
 /// Whether the link has an IPv6 address that counts beyond its link.
-pub(crate) fn has_ipv6(connection: &Connection, link: &Link) -> Result<bool, Error> {
-    Ok(connection.addresses6(Some(link.index))?.iter().any(|one| !is_of_link(one.address)))
+pub(crate) fn has_ipv6(own: &Own) -> bool {
+    own.v6.iter().any(|one| !is_of_link(one.address))
 }
 
 /// Whether the address is link-local (fe80::/10).

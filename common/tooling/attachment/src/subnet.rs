@@ -9,6 +9,7 @@ use operation::Error;
 use crate::{
     Gateway, Wanted, bridge,
     free::{candidates, first_free, refuse_collision},
+    own::Own,
     prefix,
     unfit::Unfit,
 };
@@ -36,13 +37,11 @@ impl Chosen {
 pub(crate) fn choose(
     connection: &Connection,
     standing: Option<&Link>,
+    own: &Own,
     wanted: &Wanted,
 ) -> Result<Chosen, Error> {
     let name = wanted.bridge.as_str();
-    let own = match standing {
-        Some(link) => connection.addresses(Some(link.index))?,
-        None => Vec::new(),
-    };
+    let (own, has_ipv6) = (&own.v4, prefix::has_ipv6(own));
     let present = own.iter().find_map(|address| match address.address {
         IpNet::V4(net) if wanted.subnet.is_none_or(|subnet| net.trunc() == subnet) => {
             Some((net, address.protocol))
@@ -55,10 +54,7 @@ pub(crate) fn choose(
     if let (true, true, Some(address)) = (wants_none, is_ours, own.first()) {
         return Err(Unfit::HasGateway { bridge: name.to_owned(), address: address.address }.into());
     }
-    if let (false, true, Some(link)) = (wants_none, own.is_empty(), standing)
-        && prefix::has_ipv6(connection, link)?
-        && nat::mode(name)?.is_some()
-    {
+    if !wants_none && own.is_empty() && has_ipv6 && nat::mode(name)?.is_some() {
         let (standing, flag) = ("has containers without IPv4", "with --ipv4=false");
         return Err(Unfit::OtherKind { bridge: name.to_owned(), standing, flag }.into());
     }
